@@ -1,0 +1,35 @@
+"""Configuration without torch: a frozen tree, one class a family, dotted keys."""
+
+from pixeltune.config.families import FAMILIES, Causality, FamilyConfig, GatedConfig, PixelCNNConfig
+from pixeltune.config.form import ImageForm
+from pixeltune.config.likelihoods import (
+    LIKELIHOODS,
+    BernoulliConfig,
+    CategoricalConfig,
+    LikelihoodConfig,
+    LogisticMixtureConfig,
+)
+from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
+from pixeltune.config.trial import DISCRIMINATORS, WHEREABOUTS, Scalar, TrialConfig, parse_setting
+
+__all__ = [
+    "DISCRIMINATORS",
+    "FAMILIES",
+    "LIKELIHOODS",
+    "WHEREABOUTS",
+    "BernoulliConfig",
+    "CategoricalConfig",
+    "Causality",
+    "DataConfig",
+    "FamilyConfig",
+    "GatedConfig",
+    "ImageForm",
+    "LikelihoodConfig",
+    "LogisticMixtureConfig",
+    "OptimConfig",
+    "PixelCNNConfig",
+    "Scalar",
+    "TrainConfig",
+    "TrialConfig",
+    "parse_setting",
+]

@@ -1,0 +1,64 @@
+"""The frozen pydantic base of every section, and pydantic's complaints turned into one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pixeltune.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of the configuration: validated once, never edited; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
+    """The error for a key that does not exist: names the nearest one and lists all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(key, names, n=1)
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    return ConfigError(f"unknown key `{key}`{hint} Known keys: {', '.join(names)}")
+
+
+def one_line(error: ValidationError, section: str = "") -> ConfigError:
+    """The first complaint of a ValidationError as `key must …, but got …`."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join([*([section] if section else []), *(str(part) for part in first["loc"])])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return cause
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"unknown key `{key}`; remove it or see `pixeltune config` for the known keys")
+    if first["type"] == "missing":
+        return ConfigError(f"`{key}` must be given, but the configuration lacks it")
+    if first["type"] == "value_error":
+        where = f"`{key}`: " if key else ""
+        return ConfigError(f"{where}{cause}")
+    rule = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return ConfigError(f"`{key}` must be {rule}, but got {first['input']!r}")
+
+
+def section_of(kinds: dict[str, type[Any]], discriminator: str, path: str, value: Any) -> Any:
+    """Build the class that `value[discriminator]` names in `kinds`; instances pass through."""
+    if isinstance(value, tuple(kinds.values())):
+        return value
+    if not isinstance(value, dict):
+        raise ConfigError(f"`{path}` must be a table with `{discriminator}`, but got {value!r}")
+    if discriminator not in value:
+        raise ConfigError(f"`{path}.{discriminator}` must be one of {', '.join(kinds)}, but the configuration lacks it")
+    name = value[discriminator]
+    if name not in kinds:
+        raise ConfigError(f"`{path}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
+    kind = kinds[name]
+    for key in value:
+        if key not in kind.model_fields:
+            raise unknown_key(f"{path}.{key}", (f"{path}.{known}" for known in kind.model_fields))
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise one_line(error, path) from None

@@ -1,0 +1,166 @@
+"""What each model family can be told, and what it promises: causality, divisor, likelihoods.
+
+A new family is one class here with a line in FAMILIES, and one model file with a line in `models.NETWORKS`.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pixeltune.config.base import Section
+from pixeltune.config.form import ImageForm
+from pixeltune.errors import ConfigError
+
+
+class Causality(StrEnum):
+    """What one network call conditions on, and so what its parameters look like."""
+
+    SUBPIXEL = "subpixel"
+    """θ is (B, C, P, H, W): colour c of a pixel sees the earlier colours; each colour has its own likelihood."""
+    PIXEL = "pixel"
+    """θ is (B, P, H, W): one θ a pixel; the likelihood is joint over the pixel's colours."""
+
+
+class FamilyConfig(Section):
+    """Common to every family.
+
+    family: the name in FAMILIES.
+    channels: width of the network (F; h in the 2016 paper, whose residual stream has 2h).
+    layers: depth, in the family's own unit.
+    dropout: probability with which a feature is zeroed in training.
+    """
+
+    family: str
+    channels: int = Field(ge=1, le=4096)
+    layers: int = Field(ge=1, le=256)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    likelihoods: ClassVar[tuple[str, ...]] = ("bernoulli", "categorical", "logistic_mixture")
+    has_blind_spot: ClassVar[bool] = False
+    """True where some past pixels inside the receptive field are never seen, by the published design."""
+
+    @property
+    def causality(self) -> Causality:
+        """Whether θ is one a pixel or one a sub-pixel."""
+        raise NotImplementedError
+
+    @property
+    def divisor(self) -> int:
+        """The number by which height and width must divide."""
+        return 1
+
+    def narrow(self, colours: int, size: int) -> Self:
+        """The same structure, small, and deep enough to look across `size` pixels: what the audit differentiates."""
+        raise NotImplementedError
+
+    def require_form(self, form: ImageForm) -> None:
+        """Refuse images that this network cannot take."""
+        if form.height % self.divisor or form.width % self.divisor:
+            raise ConfigError(
+                f"height and width must divide by {self.divisor} for family {self.family}, "
+                f"but got {form.height}×{form.width}"
+            )
+        if self.causality is Causality.SUBPIXEL and self.channels < form.channels:
+            raise ConfigError(
+                f"`model.channels` must be at least the {form.channels} colours of the data, but got {self.channels}"
+            )
+
+
+class MaskedFamilyConfig(FamilyConfig):
+    """What `pixelcnn` and `gated` share.
+
+    kernel_size: k of the k×k (stack) convolutions, odd.
+    head_channels: width of the head's hidden 1×1 layer (ReLU, 1×1, ReLU, 1×1 to θ); 0 for a single 1×1.
+    colour_order: `mask` orders the colours by masks in every layer (one θ a sub-pixel); `likelihood` leaves
+        them to a joint likelihood (one θ a pixel).
+    """
+
+    kernel_size: int = Field(ge=3, le=63)
+    head_channels: int = Field(default=0, ge=0, le=8192)
+    colour_order: Literal["mask", "likelihood"] = "mask"
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ConfigError(f"`model.kernel_size` must be odd, but got {value}")
+        return value
+
+    @property
+    def causality(self) -> Causality:
+        return Causality.SUBPIXEL if self.colour_order == "mask" else Causality.PIXEL
+
+    def narrow(self, colours: int, size: int) -> Self:
+        reach = self.kernel_size // 2
+        return self.model_copy(
+            update={
+                "channels": 2 * colours,
+                "layers": math.ceil(size / reach),
+                "head_channels": 2 * colours if self.head_channels else 0,
+                "dropout": 0.0,
+            }
+        )
+
+    def require_form(self, form: ImageForm) -> None:
+        super().require_form(form)
+        if self.causality is Causality.SUBPIXEL and 0 < self.head_channels < form.channels:
+            raise ConfigError(
+                f"`model.head_channels` must be 0 or at least the {form.channels} colours of the data, "
+                f"but got {self.head_channels}"
+            )
+
+
+class PixelCNNConfig(MaskedFamilyConfig):
+    """PixelCNN (van den Oord et al. 2016, arXiv 1601.06759), with the blind spot of its masks.
+
+    variant: `residual` is the paper's network, `layers` its residual blocks, `channels` its h; `simple` is the
+        widespread plain stack of `layers` masked convolutions, the first one included.
+    first_kernel_size: k of the first, mask-A convolution.
+    batch_norm: `simple` only, after every masked convolution.
+    """
+
+    family: Literal["pixelcnn"] = "pixelcnn"
+    variant: Literal["residual", "simple"] = "residual"
+    channels: int = Field(default=128, ge=1, le=4096)
+    layers: int = Field(default=15, ge=1, le=256)
+    kernel_size: int = Field(default=3, ge=3, le=63)
+    first_kernel_size: int = Field(default=7, ge=3, le=63)
+    head_channels: int = Field(default=1024, ge=0, le=8192)
+    batch_norm: bool = False
+
+    has_blind_spot: ClassVar[bool] = True
+
+    @field_validator("first_kernel_size")
+    @classmethod
+    def _first_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ConfigError(f"`model.first_kernel_size` must be odd, but got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _batch_norm_only_simple(self) -> Self:
+        if self.batch_norm and self.variant != "simple":
+            raise ConfigError('`model.batch_norm` needs model.variant = "simple", but got "residual"')
+        return self
+
+
+class GatedConfig(MaskedFamilyConfig):
+    """Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328): vertical and horizontal stacks, no blind spot.
+
+    layers: gated layers; the paper's ImageNet model has 20 of 384 channels with 5×5 kernels.
+    """
+
+    family: Literal["gated"] = "gated"
+    channels: int = Field(default=384, ge=1, le=4096)
+    layers: int = Field(default=20, ge=1, le=256)
+    kernel_size: int = Field(default=5, ge=3, le=63)
+
+
+FAMILIES: dict[str, type[FamilyConfig]] = {
+    "pixelcnn": PixelCNNConfig,
+    "gated": GatedConfig,
+}

@@ -1,0 +1,53 @@
+"""What each likelihood can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pixeltune.config.base import Section
+from pixeltune.config.form import ImageForm
+from pixeltune.errors import ConfigError
+
+
+class LikelihoodConfig(Section):
+    """Common to every likelihood. name: the name in LIKELIHOODS."""
+
+    name: str
+
+    def require_form(self, form: ImageForm) -> None:
+        """Refuse images that this likelihood cannot describe."""
+
+
+class BernoulliConfig(LikelihoodConfig):
+    """One logit a sub-pixel; two levels only."""
+
+    name: Literal["bernoulli"] = "bernoulli"
+
+    def require_form(self, form: ImageForm) -> None:
+        if form.levels != 2:
+            raise ConfigError(
+                f"likelihood bernoulli needs data of 2 levels, but the data has {form.levels}; "
+                "set `data.binarise` or take categorical or logistic_mixture"
+            )
+
+
+class CategoricalConfig(LikelihoodConfig):
+    """A softmax over the K levels (van den Oord et al. 2016, arXiv 1601.06759, §3.3)."""
+
+    name: Literal["categorical"] = "categorical"
+
+
+class LogisticMixtureConfig(LikelihoodConfig):
+    """A discretised mixture of logistics (Salimans et al. 2017, arXiv 1701.05517, §2.1). mixtures: M."""
+
+    name: Literal["logistic_mixture"] = "logistic_mixture"
+    mixtures: int = Field(default=10, ge=1, le=256)
+
+
+LIKELIHOODS: dict[str, type[LikelihoodConfig]] = {
+    "bernoulli": BernoulliConfig,
+    "categorical": CategoricalConfig,
+    "logistic_mixture": LogisticMixtureConfig,
+}

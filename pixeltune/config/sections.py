@@ -1,0 +1,81 @@
+"""The sections that every configuration has: data, optim, train."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pixeltune.config.base import Section
+
+
+class DataConfig(Section):
+    """Which images, in which form.
+
+    name: a source in `pixeltune.data.SOURCES`, or a function of your own as `package.module:function`.
+    path: folder or file of the images; None for the cache folder (`PIXELTUNE_DATA`, else ~/.cache/pixeltune/data).
+    download: fetch a downloadable set that is absent.
+    levels: quantise to this many grey levels, 2 to 256; None keeps the source's own.
+    grey: one luma channel instead of colours.
+    binarise: `static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels anew in each
+        epoch, `threshold` cuts at half; each needs grey levels and leaves 2.
+    resize: side length to which images are resized (box filter); None takes them as they are.
+    fraction: share of the training images that is used (seeded by split_seed); validation and test stay whole.
+    num_valid: images carved from train as validation; None for the source's own choice.
+    split_seed: seed of the carving; not the trial's seed, so all trials of a search see one split.
+    """
+
+    name: str
+    path: str | None = None
+    download: bool = False
+    levels: int | None = Field(default=None, ge=2, le=256)
+    grey: bool = False
+    binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
+    binarise_seed: int = Field(default=0, ge=0)
+    resize: int | None = Field(default=None, ge=2, le=4096)
+    fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    num_valid: int | None = Field(default=None, ge=1)
+    split_seed: int = Field(default=0, ge=0)
+
+
+class OptimConfig(Section):
+    """Adam on the mean nats per image.
+
+    lr: learning rate after warm-up.
+    schedule: `constant`; `cosine` to zero at `train.images`; `exponential`: lr × decay^step, per step
+        (PixelCNN++: 0.999995).
+    warmup: share of `train.images` over which lr rises linearly from zero.
+    clip: largest norm of the gradient of the mean nats per image; None does not clip.
+    ema: decay of the bias-corrected average of the weights; 0 keeps none, and the raw weights are of record.
+    """
+
+    lr: float = Field(default=1e-3, gt=0.0, le=1.0)
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    eps: float = Field(default=1e-8, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    decay: float = Field(default=0.999995, gt=0.0, le=1.0)
+    warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clip: float | None = Field(default=None, gt=0.0)
+    ema: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class TrainConfig(Section):
+    """How long and how.
+
+    images: training images to see in all, repeats counted; a multiple of batch_size.
+    batch_size: images per optimiser step, over all workers.
+    report_every: images between reports, a multiple of batch_size; None for one pass of the training set.
+    eval_batch_size: the one batch shape of evaluation, on each worker.
+    precision: of the network in training; `auto` takes bfloat16 only where a probe shows it faster. The
+        likelihood and every number of record are float32.
+    compile: torch.compile the training step.
+    """
+
+    images: int = Field(default=100_000, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    report_every: int | None = Field(default=None, ge=1)
+    eval_batch_size: int = Field(default=100, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False

@@ -1,0 +1,183 @@
+"""TrialConfig: everything that decides a trial's number, as one frozen tree with dotted keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+
+from pixeltune.config.base import Section, one_line, section_of, unknown_key
+from pixeltune.config.families import FAMILIES, FamilyConfig
+from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
+from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
+from pixeltune.errors import ConfigError
+
+Scalar = bool | int | float | str | None
+
+DISCRIMINATORS = {"model": "family", "likelihood": "name"}
+"""The key of a section that chooses its class, and with it which other keys exist."""
+
+WHEREABOUTS = ("data.path", "data.download")
+"""Keys that say where the data lies, not what it is: no part of a configuration's identity."""
+
+
+def _family(value: Any) -> Any:
+    return section_of(FAMILIES, "family", "model", value)
+
+
+def _likelihood(value: Any) -> Any:
+    return section_of(LIKELIHOODS, "name", "likelihood", value)
+
+
+class TrialConfig(Section):
+    """One trial. seed: of initialisation, data order, dropout and samples (see `seed_for`)."""
+
+    data: DataConfig
+    model: Annotated[SerializeAsAny[FamilyConfig], BeforeValidator(_family)]
+    likelihood: Annotated[SerializeAsAny[LikelihoodConfig], BeforeValidator(_likelihood)]
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.likelihood.name not in self.model.likelihoods:
+            raise ConfigError(
+                f"family {self.model.family} takes likelihood {', '.join(self.model.likelihoods)}, "
+                f"but got {self.likelihood.name}"
+            )
+        _require_multiple("train.images", self.train.images, self.train.batch_size)
+        if self.train.report_every is not None:
+            _require_multiple("train.report_every", self.train.report_every, self.train.batch_size)
+        return self
+
+    @classmethod
+    def build(cls, tree: Mapping[str, Any]) -> Self:
+        """Validate a nested mapping; ConfigError says in one line what is wrong with which key."""
+        for section, value in tree.items():
+            if section not in cls.model_fields:
+                raise unknown_key(section, cls.model_fields)
+            kind = cls.model_fields[section].annotation
+            if section not in DISCRIMINATORS and isinstance(kind, type) and issubclass(kind, Section):
+                _require_known(section, value, kind)
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise one_line(error) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a TOML file with the sections data, model, likelihood, optim, train and the key seed."""
+        try:
+            tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"a configuration file must exist, but there is none at {path}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"a configuration must be TOML, but {path} is not: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"a configuration file must be readable, but {path} is not: {error.strerror}") from None
+        return cls.build(tree)
+
+    def flat(self) -> dict[str, Scalar]:
+        """Every dotted key with its value, in the order of the tree."""
+        return dict(_flatten(self.model_dump()))
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with dotted keys changed.
+
+        A change of `model.family` or `likelihood.name` keeps the keys that both classes have and takes the new
+        class's defaults for the rest.
+        """
+        tree = self.model_dump()
+        for section, discriminator in DISCRIMINATORS.items():
+            name = changes.get(f"{section}.{discriminator}")
+            if name is not None and name != tree[section][discriminator]:
+                tree[section] = _keep_shared(section, tree[section], name)
+        for key, value in changes.items():
+            _set(tree, key, value)
+        return self.build(tree)
+
+    def changed(self) -> dict[str, Scalar]:
+        """The dotted keys that differ from their defaults; required keys and discriminators always."""
+        return {key: value for key, value in self.flat().items() if not self._is_default(key, value)}
+
+    def key(self) -> str:
+        """12 hex digits that name this configuration; a new option with its default does not change it."""
+        identity = {key: value for key, value in self.changed().items() if key not in WHEREABOUTS}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    def seed_for(self, purpose: str, *indices: int) -> int:
+        """An independent 63-bit seed for one purpose, such as `init`, or `dropout` at one step."""
+        text = "/".join([str(self.seed), purpose, *map(str, indices)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+    def _is_default(self, key: str, value: Scalar) -> bool:
+        section, _, name = key.partition(".")
+        if not name:
+            return bool(value == type(self).model_fields[section].default)
+        field = type(getattr(self, section)).model_fields[name]
+        return name != DISCRIMINATORS.get(section) and not field.is_required() and bool(value == field.default)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`key=value` as given to --set; the value is read as TOML where it is TOML, else as a bare string."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"a setting must have the form key=value, but got {text!r}")
+    value = value.strip()
+    if value.lower() == "none":
+        return key.strip(), None
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def known_keys(tree: Mapping[str, Any]) -> list[str]:
+    """The dotted keys that exist in a nested mapping."""
+    return [key for key, _ in _flatten(tree)]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    section, dot, name = key.partition(".")
+    place = tree.get(section) if dot else tree
+    if not isinstance(place, dict) or (name if dot else section) not in place or (not dot and section != "seed"):
+        raise unknown_key(key, known_keys(tree))
+    place[name if dot else section] = value
+
+
+def _keep_shared(section: str, old: Mapping[str, Any], name: str) -> dict[str, Any]:
+    kinds: Mapping[str, type[Section]] = FAMILIES if section == "model" else LIKELIHOODS
+    discriminator = DISCRIMINATORS[section]
+    if name not in kinds:
+        raise ConfigError(f"`{section}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
+    fresh = kinds[name](**{discriminator: name}).model_dump()
+    return fresh | {key: value for key, value in old.items() if key in fresh and key != discriminator}
+
+
+def _require_known(section: str, value: Any, kind: type[Section]) -> None:
+    if isinstance(value, Mapping):
+        for key in value:
+            if key not in kind.model_fields:
+                raise unknown_key(f"{section}.{key}", (f"{section}.{known}" for known in kind.model_fields))
+
+
+def _require_multiple(key: str, value: int, batch_size: int) -> None:
+    if value % batch_size:
+        raise ConfigError(
+            f"`{key}` must be a multiple of train.batch_size, but got {value} and {batch_size}; "
+            f"the nearest are {value // batch_size * batch_size} and {-(-value // batch_size) * batch_size}"
+        )

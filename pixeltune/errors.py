@@ -1,0 +1,35 @@
+"""Failures that a user can act on: one line that says what holds, what was got, and what to do."""
+
+from __future__ import annotations
+
+
+class PixeltuneError(Exception):
+    """Something the user can put right; commands print it as one line and exit with 2."""
+
+
+class ConfigError(PixeltuneError):
+    """A configuration, a key or a search space that cannot be built."""
+
+
+class DataError(PixeltuneError):
+    """A data set that is missing, damaged, or not of the form its source promises."""
+
+
+class CheckpointError(PixeltuneError):
+    """A checkpoint that is missing, cut short, or of another configuration."""
+
+
+class StoreError(PixeltuneError):
+    """A results folder that cannot be read or written, or that belongs to another search."""
+
+
+class AuditError(PixeltuneError):
+    """A model that is not the distribution it claims to be: it leaks, or does not sum to one."""
+
+
+class DivergedError(PixeltuneError):
+    """Training met a value that is not finite; the weights are those from before that step."""
+
+
+class SearchError(PixeltuneError):
+    """A search that cannot start or go on: no cluster, too few resources, another launch at work."""

@@ -1,0 +1,288 @@
+"""A search as data: a base configuration and dotted keys with Optuna's own distributions.
+
+A search file in `search_spaces/` defines `search = SearchSpace(...)`. A key is asked only where it exists: with
+`likelihood.name` in `vary`, `likelihood.mixtures` is asked when a trial drew logistic_mixture and not otherwise.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import BaseTrial
+
+from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, Scalar, TrialConfig
+from pixeltune.errors import ConfigError
+
+METRICS: dict[str, str] = {
+    "valid_bits_per_dim": "minimize",
+    "valid_nats": "minimize",
+    "gpu_seconds": "minimize",
+    "train_seconds": "minimize",
+    "num_parameters": "minimize",
+    "peak_memory_bytes": "minimize",
+}
+"""What a search can optimise, and in which direction."""
+
+SAMPLERS = ("tpe", "random")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends: at the first limit reached; None does not limit.
+
+    trials: trials in all, those of earlier launches counted.
+    images: training images seen, summed over trials.
+    gpu_hours: GPU-hours (of the trials' share of GPUs), summed over trials.
+    hours: wall time of this launch.
+    """
+
+    trials: int = 16
+    images: int | None = None
+    gpu_hours: float | None = None
+    hours: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "images", "gpu_hours", "hours"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"budget.{name} must be above 0, but got {value}")
+
+
+@dataclass(frozen=True)
+class Asha:
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), the stopping variant.
+
+    rungs: training images seen at which a trial is judged, rising; each a multiple of train.report_every.
+    reduction: a trial goes on if it is among the best 1/reduction of those that reached the rung so far.
+    """
+
+    rungs: tuple[int, ...]
+    reduction: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] <= 0:
+            raise ConfigError(f"Asha.rungs must be rising numbers of images, but got {self.rungs}")
+        if self.reduction < 2:
+            raise ConfigError(f"Asha.reduction must be at least 2, but got {self.reduction}")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes. workers: processes that train it together; cpus and gpus: of each worker.
+
+    A small model on a GPU may take a fraction of it (gpus=0.25 with one worker).
+    """
+
+    workers: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.cpus < 1 or self.gpus < 0:
+            raise ConfigError(f"resources must be workers >= 1, cpus >= 1, gpus >= 0, but got {self}")
+        if self.gpus > 1 or (self.workers > 1 and self.gpus != int(self.gpus)):
+            raise ConfigError(
+                f"a worker must have at most one GPU, and a whole one (or none) when several train together, but got {self}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """One search. base: trial 0, and every key that is not varied. vary: dotted key → Optuna distribution.
+
+    objectives: names in METRICS; the first one ranks the leaderboard.
+    scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
+    sampler: a name in SAMPLERS; seed: the sampler's.
+    callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) beside the store's own.
+    title: one line for `--list`.
+    """
+
+    base: TrialConfig
+    vary: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ("valid_bits_per_dim",)
+    budget: Budget = Budget()
+    scheduler: Asha | None = None
+    resources: Resources = Resources()
+    sampler: str = "tpe"
+    seed: int = 0
+    callbacks: tuple[Any, ...] = ()
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        _require_names("objectives", self.objectives, METRICS)
+        _require_names("sampler", (self.sampler,), SAMPLERS)
+        if self.scheduler is not None and len(self.objectives) > 1:
+            raise ConfigError(f"Asha needs one objective, but got {self.objectives}; take scheduler=None")
+        for key, distribution in self.vary.items():
+            if not isinstance(distribution, BaseDistribution):
+                raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
+        object.__setattr__(self, "vary", _discriminators_first(self.vary))
+        for corner in self.corners():
+            self._require_rungs(self.configure(corner))
+        unused = set(self.vary) - {key for corner in self.corners() for key in corner}
+        if unused:
+            raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
+
+    def override(self, changes: Mapping[str, Any]) -> SearchSpace:
+        """A copy with base keys changed; a varied key that is set is fixed to that value."""
+        for key in changes:
+            if key in self.vary:
+                _require_reachable(self, key)
+        vary = {key: distribution for key, distribution in self.vary.items() if key not in changes}
+        return replace(self, base=self.base.override(changes), vary=vary)
+
+    def configure(self, suggestion: Mapping[str, Any]) -> TrialConfig:
+        """The configuration of one suggestion (flat, dotted keys)."""
+        return self.base.override(suggestion)
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
+        """Ask an Optuna trial for every key that exists given the keys drawn before it."""
+        drawn: dict[str, Scalar] = {}
+        for key, distribution in self.vary.items():
+            if _key_exists(self.base, key, drawn):
+                drawn[key] = _ask(trial, key, distribution)
+        return drawn
+
+    def base_suggestion(self) -> dict[str, Scalar]:
+        """The base configuration's own values of the varied keys: trial 0."""
+        flat = self.base.flat()
+        return {key: flat[key] for key in self.vary if key in flat}
+
+    def base_is_inside(self) -> bool:
+        """Whether every varied value of the base lies in its distribution, so that trial 0 can be told to the sampler."""
+        return all(
+            self.vary[key]._contains(self.vary[key].to_internal_repr(value))
+            for key, value in self.base_suggestion().items()
+        )
+
+    def corners(self) -> Iterator[dict[str, Scalar]]:
+        """Every combination of extreme values: both ends of a range, each choice of a category."""
+        yield from _corners(self.base, list(self.vary.items()), {})
+
+    def _require_rungs(self, config: TrialConfig) -> None:
+        if self.scheduler is None:
+            return
+        every = config.train.report_every
+        if every is None:
+            raise ConfigError("a search with Asha must set train.report_every, but its base leaves it to the data")
+        for rung in self.scheduler.rungs:
+            if rung % every or rung > config.train.images:
+                raise ConfigError(
+                    f"each rung must be a multiple of train.report_every and at most train.images, "
+                    f"but got {rung} with {every} and {config.train.images}"
+                )
+
+
+def search_folder() -> Path:
+    """Where the shipped searches lie: in a checkout beside the package, else inside the wheel."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "search_spaces"
+    return beside if beside.is_dir() else package / "search_spaces"
+
+
+def list_searches() -> list[str]:
+    """The names of the shipped searches."""
+    return sorted(path.stem for path in search_folder().glob("*.py") if not path.stem.startswith("_"))
+
+
+def load_search(name_or_path: str | Path) -> SearchSpace:
+    """The SearchSpace that a search file defines as `search`, by a name in search_spaces/ or a path to a .py file."""
+    path = search_path(name_or_path)
+    spec = importlib.util.spec_from_file_location(f"pixeltune_search_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"a search file must run, but {path} stops with {_first_line(error)}") from error
+    search = getattr(module, "search", None)
+    if not isinstance(search, SearchSpace):
+        raise ConfigError(f"a search file must define `search = SearchSpace(...)`, but {path} does not")
+    return search
+
+
+def search_path(name_or_path: str | Path) -> Path:
+    """The file of a search; an unknown name lists the known ones and the nearest."""
+    text = str(name_or_path)
+    if text.endswith(".py"):
+        if not Path(text).is_file():
+            raise ConfigError(f"a search file must exist, but there is none at {text}")
+        return Path(text)
+    known = list_searches()
+    if text not in known:
+        near = difflib.get_close_matches(text, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ";"
+        raise ConfigError(f"no search is called {text!r}{hint} Known searches: {', '.join(known)} (or a path to a .py file)")
+    return search_folder() / f"{text}.py"
+
+
+def _ask(trial: BaseTrial, key: str, distribution: BaseDistribution) -> Scalar:
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(
+            key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    if isinstance(distribution, CategoricalDistribution):
+        choice: Scalar = trial.suggest_categorical(key, distribution.choices)
+        return choice
+    raise ConfigError(f"vary[{key!r}] must be an Int, Float or Categorical distribution, but got {distribution!r}")
+
+
+def _ends(distribution: BaseDistribution) -> tuple[Scalar, ...]:
+    if isinstance(distribution, CategoricalDistribution):
+        return tuple(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return tuple(dict.fromkeys((distribution.low, distribution.high)))
+
+
+def _corners(
+    base: TrialConfig, rest: list[tuple[str, BaseDistribution]], drawn: dict[str, Scalar]
+) -> Iterator[dict[str, Scalar]]:
+    if not rest:
+        yield drawn
+        return
+    (key, distribution), later = rest[0], rest[1:]
+    if not _key_exists(base, key, drawn):
+        yield from _corners(base, later, drawn)
+        return
+    for value in _ends(distribution):
+        yield from _corners(base, later, drawn | {key: value})
+
+
+def _key_exists(base: TrialConfig, key: str, drawn: Mapping[str, Scalar]) -> bool:
+    chosen = {name: value for name, value in drawn.items() if name in _DISCRIMINATOR_KEYS}
+    return key in (base.override(chosen) if chosen else base).flat()
+
+
+_DISCRIMINATOR_KEYS = tuple(f"{section}.{name}" for section, name in DISCRIMINATORS.items())
+
+
+def _discriminators_first(vary: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    return dict(sorted(vary.items(), key=lambda item: item[0] not in _DISCRIMINATOR_KEYS))
+
+
+def _require_names(what: str, names: tuple[str, ...], known: Mapping[str, Any] | tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{what} must be among {', '.join(known)}, but got {name!r}")
+    if not names:
+        raise ConfigError(f"{what} must name at least one of {', '.join(known)}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
