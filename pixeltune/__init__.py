@@ -1,0 +1,88 @@
+"""pixeltune: choose layers, channels, mixture count and split count of PixelCNN-family density models.
+
+    import pixeltune as pt
+    search = pt.load_search("digits_quick")
+    for report in pt.fit(search.base):
+        print(report.images_seen, report.valid_bits_per_dim)
+
+Names resolve on first use, so that importing pixeltune loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixeltune.audit import audit
+    from pixeltune.config import TrialConfig
+    from pixeltune.data import load_data, resolve
+    from pixeltune.models import build_model
+    from pixeltune.results.compare import compare
+    from pixeltune.results.frames import read_curves, read_results, study
+    from pixeltune.results.published import load_published
+    from pixeltune.sampling import sample, save_grid
+    from pixeltune.space import Asha, Budget, Resources, SearchSpace, load_search
+    from pixeltune.training.evaluate import evaluate
+    from pixeltune.training.loop import fit
+    from pixeltune.training.weights import load_model, save_weights
+
+_HOMES = {
+    "TrialConfig": "pixeltune.config",
+    "SearchSpace": "pixeltune.space",
+    "Asha": "pixeltune.space",
+    "Budget": "pixeltune.space",
+    "Resources": "pixeltune.space",
+    "load_search": "pixeltune.space",
+    "load_data": "pixeltune.data",
+    "resolve": "pixeltune.data",
+    "build_model": "pixeltune.models",
+    "sample": "pixeltune.sampling",
+    "save_grid": "pixeltune.sampling",
+    "audit": "pixeltune.audit",
+    "fit": "pixeltune.training.loop",
+    "evaluate": "pixeltune.training.evaluate",
+    "load_model": "pixeltune.training.weights",
+    "save_weights": "pixeltune.training.weights",
+    "read_results": "pixeltune.results.frames",
+    "read_curves": "pixeltune.results.frames",
+    "study": "pixeltune.results.frames",
+    "load_published": "pixeltune.results.published",
+    "compare": "pixeltune.results.compare",
+}
+
+__all__ = [
+    "Asha",
+    "Budget",
+    "Resources",
+    "SearchSpace",
+    "TrialConfig",
+    "audit",
+    "build_model",
+    "compare",
+    "evaluate",
+    "fit",
+    "load_data",
+    "load_model",
+    "load_published",
+    "load_search",
+    "read_curves",
+    "read_results",
+    "resolve",
+    "sample",
+    "save_grid",
+    "save_weights",
+    "study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pixeltune' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

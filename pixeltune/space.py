@@ -10,9 +10,9 @@ import difflib
 import importlib.util
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.distributions import (
     BaseDistribution,
@@ -23,6 +23,7 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, Scalar, TrialConfig
+from pixeltune.config.base import unknown_key
 from pixeltune.errors import ConfigError
 
 METRICS: dict[str, str] = {
@@ -105,6 +106,7 @@ class SearchSpace:
     objectives: names in METRICS; the first one ranks the leaderboard.
     scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
     sampler: a name in SAMPLERS; seed: the sampler's.
+    keep: trials, the best ones, whose weights are kept when the search ends.
     callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) beside the store's own.
     title: one line for `--list`.
     """
@@ -117,6 +119,7 @@ class SearchSpace:
     resources: Resources = Resources()
     sampler: str = "tpe"
     seed: int = 0
+    keep: int = 5
     callbacks: tuple[Any, ...] = ()
     title: str = ""
 
@@ -129,6 +132,11 @@ class SearchSpace:
             if not isinstance(distribution, BaseDistribution):
                 raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
         object.__setattr__(self, "vary", _discriminators_first(self.vary))
+        for key, value in self.base_suggestion().items():
+            if not _contains(self.vary[key], value):
+                raise ConfigError(
+                    f"the base is trial 0, so its `{key}` must lie in {self.vary[key]}, but it is {value!r}"
+                )
         for corner in self.corners():
             self._require_rungs(self.configure(corner))
         unused = set(self.vary) - {key for corner in self.corners() for key in corner}
@@ -136,12 +144,19 @@ class SearchSpace:
             raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
-        """A copy with base keys changed; a varied key that is set is fixed to that value."""
-        for key in changes:
-            if key in self.vary:
-                _require_reachable(self, key)
-        vary = {key: distribution for key, distribution in self.vary.items() if key not in changes}
-        return replace(self, base=self.base.override(changes), vary=vary)
+        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`.
+
+        A varied key that is set is fixed to that value and no longer searched.
+        """
+        own = {key: value for key, value in changes.items() if key.partition(".")[0] in ("budget", "resources")}
+        base_changes = {key: value for key, value in changes.items() if key not in own}
+        return replace(
+            self,
+            base=self.base.override(base_changes),
+            vary={key: distribution for key, distribution in self.vary.items() if key not in base_changes},
+            budget=_replaced("budget", self.budget, own),
+            resources=_replaced("resources", self.resources, own),
+        )
 
     def configure(self, suggestion: Mapping[str, Any]) -> TrialConfig:
         """The configuration of one suggestion (flat, dotted keys)."""
@@ -159,13 +174,6 @@ class SearchSpace:
         """The base configuration's own values of the varied keys: trial 0."""
         flat = self.base.flat()
         return {key: flat[key] for key in self.vary if key in flat}
-
-    def base_is_inside(self) -> bool:
-        """Whether every varied value of the base lies in its distribution, so that trial 0 can be told to the sampler."""
-        return all(
-            self.vary[key]._contains(self.vary[key].to_internal_repr(value))
-            for key, value in self.base_suggestion().items()
-        )
 
     def corners(self) -> Iterator[dict[str, Scalar]]:
         """Every combination of extreme values: both ends of a range, each choice of a category."""
@@ -229,6 +237,22 @@ def search_path(name_or_path: str | Path) -> Path:
     return search_folder() / f"{text}.py"
 
 
+_Part = TypeVar("_Part", Budget, Resources)
+
+
+def _replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
+    mine = {key.partition(".")[2]: value for key, value in changes.items() if key.partition(".")[0] == section}
+    known = {item.name: item.type for item in fields(part)}
+    for name, value in mine.items():
+        if name not in known:
+            raise unknown_key(f"{section}.{name}", (f"{section}.{field_name}" for field_name in known))
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ConfigError(f"`{section}.{name}` must be a number, but got {value!r}")
+        if "float" not in str(known[name]) and isinstance(value, float):
+            raise ConfigError(f"`{section}.{name}` must be a whole number, but got {value!r}")
+    return replace(part, **mine)
+
+
 def _ask(trial: BaseTrial, key: str, distribution: BaseDistribution) -> Scalar:
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
@@ -247,6 +271,13 @@ def _ends(distribution: BaseDistribution) -> tuple[Scalar, ...]:
         return tuple(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return tuple(dict.fromkeys((distribution.low, distribution.high)))
+
+
+def _contains(distribution: BaseDistribution, value: Scalar) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (TypeError, ValueError):
+        return False
 
 
 def _corners(

@@ -1,1 +1,19 @@
-"""Placeholder."""
+"""The `pixeltune` command: one verb a task, one small file a group of verbs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run one verb; the exit code."""
+    from pixeltune.cli import compare, config, model, search, train
+    from pixeltune.cli.app import run
+
+    parser = argparse.ArgumentParser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for group in (search, train, model, compare, config):
+        group.add_verbs(verbs)
+    options = parser.parse_args(argv)
+    return run(options.verb, options)

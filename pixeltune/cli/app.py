@@ -1,0 +1,63 @@
+"""What all verbs share: errors in one line, exit codes, settings, the console."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from pixeltune.config import parse_setting
+from pixeltune.errors import PixeltuneError
+
+Verb = Callable[[argparse.Namespace], int]
+
+EXIT_OK = 0
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def run(verb: Verb, options: argparse.Namespace) -> int:
+    """Run a verb. What the user can put right becomes one line on stderr and exit code 2."""
+    try:
+        return verb(options)
+    except PixeltuneError as error:
+        print(f"pixeltune: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def console() -> Console:
+    """Where tables and progress go; wide when not a terminal, so that lines stay whole in a log."""
+    return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The repeatable --set key=value."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change a dotted key, such as model.layers=12; repeatable",
+    )
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    """Where results lie."""
+    parser.add_argument(
+        "--storage", default="results", metavar="DIR|URI", help="folder or URI (s3://…) of all results [results]"
+    )
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The --set options as dotted keys with values."""
+    return dict(parse_setting(text) for text in options.settings)

@@ -1,0 +1,106 @@
+"""`launch.py` and `pixeltune search`: run, resume, look at or list searches."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pixeltune.cli.app import EXIT_INTERRUPTED, EXIT_OK, add_settings, add_storage, console, run, settings_of
+from pixeltune.errors import ConfigError
+from pixeltune.space import SearchSpace, list_searches, load_search, search_path
+
+
+def launch(argv: Sequence[str] | None = None) -> int:
+    """The whole of launch.py."""
+    parser = argparse.ArgumentParser(prog="launch.py", description="Search a space with Ray Tune and Optuna.")
+    _add_options(parser)
+    return run(search, parser.parse_args(argv))
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune search`."""
+    parser = verbs.add_parser("search", help="run or resume a search (the same as launch.py)")
+    _add_options(parser)
+    parser.set_defaults(verb=search)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--search", metavar="NAME|PATH", help="a name from --list, or a path to a search file")
+    parser.add_argument("--list", action="store_true", help="list the searches and leave")
+    parser.add_argument("--dry-run", action="store_true", help="show the space, its corners and its cost, and leave")
+    parser.add_argument("--trials", type=int, metavar="N", help="trials in all (a larger number extends a search)")
+    parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
+    parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
+    parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
+    add_settings(parser)
+    add_storage(parser)
+
+
+def search(options: argparse.Namespace) -> int:
+    """Run what the options ask for."""
+    out = console()
+    if options.list:
+        return _list(out)
+    if options.search is None:
+        raise ConfigError(f"--search must name a search: {', '.join(list_searches())} (or a path to a .py file)")
+    settings = settings_of(options)
+    space = _space(options, settings)
+    name = options.name or search_path(options.search).stem
+    if options.dry_run:
+        from pixeltune.cli.dry_run import show_plan
+
+        show_plan(out, space, name)
+        return EXIT_OK
+    return _run(out, space, name, settings, options)
+
+
+def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace:
+    budget = {"budget.trials": options.trials, "budget.hours": options.hours}
+    space = load_search(options.search)
+    return space.override(settings | {key: value for key, value in budget.items() if value is not None})
+
+
+def _list(out: Console) -> int:
+    names = list_searches()
+    width = max(map(len, names))
+    for name in names:
+        out.print(f"{name:<{width}}  {load_search(name).title}", highlight=False)
+    return EXIT_OK
+
+
+def _run(
+    out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace
+) -> int:
+    from pixeltune.cli.outcome import published_mark, show_outcome
+    from pixeltune.results.store import SearchStore
+    from pixeltune.search.progress import Progress
+    from pixeltune.search.run import open_search, run_search
+
+    with SearchStore(options.storage, name).lock():
+        store, manifest = open_search(space, name, options.storage, overrides=settings)
+        baseline = manifest.baseline_bits_per_dim
+        out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
+        out.print(
+            f"Order-0 baseline (one histogram per position): {baseline:.4f} bits/dim on validation", highlight=False
+        )
+        mark = published_mark(space)
+        outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out, mark))
+        out.print(f"Ended: {outcome.reason}.", highlight=False)
+        show_outcome(out, space, store, outcome.ledger)
+    if outcome.interrupted:
+        out.print(f"To go on: {_command()}", highlight=False, soft_wrap=True)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def _command() -> str:
+    import shlex
+
+    program = Path(sys.argv[0])
+    words = ["python", program.name] if program.suffix == ".py" else [program.name]
+    return shlex.join([*words, *sys.argv[1:]])

@@ -1,0 +1,192 @@
+"""One decoded copy of a data set a node: a folder of .npy files that processes map.
+
+A folder appears whole, by one rename; a lock saves two processes from decoding the same set, and is not needed for
+correctness. A folder that is damaged counts as absent and is made again. The whole cache may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pixeltune.config import DataConfig, ImageForm
+from pixeltune.data.locks import node_lock
+from pixeltune.data.prepare import Part, Prepared
+from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
+from pixeltune.errors import DataError
+
+_FORMAT = 1
+"""Raised whenever a change of code changes what a cached folder would hold."""
+
+_META = "meta.json"
+_LEFTOVER_SECONDS = 86_400.0
+_log = logging.getLogger(__name__)
+
+
+def cache_root() -> Path:
+    """Where decoded sets lie: PIXELTUNE_CACHE, else ~/.cache/pixeltune."""
+    return Path(os.environ.get("PIXELTUNE_CACHE") or "~/.cache/pixeltune").expanduser()
+
+
+def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
+    """The folder for these options on these files, told by name, size and time of change."""
+    options = config.model_dump(exclude={"download", "path"})
+    stats = [_fingerprint(file) for file in files]
+    key = hashlib.sha256(json.dumps([_FORMAT, options, stats], sort_keys=True).encode()).hexdigest()[:16]
+    return root / "prepared" / f"{config.name.replace(':', '-')}-{key}"
+
+
+def node_cached(folder: Path, build: Callable[[], Prepared]) -> DataSet:
+    """The data set in `folder`, built and published there first if need be; in memory if that cannot be written."""
+    found = open_entry(folder)
+    if found is not None:
+        return found
+    prepared = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with node_lock(folder.with_name(f".lock-{folder.name}")):
+            found = open_entry(folder)
+            if found is not None:
+                return found
+            prepared = build()
+            _publish(prepared, folder)
+        found = open_entry(folder)
+        if found is not None:
+            return found
+        reason = "what was written cannot be read"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    _log.warning(
+        "the data cache must be writable, but %s is not (%s): %s is kept in memory; set PIXELTUNE_CACHE",
+        folder.parent, reason, folder.name,
+    )  # fmt: skip
+    return in_memory(prepared if prepared is not None else build())
+
+
+def in_memory(prepared: Prepared) -> DataSet:
+    """The data set with all its pixels formed now."""
+    digest = _digest(prepared)
+    splits = {}
+    for name, part in prepared.parts.items():
+        pixels, start = np.empty(part.shape, dtype=np.uint8), 0
+        for chunk in _hashed(name, part, digest):
+            pixels[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        splits[name] = ImageSet(pixels, part.labels_N)
+    identity = DataIdentity(prepared.name, prepared.version, digest.hexdigest()[:16])
+    return _data_set(identity, prepared.form, splits, prepared.dynamic)
+
+
+def open_entry(folder: Path) -> DataSet | None:
+    """The data set that `folder` holds, its pixels mapped; None where it is absent, cut short or not readable."""
+    try:
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        splits = {name: _open_split(folder, name) for name in meta["splits"]}
+        dynamic = DynamicDraw(**meta["dynamic"]) if meta["dynamic"] else None
+        return _data_set(DataIdentity(**meta["identity"]), ImageForm(**meta["form"]), splits, dynamic)
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _fingerprint(file: Path) -> tuple[str, int, int]:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise DataError(f"every file of a data set must be readable, but {file} is not: {error.strerror}") from error
+    return str(file.absolute()), stat.st_size, stat.st_mtime_ns
+
+
+def _publish(prepared: Prepared, folder: Path) -> None:
+    _remove_leftovers(folder)
+    temporary = folder.with_name(f".part-{folder.name}-{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        _write_entry(prepared, temporary)
+        _swap_in(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Parts of processes that died; young ones may be at work where locks do not hold."""
+    for leftover in folder.parent.glob(f".part-{folder.name}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(leftover)
+
+
+def _swap_in(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if open_entry(folder) is not None:
+            return  # another process was first, and what it wrote is the same
+        damaged = folder.with_name(f".part-{folder.name}-{uuid.uuid4().hex}")
+        folder.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+        temporary.rename(folder)
+
+
+def _write_entry(prepared: Prepared, folder: Path) -> None:
+    digest = _digest(prepared)
+    for name, part in prepared.parts.items():
+        _write_pixels(folder / f"{name}.npy", part, _hashed(name, part, digest))
+        if part.labels_N is not None:
+            np.save(folder / f"{name}_labels.npy", part.labels_N)
+    meta = {
+        "identity": asdict(DataIdentity(prepared.name, prepared.version, digest.hexdigest()[:16])),
+        "form": asdict(prepared.form),
+        "dynamic": asdict(prepared.dynamic) if prepared.dynamic else None,
+        "splits": list(prepared.parts),
+        "bytes": {file.name: file.stat().st_size for file in folder.iterdir()},
+    }
+    (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _write_pixels(path: Path, part: Part, chunks: Iterator[np.ndarray]) -> None:
+    # Written, not mapped: a full disk is then an OSError and not a SIGBUS.
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": part.shape})
+        for chunk in chunks:
+            stream.write(chunk.data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _open_split(folder: Path, name: str) -> ImageSet:
+    labels = folder / f"{name}_labels.npy"
+    return ImageSet(np.load(folder / f"{name}.npy", mmap_mode="r"), np.load(labels) if labels.exists() else None)
+
+
+def _digest(prepared: Prepared) -> hashlib._Hash:
+    form, dynamic = prepared.form, prepared.dynamic
+    words = [*form.shape, form.levels, form.num_classes, *((dynamic.seed, dynamic.levels) if dynamic else ())]
+    return hashlib.sha256(json.dumps(words).encode())
+
+
+def _hashed(name: str, part: Part, digest: hashlib._Hash) -> Iterator[np.ndarray]:
+    digest.update(json.dumps([name, *part.shape]).encode())
+    for chunk in part.chunks():
+        digest.update(chunk.data)
+        yield chunk
+    if part.labels_N is not None:
+        digest.update(part.labels_N.astype("<i8").data)
+
+
+def _data_set(
+    identity: DataIdentity, form: ImageForm, splits: dict[str, ImageSet], dynamic: DynamicDraw | None
+) -> DataSet:
+    return DataSet(identity, form, splits["train"], splits["valid"], splits.get("test"), dynamic)

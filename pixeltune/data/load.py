@@ -1,0 +1,45 @@
+"""load_data: from a DataConfig to a DataSet, remembered in the process and kept on the node."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pixeltune.config import DataConfig
+from pixeltune.data.cache import cache_root, entry_folder, in_memory, node_cached
+from pixeltune.data.prepare import Prepared, prepare
+from pixeltune.data.raw import require_sound
+from pixeltune.data.readers.places import data_root
+from pixeltune.data.sets import DataSet
+from pixeltune.data.sources import SOURCES, source_of
+from pixeltune.errors import ConfigError
+
+
+def load_data(config: DataConfig) -> DataSet:
+    """The data set that `config` describes; ConfigError or DataError, in one line, where there is none.
+
+    A process looks at the files once: what changes under it is seen by the next process.
+    """
+    return _load(config, cache_root(), data_root())
+
+
+@lru_cache(maxsize=4)
+def _load(config: DataConfig, root: Path, _data_root: Path) -> DataSet:
+    """`_data_root` is read by the readers; it stands here because it decides which data is meant."""
+    source = source_of(config.name)
+    if config.resize is not None and not source.resizes:
+        able = ", ".join(name for name, known in SOURCES.items() if known.resizes)
+        raise ConfigError(f"`data.resize` needs one of the sources {able}, but got {config.name}; unset it")
+
+    def build() -> Prepared:
+        raw = require_sound(source.read(config), name=config.name)
+        return prepare(raw, config, default_num_valid=source.num_valid, already_grey=source.greys)
+
+    if source.files is None:
+        return in_memory(build())
+    return node_cached(entry_folder(root, config, source.files(config)), build)
+
+
+def forget_loaded() -> None:
+    """Forget what this process has loaded."""
+    _load.cache_clear()

@@ -1,0 +1,80 @@
+"""What a reader returns, built-in or the user's own, and the check that it keeps its word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pixeltune.data.sets import ImageSet
+from pixeltune.errors import DataError
+
+OWN_FILES = "own files"
+"""The version of data that nobody has published: its checksum alone says which it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class RawData:
+    """A data set as its source has it, before carving, quantising and binarising.
+
+    train, valid, test: splits of one form; None where the source has none (validation is then carved from train).
+    levels: K, pixel values are 0..K-1. version: which edition this is, for the identity.
+    """
+
+    train: ImageSet
+    valid: ImageSet | None = None
+    test: ImageSet | None = None
+    levels: int = 256
+    version: str = OWN_FILES
+
+    @classmethod
+    def of(cls, splits: Mapping[str, ImageSet], *, levels: int = 256, version: str = OWN_FILES) -> RawData:
+        """From splits by name; `train` must be among them."""
+        return cls(splits["train"], splits.get("valid"), splits.get("test"), levels=levels, version=version)
+
+    @property
+    def splits(self) -> dict[str, ImageSet]:
+        """The splits that exist, by name."""
+        every = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: split for name, split in every.items() if split is not None}
+
+    def num_classes(self) -> int | None:
+        """Largest label + 1; None unless every split has a label for every image (-1 means unlabelled)."""
+        labels = [split.labels_N for split in self.splits.values()]
+        if any(labels_N is None or labels_N.min() < 0 for labels_N in labels):
+            return None
+        return 1 + max(int(labels_N.max()) for labels_N in labels if labels_N is not None)
+
+
+def require_sound(raw: object, *, name: str) -> RawData:
+    """`raw`, if it is a RawData whose splits have one form, levels in range and a label an image; else DataError."""
+    if not isinstance(raw, RawData):
+        raise DataError(f"source {name} must return a pixeltune.data.RawData, but got {type(raw).__name__}")
+    if not 2 <= raw.levels <= 256:
+        raise DataError(f"source {name} must have 2 to 256 levels, but got {raw.levels}")
+    for split_name, split in raw.splits.items():
+        _require_split(split, f"{split_name} of source {name}", raw)
+    return raw
+
+
+def _require_split(split: ImageSet, where: str, raw: RawData) -> None:
+    pixels = split.pixels_NCHW
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+        raise DataError(f"{where} must be uint8 of shape (N, C, H, W), but got {pixels.dtype} of shape {pixels.shape}")
+    if 0 in pixels.shape:
+        raise DataError(f"{where} must hold at least one image, but got shape {pixels.shape}")
+    if pixels.shape[1:] != raw.train.pixels_NCHW.shape[1:]:
+        form = raw.train.pixels_NCHW.shape[1:]
+        raise DataError(f"{where} must have images of shape {form} as train has, but got {pixels.shape[1:]}")
+    if raw.levels < 256 and int(pixels.max()) >= raw.levels:
+        raise DataError(f"{where} must have levels below {raw.levels}, but got {int(pixels.max())}")
+    if split.labels_N is not None:
+        _require_labels(split.labels_N, where, len(split))
+
+
+def _require_labels(labels_N: np.ndarray, where: str, count: int) -> None:
+    if labels_N.shape != (count,) or labels_N.dtype.kind not in "iu":
+        raise DataError(
+            f"labels of {where} must be {count} integers, but got {labels_N.dtype} of shape {labels_N.shape}"
+        )

@@ -1,0 +1,134 @@
+"""A folder of image files: train/, and where they exist valid/ and test/, images in any depth, in sorted order.
+
+Labels: the folders directly below a split are classes if every image lies in one of them, in every split, and train
+has at least two. A split that only contains `images/` has no labels.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pixeltune.config import DataConfig
+from pixeltune.data.raw import OWN_FILES, RawData
+from pixeltune.data.readers.pictures import Decoder, Picture
+from pixeltune.data.readers.places import data_root, given_path
+from pixeltune.data.sets import ImageSet
+from pixeltune.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+_LAYOUT = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
+_IMAGENET_LAYOUT = {"train": ("train", "train_64x64"), "test": ("valid", "val", "valid_64x64")}
+"""ImageNet publishes no test labels or pixels: numbers are reported on its `valid`, which is our test set."""
+
+_IMAGENET_VERSIONS = {(1_281_149, 49_999): "old (van den Oord)", (1_281_167, 50_000): "new (Chrabaszcz)"}
+
+
+@dataclass(frozen=True)
+class SplitFolder:
+    """The images of one split. names: sorted, relative to `folder`, with / between the parts."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The images' paths."""
+        return [self.folder / name for name in self.names]
+
+    def class_names(self) -> list[str] | None:
+        """The folder directly below the split in which each image lies; None if some image lies in none."""
+        tops = [name.partition("/") for name in self.names]
+        return [top for top, _, _ in tops] if all(slash for _, slash, _ in tops) else None
+
+
+def files(config: DataConfig) -> list[Path]:
+    """Every image of every split."""
+    return [path for split in _scan(given_path(config), _LAYOUT).values() for path in split.paths]
+
+
+def read(config: DataConfig) -> RawData:
+    """All images, decoded."""
+    return _read(_scan(given_path(config), _LAYOUT), config, version=OWN_FILES)
+
+
+def imagenet64_files(config: DataConfig) -> list[Path]:
+    """Every image of train and of the published valid."""
+    return [path for split in _scan(_imagenet_root(config), _IMAGENET_LAYOUT).values() for path in split.paths]
+
+
+def read_imagenet64(config: DataConfig) -> RawData:
+    """Down-sampled ImageNet, 64×64×3; its published `valid` is our test set, validation is carved from train."""
+    splits = _scan(_imagenet_root(config), _IMAGENET_LAYOUT)
+    counts = {name: len(split.names) for name, split in splits.items()}
+    version = _IMAGENET_VERSIONS.get((counts["train"], counts.get("test", 0)), "other")
+    raw = _read(splits, config, version=version)
+    shape = raw.train.pixels_NCHW.shape[1:]
+    if shape != (1 if config.grey else 3, 64, 64):
+        raise DataError(f"images of imagenet64 must be 3 colours of 64×64, but got {shape}; take source folder")
+    return raw
+
+
+def _imagenet_root(config: DataConfig) -> Path:
+    if config.path is not None:
+        return given_path(config)
+    root = data_root() / "imagenet64"
+    if not root.is_dir():
+        raise DataError(f"imagenet64 must be put in {root}, or `data.path` must say where it is; it cannot be fetched")
+    return root
+
+
+def _read(splits: dict[str, SplitFolder], config: DataConfig, *, version: str) -> RawData:
+    decoder = Decoder(config)
+    labels = _labels(splits)
+    sets = {
+        name: ImageSet(
+            decoder.decode_all((Picture(str(path), path) for path in split.paths), len(split.names)), labels.get(name)
+        )
+        for name, split in splits.items()
+    }
+    return RawData.of(sets, version=version)
+
+
+def _scan(root: Path, layout: dict[str, tuple[str, ...]]) -> dict[str, SplitFolder]:
+    splits = {}
+    for split, names in layout.items():
+        found = [root / name for name in names if (root / name).is_dir()]
+        if len(found) > 1:
+            raise DataError(f"{root} must hold one {split} folder, but has {found[0].name} and {found[1].name}")
+        if found:
+            splits[split] = SplitFolder(found[0], _image_names(found[0]))
+    if "train" not in splits:
+        raise DataError(f"{root} must hold a folder train with images, but has none")
+    return splits
+
+
+def _image_names(folder: Path) -> tuple[str, ...]:
+    """Sorted, relative to `folder`; hidden files and what lies in hidden folders do not count."""
+    names = []
+    for parent, folders, found in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(parent).relative_to(folder)
+        names += [(below / name).as_posix() for name in found if _is_image(name)]
+    if not names:
+        raise DataError(f"{folder} must hold image files ({', '.join(SUFFIXES)}), but has none")
+    return tuple(sorted(names))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _labels(splits: dict[str, SplitFolder]) -> dict[str, np.ndarray]:
+    of_split = {name: split.class_names() for name, split in splits.items()}
+    if any(names is None for names in of_split.values()):
+        return {}
+    classes = sorted(set(of_split["train"] or ()))
+    if len(classes) < 2 or any(not set(names or ()) <= set(classes) for names in of_split.values()):
+        return {}
+    index = {name: number for number, name in enumerate(classes)}
+    return {split: np.array([index[name] for name in names or ()], np.int64) for split, names in of_split.items()}

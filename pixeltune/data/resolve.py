@@ -1,0 +1,38 @@
+"""The checks of a configuration that need the data's shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pixeltune.config import TrialConfig
+from pixeltune.data.load import load_data
+from pixeltune.data.sets import DataSet
+from pixeltune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration that fits its data; `config.train.report_every` is a number."""
+
+    config: TrialConfig
+    data: DataSet
+
+
+def resolve(config: TrialConfig) -> Resolved:
+    """Load the data and refuse what cannot be trained on it; ConfigError or DataError in one line.
+
+    A `train.report_every` of None becomes one pass of the training set in whole batches, at most `train.images`.
+    """
+    data = load_data(config.data)
+    config.model.require_form(data.form)
+    config.likelihood.require_form(data.form)
+    batch_size, num_train = config.train.batch_size, len(data.train)
+    if batch_size > num_train:
+        raise ConfigError(
+            f"`train.batch_size` must be at most the {num_train} training images of {config.data.name}, "
+            f"but got {batch_size}; lower it or raise `data.fraction`"
+        )
+    if config.train.report_every is None:
+        one_pass = num_train // batch_size * batch_size
+        config = config.override({"train.report_every": min(one_pass, config.train.images)})
+    return Resolved(config, data)

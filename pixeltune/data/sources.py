@@ -1,0 +1,90 @@
+"""Every source of images, by name. A new one is a reader and one line here; a user's own needs not even that."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pixeltune.config import DataConfig
+from pixeltune.data.raw import RawData
+from pixeltune.data.readers import arrays, digits, folders, tables, torchvision_sets
+from pixeltune.data.readers.places import in_one_line
+from pixeltune.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from.
+
+    read: decodes everything. files: the files that `read` will read, fetched first where that is allowed; they
+        stand for the content in the cache's key. None: not cached on the node.
+    num_valid: images carved as validation unless told; None for a tenth of train, at most 10,000.
+    resizes, greys: `read` itself follows `data.resize` and `data.grey`.
+    """
+
+    read: Callable[[DataConfig], RawData]
+    files: Callable[[DataConfig], Sequence[Path]] | None
+    num_valid: int | None = None
+    resizes: bool = False
+    greys: bool = False
+
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID),
+    "mnist": Source(
+        partial(torchvision_sets.read_idx, "MNIST"), partial(torchvision_sets.idx_files, "MNIST"), num_valid=10_000
+    ),
+    "fashion_mnist": Source(
+        partial(torchvision_sets.read_idx, "FashionMNIST"),
+        partial(torchvision_sets.idx_files, "FashionMNIST"),
+        num_valid=10_000,
+    ),
+    "cifar10": Source(torchvision_sets.read_cifar10, torchvision_sets.cifar10_files, num_valid=5_000),
+    "folder": Source(folders.read, folders.files, resizes=True, greys=True),
+    "imagenet64": Source(folders.read_imagenet64, folders.imagenet64_files, greys=True),
+    "parquet": Source(tables.read, tables.files, resizes=True, greys=True),
+    "array": Source(arrays.read, arrays.files),
+}
+
+
+def source_of(name: str) -> Source:
+    """The source of that name, or the user's function that `package.module:function` names."""
+    if name in SOURCES:
+        return SOURCES[name]
+    if ":" in name:
+        return _own_source(name)
+    near = difflib.get_close_matches(name, SOURCES, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ConfigError(
+        f"`data.name` must be one of {', '.join(SOURCES)} or package.module:function, but got {name!r}{hint}"
+    )
+
+
+def _own_source(name: str) -> Source:
+    """A function DataConfig -> RawData. With an attribute `files` (DataConfig -> paths) it is cached on the node."""
+    function = _import(name)
+    files = getattr(function, "files", None)
+    if files is None:
+        return Source(function, files=None)
+    code = Path(inspect.getfile(inspect.unwrap(function)))
+    return Source(function, lambda config: [*map(Path, files(config)), code])
+
+
+def _import(name: str) -> Callable[[DataConfig], Any]:
+    module_name, _, function_name = name.partition(":")
+    try:
+        function: Callable[[DataConfig], Any] = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise DataError(
+            f"`data.name` must name an importable package.module:function, but got {name!r} ({in_one_line(error)}); "
+            "install the package or put its folder on PYTHONPATH"
+        ) from error
+    if not inspect.isfunction(function):
+        raise DataError(f"`data.name` must name a function, but {name!r} is a {type(function).__name__}")
+    return function

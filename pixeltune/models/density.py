@@ -1,0 +1,118 @@
+"""DensityModel: a causal network and a likelihood, that is, exact nats of an image.
+
+Legend of shapes: B batch, C colours, H×W pixels, P parameters of the likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pixeltune.config import Causality, ImageForm, TrialConfig
+from pixeltune.likelihoods import Likelihood, build_likelihood
+from pixeltune.models.gated import GatedPixelCNN
+from pixeltune.models.pixelcnn import PixelCNN
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "pixelcnn": PixelCNN,
+    "gated": GatedPixelCNN,
+}
+
+
+class DensityModel(nn.Module):
+    """p(x) = Π p(x_s | θ(earlier x)), s in the order of `order()`.
+
+    network: images in [−1, 1] to flat parameters (B, C·P, H, W), or (B, P, H, W) if pixel-causal.
+    likelihood: those parameters to nats; always run in float32, or float64 if the network is.
+    is_bound: whether `log_prob` is only a lower bound.
+    """
+
+    is_bound: bool = False
+
+    def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageForm) -> None:
+        super().__init__()
+        self.network = network
+        self.likelihood = likelihood
+        self.config = config
+        self.form = form
+
+    @property
+    def causality(self) -> Causality:
+        """Whether θ is one a pixel or one a sub-pixel."""
+        return self.likelihood.causality
+
+    def parameters_of(self, x_BCHW: Tensor) -> Tensor:
+        """θ of images in [−1, 1], in the likelihood's shape; differentiable in x, which is what the audit uses."""
+        batch, _, height, width = x_BCHW.shape
+        theta: Tensor = self.network(x_BCHW)
+        return theta.reshape(self.likelihood.theta_shape(batch, height, width))
+
+    def scale(self, x_BCHW: Tensor) -> Tensor:
+        """Integer levels to [−1, 1], in the network's dtype."""
+        return self.likelihood.scale(x_BCHW, next(self.parameters()).dtype)
+
+    def log_prob(self, x_BCHW: Tensor, label_B: Tensor | None = None) -> Tensor:  # noqa: ARG002 - unconditional
+        """Nats (B,) of images of integer levels; exact, or a lower bound if `is_bound`."""
+        theta = self.parameters_of(self.scale(x_BCHW))
+        with torch.autocast(theta.device.type, enabled=False):
+            return self.likelihood.log_prob(theta, x_BCHW)
+
+    def loss(self, x_BCHW: Tensor, label_B: Tensor | None = None, step: int | None = None) -> Tensor:  # noqa: ARG002
+        """What training minimises, nats (B,). step: of the optimiser, for losses that warm up."""
+        return -self.log_prob(x_BCHW, label_B)
+
+    def forward(self, x_BCHW: Tensor, label_B: Tensor | None = None, step: int | None = None) -> Tensor:
+        """The loss: DistributedDataParallel hooks into forward alone."""
+        return self.loss(x_BCHW, label_B, step)
+
+    def order(self) -> Tensor:
+        """(C, H, W) int64: the network call in which each sub-pixel is drawn; its θ depends on smaller calls only."""
+        C, H, W = self.form.shape
+        pixel_1HW = torch.arange(H * W, device="cpu").reshape(1, H, W)
+        if self.causality is Causality.PIXEL:
+            return pixel_1HW.repeat(C, 1, 1)
+        return pixel_1HW * C + torch.arange(C, device="cpu").reshape(C, 1, 1)
+
+    def num_parameters(self) -> int:
+        """Trainable numbers, those included that a colour mask silences."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def build_model(config: TrialConfig, form: ImageForm | None = None) -> DensityModel:
+    """The model that `config` describes, its initial weights fixed by `config.seed` alone.
+
+    form: of the data; None reads it from the data. Raises ConfigError where model, likelihood and data do not fit.
+    """
+    if form is None:
+        # Only here, so that a model whose form is known builds without any data code.
+        from pixeltune.data import resolve
+
+        form = resolve(config).data.form
+    config.model.require_form(form)
+    likelihood = build_likelihood(config.likelihood, form=form, causality=config.model.causality)
+    network_class = NETWORKS[config.model.family]
+    with seeded(config.seed_for("init")):
+        network = network_class(config.model, in_channels=form.channels, num_params=likelihood.num_params)
+    return DensityModel(network, likelihood, config=config, form=form)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off and batch norm frozen; afterwards the mode from before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The CPU's random numbers from `seed`; global state is untouched (`torch.manual_seed` would re-seed CUDA)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

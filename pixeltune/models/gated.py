@@ -1,0 +1,76 @@
+"""Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328, §2 and figure 2): two stacks, no blind spot.
+
+The paper's vertical features v(i) include row i, and are shifted down one row wherever they enter the horizontal stack.
+Here the image is shifted instead, once, in layer 0: convolutions commute with shifts, so every vertical feature is the
+paper's, one row lower (but for row 0, where the features of an empty image stand in place of zeros), and no link needs
+a shift. Later layers include their own row. Leaving it out again, as some ports do, would lose a row of width at each
+layer, and the blind spot would be back: here row i−1 is seen as wide as the rows above it.
+
+The whole vertical stream at row i has seen rows above i only, which every colour of row i may read. So neither it nor
+its link to the horizontal stack carries a colour mask.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pixeltune.config import Causality, GatedConfig
+from pixeltune.models.layers import Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
+
+
+class GatedPixelCNN(nn.Module):
+    """Images x_BCHW in [−1, 1] to θ (B, C·num_params, H, W), or (B, num_params, H, W) if pixel-causal."""
+
+    def __init__(self, config: GatedConfig, *, in_channels: int, num_params: int) -> None:
+        super().__init__()
+        colours = in_channels if config.causality is Causality.SUBPIXEL else 1
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                config.channels if index else in_channels,
+                config.channels,
+                kernel_size=config.kernel_size,
+                mask=Mask.B if index else Mask.A,
+                colours=colours,
+                dropout=config.dropout,
+            )
+            for index in range(config.layers)
+        )
+        self.head = head(config.channels, config.head_channels, colours * num_params, colours=colours)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """θ, flat."""
+        first, *later = self.layers
+        v_pregate, h = first(x_BCHW, x_BCHW)
+        for layer in later:
+            v_pregate, h = layer(gate(v_pregate), h)
+        theta: Tensor = self.head(h)
+        return theta
+
+
+class GatedLayer(nn.Module):
+    """y = tanh(W_f∗x) ⊙ σ(W_g∗x) in both stacks (equation 2, figure 2); mask A makes it layer 0, without residual."""
+
+    residual: ShiftedConv2d | None
+
+    def __init__(
+        self, in_channels: int, features: int, *, kernel_size: int, mask: Mask, colours: int, dropout: float
+    ) -> None:
+        super().__init__()
+        F, reach, is_first = features, kernel_size // 2, mask is Mask.A
+        self.vertical = rows_above(in_channels, 2 * F, rows=reach + 1, width=kernel_size, own_row=not is_first)
+        self.vertical_to_horizontal = own_pixel(2 * F, 2 * F, colours=1, bias=False)
+        self.horizontal = this_row(in_channels, 2 * F, reach=reach, mask=mask, colours=colours, gates=2)
+        self.dropout = nn.Dropout(dropout)
+        self.residual = None if is_first else own_pixel(F, F, colours=colours)
+
+    def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Vertical features before their gate (B, 2F, H, W), which the last layer does not need, and h (B, F, H, W)."""
+        v_pregate = self.vertical(v)
+        y = self.dropout(gate(self.horizontal(h) + self.vertical_to_horizontal(v_pregate)))
+        return v_pregate, y if self.residual is None else h + self.residual(y)
+
+
+def gate(pregate: Tensor) -> Tensor:
+    """tanh of the first half of the features times σ of the second."""
+    f, g = pregate.chunk(2, dim=1)
+    return f.tanh() * g.sigmoid()

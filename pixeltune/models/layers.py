@@ -1,0 +1,133 @@
+"""Causal convolutions: kernels shifted and cropped, never masked for position.
+
+A masked k×k kernel multiplies half of its weights by zero; a cropped kernel does not have them. Colours are the one
+exception: the features of a pixel are split into contiguous groups, one a colour, and a mask on the centre column keeps
+group j from reading group i at the same pixel unless i < j (mask A) or i ≤ j (mask B). Where the likelihood orders the
+colours there is one group and no mask.
+
+Legend of shapes: O output channels, I input channels, kh×kw kernel.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Mask(StrEnum):
+    """The mask types of van den Oord et al. 2016, arXiv 1601.06759, §3.4."""
+
+    A = "A"
+    """The first layer: the pixel's own colour is hidden, it is what θ predicts."""
+    B = "B"
+    """Later layers: a feature may read features of its own colour, which mask A has kept clean."""
+
+
+class ShiftedConv2d(nn.Conv2d):
+    """A convolution whose window stands anywhere relative to its output pixel; the one primitive of this package.
+
+    pad: (left, right, top, bottom), zeros added, or rows and columns cropped where negative, before a convolution
+        without padding.
+    mask_OIkk: factor of 0 or 1 on each weight, for the colour order only.
+    """
+
+    mask_OIkk: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        pad: tuple[int, int, int, int],
+        *,
+        mask_OIkk: Tensor | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, bias=bias)
+        self.pad = pad
+        self.register_buffer("mask_OIkk", mask_OIkk, persistent=False)
+
+    def forward(self, x_BIHW: Tensor) -> Tensor:
+        """(B, O, H, W) of the input's height and width."""
+        weight = self.weight if self.mask_OIkk is None else self.weight * self.mask_OIkk
+        return F.conv2d(F.pad(x_BIHW, self.pad) if any(self.pad) else x_BIHW, weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """One line for print(model)."""
+        masked = ", colour mask" if self.mask_OIkk is not None else ""
+        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, pad={self.pad}{masked}"
+
+
+def rows_above(
+    in_channels: int, out_channels: int, *, rows: int, width: int, own_row: bool = False, bias: bool = True
+) -> ShiftedConv2d:
+    """The rows×width window above the output pixel: it ends with the row above, or with the own row if told so."""
+    shift = 0 if own_row else 1
+    pad = (width // 2, width // 2, rows - 1 + shift, -shift)
+    return ShiftedConv2d(in_channels, out_channels, (rows, width), pad, bias=bias)
+
+
+def this_row(
+    in_channels: int, out_channels: int, *, reach: int, mask: Mask, colours: int, gates: int = 1, bias: bool = True
+) -> ShiftedConv2d:
+    """`reach` pixels to the left in the own row, and as much of the own pixel as the mask type and colours allow."""
+    if mask is Mask.A and colours == 1:
+        return ShiftedConv2d(in_channels, out_channels, (1, reach), (reach, -1, 0, 0), bias=bias)
+    centre_OI = _colour_mask(in_channels, out_channels, mask=mask, colours=colours, gates=gates)
+    mask_OIkk = None
+    if centre_OI is not None:
+        mask_OIkk = torch.ones(out_channels, in_channels, 1, reach + 1)
+        mask_OIkk[..., 0, -1] = centre_OI
+    return ShiftedConv2d(in_channels, out_channels, (1, reach + 1), (reach, 0, 0, 0), mask_OIkk=mask_OIkk, bias=bias)
+
+
+def own_pixel(in_channels: int, out_channels: int, *, colours: int, gates: int = 1, bias: bool = True) -> ShiftedConv2d:
+    """A 1×1 convolution under mask B's colour rule."""
+    return this_row(in_channels, out_channels, reach=0, mask=Mask.B, colours=colours, gates=gates, bias=bias)
+
+
+class MaskedConv2d(nn.Module):
+    """The k×k masked convolution of 1601.06759, §3.4, as the sum of the rows above and the own row up to the centre."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, mask: Mask, colours: int) -> None:
+        super().__init__()
+        reach = kernel_size // 2
+        self.above = rows_above(in_channels, out_channels, rows=reach, width=kernel_size, bias=False)
+        self.row = this_row(in_channels, out_channels, reach=reach, mask=mask, colours=colours)
+
+    def forward(self, x_BIHW: Tensor) -> Tensor:
+        """(B, O, H, W)."""
+        features_BOHW: Tensor = self.above(x_BIHW) + self.row(x_BIHW)
+        return features_BOHW
+
+
+def head(in_channels: int, hidden: int, out_channels: int, *, colours: int) -> nn.Sequential:
+    """ReLU, 1×1, ReLU, 1×1 to θ (1601.06759, table 1); without a hidden layer, ReLU and a single 1×1."""
+    if not hidden:
+        return nn.Sequential(nn.ReLU(), own_pixel(in_channels, out_channels, colours=colours))
+    return nn.Sequential(
+        nn.ReLU(),
+        own_pixel(in_channels, hidden, colours=colours),
+        nn.ReLU(),
+        own_pixel(hidden, out_channels, colours=colours),
+    )
+
+
+def _colour_groups(channels: int, colours: int) -> Tensor:
+    """The colour (channels,) of each channel: contiguous groups of as equal a size as can be."""
+    return torch.arange(channels) * colours // channels
+
+
+def _colour_mask(in_channels: int, out_channels: int, *, mask: Mask, colours: int, gates: int) -> Tensor | None:
+    """Which inputs an output may read at its own pixel, (O, I); None where all of them.
+
+    gates: the outputs consist of this many blocks (tanh and σ of a gated layer), each with all colours.
+    """
+    if colours == 1:
+        return None
+    in_I = _colour_groups(in_channels, colours)
+    out_O = _colour_groups(out_channels // gates, colours).repeat(gates)
+    return in_I < out_O[:, None] if mask is Mask.A else in_I <= out_O[:, None]

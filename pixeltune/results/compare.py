@@ -1,0 +1,87 @@
+"""Rows of ours beside published ones, as a pandas table: `comparable`, `why_not` and caveats in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import pandas as pd
+
+from pixeltune.errors import StoreError
+from pixeltune.results.judge import RANKED, Identity, identity_of, judge, same_set, value_of
+from pixeltune.results.published import PublishedResult, published_results
+
+_NEEDED = ("trial", "status", "data.name", "levels", "image_channels", "image_height", "image_width")
+_KEPT = ("search", "trial", "attempt", "status", "evaluated_split", "num_parameters")
+_CATEGORIES = ("dataset", "version", "binarisation", "split", "metric", "likelihood", "evidence")
+_COLUMNS = (
+    *_KEPT,
+    *("metric", "ours", "published", "gap", "rank", "rank_of", "comparable", "why_not", "caveats"),
+    *(field.name for field in fields(PublishedResult) if field.name not in ("metric", "value")),
+)
+
+
+def load_published() -> pd.DataFrame:
+    """The published results, a row a number; `pixeltune.results.published` explains the columns."""
+    return _tidy(pd.DataFrame([asdict(result) for result in published_results()]))
+
+
+def compare(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each finished or pruned row of `read_results` beside each published result of the same data set.
+
+    ours, published: in `metric` (bits_per_dim, or nats per image). gap: ours − published, negative where ours is
+    better. rank, rank_of: the place that ours would take among the published results of the same set, version,
+    binarisation and split, and how many that makes. comparable, why_not, caveats: see `pixeltune.results.judge`.
+    """
+    lacking = [name for name in _NEEDED if name not in frame.columns]
+    if lacking:
+        raise StoreError(f"compare needs rows of read_results, but got a table without {', '.join(lacking)}")
+    verdicts: dict[Identity, list[dict[str, Any]]] = {}
+    rows = [beside for row in _records(frame) for beside in _besides(row, verdicts)]
+    return _tidy(pd.DataFrame(rows, columns=list(_COLUMNS)))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    ranked = frame[frame["status"].isin([str(status) for status in RANKED])].astype(object)
+    records = ranked.where(ranked.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]
+
+
+def _besides(row: Mapping[str, Any], verdicts: dict[Identity, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    identity = identity_of(row)
+    if identity not in verdicts:
+        verdicts[identity] = [_judged(identity, result) for result in same_set(identity)]
+    kept = {name: row.get(name) for name in _KEPT}
+    for judged in verdicts[identity]:
+        ours = value_of(row, judged["metric"])
+        if ours is not None:
+            peers = judged["peers"]
+            rank = {"rank": 1 + sum(value < ours for value in peers), "rank_of": 1 + len(peers)}
+            yield {**judged, **kept, **rank, "ours": ours, "gap": ours - judged["published"]}
+
+
+def _judged(identity: Identity, result: PublishedResult) -> dict[str, Any]:
+    verdict = judge(identity, result)
+    return asdict(result) | {
+        "published": result.value,
+        "comparable": verdict.comparable,
+        "why_not": "; ".join(verdict.why_not),
+        "caveats": "; ".join(verdict.caveats),
+        "peers": [peer.value for peer in published_results() if _group(peer) == _group(result)],
+    }
+
+
+def _group(result: PublishedResult) -> tuple[object, ...]:
+    return result.dataset, result.version, result.binarisation, result.split, result.metric
+
+
+def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    texts = [field.name for field in fields(PublishedResult) if "str" in str(field.type)]
+    for name in [name for name in texts if name in frame and name not in _CATEGORIES]:
+        frame[name] = frame[name].astype("string")
+    for name in [name for name in _CATEGORIES if name in frame]:
+        frame[name] = frame[name].astype("string").astype("category")
+    for name in ("conditional", "augmentation"):
+        frame[name] = frame[name].astype("boolean")
+    return frame

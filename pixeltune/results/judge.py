@@ -1,0 +1,206 @@
+"""Whether a row of ours and a published number may be compared, and why not, in words.
+
+They may if data set and its version, split, levels, binarisation, exactness, conditioning and augmentation agree.
+What the published source does not state is a caveat, no mismatch; a version or binarisation that is known to be
+unclear is a mismatch, since those are 0.26 bits/dim and about a nat apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pixeltune.results.published import Exactness, PublishedResult, published_results
+from pixeltune.results.schema import Status
+
+SOURCES: dict[str, str] = {
+    "cifar10": "cifar10",
+    "mnist": "mnist",
+    "mnist_static": "mnist",
+    "imagenet32": "imagenet32",
+    "imagenet64": "imagenet64",
+}
+"""Sources of ours that read a published set itself, with its name in the table.
+
+ImageNet sources tell their version by `data_version` (`old` or `new`); `mnist_static` is the published draw.
+"""
+
+RANKED = (Status.FINISHED, Status.PRUNED)
+"""Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
+
+_ARTICLES = {
+    Exactness.EXACT: "exact",
+    Exactness.LOWER_BOUND: "a bound",
+    Exactness.IMPORTANCE_WEIGHTED: "an importance-weighted estimate",
+    Exactness.DEQUANTISED: "a density of dequantised images",
+    Exactness.ODE: "a density through an ODE",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a number of ours is a number of.
+
+    dataset: the published set that it is about, None where there is none. is_published_set: those very images,
+        not a copy. published_draw: binarised as published. fraction: of the training images that was used.
+    """
+
+    dataset: str | None
+    is_published_set: bool
+    published_draw: bool
+    version: str | None
+    channels: int
+    height: int
+    width: int
+    levels: int
+    binarisation: str
+    split: str
+    is_bound: bool
+    conditional: bool
+    augmented: bool
+    fraction: float = 1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether two numbers may be compared. why_not: what differs; caveats: what is not known, or worth knowing."""
+
+    why_not: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+    @property
+    def comparable(self) -> bool:
+        """True only if nothing that matters differs."""
+        return not self.why_not
+
+
+def identity_of(row: Mapping[str, Any]) -> Identity:
+    """The identity of a row of the results (columns that it lacks count as their default)."""
+    name = str(row.get("data.name"))
+    return Identity(
+        dataset=SOURCES.get(name) or _hinted(row),
+        is_published_set=name in SOURCES,
+        published_draw=name == "mnist_static",
+        version=row.get("data_version"),
+        channels=int(row.get("image_channels") or 0),
+        height=int(row.get("image_height") or 0),
+        width=int(row.get("image_width") or 0),
+        levels=int(row.get("levels") or 0),
+        binarisation="static" if name == "mnist_static" else row.get("data.binarise") or "none",
+        split=row.get("evaluated_split") or "valid",
+        is_bound=bool(row.get("is_bound")),
+        conditional=(row.get("model.conditioning") or "none") != "none",
+        augmented=(row.get("data.augment") or "none") != "none",
+        fraction=1.0 if row.get("data.fraction") is None else float(row["data.fraction"]),
+    )
+
+
+def judge(ours: Identity, published: PublishedResult) -> Verdict:
+    """Compare all that matters, respect by respect."""
+    return Verdict(tuple(_mismatches(ours, published)), tuple(_caveats(ours, published)))
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """The number of record of a row in `bits_per_dim` or `nats`: of the test set in a row of `final`."""
+    value = row.get(f"{row.get('evaluated_split') or 'valid'}_{metric}")
+    return None if value is None else float(value)
+
+
+def same_set(ours: Identity) -> list[PublishedResult]:
+    """The published results of the data set that `ours` is about."""
+    return [result for result in published_results() if result.dataset == ours.dataset]
+
+
+def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
+    """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
+
+    Closest: of the same images (levels and binarisation), exact or a bound, not in doubt, fewest mismatches.
+    """
+    near = [
+        (result, judge(ours, result))
+        for result in same_set(ours)
+        if result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
+        and (result.levels, result.binarisation) == (ours.levels, ours.binarisation)
+        and result.split == result.test_split
+        and not result.doubt
+    ]
+    return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
+
+
+def _hinted(row: Mapping[str, Any]) -> str | None:
+    """The published set of which an own source holds a copy, by its name or path and the form of its images."""
+    words = f"{row.get('data.name')} {row.get('data.path')}".lower()
+    form = row.get("image_channels"), row.get("image_height"), row.get("image_width")
+    for result in published_results():
+        stem = result.dataset.rstrip("0123456789")
+        if stem in words and form == (result.channels, result.image_height, result.image_width):
+            return result.dataset
+    return None
+
+
+def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if not ours.is_published_set:
+        yield "own copy of the data, not the published set"
+    yield from _version_mismatch(ours, published)
+    yield from _split_mismatch(ours, published)
+    yield from _form_mismatch(ours, published)
+    yield from _binarisation_mismatch(ours, published)
+    exactness = Exactness.LOWER_BOUND if ours.is_bound else Exactness.EXACT
+    if exactness is not published.likelihood:
+        yield f"{_ARTICLES[exactness]}, not {_ARTICLES[published.likelihood]}"
+    if published.conditional is not None and ours.conditional != published.conditional:
+        yield "class-conditional, the published is not" if ours.conditional else "published is class-conditional"
+    if published.augmentation is not None and ours.augmented != published.augmentation:
+        yield "augmented, the published is not" if ours.augmented else "published with augmentation"
+
+
+def _version_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.version == "unclear":
+        yield "version of the published set unclear"
+    elif published.version is not None and ours.is_published_set and ours.version != published.version:
+        yield f"{ours.version or 'unknown'} version of the set, not the {published.version} one"
+
+
+def _split_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if ours.split != "test":
+        yield "validation, not test"
+    if published.split != published.test_split:
+        yield f"published on the {published.split} split"
+
+
+def _form_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    form = ours.channels, ours.height, ours.width
+    theirs = published.channels, published.image_height, published.image_width
+    if form != theirs:
+        yield f"images {'×'.join(map(str, form))}, not {'×'.join(map(str, theirs))}"
+    if ours.levels != published.levels:
+        yield f"{ours.levels} levels, not {published.levels}"
+
+
+def _binarisation_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.binarisation == "unclear":
+        yield "binarisation of the published set unclear"
+    elif ours.binarisation != published.binarisation:
+        yield f"binarisation {ours.binarisation}, not {published.binarisation}"
+    elif ours.binarisation == "static" and not ours.published_draw:
+        yield "other draw of the binarisation"
+
+
+def _caveats(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.conditional is None:
+        yield "conditioning not stated"
+    if published.augmentation is None:
+        yield "augmentation not stated"
+    if published.version_inferred:
+        yield "version of the published set inferred"
+    if published.binarisation == "dynamic":
+        yield "each paper draws its own test pixels"
+    if published.likelihood_detail:
+        yield published.likelihood_detail
+    if published.evidence == "secondary":
+        yield "as printed by another paper"
+    if published.doubt:
+        yield published.doubt
+    if ours.fraction < 1.0:
+        yield f"trained on {ours.fraction:.3g} of the training images"

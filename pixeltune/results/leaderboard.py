@@ -1,0 +1,129 @@
+"""The ranking of a search and its best row beside published numbers, as plain rows and lines; no pandas."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pixeltune.errors import StoreError
+from pixeltune.results.judge import RANKED, Identity, identity_of, judge, same_set, value_of
+from pixeltune.results.published import PublishedResult
+from pixeltune.results.rows import Row
+from pixeltune.space import METRICS
+
+SAME_IN_ALL = ("data_checksum", "evaluated_split", "levels")
+"""Rows that differ in one of these measure different things and are not ranked together."""
+
+_UNITS = {"bits_per_dim": "bits/dim", "nats": "nats"}
+_SECONDS = ("train_seconds", "eval_seconds", "compile_seconds", "audit_seconds")
+
+
+def leaderboard(
+    rows: Iterable[Row],
+    objective: str = "valid_bits_per_dim",
+    top: int | None = None,
+    vary: Sequence[str] | None = None,
+) -> list[Row]:
+    """The `top` best rows by `objective`, best first; only finished and pruned ones are ranked.
+
+    Each has rank, trial, status, the keys in `vary` (by default those that differ between the rows), the objective,
+    valid_bits_per_dim, valid_nats, below_baseline_percent (in bits/dim), num_parameters, images_seen and seconds
+    (training, evaluation, compilation and audit). Rows that differ in SAME_IN_ALL are refused.
+    """
+    if objective not in METRICS:
+        raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
+    ranked = [row for row in rows if row["status"] in RANKED and row.get(objective) is not None]
+    _require_same(ranked)
+    sign = 1 if METRICS[objective] == "minimize" else -1
+    ranked.sort(key=lambda row: (sign * row[objective], row["trial"]))
+    keys = differing_keys(ranked) if vary is None else list(vary)
+    return [_place(rank, row, objective, keys) for rank, row in enumerate(ranked[:top], start=1)]
+
+
+def differing_keys(rows: Sequence[Row]) -> list[str]:
+    """The configuration keys in which `rows` differ."""
+    keys = [key for key in (rows[0] if rows else {}) if "." in key]
+    return [key for key in keys if len({row.get(key) for row in rows}) > 1]
+
+
+def status_counts(rows: Iterable[Row]) -> dict[str, int]:
+    """How many rows have each status, the most frequent first."""
+    return dict(Counter(str(row["status"]) for row in rows).most_common())
+
+
+def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
+    """A row of ours beside the published results nearest in kind: fewest mismatches first, then the lowest.
+
+    Each has model, year, metric, published, ours, gap (ours − published), comparable, why_not, caveats, arxiv, where.
+    """
+    identity = identity_of(row)
+    judged = [_beside(row, identity, result) for result in same_set(identity)]
+    measured = [beside for beside in judged if beside["ours"] is not None]
+    return sorted(measured, key=lambda beside: (len(beside["why_not"]), beside["published"]))[:limit]
+
+
+def comparison_lines(row: Row, limit: int = 6) -> list[str]:
+    """What the end of a search says of its best row: published numbers beside it, and whether they compare."""
+    besides = comparison(row, limit)
+    if not besides:
+        return [f"No published results for {row.get('data.name')}; the order-0 baseline is the yardstick."]
+    units = " and ".join(dict.fromkeys(f"{beside['ours']:.4g} {_UNITS[beside['metric']]}" for beside in besides))
+    kind = "test" if row.get("evaluated_split") == "test" else "validation"
+    return [
+        f"Beside published results: trial {row['trial']} with {units} ({kind}).",
+        *(_line(beside) for beside in besides),
+    ]
+
+
+def _line(beside: Mapping[str, Any]) -> str:
+    arxiv = f", arXiv {beside['arxiv']}" if beside["arxiv"] else ""
+    verdict = f"not comparable: {'; '.join(beside['why_not'])}" if beside["why_not"] else "comparable"
+    caveats = f" (caveat: {'; '.join(beside['caveats'])})" if beside["caveats"] and not beside["why_not"] else ""
+    return (
+        f"  {beside['published']:<7.5g} {beside['gap']:+.3f}  {beside['model']} ({beside['year']}{arxiv}): "
+        f"{verdict}{caveats}"
+    )
+
+
+def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, Any]:
+    verdict = judge(identity, result)
+    ours = value_of(row, result.metric)
+    return {
+        "model": result.model,
+        "year": result.year,
+        "metric": result.metric,
+        "published": result.value,
+        "ours": ours,
+        "gap": None if ours is None else ours - result.value,
+        "comparable": verdict.comparable,
+        "why_not": list(verdict.why_not),
+        "caveats": list(verdict.caveats),
+        "arxiv": result.arxiv,
+        "where": result.where,
+    }
+
+
+def _place(rank: int, row: Row, objective: str, keys: Sequence[str]) -> Row:
+    bits, baseline = row.get("valid_bits_per_dim"), row.get("baseline_bits_per_dim")
+    below = None if bits is None or not baseline else 100.0 * (baseline - bits) / baseline
+    shown = ("valid_bits_per_dim", "valid_nats", "num_parameters", "images_seen")
+    return {
+        "rank": rank,
+        "trial": row["trial"],
+        "status": row["status"],
+        **{key: row.get(key) for key in keys},
+        objective: row[objective],
+        **{name: row.get(name) for name in shown},
+        "below_baseline_percent": below,
+        "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),
+    }
+
+
+def _require_same(rows: Sequence[Row]) -> None:
+    for name in SAME_IN_ALL:
+        values = sorted({str(row.get(name)) for row in rows})
+        if len(values) > 1:
+            raise StoreError(
+                f"ranked rows must agree in {name}, but got {', '.join(values)}; keep the rows of one of them"
+            )

@@ -1,0 +1,132 @@
+"""One launch at a time on one search.
+
+On a local disk or NFS: an exclusive `flock` on `<folder>/.lock`, which the system lets go when its holder dies.
+On object storage there are no locks, so a lease file `.lock` names its holder and is refreshed every 30 s; one that
+was not refreshed for 2 minutes is taken over. Two launches that begin within the same second are told apart by
+reading the lease again after writing it; this narrows the gap and does not close it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pixeltune import files
+from pixeltune.errors import StoreError
+
+REFRESH_SECONDS = 30.0
+STALE_SECONDS = 120.0
+SETTLE_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def lock_folder(folder: str) -> Iterator[None]:
+    """Hold `folder` for this process; StoreError names the holder where there is one."""
+    with _lease(folder) if files.is_uri(folder) else _flock(files.local_path(folder)):
+        yield
+
+
+@contextlib.contextmanager
+def _flock(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"a results folder must be writable, but {folder} is not ({error.strerror})") from error
+    try:
+        _take(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _held(str(folder), _parsed(os.pread(handle, 4096, 0))) from None
+    except OSError as error:
+        raise StoreError(f"a results folder must allow locks, but {folder} does not ({error.strerror})") from error
+    with contextlib.suppress(OSError):  # A full disk: the lock holds, only its holder's name is missing.
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, _holder(), 0)
+
+
+@contextlib.contextmanager
+def _lease(folder: str) -> Iterator[None]:
+    location = files.join(folder, ".lock")
+    token = uuid.uuid4().hex
+    _claim(location, folder, token)
+    done = threading.Event()
+    refresher = threading.Thread(target=_refresh, args=(location, token, done), daemon=True, name="pixeltune-lease")
+    refresher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        refresher.join()
+        with contextlib.suppress(StoreError, OSError):  # What is left of it is stale in two minutes.
+            if _read_lease(location).get("token") == token:
+                files.remove(location)
+
+
+def _claim(location: str, folder: str, token: str) -> None:
+    lease = _read_lease(location)
+    if time.time() - float(lease.get("refreshed_at", 0.0)) < STALE_SECONDS:
+        raise _held(folder, lease)
+    _write_lease(location, token)
+    time.sleep(SETTLE_SECONDS)
+    lease = _read_lease(location)
+    if lease.get("token") != token:
+        raise _held(folder, lease)
+
+
+def _refresh(location: str, token: str, done: threading.Event) -> None:
+    while not done.wait(REFRESH_SECONDS):
+        with contextlib.suppress(StoreError):  # A failed refresh is tried again; the lease lasts four of them.
+            _write_lease(location, token)
+
+
+def _write_lease(location: str, token: str) -> None:
+    try:
+        files.write_whole(location, _holder(token=token, refreshed_at=time.time()))
+    except OSError as error:
+        raise StoreError(f"the storage must be writable, but {location} is not ({error})") from error
+
+
+def _read_lease(location: str) -> dict[str, Any]:
+    try:
+        return _parsed(files.read_whole(location))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know.
+        raise StoreError(f"the storage must be readable, but {location} is not ({error})") from error
+
+
+def _holder(**more: Any) -> bytes:
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **more}).encode()
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        tree = json.loads(content)
+    except ValueError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _held(folder: str, holder: dict[str, Any]) -> StoreError:
+    who = f"process {holder['pid']} on {holder.get('host', '?')}" if "pid" in holder else "another process"
+    return StoreError(
+        f"one launch must work on a search at a time, but {who} holds {folder}; "
+        "wait for it, stop it, or take another name"
+    )

@@ -1,0 +1,166 @@
+"""What makes a search that search: written to `search.json` once, and every later launch must agree with it.
+
+Budget and resources are no part of it: a larger --trials extends a search, and another machine may continue it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+
+from pixeltune.config import WHEREABOUTS, Scalar, TrialConfig
+from pixeltune.errors import ConfigError, StoreError
+from pixeltune.results.schema import SCHEMA_VERSION
+from pixeltune.space import METRICS, SearchSpace
+
+_MISSING = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchManifest:
+    """The identity of a search.
+
+    base: dotted keys of the base configuration, without WHEREABOUTS. vary: key → Optuna's JSON of its distribution.
+    scheduler: `rungs` (images seen) and `reduction`, or None. sampler_seed: the sampler's.
+    created_at: ISO 8601 in UTC. overrides: what --set changed, so that the command can be shown again; its effect
+        is already in base and vary. baseline_bits_per_dim: order-0, on the validation set, where it was known.
+    """
+
+    search: str
+    base: Mapping[str, Scalar]
+    vary: Mapping[str, str]
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    scheduler: Mapping[str, Any] | None
+    sampler: str
+    sampler_seed: int
+    created_at: str
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
+    baseline_bits_per_dim: float | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def of(
+        cls,
+        space: SearchSpace,
+        name: str,
+        *,
+        overrides: Mapping[str, Scalar] | None = None,
+        baseline_bits_per_dim: float | None = None,
+    ) -> Self:
+        """The manifest of a space as it stands, its --set changes already applied."""
+        asha = space.scheduler
+        return cls(
+            search=name,
+            base={key: value for key, value in space.base.flat().items() if key not in WHEREABOUTS},
+            vary={key: distribution_to_json(distribution) for key, distribution in space.vary.items()},
+            objectives=space.objectives,
+            directions=tuple(METRICS[name] for name in space.objectives),
+            scheduler=None if asha is None else {"rungs": list(asha.rungs), "reduction": asha.reduction},
+            sampler=space.sampler,
+            sampler_seed=space.seed,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            overrides=dict(overrides or {}),
+            baseline_bits_per_dim=baseline_bits_per_dim,
+        )
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The varied keys with Optuna's distributions."""
+        return {key: json_to_distribution(text) for key, text in self.vary.items()}
+
+    def difference(self, other: SearchManifest) -> list[str]:
+        """What differs between this manifest and that of the results, a line each; empty for the same search."""
+        return [
+            *_unequal("search", self.search, other.search),
+            *_unequal_tables(_completed(self.base), _completed(other.base)),
+            *_unequal_vary(self.vary, other.vary),
+            *_unequal("objectives", ", ".join(self.objectives), ", ".join(other.objectives)),
+            *_unequal("scheduler", _scheduler_text(self.scheduler), _scheduler_text(other.scheduler)),
+            *_unequal("sampler", self.sampler, other.sampler),
+            *_unequal("sampler seed", self.sampler_seed, other.sampler_seed),
+        ]
+
+    def to_json(self) -> str:
+        """A readable JSON object."""
+        tree = asdict(self) | {"vary": {key: json.loads(text) for key, text in self.vary.items()}}
+        return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read `to_json` back; StoreError where it is cut short, of another kind, or of a newer version."""
+        try:
+            tree = json.loads(text)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(f"search.json must be whole, but it cannot be read ({error})") from None
+        if not isinstance(tree, dict) or not isinstance(tree.get("schema_version"), int):
+            raise StoreError("search.json must be a manifest by pixeltune, but it has no schema_version")
+        if tree["schema_version"] > SCHEMA_VERSION:
+            raise StoreError(
+                f"search.json must have a schema version up to {SCHEMA_VERSION}, but got {tree['schema_version']}; "
+                "take a newer pixeltune"
+            )
+        return cls._from_tree(tree)
+
+    @classmethod
+    def _from_tree(cls, tree: dict[str, Any]) -> Self:
+        try:
+            vary = {key: json.dumps(value) for key, value in tree["vary"].items()}
+            for text in vary.values():
+                json_to_distribution(text)
+            known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
+            sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
+            return cls(**(known | sequences | {"vary": vary}))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"search.json must hold a whole manifest, but {type(error).__name__}: {error}") from None
+
+
+def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    """`base` with today's defaults for options that did not exist when it was written."""
+    tree: dict[str, Any] = {}
+    for key, value in base.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            tree.setdefault(section, {})[name] = value
+        else:
+            tree[section] = value
+    try:
+        flat = TrialConfig.build(tree).flat()
+    except ConfigError:
+        return base
+    return {key: value for key, value in flat.items() if key not in WHEREABOUTS}
+
+
+def _unequal(what: str, here: object, there: object) -> Iterator[str]:
+    if here != there:
+        yield f"{what}: {_shown(here)} here, {_shown(there)} in the results"
+
+
+def _unequal_tables(here: Mapping[str, Scalar], there: Mapping[str, Scalar]) -> Iterator[str]:
+    for key in [*here, *(key for key in there if key not in here)]:
+        yield from _unequal(key, here.get(key, _MISSING), there.get(key, _MISSING))
+
+
+def _unequal_vary(here: Mapping[str, str], there: Mapping[str, str]) -> Iterator[str]:
+    for key in [*here, *(key for key in there if key not in here)]:
+        yield from _unequal(f"vary {key}", _range_text(here.get(key)), _range_text(there.get(key)))
+
+
+def _shown(value: object) -> str:
+    return "not there" if value is _MISSING else str(value)
+
+
+def _range_text(text: str | None) -> str:
+    if text is None:
+        return "fixed"
+    distribution = json_to_distribution(text)
+    arguments = ", ".join(f"{name}={value!r}" for name, value in distribution._asdict().items())
+    return f"{type(distribution).__name__}({arguments})"
+
+
+def _scheduler_text(scheduler: Mapping[str, Any] | None) -> str:
+    return "none" if scheduler is None else f"ASHA at {scheduler.get('rungs')} by {scheduler.get('reduction')}"

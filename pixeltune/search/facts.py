@@ -1,0 +1,122 @@
+"""What a row says of a trial beside its configuration and its reports: the model, the data, the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from pixeltune.training.loop import Training
+
+
+def facts_of(training: Training) -> dict[str, Any]:
+    """What a row says of a trial beside its configuration and its reports."""
+    """Row columns that are known once a trial is built and audited."""
+    data, model, config = training.data, training.model, training.config
+    return {
+        "config_key": config.key(),
+        **config.flat(),
+        "precision": training.precision,
+        "weights": "ema" if config.optim.ema else "raw",
+        "is_bound": model.is_bound,
+        "num_parameters": model.num_parameters(),
+        "network_calls": int(model.order().max()) + 1,
+        "receptive_field_rows": training.audit.receptive_rows,
+        "receptive_field_columns": training.audit.receptive_cols,
+        "audit_seconds": training.audit.seconds,
+        "data_version": data.identity.version,
+        "data_checksum": data.identity.checksum,
+        "image_channels": data.form.channels,
+        "image_height": data.form.height,
+        "image_width": data.form.width,
+        "levels": data.form.levels,
+        "num_classes": data.form.num_classes,
+        "num_train": len(data.train),
+        "num_valid": len(data.valid),
+        "evaluated_split": "valid",
+        "device": training.device.type,
+        **_environment(training.device),
+    }
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    import torch
+
+    return {
+        **_versions(),
+        "hostname": socket.gethostname(),
+        "cpu_name": _cpu_name(),
+        "gpu_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "git_commit": _git_commit(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    names = ("pixeltune", "torch", "ray", "optuna")
+    return {f"{name}_version": version(name) for name in names} | {"python_version": platform.python_version()}
+
+
+@cache
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+@cache
+def _git_commit() -> str | None:
+    """The commit of the code that ran, with `+` where the tree had changes; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return os.environ.get("PIXELTUNE_GIT_COMMIT")
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10).stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        return (commit + ("+" if git("status", "--porcelain", "-uno").strip() else "")) or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def reset_peak_memory() -> None:
+    """Actors are reused, so a trial's peak must not hold that of the trial before it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """GPU: most bytes allocated. CPU: largest resident size of this worker's process, libraries included."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)

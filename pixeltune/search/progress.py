@@ -1,0 +1,154 @@
+"""What the user sees while a search runs: a live panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.live import Live as LiveDisplay
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pixeltune.results.schema import Status
+from pixeltune.search.ledger import Ledger, Live, Row
+from pixeltune.search.run import Watcher
+from pixeltune.space import Resources
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A published number of the same data set to measure against. label: model and value; why_not: why it is no rival."""
+
+    label: str
+    value: float
+    why_not: str
+
+
+class Progress(Watcher):
+    """Shows trials done, running and pruned, the best so far, and the time left."""
+
+    def __init__(self, console: Console, mark: Mark | None = None) -> None:
+        self._console = console
+        self._mark = mark
+        self._ledger: Ledger | None = None
+        self._display: LiveDisplay | None = None
+        self._said: set[str] = set()
+        self._started = 0.0
+        self._done_before = 0
+
+    def begin(self, ledger: Ledger, resources: Resources, concurrent: int) -> None:
+        """The cluster is up and trials start."""
+        self._ledger, self._started = ledger, time.monotonic()
+        self._done_before = len(ledger.ended)
+        self._said = set(ledger.ended)
+        gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
+        workers = f"{resources.workers} workers of " if resources.workers > 1 else ""
+        self.say(
+            f"{concurrent} trials at a time, each {workers}{resources.cpus} CPU{gpus}"
+            + (f"; {self._done_before} trials done before" if self._done_before else "")
+        )
+        if self._console.is_terminal:
+            self._display = LiveDisplay(get_renderable=self._panel, console=self._console, refresh_per_second=2)
+            self._display.start()
+
+    def change(self) -> None:
+        """Print a line for each trial that has ended since."""
+        assert self._ledger is not None
+        for trial, row in list(self._ledger.ended.items()):
+            if trial not in self._said:
+                self._said.add(trial)
+                self.say(self._line(row))
+
+    def say(self, text: str) -> None:
+        """One line, above the live panel where there is one."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def end(self) -> None:
+        """No trial runs any more."""
+        if self._ledger is not None:
+            self.change()
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+
+    def _line(self, row: Row) -> str:
+        value = row[self._book.objective]
+        number = "" if value is None else f" {value:.4f}"
+        why = f" ({row['reason']})" if row["reason"] and row["status"] not in (Status.PRUNED,) else ""
+        seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
+        return (
+            f"{row['trial']} {row['status']:<8}{number}  {row['images_seen'] or 0:>9,} images {seconds:6.1f} s  "
+            f"{self._settings(row)}{why}  | {self._count()} | {self._best()} | {self._left()}"
+        )
+
+    @property
+    def _book(self) -> Ledger:
+        assert self._ledger is not None
+        return self._ledger
+
+    def _settings(self, row: Row) -> str:
+        return " ".join(
+            f"{key.rpartition('.')[2]}={_short(row[key])}"
+            for key in self._book.space.vary
+            if row.get(key) is not None
+        )
+
+    def _count(self) -> str:
+        ended = self._book.ended.values()
+        pruned = sum(row["status"] == Status.PRUNED for row in ended)
+        bad = sum(row["status"] not in (Status.PRUNED, Status.FINISHED) for row in ended)
+        text = f"{len(ended)}/{self._book.space.budget.trials} done, {len(self._book.live)} running, {pruned} pruned"
+        return text + (f", {bad} without a result" if bad else "")
+
+    def _best(self) -> str:
+        best = self._book.best()
+        if best is None:
+            return "no number yet"
+        value, baseline = best["valid_bits_per_dim"], self._book.baseline
+        text = f"best {value:.4f} bits/dim ({best['trial']})"
+        if baseline:
+            text += f", {100 * (1 - value / baseline):.1f}% below the baseline {baseline:.4f}"
+        if self._mark is not None:
+            text += f"; {self._mark.label}"
+        return text
+
+    def _left(self) -> str:
+        done = len(self._book.ended) - self._done_before
+        if not done:
+            return "time left: unknown"
+        rest = self._book.space.budget.trials - len(self._book.ended)
+        seconds = (time.monotonic() - self._started) / done * rest
+        return f"about {_clock(seconds)} left"
+
+    def _panel(self) -> Group:
+        budget = self._book.space.budget.trials
+        table = Table.grid(padding=(0, 2))
+        for live in list(self._book.live.values()):
+            table.add_row(*_live_cells(live, self._book.objective))
+        head = Text(f"{self._count()} · {self._left()}")
+        return Group(ProgressBar(total=budget, completed=len(self._book.ended)), head, Text(self._best()), table)
+
+
+def _live_cells(live: Live, objective: str) -> tuple[str, ...]:
+    total = live.plan.config.train.images
+    if not live.reports:
+        return live.plan.trial, "starting", "", ""
+    last = live.reports[max(live.reports)]
+    return (
+        live.plan.trial,
+        f"{last['images_seen']:,} / {total:,} images",
+        f"{last[objective]:.4f}",
+        f"{last['images_per_second']:,.0f} images/s",
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,275 @@
+"""fit: a plain iterator of reports. No Ray here; a search, a test and a notebook run the same loop.
+
+    training = fit(config)
+    for report in training:              # trains up to the next report, then evaluates on validation
+        print(report.valid_bits_per_dim)
+        training.state.save(path)        # the caller saves, samples, stops
+
+Objective and units: the loss of a step is the mean over the global batch of -log p(x) in nats per image.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from pixeltune.audit import AuditReport, audit
+from pixeltune.config import TrialConfig
+from pixeltune.data import DataSet, resolve
+from pixeltune.errors import ConfigError, DivergedError
+from pixeltune.models import DensityModel, build_model
+from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.evaluate import Evaluation, evaluate
+from pixeltune.training.optim import build_average, build_optimizer, learning_rate
+from pixeltune.training.precision import autocast, choose_precision
+from pixeltune.training.report import EpochReport
+from pixeltune.training.stream import ImageStream
+from pixeltune.training.workers import Workers, best_device
+
+
+def fit(
+    config: TrialConfig,
+    *,
+    state: TrainState | None = None,
+    device: torch.device | str | None = None,
+) -> Training:
+    """Train `config`, from the start or from `state`, in this process or with the workers of torch.distributed.
+
+    The model is audited first (AuditError). ConfigError where the configuration does not fit the data or the
+    workers, CheckpointError where `state` is of another configuration or data; DivergedError, while iterating,
+    before a step that is not finite would be taken.
+    """
+    return Training(config, state=state, device=device)
+
+
+class Training(Iterator[EpochReport]):
+    """Training under way; iterate it for reports.
+
+    config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
+    where `optim.ema` > 0, else the raw. audit: what the gate found. precision: that the network trains in.
+    """
+
+    def __init__(self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None) -> None:
+        resolved = resolve(config)
+        self.config: TrialConfig = resolved.config
+        self.data: DataSet = resolved.data
+        self.workers = Workers.current()
+        _require_equal_parts(self.config.train.batch_size, self.workers.world)
+        self.device = torch.device(device) if device is not None else best_device(self.workers.rank)
+
+        self.model: DensityModel = build_model(self.config, self.data.form)
+        self.audit: AuditReport = audit(self.model)
+        self.model.to(self.device).train()
+        self.optimizer = build_optimizer(self.config.optim, self.model)
+        self.average: AveragedModel | None = None
+        if self.config.optim.ema:
+            self.average = build_average(self.model, self.config.optim.ema)
+        self.images_seen = 0
+        self.step = 0
+        self.reports: list[EpochReport] = []
+        self._stream = ImageStream(self.config, len(self.data.train))
+        self._clock = _Clock()
+        if state is not None:
+            self._restore(state)
+        self.precision = state.precision if state else self._choose_precision()
+        self._loss = self._build_loss()
+
+    @property
+    def model_of_record(self) -> DensityModel:
+        """The weights whose validation is the trial's number."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def state(self) -> TrainState:
+        """All that is needed to go on; it refers to the live weights, so save it before the next step."""
+        return TrainState(
+            config_key=self.config.key(),
+            data_checksum=self.data.identity.checksum,
+            images_seen=self.images_seen,
+            step=self.step,
+            precision=self.precision,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            average=None if self.average is None else self.average.state_dict(),
+            reports=list(self.reports),
+        )
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> EpochReport:
+        if self.images_seen >= self.config.train.images:
+            raise StopIteration
+        stop = next_report(self.config, self.images_seen)
+        first = self.images_seen
+        nats, norms = torch.zeros((), dtype=torch.float64), 0.0
+        while self.images_seen < stop:
+            nats_sum, norm = self._train_step()
+            nats += nats_sum
+            norms += norm
+        count = self.images_seen - first
+        train_nats = float(self.workers.sum(nats.to(self.device)).cpu()) / count
+        report = self._report(train_nats, norms / (count // self.config.train.batch_size), count)
+        self.reports.append(report)
+        return report
+
+    def evaluate(self, model: DensityModel, split: str = "valid") -> Evaluation:
+        """Exact per-image nats of `valid` or `test`, over all workers."""
+        images = getattr(self.data, split)
+        return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
+
+    def _train_step(self) -> tuple[Tensor, float]:
+        """One optimiser step; this worker's nats (float64, on the CPU) and the global gradient norm."""
+        with self._clock.training(self.device):
+            x_BCHW, label_B = self._next_batch()
+            self.model.train()
+            rate = learning_rate(self.config.optim, self.config.train, self.step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.config.model.dropout:
+                torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
+            with autocast(self.precision, self.device):
+                nats_B = self._loss(x_BCHW, label_B, self.step)
+            nats_B.mean().backward()
+            norm = self._clip()
+            nats_sum = nats_B.detach().double().sum().cpu()
+            self._require_finite(norm, float(nats_sum) / len(nats_B))
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+            self.step += 1
+            self.images_seen += self.config.train.batch_size
+        return nats_sum, norm
+
+    def _next_batch(self) -> tuple[Tensor, Tensor | None]:
+        indices, epochs = self._stream.batch(self.images_seen, self.config.train.batch_size)
+        mine, my_epochs = self.workers.my_part(indices), self.workers.my_part(epochs)
+        x_BCHW = torch.from_numpy(self.data.train_batch(mine, my_epochs)).to(self.device)
+        labels_N = self.data.train.labels_N
+        return x_BCHW, None if labels_N is None else torch.from_numpy(labels_N[mine]).to(self.device)
+
+    def _clip(self) -> float:
+        """The gradient's norm before clipping: over all workers, for their gradients are averaged by now."""
+        limit = self.config.optim.clip
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf))
+
+    def _require_finite(self, norm: float, nats: float) -> None:
+        """Stop before the step. The norm is the same on all workers, so all stop together."""
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"the gradient must be finite, but at step {self.step} ({self.images_seen} images) its norm is {norm} "
+                f"with a loss of {nats:.4g} nats per image; lower `optim.lr` or set `optim.clip`"
+            )
+
+    def _report(self, train_nats: float, grad_norm: float, count: int) -> EpochReport:
+        to_bits = 1 / (self.data.form.dims * math.log(2))
+        with self._clock.evaluating():
+            raw = self.evaluate(self.model)
+            ema = None if self.average is None else self.evaluate(self.average.module)
+        record = ema or raw
+        if not math.isfinite(record.nats):
+            raise DivergedError(
+                f"validation must be finite, but after {self.images_seen} images it is {record.nats} nats; "
+                "lower `optim.lr` or set `optim.clip`"
+            )
+        return EpochReport(
+            images_seen=self.images_seen,
+            step=self.step,
+            epoch=self.images_seen / len(self.data.train),
+            train_bits_per_dim=train_nats * to_bits,
+            train_nats=train_nats,
+            valid_bits_per_dim=record.bits_per_dim,
+            valid_nats=record.nats,
+            valid_bits_per_dim_raw=raw.bits_per_dim,
+            valid_nats_raw=raw.nats,
+            valid_bits_per_dim_ema=ema.bits_per_dim if ema else None,
+            valid_nats_ema=ema.nats if ema else None,
+            lr=learning_rate(self.config.optim, self.config.train, self.step - 1),
+            grad_norm=grad_norm,
+            train_seconds=self._clock.train_seconds,
+            eval_seconds=self._clock.eval_seconds,
+            compile_seconds=self._clock.compile_seconds,
+            images_per_second=self._clock.speed_since_last_report(count, self.config.train.batch_size),
+        )
+
+    def _restore(self, state: TrainState) -> None:
+        state.require(self.config.key(), self.data.identity.checksum)
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        if self.average is not None and state.average is not None:
+            self.average.load_state_dict(state.average)
+        self.images_seen, self.step, self.reports = state.images_seen, state.step, list(state.reports)
+        if self.reports:
+            self._clock.go_on_from(self.reports[-1])
+
+    def _choose_precision(self) -> str:
+        x_BCHW, _ = self._next_batch()
+        choice = choose_precision(self.config.train.precision, self.model, x_BCHW)
+        return "bfloat16" if self.workers.as_first(choice == "bfloat16") else "float32"
+
+    def _build_loss(self) -> Callable[..., Tensor]:
+        loss: Callable[..., Tensor] = self.model
+        if self.workers.world > 1:
+            loss = DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        return torch.compile(loss) if self.config.train.compile else loss
+
+
+def next_report(config: TrialConfig, images_seen: int) -> int:
+    """The next number of training images at which `fit` reports: multiples of report_every, and the end."""
+    every = config.train.report_every
+    assert every is not None, "resolve() fills train.report_every"
+    return min(config.train.images, (images_seen // every + 1) * every)
+
+
+class _Clock:
+    """Seconds of training, of evaluation, and of the first step, which compiles and warms up."""
+
+    def __init__(self) -> None:
+        self.train_seconds = self.eval_seconds = self.compile_seconds = 0.0
+        self._warm = False
+        self._steps = 0
+        self._reported_seconds = 0.0
+
+    def go_on_from(self, report: EpochReport) -> None:
+        self.train_seconds = self._reported_seconds = report.train_seconds
+        self.eval_seconds, self.compile_seconds = report.eval_seconds, report.compile_seconds
+
+    @contextmanager
+    def training(self, device: torch.device) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if not self._warm:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            self.compile_seconds += time.perf_counter() - start
+            self._warm = True
+        else:
+            self.train_seconds += time.perf_counter() - start
+            self._steps += 1
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.eval_seconds += time.perf_counter() - start
+
+    def speed_since_last_report(self, count: int, batch_size: int) -> float:
+        """Images per second; where the only step was the first one, that step's own speed."""
+        seconds = self.train_seconds - self._reported_seconds
+        images = self._steps * batch_size
+        self._reported_seconds, self._steps = self.train_seconds, 0
+        return images / seconds if images else count / self.compile_seconds
+
+
+def _require_equal_parts(batch_size: int, world: int) -> None:
+    if batch_size % world:
+        raise ConfigError(f"`train.batch_size` must divide by the {world} workers, but got {batch_size}")

@@ -1,0 +1,71 @@
+"""Which number format the network trains in, and exact float32 for every number of record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from pixeltune.models import DensityModel
+
+_PROBE_STEPS = 3
+_WORTH_IT = 1.1
+"""How much faster bfloat16 must be to be taken: below it the probe's noise would decide."""
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """The network's forward pass in `precision`; the likelihood leaves it by itself."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def choose_precision(wanted: str, model: DensityModel, batch_BCHW: Tensor) -> str:
+    """`float32` or `bfloat16`; `auto` times both on this model, batch and device where bfloat16 has hardware."""
+    if wanted != "auto":
+        return wanted
+    if not _has_fast_bfloat16(batch_BCHW.device):
+        return "float32"
+    seconds = {precision: _probe(precision, model, batch_BCHW) for precision in ("float32", "bfloat16")}
+    return "bfloat16" if seconds["float32"] > _WORTH_IT * seconds["bfloat16"] else "float32"
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Float32 products without TF32 and without autocast, whatever the process has set."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def _probe(precision: str, model: DensityModel, batch_BCHW: Tensor) -> float:
+    """The fastest of a few forward and backward passes; the gradients are thrown away, the weights unchanged."""
+    was_training = model.training
+    model.eval()  # a pass in training mode would move batch-norm statistics
+    seconds = []
+    for _ in range(_PROBE_STEPS):
+        start = time.perf_counter()
+        with autocast(precision, batch_BCHW.device):
+            model.loss(batch_BCHW).mean().backward()
+        if batch_BCHW.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)
+    return min(seconds)

@@ -1,0 +1,61 @@
+"""Weights as one safetensors file that says what it is: nothing pickled, and enough inside to build the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from pixeltune import files
+from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.errors import CheckpointError
+from pixeltune.models import DensityModel, build_model
+
+_FORMAT = "pixeltune/1"
+
+
+def save_weights(model: DensityModel, config: TrialConfig, location: str) -> None:
+    """Write weights, buffers, configuration and image form to `location` (path or URI)."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    about = {
+        "format": _FORMAT,
+        "config": config.model_dump_json(),
+        "form": json.dumps(asdict(model.form)),
+    }
+    files.write_whole(location, save(tensors, metadata=about))
+
+
+def load_model(location: str) -> DensityModel:
+    """The model that `save_weights` wrote, in eval mode; CheckpointError where the file is missing, cut or foreign."""
+    return load_with_config(location)[0]
+
+
+def load_with_config(location: str) -> tuple[DensityModel, TrialConfig]:
+    """The model and the configuration it was trained with."""
+    try:
+        content = files.read_whole(location)
+    except FileNotFoundError:
+        raise CheckpointError(f"weights must exist, but there are none at {location}") from None
+    try:
+        tensors, about = load(content), _metadata(content)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"weights must be a whole safetensors file, but {location} is not: {error}") from None
+    if about.get("format") != _FORMAT:
+        raise CheckpointError(f"weights must have format {_FORMAT}, but {location} has {about.get('format')!r}")
+    config = TrialConfig.build(json.loads(about["config"]))
+    model = build_model(config, ImageForm(**json.loads(about["form"])))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"weights must fit their configuration, but those at {location} do not: {reason}") from None
+    return model.eval(), config
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The header of a safetensors file: 8 bytes of length, then JSON with `__metadata__`."""
+    length = int.from_bytes(content[:8], "little")
+    about: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return about

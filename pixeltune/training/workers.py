@@ -1,0 +1,50 @@
+"""One process or several that train one model: who I am, and what we agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process among those that train together. rank: 0 … world - 1; one process alone is rank 0 of 1."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def current(cls) -> Workers:
+        """Read from torch.distributed where a group is up."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    def my_part(self, batch: np.ndarray) -> np.ndarray:
+        """This worker's equal, contiguous part of a global batch."""
+        size = len(batch) // self.world
+        return batch[self.rank * size : (self.rank + 1) * size]
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of `values` over the workers, on all of them."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def as_first(self, choice: bool) -> bool:
+        """The choice of rank 0, on all workers."""
+        if self.world == 1:
+            return choice
+        flag = torch.tensor([choice], dtype=torch.uint8, device=best_device(self.rank))
+        dist.broadcast(flag, src=0)
+        return bool(flag.item())
+
+
+def best_device(rank: int = 0) -> torch.device:
+    """The GPU of this process, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", rank % torch.cuda.device_count())
+    return torch.device("cpu")

@@ -1,0 +1,51 @@
+"""Small models of every kind, for tests."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.models import DensityModel, build_model
+
+COLOUR_ORDERS = ("mask", "likelihood")
+
+every_kind = pytest.mark.parametrize(
+    ("family", "likelihood", "colour_order"), list(itertools.product(FAMILIES, LIKELIHOODS, COLOUR_ORDERS))
+)
+every_network = pytest.mark.parametrize(("family", "colour_order"), list(itertools.product(FAMILIES, COLOUR_ORDERS)))
+
+
+def tiny_config(family: str = "gated", likelihood: str = "categorical", **model: Any) -> TrialConfig:
+    """Two layers, nine channels; `model` overrides."""
+    defaults = {"family": family, "channels": 9, "layers": 2, "kernel_size": 3, "head_channels": 7}
+    return TrialConfig.build(
+        {"data": {"name": "digits"}, "model": defaults | model, "likelihood": {"name": likelihood}, "seed": 3}
+    )
+
+
+def tiny_model(
+    family: str = "gated",
+    likelihood: str = "categorical",
+    *,
+    shape: tuple[int, int, int] = (3, 5, 6),
+    levels: int = 2,
+    **model: Any,
+) -> DensityModel:
+    """A model in float64 and eval mode, bound to images (C, H, W)."""
+    form = ImageForm(*shape, levels=levels)
+    return build_model(tiny_config(family, likelihood, **model), form).double().eval()
+
+
+def random_levels(model: DensityModel, batch: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.form.levels, (batch, *model.form.shape), generator=generator)
+
+
+def all_images(model: DensityModel) -> torch.Tensor:
+    """Every image of the model's form, (K^(C·H·W), C, H, W)."""
+    levels = torch.arange(model.form.levels)
+    return torch.cartesian_prod(*[levels] * model.form.dims).reshape(-1, *model.form.shape)
