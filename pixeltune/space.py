@@ -233,7 +233,9 @@ def search_path(name_or_path: str | Path) -> Path:
     if text not in known:
         near = difflib.get_close_matches(text, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ";"
-        raise ConfigError(f"no search is called {text!r}{hint} Known searches: {', '.join(known)} (or a path to a .py file)")
+        raise ConfigError(
+            f"no search is called {text!r}{hint} Known searches: {', '.join(known)} (or a path to a .py file)"
+        )
     return search_folder() / f"{text}.py"
 
 

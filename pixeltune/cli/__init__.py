@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run one verb; the exit code."""
     from pixeltune.cli import compare, config, model, search, train
-    from pixeltune.cli.app import run
+    from pixeltune.cli.app import Parser, run
 
-    parser = argparse.ArgumentParser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
+    parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for group in (search, train, model, compare, config):
         group.add_verbs(verbs)

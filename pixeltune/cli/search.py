@@ -10,14 +10,24 @@ from typing import Any
 
 from rich.console import Console
 
-from pixeltune.cli.app import EXIT_INTERRUPTED, EXIT_OK, add_settings, add_storage, console, run, settings_of
+from pixeltune.cli.app import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Parser,
+    add_settings,
+    add_storage,
+    console,
+    positive,
+    run,
+    settings_of,
+)
 from pixeltune.errors import ConfigError
 from pixeltune.space import SearchSpace, list_searches, load_search, search_path
 
 
 def launch(argv: Sequence[str] | None = None) -> int:
     """The whole of launch.py."""
-    parser = argparse.ArgumentParser(prog="launch.py", description="Search a space with Ray Tune and Optuna.")
+    parser = Parser(prog="launch.py", description="Search a space with Ray Tune and Optuna.")
     _add_options(parser)
     return run(search, parser.parse_args(argv))
 
@@ -33,7 +43,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", metavar="NAME|PATH", help="a name from --list, or a path to a search file")
     parser.add_argument("--list", action="store_true", help="list the searches and leave")
     parser.add_argument("--dry-run", action="store_true", help="show the space, its corners and its cost, and leave")
-    parser.add_argument("--trials", type=int, metavar="N", help="trials in all (a larger number extends a search)")
+    parser.add_argument("--trials", type=positive, metavar="N", help="trials in all (a larger number extends a search)")
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
     parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
@@ -73,10 +83,8 @@ def _list(out: Console) -> int:
     return EXIT_OK
 
 
-def _run(
-    out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace
-) -> int:
-    from pixeltune.cli.outcome import published_mark, show_outcome
+def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    from pixeltune.cli.outcome import show_outcome
     from pixeltune.results.store import SearchStore
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
@@ -88,8 +96,7 @@ def _run(
         out.print(
             f"Order-0 baseline (one histogram per position): {baseline:.4f} bits/dim on validation", highlight=False
         )
-        mark = published_mark(space)
-        outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out, mark))
+        outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger)
     if outcome.interrupted:

@@ -21,8 +21,8 @@ def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
     """The error for a key that does not exist: names the nearest one and lists all."""
     names = sorted(known)
     near = difflib.get_close_matches(key, names, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
-    return ConfigError(f"unknown key `{key}`{hint} Known keys: {', '.join(names)}")
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    return ConfigError(f"unknown key `{key}`; {hint}known keys are {', '.join(names)}")
 
 
 def one_line(error: ValidationError, section: str = "") -> ConfigError:

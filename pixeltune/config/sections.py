@@ -31,11 +31,11 @@ class DataConfig(Section):
     levels: int | None = Field(default=None, ge=2, le=256)
     grey: bool = False
     binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
-    binarise_seed: int = Field(default=0, ge=0)
+    binarise_seed: int = Field(default=0, ge=0, lt=2**63)
     resize: int | None = Field(default=None, ge=2, le=4096)
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     num_valid: int | None = Field(default=None, ge=1)
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class OptimConfig(Section):

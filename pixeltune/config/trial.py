@@ -155,7 +155,8 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     section, dot, name = key.partition(".")
     place = tree.get(section) if dot else tree
     if not isinstance(place, dict) or (name if dot else section) not in place or (not dot and section != "seed"):
-        raise unknown_key(key, known_keys(tree))
+        siblings = [known for known in known_keys(tree) if known.partition(".")[0] == section]
+        raise unknown_key(key, siblings if dot and siblings else known_keys(tree))
     place[name if dot else section] = value
 
 

@@ -23,8 +23,11 @@ SOURCES: dict[str, str] = {
 }
 """Sources of ours that read a published set itself, with its name in the table.
 
-ImageNet sources tell their version by `data_version` (`old` or `new`); `mnist_static` is the published draw.
+`mnist_static` is the published draw of the binarisation.
 """
+
+EDITIONS = ("original", "old", "new")
+"""First words of a `data_version` that a source gives to the published files; all else is a copy of one's own."""
 
 RANKED = (Status.FINISHED, Status.PRUNED)
 """Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
@@ -49,7 +52,7 @@ class Identity:
     dataset: str | None
     is_published_set: bool
     published_draw: bool
-    version: str | None
+    version: str
     channels: int
     height: int
     width: int
@@ -78,11 +81,12 @@ class Verdict:
 def identity_of(row: Mapping[str, Any]) -> Identity:
     """The identity of a row of the results (columns that it lacks count as their default)."""
     name = str(row.get("data.name"))
+    version = str(row.get("data_version") or "unknown").split()[0]
     return Identity(
         dataset=SOURCES.get(name) or _hinted(row),
-        is_published_set=name in SOURCES,
+        is_published_set=name in SOURCES and version in EDITIONS,
         published_draw=name == "mnist_static",
-        version=row.get("data_version"),
+        version=version,
         channels=int(row.get("image_channels") or 0),
         height=int(row.get("image_height") or 0),
         width=int(row.get("image_width") or 0),
@@ -112,6 +116,11 @@ def same_set(ours: Identity) -> list[PublishedResult]:
     return [result for result in published_results() if result.dataset == ours.dataset]
 
 
+def is_same_task(ours: Identity, published: PublishedResult) -> bool:
+    """Whether both describe images of the same levels and kind of binarisation."""
+    return (published.levels, published.binarisation) == (ours.levels, ours.binarisation)
+
+
 def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
     """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
 
@@ -121,7 +130,7 @@ def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
         (result, judge(ours, result))
         for result in same_set(ours)
         if result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
-        and (result.levels, result.binarisation) == (ours.levels, ours.binarisation)
+        and is_same_task(ours, result)
         and result.split == result.test_split
         and not result.doubt
     ]
@@ -159,7 +168,7 @@ def _version_mismatch(ours: Identity, published: PublishedResult) -> Iterator[st
     if published.version == "unclear":
         yield "version of the published set unclear"
     elif published.version is not None and ours.is_published_set and ours.version != published.version:
-        yield f"{ours.version or 'unknown'} version of the set, not the {published.version} one"
+        yield f"{ours.version} version of the set, not the {published.version} one"
 
 
 def _split_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
@@ -183,7 +192,7 @@ def _binarisation_mismatch(ours: Identity, published: PublishedResult) -> Iterat
         yield "binarisation of the published set unclear"
     elif ours.binarisation != published.binarisation:
         yield f"binarisation {ours.binarisation}, not {published.binarisation}"
-    elif ours.binarisation == "static" and not ours.published_draw:
+    elif ours.binarisation == "static" and ours.is_published_set and not ours.published_draw:
         yield "other draw of the binarisation"
 
 

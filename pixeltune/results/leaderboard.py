@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pixeltune.errors import StoreError
-from pixeltune.results.judge import RANKED, Identity, identity_of, judge, same_set, value_of
+from pixeltune.results.judge import RANKED, Identity, identity_of, is_same_task, judge, same_set, value_of
 from pixeltune.results.published import PublishedResult
 from pixeltune.results.rows import Row
 from pixeltune.space import METRICS
@@ -53,12 +53,15 @@ def status_counts(rows: Iterable[Row]) -> dict[str, int]:
 
 
 def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
-    """A row of ours beside the published results nearest in kind: fewest mismatches first, then the lowest.
+    """A row of ours beside the published results nearest in kind.
 
+    Those of the same levels and binarisation where there are any; of them the fewest mismatches, then the lowest.
     Each has model, year, metric, published, ours, gap (ours − published), comparable, why_not, caveats, arxiv, where.
     """
     identity = identity_of(row)
-    judged = [_beside(row, identity, result) for result in same_set(identity)]
+    results = same_set(identity)
+    near = [result for result in results if is_same_task(identity, result)] or results
+    judged = [_beside(row, identity, result) for result in near]
     measured = [beside for beside in judged if beside["ours"] is not None]
     return sorted(measured, key=lambda beside: (len(beside["why_not"]), beside["published"]))[:limit]
 
@@ -70,20 +73,22 @@ def comparison_lines(row: Row, limit: int = 6) -> list[str]:
         return [f"No published results for {row.get('data.name')}; the order-0 baseline is the yardstick."]
     units = " and ".join(dict.fromkeys(f"{beside['ours']:.4g} {_UNITS[beside['metric']]}" for beside in besides))
     kind = "test" if row.get("evaluated_split") == "test" else "validation"
+    shared = [reason for reason in besides[0]["why_not"] if all(reason in beside["why_not"] for beside in besides)]
+    verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
     return [
-        f"Beside published results: trial {row['trial']} with {units} ({kind}).",
-        *(_line(beside) for beside in besides),
+        f"Beside published results: trial {row['trial']} with {units} ({kind}){verdict}.",
+        *(_line(beside, shared) for beside in besides),
     ]
 
 
-def _line(beside: Mapping[str, Any]) -> str:
+def _line(beside: Mapping[str, Any], shared: Sequence[str]) -> str:
     arxiv = f", arXiv {beside['arxiv']}" if beside["arxiv"] else ""
-    verdict = f"not comparable: {'; '.join(beside['why_not'])}" if beside["why_not"] else "comparable"
-    caveats = f" (caveat: {'; '.join(beside['caveats'])})" if beside["caveats"] and not beside["why_not"] else ""
-    return (
-        f"  {beside['published']:<7.5g} {beside['gap']:+.3f}  {beside['model']} ({beside['year']}{arxiv}): "
-        f"{verdict}{caveats}"
-    )
+    own = [reason for reason in beside["why_not"] if reason not in shared]
+    notes = ["comparable"] if beside["comparable"] else []
+    notes += [f"not comparable: {'; '.join(own)}"] if own else []
+    notes += [f"caveat: {'; '.join(beside['caveats'])}"] if beside["comparable"] and beside["caveats"] else []
+    source = f"{beside['model']} ({beside['year']}{arxiv})"
+    return f"  {beside['published']:<7.5g} {beside['gap']:+.3f}  {source}{': ' if notes else ''}{', '.join(notes)}"
 
 
 def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, Any]:

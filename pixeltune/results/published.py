@@ -22,13 +22,17 @@ year, title, arxiv, where: the source. evidence: `primary` (the paper or its aut
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixeltune.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHANNELS = {"mnist": 1}
 """Colour channels of the data sets that do not have three."""
@@ -84,6 +88,13 @@ class PublishedResult:
         return "valid" if self.dataset.startswith("imagenet") else "test"
 
 
+def load_published() -> pd.DataFrame:
+    """The shipped table in pandas, a row a number; the head of this module explains its columns."""
+    from pixeltune.results.compare import published_frame
+
+    return published_frame()
+
+
 @cache
 def published_results() -> tuple[PublishedResult, ...]:
     """The table that is shipped with pixeltune."""
@@ -102,17 +113,29 @@ def parse_published(text: str) -> tuple[PublishedResult, ...]:
     return tuple(_parsed(line, number) for number, line in enumerate(reader, start=2))
 
 
+_YES_NO = {"yes": True, "no": False, "": None}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "version_inferred": {"yes": True, "": False}.__getitem__,
+    "image_height": int,
+    "image_width": int,
+    "levels": int,
+    "value": float,
+    "likelihood": Exactness,
+    "conditional": _YES_NO.__getitem__,
+    "augmentation": _YES_NO.__getitem__,
+    "params_million": lambda text: float(text) if text else None,
+    "year": int,
+}
+"""How to read the columns that are not text."""
+
+
 def _parsed(line: dict[str, str], number: int) -> PublishedResult:
     values: dict[str, Any] = {name: text or None for name, text in line.items()}
-    try:
-        for name in ("image_height", "image_width", "levels", "year"):
-            values[name] = int(line[name])
-        for name in ("value", "params_million"):
-            values[name] = float(line[name]) if line[name] else None
-        for name in ("conditional", "augmentation"):
-            values[name] = {"yes": True, "no": False, "": None}[line[name]]
-        values["version_inferred"] = {"yes": True, "": False}[line["version_inferred"]]
-        values["likelihood"] = Exactness(line["likelihood"])
-    except (KeyError, ValueError) as error:
-        raise StoreError(f"line {number} of the published results must have a known {name}, but got {error}") from None
+    for name, reader in _READERS.items():
+        try:
+            values[name] = reader(line[name])
+        except (KeyError, ValueError):
+            raise StoreError(
+                f"line {number} of the published results must have {name}, but got {line[name]!r}"
+            ) from None
     return PublishedResult(**values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.live import Live as LiveDisplay
@@ -11,36 +10,31 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pixeltune.config import ImageForm
+from pixeltune.results.judge import best_published, identity_of, value_of
+from pixeltune.results.published import PublishedResult
 from pixeltune.results.schema import Status
 from pixeltune.search.ledger import Ledger, Live, Row
 from pixeltune.search.run import Watcher
 from pixeltune.space import Resources
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A published number of the same data set to measure against. label: model and value; why_not: why it is no rival."""
-
-    label: str
-    value: float
-    why_not: str
-
-
 class Progress(Watcher):
     """Shows trials done, running and pruned, the best so far, and the time left."""
 
-    def __init__(self, console: Console, mark: Mark | None = None) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._mark = mark
+        self._published: PublishedResult | None = None
         self._ledger: Ledger | None = None
         self._display: LiveDisplay | None = None
         self._said: set[str] = set()
         self._started = 0.0
         self._done_before = 0
 
-    def begin(self, ledger: Ledger, resources: Resources, concurrent: int) -> None:
+    def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
         """The cluster is up and trials start."""
         self._ledger, self._started = ledger, time.monotonic()
+        self._published = _yardstick(ledger, form)
         self._done_before = len(ledger.ended)
         self._said = set(ledger.ended)
         gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
@@ -90,9 +84,7 @@ class Progress(Watcher):
 
     def _settings(self, row: Row) -> str:
         return " ".join(
-            f"{key.rpartition('.')[2]}={_short(row[key])}"
-            for key in self._book.space.vary
-            if row.get(key) is not None
+            f"{key.rpartition('.')[2]}={_short(row[key])}" for key in self._book.space.vary if row.get(key) is not None
         )
 
     def _count(self) -> str:
@@ -110,8 +102,11 @@ class Progress(Watcher):
         text = f"best {value:.4f} bits/dim ({best['trial']})"
         if baseline:
             text += f", {100 * (1 - value / baseline):.1f}% below the baseline {baseline:.4f}"
-        if self._mark is not None:
-            text += f"; {self._mark.label}"
+        if self._published is not None:
+            ours = value_of(best, self._published.metric)
+            unit = "bits/dim" if self._published.metric == "bits_per_dim" else "nats"
+            gap = "" if ours is None else f" ({ours - self._published.value:+.3f})"
+            text += f"; published {self._published.value:g} {unit}{gap}"
         return text
 
     def _left(self) -> str:
@@ -129,6 +124,18 @@ class Progress(Watcher):
             table.add_row(*_live_cells(live, self._book.objective))
         head = Text(f"{self._count()} · {self._left()}")
         return Group(ProgressBar(total=budget, completed=len(self._book.ended)), head, Text(self._best()), table)
+
+
+def _yardstick(ledger: Ledger, form: ImageForm) -> PublishedResult | None:
+    """The closest published result of the data set; the table at the end says whether it may be compared."""
+    row = ledger.space.base.flat() | {
+        "levels": form.levels,
+        "image_channels": form.channels,
+        "image_height": form.height,
+        "image_width": form.width,
+    }
+    nearest = best_published(identity_of(row))
+    return nearest[0] if nearest else None
 
 
 def _live_cells(live: Live, objective: str) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ from types import FrameType
 from typing import Any
 
 from pixeltune import files
-from pixeltune.config import TrialConfig
+from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.data import Resolved, order0_bits_per_dim, resolve
-from pixeltune.errors import ConfigError, PixeltuneError, SearchError
+from pixeltune.errors import ConfigError, PixeltuneError, SearchError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.ledger import Ledger
@@ -61,7 +61,7 @@ class Outcome:
 class Watcher:
     """Told of what happens; the progress display is one."""
 
-    def begin(self, ledger: Ledger, resources: Resources, concurrent: int) -> None:
+    def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
         """The cluster is up and trials start."""
 
     def change(self) -> None:
@@ -135,13 +135,15 @@ def run_search(
     done = nothing_left(space, ledger)
     if done is not None:
         return Outcome(ledger, interrupted=False, reason=done)
-    require_buildable(space)
+    resolved = require_buildable(space)
+    _require_same_data(ledger, resolved)
+    form = resolved.data.form
     if rungs:
         for trial in [*ledger.ended, *(plan.trial for plan in ledger.plans_to_resume())]:
             rungs.remember(trial, {point["images_seen"]: point for point in store.curve(trial)})
     with _ray(address, watcher) as cluster:
         ledger.resources, concurrent = _fit_to(cluster, space.resources, watcher)
-        watcher.begin(ledger, ledger.resources, concurrent)
+        watcher.begin(ledger, ledger.resources, concurrent, form)
         try:
             stop = _tune(space, ledger, concurrent, watcher)
         finally:
@@ -150,6 +152,18 @@ def run_search(
             watcher.end()
     _keep_best(ledger)
     return Outcome(ledger, interrupted=stop.by_hand, reason=stop.reason or f"all {space.budget.trials} trials are done")
+
+
+def _require_same_data(ledger: Ledger, resolved: Resolved) -> None:
+    """Where the data lies is no part of a search's identity; what it is, is."""
+    here = resolved.data.identity.checksum
+    varied = any(key.startswith("data.") for key in ledger.space.vary)
+    for row in ledger.ended.values():
+        if row["data_checksum"] not in (None, here) and not varied:
+            raise StoreError(
+                f"a search must go on with the images it began with (checksum {row['data_checksum']}), "
+                f"but got {here}; give it the same data, or take another name or --storage"
+            )
 
 
 class _Stop:
@@ -359,5 +373,3 @@ def _keep_best(ledger: Ledger) -> None:
             files.remove(state_file(folder))
         else:
             files.remove(folder)
-
-

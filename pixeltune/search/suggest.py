@@ -128,6 +128,4 @@ def _sampler(space: SearchSpace, seed: int) -> BaseSampler:
     startup = max(4, min(10, space.budget.trials // 4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=startup
-        )
+        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=startup)

@@ -14,6 +14,7 @@ import torch
 
 from pixeltune.config import ImageForm
 from pixeltune.data import ImageSet
+from pixeltune.errors import DataError
 from pixeltune.models import DensityModel
 from pixeltune.training.precision import exact_float32
 from pixeltune.training.workers import Workers
@@ -59,12 +60,22 @@ def evaluate(
         for start in range(workers.rank * batch_size, len(images), workers.world * batch_size):
             stop = min(start + batch_size, len(images))
             rows = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
-            x_BCHW = torch.from_numpy(np.ascontiguousarray(images.pixels_NCHW[rows])).to(device)
+            x_BCHW = torch.from_numpy(_levels(images.pixels_NCHW[rows], model.form)).to(device)
             label_B = None if images.labels_N is None else torch.from_numpy(images.labels_N[rows]).to(device)
             nats_B = -model.log_prob(x_BCHW, label_B)
             nats_N[start:stop] = nats_B[: stop - start].double().cpu()
     model.train(was_training)
     return Evaluation(_gather(nats_N, workers, device), model.form)
+
+
+def _levels(pixels_BCHW: np.ndarray, form: ImageForm) -> np.ndarray:
+    """The pixels, refused where they are not levels of the model, as the grey originals of a dynamic draw are not."""
+    if pixels_BCHW.shape[1:] != form.shape or int(pixels_BCHW.max()) >= form.levels:
+        raise DataError(
+            f"images must be {form.channels}×{form.height}×{form.width} of levels below {form.levels}, "
+            f"but got shape {pixels_BCHW.shape[1:]} with level {int(pixels_BCHW.max())}"
+        )
+    return np.ascontiguousarray(pixels_BCHW)
 
 
 def _gather(nats_N: torch.Tensor, workers: Workers, device: torch.device) -> np.ndarray:

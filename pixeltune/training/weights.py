@@ -50,7 +50,9 @@ def load_with_config(location: str) -> tuple[DensityModel, TrialConfig]:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"weights must fit their configuration, but those at {location} do not: {reason}") from None
+        raise CheckpointError(
+            f"weights must fit their configuration, but those at {location} do not: {reason}"
+        ) from None
     return model.eval(), config
 
 

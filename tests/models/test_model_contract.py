@@ -27,8 +27,8 @@ def test_all_images_sum_to_one(family: str, likelihood: str, colour_order: str, 
 @every_network
 @pytest.mark.parametrize("C", [1, 2, 3])
 def test_theta_depends_on_earlier_subpixels_only(family: str, colour_order: str, C: int) -> None:
-    """The full Jacobian, at trained-like random weights and widths that do not divide by C."""
-    model = tiny_model(family, shape=(C, 4, 5), colour_order=colour_order, channels=10, layers=3)
+    """The full Jacobian, at random weights, and at a width that does not divide by C."""
+    model = tiny_model(family, shape=(C, 4, 5), colour_order=colour_order, channels=31, head_channels=0)
     order = model.order()
 
     def summed_theta(x: torch.Tensor) -> torch.Tensor:
@@ -119,7 +119,7 @@ def test_initial_weights_are_fixed_by_the_config_seed_alone(family: str, colour_
 def test_builds_without_memory(family: str, likelihood: str, colour_order: str) -> None:
     with torch.device("meta"):
         model = build_model(
-            tiny_config(family, likelihood, colour_order=colour_order, channels=4000, layers=50), ImageForm(3, 8, 8, 2)
+            tiny_config(family, likelihood, colour_order=colour_order, channels=4000, layers=20), ImageForm(3, 8, 8, 2)
         )
     assert model.num_parameters() > 10**9
     assert model.order().shape == (3, 8, 8)

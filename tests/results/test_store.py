@@ -174,8 +174,8 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_is_read(store: SearchStor
     assert len(caught) == 1
     with pytest.warns(StoreWarning):
         assert [row["trial"] for row in store.curves()] == ["00000", "00002"]
-    assert Path(store.folder, "_corrupt", "trials", "00001-1.parquet").read_bytes() == content
-    assert Path(store.folder, "_corrupt", "curves", "00001-1.parquet").exists()
+    assert Path(store.folder, "_corrupt", "curves", "00001-1.parquet").read_bytes() == content
+    assert Path(store.folder, "_corrupt", "trials", "00001-1.parquet").exists()
     assert [row["number"] for row in store.trials()] == [0, 2]
 
 

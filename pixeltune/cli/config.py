@@ -1,0 +1,40 @@
+"""`pixeltune config`: every key with its default, or a file as it is understood."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.table import Table
+
+from pixeltune.cli.app import EXIT_OK, add_settings, console, settings_of
+from pixeltune.config import FAMILIES, LIKELIHOODS, TrialConfig
+from pixeltune.results.columns import config_columns
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune config`."""
+    parser = verbs.add_parser("config", help="all keys with defaults and meaning, or a file as it is understood")
+    parser.add_argument("--config", metavar="FILE.toml")
+    parser.add_argument("--family", choices=tuple(FAMILIES), default="gated")
+    parser.add_argument("--likelihood", choices=tuple(LIKELIHOODS), default="logistic_mixture")
+    add_settings(parser)
+    parser.set_defaults(verb=show)
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print a table of keys."""
+    tree = {
+        "data": {"name": "digits"},
+        "model": {"family": options.family},
+        "likelihood": {"name": options.likelihood},
+    }
+    config = TrialConfig.from_toml(options.config) if options.config else TrialConfig.build(tree)
+    columns = config_columns()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("key", "value", "unit", "meaning"):
+        table.add_column(title)
+    for key, value in config.override(settings_of(options)).flat().items():
+        table.add_row(key, str(value), columns[key].unit, columns[key].description)
+    console().print(table)
+    return EXIT_OK

@@ -1,0 +1,117 @@
+"""`--dry-run`: what a search would do and cost, before Ray starts."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from pixeltune.config import TrialConfig
+from pixeltune.data import Resolved, order0_bits_per_dim
+from pixeltune.search.run import require_buildable
+from pixeltune.space import SearchSpace
+
+_PROBE_STEPS = 3
+_MOST_PROBE_IMAGES = 32
+
+
+def show_plan(out: Console, space: SearchSpace, name: str) -> None:
+    """Print space, corners, data, trials, resources and a cost estimate; ConfigError where a corner cannot be built."""
+    resolved = require_buildable(space)
+    corners = list(space.corners())
+    out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
+    out.print(_keys(space))
+    form, data = resolved.data.form, resolved.data
+    splits = f"{len(data.train):,} train, {len(data.valid):,} validation, {len(data.test) if data.test else 0:,} test"
+    out.print(
+        f"Data: {data.identity.name} ({data.identity.version}), {form.channels}×{form.height}×{form.width}, "
+        f"{form.levels} levels, {splits}; order-0 baseline {order0_bits_per_dim(data):.4f} bits/dim",
+        highlight=False,
+    )
+    out.print(
+        f"Corners: {len(corners)}, all of them can be built: {_parameter_range(space, corners, resolved)}",
+        highlight=False,
+    )
+    asha = space.scheduler
+    stopping = (
+        f"ASHA keeps the best 1/{asha.reduction} at {', '.join(f'{rung:,}' for rung in asha.rungs)} images"
+        if asha
+        else "every trial runs to its end"
+    )
+    limits = {"images": space.budget.images, "GPU-hours": space.budget.gpu_hours, "hours": space.budget.hours}
+    also = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
+    out.print(
+        f"Budget: {space.budget.trials} trials of at most {space.base.train.images:,} images{also}; {stopping}; "
+        f"sampler {space.sampler}, objective {', '.join(space.objectives)}",
+        highlight=False,
+    )
+    resources = space.resources
+    out.print(
+        f"Resources: {resources.workers} worker(s) a trial, each {resources.cpus} CPU and {resources.gpus:g} GPU",
+        highlight=False,
+    )
+    out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+
+
+def _keys(space: SearchSpace) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("key", "from", "base (trial 0)"):
+        table.add_column(title)
+    flat = space.base.flat()
+    for key, distribution in space.vary.items():
+        table.add_row(key, str(distribution), str(flat.get(key, "– (only where it exists)")))
+    return table
+
+
+def _parameter_range(space: SearchSpace, corners: list[dict[str, object]], resolved: Resolved) -> str:
+    """Counted on models without memory behind them."""
+    import torch
+
+    from pixeltune.models import build_model
+
+    with torch.device("meta"):
+        counts = [build_model(space.configure(corner), resolved.data.form).num_parameters() for corner in corners]
+    return f"{min(counts):,} to {max(counts):,} parameters"
+
+
+def _cost(space: SearchSpace, resolved: Resolved) -> str:
+    speed, device = _images_per_second(resolved.config, resolved)
+    images = space.budget.trials * space.base.train.images
+    hours = images / speed / 3600
+    return (
+        f"Cost: the base configuration trains at {speed:,.0f} images/s here ({device}, one worker); all {images:,} images "
+        f"at that speed are {_duration(hours)} of one worker. Larger trials take longer, stopped ones less."
+    )
+
+
+def _images_per_second(config: TrialConfig, resolved: Resolved) -> tuple[float, str]:
+    """A few training steps of the base configuration on this machine, without audit and evaluation."""
+    import numpy as np
+    import torch
+
+    from pixeltune.models import build_model
+    from pixeltune.training.optim import build_optimizer
+    from pixeltune.training.workers import best_device
+
+    device = best_device()
+    model = build_model(config, resolved.data.form).to(device).train()
+    optimizer = build_optimizer(config.optim, model)
+    count = min(config.train.batch_size, _MOST_PROBE_IMAGES, len(resolved.data.train))
+    batch = resolved.data.train_batch(np.arange(count), np.zeros(count, dtype=np.int64))
+    x_BCHW = torch.from_numpy(batch).to(device)
+    seconds = []
+    for _ in range(_PROBE_STEPS):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        model.loss(x_BCHW).mean().backward()
+        optimizer.step()
+        float(next(model.parameters()).detach().sum())  # waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return count / min(seconds), device.type
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 30:
+        return f"{hours * 3600:.0f} seconds"
+    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"

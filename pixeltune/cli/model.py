@@ -1,0 +1,124 @@
+"""`pixeltune evaluate`, `sample` and `audit`: one trained or configured model."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of
+from pixeltune.cli.trials import find_weights
+from pixeltune.config import TrialConfig
+from pixeltune.errors import DataError
+
+if TYPE_CHECKING:
+    from pixeltune.models import DensityModel
+
+_TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"
+
+
+def add_verbs(verbs: Any) -> None:
+    """The three verbs."""
+    parser = verbs.add_parser("evaluate", help="exact bits/dim and nats of a trained model")
+    parser.add_argument("trial", metavar="TRIAL", help=_TRIAL_HELP)
+    parser.add_argument("--split", choices=("valid", "test"), default="valid")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images per network call")
+    add_settings(parser)
+    add_storage(parser)
+    parser.set_defaults(verb=evaluate)
+
+    parser = verbs.add_parser("sample", help="draw images from a trained model into a PNG grid")
+    parser.add_argument("trial", metavar="TRIAL", help=_TRIAL_HELP)
+    parser.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="samples.png", metavar="FILE", help="PNG to write [samples.png]")
+    add_storage(parser)
+    parser.set_defaults(verb=sample)
+
+    parser = verbs.add_parser("audit", help="check causality, receptive field and normalisation of a configuration")
+    parser.add_argument("--config", required=True, metavar="FILE.toml")
+    add_settings(parser)
+    parser.set_defaults(verb=audit)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Print the exact number of one split."""
+    from pixeltune.data import resolve
+    from pixeltune.training.evaluate import evaluate as measure
+
+    model, config = load_on_best_device(find_weights(options.trial, options.storage))
+    data = resolve(config.override(settings_of(options))).data
+    if data.form != model.form:
+        raise DataError(f"the model's images are {model.form}, but the data's are {data.form}; check --set data.*")
+    images = getattr(data, options.split)
+    if images is None:
+        raise DataError(f"the data must have a {options.split} split, but {data.identity.name} has none")
+    result = measure(model, images, batch_size=options.batch_size or config.train.eval_batch_size)
+    bound = " (a bound)" if model.is_bound else ""
+    console().print(
+        f"{options.split}: {result.bits_per_dim:.5f} bits/dim ± {result.standard_error:.5f}, "
+        f"{result.nats:.4f} nats per image{bound}, {len(images):,} images of {data.identity.name} "
+        f"({data.identity.version}, checksum {data.identity.checksum})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return EXIT_OK
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Draw and write a grid."""
+    model, _config = load_on_best_device(find_weights(options.trial, options.storage))
+    seconds = sampling_seconds(model, options.images)
+    out = console()
+    calls = int(model.order().max()) + 1
+    out.print(f"{options.images} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
+    write_samples(model, options.images, seed=options.seed, location=options.out)
+    out.print(f"Wrote {options.out}", highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Audit a configuration, untrained: its structure is what leaks or does not."""
+    from pixeltune.audit import audit as examine
+    from pixeltune.models import build_model
+
+    config = TrialConfig.from_toml(options.config).override(settings_of(options))
+    report = examine(build_model(config))
+    console().print(
+        f"Passed in {report.seconds:.2f} s: causal by position and colour, some past pixel matters everywhere, "
+        f"receptive field {report.receptive_rows} rows × {report.receptive_cols} columns with "
+        f"{report.blind_spot} past pixels unseen inside, probabilities sum to one within {report.max_mass_error:.1e}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return EXIT_OK
+
+
+def load_on_best_device(weights: str) -> tuple[DensityModel, TrialConfig]:
+    """A trained model in eval mode, on the GPU where there is one, and its configuration."""
+    from pixeltune.training.weights import load_with_config
+    from pixeltune.training.workers import best_device
+
+    model, config = load_with_config(weights)
+    return model.to(best_device()), config
+
+
+def sampling_seconds(model: DensityModel, n: int) -> float:
+    """A forecast of naive sampling: one network call, timed after one that warms up, times the number of calls."""
+    import torch
+
+    x_BCHW = torch.zeros((min(n, 256), *model.form.shape), device=next(model.parameters()).device)
+    with torch.no_grad():
+        for _ in range(2):
+            start = time.perf_counter()
+            float(model.parameters_of(x_BCHW).sum())  # the value is waited for, also on a GPU
+            seconds = time.perf_counter() - start
+    return seconds * (int(model.order().max()) + 1) * -(-n // 256)
+
+
+def write_samples(model: DensityModel, n: int, *, seed: int, location: str) -> None:
+    """Draw `n` images and publish them as one PNG grid."""
+    from pixeltune.sampling import sample as draw
+    from pixeltune.sampling import save_grid
+
+    save_grid(draw(model, n, seed=seed), location, model.form.levels)

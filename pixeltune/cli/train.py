@@ -1,0 +1,161 @@
+"""`pixeltune train`: one configuration without a search, kept in the same store under the name of its file.
+
+With `torchrun --nproc-per-node N -m pixeltune train …` N processes train it together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from pixeltune.cli.app import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USER_ERROR,
+    add_settings,
+    add_storage,
+    console,
+    settings_of,
+)
+from pixeltune.config import TrialConfig
+from pixeltune.results.schema import Status
+from pixeltune.search.ledger import Ledger, Plan, Row
+from pixeltune.space import Budget, Resources, SearchSpace
+
+_HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     raw     EMA  images/s"
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune train`."""
+    parser = verbs.add_parser("train", help="train one configuration, without a search")
+    parser.add_argument("--config", required=True, metavar="FILE.toml")
+    parser.add_argument("--name", metavar="NAME", help="name in the results [the file's name]")
+    add_settings(parser)
+    add_storage(parser)
+    parser.set_defaults(verb=train)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train, or go on where an earlier run stopped; a table of losses per report."""
+    settings = settings_of(options)
+    config = TrialConfig.from_toml(options.config).override(settings)
+    name = options.name or Path(options.config).stem
+    with _process_group() as (rank, world):
+        space = SearchSpace(base=config, budget=Budget(trials=1), resources=Resources(workers=world), title="one trial")
+        if rank == 0:
+            return _train_and_keep(console(), space, name, settings, options.storage)
+        return _train_along(space, name, options.storage)
+
+
+def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
+    from pixeltune.search.run import open_search
+    from pixeltune.search.trial import run_trial, state_file
+    from pixeltune import files
+
+    store, manifest = open_search(space, name, storage, overrides=settings)
+    with store.lock():
+        ledger = Ledger(space, store, resources=space.resources, baseline=manifest.baseline_bits_per_dim)
+        baseline = manifest.baseline_bits_per_dim
+        out.print(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation", highlight=False)
+        if ledger.ended:
+            return _show_end(out, next(iter(ledger.ended.values())), name)
+        plan: Plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
+        for point in store.curve(plan.trial):
+            out.print(_line(point), highlight=False)
+        ledger.start(plan)
+        crash = None
+        try:
+            with _stop_on_signal():
+                out.print(_HEADER, highlight=False)
+                for message in run_trial(ledger.task(plan)):
+                    ledger.receive(plan.trial, message)
+                    if "report" in message:
+                        out.print(_line(message["report"]), highlight=False)
+        except KeyboardInterrupt:
+            out.print("Stopped; the same command goes on from the last report.", highlight=False)
+        except BaseException:
+            crash = traceback.format_exc()
+            raise
+        finally:
+            row = ledger.finish(plan.trial, crash=crash)
+            if plan.trial in ledger.ended:
+                files.remove(state_file(store.checkpoint(plan.trial)))
+        return _show_end(out, row, name)
+
+
+def _train_along(space: SearchSpace, name: str, storage: str) -> int:
+    """A worker that is not the first: same steps, nothing written."""
+    from pixeltune.results.store import SearchStore
+    from pixeltune.search.trial import TrialTask, run_trial
+
+    checkpoint = SearchStore(storage, name).checkpoint("00000")
+    for _message in run_trial(TrialTask("00000", space.base.model_dump(), checkpoint)):
+        pass
+    return EXIT_OK
+
+
+def _show_end(out: Console, row: Row, name: str) -> int:
+    status = Status(row["status"])
+    if status is Status.FINISHED:
+        out.print(
+            f"Best {row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
+            f"{row['best_images_seen']:,} images; pixeltune evaluate {name}; pixeltune sample {name}",
+            highlight=False,
+        )
+        return EXIT_OK
+    if status is Status.INTERRUPTED:
+        return EXIT_INTERRUPTED
+    out.print(f"Ended as {status}: {row['reason']}", highlight=False, soft_wrap=True)
+    return EXIT_USER_ERROR
+
+
+def _line(report: Row) -> str:
+    ema = report["valid_bits_per_dim_ema"]
+    return (
+        f"{report['images_seen']:>9,}  {report['epoch']:>6.2f}  {report['train_bits_per_dim']:>14.4f}  "
+        f"{report['valid_bits_per_dim']:>14.4f}  {report['valid_nats']:>11.3f}  "
+        f"{report['valid_bits_per_dim_raw']:>6.4f}  {'–' if ema is None else f'{ema:.4f}':>6}  "
+        f"{report['images_per_second']:>8,.0f}"
+    )
+
+
+@contextmanager
+def _process_group() -> Iterator[tuple[int, int]]:
+    """Rank and world size as torchrun tells them; one process without it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1
+        return
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield dist.get_rank(), world
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[None]:
+    """SIGTERM, as clusters send it, ends like Ctrl-C."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

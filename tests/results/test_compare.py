@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from result_rows import make_row
+
+from pixeltune.errors import StoreError
+from pixeltune.results.compare import compare
+from pixeltune.results.judge import best_published, identity_of, judge
+from pixeltune.results.published import Exactness, PublishedResult, published_results
+
+RESULTS = published_results()
+
+
+def twin(published: PublishedResult) -> dict[str, Any]:
+    """A row of ours that agrees with a published one in every respect that a row of ours can."""
+    binarised = published.levels == 2
+    source = "mnist_static" if published.binarisation == "static" else published.dataset
+    return {
+        "trial": "00000",
+        "status": "finished",
+        "data.name": source,
+        "data_version": {"old": "old (van den Oord)", "new": "new (Chrabaszcz)"}.get(
+            published.version or "", "original"
+        ),
+        "data.binarise": published.binarisation if binarised else "none",
+        "image_channels": published.channels,
+        "image_height": published.image_height,
+        "image_width": published.image_width,
+        "levels": published.levels,
+        "evaluated_split": "test",
+        f"test_{published.metric}": published.value,
+        f"valid_{published.metric}": published.value,
+        "is_bound": published.likelihood is not Exactness.EXACT,
+        "model.conditioning": "bias" if published.conditional else "none",
+        "data.augment": "flip" if published.augmentation else None,
+    }
+
+
+def reasons(ours: dict[str, Any], published: PublishedResult) -> list[str]:
+    return list(judge(identity_of(ours), published).why_not)
+
+
+def is_matchable(published: PublishedResult) -> bool:
+    """Whether some row of ours could be compared with it at all."""
+    return (
+        published.dataset in ("cifar10", "mnist", "imagenet32", "imagenet64")
+        and published.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
+        and published.split == published.test_split
+        and "unclear" not in (published.version, published.binarisation)
+    )
+
+
+every_row = pytest.mark.parametrize("published", RESULTS, ids=lambda row: f"{row.dataset} {row.model} {row.split}")
+MATCHABLE = [row for row in RESULTS if is_matchable(row)]
+
+
+@every_row
+def test_a_twin_is_comparable_exactly_where_one_can_be(published: PublishedResult) -> None:
+    assert (reasons(twin(published), published) == []) == is_matchable(published)
+
+
+def _differences(published: PublishedResult) -> dict[str, tuple[dict[str, Any], str]]:
+    """Each respect: what to change in the twin, and the word that must be said."""
+    table: dict[str, tuple[dict[str, Any], str]] = {
+        "split": ({"evaluated_split": "valid"}, "validation, not test"),
+        "levels": ({"levels": 17}, "17 levels, not"),
+        "size": ({"image_height": 16}, "images"),
+        "colours": ({"image_channels": 4}, "images 4×"),
+        "edition": ({"data_version": "altered"}, "own copy"),
+        "source": ({"data.name": "parquet", "data.path": f"/x/{published.dataset}_jpeg"}, "own copy"),
+        "binarisation": ({"data.name": published.dataset, "data.binarise": "threshold"}, "binarisation threshold"),
+        "exactness": ({"is_bound": published.likelihood is Exactness.EXACT}, "not "),
+    }
+    if published.conditional is not None:
+        table["conditioning"] = (
+            {"model.conditioning": "none" if published.conditional else "map"},
+            "class-conditional",
+        )
+    if published.augmentation is not None:
+        table["augmentation"] = ({"data.augment": None if published.augmentation else "flip"}, "augment")
+    if published.version is not None:
+        table["version"] = ({"data_version": "new" if published.version == "old" else "old"}, "version of the set")
+    if published.binarisation == "static":
+        table["draw"] = ({"data.name": "mnist", "data.binarise": "static"}, "other draw")
+    return table
+
+
+@pytest.mark.parametrize("published", MATCHABLE, ids=lambda row: f"{row.dataset} {row.model}")
+def test_one_respect_that_differs_is_the_one_reason(published: PublishedResult) -> None:
+    for respect, (change, words) in _differences(published).items():
+        found = reasons(twin(published) | change, published)
+        assert len(found) == 1, respect
+        assert words in found[0], respect
+
+
+@every_row
+def test_what_is_not_stated_is_a_caveat_and_no_reason(published: PublishedResult) -> None:
+    verdict = judge(identity_of(twin(published)), published)
+    assert ("augmentation not stated" in verdict.caveats) == (published.augmentation is None)
+    assert ("conditioning not stated" in verdict.caveats) == (published.conditional is None)
+    assert not any("stated" in reason for reason in verdict.why_not)
+
+
+def cifar_row(number: int = 0, **columns: Any) -> dict[str, Any]:
+    form = {"image_channels": 3, "image_height": 32, "image_width": 32, "levels": 256}
+    metrics = {
+        "evaluated_split": "test",
+        "data_version": "original",
+        "test_bits_per_dim": 2.95,
+        "valid_bits_per_dim": 2.9,
+        "is_bound": False,
+    }
+    return make_row(number, **({"data.name": "cifar10", **form, **metrics} | columns))
+
+
+def test_compare_stands_each_row_beside_each_published_result() -> None:
+    frame = compare(pd.DataFrame([cifar_row(0), cifar_row(1, evaluated_split="valid")]))
+    assert len(frame) == 2 * sum(row.dataset == "cifar10" for row in RESULTS)
+    [plain] = frame[(frame["trial"] == "00000") & (frame["model"] == "PixelCNN++")].to_dict("records")
+    assert plain["comparable"]
+    assert plain["why_not"] == ""
+    assert plain["gap"] == pytest.approx(2.95 - 2.92)
+    [valid] = frame[(frame["trial"] == "00001") & (frame["model"] == "PixelCNN++")].to_dict("records")
+    assert not valid["comparable"]
+    assert valid["why_not"] == "validation, not test"
+    assert valid["ours"] == 2.9
+
+
+def test_the_rank_is_the_place_among_the_published() -> None:
+    peers = [row for row in RESULTS if row.dataset == "cifar10" and row.split == "test"]
+    ranks = [
+        compare(pd.DataFrame([cifar_row(test_bits_per_dim=bits)])).set_index("model").loc["PixelCNN++", "rank"]
+        for bits in (0.1, 2.95, 9.0)
+    ]
+    assert ranks == [1, 1 + sum(row.value < 2.95 for row in peers), 1 + len(peers)]
+
+
+def test_only_results_of_the_same_data_in_the_same_metric_stand_beside_a_row() -> None:
+    assert compare(
+        pd.DataFrame([make_row(**{"levels": 17, "image_channels": 1, "image_height": 8, "image_width": 8})])
+    ).empty
+    binary = cifar_row(**{"data.name": "mnist", "image_channels": 1, "image_height": 28, "image_width": 28})
+    nats = binary | {"test_bits_per_dim": None, "test_nats": 80.0, "levels": 2, "data.binarise": "static"}
+    assert set(compare(pd.DataFrame([nats]))["metric"]) == {"nats"}
+
+
+@pytest.mark.parametrize("status", ["rejected", "diverged", "running", "failed", "interrupted", "oom"])
+def test_rows_without_a_result_are_not_compared(status: str) -> None:
+    assert compare(pd.DataFrame([cifar_row(status=status)])).empty
+
+
+def test_a_table_of_something_else_is_one_line() -> None:
+    with pytest.raises(StoreError, match=r"rows of read_results.*data\.name"):
+        compare(pd.DataFrame({"trial": ["00000"], "status": ["finished"]}))
+
+
+def test_a_share_of_the_training_images_is_a_caveat() -> None:
+    frame = compare(pd.DataFrame([cifar_row(**{"data.fraction": 0.25})]))
+    assert frame["caveats"].str.contains("trained on 0.25 of the training images").all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "model", "why_not"),
+    [
+        ({}, "Combiner-Axial", ()),
+        ({"evaluated_split": "valid"}, "Combiner-Axial", ("validation, not test",)),
+        ({"is_bound": True}, "W-PCDM", ()),
+        (
+            {"data.name": "parquet", "data.path": "x/cifar10_jpeg"},
+            "Combiner-Axial",
+            ("own copy of the data, not the published set",),
+        ),
+    ],
+)
+def test_the_yardstick_is_the_lowest_of_the_nearest(
+    columns: dict[str, Any], model: str, why_not: tuple[str, ...]
+) -> None:
+    found = best_published(identity_of(cifar_row(**columns)))
+    assert found is not None
+    assert found[0].model == model
+    assert found[1].why_not == why_not
+
+
+def test_doubtful_numbers_are_no_yardstick_and_data_of_ones_own_has_none() -> None:
+    mnist = cifar_row(**{"data.name": "mnist", "image_channels": 1, "image_height": 28, "image_width": 28})
+    found = best_published(identity_of(mnist))
+    assert found is not None
+    assert found[0].value > 0.6
+    assert best_published(identity_of(make_row())) is None

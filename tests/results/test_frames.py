@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from result_rows import NOW, make_config, make_report, make_row, make_space
+
+from pixeltune.errors import StoreError
+from pixeltune.results.frames import read_curves, read_results, study
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.schema import CURVE_SCHEMA, TRIAL_SCHEMA, Status
+from pixeltune.results.store import SearchStore
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    """Two searches; trial 1 of the first was interrupted and resumed."""
+    for name in ("first", "second"):
+        store = SearchStore(str(tmp_path), name)
+        store.open(replace(SearchManifest.of(make_space(), name)))
+        store.write_trial(make_row(0, status="finished", valid_bits_per_dim=2.0, finished_at=NOW, is_bound=False))
+    store = SearchStore(str(tmp_path), "first")
+    store.write_trial(make_row(1, 1, "interrupted", num_classes=10))
+    store.write_trial(make_row(1, 2, "pruned", valid_bits_per_dim=3.0, reason="rung 1600"))
+    store.write_curve("00001", 1, [make_report(1600, 3.5), make_report(3200, 9.0)])
+    store.write_curve("00001", 2, [make_report(3200, 3.0)])
+    return tmp_path
+
+
+def test_a_storage_gives_the_latest_attempts_of_all_searches(storage: Path) -> None:
+    frame = read_results(str(storage))
+    assert list(frame.columns) == TRIAL_SCHEMA.names
+    assert list(zip(frame["search"], frame["trial"], frame["attempt"], frame["status"], strict=True)) == [
+        ("first", "00000", 1, "finished"),
+        ("first", "00001", 2, "pruned"),
+        ("second", "00000", 1, "finished"),
+    ]
+    assert list(read_results(str(storage), attempts="all")["attempt"]) == [1, 1, 2, 1]
+
+
+def test_a_search_folder_gives_its_own_rows(storage: Path) -> None:
+    assert set(read_results(str(storage / "second"))["search"]) == {"second"}
+
+
+def test_columns_have_tidy_types(storage: Path) -> None:
+    frame = read_results(str(storage), attempts="all")
+    assert isinstance(frame["num_classes"].dtype, pd.Int32Dtype)
+    assert isinstance(frame["model.layers"].dtype, pd.Int64Dtype)
+    assert isinstance(frame["is_bound"].dtype, pd.BooleanDtype)
+    assert frame["valid_bits_per_dim"].dtype == "float64"
+    assert str(frame["started_at"].dtype) == "datetime64[us, UTC]"
+    assert list(frame["status"].cat.categories) == [str(status) for status in Status]
+    assert isinstance(frame["model.family"].dtype, pd.CategoricalDtype)
+    assert frame["num_classes"].isna().sum() == 3
+    assert frame.set_index("trial")["reason"].notna().sum() == 1
+
+
+def test_curves_of_a_resumed_trial_are_one(storage: Path) -> None:
+    frame = read_curves(str(storage))
+    assert list(frame.columns) == CURVE_SCHEMA.names
+    assert list(zip(frame["images_seen"], frame["valid_bits_per_dim"], strict=True)) == [(1600, 3.5), (3200, 3.0)]
+    assert len(read_curves(str(storage / "first"), attempts="all")) == 3
+
+
+def test_a_search_without_rows_is_an_empty_table(tmp_path: Path) -> None:
+    SearchStore(str(tmp_path), "tiny").open(SearchManifest.of(make_space(), "tiny"))
+    assert read_results(str(tmp_path)).empty
+    assert list(read_curves(str(tmp_path / "tiny")).columns) == CURVE_SCHEMA.names
+
+
+def test_nothing_there_and_unknown_options_are_one_line(storage: Path) -> None:
+    with pytest.raises(StoreError, match="nothing at"):
+        read_results(str(storage / "missing"))
+    with pytest.raises(StoreError, match='"latest" or "all"'):
+        read_results(str(storage), attempts="newest")  # type: ignore[arg-type]
+
+
+def test_a_study_tells_every_outcome(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "tiny")
+    store.open(SearchManifest.of(make_space(), "tiny"))
+    for number, status in enumerate(Status):
+        metrics = {"valid_bits_per_dim": 2.0} if status in ("finished", "pruned", "rejected") else {}
+        store.write_trial(make_row(number, status=str(status), finished_at=NOW, **metrics))
+        store.write_curve(f"{number:05d}", 1, [make_report(1600, 2.5), make_report(3200, 2.0)])
+    trials = study(str(tmp_path / "tiny")).get_trials()
+    states = {trial.user_attrs["status"]: trial.state for trial in trials}
+    assert "running" not in states
+    assert states.pop("finished") is TrialState.COMPLETE
+    assert states.pop("pruned") is TrialState.PRUNED
+    assert set(states.values()) == {TrialState.FAIL}
+    [pruned] = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    assert (pruned.value, pruned.intermediate_values) == (2.0, {1600: 2.5, 3200: 2.0})
+    assert all(trial.value is None for trial in trials if trial.state is TrialState.FAIL)
+
+
+def test_a_study_has_only_the_keys_that_a_trial_has(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "tiny")
+    store.open(SearchManifest.of(make_space(), "tiny"))
+    for number, likelihood in enumerate(["logistic_mixture", "categorical"]):
+        row = make_row(number, valid_bits_per_dim=2.0) | {"likelihood.mixtures": None}
+        store.write_trial(row | make_config("gated", likelihood).flat())
+    rebuilt = study(str(tmp_path / "tiny"))
+    first, second = rebuilt.get_trials()
+    assert set(first.params) - set(second.params) == {"likelihood.mixtures"}
+    assert first.params["likelihood.mixtures"] == 10
+    assert rebuilt.ask().number == 2
+
+
+def test_a_study_of_several_objectives(tmp_path: Path) -> None:
+    objectives = ("valid_bits_per_dim", "num_parameters")
+    store = SearchStore(str(tmp_path), "tiny")
+    store.open(SearchManifest.of(make_space(objectives=objectives, scheduler=None), "tiny"))
+    store.write_trial(make_row(0, valid_bits_per_dim=2.0, num_parameters=100))
+    store.write_trial(make_row(1, valid_bits_per_dim=2.0))
+    store.write_curve("00000", 1, [make_report(1600)])
+    first, second = study(str(tmp_path / "tiny")).get_trials()
+    assert (first.values, first.intermediate_values) == ([2.0, 100.0], {})
+    assert second.state is TrialState.FAIL
+
+
+def test_a_study_is_made_quietly_and_leaves_the_log_level(storage: Path) -> None:
+    before = optuna.logging.get_verbosity()
+    study(str(storage / "first"))
+    assert optuna.logging.get_verbosity() == before

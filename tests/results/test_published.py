@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from importlib import resources
+
+import pytest
+
+from pixeltune.errors import StoreError
+from pixeltune.results.published import Exactness, PublishedResult, load_published, parse_published, published_results
+
+TEXT = resources.files("pixeltune.results").joinpath("published.csv").read_text(encoding="utf-8")
+RESULTS = published_results()
+SIZES = {"cifar10": 32, "mnist": 28} | {f"imagenet{size}": size for size in (32, 64, 128, 256, 640)}
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: f"{result.dataset} {result.model}")
+def test_every_row_is_of_known_words_and_sensible_numbers(result: PublishedResult) -> None:
+    assert (result.image_height, result.image_width) == (SIZES[result.dataset],) * 2
+    assert result.version in (("old", "new", "unclear") if result.dataset.startswith("imagenet") else (None,))
+    assert (result.binarisation == "none") == (result.levels == 256)
+    assert result.binarisation in ("none", "static", "dynamic", "unclear")
+    assert result.levels == (256 if result.metric == "bits_per_dim" else 2)
+    assert result.split in ("train", "valid", "test")
+    assert result.metric in ("bits_per_dim", "nats")
+    assert (0.5 < result.value <= 8.0) if result.metric == "bits_per_dim" else (75.0 < result.value < 90.0)
+    assert isinstance(result.likelihood, Exactness)
+    assert result.params_million is None or 0 <= result.params_million < 10_000
+    assert 2011 <= result.year <= 2026
+    assert result.arxiv is None or re.fullmatch(r"\d{4}\.\d{4,5}", result.arxiv)
+    assert result.evidence in ("primary", "secondary")
+    assert result.title
+    assert result.where
+    assert result.model
+
+
+def test_no_result_stands_twice() -> None:
+    keys = Counter((row.dataset, row.version, row.binarisation, row.split, row.model, row.metric) for row in RESULTS)
+    assert [key for key, count in keys.items() if count > 1] == []
+
+
+def test_one_title_and_year_for_one_arxiv_number() -> None:
+    years = {(row.arxiv, row.year) for row in RESULTS if row.arxiv and "reproduction" not in row.title}
+    assert len(years) == len({arxiv for arxiv, _ in years})
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "value", "arxiv"),
+    [
+        ("PixelCNN (original)", "cifar10", 3.14, "1601.06759"),
+        ("Gated PixelCNN", "cifar10", 3.03, "1606.05328"),
+        ("PixelCNN++", "cifar10", 2.92, "1701.05517"),
+        ("PixelSNAIL", "cifar10", 2.85, "1712.09763"),
+        ("Gated PixelCNN", "imagenet64", 3.57, "1606.05328"),
+        ("Gated PixelVAE without upsampling", "mnist", 79.02, "1611.05013"),
+        ("Gated PixelCNN (Gulrajani implementation)", "mnist", 80.1, "1611.05013"),
+    ],
+)
+def test_landmarks_stand_as_printed(model: str, dataset: str, value: float, arxiv: str) -> None:
+    [row] = [row for row in RESULTS if (row.model, row.dataset) == (model, dataset)]
+    assert (row.value, row.arxiv) == (value, arxiv)
+
+
+def test_the_table_is_a_frame_with_a_row_a_result() -> None:
+    frame = load_published()
+    assert len(frame) == len(RESULTS)
+    assert set(frame["likelihood"].cat.categories) == set(Exactness)
+    assert frame["augmentation"].isna().any()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("dataset,version", "set,version", "must have the columns"),
+        (",exact,", ",precise,", "line 2 .* likelihood, but got 'precise'"),
+        (",8.0,", ",eight,", "line 2 .* value"),
+        (",no,", ",never,", "line 2 .* conditional"),
+    ],
+)
+def test_a_damaged_table_names_the_line(old: str, new: str, complaint: str) -> None:
+    with pytest.raises(StoreError, match=complaint):
+        parse_published(TEXT.replace(old, new, 1))

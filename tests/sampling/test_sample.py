@@ -1,0 +1,102 @@
+"""Samples are drawn from the model's own distribution, as a fixed function of weights, seed and index."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+
+from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.errors import ConfigError
+from pixeltune.models import DensityModel, build_model
+from pixeltune.sampling import METHODS, sample
+
+every_kind = pytest.mark.parametrize(
+    ("family", "likelihood", "colour_order"), list(itertools.product(FAMILIES, LIKELIHOODS, ("mask", "likelihood")))
+)
+
+
+def tiny_model(
+    family: str = "gated",
+    likelihood: str = "categorical",
+    *,
+    shape: tuple[int, int, int] = (3, 3, 4),
+    levels: int = 2,
+    **model: Any,
+) -> DensityModel:
+    defaults = {"family": family, "channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12}
+    sections = {"data": {"name": "digits"}, "model": defaults | model, "likelihood": {"name": likelihood}}
+    return sharpened(build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels)))
+
+
+def sharpened(model: DensityModel) -> DensityModel:
+    """Larger weights, so that pixels depend on each other strongly enough for a wrong sampler to show."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 2.5
+    return model
+
+
+@every_kind
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 2, 1)])
+def test_frequencies_are_the_models_probabilities(
+    family: str, likelihood: str, colour_order: str, method: str, shape: tuple[int, int, int]
+) -> None:
+    model, draws = tiny_model(family, likelihood, shape=shape, colour_order=colour_order), 4000
+    images = torch.cartesian_prod(*[torch.arange(2)] * 4)
+    with torch.no_grad():
+        expected = draws * model.log_prob(images.reshape(-1, *shape)).exp().double()
+    drawn = sample(model, draws, seed=1, method=method, batch_size=draws).flatten(1).long()
+    seen = (drawn * torch.tensor([8, 4, 2, 1])).sum(1).bincount(minlength=16)
+    assert stats.chisquare(seen, expected * (draws / expected.sum())).pvalue > 1e-3
+
+
+@every_kind
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sample_is_the_fixed_point_of_its_noise(family: str, likelihood: str, colour_order: str, method: str) -> None:
+    """θ of the finished image draws the same image again: each sub-pixel was drawn from its final θ."""
+    levels = 2 if likelihood == "bernoulli" else 17
+    model = tiny_model(family, likelihood, levels=levels, colour_order=colour_order).double()
+    x = sample(model, 3, seed=5, method=method)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.cat([model.likelihood.noise(1, 3, 4, generator) for _ in range(3)])
+    assert torch.equal(model.likelihood.sample(model.parameters_of(model.scale(x)), noise), x.long())
+    assert x.float().std() > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_image_depends_on_seed_and_index_only(method: str) -> None:
+    model = tiny_model(levels=17).double()
+    images = sample(model, 5, seed=2, method=method)
+    assert images.shape == (5, 3, 3, 4)
+    assert images.dtype == torch.uint8
+    assert torch.equal(sample(model, 5, seed=2, method=method, batch_size=2), images)
+    assert torch.equal(sample(model, 3, seed=2, method=method), images[:3])
+    assert not torch.equal(sample(model, 5, seed=3, method=method), images)
+
+
+@pytest.mark.parametrize(("colour_order", "calls"), [("mask", 36), ("likelihood", 12)])
+def test_naive_makes_one_call_a_step_of_the_order(colour_order: str, calls: int) -> None:
+    model, seen = tiny_model(colour_order=colour_order), []
+    model.network.register_forward_hook(lambda *_: seen.append(1))
+    sample(model, 2)
+    assert len(seen) == calls
+
+
+def test_mode_and_random_state_are_left_as_they_were() -> None:
+    model, state = tiny_model(dropout=0.5).train(), torch.random.get_rng_state()
+    first = sample(model, 2)
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(sample(model.eval(), 2), first)
+
+
+def test_unknown_method_and_empty_request_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`method` must be one of naive.*, but got 'nave'"):
+        sample(tiny_model(), 1, method="nave")
+    with pytest.raises(ConfigError, match="at least 1, but got 0"):
+        sample(tiny_model(), 0)
