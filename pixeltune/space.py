@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, Scalar, TrialConfig
+from pixeltune.config import DISCRIMINATORS, Scalar, TrialConfig
 from pixeltune.config.base import unknown_key
 from pixeltune.errors import ConfigError
 
@@ -95,7 +94,8 @@ class Resources:
             raise ConfigError(f"resources must be workers >= 1, cpus >= 1, gpus >= 0, but got {self}")
         if self.gpus > 1 or (self.workers > 1 and self.gpus != int(self.gpus)):
             raise ConfigError(
-                f"a worker must have at most one GPU, and a whole one (or none) when several train together, but got {self}"
+                "a worker must have at most one GPU, and a whole one (or none) when several train together, "
+                f"but got {self}"
             )
 
 

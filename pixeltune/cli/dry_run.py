@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from pixeltune.config import TrialConfig
+from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import Resolved, order0_bits_per_dim
 from pixeltune.search.run import require_buildable
 from pixeltune.space import SearchSpace
@@ -64,7 +64,7 @@ def _keys(space: SearchSpace) -> Table:
     return table
 
 
-def _parameter_range(space: SearchSpace, corners: list[dict[str, object]], resolved: Resolved) -> str:
+def _parameter_range(space: SearchSpace, corners: list[dict[str, Scalar]], resolved: Resolved) -> str:
     """Counted on models without memory behind them."""
     import torch
 
@@ -80,8 +80,8 @@ def _cost(space: SearchSpace, resolved: Resolved) -> str:
     images = space.budget.trials * space.base.train.images
     hours = images / speed / 3600
     return (
-        f"Cost: the base configuration trains at {speed:,.0f} images/s here ({device}, one worker); all {images:,} images "
-        f"at that speed are {_duration(hours)} of one worker. Larger trials take longer, stopped ones less."
+        f"Cost: the base configuration trains at {speed:,.0f} images/s here ({device}, one worker); "
+        f"all {images:,} images at that speed are {_duration(hours)} of one worker. Larger trials take longer, stopped ones less."
     )
 
 

@@ -57,9 +57,9 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
+    from pixeltune import files
     from pixeltune.search.run import open_search
     from pixeltune.search.trial import run_trial, state_file
-    from pixeltune import files
 
     store, manifest = open_search(space, name, storage, overrides=settings)
     with store.lock():

@@ -92,9 +92,11 @@ class MaskedFamilyConfig(FamilyConfig):
 
     @property
     def causality(self) -> Causality:
+        """One θ a sub-pixel with masks, one a pixel without."""
         return Causality.SUBPIXEL if self.colour_order == "mask" else Causality.PIXEL
 
     def narrow(self, colours: int, size: int) -> Self:
+        """Two features a colour, and layers enough that each past pixel is in reach."""
         reach = self.kernel_size // 2
         return self.model_copy(
             update={
@@ -106,6 +108,7 @@ class MaskedFamilyConfig(FamilyConfig):
         )
 
     def require_form(self, form: ImageForm) -> None:
+        """Each colour needs a feature of its own in every layer."""
         super().require_form(form)
         if self.causality is Causality.SUBPIXEL and 0 < self.head_channels < form.channels:
             raise ConfigError(

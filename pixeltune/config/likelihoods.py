@@ -26,6 +26,7 @@ class BernoulliConfig(LikelihoodConfig):
     name: Literal["bernoulli"] = "bernoulli"
 
     def require_form(self, form: ImageForm) -> None:
+        """Two levels."""
         if form.levels != 2:
             raise ConfigError(
                 f"likelihood bernoulli needs data of 2 levels, but the data has {form.levels}; "

@@ -141,7 +141,7 @@ def run_search(
     if rungs:
         for trial in [*ledger.ended, *(plan.trial for plan in ledger.plans_to_resume())]:
             rungs.remember(trial, {point["images_seen"]: point for point in store.curve(trial)})
-    with _ray(address, watcher) as cluster:
+    with _ray(address) as cluster:
         ledger.resources, concurrent = _fit_to(cluster, space.resources, watcher)
         watcher.begin(ledger, ledger.resources, concurrent, form)
         try:
@@ -235,7 +235,7 @@ def _our_cause(error: BaseException | None) -> PixeltuneError | None:
 
 
 @contextmanager
-def _ray(address: str | None, watcher: Watcher) -> Iterator[dict[str, float]]:
+def _ray(address: str | None) -> Iterator[dict[str, float]]:
     """A Ray to run on: the one at `address`, else a local one that ends with the search."""
     for key, value in _QUIET_RAY.items():
         os.environ.setdefault(key, value)

@@ -116,7 +116,7 @@ def _worse(name: str, first: float, second: float) -> float:
 def _new_study(space: SearchSpace, told: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
-        directions=[METRICS[name] for name in space.objectives],
+        directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in space.objectives],
         sampler=_sampler(space, seed=space.seed + 7919 * told),
     )
 

@@ -85,7 +85,13 @@ class Training(Iterator[EpochReport]):
     @property
     def model_of_record(self) -> DensityModel:
         """The weights whose validation is the trial's number."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else self._averaged_model
+
+    @property
+    def _averaged_model(self) -> DensityModel:
+        assert self.average is not None
+        assert isinstance(self.average.module, DensityModel)
+        return self.average.module
 
     @property
     def state(self) -> TrainState:
@@ -174,7 +180,7 @@ class Training(Iterator[EpochReport]):
         to_bits = 1 / (self.data.form.dims * math.log(2))
         with self._clock.evaluating():
             raw = self.evaluate(self.model)
-            ema = None if self.average is None else self.evaluate(self.average.module)
+            ema = None if self.average is None else self.evaluate(self._averaged_model)
         record = ema or raw
         if not math.isfinite(record.nats):
             raise DivergedError(
