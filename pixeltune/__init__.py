@@ -14,7 +14,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixeltune.audit import audit
     from pixeltune.config import TrialConfig
     from pixeltune.data import load_data, resolve
     from pixeltune.models import build_model
@@ -39,7 +38,6 @@ _HOMES = {
     "build_model": "pixeltune.models",
     "sample": "pixeltune.sampling",
     "save_grid": "pixeltune.sampling",
-    "audit": "pixeltune.audit",
     "fit": "pixeltune.training.loop",
     "evaluate": "pixeltune.training.evaluate",
     "load_model": "pixeltune.training.weights",
@@ -57,7 +55,6 @@ __all__ = [
     "Resources",
     "SearchSpace",
     "TrialConfig",
-    "audit",
     "build_model",
     "compare",
     "evaluate",

@@ -56,7 +56,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("trials", "images", "gpu_hours", "hours"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # as NaN is not
                 raise ConfigError(f"budget.{name} must be above 0, but got {value}")
 
 
@@ -72,8 +72,10 @@ class Asha:
     reduction: int = 2
 
     def __post_init__(self) -> None:
-        if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] <= 0:
-            raise ConfigError(f"Asha.rungs must be rising numbers of images, but got {self.rungs}")
+        if not _are_rising(self.rungs):
+            raise ConfigError(
+                f"Asha.rungs must be rising numbers of images, such as (10_000, 20_000), but got {self.rungs!r}"
+            )
         if self.reduction < 2:
             raise ConfigError(f"Asha.reduction must be at least 2, but got {self.reduction}")
 
@@ -90,7 +92,7 @@ class Resources:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.cpus < 1 or self.gpus < 0:
+        if self.workers < 1 or self.cpus < 1 or not self.gpus >= 0:  # as NaN is not
             raise ConfigError(f"resources must be workers >= 1, cpus >= 1, gpus >= 0, but got {self}")
         if self.gpus > 1 or (self.workers > 1 and self.gpus != int(self.gpus)):
             raise ConfigError(
@@ -124,10 +126,18 @@ class SearchSpace:
     title: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.base, TrialConfig):
+            raise ConfigError(f"base must be a TrialConfig, such as TrialConfig.build({{...}}), but got {self.base!r}")
+        if not isinstance(self.vary, Mapping):
+            raise ConfigError(f"vary must map dotted keys to Optuna distributions, but got {self.vary!r}")
         _require_names("objectives", self.objectives, METRICS)
         _require_names("sampler", (self.sampler,), SAMPLERS)
         if self.scheduler is not None and len(self.objectives) > 1:
             raise ConfigError(f"Asha needs one objective, but got {self.objectives}; take scheduler=None")
+        if self.scheduler is not None and not self.objectives[0].startswith("valid_"):
+            raise ConfigError(
+                f"Asha judges by valid_bits_per_dim or valid_nats, but got {self.objectives[0]}; take scheduler=None"
+            )
         for key, distribution in self.vary.items():
             if not isinstance(distribution, BaseDistribution):
                 raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
@@ -139,24 +149,42 @@ class SearchSpace:
                 )
         for corner in self.corners():
             self._require_rungs(self.configure(corner))
-        unused = set(self.vary) - {key for corner in self.corners() for key in corner}
+        unused = set(self.vary) - _keys_of(self.corners())
         if unused:
             raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
-        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`.
+        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `scheduler.*`, or `scheduler` to None.
 
-        A varied key that is set is fixed to that value and no longer searched.
+        A varied key that is set is fixed to that value and no longer searched, also where only some trials have it;
+        keys that no trial has any more leave `vary`.
         """
-        own = {key: value for key, value in changes.items() if key.partition(".")[0] in ("budget", "resources")}
+        own = {key: value for key, value in changes.items() if key.partition(".")[0] in _OWN_SECTIONS}
         base_changes = {key: value for key, value in changes.items() if key not in own}
+        base, vary = self._fixed(base_changes)
         return replace(
             self,
-            base=self.base.override(base_changes),
-            vary={key: distribution for key, distribution in self.vary.items() if key not in base_changes},
+            base=base,
+            vary=vary,
             budget=_replaced("budget", self.budget, own),
             resources=_replaced("resources", self.resources, own),
+            scheduler=_replaced_scheduler(self.scheduler, own),
         )
+
+    def _fixed(self, changes: Mapping[str, Any]) -> tuple[TrialConfig, dict[str, BaseDistribution]]:
+        """The base with `changes`, and what is left to vary.
+
+        A varied key that the base lacks, such as likelihood.mixtures beside a categorical base, becomes a choice of
+        one.
+        """
+        chosen = self.base.override({key: value for key, value in changes.items() if key in _DISCRIMINATOR_KEYS}).flat()
+        sometimes = {key: value for key, value in changes.items() if key in self.vary and key not in chosen}
+        base = self.base.override({key: value for key, value in changes.items() if key not in sometimes})
+        vary = {key: distribution for key, distribution in self.vary.items() if key not in changes}
+        vary |= {key: CategoricalDistribution((value,)) for key, value in sometimes.items()}
+        left = _keys_of(_corners(base, list(_discriminators_first(vary).items()), {}))
+        base.override({key: value for key, value in sometimes.items() if key not in left})  # says which keys there are
+        return base, {key: distribution for key, distribution in vary.items() if key in left}
 
     def configure(self, suggestion: Mapping[str, Any]) -> TrialConfig:
         """The configuration of one suggestion (flat, dotted keys)."""
@@ -239,7 +267,8 @@ def search_path(name_or_path: str | Path) -> Path:
     return search_folder() / f"{text}.py"
 
 
-_Part = TypeVar("_Part", Budget, Resources)
+_OWN_SECTIONS = ("budget", "resources", "scheduler")
+_Part = TypeVar("_Part", Budget, Resources, Asha)
 
 
 def _replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
@@ -248,11 +277,38 @@ def _replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
     for name, value in mine.items():
         if name not in known:
             raise unknown_key(f"{section}.{name}", (f"{section}.{field_name}" for field_name in known))
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ConfigError(f"`{section}.{name}` must be a number, but got {value!r}")
-        if "float" not in str(known[name]) and isinstance(value, float):
-            raise ConfigError(f"`{section}.{name}` must be a whole number, but got {value!r}")
-    return replace(part, **mine)
+        _require_type(f"{section}.{name}", str(known[name]), value)
+    changed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in mine.items()}
+    return replace(part, **changed)
+
+
+def _replaced_scheduler(scheduler: Asha | None, changes: Mapping[str, Any]) -> Asha | None:
+    if "scheduler" in changes:
+        if changes["scheduler"] is not None:
+            raise ConfigError(
+                f"`scheduler` can be set to none, or its keys one by one, but got {changes['scheduler']!r}"
+            )
+        return None
+    if not any(key.startswith("scheduler.") for key in changes):
+        return scheduler
+    if scheduler is None and "scheduler.rungs" not in changes:
+        raise ConfigError("a search without a scheduler needs `scheduler.rungs` first, such as [10000, 20000]")
+    return _replaced("scheduler", scheduler or Asha(rungs=(1,)), changes)
+
+
+def _require_type(key: str, annotation: str, value: object) -> None:
+    if annotation.startswith("tuple"):
+        if not isinstance(value, list) or not all(type(item) is int for item in value):
+            raise ConfigError(f"`{key}` must be a list of whole numbers, such as [10000, 20000], but got {value!r}")
+        return
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | None)
+        or (value is None and "None" not in annotation)
+    ):
+        raise ConfigError(f"`{key}` must be a number, but got {value!r}")
+    if "float" not in annotation and isinstance(value, float):
+        raise ConfigError(f"`{key}` must be a whole number, but got {value!r}")
 
 
 def _ask(trial: BaseTrial, key: str, distribution: BaseDistribution) -> Scalar:
@@ -296,6 +352,10 @@ def _corners(
         yield from _corners(base, later, drawn | {key: value})
 
 
+def _keys_of(corners: Iterator[dict[str, Scalar]]) -> set[str]:
+    return {key for corner in corners for key in corner}
+
+
 def _key_exists(base: TrialConfig, key: str, drawn: Mapping[str, Scalar]) -> bool:
     chosen = {name: value for name, value in drawn.items() if name in _DISCRIMINATOR_KEYS}
     return key in (base.override(chosen) if chosen else base).flat()
@@ -308,7 +368,16 @@ def _discriminators_first(vary: Mapping[str, BaseDistribution]) -> dict[str, Bas
     return dict(sorted(vary.items(), key=lambda item: item[0] not in _DISCRIMINATOR_KEYS))
 
 
+def _are_rising(rungs: object) -> bool:
+    """Also of what a search file may hold by mistake: (4_000) is a number, not a tuple."""
+    if not isinstance(rungs, tuple | list) or not all(type(rung) is int for rung in rungs):
+        return False
+    return bool(rungs) and rungs[0] > 0 and list(rungs) == sorted(set(rungs))
+
+
 def _require_names(what: str, names: tuple[str, ...], known: Mapping[str, Any] | tuple[str, ...]) -> None:
+    if isinstance(names, str):
+        raise ConfigError(f"{what} must be a tuple of names, but got {names!r}")
     for name in names:
         if name not in known:
             raise ConfigError(f"{what} must be among {', '.join(known)}, but got {name!r}")

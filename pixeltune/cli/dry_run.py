@@ -81,7 +81,8 @@ def _cost(space: SearchSpace, resolved: Resolved) -> str:
     hours = images / speed / 3600
     return (
         f"Cost: the base configuration trains at {speed:,.0f} images/s here ({device}, one worker); "
-        f"all {images:,} images at that speed are {_duration(hours)} of one worker. Larger trials take longer, stopped ones less."
+        f"all {images:,} images at that speed are {_duration(hours)} of one worker. "
+        "Larger trials take longer, stopped ones less."
     )
 
 

@@ -25,6 +25,16 @@ def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
     return ConfigError(f"unknown key `{key}`; {hint}known keys are {', '.join(names)}")
 
 
+_PLAIN_WORDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "dictionary": "a table",
+}
+"""Pydantic's "a valid …" as a user of TOML would say it."""
+
+
 def one_line(error: ValidationError, section: str = "") -> ConfigError:
     """The first complaint of a ValidationError as `key must …, but got …`."""
     first = error.errors(include_url=False)[0]
@@ -39,8 +49,9 @@ def one_line(error: ValidationError, section: str = "") -> ConfigError:
     if first["type"] == "value_error":
         where = f"`{key}`: " if key else ""
         return ConfigError(f"{where}{cause}")
-    rule = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return ConfigError(f"`{key}` must be {rule}, but got {first['input']!r}")
+    rule = first["msg"].removeprefix("Input should be ")
+    plain = next((word for kind, word in _PLAIN_WORDS.items() if rule.startswith(f"a valid {kind}")), rule)
+    return ConfigError(f"`{key}` must be {plain}, but got {first['input']!r}")
 
 
 def section_of(kinds: dict[str, type[Any]], discriminator: str, path: str, value: Any) -> Any:
@@ -52,7 +63,7 @@ def section_of(kinds: dict[str, type[Any]], discriminator: str, path: str, value
     if discriminator not in value:
         raise ConfigError(f"`{path}.{discriminator}` must be one of {', '.join(kinds)}, but the configuration lacks it")
     name = value[discriminator]
-    if name not in kinds:
+    if not isinstance(name, str) or name not in kinds:
         raise ConfigError(f"`{path}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
     kind = kinds[name]
     for key in value:

@@ -77,7 +77,7 @@ class TrialConfig(Section):
             tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"a configuration file must exist, but there is none at {path}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # TOML, UTF-8, or a number of thousands of digits
             raise ConfigError(f"a configuration must be TOML, but {path} is not: {error}") from None
         except OSError as error:
             raise ConfigError(f"a configuration file must be readable, but {path} is not: {error.strerror}") from None
@@ -124,17 +124,23 @@ class TrialConfig(Section):
         return name != DISCRIMINATORS.get(section) and not field.is_required() and bool(value == field.default)
 
 
+_WORDS = {"none": None, "true": True, "false": False}
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
-    """`key=value` as given to --set; the value is read as TOML where it is TOML, else as a bare string."""
+    """`key=value` as given to --set; the value is read as TOML where it is TOML, else as a bare string.
+
+    none, true and false count in any case, for Python writes them with a capital.
+    """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise ConfigError(f"a setting must have the form key=value, but got {text!r}")
     value = value.strip()
-    if value.lower() == "none":
-        return key.strip(), None
+    if value.lower() in _WORDS:
+        return key.strip(), _WORDS[value.lower()]
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return key.strip(), value
 
 
@@ -163,7 +169,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 def _keep_shared(section: str, old: Mapping[str, Any], name: str) -> dict[str, Any]:
     kinds: Mapping[str, type[Section]] = FAMILIES if section == "model" else LIKELIHOODS
     discriminator = DISCRIMINATORS[section]
-    if name not in kinds:
+    if not isinstance(name, str) or name not in kinds:
         raise ConfigError(f"`{section}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
     fresh = kinds[name](**{discriminator: name}).model_dump()
     return fresh | {key: value for key, value in old.items() if key in fresh and key != discriminator}
@@ -178,7 +184,8 @@ def _require_known(section: str, value: Any, kind: type[Section]) -> None:
 
 def _require_multiple(key: str, value: int, batch_size: int) -> None:
     if value % batch_size:
+        below = value // batch_size * batch_size
+        near = f"nearest are {below} and {below + batch_size}" if below else f"smallest is {batch_size}"
         raise ConfigError(
-            f"`{key}` must be a multiple of train.batch_size, but got {value} and {batch_size}; "
-            f"the nearest are {value // batch_size * batch_size} and {-(-value // batch_size) * batch_size}"
+            f"`{key}` must be a multiple of train.batch_size, but got {value} and {batch_size}; the {near}"
         )

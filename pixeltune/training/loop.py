@@ -65,9 +65,9 @@ class Training(Iterator[EpochReport]):
         _require_equal_parts(self.config.train.batch_size, self.workers.world)
         self.device = torch.device(device) if device is not None else best_device(self.workers.rank)
 
-        self.model: DensityModel = build_model(self.config, self.data.form)
+        self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         self.audit: AuditReport = audit(self.model)
-        self.model.to(self.device).train()
+        self.model.train()
         self.optimizer = build_optimizer(self.config.optim, self.model)
         self.average: AveragedModel | None = None
         if self.config.optim.ema:

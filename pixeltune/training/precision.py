@@ -37,21 +37,18 @@ def choose_precision(wanted: str, model: DensityModel, batch_BCHW: Tensor) -> st
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Float32 products without TF32, without bfloat16 and without autocast, whatever the process has set."""
-    backends: list[Any] = [
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,
-        torch.backends.mkldnn.matmul,
-        torch.backends.mkldnn.conv,
-    ]
-    before = [backend.fp32_precision for backend in backends]
+    torch_backends: Any = torch.backends
+    cuda, cudnn, mkldnn = torch_backends.cuda, torch_backends.cudnn, torch_backends.mkldnn
+    products = (cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)
+    before = [product.fp32_precision for product in products]
     try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
+        for product in products:
+            product.fp32_precision = "ieee"
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        for product, precision in zip(products, before, strict=True):
+            product.fp32_precision = precision
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:
