@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -48,6 +49,15 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+
+
+@contextmanager
+def writing(location: str) -> Iterator[None]:
+    """Writing a file that an option names: what the disk answers becomes one line."""
+    try:
+        yield
+    except OSError as error:
+        raise PixeltuneError(f"a file must be writable, but {location} is not ({error.strerror or error})") from error
 
 
 def console() -> Console:

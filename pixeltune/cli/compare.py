@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from pixeltune.cli.app import EXIT_OK, add_storage, console
+from pixeltune.cli.app import EXIT_OK, add_storage, console, positive, writing
 from pixeltune.errors import StoreError
 
 _COLUMNS = {
@@ -32,7 +31,7 @@ def add_verbs(verbs: Any) -> None:
     """`pixeltune compare`."""
     parser = verbs.add_parser("compare", help="results beside published ones")
     parser.add_argument("search", nargs="?", metavar="SEARCH", help="one search [all of the storage]")
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="best trials of each search [1]")
+    parser.add_argument("--top", type=positive, default=1, metavar="K", help="best trials of each search [1]")
     parser.add_argument("--csv", metavar="FILE", help="write the whole table as CSV")
     add_storage(parser)
     parser.set_defaults(verb=compare)
@@ -51,7 +50,8 @@ def compare(options: argparse.Namespace) -> int:
     best = rows.sort_values("valid_bits_per_dim").groupby("search", observed=True).head(options.top)
     table = beside(best)
     if options.csv:
-        table.to_csv(Path(options.csv), index=False)
+        with writing(options.csv):
+            files.write_whole(options.csv, table.to_csv(index=False).encode())
         console().print(f"Wrote {len(table):,} rows to {options.csv}", highlight=False)
         return EXIT_OK
     shown = table.sort_values(["trial", "comparable", "published"], ascending=[True, False, True])

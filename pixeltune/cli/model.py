@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of
+from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
 from pixeltune.cli.trials import find_weights
 from pixeltune.config import TrialConfig
 from pixeltune.errors import DataError
@@ -72,7 +72,8 @@ def sample(options: argparse.Namespace) -> int:
     out = console()
     calls = int(model.order().max()) + 1
     out.print(f"{options.images} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
-    write_samples(model, options.images, seed=options.seed, location=options.out)
+    with writing(options.out):
+        write_samples(model, options.images, seed=options.seed, location=options.out)
     out.print(f"Wrote {options.out}", highlight=False, soft_wrap=True)
     return EXIT_OK
 

@@ -1,0 +1,48 @@
+"""Small real training: digits, tiny networks, one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pixeltune.config import TrialConfig
+from pixeltune.data.load import forget_loaded
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PIXELTUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    forget_loaded()
+    yield
+    forget_loaded()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def state_path(tmp_path: Path) -> str:
+    return str(tmp_path / "state.pt")
+
+
+def tiny(**changes: Any) -> TrialConfig:
+    """A few steps of a small gated network on digits; keys with `__` for the dot."""
+    config = TrialConfig.build(
+        {
+            "data": {"name": "digits"},
+            "model": {"family": "gated", "layers": 2, "channels": 8, "kernel_size": 3},
+            "likelihood": {"name": "categorical"},
+            "optim": {"lr": 5e-3},
+            "train": {"images": 192, "batch_size": 32, "report_every": 96, "eval_batch_size": 64},
+        }
+    )
+    return config.override({key.replace("__", "."): value for key, value in changes.items()})

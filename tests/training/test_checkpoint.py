@@ -1,0 +1,102 @@
+"""What is saved comes back whole, or says that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pixeltune.config import ImageForm
+from pixeltune.errors import CheckpointError
+from pixeltune.models import build_model
+from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.loop import fit
+from pixeltune.training.weights import load_model, load_with_config, save_weights
+
+from .conftest import tiny
+
+FORM = ImageForm(channels=1, height=8, width=8, levels=17, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    folder = tmp_path_factory.mktemp("saved")
+    training = fit(tiny(optim__ema=0.9))
+    next(training)
+    training.state.save(str(folder / "state.pt"))
+    save_weights(training.model_of_record, training.config, str(folder / "weights.safetensors"))
+    return (folder / "state.pt").read_bytes(), (folder / "weights.safetensors").read_bytes()
+
+
+def test_state_comes_back(state_path: str) -> None:
+    training = fit(tiny(optim__ema=0.9))
+    next(training)
+    state = training.state
+    state.save(state_path)
+    loaded = TrainState.load(state_path)
+    assert loaded.reports == state.reports
+    assert (loaded.step, loaded.images_seen, loaded.precision) == (3, 96, state.precision)
+    for name, tensor in state.model.items():
+        assert torch.equal(loaded.model[name], tensor)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0.0, 0.999))
+def test_a_cut_checkpoint_is_refused_in_one_line(saved: tuple[bytes, bytes], tmp_path: Path, share: float) -> None:
+    for content, load in zip(saved, (TrainState.load, load_model), strict=True):
+        path = tmp_path / "cut"
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(CheckpointError) as caught:
+            load(str(path))
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+
+
+def test_missing_files_say_so(tmp_path: Path) -> None:
+    for load in (TrainState.load, load_model):
+        with pytest.raises(CheckpointError, match="exist"):
+            load(str(tmp_path / "nothing"))
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.pt"
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="format"):
+        TrainState.load(str(path))
+    path.write_bytes(b"not at all")
+    with pytest.raises(CheckpointError):
+        load_model(str(path))
+
+
+def test_a_failed_save_leaves_the_older_file(state_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = fit(tiny())
+    next(training)
+    training.state.save(state_path)
+
+    def full(_self: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    next(training)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        training.state.save(state_path)
+    assert TrainState.load(state_path).images_seen == 96
+    assert [path.name for path in Path(state_path).parent.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("family", ["gated", "pixelcnn"])
+def test_weights_bring_their_model_along(tmp_path: Path, family: str) -> None:
+    config = tiny(model__family=family, likelihood__name="logistic_mixture", likelihood__mixtures=3)
+    model = build_model(config, FORM).eval()
+    path = str(tmp_path / "weights.safetensors")
+    save_weights(model, config, path)
+    loaded, its_config = load_with_config(path)
+    x_BCHW = torch.randint(17, (4, 1, 8, 8))
+    assert its_config == config
+    assert loaded.form == FORM
+    assert not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded.log_prob(x_BCHW), model.log_prob(x_BCHW))

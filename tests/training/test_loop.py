@@ -1,0 +1,218 @@
+"""fit: what it reports, and that nothing but (config, data) decides it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pixeltune.audit import AuditReport
+from pixeltune.config import FAMILIES
+from pixeltune.errors import CheckpointError, ConfigError, DivergedError
+from pixeltune.training import loop
+from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.loop import Training, fit, next_report
+from pixeltune.training.report import EpochReport
+
+from .conftest import tiny
+
+GOLDEN = Path(__file__).with_name("golden.json")
+CLOCKS = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")
+
+GOLDEN_CONFIGS = {
+    "gated categorical": {},
+    "gated mixture dropout ema": {
+        "likelihood__name": "logistic_mixture",
+        "likelihood__mixtures": 3,
+        "model__dropout": 0.3,
+        "optim__ema": 0.9,
+        "optim__schedule": "cosine",
+        "optim__warmup": 0.2,
+        "optim__clip": 20.0,
+    },
+    "gated dynamic bernoulli": {
+        "data__binarise": "dynamic",
+        "likelihood__name": "bernoulli",
+        "optim__schedule": "exponential",
+        "optim__decay": 0.9,
+    },
+    "pixelcnn residual": {"model__family": "pixelcnn", "model__head_channels": 16},
+    "pixelcnn simple batch norm": {
+        "model__family": "pixelcnn",
+        "model__variant": "simple",
+        "model__batch_norm": True,
+        "model__head_channels": 0,
+        "optim__weight_decay": 0.01,
+    },
+}
+
+
+def numbers(report: EpochReport) -> dict[str, Any]:
+    """A report without what the machine's speed decides."""
+    return {name: value for name, value in asdict(report).items() if name not in CLOCKS}
+
+
+@pytest.fixture
+def _double() -> Any:
+    """In float64 a golden curve is the same on every processor, and 1e-6 is a strict bound."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("name", GOLDEN_CONFIGS)
+def test_golden_curve(name: str) -> None:
+    curve = [numbers(report) for report in fit(tiny(**GOLDEN_CONFIGS[name]))]
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
+    assert len(curve) == len(golden)
+    for ours, theirs in zip(curve, golden, strict=True):
+        for key, value in theirs.items():
+            assert ours[key] == (None if value is None else pytest.approx(value, rel=1e-6)), key
+
+
+def test_golden_curves_cover_every_family() -> None:
+    assert {tiny(**changes).model.family for changes in GOLDEN_CONFIGS.values()} == set(FAMILIES)
+
+
+def test_reports_fall_on_multiples_and_the_end() -> None:
+    reports = list(fit(tiny(train__images=224, train__report_every=96)))
+    assert [report.images_seen for report in reports] == [96, 192, 224]
+    assert [report.step for report in reports] == [3, 6, 7]
+    assert all(later.train_seconds > earlier.train_seconds for earlier, later in pairwise(reports))
+
+
+def test_training_learns() -> None:
+    reports = list(fit(tiny(train__images=960, train__report_every=320)))
+    values = [report.valid_bits_per_dim for report in reports]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.8 * np.log2(17)
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    first, again, other = (
+        [numbers(report) for report in fit(tiny(model__dropout=0.5, seed=seed))] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert all(a["valid_nats"] != b["valid_nats"] for a, b in zip(first, other, strict=True))
+
+
+def test_global_random_state_does_not_matter() -> None:
+    torch.manual_seed(1)
+    first = [numbers(report) for report in fit(tiny(model__dropout=0.5))]
+    torch.manual_seed(2)
+    np.random.seed(3)
+    assert [numbers(report) for report in fit(tiny(model__dropout=0.5))] == first
+
+
+@pytest.mark.parametrize("name", GOLDEN_CONFIGS)
+def test_resumed_equals_uninterrupted(name: str, state_path: str) -> None:
+    config = tiny(**GOLDEN_CONFIGS[name])
+    whole = fit(config)
+    uninterrupted = [numbers(report) for report in whole]
+
+    first_half = fit(config)
+    next(first_half)
+    first_half.state.save(state_path)
+    resumed = fit(config, state=TrainState.load(state_path))
+    rest = [numbers(report) for report in resumed]
+
+    assert rest == uninterrupted[1:]
+    assert [numbers(report) for report in resumed.reports] == uninterrupted
+    for name_here, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name_here]), name_here
+    for name_here, tensor in whole.model_of_record.state_dict().items():
+        assert torch.equal(tensor, resumed.model_of_record.state_dict()[name_here]), name_here
+
+
+def test_a_finished_state_has_nothing_left(state_path: str) -> None:
+    training = fit(tiny())
+    list(training)
+    training.state.save(state_path)
+    assert list(fit(tiny(), state=TrainState.load(state_path))) == []
+
+
+def test_resume_refuses_another_configuration_or_other_data(state_path: str) -> None:
+    training = fit(tiny())
+    next(training)
+    training.state.save(state_path)
+    with pytest.raises(CheckpointError, match="configuration"):
+        fit(tiny(optim__lr=1e-4), state=TrainState.load(state_path))
+    state = TrainState.load(state_path)
+    state.data_checksum = "another"
+    with pytest.raises(CheckpointError, match="data"):
+        fit(tiny(), state=state)
+
+
+def test_divergence_stops_before_the_step() -> None:
+    training = fit(tiny())
+    next(training)
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    hook = training.model.network.register_forward_hook(lambda _module, _args, theta: theta * float("nan"))
+    with pytest.raises(DivergedError, match=r"step 3 \(96 images\)") as caught:
+        next(training)
+    hook.remove()
+    assert "\n" not in str(caught.value)
+    assert training.images_seen == 96
+    for name, tensor in training.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_validation_that_is_not_finite_is_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def infinite(self: Training, model: Any, split: str = "valid") -> Any:
+        result = evaluate(self, model, split)
+        result.nats_N[0] = np.inf
+        return result
+
+    evaluate = Training.evaluate
+    monkeypatch.setattr(Training, "evaluate", infinite)
+    with pytest.raises(DivergedError, match="validation must be finite"):
+        next(fit(tiny()))
+
+
+def test_every_training_is_audited_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def note(model: Any) -> AuditReport:
+        seen.append(model)
+        return audit(model)
+
+    audit = loop.audit
+    monkeypatch.setattr(loop, "audit", note)
+    training = fit(tiny())
+    assert seen == [training.model]
+    assert training.audit.receptive_rows > 1
+
+
+def test_clipping_bounds_the_step_but_not_the_reported_norm() -> None:
+    free, clipped = (
+        next(fit(tiny(train__images=32, train__report_every=32, optim__clip=clip))) for clip in (None, 0.1)
+    )
+    assert free.grad_norm == clipped.grad_norm > 0.1
+
+
+def test_batches_must_divide_among_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop.Workers, "current", classmethod(lambda cls: cls(rank=0, world=3)))
+    with pytest.raises(ConfigError, match="3 workers"):
+        fit(tiny())
+
+
+def test_next_report_is_always_ahead_and_never_past_the_end() -> None:
+    config = tiny(train__images=224, train__report_every=96)
+    for images in range(0, 224, 32):
+        assert images < next_report(config, images) <= 224
+    assert next_report(config, 192) == 224
+
+
+def test_ema_and_raw_are_both_reported() -> None:
+    report = list(fit(tiny(optim__ema=0.9)))[-1]
+    assert report.valid_nats == report.valid_nats_ema != report.valid_nats_raw
+    without = list(fit(tiny()))[-1]
+    assert without.valid_nats_ema is None
+    assert without.valid_nats == without.valid_nats_raw == report.valid_nats_raw
