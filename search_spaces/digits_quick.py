@@ -12,7 +12,7 @@ search = SearchSpace(
             "model": {"family": "gated", "layers": 4, "channels": 32, "kernel_size": 3, "dropout": 0.25},
             "likelihood": {"name": "categorical"},
             "optim": {"lr": 3e-3, "schedule": "cosine", "ema": 0.99, "clip": 100.0},
-            "train": {"images": 24_000, "batch_size": 32, "report_every": 4_000},
+            "train": {"images": 16_000, "batch_size": 32, "report_every": 4_000},
         }
     ),
     vary={
@@ -24,5 +24,5 @@ search = SearchSpace(
         "optim.lr": FloatDistribution(5e-4, 1e-2, log=True),
     },
     budget=Budget(trials=16),
-    scheduler=Asha(rungs=(4_000, 8_000, 16_000), reduction=2),
+    scheduler=Asha(rungs=(4_000, 8_000), reduction=2),
 )

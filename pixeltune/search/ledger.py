@@ -6,21 +6,28 @@ Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from optuna.trial import FixedTrial
+
 from pixeltune.config import TrialConfig
+from pixeltune.results.judge import RANKED
 from pixeltune.results.schema import Status
-from pixeltune.results.store import SearchStore
+from pixeltune.results.store import SearchStore, trial_name
 from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
 
 Row = dict[str, Any]
+Curve = dict[int, float]
+"""The objective of one trial by training images seen."""
 
 UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
 """The last word on a trial that goes on when the search does."""
+
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,11 @@ class Plan:
     @property
     def trial(self) -> str:
         """The trial's id: its number, in five digits."""
-        return f"{self.number:05d}"
+        return trial_name(self.number)
+
+    def next_attempt(self) -> Plan:
+        """The same trial once more."""
+        return Plan(self.number, self.attempt + 1, self.suggestion, self.config)
 
 
 @dataclass
@@ -52,7 +63,7 @@ class Live:
 
 
 class Ledger:
-    """Rows by trial, ended and live. `judge` decides at each report whether a trial goes on."""
+    """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on."""
 
     def __init__(
         self,
@@ -61,7 +72,7 @@ class Ledger:
         *,
         resources: Resources,
         baseline: float | None = None,
-        judge: Callable[[str, Mapping[int, Row]], str | None] | None = None,
+        judge: Callable[[str, Curve], str | None] | None = None,
     ) -> None:
         self.space = space
         self.store = store
@@ -69,15 +80,24 @@ class Ledger:
         self.baseline = baseline
         self.ended: dict[str, Row] = {}
         self.live: dict[str, Live] = {}
-        self._judge = judge or (lambda _trial, _reports: None)
-        self._resumable: list[Row] = []
+        self.curves: dict[str, Curve] = {}
+        self._judge = judge or (lambda _trial, _curve: None)
+        self._left: dict[str, tuple[Row, Live]] = {}
         self._next_number = 0
-        for row in store.trials():
+        self._read_store()
+
+    def _read_store(self) -> None:
+        reports: dict[str, dict[int, Row]] = {}
+        for report in self.store.curves():
+            reports.setdefault(report["trial"], {})[report["images_seen"]] = report
+        for row in self.store.trials():
+            trial = row["trial"]
             self._next_number = max(self._next_number, row["number"] + 1)
+            self.curves[trial] = self._curve(reports.get(trial, {}).values())
             if row["status"] in UNDECIDED:
-                self._resumable.append(row)
+                self._left[trial] = row, self._live_of(row, reports.get(trial, {}))
             else:
-                self.ended[row["trial"]] = row
+                self.ended[trial] = row
 
     @property
     def objective(self) -> str:
@@ -85,15 +105,26 @@ class Ledger:
         first = self.space.objectives[0]
         return first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
 
+    @property
+    def planned(self) -> int:
+        """Trials planned so far, by earlier launches too."""
+        return self._next_number
+
     def plans_to_resume(self) -> list[Plan]:
         """The trials that an earlier launch left without an end, as their next attempt."""
-        return [self._next_attempt(row) for row in self._resumable]
+        return [live.plan.next_attempt() for _row, live in self._left.values()]
 
     def plan(self, suggestion: Mapping[str, Any]) -> Plan:
         """A new trial."""
         plan = Plan(self._next_number, 1, dict(suggestion), self.space.configure(suggestion))
         self._next_number += 1
         return plan
+
+    def suggested(self, row: Row) -> FixedTrial:
+        """What an Optuna trial was asked for to make this row, with its distributions; null may be a value too."""
+        trial = FixedTrial({key: row.get(key) for key in self.space.vary})
+        self.space.suggest(trial)
+        return trial
 
     def task(self, plan: Plan) -> TrialTask:
         """What the trial's process is told."""
@@ -107,8 +138,11 @@ class Ledger:
 
     def start(self, plan: Plan) -> None:
         """The attempt runs: its row appears with status `running`."""
-        earlier = {row["images_seen"]: row for row in self.store.curve(plan.trial)} if plan.attempt > 1 else {}
-        live = Live(plan, started_at=datetime.now(UTC), reports=earlier)
+        live = Live(plan, started_at=datetime.now(UTC))
+        if plan.trial in self._left:
+            row, earlier = self._left.pop(plan.trial)
+            live.reports = earlier.reports
+            self._settle(row, earlier)
         self.live[plan.trial] = live
         self.store.write_trial(self._row(live, Status.RUNNING, None))
 
@@ -116,18 +150,20 @@ class Ledger:
         """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
         live = self.live[trial]
         live.facts |= message.get("facts") or {}
-        if message.get("end"):
+        if "end" in message:
             live.end = Status(message["end"]), message.get("reason")
-        report = message.get("report")
-        if not report:
-            return None
-        live.reports[report["images_seen"]] = report
-        live.new_reports.append(dict(report) | {"reported_at": datetime.now(UTC)})
-        self.store.write_curve(trial, live.plan.attempt, live.new_reports)
-        reason = self._judge(trial, live.reports)
-        if reason is not None:
-            live.end = Status.PRUNED, reason
-        return reason
+        if "resumed" in message:
+            self._go_on_from(live, message["resumed"])
+            self.store.write_trial(self._row(live, Status.RUNNING, None))
+        new = [*message.get("resumed", ()), *([message["report"]] if "report" in message else ())]
+        for report in new:
+            if report["images_seen"] in live.reports:
+                continue
+            reason = self._enter(live, report)
+            if reason is not None:
+                live.end = Status.PRUNED, reason
+                return reason
+        return None
 
     def finish(self, trial: str, *, crash: str | None = None) -> Row:
         """The attempt is over: as it said itself, or crashed, or else was interrupted. Its row is final."""
@@ -135,7 +171,8 @@ class Ledger:
         if live.end is not None:
             status, reason = live.end
         elif crash is not None:
-            status, reason = Status.FAILED, (crash.strip().splitlines() or ["the worker died"])[-1]
+            status = Status.OOM if "OutOfMemoryError" in crash else Status.FAILED
+            reason = (crash.strip().splitlines() or ["the trial's process died"])[-1].strip()[:_LONGEST_REASON]
             live.traceback = crash
         else:
             status, reason = Status.INTERRUPTED, "stopped before its end"
@@ -148,23 +185,26 @@ class Ledger:
     def retry(self, trial: str, crash: str) -> Plan:
         """The attempt crashed and another follows: both stand in the store."""
         live = self.live[trial]
-        self.finish(trial, crash=crash)
+        row = self.finish(trial, crash=crash)
         self.ended.pop(trial, None)
-        plan = Plan(live.plan.number, live.plan.attempt + 1, live.plan.suggestion, live.plan.config)
+        self._left[trial] = row, live
+        plan = live.plan.next_attempt()
         self.start(plan)
         return plan
 
     def spent_images(self) -> int:
         """Training images seen by all trials."""
-        return sum(row["images_seen"] or 0 for row in self._all_rows())
+        return sum(max(curve, default=0) for curve in self.curves.values())
 
     def spent_gpu_hours(self) -> float:
         """GPU-hours of all trials."""
-        return sum(row["gpu_seconds"] or 0.0 for row in self._all_rows()) / 3600
+        left = [self._row(live, Status.INTERRUPTED, None) for _row, live in self._left.values()]
+        return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
 
     def best(self) -> Row | None:
         """The row with the lowest first objective among ended and live trials."""
-        rows = [row for row in self._all_rows() if row[self.objective] is not None and _ranks(row)]
+        ranked = (*RANKED, Status.RUNNING)
+        rows = [row for row in self._rows() if row[self.objective] is not None and row["status"] in ranked]
         return min(rows, key=lambda row: row[self.objective], default=None)
 
     def values(self, row: Row) -> list[float] | None:
@@ -172,13 +212,39 @@ class Ledger:
         values = [row[name] for name in self.space.objectives]
         return None if any(value is None for value in values) else [float(value) for value in values]
 
-    def _all_rows(self) -> list[Row]:
-        running = [self._row(live, Status.RUNNING, None) for live in self.live.values()]
-        return [*self.ended.values(), *running]
+    def _rows(self) -> list[Row]:
+        return [*self.ended.values(), *(self._row(live, Status.RUNNING, None) for live in self.live.values())]
 
-    def _next_attempt(self, row: Row) -> Plan:
-        suggestion = {key: row[key] for key in self.space.vary if row.get(key) is not None}
-        return Plan(row["number"], row["attempt"] + 1, suggestion, self.space.configure(suggestion))
+    def _curve(self, reports: Iterable[Row]) -> Curve:
+        return {report["images_seen"]: report[self.objective] for report in reports}
+
+    def _live_of(self, row: Row, reports: dict[int, Row]) -> Live:
+        """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
+        suggestion = self.suggested(row).params
+        plan = Plan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
+        return Live(plan, row["started_at"], facts=row, reports=reports)
+
+    def _settle(self, row: Row, live: Live) -> None:
+        """The row of an attempt whose launch died still says `running`: set it right."""
+        if row["status"] == Status.RUNNING:
+            settled = self._row(live, Status.INTERRUPTED, "its launch died")
+            last_seen = [report["reported_at"] for report in live.reports.values() if report["attempt"] == row["attempt"]]
+            self.store.write_trial(settled | {"finished_at": max(last_seen, default=None)})
+
+    def _go_on_from(self, live: Live, reports: list[Row]) -> None:
+        """The attempt begins after these reports: later ones of an earlier attempt will come anew."""
+        kept = {report["images_seen"] for report in reports}
+        live.reports = {images: report for images, report in live.reports.items() if images in kept}
+        self.curves[live.plan.trial] = self._curve(live.reports.values())
+
+    def _enter(self, live: Live, report: Row) -> str | None:
+        trial, images = live.plan.trial, report["images_seen"]
+        live.reports[images] = report
+        live.new_reports.append(dict(report) | {"reported_at": datetime.now(UTC)})
+        self.store.write_curve(trial, live.plan.attempt, live.new_reports)
+        curve = self.curves.setdefault(trial, {})
+        curve[images] = report[self.objective]
+        return self._judge(trial, curve)
 
     def _row(self, live: Live, status: Status, reason: str | None) -> Row:
         plan = live.plan
@@ -242,7 +308,3 @@ _METRICS = (
     "best_images_seen",
     "gpu_seconds",
 )
-
-
-def _ranks(row: Row) -> bool:
-    return row["status"] in (Status.FINISHED, Status.PRUNED, Status.RUNNING)

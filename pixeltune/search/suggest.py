@@ -1,17 +1,18 @@
 """What to try next: an Optuna study that is told how every trial really ended. Ray-free.
 
-finished → COMPLETE with its objectives. pruned → PRUNED with the value it had at each rung. diverged and oom →
-COMPLETE with the worst value seen (at least that of a uniform guess), so that the sampler leaves the region: told as
-FAIL they are invisible to TPE, which then proposes the same region again. failed, rejected, interrupted → FAIL, for
+finished → COMPLETE with its objectives. pruned → PRUNED with its best value so far at each report. diverged, oom →
+PRUNED and infeasible: told as FAIL they are invisible to TPE, which goes on proposing the same region, and an
+invented bad value would count as a good one while few trials are complete. failed, rejected, interrupted → FAIL, for
 they say nothing about the configuration's worth.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -22,7 +23,18 @@ from pixeltune.results.schema import Status
 from pixeltune.search.ledger import Ledger, Plan, Row
 from pixeltune.space import METRICS, SearchSpace
 
-_UNWELCOME = (Status.DIVERGED, Status.OOM)
+_INFEASIBLE = {"got through": 1.0}
+"""A constraint above 0 is a violated one."""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What a study is told of a trial's end."""
+
+    state: TrialState
+    values: list[float] | None = None
+    curve: dict[int, float] = field(default_factory=dict)
+    constraints: dict[str, float] = field(default_factory=dict)
 
 
 class Suggester:
@@ -32,12 +44,11 @@ class Suggester:
         self._space = space
         self._ledger = ledger
         self._open: dict[str, Trial] = {}
-        self._worst: list[float] | None = None
-        self._study = _new_study(space, told=len(ledger.ended))
+        self._study = _new_study(space, planned=ledger.planned)
         for row in sorted(ledger.ended.values(), key=lambda row: row["number"]):
-            self._replay(row)
+            self._study.add_trial(self._frozen(row))
         self._waiting = deque(ledger.plans_to_resume())
-        self._base_is_due = not ledger.ended and not self._waiting
+        self._base_is_due = ledger.planned == 0
 
     @property
     def study(self) -> optuna.Study:
@@ -52,10 +63,9 @@ class Suggester:
             return plan
         if self._base_is_due:
             self._base_is_due = False
-            plan = self._ledger.plan(self._space.base_suggestion())
-            self._open[plan.trial] = self._ask_fixed(plan.suggestion)
-            return plan
-        trial = self._study.ask()
+            trial = self._ask_fixed(self._space.base_suggestion())
+        else:
+            trial = self._study.ask()
         plan = self._ledger.plan(self._space.suggest(trial))
         self._open[plan.trial] = trial
         return plan
@@ -63,23 +73,36 @@ class Suggester:
     def tell(self, row: Row) -> None:
         """How a planned trial ended."""
         trial = self._open.pop(row["trial"])
-        status = Status(row["status"])
-        values = self._ledger.values(row)
-        if status is Status.PRUNED:
-            self._report_curve(trial, row["trial"])
-            self._study.tell(trial, state=TrialState.PRUNED)
-        elif status is Status.FINISHED and values is not None:
-            self._remember_worst(values)
-            self._study.tell(trial, values)
-        elif status in _UNWELCOME:
-            self._study.tell(trial, self._worst_values())
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
+        verdict = self._verdict(row)
+        for images, value in verdict.curve.items():
+            trial.report(value, step=images)
+        for name, violation in verdict.constraints.items():
+            trial.set_constraint(name, violation)
+        self._study.tell(trial, verdict.values, state=verdict.state)
 
-    def _replay(self, row: Row) -> None:
-        suggestion = {key: row[key] for key in self._space.vary if row.get(key) is not None}
-        self._open[row["trial"]] = self._ask_fixed(suggestion)
-        self.tell(row)
+    def _verdict(self, row: Row) -> _Verdict:
+        status, values = Status(row["status"]), self._ledger.values(row)
+        if status is Status.FINISHED and values is not None:
+            return _Verdict(TrialState.COMPLETE, values=values)
+        if status is Status.PRUNED:
+            curve = sorted(self._ledger.curves[row["trial"]].items())
+            best = itertools.accumulate((value for _, value in curve), min)
+            return _Verdict(TrialState.PRUNED, curve=dict(zip((images for images, _ in curve), best, strict=True)))
+        if status in (Status.DIVERGED, Status.OOM):
+            return _Verdict(TrialState.PRUNED, constraints=_INFEASIBLE)
+        return _Verdict(TrialState.FAIL)
+
+    def _frozen(self, row: Row) -> optuna.trial.FrozenTrial:
+        """A trial of an earlier launch. Asking the study for it again would make the sampler propose each time."""
+        verdict, asked = self._verdict(row), self._ledger.suggested(row)
+        return optuna.trial.create_trial(
+            state=verdict.state,
+            params=asked.params,
+            distributions=asked.distributions,
+            values=verdict.values,
+            intermediate_values=verdict.curve,
+            constraints=verdict.constraints,
+        )
 
     def _ask_fixed(self, suggestion: Mapping[str, Any]) -> Trial:
         self._study.enqueue_trial(dict(suggestion))
@@ -87,42 +110,17 @@ class Suggester:
         self._space.suggest(trial)
         return trial
 
-    def _report_curve(self, trial: Trial, name: str) -> None:
-        if len(self._space.objectives) > 1:
-            return
-        best = math.inf
-        for point in self._ledger.store.curve(name):
-            best = min(best, point[self._ledger.objective])
-            trial.report(best, step=point["images_seen"])
 
-    def _remember_worst(self, values: list[float]) -> None:
-        before = self._worst or values
-        self._worst = [_worse(name, *pair) for name, *pair in zip(self._space.objectives, before, values, strict=True)]
-
-    def _worst_values(self) -> list[float]:
-        """The worst seen of each objective; for bits/dim at least the 8 of a uniform guess at 256 levels."""
-        floor = [_UNIFORM.get(name, 0.0) for name in self._space.objectives]
-        seen = self._worst or floor
-        return [_worse(name, *pair) for name, *pair in zip(self._space.objectives, seen, floor, strict=True)]
-
-
-_UNIFORM = {"valid_bits_per_dim": 8.0}
-
-
-def _worse(name: str, first: float, second: float) -> float:
-    return max(first, second) if METRICS[name] == "minimize" else min(first, second)
-
-
-def _new_study(space: SearchSpace, told: int) -> optuna.Study:
+def _new_study(space: SearchSpace, planned: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
         directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in space.objectives],
-        sampler=_sampler(space, seed=space.seed + 7919 * told),
+        sampler=_sampler(space, seed=(space.seed + 7919 * planned) % 2**32),
     )
 
 
 def _sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    """The named sampler. The seed moves on with the trials told, or a resumed search would repeat itself."""
+    """The named sampler. The seed moves on with the trials planned, or a resumed search would repeat itself."""
     if space.sampler == "random":
         return RandomSampler(seed=seed)
     startup = max(4, min(10, space.budget.trials // 4))

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from pixeltune import files
+
+PLACES = ("a path", "a file:// location", "object storage")
+Remote = Callable[[str], tuple[fs.FileSystem, str]]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder on disk, or a bucket that a folder stands in for."""
+    if request.param == "object storage":
+        monkeypatch.setattr(files, "_remote", _bucket(tmp_path))
+        return "s3://bucket/results"
+    return str(tmp_path / "results") if request.param == "a path" else f"file://{tmp_path}/results"
+
+
+def _bucket(folder: Path) -> Remote:
+    """Object storage has no folders to be made beforehand, so this makes them."""
+
+    def remote(location: str) -> tuple[fs.FileSystem, str]:
+        path = folder / location.removeprefix("s3://")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return fs.LocalFileSystem(), str(path)
+
+    return remote
+
+
+def test_a_file_is_written_replaced_listed_moved_and_removed(place: str) -> None:
+    first = files.join(place, "trials", "00000-1.parquet")
+    assert not files.exists(first)
+    assert files.list_names(files.join(place, "trials")) == []
+    files.write_whole(first, b"old")
+    files.write_whole(first, b"new")
+    files.write_whole(files.join(place, "trials", "00000-0.parquet"), b"")
+    files.write_whole(files.join(place, "trials", "notes.txt"), b"")
+    assert files.read_whole(first) == b"new"
+    assert files.exists(first)
+    assert files.list_names(files.join(place, "trials"), ".parquet") == ["00000-0.parquet", "00000-1.parquet"]
+    assert len(files.list_names(files.join(place, "trials"))) == 3
+
+    moved = files.join(place, "_corrupt", "00000-1.parquet")
+    files.write_whole(moved, b"in the way")
+    files.move(first, moved)
+    assert not files.exists(first)
+    assert files.read_whole(moved) == b"new"
+
+    files.remove(moved)
+    files.remove(moved)
+    assert not files.exists(moved)
+    files.remove(files.join(place, "trials"))
+    assert not files.exists(files.join(place, "trials"))
+    assert files.list_names(files.join(place, "trials")) == []
+
+
+def test_what_is_not_there_cannot_be_read(place: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.read_whole(files.join(place, "nothing"))
+
+
+def test_folders_are_not_listed_as_files(place: str) -> None:
+    files.write_whole(files.join(place, "folder", "file"), b"")
+    assert files.list_names(place) == []
+    assert files.list_names(files.join(place, "folder")) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("location", "parts", "joined"),
+    [
+        ("results", ("a", "b"), "results/a/b"),
+        ("results/", ("a",), "results/a"),
+        ("s3://bucket/results", ("a",), "s3://bucket/results/a"),
+        ("s3://bucket/results/?region=eu", ("a", "b"), "s3://bucket/results/a/b?region=eu"),
+        ("what?/results", ("a",), "what?/results/a"),
+        ("file:///tmp/what?", ("a",), "file:///tmp/what?/a"),
+    ],
+)
+def test_join(location: str, parts: tuple[str, ...], joined: str) -> None:
+    assert files.join(location, *parts) == joined
+
+
+@given(st.lists(st.text("abc.-_", min_size=1), min_size=1, max_size=4))
+def test_joining_at_once_or_by_steps_is_the_same(parts: list[str]) -> None:
+    for location in ("results", "s3://bucket/results?region=eu"):
+        step_by_step = location
+        for part in parts:
+            step_by_step = files.join(step_by_step, part)
+        assert files.join(location, *parts) == step_by_step
+
+
+@pytest.mark.parametrize(
+    ("location", "answer"),
+    [("results", False), ("/tmp/a:b", False), ("file:///tmp/a", False), ("s3://b/c", True), ("gs://b", True)],
+)
+def test_what_counts_as_object_storage(location: str, answer: bool) -> None:
+    assert files.is_uri(location) is answer
+
+
+def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files.write_whole("~/results/file", b"1")
+    assert (tmp_path / "results" / "file").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    target = tmp_path / "file"
+    files.write_whole(str(target), b"old")
+
+    def fail(_handle: int) -> None:
+        raise error
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(type(error)):
+        files.write_whole(str(target), b"new")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_files_under_way_are_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(files.os, "fsync", lambda _handle: seen.append(files.list_names(str(tmp_path), ".parquet")))
+    files.write_whole(str(tmp_path / "row.parquet"), b"1")
+    assert seen == [[]]
+    assert files.list_names(str(tmp_path), ".parquet") == ["row.parquet"]
+
+
+def test_a_reader_meets_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    target, contents = str(tmp_path / "file"), [bytes([value]) * 200_000 for value in range(4)]
+    files.write_whole(target, contents[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for round_ in range(40):
+            files.write_whole(target, contents[round_ % 4])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not done.is_set():
+            assert files.read_whole(target) in contents
+    finally:
+        writer.join()
+    assert files.list_names(str(tmp_path)) == ["file"]

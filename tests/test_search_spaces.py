@@ -1,0 +1,129 @@
+"""Every search that ships: it loads, each of its corners is a model that can be built, and its stopping fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.data import resolve
+from pixeltune.models import build_model
+from pixeltune.space import SearchSpace, list_searches, load_search, search_folder
+
+FORMS = {
+    "mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
+    "fashion_mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
+    "cifar10": ImageForm(3, 32, 32, levels=256, num_classes=10),
+    "imagenet64": ImageForm(3, 64, 64, levels=256, num_classes=1000),
+}
+"""Of data sets that a test machine does not have."""
+
+SEARCHES = list_searches()
+every_search = pytest.mark.parametrize("name", SEARCHES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIXELTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def form_of(config: TrialConfig) -> ImageForm:
+    """The form of the images, without the images where they would have to be fetched."""
+    data = config.data
+    if data.name not in FORMS:
+        return resolve(config).data.form
+    own = FORMS[data.name]
+    return ImageForm(
+        channels=1 if data.grey else own.channels,
+        height=data.resize or own.height,
+        width=data.resize or own.width,
+        levels=2 if data.binarise != "none" else data.levels or own.levels,
+        num_classes=own.num_classes,
+    )
+
+
+def structures(search: SearchSpace) -> list[TrialConfig]:
+    """The corners that differ in the network or the likelihood."""
+    unlike = {}
+    for corner in search.corners():
+        config = search.configure(corner)
+        numbers = {"model.dropout"}
+        flat = config.flat()
+        shape = tuple((key, flat[key]) for key in flat if key.startswith(("model.", "likelihood.", "data.")))
+        unlike.setdefault(tuple(item for item in shape if item[0] not in numbers), config)
+    return list(unlike.values())
+
+
+def test_the_searches_are_the_files_of_the_folder() -> None:
+    assert SEARCHES == sorted(path.stem for path in search_folder().glob("*.py") if not path.stem.startswith("_"))
+    assert "digits_quick" in SEARCHES
+
+
+@every_search
+def test_a_search_says_what_it_is(name: str) -> None:
+    search = load_search(name)
+    assert search.title
+    assert "\n" not in search.title
+    assert len(search.title) <= 100
+    assert search.vary, "a search must vary something"
+    assert search.budget.trials > 1
+
+
+@every_search
+def test_every_corner_builds_a_model(name: str) -> None:
+    search = load_search(name)
+    built = structures(search)
+    assert built
+    for config in built:
+        form = form_of(config)
+        config.model.require_form(form)
+        config.likelihood.require_form(form)
+        with torch.device("meta"):
+            model = build_model(config, form)
+        assert model.num_parameters() > 0
+        assert all(parameter.is_meta for parameter in model.parameters())
+        assert tuple(model.order().shape) == form.shape
+
+
+@every_search
+def test_trial_0_is_one_of_those_that_may_be_drawn(name: str) -> None:
+    search = load_search(name)
+    suggestion = search.base_suggestion()
+    assert search.configure(suggestion) == search.base
+    for key, value in suggestion.items():
+        distribution = search.vary[key]
+        assert distribution._contains(distribution.to_internal_repr(value))
+
+
+@every_search
+def test_trials_are_judged_before_their_end_and_where_they_report(name: str) -> None:
+    search = load_search(name)
+    if search.scheduler is None:
+        return
+    for corner in search.corners():
+        train = search.configure(corner).train
+        assert train.report_every is not None
+        assert all(rung % train.report_every == 0 for rung in search.scheduler.rungs)
+        assert search.scheduler.rungs[-1] < train.images, "the last rung must come before the end, or it stops nothing"
+
+
+@every_search
+def test_base_keys_are_written_so_that_a_file_can_hold_them(name: str) -> None:
+    base = load_search(name).base
+    assert base.model.family in FAMILIES
+    assert base.likelihood.name in LIKELIHOODS
+    assert base.data.path is None, "a shipped search must not name a folder of one machine"
+    assert TrialConfig.model_validate_json(base.model_dump_json()) == base
+
+
+@every_search
+def test_the_readme_names_the_search(name: str) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    if not any(known in text for known in SEARCHES):
+        pytest.skip("the README lists no searches")
+    assert name in text
