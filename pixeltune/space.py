@@ -184,7 +184,16 @@ class SearchSpace:
         vary |= {key: CategoricalDistribution((value,)) for key, value in sometimes.items()}
         left = _keys_of(_corners(base, list(_discriminators_first(vary).items()), {}))
         base.override({key: value for key, value in sometimes.items() if key not in left})  # says which keys there are
-        return base, {key: distribution for key, distribution in vary.items() if key in left}
+        vary = {key: distribution for key, distribution in vary.items() if key in left}
+        return base.override(self._gained(base, vary)), vary
+
+    def _gained(self, base: TrialConfig, vary: Mapping[str, BaseDistribution]) -> dict[str, Scalar]:
+        """Varied keys that a change of class gave `base`, as near to their defaults as their ranges allow."""
+        old, new = self.base.flat(), base.flat()
+        gained = {key: new[key] for key in vary if key in new and key not in old}
+        return {
+            key: value if _contains(vary[key], value) else _nearest(vary[key], value) for key, value in gained.items()
+        }
 
     def configure(self, suggestion: Mapping[str, Any]) -> TrialConfig:
         """The configuration of one suggestion (flat, dotted keys)."""
@@ -336,6 +345,13 @@ def _contains(distribution: BaseDistribution, value: Scalar) -> bool:
         return bool(distribution._contains(distribution.to_internal_repr(value)))
     except (TypeError, ValueError):
         return False
+
+
+def _nearest(distribution: BaseDistribution, value: Scalar) -> Scalar:
+    """The end of the range next to `value`; of choices, the first."""
+    if isinstance(distribution, IntDistribution | FloatDistribution) and isinstance(value, int | float):
+        return min((distribution.low, distribution.high), key=lambda end: abs(end - value))
+    return _ends(distribution)[0]
 
 
 def _corners(

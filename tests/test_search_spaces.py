@@ -60,7 +60,7 @@ def structures(search: SearchSpace) -> list[TrialConfig]:
 
 
 def test_the_searches_are_the_files_of_the_folder() -> None:
-    assert SEARCHES == sorted(path.stem for path in search_folder().glob("*.py") if not path.stem.startswith("_"))
+    assert sorted(path.stem for path in search_folder().glob("*.py") if not path.stem.startswith("_")) == SEARCHES
     assert "digits_quick" in SEARCHES
 
 

@@ -66,7 +66,7 @@ def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[
         ledger = Ledger(space, store, resources=space.resources, baseline=manifest.baseline_bits_per_dim)
         baseline = manifest.baseline_bits_per_dim
         out.print(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation", highlight=False)
-        if ledger.ended:
+        if _first_says(bool(ledger.ended), space.resources.workers):
             return _show_end(out, next(iter(ledger.ended.values())), name)
         plan: Plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
         for point in store.curve(plan.trial):
@@ -97,10 +97,21 @@ def _train_along(space: SearchSpace, name: str, storage: str) -> int:
     from pixeltune.results.store import SearchStore
     from pixeltune.search.trial import TrialTask, run_trial
 
+    if _first_says(False, space.resources.workers):
+        return EXIT_OK
     checkpoint = SearchStore(storage, name).checkpoint("00000")
     for _message in run_trial(TrialTask("00000", space.base.model_dump(), checkpoint)):
         pass
     return EXIT_OK
+
+
+def _first_says(done: bool, world: int) -> bool:
+    """Whether the first process found the training done; the others wait to hear it, for they read no results."""
+    if world == 1:
+        return done
+    from pixeltune.training.workers import Workers
+
+    return Workers.current().as_first(done)
 
 
 def _show_end(out: Console, row: Row, name: str) -> int:

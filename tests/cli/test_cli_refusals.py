@@ -1,0 +1,239 @@
+"""Whatever the user can put right is one line on stderr and exit code 2; no cluster and no training here."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from commands import refused, write_tiny
+
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.store import SearchStore
+from pixeltune.space import load_search
+
+VERBS = ("search", "train", "evaluate", "sample", "audit", "compare", "config")
+
+
+def begin(name: str = "digits_quick", storage: str = "results") -> SearchStore:
+    """A search that has begun and has no trials yet."""
+    store = SearchStore(storage, name)
+    store.open(SearchManifest.of(load_search("digits_quick"), name, baseline_bits_per_dim=2.4))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--search digits_quik", "did you mean digits_quick?"),
+        ("--search no/such.py", "there is none at no/such.py"),
+        ("", "--search must name a search"),
+        ("--search digits_quick --set model.layrs=3", "unknown key `model.layrs`; did you mean `model.layers`?"),
+        ("--search digits_quick --set model.layers=many", "`model.layers` must be a whole number, but got 'many'"),
+        ("--search digits_quick --set model.layers=3.0", "but got 3.0"),
+        ("--search digits_quick --set model.layers", "must have the form key=value"),
+        ("--search digits_quick --set budget.trials=none", "`budget.trials` must be a number"),
+        ("--search digits_quick --set resources.workers=0", "workers >= 1"),
+        ("--search digits_quick --trials 0", "must be a whole number above 0, but got '0'"),
+        ("--search digits_quick --trials -3", "but got '-3'"),
+        ("--search digits_quick --trials many", "but got 'many'"),
+        ("--search digits_quick --trials 2.5", "but got '2.5'"),
+        ("--search digits_quick --trials", "expected one argument"),
+        ("--search digits_quick --hours -1", "budget.hours must be above 0, but got -1"),
+        ("--search digits_quick --hours nan", "budget.hours must be above 0, but got nan"),
+        ("--search digits_quick --name ../elsewhere", "a search name must be letters"),
+        ("--search digits_quick --address 127.0.0.1:1", "127.0.0.1:1 does not"),
+        ("--search digits_quick --address nowhere", "HOST:PORT"),
+        ("--search digits_quick --frobnicate", "unrecognized arguments: --frobnicate"),
+    ],
+)
+@pytest.mark.parametrize("entry", ["launch.py", "pixeltune search"])
+def test_a_search_that_cannot_start(entry: str, words: str, says: str) -> None:
+    if entry == "launch.py" and not words:
+        words = "--storage results"
+    assert says in refused(*(["search"] if entry == "pixeltune search" else []), *words.split())
+
+
+def test_an_unknown_verb_lists_the_verbs() -> None:
+    words = refused("serach")
+    for verb in VERBS:
+        assert verb in words
+    assert "VERB" in refused()
+
+
+@pytest.mark.parametrize("verb", ["train", "audit", "config"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "there is none at mine.toml"),
+        ("[model\nfamily", "must be TOML"),
+        ("[data]\nname = 'digits'\n", "`model` must be given"),
+        ("[data]\nname = 'digits'\n[model]\nfamily = 'gated'\nlayrs = 3\n", "did you mean `model.layers`?"),
+        ("[data]\nname = 'digits'\n[model]\nfamily = ['gated']\n", "but got ['gated']"),
+        ("[data]\nname = 'digits'\n[model]\nfamily = 'gated'\nlayers = true\n", "but got True"),
+    ],
+    ids=["missing", "no TOML", "no model", "unknown key", "list", "type"],
+)
+def test_a_bad_configuration_file(verb: str, content: str | None, says: str) -> None:
+    if content is not None:
+        Path("mine.toml").write_text(content, encoding="utf-8")
+    assert says in refused(verb, "--config", "mine.toml")
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "audit", "config"])
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("model.layrs=3", "did you mean `model.layers`?"),
+        ("optim.lr=fast", "`optim.lr` must be a number, but got 'fast'"),
+        ("train.images=33", "the nearest are 32 and 64"),
+        ("=3", "must have the form key=value"),
+    ],
+)
+def test_a_bad_setting(verb: str, setting: str, says: str) -> None:
+    assert says in refused(verb, "--config", write_tiny(), "--set", setting)
+
+
+@pytest.mark.parametrize("verb", ["train", "audit"])
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("data.name=cifr10", "did you mean cifar10"),
+        ("data.name=mnist", "data.download"),
+        ("likelihood.name=bernoulli", "2 levels"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_its_data(verb: str, setting: str, says: str) -> None:
+    assert says in refused(verb, "--config", write_tiny(), "--set", setting)
+
+
+def test_no_more_than_the_data_has_in_a_batch() -> None:
+    settings = [f"train.{key}=1024" for key in ("batch_size", "images", "report_every")]
+    said = refused("train", "--config", write_tiny(), *[word for setting in settings for word in ("--set", setting)])
+    assert "`train.batch_size` must be at most the 343 training images of digits, but got 1024" in said
+
+
+@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("nothing", "results/nothing/search.json does not exist"),
+        ("nothing/00000", "results/nothing/search.json does not exist"),
+        ("digits_quick/3", "must have a trial with kept weights"),
+        ("digits_quick", "must have a trial with kept weights"),
+        ("", "a search name must be letters"),
+        ("../x/0", "a search name must be letters"),
+        ("none.safetensors", "there are none at none.safetensors"),
+        ("short.safetensors", "must be a whole safetensors file"),
+        ("empty.safetensors", "must be a whole safetensors file"),
+    ],
+)
+def test_a_trial_without_weights(verb: str, reference: str, says: str) -> None:
+    begin()
+    Path("short.safetensors").write_bytes((1000).to_bytes(8, "little") + b'{"weight":')
+    Path("empty.safetensors").write_bytes(b"")
+    assert says in refused(verb, reference)
+
+
+def test_results_that_are_not_there() -> None:
+    Path("empty").mkdir()
+    assert "empty holds no search" in refused("compare", "--storage", "empty")
+    assert "there is nothing at nowhere" in refused("compare", "--storage", "nowhere")
+    assert "there is nothing at empty/mine" in refused("compare", "mine", "--storage", "empty")
+    begin()
+    assert "holds none" in refused("compare", "digits_quick")
+    assert "but got '0'" in refused("compare", "--top", "0")
+
+
+def test_a_storage_that_is_a_file() -> None:
+    Path("file").write_text("mine", encoding="utf-8")
+    assert "file" in refused("--search", "digits_quick", "--storage", "file")
+    assert "file" in refused("train", "--config", write_tiny(), "--storage", "file")
+    assert "file" in refused("sample", "digits_quick", "--storage", "file")
+    assert Path("file").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.xfail(
+    raises=NotADirectoryError, strict=True, reason="results.store.find_searches lists a file as a folder"
+)
+def test_comparing_a_storage_that_is_a_file() -> None:
+    Path("file").touch()
+    assert "file" in refused("compare", "--storage", "file")
+
+
+def test_a_second_launch_waits_for_nobody() -> None:
+    with begin().lock():
+        said = refused("--search", "digits_quick")
+    assert re.search(r"process \d+ on .* holds results/digits_quick", said)
+
+
+def test_a_second_training_waits_for_nobody() -> None:
+    with SearchStore("results", "tiny").lock():
+        assert "one launch must work on a search at a time" in refused("train", "--config", write_tiny())
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("optim.clip=1.0", "optim.clip: 1.0 here, 100.0 in the results"),
+        ("model.layers=3", "vary model.layers: fixed here"),
+        ("scheduler.reduction=3", "by 3 here, ASHA at"),
+        ("seed=1", "seed: 1 here, 0 in the results"),
+    ],
+)
+def test_other_settings_than_the_search_began_with(setting: str, says: str) -> None:
+    begin()
+    said = refused("--search", "digits_quick", "--set", setting)
+    assert says in said
+    assert "under another name or --storage" in said
+
+
+@pytest.mark.parametrize("setting", ["budget.trials=3", "resources.cpus=2", "data.download=true"])
+def test_budget_resources_and_whereabouts_may_change(setting: str) -> None:
+    begin()
+    said = refused("--search", "digits_quick", "--set", setting, "--address", "127.0.0.1:1")
+    assert "a Ray cluster must answer" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema_version": 999}, "must have a schema version up to"),
+        ({"schema_version": None}, "has no schema_version"),
+        ({"vary": 3}, "must hold a whole manifest"),
+    ],
+    ids=["newer", "none", "broken"],
+)
+def test_results_of_another_version(change: dict[str, object], says: str) -> None:
+    store = begin()
+    path = Path(store.folder) / "search.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    for words in (["--search", "digits_quick"], ["sample", "digits_quick"], ["evaluate", "digits_quick/0"]):
+        said = refused(*words)
+        assert says in said
+        assert "results/digits_quick" in said
+
+
+def test_a_manifest_that_was_cut_short() -> None:
+    path = Path(begin().folder) / "search.json"
+    path.write_bytes(path.read_bytes()[:100])
+    assert "search.json must be whole" in refused("--search", "digits_quick")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sample x -n 0",
+        "sample x -n many",
+        "sample x --seed many",
+        "evaluate x --split train",
+        "evaluate x --batch-size 0",
+        "train",
+        "audit",
+        "config --family resnet",
+    ],
+)
+def test_a_bad_option_says_where_help_is(words: str) -> None:
+    assert refused(*words.split()).rstrip().endswith(f"see pixeltune {words.split()[0]} --help")

@@ -1,0 +1,242 @@
+"""Train, train again, evaluate and sample one tiny trial; stop one and go on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import command, done, refused, write_tiny
+from PIL import Image
+from safetensors.torch import load_file
+
+from pixeltune.results.store import SearchStore
+from pixeltune.search import trial
+from pixeltune.search.trial import TrialTask
+
+WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
+SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    """The configuration's file, the storage, and what `train` printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    config, storage = write_tiny(folder / "tiny.toml"), str(folder / "results")
+    return config, storage, done("train", "--config", config, "--storage", storage)
+
+
+def test_a_training_prints_a_line_a_report_and_where_to_go_from_there(trained: tuple[str, str, str]) -> None:
+    lines = trained[2].splitlines()
+    assert re.fullmatch(r"tiny: order-0 baseline \d\.\d{4} bits/dim on validation", lines[0])
+    assert lines[1].split()[:2] == ["images", "epoch"]
+    assert [line.split()[0] for line in lines[2:4]] == ["128", "256"]
+    best = re.match(
+        r"Best (\d\.\d{4}) bits/dim \((\d+\.\d{3}) nats\) after 256 images; pixeltune evaluate tiny", lines[4]
+    )
+    assert best
+    assert best[1] == lines[3].split()[3]
+
+
+def test_a_training_leaves_one_finished_row_its_curve_and_its_weights(trained: tuple[str, str, str]) -> None:
+    _, storage, out = trained
+    store = SearchStore(storage, "tiny")
+    (row,) = store.trials()
+    assert (row["status"], row["trial"], row["attempt"], row["images_seen"]) == ("finished", "00000", 1, 256)
+    assert f"{row['valid_bits_per_dim']:.4f}" in out
+    assert [point["images_seen"] for point in store.curve("00000")] == [128, 256]
+    assert [path.name for path in Path(store.checkpoint("00000")).iterdir()] == ["weights.safetensors"]
+    assert store.manifest().baseline_bits_per_dim == row["baseline_bits_per_dim"]
+
+
+def test_the_same_command_again_does_not_train(trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, storage, out = trained
+
+    def never(_task: TrialTask) -> Iterator[Any]:
+        raise AssertionError("it must not train again")
+
+    monkeypatch.setattr(trial, "run_trial", never)
+    again = done("train", "--config", config, "--storage", storage).splitlines()
+    assert again == [out.splitlines()[0], out.splitlines()[-1]]
+
+
+def test_other_settings_need_another_name(trained: tuple[str, str, str]) -> None:
+    config, storage, _ = trained
+    said = refused("train", "--config", config, "--storage", storage, "--set", "optim.lr=0.1")
+    assert "optim.lr: 0.1 here, 0.003 in the results" in said
+
+
+def test_evaluation_gives_the_row_its_number_back(trained: tuple[str, str, str]) -> None:
+    _, storage, _ = trained
+    (row,) = SearchStore(storage, "tiny").trials()
+    said = done("evaluate", "tiny", "--storage", storage)
+    match = re.match(r"valid: (\d\.\d{5}) bits/dim ± \d\.\d{5}, (\d+\.\d{4}) nats per image, 64 images of digits", said)
+    assert match
+    assert float(match[1]) == pytest.approx(row["valid_bits_per_dim"], abs=2e-5)
+    assert row["data_checksum"] in said
+    other_batch = done("evaluate", "tiny/0", "--storage", storage, "--batch-size", "7")
+    assert other_batch.split()[1] == match[1]
+    assert done("evaluate", "tiny/00000", "--storage", storage, "--split", "test").startswith("test: ")
+    by_path = str(Path(storage) / WEIGHTS)
+    assert done("evaluate", by_path) == said
+
+
+def test_evaluation_refuses_images_of_another_form(trained: tuple[str, str, str]) -> None:
+    said = refused("evaluate", "tiny", "--storage", trained[1], "--set", "data.levels=4")
+    assert "levels=17" in said
+    assert "levels=4" in said
+
+
+def test_samples_are_a_picture_and_the_same_again(trained: tuple[str, str, str]) -> None:
+    storage = trained[1]
+    said = done("sample", "tiny", "--storage", storage, "-n", "4", "--out", "pictures/grid.png")
+    assert "4 images, 64 network calls" in said
+    assert "Wrote pictures/grid.png" in said
+    with Image.open("pictures/grid.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (2 * 8 + 3, 2 * 8 + 3)
+    first = Path("pictures/grid.png").read_bytes()
+    for seed, same in ((0, True), (1, False)):
+        done("sample", "tiny", "--storage", storage, "-n", "4", "--seed", str(seed), "--out", "again.png")
+        assert (Path("again.png").read_bytes() == first) is same
+
+
+@pytest.mark.parametrize("reference", ["tiny/1", "tiny/9", "tiny/00001", "tiny/x"])
+def test_an_unknown_trial_lists_those_whose_weights_are_kept(trained: tuple[str, str, str], reference: str) -> None:
+    said = refused("sample", reference, "--storage", trained[1])
+    assert repr(reference) in said
+    assert "weights are kept of 00000" in said
+
+
+def test_weights_that_were_cut_short(trained: tuple[str, str, str]) -> None:
+    whole = (Path(trained[1]) / WEIGHTS).read_bytes()
+    for length in (len(whole) - 1, len(whole) // 2, 100, 8, 3):
+        Path("cut.safetensors").write_bytes(whole[:length])
+        for verb in ("evaluate", "sample"):
+            assert "must be a whole safetensors file, but cut.safetensors is not" in refused(verb, "cut.safetensors")
+
+
+def test_a_picture_that_cannot_be_written(trained: tuple[str, str, str]) -> None:
+    Path("file").touch()
+    said = refused("sample", "tiny", "--storage", trained[1], "-n", "1", "--out", "file/grid.png")
+    assert "a file must be writable, but file/grid.png is not" in said
+
+
+def test_comparison_says_where_there_is_nothing_to_compare_with(trained: tuple[str, str, str]) -> None:
+    assert "No published results for digits." in done("compare", "tiny", "--storage", trained[1])
+    assert "0 rows to table.csv" in done("compare", "--storage", trained[1], "--csv", "table.csv")
+    assert Path("table.csv").read_text(encoding="utf-8").startswith("search,")
+    assert "file/table.csv is not" in _csv_under_a_file(trained[1])
+
+
+def _csv_under_a_file(storage: str) -> str:
+    Path("file").touch()
+    return refused("compare", "--storage", storage, "--csv", "file/table.csv")
+
+
+# ------------------------------------------------------------------------------------------------ stop and go on
+
+
+def _stopping(after: int, how: str) -> Any:
+    """`run_trial` that is stopped once the report number `after` is in the books."""
+    whole = trial.run_trial
+
+    def messages(task: TrialTask) -> Iterator[dict[str, Any]]:
+        reports = 0
+        for message in whole(task):
+            yield message
+            reports += "report" in message
+            if reports == after:
+                if how == "SIGTERM":
+                    os.kill(os.getpid(), signal.SIGTERM)
+                raise KeyboardInterrupt
+
+    return messages
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(
+    trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    config, whole_storage, whole_out = trained
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run_trial", _stopping(1, how))
+        said = command("train", "--config", config)
+    assert said.code == 130
+    assert said.err == ""
+    assert said.out.splitlines()[-1] == "Stopped; the same command goes on from the last report."
+    store = SearchStore("results", "tiny")
+    assert [row["status"] for row in store.trials()] == ["interrupted"]
+    assert Path(store.checkpoint("00000"), "state.pt").exists()
+
+    again = done("train", "--config", config).splitlines()
+    assert [line.split()[0] for line in again if line.lstrip()[0].isdigit()] == ["128", "256"]
+    assert again[-1] == whole_out.splitlines()[-1]
+
+    whole = SearchStore(whole_storage, "tiny")
+    assert [row["attempt"] for row in store.attempts()] == [1, 2]
+    (row,), (whole_row,) = store.trials(), whole.trials()
+    assert {key: value for key, value in row.items() if not SECONDS.search(key)} == {
+        key: value for key, value in whole_row.items() if not SECONDS.search(key)
+    }
+    for point, whole_point in zip(store.curve("00000"), whole.curve("00000"), strict=True):
+        assert point["valid_bits_per_dim"] == whole_point["valid_bits_per_dim"]
+        assert point["train_bits_per_dim"] == whole_point["train_bits_per_dim"]
+    weights, whole_weights = load_file(Path("results") / WEIGHTS), load_file(Path(whole_storage) / WEIGHTS)
+    assert weights.keys() == whole_weights.keys()
+    assert all(torch.equal(weights[name], whole_weights[name]) for name in weights)
+    assert not Path(store.checkpoint("00000"), "state.pt").exists()
+
+
+def test_a_training_stopped_before_its_first_report_starts_anew(
+    trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _, whole_out = trained
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run_trial", _stopping(0, "Ctrl-C"))
+        assert command("train", "--config", config).code == 130
+    assert refused("evaluate", "tiny").startswith("pixeltune: tiny must have a trial with kept weights")
+    assert done("train", "--config", config).splitlines()[-1] == whole_out.splitlines()[-1]
+
+
+def test_a_state_that_was_cut_short_is_set_aside(
+    trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _, whole_out = trained
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run_trial", _stopping(1, "Ctrl-C"))
+        command("train", "--config", config)
+    state = Path("results/tiny/checkpoints/00000/state.pt")
+    state.write_bytes(state.read_bytes()[:1000])
+    assert done("train", "--config", config).splitlines()[-1] == whole_out.splitlines()[-1]
+
+
+def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(_task: TrialTask) -> Iterator[Any]:
+        raise RuntimeError("the wire was cut")
+        yield
+
+    monkeypatch.setattr(trial, "run_trial", crash)
+    with pytest.raises(RuntimeError, match="the wire was cut"):
+        command("train", "--config", write_tiny())
+    (row,) = SearchStore("results", "tiny").trials()
+    assert (row["status"], row["reason"]) == ("failed", "RuntimeError: the wire was cut")
+    assert "Traceback" in row["traceback"]
+    with SearchStore("results", "tiny").lock():
+        pass
+
+
+def test_a_training_that_diverges_says_so() -> None:
+    bad = ("train", "--config", write_tiny(), "--set", "optim.lr=1.0", "--set", "optim.weight_decay=1e38")
+    for _ in range(2):  # the second time from its row
+        said = command(*bad)
+        assert said.code == 2
+        assert said.out.splitlines()[-1].startswith("Ended as diverged: the gradient must be finite")
+        assert said.err == ""
+    (row,) = SearchStore("results", "tiny").trials()
+    assert (row["status"], row["attempt"]) == ("diverged", 1)
