@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
     from pixeltune.data import load_data, resolve
     from pixeltune.models import build_model
-    from pixeltune.results.compare import compare
+    from pixeltune.results.compare import compare, load_published
     from pixeltune.results.frames import read_curves, read_results, study
-    from pixeltune.results.published import load_published
     from pixeltune.sampling import sample, save_grid
     from pixeltune.space import Asha, Budget, Resources, SearchSpace, load_search
     from pixeltune.training.evaluate import evaluate
@@ -45,7 +44,7 @@ _HOMES = {
     "read_results": "pixeltune.results.frames",
     "read_curves": "pixeltune.results.frames",
     "study": "pixeltune.results.frames",
-    "load_published": "pixeltune.results.published",
+    "load_published": "pixeltune.results.compare",
     "compare": "pixeltune.results.compare",
 }
 

@@ -9,25 +9,28 @@ from rich.table import Table
 
 from pixeltune.cli.app import EXIT_OK, add_settings, console, settings_of
 from pixeltune.config import FAMILIES, LIKELIHOODS, TrialConfig
+from pixeltune.errors import ConfigError
 from pixeltune.results.columns import config_columns
 
 
 def add_verbs(verbs: Any) -> None:
     """`pixeltune config`."""
     parser = verbs.add_parser("config", help="all keys with defaults and meaning, or a file as it is understood")
-    parser.add_argument("--config", metavar="FILE.toml")
-    parser.add_argument("--family", choices=tuple(FAMILIES), default="gated")
-    parser.add_argument("--likelihood", choices=tuple(LIKELIHOODS), default="logistic_mixture")
+    parser.add_argument("--config", metavar="FILE.toml", help="show this file")
+    parser.add_argument("--family", choices=tuple(FAMILIES), help="show a family's defaults [gated]")
+    parser.add_argument("--likelihood", choices=tuple(LIKELIHOODS), help="with this likelihood [logistic_mixture]")
     add_settings(parser)
     parser.set_defaults(verb=show)
 
 
 def show(options: argparse.Namespace) -> int:
     """Print a table of keys."""
+    if options.config and (options.family or options.likelihood):
+        raise ConfigError("--config already names family and likelihood; change them with --set")
     tree = {
         "data": {"name": "digits"},
-        "model": {"family": options.family},
-        "likelihood": {"name": options.likelihood},
+        "model": {"family": options.family or "gated"},
+        "likelihood": {"name": options.likelihood or "logistic_mixture"},
     }
     config = TrialConfig.from_toml(options.config) if options.config else TrialConfig.build(tree)
     columns = config_columns()

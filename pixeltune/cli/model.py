@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
 from pixeltune.cli.trials import find_weights
 from pixeltune.config import TrialConfig
-from pixeltune.errors import DataError
+from pixeltune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pixeltune.models import DensityModel
+
+_SHOWN_SIDE = 64
+"""Images smaller than this are enlarged in a grid, pixel by pixel."""
 
 _TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"
 
@@ -67,6 +70,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def sample(options: argparse.Namespace) -> int:
     """Draw and write a grid."""
+    if not options.out.lower().endswith(".png"):
+        raise ConfigError(f"--out must be a .png file, but got {options.out!r}")
     model, _config = load_on_best_device(find_weights(options.trial, options.storage))
     seconds = sampling_seconds(model, options.images)
     out = console()
@@ -122,4 +127,5 @@ def write_samples(model: DensityModel, n: int, *, seed: int, location: str) -> N
     from pixeltune.sampling import sample as draw
     from pixeltune.sampling import save_grid
 
-    save_grid(draw(model, n, seed=seed), location, model.form.levels)
+    zoom = max(1, _SHOWN_SIDE // max(model.form.height, model.form.width))
+    save_grid(draw(model, n, seed=seed), location, model.form.levels, zoom=zoom)

@@ -66,9 +66,10 @@ def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[
         ledger = Ledger(space, store, resources=space.resources, baseline=manifest.baseline_bits_per_dim)
         baseline = manifest.baseline_bits_per_dim
         out.print(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation", highlight=False)
-        if _first_says(bool(ledger.ended), space.resources.workers):
-            return _show_end(out, next(iter(ledger.ended.values())), name)
-        plan: Plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
+        before = next(iter(ledger.ended.values()), None)
+        if _first_says(before is not None and before["status"] != Status.FAILED, space.resources.workers):
+            return _show_end(out, before or {}, name)
+        plan = _plan(ledger, before)
         for point in store.curve(plan.trial):
             out.print(_line(point), highlight=False)
         ledger.start(plan)
@@ -87,9 +88,16 @@ def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[
             raise
         finally:
             row = ledger.finish(plan.trial, crash=crash)
-            if plan.trial in ledger.ended:
+            if plan.trial in ledger.ended and row["status"] != Status.FAILED:
                 files.remove(state_file(store.checkpoint(plan.trial)))
         return _show_end(out, row, name)
+
+
+def _plan(ledger: Ledger, before: Row | None) -> Plan:
+    """The first attempt, or one that goes on where an interrupted or crashed one stopped."""
+    if before is not None:
+        return Plan(before["number"], before["attempt"] + 1, {}, ledger.space.base)
+    return next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
 
 
 def _train_along(space: SearchSpace, name: str, storage: str) -> int:

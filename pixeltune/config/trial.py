@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -138,6 +139,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     value = value.strip()
     if value.lower() in _WORDS:
         return key.strip(), _WORDS[value.lower()]
+    if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value).is_integer():
+        return key.strip(), int(float(value))  # 1e6 images; a float key takes a whole number too
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except ValueError:

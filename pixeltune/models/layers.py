@@ -79,7 +79,7 @@ def this_row(
     centre_OI = _colour_mask(in_channels, out_channels, mask=mask, colours=colours, gates=gates)
     mask_OIkk = None
     if centre_OI is not None:
-        mask_OIkk = torch.ones(out_channels, in_channels, 1, reach + 1)
+        mask_OIkk = torch.ones(out_channels, in_channels, 1, reach + 1, device="cpu")
         mask_OIkk[..., 0, -1] = centre_OI
     return ShiftedConv2d(in_channels, out_channels, (1, reach + 1), (reach, 0, 0, 0), mask_OIkk=mask_OIkk, bias=bias)
 
@@ -118,7 +118,8 @@ def head(in_channels: int, hidden: int, out_channels: int, *, colours: int) -> n
 
 def _colour_groups(channels: int, colours: int) -> Tensor:
     """The colour (channels,) of each channel: contiguous groups of as equal a size as can be."""
-    return torch.arange(channels) * colours // channels
+    # On the CPU also where a model is built without memory: arithmetic on the meta device imports a compiler.
+    return torch.arange(channels, device="cpu") * colours // channels
 
 
 def _colour_mask(in_channels: int, out_channels: int, *, mask: Mask, colours: int, gates: int) -> Tensor | None:

@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 
 
-def published_frame() -> pd.DataFrame:
+def load_published() -> pd.DataFrame:
     """The published results, a row a number; `pixeltune.results.published` explains the columns."""
     return _tidy(pd.DataFrame([asdict(result) for result in published_results()]))
 

@@ -27,12 +27,9 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pixeltune.errors import StoreError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CHANNELS = {"mnist": 1}
 """Colour channels of the data sets that do not have three."""
@@ -86,13 +83,6 @@ class PublishedResult:
     def test_split(self) -> str:
         """The published split that plays the part of the test set."""
         return "valid" if self.dataset.startswith("imagenet") else "test"
-
-
-def load_published() -> pd.DataFrame:
-    """The shipped table in pandas, a row a number; the head of this module explains its columns."""
-    from pixeltune.results.compare import published_frame
-
-    return published_frame()
 
 
 @cache

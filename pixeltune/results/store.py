@@ -74,6 +74,10 @@ class SearchStore:
         """Whether the search was begun here."""
         return _exists(files.join(self.folder, MANIFEST_NAME))
 
+    def has_trials(self) -> bool:
+        """Whether any trial has begun here."""
+        return bool(self._names(self.trials_folder))
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the search for this launch; a second launch gets a StoreError that names this one."""
         return lock_folder(self.folder)
@@ -81,10 +85,12 @@ class SearchStore:
     def open(self, manifest: SearchManifest) -> SearchManifest:
         """Begin the search, or make sure that the one begun here is the same; returns the manifest as first written.
 
+        A search without a trial yet, such as one that found no cluster, begins anew with other settings.
+
         The storage is written to, so that a full or read-only disk shows before anything is trained.
         """
         if not self.exists():
-            if self._names(self.trials_folder):
+            if self.has_trials():
                 raise StoreError(
                     f"a search with results must have its {MANIFEST_NAME}, but {self.folder} has none; "
                     "put it back, or take another name or --storage"
@@ -92,6 +98,9 @@ class SearchStore:
             self._write(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
             return manifest
         known = self.manifest()
+        if not self.has_trials():
+            self._write(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
+            return manifest
         self._require_same(manifest, known)
         probe = files.join(self.folder, ".writable")
         self._write(probe, b"")
@@ -200,7 +209,7 @@ class SearchStore:
         if lines:
             more = f" and {len(lines) - _SHOWN_DIFFERENCES} more" if len(lines) > _SHOWN_DIFFERENCES else ""
             raise StoreError(
-                f"a search must go on with the settings it began with, but got {'; '.join(lines[:_SHOWN_DIFFERENCES])}"
+                f"results must go on with the settings they began with, but got {'; '.join(lines[:_SHOWN_DIFFERENCES])}"
                 f"{more}; launch with the same settings, or under another name or --storage"
             )
 
@@ -212,7 +221,8 @@ def find_searches(location: str) -> list[SearchStore]:
         raise StoreError(f"results must be a search folder or a storage of some, but there is nothing at {location}")
     if any(_exists(files.join(location, name)) for name in (MANIFEST_NAME, "trials", "curves")):
         return [SearchStore.at(location)]
-    stores = [SearchStore(location, name) for name in _folder_names(location) if _NAME.fullmatch(name)]
+    with _reading(location):
+        stores = [SearchStore(location, name) for name in _folder_names(location) if _NAME.fullmatch(name)]
     found = [store for store in stores if store.exists() or _exists(store.trials_folder)]
     if not found:
         raise StoreError(f"results must be a search folder or a storage of some, but {location} holds no search")

@@ -99,7 +99,7 @@ def test_samples_are_a_picture_and_the_same_again(trained: tuple[str, str, str])
     assert "Wrote pictures/grid.png" in said
     with Image.open("pictures/grid.png") as picture:
         assert picture.format == "PNG"
-        assert picture.size == (2 * 8 + 3, 2 * 8 + 3)
+        assert picture.size == (2 * 64 + 3, 2 * 64 + 3)
     first = Path("pictures/grid.png").read_bytes()
     for seed, same in ((0, True), (1, False)):
         done("sample", "tiny", "--storage", storage, "-n", "4", "--seed", str(seed), "--out", "again.png")
@@ -154,7 +154,7 @@ def _stopping(after: int, how: str) -> Any:
             if reports == after:
                 if how == "SIGTERM":
                     os.kill(os.getpid(), signal.SIGTERM)
-                raise KeyboardInterrupt
+                raise RuntimeError("the wire was cut") if how == "crash" else KeyboardInterrupt
 
     return messages
 
@@ -229,6 +229,17 @@ def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch)
     assert "Traceback" in row["traceback"]
     with SearchStore("results", "tiny").lock():
         pass
+
+
+def test_the_same_command_goes_on_after_a_crash(trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, _, whole_out = trained
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run_trial", _stopping(1, "crash"))
+        with pytest.raises(RuntimeError):
+            command("train", "--config", config)
+    assert done("train", "--config", config).splitlines()[-1] == whole_out.splitlines()[-1]
+    first, second = SearchStore("results", "tiny").attempts()
+    assert (first["status"], second["status"], second["attempt"]) == ("failed", "finished", 2)
 
 
 def test_a_training_that_diverges_says_so() -> None:

@@ -17,7 +17,7 @@ from pixeltune.config import TrialConfig, parse_setting
         ("-3", -3),
         ("24_000", 24_000),
         ("1e-3", 1e-3),
-        ("1e3", 1000.0),
+        ("1e3", 1000),
         ("3.0", 3.0),
         ("true", True),
         ("True", True),

@@ -34,12 +34,20 @@ def store(tmp_path: Path) -> SearchStore:
 
 
 def test_opening_again_gives_the_first_manifest(store: SearchStore) -> None:
+    store.write_trial(make_row())
     assert store.open(replace(MANIFEST, created_at="later")) == MANIFEST
     assert store.manifest() == MANIFEST
-    assert [path.name for path in Path(store.folder).iterdir()] == ["search.json"]
+    assert sorted(path.name for path in Path(store.folder).iterdir()) == ["search.json", "trials"]
+
+
+def test_a_search_without_trials_begins_anew_with_other_settings(store: SearchStore) -> None:
+    changed = SearchManifest.of(make_space().override({"model.layers": 12}), "tiny")
+    assert store.open(changed) == changed
+    assert store.manifest() == changed
 
 
 def test_a_changed_setting_is_refused_with_the_difference_and_the_ways_out(store: SearchStore) -> None:
+    store.write_trial(make_row())
     changed = SearchManifest.of(make_space().override({"model.layers": 12, "model.channels": 64}), "tiny")
     with pytest.raises(StoreError) as caught:
         store.open(changed)
@@ -74,6 +82,7 @@ def test_results_without_a_manifest_are_not_taken_over(store: SearchStore) -> No
 
 
 def test_the_results_of_another_search_are_refused(store: SearchStore) -> None:
+    store.write_trial(make_row())
     with pytest.raises(StoreError, match="search: other here, tiny in the results"):
         store.open(replace(MANIFEST, search="other"))
 

@@ -28,6 +28,13 @@ def test_grid_is_written_whole_and_returned(channels: int, mode: str, tmp_path: 
     assert picture.size == (3 * (5 + 1) + 1, 2 * (4 + 1) + 1)
 
 
+def test_zoom_repeats_each_pixel(tmp_path: Path) -> None:
+    images = torch.randint(17, (2, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = shown(save_grid(images[:1], tmp_path / "plain.png", 17))
+    zoomed = shown(save_grid(images[:1], tmp_path / "zoomed.png", 17, zoom=3))
+    assert np.array_equal(zoomed, plain.repeat(3, 0).repeat(3, 1))
+
+
 def test_levels_spread_over_all_shades(tmp_path: Path) -> None:
     ramp = torch.arange(17, dtype=torch.uint8).reshape(1, 1, 1, 17)
     assert shown(save_grid(ramp, tmp_path / "ramp.png", 17))[0].tolist() == [
