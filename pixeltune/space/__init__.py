@@ -1,0 +1,22 @@
+"""Searches as data.
+
+A search file in `search_spaces/` defines `search = SearchSpace(...)`. A key is asked only where it exists: with
+`likelihood.name` in `vary`, `likelihood.mixtures` is asked when a trial drew logistic_mixture and not otherwise.
+"""
+
+from pixeltune.space.load import list_searches, load_search, search_folder, search_path
+from pixeltune.space.parts import Asha, Budget, Resources
+from pixeltune.space.search_space import METRICS, SAMPLERS, SearchSpace
+
+__all__ = [
+    "METRICS",
+    "SAMPLERS",
+    "Asha",
+    "Budget",
+    "Resources",
+    "SearchSpace",
+    "list_searches",
+    "load_search",
+    "search_folder",
+    "search_path",
+]

@@ -1,0 +1,175 @@
+"""A search as data: a base configuration and dotted keys with Optuna's own distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import BaseTrial
+
+from pixeltune.config import Scalar, TrialConfig
+from pixeltune.errors import ConfigError
+from pixeltune.space.keys import (
+    DISCRIMINATOR_KEYS,
+    ask,
+    contains,
+    corners_of,
+    discriminators_first,
+    key_exists,
+    keys_of,
+    nearest,
+)
+from pixeltune.space.parts import PART_SECTIONS, Asha, Budget, Resources, replaced, replaced_scheduler
+
+METRICS: dict[str, str] = {
+    "valid_bits_per_dim": "minimize",
+    "valid_nats": "minimize",
+    "gpu_seconds": "minimize",
+    "train_seconds": "minimize",
+    "num_parameters": "minimize",
+    "peak_memory_bytes": "minimize",
+}
+"""What a search can optimise, and in which direction."""
+
+SAMPLERS = ("tpe", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """One search. base: trial 0, and every key that is not varied. vary: dotted key → Optuna distribution.
+
+    objectives: names in METRICS; the first one ranks the leaderboard.
+    scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
+    sampler: a name in SAMPLERS; seed: the sampler's.
+    keep: trials, the best ones, whose weights are kept when the search ends.
+    callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) beside the store's own.
+    title: one line for `--list`.
+    """
+
+    base: TrialConfig
+    vary: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ("valid_bits_per_dim",)
+    budget: Budget = field(default_factory=Budget)
+    scheduler: Asha | None = None
+    resources: Resources = field(default_factory=Resources)
+    sampler: str = "tpe"
+    seed: int = 0
+    keep: int = 5
+    callbacks: tuple[Any, ...] = ()
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, TrialConfig):
+            raise ConfigError(f"base must be a TrialConfig, such as TrialConfig.build({{...}}), but got {self.base!r}")
+        if not isinstance(self.vary, Mapping):
+            raise ConfigError(f"vary must map dotted keys to Optuna distributions, but got {self.vary!r}")
+        _require_names("objectives", self.objectives, METRICS)
+        _require_names("sampler", (self.sampler,), SAMPLERS)
+        if self.scheduler is not None and len(self.objectives) > 1:
+            raise ConfigError(f"Asha needs one objective, but got {self.objectives}; take scheduler=None")
+        if self.scheduler is not None and not self.objectives[0].startswith("valid_"):
+            raise ConfigError(
+                f"Asha judges by valid_bits_per_dim or valid_nats, but got {self.objectives[0]}; take scheduler=None"
+            )
+        for key, distribution in self.vary.items():
+            if not isinstance(distribution, BaseDistribution):
+                raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
+        object.__setattr__(self, "vary", discriminators_first(self.vary))
+        for key, value in self.base_suggestion().items():
+            if not contains(self.vary[key], value):
+                raise ConfigError(
+                    f"the base is trial 0, so its `{key}` must lie in {self.vary[key]}, but it is {value!r}"
+                )
+        for corner in self.corners():
+            self._require_rungs(self.configure(corner))
+        unused = set(self.vary) - keys_of(self.corners())
+        if unused:
+            raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
+
+    def override(self, changes: Mapping[str, Any]) -> SearchSpace:
+        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `scheduler.*`, or `scheduler` to None.
+
+        A varied key that is set is fixed to that value and no longer searched, also where only some trials have it;
+        keys that no trial has any more leave `vary`.
+        """
+        own = {key: value for key, value in changes.items() if key.partition(".")[0] in PART_SECTIONS}
+        base_changes = {key: value for key, value in changes.items() if key not in own}
+        base, vary = self._fixed(base_changes)
+        return replace(
+            self,
+            base=base,
+            vary=vary,
+            budget=replaced("budget", self.budget, own),
+            resources=replaced("resources", self.resources, own),
+            scheduler=replaced_scheduler(self.scheduler, own),
+        )
+
+    def _fixed(self, changes: Mapping[str, Any]) -> tuple[TrialConfig, dict[str, BaseDistribution]]:
+        """The base with `changes`, and what is left to vary.
+
+        A varied key that the base lacks, such as likelihood.mixtures beside a categorical base, becomes a choice of
+        one.
+        """
+        chosen = self.base.override({key: value for key, value in changes.items() if key in DISCRIMINATOR_KEYS}).flat()
+        sometimes = {key: value for key, value in changes.items() if key in self.vary and key not in chosen}
+        base = self.base.override({key: value for key, value in changes.items() if key not in sometimes})
+        vary = {key: distribution for key, distribution in self.vary.items() if key not in changes}
+        vary |= {key: CategoricalDistribution((value,)) for key, value in sometimes.items()}
+        left = keys_of(corners_of(base, list(discriminators_first(vary).items()), {}))
+        base.override({key: value for key, value in sometimes.items() if key not in left})  # says which keys there are
+        vary = {key: distribution for key, distribution in vary.items() if key in left}
+        return base.override(self._gained(base, vary)), vary
+
+    def _gained(self, base: TrialConfig, vary: Mapping[str, BaseDistribution]) -> dict[str, Scalar]:
+        """Varied keys that a change of class gave `base`, as near to their defaults as their ranges allow."""
+        old, new = self.base.flat(), base.flat()
+        gained = {key: new[key] for key in vary if key in new and key not in old}
+        return {
+            key: value if contains(vary[key], value) else nearest(vary[key], value) for key, value in gained.items()
+        }
+
+    def configure(self, suggestion: Mapping[str, Any]) -> TrialConfig:
+        """The configuration of one suggestion (flat, dotted keys)."""
+        return self.base.override(suggestion)
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
+        """Ask an Optuna trial for every key that exists given the keys drawn before it."""
+        drawn: dict[str, Scalar] = {}
+        for key, distribution in self.vary.items():
+            if key_exists(self.base, key, drawn):
+                drawn[key] = ask(trial, key, distribution)
+        return drawn
+
+    def base_suggestion(self) -> dict[str, Scalar]:
+        """The base configuration's own values of the varied keys: trial 0."""
+        flat = self.base.flat()
+        return {key: flat[key] for key in self.vary if key in flat}
+
+    def corners(self) -> Iterator[dict[str, Scalar]]:
+        """Every combination of extreme values: both ends of a range, each choice of a category."""
+        yield from corners_of(self.base, list(self.vary.items()), {})
+
+    def _require_rungs(self, config: TrialConfig) -> None:
+        if self.scheduler is None:
+            return
+        every = config.train.report_every
+        if every is None:
+            raise ConfigError("a search with Asha must set train.report_every, but its base leaves it to the data")
+        for rung in self.scheduler.rungs:
+            if rung % every or rung > config.train.images:
+                raise ConfigError(
+                    f"each rung must be a multiple of train.report_every and at most train.images, "
+                    f"but got {rung} with {every} and {config.train.images}; set `scheduler.rungs`"
+                )
+
+
+def _require_names(what: str, names: tuple[str, ...], known: Mapping[str, Any] | tuple[str, ...]) -> None:
+    if isinstance(names, str):
+        raise ConfigError(f"{what} must be a tuple of names, but got {names!r}")
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{what} must be among {', '.join(known)}, but got {name!r}")
+    if not names:
+        raise ConfigError(f"{what} must name at least one of {', '.join(known)}")
