@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def facts_of(training: Training) -> dict[str, Any]:
-    """What a row says of a trial beside its configuration and its reports."""
     """Row columns that are known once a trial is built and audited."""
     data, model, config = training.data, training.model, training.config
     return {

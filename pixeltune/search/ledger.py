@@ -6,6 +6,7 @@ Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from optuna.trial import FixedTrial
 
 from pixeltune.config import TrialConfig
 from pixeltune.results.judge import RANKED
-from pixeltune.results.schema import Status
+from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.results.store import SearchStore, trial_name
 from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
@@ -28,6 +29,8 @@ UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
 """The last word on a trial that goes on when the search does."""
 
 _LONGEST_REASON = 300
+_OUT_OF_MEMORY = ("OutOfMemoryError", "running low on memory")
+"""Of torch, and of Ray where it kills the largest process before the machine runs out."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Live:
     """A trial attempt that runs. reports: by images seen, those of earlier attempts included."""
 
     plan: Plan
+    resources: Resources
     started_at: datetime
     facts: Row = field(default_factory=dict)
     reports: dict[int, Row] = field(default_factory=dict)
@@ -138,7 +142,7 @@ class Ledger:
 
     def start(self, plan: Plan) -> None:
         """The attempt runs: its row appears with status `running`."""
-        live = Live(plan, started_at=datetime.now(UTC))
+        live = Live(plan, self.resources, started_at=datetime.now(UTC))
         if plan.trial in self._left:
             row, earlier = self._left.pop(plan.trial)
             live.reports = earlier.reports
@@ -171,8 +175,8 @@ class Ledger:
         if live.end is not None:
             status, reason = live.end
         elif crash is not None:
-            status = Status.OOM if "OutOfMemoryError" in crash else Status.FAILED
-            reason = (crash.strip().splitlines() or ["the trial's process died"])[-1].strip()[:_LONGEST_REASON]
+            status = Status.OOM if any(words in crash for words in _OUT_OF_MEMORY) else Status.FAILED
+            reason = _last_words(crash)
             live.traceback = crash
         else:
             status, reason = Status.INTERRUPTED, "stopped before its end"
@@ -222,13 +226,16 @@ class Ledger:
         """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
         suggestion = self.suggested(row).params
         plan = Plan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
-        return Live(plan, row["started_at"], facts=row, reports=reports)
+        had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
+        return Live(plan, had, row["started_at"], facts=row, reports=reports)
 
     def _settle(self, row: Row, live: Live) -> None:
         """The row of an attempt whose launch died still says `running`: set it right."""
         if row["status"] == Status.RUNNING:
             settled = self._row(live, Status.INTERRUPTED, "its launch died")
-            last_seen = [report["reported_at"] for report in live.reports.values() if report["attempt"] == row["attempt"]]
+            last_seen = [
+                report["reported_at"] for report in live.reports.values() if report["attempt"] == row["attempt"]
+            ]
             self.store.write_trial(settled | {"finished_at": max(last_seen, default=None)})
 
     def _go_on_from(self, live: Live, reports: list[Row]) -> None:
@@ -261,11 +268,11 @@ class Ledger:
             "started_at": live.started_at,
             "finished_at": None if status is Status.RUNNING else datetime.now(UTC),
             "baseline_bits_per_dim": self.baseline,
-            "workers": self.resources.workers,
-            "cpus_per_worker": self.resources.cpus,
-            "gpus_per_worker": self.resources.gpus,
+            "workers": live.resources.workers,
+            "cpus_per_worker": live.resources.cpus,
+            "gpus_per_worker": live.resources.gpus,
         }
-        return dict.fromkeys(_METRICS) | row | self._metrics(live)
+        return dict.fromkeys(TRIAL_COLUMNS) | row | self._metrics(live)
 
     def _metrics(self, live: Live) -> Row:
         """The best report's numbers; images and seconds are those of the whole trial."""
@@ -281,7 +288,7 @@ class Ledger:
             "images_seen": last["images_seen"],
             "best_images_seen": best["images_seen"],
             "images_per_second": last["images_per_second"],
-            "gpu_seconds": busy * self.resources.gpus * self.resources.workers,
+            "gpu_seconds": busy * live.resources.gpus * live.resources.workers,
         }
 
 
@@ -298,13 +305,11 @@ _BEST_REPORT = (
     "valid_nats_ema",
     "grad_norm",
 )
-_METRICS = (
-    *_BEST_REPORT,
-    "train_seconds",
-    "eval_seconds",
-    "compile_seconds",
-    "images_seen",
-    "images_per_second",
-    "best_images_seen",
-    "gpu_seconds",
-)
+
+
+def _last_words(crash: str) -> str:
+    """The exception at the end of a traceback in one line; without one the last line."""
+    lines = crash.strip().splitlines() or ["the trial's process died"]
+    exceptions = [number for number, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*: ", line)]
+    first = exceptions[-1] if exceptions else -1
+    return " ".join(" ".join(lines[first:]).split())[:_LONGEST_REASON]

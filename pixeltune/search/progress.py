@@ -18,6 +18,9 @@ from pixeltune.search.ledger import Ledger, Live, Row
 from pixeltune.search.run import Watcher
 from pixeltune.space import Resources
 
+_LONGEST_SILENCE = 60.0
+"""Seconds after which a log without a live panel says how far the running trials are."""
+
 
 class Progress(Watcher):
     """Shows trials done, running and pruned, the best so far, and the time left."""
@@ -28,7 +31,7 @@ class Progress(Watcher):
         self._ledger: Ledger | None = None
         self._display: LiveDisplay | None = None
         self._said: set[str] = set()
-        self._started = 0.0
+        self._started = self._last_line = 0.0
         self._done_before = 0
 
     def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
@@ -49,14 +52,20 @@ class Progress(Watcher):
 
     def change(self) -> None:
         """Print a line for each trial that has ended since."""
-        assert self._ledger is not None
-        for trial, row in list(self._ledger.ended.items()):
+        for trial, row in list(self._book.ended.items()):
             if trial not in self._said:
                 self._said.add(trial)
                 self.say(self._line(row))
+        is_due = time.monotonic() - self._last_line > _LONGEST_SILENCE
+        if is_due and self._display is None and self._book.live:
+            running = ", ".join(
+                " ".join(filter(None, _live_cells(live, self._book.objective))) for live in self._live()
+            )
+            self.say(f"Running: {running}  | {self._count()} | {self._best()} | {self._left()}")
 
     def say(self, text: str) -> None:
         """One line, above the live panel where there is one."""
+        self._last_line = time.monotonic()
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
@@ -70,7 +79,7 @@ class Progress(Watcher):
     def _line(self, row: Row) -> str:
         value = row[self._book.objective]
         number = "" if value is None else f" {value:.4f}"
-        why = f" ({row['reason']})" if row["reason"] and row["status"] not in (Status.PRUNED,) else ""
+        why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
         return (
             f"{row['trial']} {row['status']:<8}{number}  {row['images_seen'] or 0:>9,} images {seconds:6.1f} s  "
@@ -81,6 +90,9 @@ class Progress(Watcher):
     def _book(self) -> Ledger:
         assert self._ledger is not None
         return self._ledger
+
+    def _live(self) -> list[Live]:
+        return list(self._book.live.values())
 
     def _settings(self, row: Row) -> str:
         return " ".join(
@@ -118,12 +130,13 @@ class Progress(Watcher):
         return f"about {_clock(seconds)} left"
 
     def _panel(self) -> Group:
-        budget = self._book.space.budget.trials
+        head = Table.grid(padding=(0, 2))  # a bar ends no line of its own
+        bar = ProgressBar(total=self._book.space.budget.trials, completed=len(self._book.ended), width=30)
+        head.add_row(bar, f"{self._count()} · {self._left()}")
         table = Table.grid(padding=(0, 2))
-        for live in list(self._book.live.values()):
+        for live in self._live():
             table.add_row(*_live_cells(live, self._book.objective))
-        head = Text(f"{self._count()} · {self._left()}")
-        return Group(ProgressBar(total=budget, completed=len(self._book.ended)), head, Text(self._best()), table)
+        return Group(head, Text(self._best()), table)
 
 
 def _yardstick(ledger: Ledger, form: ImageForm) -> PublishedResult | None:

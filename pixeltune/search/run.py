@@ -5,48 +5,29 @@ Ray is imported only when there is something to run, so that a finished search a
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from pixeltune import files
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.data import Resolved, order0_bits_per_dim, resolve
-from pixeltune.errors import ConfigError, PixeltuneError, SearchError, StoreError
+from pixeltune.errors import ConfigError, SearchError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
+from pixeltune.search.connect import connect, fit_to
+from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.scheduler import Rungs
 from pixeltune.search.suggest import Suggester
-from pixeltune.search.trial import state_file
 from pixeltune.space import Resources, SearchSpace
-
-_QUIET_RAY = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-_NOT_FOR_NODES = (".git", ".venv", "results", "data", "dist", "**/__pycache__", "tests")
 
 
 @dataclass(frozen=True)
@@ -79,7 +60,7 @@ def open_search(
 ) -> tuple[SearchStore, SearchManifest]:
     """Begin or go on with the search's results folder; the baseline is computed once and kept there."""
     store = SearchStore(storage, name)
-    if store.exists():
+    if store.has_trials():
         return store, store.open(SearchManifest.of(space, name, overrides=overrides))
     resolved = require_buildable(space)
     baseline = order0_bits_per_dim(resolved.data)
@@ -124,7 +105,7 @@ def run_search(
     space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, address: str | None, watcher: Watcher
 ) -> Outcome:
     """Run what is left of a search; the caller holds `store.lock()`."""
-    rungs = Rungs(space.scheduler, space.objectives[0]) if space.scheduler else None
+    rungs = Rungs(space.scheduler) if space.scheduler else None
     ledger = Ledger(
         space,
         store,
@@ -136,33 +117,31 @@ def run_search(
     if done is not None:
         return Outcome(ledger, interrupted=False, reason=done)
     resolved = require_buildable(space)
-    _require_same_data(ledger, resolved)
-    form = resolved.data.form
-    if rungs:
-        for trial in [*ledger.ended, *(plan.trial for plan in ledger.plans_to_resume())]:
-            rungs.remember(trial, {point["images_seen"]: point for point in store.curve(trial)})
-    with _ray(address) as cluster:
-        ledger.resources, concurrent = _fit_to(cluster, space.resources, watcher)
-        watcher.begin(ledger, ledger.resources, concurrent, form)
+    require_same_data(store, space, resolved.data.identity.checksum)
+    for trial, curve in ledger.curves.items():
+        if rungs:
+            rungs.remember(trial, curve)
+    keeper = WeightKeeper(ledger)
+    with connect(address) as nodes:
+        ledger.resources, concurrent = fit_to(nodes, space.resources, watcher.say)
+        watcher.begin(ledger, ledger.resources, concurrent, resolved.data.form)
         try:
-            stop = _tune(space, ledger, concurrent, watcher)
+            stop = _tune(space, ledger, concurrent, watcher, keeper)
         finally:
-            for trial in list(ledger.live):
-                ledger.finish(trial)
             watcher.end()
-    _keep_best(ledger)
+    keeper.tidy_all()
     return Outcome(ledger, interrupted=stop.by_hand, reason=stop.reason or f"all {space.budget.trials} trials are done")
 
 
-def _require_same_data(ledger: Ledger, resolved: Resolved) -> None:
+def require_same_data(store: SearchStore, space: SearchSpace, checksum: str) -> None:
     """Where the data lies is no part of a search's identity; what it is, is."""
-    here = resolved.data.identity.checksum
-    varied = any(key.startswith("data.") for key in ledger.space.vary)
-    for row in ledger.ended.values():
-        if row["data_checksum"] not in (None, here) and not varied:
+    if any(key.startswith("data.") for key in space.vary):
+        return
+    for row in store.trials():
+        if row["data_checksum"] not in (None, checksum):
             raise StoreError(
                 f"a search must go on with the images it began with (checksum {row['data_checksum']}), "
-                f"but got {here}; give it the same data, or take another name or --storage"
+                f"but got {checksum}; give it the same data, or take another name or --storage"
             )
 
 
@@ -188,20 +167,24 @@ class _Stop:
         self.reason, self.by_hand = "interrupted", True
 
 
-def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher) -> _Stop:
+def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher, keeper: WeightKeeper) -> _Stop:
     from ray import tune
 
     from pixeltune.search import tuning
 
+    def on_change() -> None:
+        keeper.tidy()
+        watcher.change()
+
     stop = _Stop(space, ledger)
+    seats = tuning.Seats(Suggester(space, ledger), ledger, on_change)
     together = ledger.resources.workers > 1
     with _scratch(ledger.store, shared=together) as scratch, _interrupts(stop, watcher):
-        searcher = tuning.SuggestSearcher(Suggester(space, ledger), ledger, scratch=scratch, on_change=watcher.change)
         tuner = tune.Tuner(
             tuning.trainable(ledger.resources),
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=tuning.LedgerScheduler(ledger, searcher, watcher.change),
+                search_alg=tuning.SuggestSearcher(seats, scratch),
+                scheduler=tuning.LedgerScheduler(seats),
                 num_samples=space.budget.trials - len(ledger.ended),
                 max_concurrent_trials=concurrent,
                 reuse_actors=not together,
@@ -211,111 +194,24 @@ def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher)
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                stop=tuning.LimitStopper(stop.due),
+                stop=tuning.LimitStopper(lambda: seats.failure is not None or stop.due()),
                 failure_config=tune.FailureConfig(max_failures=1),
-                callbacks=[tuning.LedgerCallback(ledger, searcher), *space.callbacks],
+                callbacks=[tuning.LedgerCallback(seats), *space.callbacks],
             ),
         )
         try:
             tuner.fit()
-        except PixeltuneError:
-            raise
+        except KeyboardInterrupt:  # The second Ctrl-C.
+            stop.interrupt()
         except Exception as error:
-            cause = _our_cause(error)
-            raise cause or SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
+            with seats.guarded():
+                raise SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
+        for trial in list(ledger.live):
+            with seats.guarded():
+                ledger.finish(trial)
+    if seats.failure is not None:
+        raise seats.failure
     return stop
-
-
-def _our_cause(error: BaseException | None) -> PixeltuneError | None:
-    while error is not None:
-        if isinstance(error, PixeltuneError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-@contextmanager
-def _ray(address: str | None) -> Iterator[dict[str, float]]:
-    """A Ray to run on: the one at `address`, else a local one that ends with the search."""
-    for key, value in _QUIET_RAY.items():
-        os.environ.setdefault(key, value)
-    if address is not None:
-        _require_answer(address)
-    warnings.filterwarnings("ignore", module=r"ray\..*")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        if address is None:
-            ray.init(
-                address="local",
-                num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=None,
-            )
-            _tighten_token()
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=_runtime_env())
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SearchError(f"a Ray cluster must answer at {address or 'this machine'}, but: {reason}") from error
-    try:
-        yield ray.cluster_resources()
-    finally:
-        ray.shutdown()
-
-
-def _runtime_env() -> dict[str, Any]:
-    """Nodes get the working directory (search files, own data functions) and this package's code."""
-    package = Path(__file__).resolve().parents[1]
-    return {
-        "working_dir": str(Path.cwd()),
-        "excludes": list(_NOT_FOR_NODES),
-        "py_modules": [str(package)],
-        "env_vars": {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": _QUIET_RAY["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]},
-    }
-
-
-def _require_answer(address: str) -> None:
-    """A quick look whether anything listens, for Ray itself would retry for a long time."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if not host or not port.isdigit():
-            raise OSError("it is not of the form HOST:PORT or ray://HOST:PORT")
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise SearchError(
-            f"a Ray cluster must answer at --address, but {address} does not ({error}); "
-            "start one with `ray start --head`, or leave --address out to run on this machine"
-        ) from None
-
-
-def _tighten_token() -> None:
-    """Ray writes its token readable by all."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
-        token.chmod(0o600)
-
-
-def _fit_to(cluster: dict[str, float], wanted: Resources, watcher: Watcher) -> tuple[Resources, int]:
-    """What a trial really takes here, and how many run at once; SearchError where none ever could."""
-    have = {"CPU": cluster.get("CPU", 0.0), "GPU": cluster.get("GPU", 0.0)}
-    resources = wanted
-    if wanted.gpus and not have["GPU"]:
-        watcher.say("No GPU in this cluster: the trials train on the CPU.")
-        resources = replace(wanted, gpus=0.0)
-    needs = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * resources.gpus}
-    for kind, need in needs.items():
-        if need > have[kind]:
-            raise SearchError(
-                f"a trial must fit the cluster, but {resources.workers} workers need {need:g} {kind}s "
-                f"and there are {have[kind]:g}; lower `resources.workers` or `resources.{kind.lower()}s` with --set"
-            )
-    return resources, max(1, int(min(have[kind] / need for kind, need in needs.items() if need)))
 
 
 @contextmanager
@@ -360,16 +256,3 @@ def _interrupts(stop: _Stop, watcher: Watcher) -> Iterator[None]:
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)
-
-
-def _keep_best(ledger: Ledger) -> None:
-    """Weights of the best trials stay; states stay only with trials that may go on."""
-    ended = [row for row in ledger.ended.values() if row.get(ledger.objective) is not None]
-    ranked = sorted(ended, key=lambda row: row[ledger.objective])
-    keep = {row["trial"] for row in ranked[: ledger.space.keep]}
-    for trial in ledger.ended:
-        folder = ledger.store.checkpoint(trial)
-        if trial in keep:
-            files.remove(state_file(folder))
-        else:
-            files.remove(folder)

@@ -87,7 +87,7 @@ class Suggester:
         if status is Status.PRUNED:
             curve = sorted(self._ledger.curves[row["trial"]].items())
             best = itertools.accumulate((value for _, value in curve), min)
-            return _Verdict(TrialState.PRUNED, curve=dict(zip((images for images, _ in curve), best, strict=True)))
+            return _Verdict(TrialState.PRUNED, curve=dict(zip(dict(curve), best, strict=True)))
         if status in (Status.DIVERGED, Status.OOM):
             return _Verdict(TrialState.PRUNED, constraints=_INFEASIBLE)
         return _Verdict(TrialState.FAIL)
@@ -99,7 +99,7 @@ class Suggester:
             state=verdict.state,
             params=asked.params,
             distributions=asked.distributions,
-            values=verdict.values,
+            values=verdict.values or list(verdict.curve.values())[-1:] or None,  # as `tell` does with a pruned one
             intermediate_values=verdict.curve,
             constraints=verdict.constraints,
         )

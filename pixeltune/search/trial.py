@@ -1,22 +1,30 @@
 """One trial: the same steps under Tune, under Train and from the command line.
 
 `run_trial` is Ray-free. It yields messages, plain dictionaries:
-    {"facts": {...}}                        once, when the model is built and audited
-    {"report": {...}}                       at each report: an EpochReport as a dictionary
-    {"end": status, "reason": ..., "facts": {...}}    last, unless the trial is stopped or crashes
+    {"facts": {...}, "resumed": [...]}      first, when the model is built and audited; the reports of the checkpoint
+    {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
+    {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError
+from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, StoreError
 from pixeltune.results.schema import Status
 from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory
+
+if TYPE_CHECKING:
+    from pixeltune.training.loop import Training
+    from pixeltune.training.report import EpochReport
 
 Message = dict[str, Any]
 
@@ -49,13 +57,14 @@ def weights_file(checkpoint: str) -> str:
 def run_trial(task: TrialTask) -> Iterator[Message]:
     """Train one configuration from its last checkpoint or from the start.
 
-    Expected ends (audit, divergence, memory) are told as the last message; anything else is raised.
+    Expected ends (audit, divergence, memory) are told as the last message; anything else is raised. So is a lack of
+    memory where several workers train together: the others wait for the one that has none left.
     """
     import torch
 
     if task.cpus:
         torch.set_num_threads(task.cpus)
-    reset_peak_memory()
+    _forget_earlier_trials()
     try:
         yield from _train(task)
     except (AuditError, ConfigError) as error:
@@ -63,40 +72,78 @@ def run_trial(task: TrialTask) -> Iterator[Message]:
     except DivergedError as error:
         yield _end(Status.DIVERGED, str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            raise torch.OutOfMemoryError(str(error)) from error
         yield _end(Status.OOM, (str(error).splitlines() or ["out of memory"])[0])
 
 
 def _train(task: TrialTask) -> Iterator[Message]:
-    from pixeltune.training.loop import fit
     from pixeltune.training.weights import save_weights
 
-    training = fit(TrialConfig.build(task.config), state=_last_state(task))
+    training = _begin(task)
     is_first = training.workers.rank == 0
-    yield {"facts": facts_of(training)}
-    best = min((getattr(report, task.objective) for report in training.reports), default=float("inf"))
+    yield {"facts": facts_of(training), "resumed": [_plain(report) for report in training.reports]}
+    best = min((getattr(report, task.objective) for report in training.reports), default=math.inf)
     for report in training:
         value = getattr(report, task.objective)
         if is_first:
-            if value < best:
-                save_weights(training.model_of_record, training.config, weights_file(task.checkpoint))
-            training.state.save(state_file(task.checkpoint))
+            with _writing_to(task.checkpoint):
+                if value < best:
+                    save_weights(training.model_of_record, training.config, weights_file(task.checkpoint))
+                training.state.save(state_file(task.checkpoint))
         best = min(best, value)
-        yield {"report": asdict(report), "facts": {"peak_memory_bytes": peak_memory(training.device)}}
+        yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak_memory(training.device)}}
     yield _end(Status.FINISHED, None)
 
 
-def _last_state(task: TrialTask) -> Any:
-    """The checkpoint of an earlier attempt; one that cannot be used is set aside, and the trial starts anew."""
+def _begin(task: TrialTask) -> Training:
+    """Go on from an earlier attempt's checkpoint; one that cannot be used is set aside, and the trial starts anew."""
     from pixeltune.training.checkpoint import TrainState
+    from pixeltune.training.loop import fit
 
-    location = state_file(task.checkpoint)
-    if not files.exists(location):
-        return None
+    config, location = TrialConfig.build(task.config), state_file(task.checkpoint)
+    if files.exists(location):
+        try:
+            return fit(config, state=TrainState.load(location))
+        except CheckpointError:
+            with contextlib.suppress(FileNotFoundError):  # another worker of this trial was first
+                files.move(location, f"{location}.corrupt")
+    return fit(config)
+
+
+@contextlib.contextmanager
+def _writing_to(folder: str) -> Iterator[None]:
+    """A full disk is no fault of the trial: a StoreError ends the search, from which it resumes."""
     try:
-        return TrainState.load(location)
-    except CheckpointError:
-        files.move(location, f"{location}.corrupt")
-        return None
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"checkpoints must be writable, but {folder} is not ({error.strerror or error}); "
+            "free or mount the disk, or take another --storage"
+        ) from error
+
+
+def _forget_earlier_trials() -> None:
+    """An actor runs one trial after another: none may find another's memory, peak or compiled code.
+
+    After 8 shapes torch.compile silently stops compiling, hence the reset.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+    reset_peak_memory()
+
+
+def _plain(report: EpochReport) -> dict[str, Any]:
+    """As a dictionary; what is not finite is null, for the results hold numbers only."""
+    values = asdict(report)
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def _end(status: Status, reason: str | None) -> Message:

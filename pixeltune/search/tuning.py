@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from pixeltune.errors import StoreError
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.suggest import Suggester
-from pixeltune.search.trial import TrialTask, run_trial
+from pixeltune.search.trial import Message, TrialTask, run_trial
 from pixeltune.space import Resources
 
 _TASK = "task"
 _MESSAGE = "message"
 """Tasks and messages travel as JSON: Tune flattens, copies and prints whatever is not a plain value."""
+_DIED = "the trial's process died"
 
 
 def trainable(resources: Resources) -> Any:
@@ -32,7 +37,7 @@ def trainable(resources: Resources) -> Any:
 def train_here(params: dict[str, Any]) -> None:
     """A trial of one worker: trains inside the (reused) Tune actor."""
     for message in run_trial(TrialTask(**json.loads(params[_TASK]))):
-        tune.report({_MESSAGE: json.dumps(message)})
+        tune.report(_result_of(message))
 
 
 def train_together(params: dict[str, Any]) -> None:
@@ -54,7 +59,9 @@ def train_together(params: dict[str, Any]) -> None:
             name=params["run_name"],
             storage_path=params["scratch"],
             callbacks=[TuneReportCallback()],
-            failure_config=FailureConfig(max_failures=1, controller_failure_limit=2),
+            failure_config=FailureConfig(
+                max_failures=0, controller_failure_limit=2
+            ),  # Tune retries; so both attempts are known,
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     ).fit()
@@ -64,7 +71,12 @@ def _train_worker(params: dict[str, Any]) -> None:
     from ray import train
 
     for message in run_trial(TrialTask(**json.loads(params[_TASK]))):
-        train.report({_MESSAGE: json.dumps(message)})
+        train.report(_result_of(message))
+
+
+def _result_of(message: Message) -> dict[str, Any]:
+    """A message as Tune's result; the numbers of a report stand beside it for the space's own callbacks."""
+    return message.get("report", {}) | {_MESSAGE: json.dumps(message)}
 
 
 class _StaysHere:
@@ -74,39 +86,66 @@ class _StaysHere:
         return object, ()
 
 
-class SuggestSearcher(_StaysHere, Searcher):
-    """Tune asks, the Suggester answers; a trial's end goes to the ledger, and from there to the study.
+class Seats:
+    """What the searcher, the scheduler and the callback share.
 
-    plans: Tune's trial id → our plan, for the other two seats.
+    plans: Tune's trial id → our plan. on_change: told after each event. failure: the first exception in one of our
+    hooks. Tune would log it, or count it as the trial's; so it is kept here, the search stops, and `run` raises it.
     """
 
-    def __init__(self, suggester: Suggester, ledger: Ledger, *, scratch: str, on_change: Callable[[], None]) -> None:
-        super().__init__()
-        self._suggester = suggester
-        self._ledger = ledger
-        self._scratch = scratch
-        self._on_change = on_change
+    def __init__(self, suggester: Suggester, ledger: Ledger, on_change: Callable[[], None]) -> None:
+        self.suggester = suggester
+        self.ledger = ledger
+        self.on_change = on_change
         self.plans: dict[str, Plan] = {}
         self.crashes: dict[str, str] = {}
+        self.failure: BaseException | None = None
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next trial as plain parameters."""
-        plan = self._suggester.next_plan()
-        self.plans[trial_id] = plan
-        return {
-            _TASK: json.dumps(asdict(self._ledger.task(plan))),
-            "resources": asdict(self._ledger.resources),
-            "run_name": f"{plan.trial}-{plan.attempt}",
-            "scratch": self._scratch,
-        }
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Run a hook's body; its exception goes no further than `failure`."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def end(self, trial_id: str, *, crash: str | None) -> None:
         """A trial ended for good, in whatever way; the ledger knows in which."""
         plan = self.plans[trial_id]
-        if plan.trial in self._ledger.live:
-            crash = self.crashes.get(trial_id, "the trial's process died") if error else None
-            self._suggester.tell(self._ledger.finish(plan.trial, crash=crash))
-            self._on_change()
+        if crash is not None and plan.trial not in self.ledger.live:
+            self.ledger.start(plan)  # Its process died before it began.
+        if plan.trial in self.ledger.live:
+            self.suggester.tell(self.ledger.finish(plan.trial, crash=crash))
+            self.on_change()
+
+
+class SuggestSearcher(_StaysHere, Searcher):
+    """Tune asks, the Suggester answers; a trial's end goes to the ledger, and from there to the study."""
+
+    def __init__(self, seats: Seats, scratch: str) -> None:
+        super().__init__()
+        self._seats = seats
+        self._scratch = scratch
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next trial as plain parameters; `settings` is there for other callbacks to show."""
+        seats = self._seats
+        with seats.guarded():
+            plan = seats.suggester.next_plan()
+            seats.plans[trial_id] = plan
+            return {
+                _TASK: json.dumps(asdict(seats.ledger.task(plan))),
+                "settings": plan.suggestion,
+                "resources": asdict(seats.ledger.resources),
+                "run_name": f"{plan.trial}-{plan.attempt}",
+                "scratch": self._scratch,
+            }
+        return None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial finished, was stopped by the scheduler, or failed once too often."""
+        with self._seats.guarded():
+            self._seats.end(trial_id, crash=self._seats.crashes.get(trial_id, _DIED) if error else None)
 
     def set_search_properties(self, *_args: Any, **_kwargs: Any) -> bool:
         """The objectives are the space's; Tune need not know them."""
@@ -122,43 +161,46 @@ class SuggestSearcher(_StaysHere, Searcher):
 class LedgerScheduler(_StaysHere, FIFOScheduler):
     """First come, first served; the ledger reads each message and says when a trial stops."""
 
-    def __init__(self, ledger: Ledger, searcher: SuggestSearcher, on_change: Callable[[], None]) -> None:
+    def __init__(self, seats: Seats) -> None:
         super().__init__()
-        self._ledger = ledger
-        self._searcher = searcher
-        self._on_change = on_change
+        self._seats = seats
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide at a message."""
-        name = self._searcher.plans[trial.trial_id].trial
-        stop = self._ledger.receive(name, json.loads(result[_MESSAGE])) is not None
-        self._on_change()
-        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+        reason: str | None = None
+        with self._seats.guarded():
+            name = self._seats.plans[trial.trial_id].trial
+            reason = self._seats.ledger.receive(name, json.loads(result[_MESSAGE]))
+            self._seats.on_change()
+        return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keep the crash's words; Tune tells the searcher no more than that there was one."""
-        self._searcher.crashes[trial.trial_id] = crash_of(trial)
-        super().on_trial_error(tune_controller, trial)
+        self._seats.crashes[trial.trial_id] = crash_of(trial)
 
 
 class LedgerCallback(_StaysHere, tune.Callback):
     """Starts and retries, which only callbacks hear of."""
 
-    def __init__(self, ledger: Ledger, searcher: SuggestSearcher) -> None:
+    def __init__(self, seats: Seats) -> None:
         super().__init__()
-        self._ledger = ledger
-        self._searcher = searcher
+        self._seats = seats
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The first start; a retry was entered when the crash was."""
-        plan = self._searcher.plans[trial.trial_id]
-        if plan.trial not in self._ledger.live:
-            self._ledger.start(plan)
+        with self._seats.guarded():
+            plan = self._seats.plans[trial.trial_id]
+            if plan.trial not in self._seats.ledger.live:
+                self._seats.ledger.start(plan)
+                self._seats.on_change()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A crash that Tune answers with another attempt."""
-        plan = self._searcher.plans[trial.trial_id]
-        self._searcher.plans[trial.trial_id] = self._ledger.retry(plan.trial, crash_of(trial))
+        with self._seats.guarded():
+            crash = crash_of(trial)
+            _require_store(crash)
+            plan = self._seats.plans[trial.trial_id]
+            self._seats.plans[trial.trial_id] = self._seats.ledger.retry(plan.trial, crash)
 
 
 class LimitStopper(_StaysHere, tune.Stopper):
@@ -182,5 +224,21 @@ def directory_of(trial: Any) -> str:
 
 
 def crash_of(trial: Any) -> str:
-    """What is known of the exception or death that ended an attempt."""
-    return str(trial.get_error() or "the trial's process died")
+    """What is known of the exception or death that ended the newest attempt.
+
+    Tune appends it to a file of the driver's; its `get_error` reads a copy that is not there yet.
+    """
+    try:
+        text = Path(trial.error_file or "").read_text(encoding="utf-8")
+    except OSError:
+        return _DIED
+    newest = re.split(r"^Failure # \d+ \(occurred at .*\)\n", text, flags=re.MULTILINE)[-1]
+    return re.sub(r"\x1b\[\d+m", "", newest).strip() or _DIED
+
+
+def _require_store(crash: str) -> None:
+    """Where a trial could not write its checkpoint, the next ones could not either: the search stops and can resume."""
+    for line in crash.splitlines():
+        _, found, reason = line.partition(f"{StoreError.__name__}: ")
+        if found:
+            raise StoreError(reason)

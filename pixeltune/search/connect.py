@@ -1,0 +1,143 @@
+"""A Ray to run on: an existing cluster, or a local one that ends with the search; and what a trial may take of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pixeltune.errors import SearchError
+from pixeltune.space import Resources
+
+_FOR_WORKERS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # how often Train takes in reports; 2 s by default
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial that frees a large model slowly must not cost the next
+}
+_ENVIRONMENT = _FOR_WORKERS | {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_NOT_FOR_NODES = (".git", ".venv", "results", "data", "dist", "**/__pycache__", "tests")
+_LONGEST_TEMPORARY = 40
+"""Ray's sockets lie 60 characters below its folder, and a socket's path has at most 107."""
+
+Node = Mapping[str, float]
+"""What one machine of a cluster has, by kind of resource."""
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[list[Node]]:
+    """Ray is up; yields what each of its nodes has."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if address is not None:
+        require_answer(address)
+    with ExitStack() as cleanup:
+        options = _local(cleanup) if address is None else {"address": address, "runtime_env": _runtime_env()}
+        warnings.filterwarnings("ignore", module=r"ray\..*")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # What goes wrong is in the rows, or raised.
+        _silence_deaths()
+        cleanup.callback(ray.shutdown)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        except (ConnectionError, RuntimeError, TimeoutError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SearchError(f"a Ray cluster must answer at {address or 'this machine'}, but: {reason}") from error
+        _tighten_token()
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def require_answer(address: str) -> None:
+    """A quick look whether anything listens, for Ray itself would retry for a long time."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if not host or not port.isdigit():
+            raise OSError("it is not of the form HOST:PORT or ray://HOST:PORT")
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise SearchError(
+            f"a Ray cluster must answer at --address, but {address} does not ({error}); "
+            "start one with `ray start --head`, or leave --address out to run on this machine"
+        ) from None
+
+
+def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None]) -> tuple[Resources, int]:
+    """What a trial really takes on these nodes, and how many run at once; SearchError where none ever could."""
+    resources = wanted
+    if wanted.gpus and not any(node.get("GPU") for node in nodes):
+        say("No GPU in this cluster: the trials train on the CPU.")
+        resources = replace(wanted, gpus=0.0)
+    places = sum(_places(node, resources) for node in nodes)
+    if places < resources.workers:
+        have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+        each = f"{resources.cpus} CPUs" + (f" and {resources.gpus:g} GPUs" if resources.gpus else "")
+        raise SearchError(
+            f"a trial must fit the cluster, but it needs {resources.workers} workers of {each} each and there is room "
+            f"for {places} ({len(nodes)} nodes, {have['CPU']:g} CPUs, {have['GPU']:g} GPUs in all); "
+            "lower `resources.workers`, `resources.cpus` or `resources.gpus` with --set"
+        )
+    return resources, places // resources.workers
+
+
+def _places(node: Node, resources: Resources) -> int:
+    """How many workers fit on a node; a little more than exact, for 0.1 GPUs fit ten times into one."""
+    places = node.get("CPU", 0.0) / resources.cpus
+    if resources.gpus:
+        places = min(places, node.get("GPU", 0.0) / resources.gpus)
+    return int(places + 1e-9)
+
+
+def _local(cleanup: ExitStack) -> dict[str, Any]:
+    """A Ray on this machine, with a temporary folder of its own that is removed afterwards."""
+    folder = tempfile.mkdtemp(prefix="pixeltune-ray-")
+    if len(folder) > _LONGEST_TEMPORARY and Path("/tmp").is_dir():
+        Path(folder).rmdir()
+        folder = tempfile.mkdtemp(prefix="pixeltune-ray-", dir="/tmp")
+    cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"address": "local", "num_cpus": cpus, "_temp_dir": folder}
+
+
+def _runtime_env() -> dict[str, Any]:
+    """Nodes get the working directory (search files, own data functions) and this package's code."""
+    package = Path(__file__).resolve().parents[1]
+    return {
+        "working_dir": str(Path.cwd()),
+        "excludes": list(_NOT_FOR_NODES),
+        "py_modules": [str(package)],
+        "env_vars": _FOR_WORKERS,
+    }
+
+
+def _silence_deaths() -> None:
+    """Ray prints what it hears of dying workers on stdout, whatever `log_to_driver` says; the rows tell it."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_args, **_kwargs: None
+
+
+def _tighten_token() -> None:
+    """Ray writes its token readable by all."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)

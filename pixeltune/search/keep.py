@@ -1,0 +1,51 @@
+"""What stays of a trial's checkpoints when it ends: weights of the best, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pixeltune import files
+from pixeltune.results.judge import RANKED
+from pixeltune.search.ledger import Ledger
+from pixeltune.search.trial import state_file
+
+
+class WeightKeeper:
+    """Keeps the weights of the best `keep` trials; the state stays only with trials that may go on.
+
+    A disk that refuses is no reason to stop a search: what could not be removed is tried again at the end.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._gone: set[str] = set()
+        self._stateless: set[str] = set()
+
+    def tidy(self) -> None:
+        """Remove what the trials ended so far have left over."""
+        best = self._best()
+        for trial in self._ledger.ended:
+            folder = self._ledger.store.checkpoint(trial)
+            if trial not in best:
+                self._remove(folder, trial, self._gone)
+            else:
+                self._remove(state_file(folder), trial, self._stateless)
+
+    def tidy_all(self) -> None:
+        """The same, looking again at every trial: a worker may have written once more while it was being stopped."""
+        self._gone.clear()
+        self._stateless.clear()
+        self.tidy()
+
+    def _best(self) -> set[str]:
+        objective = self._ledger.objective
+        rows = [row for row in self._ledger.ended.values() if row["status"] in RANKED and row[objective] is not None]
+        rows.sort(key=lambda row: (row[objective], row["trial"]))
+        return {row["trial"] for row in rows[: self._ledger.space.keep]}
+
+    @staticmethod
+    def _remove(location: str, trial: str, done: set[str]) -> None:
+        if trial not in done:
+            with contextlib.suppress(OSError):
+                files.remove(location)
+                done.add(trial)

@@ -1,0 +1,87 @@
+"""What a trial may take of a cluster, and addresses where nobody answers. No Ray is started."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+import pytest
+
+from pixeltune.errors import SearchError
+from pixeltune.search.connect import connect, fit_to, require_answer
+from pixeltune.space import Resources
+
+TWO_CPUS = {"CPU": 2.0, "memory": 1e9}
+GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "concurrent"),
+    [
+        ([TWO_CPUS], Resources(), 2),
+        ([TWO_CPUS], Resources(cpus=2), 1),
+        ([TWO_CPUS], Resources(workers=2), 1),
+        ([TWO_CPUS, TWO_CPUS], Resources(workers=2), 2),
+        ([TWO_CPUS, TWO_CPUS], Resources(workers=4), 1),
+        ([{"CPU": 3.0}, {"CPU": 3.0}], Resources(cpus=2), 2),  # not 3: a worker lies on one node
+        ([GPU_NODE], Resources(gpus=1.0), 1),
+        ([GPU_NODE], Resources(gpus=0.25), 4),
+        ([{"CPU": 64.0, "GPU": 1.0}], Resources(gpus=0.1), 10),
+        ([{"CPU": 64.0, "GPU": 0.9}], Resources(gpus=0.3), 3),
+        ([TWO_CPUS, GPU_NODE, GPU_NODE], Resources(workers=2, gpus=1.0), 1),
+        ([{"CPU": 2.0, "GPU": 8.0}], Resources(gpus=0.5), 2),
+    ],
+)
+def test_how_many_trials_fit(nodes: list[dict[str, float]], wanted: Resources, concurrent: int) -> None:
+    assert fit_to(nodes, wanted, pytest.fail) == (wanted, concurrent)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted"),
+    [
+        ([TWO_CPUS], Resources(workers=64)),
+        ([TWO_CPUS], Resources(cpus=3)),
+        ([TWO_CPUS, TWO_CPUS], Resources(cpus=3)),
+        ([GPU_NODE], Resources(workers=2, gpus=1.0)),
+        ([{"CPU": 0.0}], Resources()),
+        ([], Resources()),
+    ],
+)
+def test_what_never_fits_is_refused(nodes: list[dict[str, float]], wanted: Resources) -> None:
+    with pytest.raises(SearchError, match=rf"needs {wanted.workers} workers of {wanted.cpus} CPUs.*with --set"):
+        fit_to(nodes, wanted, lambda _text: None)
+
+
+def test_without_a_gpu_trials_train_on_the_cpu_and_say_so() -> None:
+    said: list[str] = []
+    resources, concurrent = fit_to([TWO_CPUS], Resources(cpus=1, gpus=0.5), said.append)
+    assert (resources, concurrent) == (Resources(cpus=1, gpus=0.0), 2)
+    assert said == ["No GPU in this cluster: the trials train on the CPU."]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:port", ":6379", "a:99999999"])
+def test_an_address_where_nobody_answers(address: str) -> None:
+    with pytest.raises(SearchError, match=r"must answer at --address.*ray start --head"):
+        require_answer(address)
+
+
+def test_a_listening_port_will_do_for_now() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        require_answer(f"127.0.0.1:{server.getsockname()[1]}")
+    require_answer("auto")
+
+
+def test_no_ray_is_imported_for_an_address_that_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # an import would fail
+    with pytest.raises(SearchError, match="must answer"), connect("127.0.0.1:1"):
+        pass
+
+
+def test_names_of_ray_settings_are_set_before_ray_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment: dict[str, Any] = {}
+    monkeypatch.setattr("os.environ", environment)
+    with pytest.raises(SearchError), connect("127.0.0.1:1"):
+        pass
+    assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert environment["RAY_AUTH_MODE"] == "token"

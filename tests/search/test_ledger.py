@@ -1,0 +1,270 @@
+"""The book of a search: what stands in the store at every moment, and what a later launch makes of it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution
+from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, toy_ledger, toy_space
+
+from pixeltune.results.schema import TRIAL_COLUMNS, Status
+from pixeltune.space import Budget, Resources
+
+
+@pytest.fixture(autouse=True)
+def _no_corrupt_files() -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.parquet")}
+
+
+def test_a_row_from_running_to_final(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path)
+    plan = ledger.plan({"optim.lr": 0.02, "model.layers": 3})
+    ledger.start(plan)
+    (row,) = ledger.store.attempts()
+    assert (row["status"], row["trial"], row["attempt"], row["number"]) == ("running", "00000", 1, 0)
+    assert (row["optim.lr"], row["model.layers"], row["baseline_bits_per_dim"]) == (0.02, 3, 3.0)
+    assert row["started_at"] is not None
+    assert row["finished_at"] is row["num_parameters"] is row["valid_bits_per_dim"] is None
+
+    ledger.receive("00000", BEGUN)
+    assert ledger.store.attempts()[0]["num_parameters"] == 7, "facts are in the store as soon as they are known"
+
+    for images, bits in ((100, 2.5), (200, 2.0), (300, 2.25)):
+        assert ledger.receive("00000", reported(images, bits)) is None
+        assert [point["images_seen"] for point in ledger.store.curve("00000")][-1] == images
+    ledger.receive("00000", FINISHED)
+    row = ledger.finish("00000")
+    (stored,) = ledger.store.attempts()
+    assert stored["status"] == row["status"] == "finished"
+    assert stored["finished_at"] >= stored["started_at"]
+    assert (stored["reason"], stored["traceback"], stored["peak_memory_bytes"]) == (None, None, 3000)
+    assert set(row) <= set(TRIAL_COLUMNS)
+    assert ledger.live == {}
+    assert list(ledger.ended) == ["00000"]
+
+
+def test_columns_of_the_best_report_and_of_the_whole_trial(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path, resources=Resources(workers=2, cpus=1, gpus=1.0))
+    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 2.5), reported(200, 2.0), reported(300, 2.25), FINISHED)
+    best, last = report(200, 2.0), report(300, 2.25)
+    for name in ("valid_bits_per_dim", "valid_nats_raw", "train_nats", "step", "epoch", "grad_norm"):
+        assert row[name] == best[name], name
+    for name in ("train_seconds", "eval_seconds", "compile_seconds", "images_seen", "images_per_second"):
+        assert row[name] == last[name], name
+    assert row["best_images_seen"] == 200
+    assert row["gpu_seconds"] == pytest.approx(2 * (3.0 + 0.3 + 0.25 + 0.5))
+    assert ledger.spent_gpu_hours() == pytest.approx(row["gpu_seconds"] / 3600)
+
+
+def test_nats_can_be_the_objective(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(objectives=("valid_nats",)))
+    row = play(
+        ledger,
+        ledger.plan({}),
+        BEGUN,
+        reported(100, 2.0, valid_nats=90.0),
+        reported(200, 2.1, valid_nats=80.0),
+        FINISHED,
+    )
+    assert (row["valid_nats"], row["valid_bits_per_dim"], row["best_images_seen"]) == (80.0, 2.1, 200)
+    assert ledger.task(ledger.plan({})).objective == "valid_nats"
+    assert ledger.values(row) == [80.0]
+
+
+def test_values_are_the_objectives_or_none(tmp_path: Path) -> None:
+    space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
+    ledger = toy_ledger(tmp_path, space)
+    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), FINISHED)
+    assert ledger.values(row) == [2.0, 7.0]
+    assert ledger.values(row | {"num_parameters": None}) is None
+
+
+def test_asha_stops_with_its_reason(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path)
+    play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), FINISHED)
+    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 3.0), reported(200, 0.1), FINISHED)
+    assert row["status"] == "pruned"
+    assert row["reason"].startswith("rank 2 of 2 at the rung of 100 images")
+    assert row["images_seen"] == 100
+
+
+@pytest.mark.parametrize("status", ["diverged", "oom", "rejected"])
+def test_expected_ends_keep_their_reason(tmp_path: Path, status: str) -> None:
+    ledger = toy_ledger(tmp_path)
+    row = play(ledger, ledger.plan({}), ended(status))
+    assert (row["status"], row["reason"], row["traceback"]) == (status, "so it was", None)
+    assert ledger.store.attempts()[0]["config_key"], "also without facts"
+    assert ledger.best() is None
+
+
+def test_a_crash_gives_one_line_and_a_traceback(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path)
+    crash = "ray::train() (pid=1)\n  File x, line 3\nValueError: two words\n\n"
+    row = play(ledger, ledger.plan({}), BEGUN, crash=crash)
+    assert (row["status"], row["reason"], row["traceback"]) == ("failed", "ValueError: two words", crash)
+    assert play(ledger, ledger.plan({}), crash="")["reason"] == "the trial's process died"
+    assert len(play(ledger, ledger.plan({}), crash="x" * 5000)["reason"]) == 300
+    two_lines = "  File x, line 3\nmy.Error: first\n  second\n"
+    assert play(ledger, ledger.plan({}), crash=two_lines)["reason"] == "my.Error: first second"
+    out_of_memory = "…\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
+    assert play(ledger, ledger.plan({}), crash=out_of_memory)["status"] == "oom"
+
+
+def test_a_retry_leaves_both_attempts_and_one_trial(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path)
+    plan = ledger.plan({})
+    ledger.start(plan)
+    ledger.receive(plan.trial, BEGUN)
+    ledger.receive(plan.trial, reported(100, 2.0))
+    again = ledger.retry(plan.trial, "Error: the first crash")
+    assert (again.trial, again.attempt, again.config) == (plan.trial, 2, plan.config)
+    assert ledger.ended == {}
+    ledger.receive(plan.trial, {"facts": FACTS, "resumed": [report(100, 2.0)]})
+    ledger.receive(plan.trial, reported(200, 1.9))
+    ledger.receive(plan.trial, FINISHED)
+    ledger.finish(plan.trial)
+    assert [(row["attempt"], row["status"]) for row in ledger.store.attempts()] == [(1, "failed"), (2, "finished")]
+    assert [(point["attempt"], point["images_seen"]) for point in ledger.store.curve(plan.trial)] == [
+        (1, 100),
+        (2, 200),
+    ]
+    assert ledger.ended[plan.trial]["best_images_seen"] == 200
+    assert ledger.plan({}).number == 1
+
+
+def test_stopped_without_an_end_is_interrupted(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path)
+    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0))
+    assert (row["status"], row["reason"]) == ("interrupted", "stopped before its end")
+    assert ledger.ended == {}
+
+
+def test_the_best_counts_running_trials_and_no_unranked_ones(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None))
+    play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), FINISHED)
+    for status in ("diverged", "oom", "rejected"):
+        play(ledger, ledger.plan({}), BEGUN, reported(100, 0.5), ended(status))
+    assert ledger.best()["trial"] == "00000"
+    ledger.start(ledger.plan({}))
+    ledger.receive("00004", reported(100, 1.5))
+    assert ledger.best()["trial"] == "00004"
+
+
+def test_spent_images_count_every_trial_once(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None))
+    play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), reported(400, 2.0), FINISHED)
+    play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), crash="E: x")
+    ledger.start(ledger.plan({}))
+    ledger.receive("00002", reported(200, 2.0))
+    assert ledger.spent_images() == 400 + 100 + 200
+    again = toy_ledger(tmp_path, toy_space(scheduler=None))
+    assert again.spent_images() == 700, "the running one is no longer live, and its images were seen"
+
+
+def test_a_later_launch_finds_what_was_left(tmp_path: Path) -> None:
+    first = toy_ledger(tmp_path, toy_space(scheduler=None))
+    suggestion = {"likelihood.name": "logistic_mixture", "likelihood.mixtures": 4, "model.layers": 3, "optim.lr": 0.02}
+    play(first, first.plan(first.space.base_suggestion()), BEGUN, reported(400, 2.0), FINISHED)
+    play(first, first.plan(suggestion), crash="E: x")
+    play(first, first.plan(suggestion), BEGUN, reported(100, 2.5), reported(200, 2.25))
+    killed = first.plan(suggestion | {"model.layers": 4})
+    first.start(killed)
+    first.receive(killed.trial, BEGUN)
+    first.receive(killed.trial, reported(100, 2.6))
+    before = files_of(tmp_path)
+
+    second = toy_ledger(tmp_path, toy_space(scheduler=None))
+    assert list(second.ended) == ["00000", "00001"]
+    assert second.planned == 4
+    assert files_of(tmp_path) == before, "to look changes nothing"
+    stopped, killed_again = second.plans_to_resume()
+    assert (stopped.trial, stopped.attempt, stopped.suggestion) == ("00002", 2, suggestion)
+    assert (killed_again.trial, killed_again.attempt, killed_again.config) == ("00003", 2, killed.config)
+
+    play(second, killed_again, {"facts": FACTS, "resumed": [report(100, 2.6)]}, reported(200, 2.1), FINISHED)
+    statuses = {(row["trial"], row["attempt"]): row["status"] for row in second.store.attempts()}
+    assert statuses == {
+        ("00000", 1): "finished",
+        ("00001", 1): "failed",
+        ("00002", 1): "interrupted",
+        ("00003", 1): "interrupted",
+        ("00003", 2): "finished",
+    }
+    settled = next(row for row in second.store.attempts() if (row["trial"], row["attempt"]) == ("00003", 1))
+    assert (settled["reason"], settled["images_seen"], settled["num_parameters"]) == ("its launch died", 100, 7)
+    assert settled["finished_at"] is not None
+    after = files_of(tmp_path)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"toy/trials/00003-1.parquet"}
+    assert [plan.trial for plan in second.plans_to_resume()] == ["00002"]
+
+
+def test_a_checkpoint_ahead_of_the_curve_fills_it(tmp_path: Path) -> None:
+    """The launcher died after the trial had saved its state and before the report arrived."""
+    first = toy_ledger(tmp_path)
+    play(first, first.plan({}), BEGUN, reported(100, 1.0), reported(200, 0.9), FINISHED)
+    play(first, first.plan({}), BEGUN, reported(100, 0.8))
+    second = toy_ledger(tmp_path)
+    (plan,) = second.plans_to_resume()
+    second.start(plan)
+    reason = second.receive(plan.trial, {"facts": FACTS, "resumed": [report(100, 0.8), report(200, 2.0)]})
+    assert reason is None, "its best until 200 is 0.8, the first of 2"
+    assert [(point["attempt"], point["images_seen"]) for point in second.store.curve(plan.trial)] == [
+        (1, 100),
+        (2, 200),
+    ]
+
+
+def test_a_missed_rung_is_judged_at_the_resumption_and_a_passed_one_is_not(tmp_path: Path) -> None:
+    first = toy_ledger(tmp_path)
+    play(first, first.plan({}), BEGUN, reported(100, 2.0))
+    for _ in range(4):
+        play(first, first.plan({}), BEGUN, reported(100, 1.0), FINISHED)
+    second = toy_ledger(tmp_path)
+    (plan,) = second.plans_to_resume()
+    second.start(plan)
+    assert second.receive(plan.trial, {"facts": FACTS, "resumed": [report(100, 2.0)]}) is None, "it had passed the rung"
+    second.finish(plan.trial)
+    third = toy_ledger(tmp_path)
+    late = third.plan({})
+    third.start(late)
+    assert third.receive(late.trial, {"facts": FACTS, "resumed": [report(100, 2.0)]}) is not None, "news to this search"
+
+
+def test_a_trial_begun_anew_forgets_what_its_lost_checkpoint_saw(tmp_path: Path) -> None:
+    first = toy_ledger(tmp_path, toy_space(scheduler=None))
+    play(first, first.plan({}), BEGUN, reported(100, 2.0), reported(200, 1.0))
+    second = toy_ledger(tmp_path, toy_space(scheduler=None))
+    (plan,) = second.plans_to_resume()
+    row = play(second, plan, BEGUN, reported(100, 1.9), FINISHED)
+    assert (row["images_seen"], row["valid_bits_per_dim"]) == (100, 1.9)
+    assert second.spent_images() == 100
+    curve = second.store.curve(plan.trial)
+    assert [(point["attempt"], point["images_seen"]) for point in curve] == [(2, 100), (1, 200)]
+
+
+def test_null_is_a_choice_like_others(tmp_path: Path) -> None:
+    """A null in the row of a key that was asked is its value; a key that was not asked is null as well."""
+    vary = {**toy_space().vary, "optim.clip": CategoricalDistribution((None, 1.0))}
+    space = toy_space(vary=vary)
+    ledger = toy_ledger(tmp_path, space)
+    suggestion = {"likelihood.name": "categorical", "model.layers": 3, "optim.lr": 0.02, "optim.clip": None}
+    row = play(ledger, ledger.plan(suggestion), BEGUN, reported(100, 2.0))
+    assert ledger.suggested(row).params == suggestion
+    assert toy_ledger(tmp_path, space).plans_to_resume()[0].suggestion == suggestion
+
+
+def test_every_status_has_an_end_in_the_ledger(tmp_path: Path) -> None:
+    space = toy_space(budget=Budget(trials=50))
+    ledger = toy_ledger(tmp_path, space)
+    seen = {play(ledger, ledger.plan({}), ended(status))["status"] for status in Status if status != Status.RUNNING}
+    assert seen == set(Status) - {Status.RUNNING}
+    assert len(ledger.store.attempts()) == len(Status) - 1

@@ -1,0 +1,75 @@
+"""What the user reads while a search runs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from search_toys import BEGUN, FINISHED, ended, play, reported, toy_ledger, toy_space
+
+from pixeltune.config import ImageForm
+from pixeltune.search import progress
+from pixeltune.search.progress import Progress
+from pixeltune.space import Budget, Resources
+
+FORM = ImageForm(1, 8, 8, 17)
+
+
+def shown(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_line_for_every_trial(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    ledger = toy_ledger(tmp_path, toy_space(budget=Budget(trials=6)))
+    play(ledger, ledger.plan({}), BEGUN, reported(100, 2.5), reported(400, 2.5), FINISHED)
+    watcher = Progress(console)
+    watcher.begin(ledger, Resources(), 2, FORM)
+    play(ledger, ledger.plan({"optim.lr": 0.0125}), BEGUN, reported(100, 2.6), reported(200, 2.0), FINISHED)
+    watcher.change()
+    watcher.change()
+    play(ledger, ledger.plan({}), ended("diverged", "the norm is inf"))
+    ledger.start(ledger.plan({}))
+    watcher.change()
+    watcher.end()
+    first, *lines = shown(console)
+    assert first == "2 trials at a time, each 1 CPU; 1 trials done before"
+    assert [line.split()[:2] for line in lines] == [["00001", "pruned"], ["00002", "diverged"]]
+    assert "lr=0.0125" in lines[0]
+    assert "2/6 done, 0 running, 1 pruned" in lines[0]
+    assert "best 2.5000 bits/dim (00000), 16.7% below the baseline 3.0000" in lines[0]
+    assert "(the norm is inf)" in lines[1]
+    assert "3/6 done, 1 running, 1 pruned, 1 without a result" in lines[1]
+    assert "left" in lines[1]
+
+
+def test_a_log_is_not_silent_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    ledger = toy_ledger(tmp_path)
+    watcher = Progress(console)
+    watcher.begin(ledger, Resources(), 2, FORM)
+    plan = ledger.plan({})
+    ledger.start(plan)
+    watcher.change()
+    assert len(shown(console)) == 1
+    monkeypatch.setattr(progress, "_LONGEST_SILENCE", 0.0)
+    ledger.receive(plan.trial, reported(100, 2.6))
+    watcher.change()
+    assert shown(console)[1].startswith("Running: 00000 100 / 400 images 2.6000 100 images/s  | 0/20 done, 1 running")
+
+
+def test_the_panel_of_a_terminal(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    ledger = toy_ledger(tmp_path)
+    watcher = Progress(console)
+    watcher.begin(ledger, Resources(workers=2, gpus=1.0), 1, FORM)
+    ledger.start(ledger.plan({}))
+    ledger.receive("00000", reported(100, 2.6))
+    console.print(watcher._panel())
+    watcher.end()
+    text = "\n".join(shown(console))
+    for part in ("each 2 workers of 1 CPU, 1 GPU", "100 / 400 images", "0/20 done, 1 running", "2.6000"):
+        assert part in text

@@ -1,0 +1,136 @@
+"""When a search has nothing left, what it refuses, and what stays of its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import IntDistribution
+from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_ledger, toy_space
+
+from pixeltune.errors import ConfigError, StoreError
+from pixeltune.search.keep import WeightKeeper
+from pixeltune.search.ledger import Ledger
+from pixeltune.search.run import nothing_left, open_search, require_buildable, require_same_data
+from pixeltune.search.trial import state_file, weights_file
+from pixeltune.space import Budget, Resources, SearchSpace
+
+
+def two_trials(folder: Path, **options: Any) -> Ledger:
+    ledger = toy_ledger(folder, toy_space(scheduler=None), **options)
+    play(ledger, ledger.plan({}), BEGUN, reported(400, 2.0), FINISHED)
+    play(ledger, ledger.plan({}), BEGUN, reported(200, 2.0))  # interrupted
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason"),
+    [
+        (Budget(trials=2), None),
+        (Budget(trials=1), "all 1 trials are done"),
+        (Budget(trials=9, images=600), "the budget of 600 images is spent"),
+        (Budget(trials=9, images=601), None),
+        (Budget(trials=9, gpu_hours=0.00205), "the budget of 0.00205 GPU-hours is spent"),
+        (Budget(trials=9, gpu_hours=0.01), None),
+        (Budget(trials=9, hours=0.1), None),
+    ],
+)
+def test_nothing_left(tmp_path: Path, budget: Budget, reason: str | None) -> None:
+    """Counted over both trials, also by a later launch that has not begun with the interrupted one."""
+    two_trials(tmp_path, resources=Resources(gpus=1.0))  # (4 + 0.4 + 0.75) + (2 + 0.2 + 0.75) seconds
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None))
+    assert nothing_left(toy_space(budget=budget), ledger) == reason
+
+
+def test_a_corner_that_the_data_rule_out_is_named(tmp_path: Path) -> None:
+    space = toy_space(vary={"model.layers": IntDistribution(2, 3)})
+    require_buildable(space)
+    base = toy_config().override({"likelihood.name": "bernoulli", "data.binarise": "threshold"})
+    require_buildable(SearchSpace(base=base))
+    from optuna.distributions import CategoricalDistribution
+
+    vary = {
+        "likelihood.name": CategoricalDistribution(("bernoulli", "categorical")),
+        "model.layers": IntDistribution(2, 3),
+    }
+    with pytest.raises(ConfigError, match=r"likelihood\.name=bernoulli, model\.layers=2 is not: .*levels"):
+        open_search(SearchSpace(base=toy_config(), vary=vary), "wrong", str(tmp_path))
+    assert not (tmp_path / "wrong" / "search.json").exists()
+
+
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    ledger = two_trials(tmp_path)
+    require_same_data(ledger.store, ledger.space, FACTS["data_checksum"])
+    with pytest.raises(StoreError, match=r"go on with the images it began with \(checksum abc\), but got xyz"):
+        require_same_data(ledger.store, ledger.space, "xyz")
+    varied = replace(
+        ledger.space, vary={"data.levels": IntDistribution(2, 17)}, base=toy_config().override({"data.levels": 17})
+    )
+    require_same_data(ledger.store, varied, "xyz")
+
+
+def with_checkpoint(ledger: Ledger, number: int) -> Path:
+    folder = Path(ledger.store.checkpoint(f"{number:05d}"))
+    for location in (state_file(str(folder)), weights_file(str(folder))):
+        Path(location).parent.mkdir(parents=True, exist_ok=True)
+        Path(location).write_bytes(b"x")
+    return folder
+
+
+def test_weights_of_the_best_stay_and_states_of_the_unfinished(tmp_path: Path) -> None:
+    space = toy_space(scheduler=None, keep=2)
+    ledger = toy_ledger(tmp_path, space)
+    keeper = WeightKeeper(ledger)
+
+    def kept() -> dict[str, list[str]]:
+        folders = sorted(Path(ledger.store.checkpoints).iterdir())
+        return {folder.name: sorted(file.name for file in folder.iterdir()) for folder in folders}
+
+    for number, messages in enumerate(
+        [
+            (reported(400, 2.0), FINISHED),
+            (reported(400, 1.0), FINISHED),
+            (reported(400, 1.5), FINISHED),
+            (reported(200, 0.5), ended("diverged")),
+            (reported(200, 0.4), ended("rejected")),
+            (reported(200, 0.3),),  # interrupted
+        ]
+    ):
+        plan = ledger.plan({})
+        with_checkpoint(ledger, number)
+        play(ledger, plan, BEGUN, *messages)
+        keeper.tidy()
+        if number == 1:
+            assert kept() == {"00000": ["weights.safetensors"], "00001": ["weights.safetensors"]}
+    live = ledger.plan({})
+    with_checkpoint(ledger, 6)
+    ledger.start(live)
+    keeper.tidy()
+    both = ["state.pt", "weights.safetensors"]
+    best = ["weights.safetensors"]
+    assert kept() == {"00001": best, "00002": best, "00005": both, "00006": both}
+    with_checkpoint(ledger, 0)  # a worker wrote once more while it was being stopped
+    with_checkpoint(ledger, 1)
+    keeper.tidy()
+    keeper.tidy_all()
+    assert kept() == {"00001": best, "00002": best, "00005": both, "00006": both}
+
+
+def test_a_disk_that_refuses_does_not_stop_the_tidying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1))
+    keeper = WeightKeeper(ledger)
+    folders = [with_checkpoint(ledger, number) for number in range(2)]
+    for bits in (2.0, 1.0):
+        play(ledger, ledger.plan({}), BEGUN, reported(400, bits), FINISHED)
+    with monkeypatch.context() as patched:
+        patched.setattr("pixeltune.files.remove", _refuse)
+        keeper.tidy()
+    assert [folder.exists() for folder in folders] == [True, True]
+    keeper.tidy()
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
+def _refuse(_location: str) -> None:
+    raise OSError(30, "Read-only file system")

@@ -1,0 +1,200 @@
+"""One trial without Ray: every way in which it can end, and how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from search_toys import toy_config, toy_ledger, toy_space
+
+from pixeltune.errors import AuditError, StoreError
+from pixeltune.models import DensityModel
+from pixeltune.models import density as density_module
+from pixeltune.models.gated import GatedPixelCNN
+from pixeltune.search.ledger import Ledger
+from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
+from pixeltune.training import loop
+from pixeltune.training.weights import load_model
+
+_TIMES = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")
+
+
+def task_in(folder: Path, **changes: Any) -> TrialTask:
+    config = toy_config().override({"data.num_valid": 100, **changes})
+    return TrialTask(trial="00000", config=config.model_dump(), checkpoint=str(folder / "00000"), cpus=1)
+
+
+def numbers(messages: list[Message]) -> list[dict[str, Any]]:
+    reports = [message["report"] for message in messages if "report" in message]
+    return [{name: value for name, value in report.items() if name not in _TIMES} for report in reports]
+
+
+@pytest.fixture
+def uninterrupted(tmp_path: Path) -> list[Message]:
+    return list(run_trial(task_in(tmp_path / "whole")))
+
+
+def test_a_trial_from_facts_to_its_end(tmp_path: Path) -> None:
+    task = task_in(tmp_path)
+    first, *reports, last = run_trial(task)
+    assert first["resumed"] == []
+    assert (first["facts"]["num_valid"], first["facts"]["levels"], first["facts"]["device"]) == (100, 17, "cpu")
+    assert [message["report"]["images_seen"] for message in reports] == [100, 200, 300, 400]
+    assert all(message["facts"]["peak_memory_bytes"] > 1e6 for message in reports)
+    assert last == {"end": "finished", "reason": None}
+    assert isinstance(load_model(weights_file(task.checkpoint)), DensityModel)
+
+
+def test_its_messages_make_a_row(tmp_path: Path) -> None:
+    """Every fact and every number has its column, of the right type."""
+    space = toy_space(base=toy_config().override({"data.num_valid": 100}))
+    ledger = toy_ledger(tmp_path, space)
+    plan = ledger.plan(space.base_suggestion())
+    ledger.start(plan)
+    for message in run_trial(ledger.task(plan)):
+        ledger.receive(plan.trial, message)
+    row = ledger.finish(plan.trial)
+    (stored,) = ledger.store.trials()
+    blank = {name for name, value in stored.items() if value is None and name in row and row[name] is not None}
+    assert blank == set()
+    assert stored["valid_bits_per_dim"] == min(ledger.curves[plan.trial].values())
+
+
+def test_going_on_gives_the_same_numbers(tmp_path: Path, uninterrupted: list[Message]) -> None:
+    task = task_in(tmp_path)
+    trial = run_trial(task)
+    before = [next(trial), next(trial), next(trial)]
+    trial.close()
+    first, *rest = run_trial(task)
+    assert [report["images_seen"] for report in first["resumed"]] == [100, 200]
+    assert numbers(before) + numbers(rest) == numbers(uninterrupted)
+    assert rest[-1]["end"] == "finished"
+
+
+def test_a_finished_trial_has_nothing_to_add(tmp_path: Path) -> None:
+    task = task_in(tmp_path)
+    list(run_trial(task))
+    first, last = run_trial(task)
+    assert len(first["resumed"]) == 4
+    assert last["end"] == "finished"
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_a_checkpoint_of_no_use_is_set_aside(tmp_path: Path, damage: str, uninterrupted: list[Message]) -> None:
+    task = task_in(tmp_path)
+    trial = run_trial(task)
+    next(trial), next(trial)
+    trial.close()
+    state = Path(state_file(task.checkpoint))
+    if damage == "cut":
+        state.write_bytes(state.read_bytes()[:-100])
+    else:
+        other = run_trial(task_in(tmp_path / "other", **{"model.layers": 3}))
+        next(other), next(other)
+        other.close()
+        state.write_bytes(Path(state_file(task_in(tmp_path / "other").checkpoint)).read_bytes())
+    messages = list(run_trial(task))
+    assert messages[0]["resumed"] == []
+    assert numbers(messages) == numbers(uninterrupted)
+    assert Path(f"{state}.corrupt").is_file()
+
+
+class _Leaking(GatedPixelCNN):
+    """Sees the pixel that it is to predict."""
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return super().forward(x_BCHW) + x_BCHW.mean(1, keepdim=True)
+
+
+def test_a_leaking_model_is_rejected_with_the_pair_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(density_module.NETWORKS, "gated", _Leaking)
+    space = toy_space(base=toy_config().override({"data.num_valid": 100}))
+    ledger = toy_ledger(tmp_path, space)
+    plan = ledger.plan(space.base_suggestion())
+    row = _play(ledger, run_trial(ledger.task(plan)), plan)
+    assert row["status"] == "rejected"
+    assert row["reason"].count("(") >= 2, row["reason"]
+    assert "\n" not in row["reason"]
+    assert ledger.best() is None
+    assert ledger.values(row) is None
+
+
+def _play(ledger: Ledger, messages: Iterator[Message], plan: Any) -> dict[str, Any]:
+    ledger.start(plan)
+    for message in messages:
+        ledger.receive(plan.trial, message)
+    return ledger.finish(plan.trial)
+
+
+def test_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = DensityModel.loss
+
+    def explodes(self: DensityModel, x: torch.Tensor, label: Any = None, step: int | None = None) -> torch.Tensor:
+        nats = loss(self, x, label, step)
+        return nats * float("inf") if step == 3 else nats
+
+    monkeypatch.setattr(DensityModel, "loss", explodes)
+    task = task_in(tmp_path)
+    messages = list(run_trial(task))
+    assert [message["report"]["images_seen"] for message in messages if "report" in message] == [100]
+    assert messages[-1]["end"] == "diverged"
+    assert "at step 3" in messages[-1]["reason"]
+    assert Path(weights_file(task.checkpoint)).is_file(), "those from before that step"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"), MemoryError()])
+def test_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def raises(*_args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loop.Training, "_train_step", raises)
+    first, last = run_trial(task_in(tmp_path))
+    assert "facts" in first
+    assert last["end"] == "oom"
+    assert last["reason"] in ("CUDA out of memory.", "out of memory")
+
+
+def test_out_of_memory_of_one_among_several_is_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other workers wait in a reduction: only an exception makes Train end them all."""
+
+    def raises(*_args: Any) -> None:
+        raise MemoryError("no more")
+
+    trial = run_trial(task_in(tmp_path))
+    next(trial)
+    monkeypatch.setattr(loop.Training, "_train_step", raises)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+        next(trial)
+
+
+def test_what_does_not_fit_is_rejected_and_a_bug_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "audit", lambda _model: _raise(AuditError("(0, 1) sees (2, 3)")))
+    assert list(run_trial(task_in(tmp_path))) == [{"end": "rejected", "reason": "(0, 1) sees (2, 3)"}]
+    monkeypatch.setattr(loop, "audit", lambda _model: _raise(ZeroDivisionError("ours")))
+    with pytest.raises(ZeroDivisionError):
+        list(run_trial(task_in(tmp_path)))
+
+
+def test_a_full_disk_is_no_fault_of_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("pixeltune.training.checkpoint.files.write_whole", lambda *_: _raise(full))
+    with pytest.raises(
+        StoreError, match=r"checkpoints must be writable, but .*00000 is not \(No space left on device\)"
+    ):
+        list(run_trial(task_in(tmp_path)))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results hold finite numbers only, and one odd number must not end the search."""
+    clip = loop.Training._clip
+    monkeypatch.setattr(loop.Training, "_require_finite", lambda *_: None)
+    monkeypatch.setattr(loop.Training, "_clip", lambda self: clip(self) * float("nan"))
+    assert next(m for m in run_trial(task_in(tmp_path)) if "report" in m)["report"]["grad_norm"] is None

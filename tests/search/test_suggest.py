@@ -1,0 +1,216 @@
+"""What the sampler is told, now and after a resumption, and what it makes of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+from search_toys import BEGUN, FINISHED, ended, play, report, reported, toy_config, toy_ledger, toy_space
+
+from pixeltune.results.schema import Status
+from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.suggest import Suggester
+from pixeltune.space import SAMPLERS, Budget, SearchSpace
+
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def told(suggester: Suggester) -> list[tuple[Any, ...]]:
+    """All that a sampler can see of a study."""
+
+    def seen(trial: FrozenTrial) -> tuple[Any, ...]:
+        return (
+            trial.state,
+            trial.params,
+            trial.distributions,
+            trial.values,
+            trial.intermediate_values,
+            trial.constraints,
+        )
+
+    return [seen(trial) for trial in suggester.study.get_trials(deepcopy=False)]
+
+
+ENDS = [
+    (reported(100, 2.0), reported(200, 1.5), reported(400, 1.6), FINISHED),
+    (reported(100, 2.5), reported(200, 0.1), FINISHED),  # with ASHA pruned at 100
+    (ended("diverged"),),
+    (ended("oom"),),
+    (reported(100, 1.75), reported(200, 1.8), reported(300, 0.1), FINISHED),  # with ASHA pruned at 200
+    (ended("rejected"),),
+]
+
+
+def play_some(folder: Path, space: SearchSpace) -> tuple[Ledger, Suggester]:
+    ledger = toy_ledger(folder, space)
+    suggester = Suggester(space, ledger)
+    for messages in ENDS:
+        suggester.tell(play(ledger, suggester.next_plan(), BEGUN, *messages))
+    suggester.tell(play(ledger, suggester.next_plan(), crash="E: x"))
+    return ledger, suggester
+
+
+def test_the_base_is_trial_0_and_then_keys_follow_their_conditions(tmp_path: Path) -> None:
+    space = toy_space()
+    suggester = Suggester(space, toy_ledger(tmp_path, space))
+    plans = [suggester.next_plan() for _ in range(12)]
+    assert [plan.number for plan in plans] == list(range(12))
+    assert plans[0].config == space.base
+    assert plans[0].suggestion == space.base_suggestion()
+    mixed = [plan for plan in plans if "likelihood.mixtures" in plan.suggestion]
+    assert {plan.suggestion["likelihood.name"] for plan in mixed} == {"logistic_mixture"}
+    plain = [plan for plan in plans if "likelihood.mixtures" not in plan.suggestion]
+    assert {plan.suggestion["likelihood.name"] for plan in plain} == {"categorical"}
+    assert len(mixed) > 1
+    for plan in plans:
+        assert plan.config == space.configure(plan.suggestion)
+
+
+def test_every_end_is_told_as_what_it_was(tmp_path: Path) -> None:
+    _ledger, suggester = play_some(tmp_path, toy_space())
+    trials = suggester.study.get_trials(deepcopy=False)
+    states = [trial.state for trial in trials]
+    pruned, fail = TrialState.PRUNED, TrialState.FAIL
+    assert states == [TrialState.COMPLETE, pruned, pruned, pruned, pruned, fail, fail]
+    assert trials[0].values == [1.5]
+    assert trials[1].intermediate_values == {100: 2.5}
+    assert trials[4].intermediate_values == {100: 1.75, 200: 1.75}, "the best so far at each"
+    assert [bool(trial.constraints) for trial in trials] == [False, False, True, True, False, False, False]
+    assert suggester.study.best_value == 1.5
+
+
+def test_a_stopped_trial_is_no_word_on_its_configuration(tmp_path: Path) -> None:
+    space = toy_space()
+    ledger = toy_ledger(tmp_path, space)
+    suggester = Suggester(space, ledger)
+    suggester.tell(play(ledger, suggester.next_plan(), BEGUN, reported(100, 1.0)))
+    assert suggester.study.get_trials()[0].state == TrialState.FAIL
+
+
+@every_sampler
+def test_a_resumed_study_sees_what_the_live_one_did(tmp_path: Path, sampler: str) -> None:
+    space = toy_space(sampler=sampler)
+    _ledger, live = play_some(tmp_path, space)
+    resumed = Suggester(space, toy_ledger(tmp_path, space))
+    assert told(resumed) == told(live)
+
+
+def test_several_objectives_resume_too(tmp_path: Path) -> None:
+    space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
+    ledger, live = play_some(tmp_path, space)
+    resumed = Suggester(space, toy_ledger(tmp_path, space))
+    assert told(resumed) == told(live)
+    for _ in range(12):  # beyond the sampler's own start-up
+        resumed.tell(play(ledger, resumed.next_plan(), ended("diverged")))
+        resumed.tell(play(ledger, resumed.next_plan(), BEGUN, reported(400, 2.0), FINISHED))
+
+
+@every_sampler
+@pytest.mark.parametrize("with_ends", [True, False])
+def test_a_resumed_search_does_not_repeat_itself(tmp_path: Path, sampler: str, with_ends: bool) -> None:
+    """Also where no trial had ended: the sampler of each launch starts at another seed."""
+    space = toy_space(sampler=sampler)
+    proposed: list[tuple[Any, ...]] = []
+    for launch in range(4):
+        ledger = toy_ledger(tmp_path, space)
+        suggester = Suggester(space, ledger)
+        for _ in range(len(ledger.plans_to_resume())):
+            play(ledger, suggester.next_plan())
+        for _ in range(3):
+            plan = suggester.next_plan()
+            proposed.append(tuple(plan.suggestion.values()))
+            messages = (BEGUN, reported(100, 2.0 - 0.1 * launch), FINISHED) if with_ends else (BEGUN,)
+            suggester.tell(play(ledger, plan, *messages))
+    assert len(proposed) == len(set(proposed)) == 12
+
+
+def test_trials_to_resume_come_first_and_under_their_own_names(tmp_path: Path) -> None:
+    space = toy_space()
+    ledger, suggester = play_some(tmp_path, space)
+    stopped = [suggester.next_plan(), suggester.next_plan()]
+    for plan in stopped:
+        play(ledger, plan, BEGUN)
+    ledger = toy_ledger(tmp_path, space)
+    suggester = Suggester(space, ledger)
+    again = [suggester.next_plan(), suggester.next_plan()]
+    assert again == [plan.next_attempt() for plan in stopped]
+    params = [trial.params for trial in suggester.study.get_trials() if trial.state == TrialState.RUNNING]
+    assert params == [plan.suggestion for plan in stopped]
+    fresh = suggester.next_plan()
+    assert (fresh.number, fresh.attempt) == (len(ENDS) + 3, 1)
+    suggester.tell(play(ledger, again[1], BEGUN, reported(100, 1.0), FINISHED))
+    assert len([trial for trial in suggester.study.get_trials() if trial.state == TrialState.RUNNING]) == 2
+
+
+def toy_line(sampler: str = "tpe") -> SearchSpace:
+    """One learning rate: the larger the better, until training diverges."""
+    vary = {"optim.lr": FloatDistribution(0.001, 0.1), "optim.ema": FloatDistribution(0.0, 0.9)}
+    base = toy_config().override({"optim.lr": 0.03})
+    return toy_space(base=base, vary=vary, sampler=sampler, scheduler=None, budget=Budget(trials=60))
+
+
+def bad_proposals(folder: Path, play_bad: Callable[[Ledger, Plan], dict[str, Any]], seed: int) -> int:
+    """How many of 40 proposals after 12 trials fall in the half where no trial gets through."""
+    space = toy_line()
+    ledger = toy_ledger(folder, space)
+    suggester = Suggester(space, ledger)
+    suggester.study.sampler = _seeded(suggester.study.sampler, seed)
+    bad = 0
+    for number in range(52):
+        plan = suggester.next_plan()
+        lr = plan.suggestion["optim.lr"]
+        is_bad = lr > 0.05
+        bad += is_bad and number >= 12
+        value = 3 - 20 * lr
+        row = play_bad(ledger, plan) if is_bad else play(ledger, plan, BEGUN, reported(400, value), FINISHED)
+        suggester.tell(row)
+    return bad
+
+
+def _seeded(sampler: optuna.samplers.BaseSampler, seed: int) -> optuna.samplers.BaseSampler:
+    sampler._rng.rng.seed(seed)
+    sampler._random_sampler._rng.rng.seed(seed + 1)
+    return sampler
+
+
+def test_tpe_leaves_a_region_where_nothing_gets_through(tmp_path: Path) -> None:
+    """Every sampler that learns needs such a test: told as FAIL, the region is proposed again and again."""
+    assert SAMPLERS == ("tpe", "random")
+    told_truly = [
+        bad_proposals(tmp_path / f"a{seed}", lambda *a: play(*a, ended("diverged")), seed) for seed in range(2)
+    ]
+    as_failed = [bad_proposals(tmp_path / f"b{seed}", lambda *a: play(*a, crash="E: x"), seed) for seed in range(2)]
+    assert sum(told_truly) <= 0.6 * sum(as_failed), (told_truly, as_failed)
+    assert max(told_truly) < min(as_failed), (told_truly, as_failed)
+
+
+def test_a_long_search_resumes_fast(tmp_path: Path) -> None:
+    """500 rows: no read for each row, no proposal for each. Counted, not timed; the bound in seconds is generous."""
+    space = toy_space(budget=Budget(trials=600))
+    ledger = toy_ledger(tmp_path, space)
+    random = Suggester(toy_space(sampler="random"), ledger)
+    for number in range(500):
+        plan = random.next_plan()
+        row = ledger._row(_live(ledger, plan, 2 + math.sin(number)), Status.PRUNED, "rank")
+        ledger.ended[plan.trial] = row
+        ledger.curves[plan.trial] = {100: 2.5, 200: row["valid_bits_per_dim"]}
+    before = time.process_time()
+    suggester = Suggester(space, ledger)
+    suggester.next_plan()
+    assert time.process_time() - before < 5
+    assert len(suggester.study.get_trials(deepcopy=False)) == 501
+
+
+def _live(ledger: Ledger, plan: Plan, bits: float) -> Any:
+    from datetime import UTC, datetime
+
+    from pixeltune.search.ledger import Live
+
+    return Live(plan, ledger.resources, datetime.now(UTC), reports={200: report(200, bits)})
