@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from pixeltune.config import FamilyConfig
 from pixeltune.errors import AuditError
@@ -400,7 +401,7 @@ def _structure(model: DensityModel) -> Hashable:
 
 def _settings(module: nn.Module) -> Iterator[Any]:
     """A module's class, its plain attributes and replaced methods, and its hooks."""
-    yield type(module)
+    yield type_before_parametrizations(module)  # torch makes a class for each parametrised instance
     for key, value in vars(module).items():
         if key != "training" and (isinstance(value, bool | int | float | str | tuple) or callable(value)):
             yield key, value

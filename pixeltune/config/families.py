@@ -163,7 +163,42 @@ class GatedConfig(MaskedFamilyConfig):
     kernel_size: int = Field(default=5, ge=3, le=63)
 
 
+class PixelCNNPPConfig(FamilyConfig):
+    """PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517). The reference code has 160 channels, the paper 192.
+
+    layers: gated residual blocks a stage on the way down in resolution; on the way back the same, and one more in
+        each stage but the coarsest.
+    stages: resolutions, each half the one before; 1 does not down-sample.
+    nonlinearity: f of the residual blocks; `concat_elu` is f(x) = [elu(x), elu(−x)].
+    """
+
+    family: Literal["pixelcnnpp"] = "pixelcnnpp"
+    channels: int = Field(default=160, ge=1, le=4096)
+    layers: int = Field(default=5, ge=1, le=256)
+    stages: int = Field(default=3, ge=1, le=8)
+    nonlinearity: Literal["concat_elu", "elu", "relu"] = "concat_elu"
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+
+    @property
+    def causality(self) -> Causality:
+        """One θ a pixel: the colours are left to the likelihood (§2.2)."""
+        return Causality.PIXEL
+
+    @property
+    def divisor(self) -> int:
+        """Each stage after the first halves height and width."""
+        return 1 << (self.stages - 1)
+
+    def narrow(self, colours: int, size: int) -> Self:
+        """Two features a colour, and blocks enough that each past pixel is in reach."""
+        # A block and its counterpart on the way back have four convolutions, each of which adds one pixel to the
+        # first layer's one.
+        layers = max(1, math.ceil((size - 2) / 4))
+        return self.model_copy(update={"channels": 2 * colours, "layers": layers, "dropout": 0.0})
+
+
 FAMILIES: dict[str, type[FamilyConfig]] = {
     "pixelcnn": PixelCNNConfig,
     "gated": GatedConfig,
+    "pixelcnnpp": PixelCNNPPConfig,
 }

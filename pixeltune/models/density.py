@@ -15,10 +15,13 @@ from pixeltune.config import Causality, ImageForm, TrialConfig
 from pixeltune.likelihoods import Likelihood, build_likelihood
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.models.pixelcnn import PixelCNN
+from pixeltune.models.pixelcnnpp import PixelCNNPP
+from pixeltune.models.weight_norm import initialising, is_initialised_by_data
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "pixelcnn": PixelCNN,
     "gated": GatedPixelCNN,
+    "pixelcnnpp": PixelCNNPP,
 }
 
 
@@ -67,6 +70,16 @@ class DensityModel(nn.Module):
     def forward(self, x_BCHW: Tensor, label_B: Tensor | None = None, step: int | None = None) -> Tensor:
         """The loss: DistributedDataParallel hooks into forward alone."""
         return self.loss(x_BCHW, label_B, step)
+
+    @property
+    def is_initialised_by_data(self) -> bool:
+        """Whether `initialise` has something to do."""
+        return is_initialised_by_data(self.network)
+
+    def initialise(self, x_BCHW: Tensor) -> None:
+        """Fit the initial weights to a first batch of integer levels, in the mode that the model is in."""
+        with initialising(self.network), torch.autocast(x_BCHW.device.type, enabled=False):
+            self.parameters_of(self.scale(x_BCHW))
 
     def order(self) -> Tensor:
         """(C, H, W) int64: the network call in which each sub-pixel is drawn; its θ depends on smaller calls only."""

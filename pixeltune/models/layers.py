@@ -31,6 +31,7 @@ class ShiftedConv2d(nn.Conv2d):
 
     pad: (left, right, top, bottom), zeros added, or rows and columns cropped where negative, before a convolution
         without padding.
+    stride: output pixels are those at every stride-th row and column.
     mask_OIkk: factor of 0 or 1 on each weight, for the colour order only.
     """
 
@@ -43,31 +44,40 @@ class ShiftedConv2d(nn.Conv2d):
         kernel_size: tuple[int, int],
         pad: tuple[int, int, int, int],
         *,
+        stride: int = 1,
         mask_OIkk: Tensor | None = None,
         bias: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, bias=bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, bias=bias)
         self.pad = pad
         self.register_buffer("mask_OIkk", mask_OIkk, persistent=False)
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
-        """(B, O, H, W) of the input's height and width."""
+        """(B, O, H, W) of the input's height and width, each divided by the stride."""
         weight = self.weight if self.mask_OIkk is None else self.weight * self.mask_OIkk
-        return F.conv2d(F.pad(x_BIHW, self.pad) if any(self.pad) else x_BIHW, weight, self.bias)
+        return F.conv2d(F.pad(x_BIHW, self.pad) if any(self.pad) else x_BIHW, weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
         """One line for print(model)."""
         masked = ", colour mask" if self.mask_OIkk is not None else ""
-        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, pad={self.pad}{masked}"
+        strided = f", stride={self.stride}" if self.stride != (1, 1) else ""
+        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, pad={self.pad}{strided}{masked}"
 
 
 def rows_above(
-    in_channels: int, out_channels: int, *, rows: int, width: int, own_row: bool = False, bias: bool = True
+    in_channels: int,
+    out_channels: int,
+    *,
+    rows: int,
+    width: int,
+    own_row: bool = False,
+    stride: int = 1,
+    bias: bool = True,
 ) -> ShiftedConv2d:
     """The rows×width window above the output pixel: it ends with the row above, or with the own row if told so."""
     shift = 0 if own_row else 1
     pad = (width // 2, width // 2, rows - 1 + shift, -shift)
-    return ShiftedConv2d(in_channels, out_channels, (rows, width), pad, bias=bias)
+    return ShiftedConv2d(in_channels, out_channels, (rows, width), pad, stride=stride, bias=bias)
 
 
 def this_row(

@@ -68,6 +68,9 @@ class Training(Iterator[EpochReport]):
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         self.audit: AuditReport = audit(self.model)
         self.model.train()
+        self._stream = ImageStream(self.config, len(self.data.train))
+        if state is None and self.model.is_initialised_by_data:
+            self._initialise()
         self.optimizer = build_optimizer(self.config.optim, self.model)
         self.average: AveragedModel | None = None
         if self.config.optim.ema:
@@ -75,7 +78,6 @@ class Training(Iterator[EpochReport]):
         self.images_seen = 0
         self.step = 0
         self.reports: list[EpochReport] = []
-        self._stream = ImageStream(self.config, len(self.data.train))
         self._clock = _Clock()
         if state is not None:
             self._restore(state)
@@ -131,6 +133,13 @@ class Training(Iterator[EpochReport]):
         """Exact per-image nats of `valid` or `test`, over all workers."""
         images = getattr(self.data, split)
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
+
+    def _initialise(self) -> None:
+        """Fit the weights to the first batch, dropout on; every worker takes the whole of it, so all come out alike."""
+        indices, epochs = self._stream.batch(0, self.config.train.batch_size)
+        x_BCHW = torch.from_numpy(self.data.train_batch(indices, epochs)).to(self.device)
+        torch.manual_seed(self.config.seed_for("initialise"))
+        self.model.initialise(x_BCHW)
 
     def _train_step(self) -> tuple[Tensor, float]:
         """One optimiser step; this worker's nats (float64, on the CPU) and the global gradient norm."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
+from kinds import every_kind, model_settings
 from scipy import stats
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.sampling import METHODS, sample
-
-every_kind = pytest.mark.parametrize(
-    ("family", "likelihood", "colour_order"), list(itertools.product(FAMILIES, LIKELIHOODS, ("mask", "likelihood")))
-)
 
 
 def tiny_model(
@@ -27,8 +23,8 @@ def tiny_model(
     levels: int = 2,
     **model: Any,
 ) -> DensityModel:
-    defaults = {"family": family, "channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12}
-    sections = {"data": {"name": "digits"}, "model": defaults | model, "likelihood": {"name": likelihood}}
+    settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
+    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
     return sharpened(build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels)))
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pixeltune.config import ImageForm
+from pixeltune.config import FAMILIES, ImageForm
 from pixeltune.errors import CheckpointError
 from pixeltune.models import build_model
 from pixeltune.training.checkpoint import TrainState
@@ -87,7 +87,7 @@ def test_a_failed_save_leaves_the_older_file(state_path: str, monkeypatch: pytes
     assert [path.name for path in Path(state_path).parent.iterdir()] == ["state.pt"]
 
 
-@pytest.mark.parametrize("family", ["gated", "pixelcnn"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_weights_bring_their_model_along(tmp_path: Path, family: str) -> None:
     config = tiny(model__family=family, likelihood__name="logistic_mixture", likelihood__mixtures=3)
     model = build_model(config, FORM).eval()

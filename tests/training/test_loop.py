@@ -15,6 +15,7 @@ import torch
 from pixeltune.audit import AuditReport
 from pixeltune.config import FAMILIES
 from pixeltune.errors import CheckpointError, ConfigError, DivergedError
+from pixeltune.models import DensityModel
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import Training, fit, next_report
@@ -49,6 +50,14 @@ GOLDEN_CONFIGS = {
         "model__batch_norm": True,
         "model__head_channels": 0,
         "optim__weight_decay": 0.01,
+    },
+    "pixelcnnpp mixture dropout ema": {
+        "model__family": "pixelcnnpp",
+        "model__layers": 1,
+        "model__dropout": 0.5,
+        "likelihood__name": "logistic_mixture",
+        "likelihood__mixtures": 3,
+        "optim__ema": 0.9,
     },
 }
 
@@ -129,6 +138,30 @@ def test_resumed_equals_uninterrupted(name: str, state_path: str) -> None:
         assert torch.equal(tensor, resumed.model.state_dict()[name_here]), name_here
     for name_here, tensor in whole.model_of_record.state_dict().items():
         assert torch.equal(tensor, resumed.model_of_record.state_dict()[name_here]), name_here
+
+
+def test_initialisation_by_data_comes_before_the_first_step_and_never_again(
+    monkeypatch: pytest.MonkeyPatch, state_path: str
+) -> None:
+    batches: list[torch.Tensor] = []
+    initialise = DensityModel.initialise
+
+    def note(self: DensityModel, x_BCHW: torch.Tensor) -> None:
+        assert self.training
+        batches.append(x_BCHW)
+        initialise(self, x_BCHW)
+
+    monkeypatch.setattr(DensityModel, "initialise", note)
+    config = tiny(**GOLDEN_CONFIGS["pixelcnnpp mixture dropout ema"])
+    training = fit(config)
+    assert [len(batch) for batch in batches] == [32]
+    assert torch.equal(batches[0], training._next_batch()[0])
+    for name, tensor in training.model.state_dict().items():
+        assert torch.equal(tensor, training.model_of_record.state_dict()[name])
+    next(training)
+    training.state.save(state_path)
+    list(fit(config, state=TrainState.load(state_path)))
+    assert len(batches) == 1
 
 
 def test_a_finished_state_has_nothing_left(state_path: str) -> None:
