@@ -42,7 +42,7 @@ def tiny_model(
 ) -> DensityModel:
     settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
     sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
-    return build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels))
+    return build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=4))
 
 
 @every_network
@@ -54,6 +54,13 @@ def test_healthy_models_pass(family: str, colour_order: str, likelihood: str, C:
     assert report.max_change <= 1e-11
     assert report.max_mass_error <= 1e-12
     assert not report.cached
+
+
+@every_network
+@pytest.mark.parametrize("conditioning", ["bias", "map"])
+def test_healthy_conditional_models_pass(family: str, colour_order: str, conditioning: str) -> None:
+    report = audit(tiny_model(family, colour_order=colour_order, conditioning=conditioning))
+    assert report.max_change <= 1e-11
 
 
 def test_simple_variant_with_batch_norm_passes_from_train_mode() -> None:
@@ -211,8 +218,8 @@ class Blind(GatedPixelCNN):
 
 
 class Constant(GatedPixelCNN):
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return super().forward(torch.zeros_like(x_BCHW))
+    def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
+        return super().forward(torch.zeros_like(x_BCHW), s)
 
 
 @pytest.mark.parametrize("colour_order", ["mask", "likelihood"])

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixeltune.config import PixelCNNPPConfig
-from pixeltune.models.layers import ShiftedConv2d, own_pixel, rows_above
+from pixeltune.models.layers import AddLabel, ShiftedConv2d, own_pixel, rows_above
 from pixeltune.models.weight_norm import WeightNormed
 
 
 class PixelCNNPP(nn.Module):
     """Images x_BCHW in [−1, 1] to θ (B, num_params, H, W)."""
 
-    def __init__(self, config: PixelCNNPPConfig, *, in_channels: int, num_params: int) -> None:
+    def __init__(self, config: PixelCNNPPConfig, *, in_channels: int, num_params: int, label_features: int = 0) -> None:
         super().__init__()
         features, n, later_stages = config.channels, config.layers, config.stages - 1
         self.u_first = down_shifted_conv2d(in_channels + 1, features, kernel_size=(2, 3))
@@ -32,7 +32,7 @@ class PixelCNNPP(nn.Module):
         self.ul_first_left = down_right_shifted_conv2d(in_channels + 1, features, kernel_size=(2, 1))
 
         def blocks(count: int, *, has_skips: bool) -> list[nn.Module]:
-            return [Block(config, has_skips=has_skips) for _ in range(count)]
+            return [Block(config, has_skips=has_skips, label_features=label_features) for _ in range(count)]
 
         up_pass, down_pass = blocks(n, has_skips=False), blocks(n, has_skips=True)
         for _ in range(later_stages):
@@ -41,21 +41,21 @@ class PixelCNNPP(nn.Module):
         self.up_pass, self.down_pass = nn.ModuleList(up_pass), nn.ModuleList(down_pass)
         self.nin_out = nin(features, num_params)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """θ, flat."""
+    def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
+        """θ, flat. s: features of the label."""
         # The ones tell the image from the zeros that pad it.
         x = torch.cat([x_BCHW, torch.ones_like(x_BCHW[:, :1])], dim=1)
         u_list = [down_shift(self.u_first(x))]
         ul_list = [down_shift(self.ul_first_above(x)) + right_shift(self.ul_first_left(x))]
         for layer in self.up_pass:
-            u, ul = layer(u_list[-1], ul_list[-1])
+            u, ul = layer(u_list[-1], ul_list[-1], s)
             u_list.append(u)
             ul_list.append(ul)
 
         u, ul = u_list.pop(), ul_list.pop()
         for layer in self.down_pass:
             skips = (u_list.pop(), ul_list.pop()) if isinstance(layer, Block) else ()
-            u, ul = layer(u, ul, *skips)
+            u, ul = layer(u, ul, s, *skips)
         theta: Tensor = self.nin_out(F.elu(ul))
         return theta
 
@@ -63,26 +63,29 @@ class PixelCNNPP(nn.Module):
 class Block(nn.Module):
     """A gated residual block of each stream: ul reads u, and on the way back both read the features stacked before."""
 
-    def __init__(self, config: PixelCNNPPConfig, *, has_skips: bool) -> None:
+    def __init__(self, config: PixelCNNPPConfig, *, has_skips: bool, label_features: int) -> None:
         super().__init__()
         u_skips, ul_skips = (1, 2) if has_skips else (0, 1)
-        self.u = GatedResnet(config, down_shifted_conv2d, num_skips=u_skips)
-        self.ul = GatedResnet(config, down_right_shifted_conv2d, num_skips=ul_skips)
+        self.u = GatedResnet(config, down_shifted_conv2d, num_skips=u_skips, label_features=label_features)
+        self.ul = GatedResnet(config, down_right_shifted_conv2d, num_skips=ul_skips, label_features=label_features)
 
     def forward(
-        self, u: Tensor, ul: Tensor, u_skip: Tensor | None = None, ul_skip: Tensor | None = None
+        self, u: Tensor, ul: Tensor, s: Tensor | None, u_skip: Tensor | None = None, ul_skip: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Both streams, each (B, F, H, W)."""
-        u = self.u(u, a=u_skip)
-        return u, self.ul(ul, a=u if ul_skip is None else torch.cat([u, ul_skip], dim=1))
+        s = at_resolution_of(u, s)
+        u = self.u(u, a=u_skip, s=s)
+        return u, self.ul(ul, a=u if ul_skip is None else torch.cat([u, ul_skip], dim=1), s=s)
 
 
 class GatedResnet(nn.Module):
-    """x + a·σ(b), where a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips)))))."""
+    """x + a·σ(b), where a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips))))) + V∗s."""
 
     nin_skip: WeightNormed | None
 
-    def __init__(self, config: PixelCNNPPConfig, conv: Callable[..., WeightNormed], *, num_skips: int) -> None:
+    def __init__(
+        self, config: PixelCNNPPConfig, conv: Callable[..., WeightNormed], *, num_skips: int, label_features: int
+    ) -> None:
         super().__init__()
         self.nonlinearity, widening = NONLINEARITIES[config.nonlinearity]
         features = config.channels
@@ -90,15 +93,16 @@ class GatedResnet(nn.Module):
         self.nin_skip = nin(num_skips * widening * features, features) if num_skips else None
         self.dropout = nn.Dropout(config.dropout)
         self.conv_out = conv(widening * features, 2 * features, init_scale=0.1)
+        self.label = AddLabel(label_features, 2 * features)
 
-    def forward(self, x: Tensor, a: Tensor | None = None) -> Tensor:
-        """(B, F, H, W). a: the skips, of one or two times as many features."""
+    def forward(self, x: Tensor, a: Tensor | None = None, s: Tensor | None = None) -> Tensor:
+        """(B, F, H, W). a: the skips, of one or two times as many features. s: features of the label."""
         f = self.nonlinearity
         c1 = self.conv_input(f(x))
         if self.nin_skip is not None:
             assert a is not None
             c1 = c1 + self.nin_skip(f(a))
-        c2 = self.conv_out(self.dropout(f(c1)))
+        c2 = self.label(self.conv_out(self.dropout(f(c1))), s)
         value, gate = c2.chunk(2, dim=1)
         return x + value * gate.sigmoid()
 
@@ -111,7 +115,7 @@ class DownSampling(nn.Module):
         self.u = down_shifted_conv2d(features, features, stride=2)
         self.ul = down_right_shifted_conv2d(features, features, stride=2)
 
-    def forward(self, u: Tensor, ul: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, ul: Tensor, _s: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both streams, (B, F, H/2, W/2)."""
         return self.u(u), self.ul(ul)
 
@@ -124,7 +128,7 @@ class UpSampling(nn.Module):
         self.u = down_shifted_deconv2d(features, features)
         self.ul = down_right_shifted_deconv2d(features, features)
 
-    def forward(self, u: Tensor, ul: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, ul: Tensor, _s: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both streams, (B, F, 2H, 2W)."""
         return self.u(u), self.ul(ul)
 
@@ -185,6 +189,14 @@ def down_shift(x: Tensor) -> Tensor:
 def right_shift(x: Tensor) -> Tensor:
     """Each column in the place of the next; the first is zero."""
     return F.pad(x, (1, -1, 0, 0))
+
+
+def at_resolution_of(u: Tensor, s: Tensor | None) -> Tensor | None:
+    """A map of the label averaged to the size of u; what is one pixel wide, or nothing, stays."""
+    height, width = u.shape[-2:]
+    if s is None or s.shape[-2:] in ((height, width), (1, 1)):
+        return s
+    return F.adaptive_avg_pool2d(s, (height, width))
 
 
 def concat_elu(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def tiny_model(
     **model: Any,
 ) -> DensityModel:
     """A model in float64 and eval mode, bound to images (C, H, W)."""
-    form = ImageForm(*shape, levels=levels)
+    form = ImageForm(*shape, levels=levels, num_classes=3)
     return build_model(tiny_config(family, likelihood, **model), form).double().eval()
 
 
