@@ -21,11 +21,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from pixeltune.config import FamilyConfig
 from pixeltune.errors import AuditError
 from pixeltune.likelihoods import Likelihood
-from pixeltune.models import DensityModel, seeded
+from pixeltune.models import DensityModel, assemble, seeded
 
 NARROW_SIZE = 8
 NUM_CUTS = 32
@@ -109,12 +110,12 @@ def narrow_twin(model: DensityModel) -> DensityModel:
     size = _narrow_size(model)
     form = replace(model.form, height=size, width=size, levels=2)
     likelihood = replace(model.likelihood, levels=2)
-    with torch.device("cpu"), seeded(0):
-        network = type(model.network)(family, in_channels=form.channels, num_params=likelihood.num_params)
-    network.double().eval().requires_grad_(False)
-    _open_all_paths(network)
     config = model.config.model_copy(update={"model": family})
-    return type(model)(network, likelihood, config=config, form=form)
+    with torch.device("cpu"), seeded(0):
+        twin = assemble(config, form, likelihood, network_class=type(model.network))
+    twin.double().eval().requires_grad_(False)
+    _open_all_paths(twin.network)
+    return twin
 
 
 def check_jacobian(model: DensityModel) -> None:
@@ -249,7 +250,7 @@ def _pixel_thetas(model: DensityModel) -> Iterator[Tensor]:
     """θ of 64 one-pixel images, from the model and at random."""
     base_CHW, _ = _two_images(model)
     with torch.no_grad():
-        theta = model.parameters_of(model.scale(base_CHW[None]))[0].flatten(-2)
+        theta = _theta(model, model.scale(base_CHW[None]))[0].flatten(-2)
     pixels = torch.randperm(theta.shape[-1], generator=_generator())[:NUM_PIXELS].to(theta.device)
     yield theta[..., pixels].movedim(-1, 0)[..., None, None]
     shape = model.likelihood.theta_shape(NUM_PIXELS, 1, 1)
@@ -328,6 +329,11 @@ def _first(is_seen: Tensor) -> int:
 # --- Sites, and what was examined before ------------------------------------------------------------------------------
 
 
+def _theta(model: DensityModel, x_BCHW: Tensor) -> Tensor:
+    """θ of images in [−1, 1], all of class 0 where the model takes labels."""
+    return model.parameters_of(x_BCHW, torch.zeros(len(x_BCHW), dtype=torch.int64, device=x_BCHW.device))
+
+
 def _by_site(model: DensityModel, theta: Tensor) -> Tensor:
     """θ as (B, S, P); the sites of a subpixel-causal model are (colour, row, col) in that order, flat."""
     return theta.flatten(2).movedim(1, 2) if model.likelihood.is_joint else theta.movedim(2, -1).flatten(1, 3)
@@ -336,7 +342,7 @@ def _by_site(model: DensityModel, theta: Tensor) -> Tensor:
 def _theta_by_site(model: DensityModel, x_BCHW: Tensor) -> Tensor:
     """θ (B, S, P) of integer levels."""
     with torch.no_grad():
-        return _by_site(model, model.parameters_of(model.scale(x_BCHW)))
+        return _by_site(model, _theta(model, model.scale(x_BCHW)))
 
 
 def _site_order(model: DensityModel) -> Tensor:
@@ -349,7 +355,7 @@ def _gradients(model: DensityModel, x_BCHW: Tensor, sites_B: Tensor) -> Tensor:
     """d(sum of θ at site b)/dx in image b, (B, C, H, W): one row of the Jacobian an image."""
     with torch.enable_grad():
         x_BCHW = x_BCHW.detach().requires_grad_()
-        theta_BS = _by_site(model, model.parameters_of(x_BCHW)).sum(2)
+        theta_BS = _by_site(model, _theta(model, x_BCHW)).sum(2)
         total = theta_BS.gather(1, sites_B.to(theta_BS.device)[:, None]).sum()
         # The second term lets a network that ignores its input be differentiated, and so be rejected by name.
         return torch.autograd.grad(total + 0.0 * x_BCHW.sum(), x_BCHW)[0]
@@ -400,7 +406,7 @@ def _structure(model: DensityModel) -> Hashable:
 
 def _settings(module: nn.Module) -> Iterator[Any]:
     """A module's class, its plain attributes and replaced methods, and its hooks."""
-    yield type(module)
+    yield type_before_parametrizations(module)  # torch makes a class for each parametrised instance
     for key, value in vars(module).items():
         if key != "training" and (isinstance(value, bool | int | float | str | tuple) or callable(value)):
             yield key, value

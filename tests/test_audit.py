@@ -10,21 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from kinds import NETWORK_KINDS, every_network, model_settings
 from torch import Tensor, nn
 
 from pixeltune.audit import audit
-from pixeltune.config import FAMILIES, LIKELIHOODS, Causality, ImageForm, TrialConfig
+from pixeltune.config import LIKELIHOODS, Causality, ImageForm, TrialConfig
 from pixeltune.errors import AuditError
 from pixeltune.likelihoods import Categorical, LogisticMixture
-from pixeltune.models import DensityModel, build_model
+from pixeltune.models import NETWORKS, DensityModel, build_model
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.models.layers import Mask, MaskedConv2d, rows_above, this_row
 from pixeltune.models.pixelcnn import PixelCNN
+from pixeltune.models.pixelcnnpp import PixelCNNPP
 
 PAIR = r"θ at \(row \d+, col \d+(, colour \d)?\), drawn in call \d+, must not depend on \(row \d+, col \d+, colour \d\)"
-every_network = pytest.mark.parametrize(
-    ("family", "colour_order"), list(itertools.product(FAMILIES, ("mask", "likelihood")))
-)
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +40,9 @@ def tiny_model(
     levels: int = 4,
     **model: Any,
 ) -> DensityModel:
-    defaults = {"family": family, "channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12}
-    sections = {"data": {"name": "digits"}, "model": defaults | model, "likelihood": {"name": likelihood}}
-    return build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels))
+    settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
+    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
+    return build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=4))
 
 
 @every_network
@@ -55,6 +54,13 @@ def test_healthy_models_pass(family: str, colour_order: str, likelihood: str, C:
     assert report.max_change <= 1e-11
     assert report.max_mass_error <= 1e-12
     assert not report.cached
+
+
+@every_network
+@pytest.mark.parametrize("conditioning", ["bias", "map"])
+def test_healthy_conditional_models_pass(family: str, colour_order: str, conditioning: str) -> None:
+    report = audit(tiny_model(family, colour_order=colour_order, conditioning=conditioning))
+    assert report.max_change <= 1e-11
 
 
 def test_simple_variant_with_batch_norm_passes_from_train_mode() -> None:
@@ -98,13 +104,20 @@ def first_layer_with_mask_b(network: Any, colours: int) -> None:
     if isinstance(network, PixelCNN):
         width = network.body[0].row.out_channels
         network.body[0] = MaskedConv2d(3, width, kernel_size=7, mask=Mask.B, colours=colours)
+    elif isinstance(network, PixelCNNPP):
+        network.ul_first_left.conv.pad = (-1, 1, 1, 0)  # the pixel itself, after the shift to the right
     else:
         layer = network.layers[0]
         layer.horizontal = this_row(3, layer.horizontal.out_channels, reach=1, mask=Mask.B, colours=colours, gates=2)
 
 
 def layer_with_the_next_row(network: Any, colours: int) -> None:
-    layer = network.body[-1].residual[3].above if isinstance(network, PixelCNN) else network.layers[-1].vertical
+    if isinstance(network, PixelCNN):
+        layer = network.body[-1].residual[3].above
+    elif isinstance(network, PixelCNNPP):
+        layer = network.down_pass[-1].u.conv_out.conv
+    else:
+        layer = network.layers[-1].vertical
     left, right, top, bottom = layer.pad
     layer.pad = (left, right, top - 1, bottom + 1)
 
@@ -121,7 +134,12 @@ def colour_mask_off_by_one(network: Any, colours: int) -> None:
 
 
 def batch_norm_in_train_mode(network: Any, colours: int) -> None:
-    network.head = nn.Sequential(nn.BatchNorm2d(network.head[1].in_channels, track_running_stats=False), *network.head)
+    if isinstance(network, PixelCNNPP):
+        norm = nn.BatchNorm2d(network.nin_out.conv.in_channels, track_running_stats=False)
+        network.nin_out = nn.Sequential(norm, network.nin_out)
+    else:
+        norm = nn.BatchNorm2d(network.head[1].in_channels, track_running_stats=False)
+        network.head = nn.Sequential(norm, *network.head)
 
 
 def hook_that_peeks(network: Any, colours: int) -> None:
@@ -129,9 +147,11 @@ def hook_that_peeks(network: Any, colours: int) -> None:
 
 
 LEAKS: list[tuple[str, str, Callable[[Any, int], None]]] = [
-    *itertools.product(FAMILIES, ("mask", "likelihood"), (first_layer_with_mask_b, layer_with_the_next_row)),
-    *itertools.product(FAMILIES, ("mask", "likelihood"), (batch_norm_in_train_mode, hook_that_peeks)),
-    *itertools.product(FAMILIES, ("mask",), (colour_mask_off_by_one,)),
+    *((*kind, first_layer_with_mask_b) for kind in NETWORK_KINDS),
+    *((*kind, layer_with_the_next_row) for kind in NETWORK_KINDS),
+    *((*kind, batch_norm_in_train_mode) for kind in NETWORK_KINDS),
+    *((*kind, hook_that_peeks) for kind in NETWORK_KINDS),
+    *((*kind, colour_mask_off_by_one) for kind in NETWORK_KINDS if kind[1] == "mask"),
     *itertools.product(("gated",), ("mask", "likelihood"), (vertical_stack_with_the_own_row,)),
 ]
 every_leak = pytest.mark.parametrize(("family", "colour_order", "sabotage"), LEAKS)
@@ -152,7 +172,7 @@ def test_a_leak_in_one_instance_is_rejected(
 def test_a_leak_in_a_class_is_rejected_by_the_narrow_network(
     family: str, colour_order: str, sabotage: Callable[[Any, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = {"pixelcnn": PixelCNN, "gated": GatedPixelCNN}[family]
+    kind = NETWORKS[family]
 
     class Leaky(kind):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -198,8 +218,8 @@ class Blind(GatedPixelCNN):
 
 
 class Constant(GatedPixelCNN):
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return super().forward(torch.zeros_like(x_BCHW))
+    def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
+        return super().forward(torch.zeros_like(x_BCHW), s)
 
 
 @pytest.mark.parametrize("colour_order", ["mask", "likelihood"])

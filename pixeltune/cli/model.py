@@ -34,6 +34,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("trial", metavar="TRIAL", help=_TRIAL_HELP)
     parser.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--label", type=int, metavar="K", help="class to draw, of a conditional model [all in turn]")
     parser.add_argument("--out", default="samples.png", metavar="FILE", help="PNG to write [samples.png]")
     add_storage(parser)
     parser.set_defaults(verb=sample)
@@ -78,7 +79,7 @@ def sample(options: argparse.Namespace) -> int:
     calls = int(model.order().max()) + 1
     out.print(f"{options.images} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
     with writing(options.out):
-        write_samples(model, options.images, seed=options.seed, location=options.out)
+        write_samples(model, options.images, seed=options.seed, location=options.out, label=options.label)
     out.print(f"Wrote {options.out}", highlight=False, soft_wrap=True)
     return EXIT_OK
 
@@ -122,10 +123,13 @@ def sampling_seconds(model: DensityModel, n: int) -> float:
     return seconds * (int(model.order().max()) + 1) * -(-n // 256)
 
 
-def write_samples(model: DensityModel, n: int, *, seed: int, location: str) -> None:
-    """Draw `n` images and publish them as one PNG grid."""
+def write_samples(model: DensityModel, n: int, *, seed: int, location: str, label: int | None = None) -> None:
+    """Draw `n` images and publish them as one PNG grid; of a conditional model each class in turn, or the one told."""
     from pixeltune.sampling import sample as draw
     from pixeltune.sampling import save_grid
 
+    labels = [label] * n if label is not None else None
+    if labels is None and model.conditioning is not None:
+        labels = [index % model.conditioning.num_classes for index in range(n)]
     zoom = max(1, _SHOWN_SIDE // max(model.form.height, model.form.width))
-    save_grid(draw(model, n, seed=seed), location, model.form.levels, zoom=zoom)
+    save_grid(draw(model, n, labels=labels, seed=seed), location, model.form.levels, zoom=zoom)

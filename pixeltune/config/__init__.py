@@ -1,6 +1,13 @@
 """Configuration without torch: a frozen tree, one class a family, dotted keys."""
 
-from pixeltune.config.families import FAMILIES, Causality, FamilyConfig, GatedConfig, PixelCNNConfig
+from pixeltune.config.families import (
+    FAMILIES,
+    Causality,
+    FamilyConfig,
+    GatedConfig,
+    PixelCNNConfig,
+    PixelCNNPPConfig,
+)
 from pixeltune.config.form import ImageForm
 from pixeltune.config.likelihoods import (
     LIKELIHOODS,
@@ -28,6 +35,7 @@ __all__ = [
     "LogisticMixtureConfig",
     "OptimConfig",
     "PixelCNNConfig",
+    "PixelCNNPPConfig",
     "Scalar",
     "TrainConfig",
     "TrialConfig",

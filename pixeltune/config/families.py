@@ -32,16 +32,31 @@ class FamilyConfig(Section):
     channels: width of the network (F; h in the 2016 paper, whose residual stream has 2h).
     layers: depth, in the family's own unit.
     dropout: probability with which a feature is zeroed in training.
+    conditioning: `bias` adds a linear function of the label to the pre-activations of every layer, the same at all
+        pixels; `map` one of a learned map of the label, which differs between pixels; `none` takes no labels.
+    label_dropout: probability with which the label of a training image is withheld, so that the same weights serve
+        without labels; needs conditioning.
     """
 
     family: str
     channels: int = Field(ge=1, le=4096)
     layers: int = Field(ge=1, le=256)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    conditioning: Literal["none", "bias", "map"] = "none"
+    label_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     likelihoods: ClassVar[tuple[str, ...]] = ("bernoulli", "categorical", "logistic_mixture")
     has_blind_spot: ClassVar[bool] = False
     """True where some past pixels inside the receptive field are never seen, by the published design."""
+
+    @model_validator(mode="after")
+    def _label_dropout_needs_labels(self) -> Self:
+        if self.label_dropout and self.conditioning == "none":
+            raise ConfigError(
+                "`model.label_dropout` needs a model.conditioning of bias or map, "
+                f"but got {self.label_dropout} with none"
+            )
+        return self
 
     @property
     def causality(self) -> Causality:
@@ -63,6 +78,10 @@ class FamilyConfig(Section):
             raise ConfigError(
                 f"height and width must divide by {self.divisor} for family {self.family}, "
                 f"but got {form.height}×{form.width}"
+            )
+        if self.conditioning != "none" and not form.num_classes:
+            raise ConfigError(
+                f"`model.conditioning` needs labelled data, but got {self.conditioning} for data without labels"
             )
         if self.causality is Causality.SUBPIXEL and self.channels < form.channels:
             raise ConfigError(
@@ -163,7 +182,42 @@ class GatedConfig(MaskedFamilyConfig):
     kernel_size: int = Field(default=5, ge=3, le=63)
 
 
+class PixelCNNPPConfig(FamilyConfig):
+    """PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517). The reference code has 160 channels, the paper 192.
+
+    layers: gated residual blocks a stage on the way down in resolution; on the way back the same, and one more in
+        each stage but the coarsest.
+    stages: resolutions, each half the one before; 1 does not down-sample.
+    nonlinearity: f of the residual blocks; `concat_elu` is f(x) = [elu(x), elu(−x)].
+    """
+
+    family: Literal["pixelcnnpp"] = "pixelcnnpp"
+    channels: int = Field(default=160, ge=1, le=4096)
+    layers: int = Field(default=5, ge=1, le=256)
+    stages: int = Field(default=3, ge=1, le=8)
+    nonlinearity: Literal["concat_elu", "elu", "relu"] = "concat_elu"
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+
+    @property
+    def causality(self) -> Causality:
+        """One θ a pixel: the colours are left to the likelihood (§2.2)."""
+        return Causality.PIXEL
+
+    @property
+    def divisor(self) -> int:
+        """Each stage after the first halves height and width."""
+        return 1 << (self.stages - 1)
+
+    def narrow(self, colours: int, size: int) -> Self:
+        """Two features a colour, and blocks enough that each past pixel is in reach."""
+        # A block and its counterpart on the way back have four convolutions, each of which adds one pixel to the
+        # first layer's one.
+        layers = max(1, math.ceil((size - 2) / 4))
+        return self.model_copy(update={"channels": 2 * colours, "layers": layers, "dropout": 0.0})
+
+
 FAMILIES: dict[str, type[FamilyConfig]] = {
     "pixelcnn": PixelCNNConfig,
     "gated": GatedConfig,
+    "pixelcnnpp": PixelCNNPPConfig,
 }

@@ -15,13 +15,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pixeltune.config import Causality, GatedConfig
-from pixeltune.models.layers import Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
+from pixeltune.models.layers import AddLabel, Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
 
 
 class GatedPixelCNN(nn.Module):
     """Images x_BCHW in [−1, 1] to θ (B, C·num_params, H, W), or (B, num_params, H, W) if pixel-causal."""
 
-    def __init__(self, config: GatedConfig, *, in_channels: int, num_params: int) -> None:
+    def __init__(self, config: GatedConfig, *, in_channels: int, num_params: int, label_features: int = 0) -> None:
         super().__init__()
         colours = in_channels if config.causality is Causality.SUBPIXEL else 1
         self.layers = nn.ModuleList(
@@ -32,28 +32,40 @@ class GatedPixelCNN(nn.Module):
                 mask=Mask.B if index else Mask.A,
                 colours=colours,
                 dropout=config.dropout,
+                label_features=label_features,
             )
             for index in range(config.layers)
         )
         self.head = head(config.channels, config.head_channels, colours * num_params, colours=colours)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """θ, flat."""
+    def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
+        """θ, flat. s: features of the label."""
         first, *later = self.layers
-        v_pregate, h = first(x_BCHW, x_BCHW)
+        v_pregate, h = first(x_BCHW, x_BCHW, s)
         for layer in later:
-            v_pregate, h = layer(gate(v_pregate), h)
+            v_pregate, h = layer(gate(v_pregate), h, s)
         theta: Tensor = self.head(h)
         return theta
 
 
 class GatedLayer(nn.Module):
-    """y = tanh(W_f∗x) ⊙ σ(W_g∗x) in both stacks (equation 2, figure 2); mask A makes it layer 0, without residual."""
+    """y = tanh(W_f∗x + V_f∗s) ⊙ σ(W_g∗x + V_g∗s) in both stacks (equations 2 to 4, figure 2).
+
+    Mask A makes it layer 0, without residual.
+    """
 
     residual: ShiftedConv2d | None
 
     def __init__(
-        self, in_channels: int, features: int, *, kernel_size: int, mask: Mask, colours: int, dropout: float
+        self,
+        in_channels: int,
+        features: int,
+        *,
+        kernel_size: int,
+        mask: Mask,
+        colours: int,
+        dropout: float,
+        label_features: int = 0,
     ) -> None:
         super().__init__()
         F, reach, is_first = features, kernel_size // 2, mask is Mask.A
@@ -62,11 +74,14 @@ class GatedLayer(nn.Module):
         self.horizontal = this_row(in_channels, 2 * F, reach=reach, mask=mask, colours=colours, gates=2)
         self.dropout = nn.Dropout(dropout)
         self.residual = None if is_first else own_pixel(F, F, colours=colours)
+        self.vertical_label = AddLabel(label_features, 2 * F)
+        self.horizontal_label = AddLabel(label_features, 2 * F)
 
-    def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, v: Tensor, h: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vertical features before their gate (B, 2F, H, W), which the last layer does not need, and h (B, F, H, W)."""
-        v_pregate = self.vertical(v)
-        y = self.dropout(gate(self.horizontal(h) + self.vertical_to_horizontal(v_pregate)))
+        v_pregate = self.vertical_label(self.vertical(v), s)
+        h_pregate = self.horizontal_label(self.horizontal(h) + self.vertical_to_horizontal(v_pregate), s)
+        y = self.dropout(gate(h_pregate))
         return v_pregate, y if self.residual is None else h + self.residual(y)
 
 

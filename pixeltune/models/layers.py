@@ -31,6 +31,7 @@ class ShiftedConv2d(nn.Conv2d):
 
     pad: (left, right, top, bottom), zeros added, or rows and columns cropped where negative, before a convolution
         without padding.
+    stride: output pixels are those at every stride-th row and column.
     mask_OIkk: factor of 0 or 1 on each weight, for the colour order only.
     """
 
@@ -43,31 +44,40 @@ class ShiftedConv2d(nn.Conv2d):
         kernel_size: tuple[int, int],
         pad: tuple[int, int, int, int],
         *,
+        stride: int = 1,
         mask_OIkk: Tensor | None = None,
         bias: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, bias=bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, bias=bias)
         self.pad = pad
         self.register_buffer("mask_OIkk", mask_OIkk, persistent=False)
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
-        """(B, O, H, W) of the input's height and width."""
+        """(B, O, H, W) of the input's height and width, each divided by the stride."""
         weight = self.weight if self.mask_OIkk is None else self.weight * self.mask_OIkk
-        return F.conv2d(F.pad(x_BIHW, self.pad) if any(self.pad) else x_BIHW, weight, self.bias)
+        return F.conv2d(F.pad(x_BIHW, self.pad) if any(self.pad) else x_BIHW, weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
         """One line for print(model)."""
         masked = ", colour mask" if self.mask_OIkk is not None else ""
-        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, pad={self.pad}{masked}"
+        strided = f", stride={self.stride}" if self.stride != (1, 1) else ""
+        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, pad={self.pad}{strided}{masked}"
 
 
 def rows_above(
-    in_channels: int, out_channels: int, *, rows: int, width: int, own_row: bool = False, bias: bool = True
+    in_channels: int,
+    out_channels: int,
+    *,
+    rows: int,
+    width: int,
+    own_row: bool = False,
+    stride: int = 1,
+    bias: bool = True,
 ) -> ShiftedConv2d:
     """The rows×width window above the output pixel: it ends with the row above, or with the own row if told so."""
     shift = 0 if own_row else 1
     pad = (width // 2, width // 2, rows - 1 + shift, -shift)
-    return ShiftedConv2d(in_channels, out_channels, (rows, width), pad, bias=bias)
+    return ShiftedConv2d(in_channels, out_channels, (rows, width), pad, stride=stride, bias=bias)
 
 
 def this_row(
@@ -89,18 +99,65 @@ def own_pixel(in_channels: int, out_channels: int, *, colours: int, gates: int =
     return this_row(in_channels, out_channels, reach=0, mask=Mask.B, colours=colours, gates=gates, bias=bias)
 
 
-class MaskedConv2d(nn.Module):
+class AddLabel(nn.Module):
+    """y + V∗s: a layer's part of the label (see `conditioning`); y alone where there are no label features.
+
+    V ~ N(0, 0.05²), as in the reference code of PixelCNN++. It carries no colour mask, for s has seen no pixel.
+    """
+
+    V: nn.Conv2d | None
+
+    def __init__(self, label_features: int, out_channels: int) -> None:
+        super().__init__()
+        self.V = None
+        if label_features:
+            self.V = nn.Conv2d(label_features, out_channels, kernel_size=1, bias=False)
+            nn.init.normal_(self.V.weight, std=0.05)
+
+    def forward(self, y_BOHW: Tensor, s_BDHW: Tensor | None) -> Tensor:
+        """(B, O, H, W). s: as large as y, or one pixel."""
+        if self.V is None:
+            return y_BOHW
+        assert s_BDHW is not None, "a network with labels must be handed their features"
+        return y_BOHW + self.V(s_BDHW)
+
+
+class Labelled(nn.Module):
+    """A module whose `forward` takes the label's features s, or None, beside its input."""
+
+
+class LabelledSequential(nn.Sequential):
+    """A Sequential that hands s to those of its modules that take it."""
+
+    def forward(self, x: Tensor, s: Tensor | None = None) -> Tensor:
+        """The last module's output."""
+        for module in self:
+            x = module(x, s) if isinstance(module, Labelled) else module(x)
+        return x
+
+
+class MaskedConv2d(Labelled):
     """The k×k masked convolution of 1601.06759, §3.4, as the sum of the rows above and the own row up to the centre."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, mask: Mask, colours: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        mask: Mask,
+        colours: int,
+        label_features: int = 0,
+    ) -> None:
         super().__init__()
         reach = kernel_size // 2
         self.above = rows_above(in_channels, out_channels, rows=reach, width=kernel_size, bias=False)
         self.row = this_row(in_channels, out_channels, reach=reach, mask=mask, colours=colours)
+        self.label = AddLabel(label_features, out_channels)
 
-    def forward(self, x_BIHW: Tensor) -> Tensor:
+    def forward(self, x_BIHW: Tensor, s: Tensor | None = None) -> Tensor:
         """(B, O, H, W)."""
-        features_BOHW: Tensor = self.above(x_BIHW) + self.row(x_BIHW)
+        features_BOHW: Tensor = self.label(self.above(x_BIHW) + self.row(x_BIHW), s)
         return features_BOHW
 
 

@@ -8,15 +8,15 @@ from torch import Tensor
 from pixeltune.models import DensityModel
 
 
-def naive(model: DensityModel, noise_BNHW: Tensor) -> Tensor:
-    """Levels x_BCHW (int64) as a fixed function of the weights and the noise.
+def naive(model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = None) -> Tensor:
+    """Levels x_BCHW (int64) as a fixed function of the weights, the noise and the labels.
 
     What is not drawn yet stands as level 0, which no θ that is read depends on.
     """
     order_CHW = model.order()
     x_BCHW = noise_BNHW.new_zeros((len(noise_BNHW), *order_CHW.shape), dtype=torch.int64)
     for call in range(int(order_CHW.max()) + 1):
-        theta = model.parameters_of(model.scale(x_BCHW))
+        theta = model.parameters_of(model.scale(x_BCHW), label_B)
         draw(model, theta, noise_BNHW, order_CHW == call, into=x_BCHW)
     return x_BCHW
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -68,6 +69,9 @@ class Training(Iterator[EpochReport]):
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         self.audit: AuditReport = audit(self.model)
         self.model.train()
+        self._stream = ImageStream(self.config, len(self.data.train))
+        if state is None and self.model.is_initialised_by_data:
+            self._initialise()
         self.optimizer = build_optimizer(self.config.optim, self.model)
         self.average: AveragedModel | None = None
         if self.config.optim.ema:
@@ -75,7 +79,6 @@ class Training(Iterator[EpochReport]):
         self.images_seen = 0
         self.step = 0
         self.reports: list[EpochReport] = []
-        self._stream = ImageStream(self.config, len(self.data.train))
         self._clock = _Clock()
         if state is not None:
             self._restore(state)
@@ -132,6 +135,12 @@ class Training(Iterator[EpochReport]):
         images = getattr(self.data, split)
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
 
+    def _initialise(self) -> None:
+        """Fit the weights to the first batch, dropout on; every worker takes the whole of it, so all come out alike."""
+        x_BCHW, label_B = self._load(*self._stream.batch(0, self.config.train.batch_size))
+        torch.manual_seed(self.config.seed_for("initialise"))
+        self.model.initialise(x_BCHW, label_B)
+
     def _train_step(self) -> tuple[Tensor, float]:
         """One optimiser step; this worker's nats (float64, on the CPU) and the global gradient norm."""
         with self._clock.training(self.device):
@@ -141,7 +150,7 @@ class Training(Iterator[EpochReport]):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.zero_grad(set_to_none=True)
-            if self.config.model.dropout:
+            if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
             with autocast(self.precision, self.device):
                 nats_B = self._loss(x_BCHW, label_B, self.step)
@@ -158,10 +167,12 @@ class Training(Iterator[EpochReport]):
 
     def _next_batch(self) -> tuple[Tensor, Tensor | None]:
         indices, epochs = self._stream.batch(self.images_seen, self.config.train.batch_size)
-        mine, my_epochs = self.workers.my_part(indices), self.workers.my_part(epochs)
-        x_BCHW = torch.from_numpy(self.data.train_batch(mine, my_epochs)).to(self.device)
+        return self._load(self.workers.my_part(indices), self.workers.my_part(epochs))
+
+    def _load(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        x_BCHW = torch.from_numpy(self.data.train_batch(indices, epochs)).to(self.device)
         labels_N = self.data.train.labels_N
-        return x_BCHW, None if labels_N is None else torch.from_numpy(labels_N[mine]).to(self.device)
+        return x_BCHW, None if labels_N is None else torch.from_numpy(labels_N[indices]).to(self.device)
 
     def _clip(self) -> float:
         """The gradient's norm before clipping: over all workers, for their gradients are averaged by now."""

@@ -79,6 +79,7 @@ def test_not_a_number_is_none(family: str, likelihood: str) -> None:
         ({"model.family": None}, "but got None"),
         ({"likelihood.name": "softmax"}, "`likelihood.name` must be one of bernoulli, categorical, logistic_mixture"),
         ({"model.family": "pixelcnn", "model.batch_norm": True}, '`model.batch_norm` needs model.variant = "simple"'),
+        ({"model.label_dropout": 0.5}, "`model.label_dropout` needs a model.conditioning of bias or map, but got 0.5"),
         (
             {"model.family": "pixelcnn", "model.first_kernel_size": 4},
             "`model.first_kernel_size` must be odd, but got 4",
@@ -183,6 +184,13 @@ def test_a_likelihood_and_a_family_are_checked_against_the_form(family: str, lik
     if config.model.divisor > 1:
         odd = ImageForm(3, size, size + 1, levels=2)
         assert f"must divide by {config.model.divisor}" in refusal(lambda: config.model.require_form(odd))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_conditioning_needs_labels(family: str) -> None:
+    model = smallest(family).override({"model.conditioning": "bias"}).model
+    model.require_form(ImageForm(3, 32, 32, levels=256, num_classes=10))
+    assert "needs labelled data" in refusal(lambda: model.require_form(ImageForm(3, 32, 32, levels=256)))
 
 
 def test_bernoulli_needs_two_levels() -> None:

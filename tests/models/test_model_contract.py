@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import all_images, every_kind, every_network, random_levels, tiny_config, tiny_model
+from kinds import every_kind, every_network
+from tiny import all_images, random_levels, tiny_config, tiny_model
 from torch import nn
 
 from pixeltune.config import FAMILIES, Causality, ImageForm
@@ -125,7 +126,7 @@ def test_builds_without_memory(family: str, likelihood: str, colour_order: str) 
     assert model.order().shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize("family", NETWORKS)
+@pytest.mark.parametrize("family", [name for name, kind in FAMILIES.items() if "colour_order" in kind.model_fields])
 def test_refuses_fewer_channels_than_colours(family: str) -> None:
     with pytest.raises(ConfigError, match="at least the 3 colours"):
         build_model(tiny_config(family, channels=2), ImageForm(3, 8, 8, 2))

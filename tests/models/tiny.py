@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-import pytest
 import torch
+from kinds import model_settings
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.models import DensityModel, build_model
-
-COLOUR_ORDERS = ("mask", "likelihood")
-
-every_kind = pytest.mark.parametrize(
-    ("family", "likelihood", "colour_order"), list(itertools.product(FAMILIES, LIKELIHOODS, COLOUR_ORDERS))
-)
-every_network = pytest.mark.parametrize(("family", "colour_order"), list(itertools.product(FAMILIES, COLOUR_ORDERS)))
 
 
 def tiny_config(family: str = "gated", likelihood: str = "categorical", **model: Any) -> TrialConfig:
     """Two layers, nine channels; `model` overrides."""
-    defaults = {"family": family, "channels": 9, "layers": 2, "kernel_size": 3, "head_channels": 7}
+    settings = model_settings(family, **{"channels": 9, "layers": 2, "kernel_size": 3, "head_channels": 7} | model)
     return TrialConfig.build(
-        {"data": {"name": "digits"}, "model": defaults | model, "likelihood": {"name": likelihood}, "seed": 3}
+        {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}, "seed": 3}
     )
 
 
@@ -36,7 +28,7 @@ def tiny_model(
     **model: Any,
 ) -> DensityModel:
     """A model in float64 and eval mode, bound to images (C, H, W)."""
-    form = ImageForm(*shape, levels=levels)
+    form = ImageForm(*shape, levels=levels, num_classes=3)
     return build_model(tiny_config(family, likelihood, **model), form).double().eval()
 
 

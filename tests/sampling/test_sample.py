@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
+from kinds import every_kind, every_network, model_settings
 from scipy import stats
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import ConfigError
-from pixeltune.models import DensityModel, build_model
+from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.sampling import METHODS, sample
-
-every_kind = pytest.mark.parametrize(
-    ("family", "likelihood", "colour_order"), list(itertools.product(FAMILIES, LIKELIHOODS, ("mask", "likelihood")))
-)
 
 
 def tiny_model(
@@ -27,9 +23,9 @@ def tiny_model(
     levels: int = 2,
     **model: Any,
 ) -> DensityModel:
-    defaults = {"family": family, "channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12}
-    sections = {"data": {"name": "digits"}, "model": defaults | model, "likelihood": {"name": likelihood}}
-    return sharpened(build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels)))
+    settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
+    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
+    return sharpened(build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=3)))
 
 
 def sharpened(model: DensityModel) -> DensityModel:
@@ -93,6 +89,39 @@ def test_mode_and_random_state_are_left_as_they_were() -> None:
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(sample(model.eval(), 2), first)
+
+
+@every_network
+@pytest.mark.parametrize("conditioning", ["bias", "map"])
+def test_a_sample_is_of_its_label(family: str, colour_order: str, conditioning: str) -> None:
+    """θ of the finished image and its label draws the same image again; θ of another label does not."""
+    model = tiny_model(family, levels=17, colour_order=colour_order, conditioning=conditioning).double()
+    labels = torch.tensor([0, 1, 2, NO_LABEL])
+    x = sample(model, 4, seed=5, labels=labels, batch_size=3)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.cat([model.likelihood.noise(1, 3, 4, generator) for _ in range(4)])
+
+    def again(label_B: torch.Tensor) -> torch.Tensor:
+        return model.likelihood.sample(model.parameters_of(model.scale(x), label_B), noise)
+
+    assert torch.equal(again(labels), x.long())
+    assert (again(labels.roll(1)) != x).flatten(1).any(1).all()
+    assert torch.equal(sample(model, 2, labels=[NO_LABEL] * 2), sample(model, 2))
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "labels", "words"),
+    [
+        ("none", [0, 1], "need a model with a model.conditioning"),
+        ("bias", [0], "must be 2, one an image, but got shape"),
+        ("bias", 0, "must be 2, one an image, but got shape"),
+        ("map", [0, 3], r"must lie in 0..2, but got \[0, 3\]"),
+        ("map", [0, -2], r"must lie in 0..2, but got \[0, -2\]"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(conditioning: str, labels: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        sample(tiny_model(conditioning=conditioning), 2, labels=labels)
 
 
 def test_unknown_method_and_empty_request_are_refused() -> None:

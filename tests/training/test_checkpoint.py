@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pixeltune.config import ImageForm
+from pixeltune.config import FAMILIES, ImageForm
 from pixeltune.errors import CheckpointError
 from pixeltune.models import build_model
 from pixeltune.training.checkpoint import TrainState
@@ -87,9 +87,11 @@ def test_a_failed_save_leaves_the_older_file(state_path: str, monkeypatch: pytes
     assert [path.name for path in Path(state_path).parent.iterdir()] == ["state.pt"]
 
 
-@pytest.mark.parametrize("family", ["gated", "pixelcnn"])
-def test_weights_bring_their_model_along(tmp_path: Path, family: str) -> None:
-    config = tiny(model__family=family, likelihood__name="logistic_mixture", likelihood__mixtures=3)
+@pytest.mark.parametrize("conditioning", ["none", "bias", "map"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_bring_their_model_along(tmp_path: Path, family: str, conditioning: str) -> None:
+    changes = {"model__family": family, "model__conditioning": conditioning}
+    config = tiny(**changes, likelihood__name="logistic_mixture", likelihood__mixtures=3)
     model = build_model(config, FORM).eval()
     path = str(tmp_path / "weights.safetensors")
     save_weights(model, config, path)
@@ -99,4 +101,5 @@ def test_weights_bring_their_model_along(tmp_path: Path, family: str) -> None:
     assert loaded.form == FORM
     assert not loaded.training
     with torch.no_grad():
-        assert torch.equal(loaded.log_prob(x_BCHW), model.log_prob(x_BCHW))
+        for label_B in (None, torch.tensor([0, 9, 3, 1])):
+            assert torch.equal(loaded.log_prob(x_BCHW, label_B), model.log_prob(x_BCHW, label_B))

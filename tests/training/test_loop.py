@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import torch
 from pixeltune.audit import AuditReport
 from pixeltune.config import FAMILIES
 from pixeltune.errors import CheckpointError, ConfigError, DivergedError
+from pixeltune.models import DensityModel
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.evaluate import evaluate
 from pixeltune.training.loop import Training, fit, next_report
 from pixeltune.training.report import EpochReport
 
@@ -49,6 +51,22 @@ GOLDEN_CONFIGS = {
         "model__batch_norm": True,
         "model__head_channels": 0,
         "optim__weight_decay": 0.01,
+    },
+    "pixelcnnpp mixture dropout ema": {
+        "model__family": "pixelcnnpp",
+        "model__layers": 1,
+        "model__dropout": 0.5,
+        "likelihood__name": "logistic_mixture",
+        "likelihood__mixtures": 3,
+        "optim__ema": 0.9,
+    },
+    "gated label bias and dropout": {"model__conditioning": "bias", "model__label_dropout": 0.3},
+    "pixelcnn label map": {"model__family": "pixelcnn", "model__head_channels": 0, "model__conditioning": "map"},
+    "pixelcnnpp label map": {
+        "model__family": "pixelcnnpp",
+        "model__layers": 1,
+        "model__dropout": 0.0,
+        "model__conditioning": "map",
     },
 }
 
@@ -131,6 +149,30 @@ def test_resumed_equals_uninterrupted(name: str, state_path: str) -> None:
         assert torch.equal(tensor, resumed.model_of_record.state_dict()[name_here]), name_here
 
 
+def test_initialisation_by_data_comes_before_the_first_step_and_never_again(
+    monkeypatch: pytest.MonkeyPatch, state_path: str
+) -> None:
+    batches: list[torch.Tensor] = []
+    initialise = DensityModel.initialise
+
+    def note(self: DensityModel, x_BCHW: torch.Tensor, label_B: torch.Tensor) -> None:
+        assert self.training
+        batches.append(x_BCHW)
+        initialise(self, x_BCHW, label_B)
+
+    monkeypatch.setattr(DensityModel, "initialise", note)
+    config = tiny(**GOLDEN_CONFIGS["pixelcnnpp mixture dropout ema"])
+    training = fit(config)
+    assert [len(batch) for batch in batches] == [32]
+    assert torch.equal(batches[0], training._next_batch()[0])
+    for name, tensor in training.model.state_dict().items():
+        assert torch.equal(tensor, training.model_of_record.state_dict()[name])
+    next(training)
+    training.state.save(state_path)
+    list(fit(config, state=TrainState.load(state_path)))
+    assert len(batches) == 1
+
+
 def test_a_finished_state_has_nothing_left(state_path: str) -> None:
     training = fit(tiny())
     list(training)
@@ -188,6 +230,25 @@ def test_every_training_is_audited_first(monkeypatch: pytest.MonkeyPatch) -> Non
     training = fit(tiny())
     assert seen == [training.model]
     assert training.audit.receptive_rows > 1
+
+
+@pytest.mark.parametrize("conditioning", ["bias", "map"])
+def test_labels_are_used_in_training_and_in_evaluation(conditioning: str) -> None:
+    training = fit(tiny(model__conditioning=conditioning, optim__lr=2e-2, train__images=1920, train__report_every=960))
+    report = list(training)[-1]
+    valid = training.data.valid
+    assert valid.labels_N is not None
+    wrong = replace(valid, labels_N=(valid.labels_N + 1) % 10)
+    assert report.valid_nats < evaluate(training.model, wrong).nats - 0.5
+    assert report.valid_nats < evaluate(training.model, replace(valid, labels_N=None)).nats
+
+
+def test_withheld_labels_are_drawn_from_seed_and_step() -> None:
+    first, again, none = (
+        [report.train_nats for report in fit(tiny(model__conditioning="bias", model__label_dropout=rate))]
+        for rate in (0.5, 0.5, 0.0)
+    )
+    assert first == again != none
 
 
 def test_clipping_bounds_the_step_but_not_the_reported_norm() -> None:

@@ -1,0 +1,31 @@
+"""Every kind of model that the contract tests run over, from the dicts of families and likelihoods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pixeltune.config import FAMILIES, LIKELIHOODS
+
+NETWORK_KINDS = [
+    (family, colour_order)
+    for family, kind in FAMILIES.items()
+    for colour_order in (("mask", "likelihood") if "colour_order" in kind.model_fields else ("likelihood",))
+]
+"""Families, and who orders the colours; a family that has no choice leaves it to the likelihood."""
+
+every_network = pytest.mark.parametrize(("family", "colour_order"), NETWORK_KINDS)
+every_kind = pytest.mark.parametrize(
+    ("family", "likelihood", "colour_order"),
+    [(family, name, order) for family, order in NETWORK_KINDS for name in LIKELIHOODS],
+)
+
+_OF_SOME_FAMILIES = {"kernel_size", "first_kernel_size", "head_channels", "colour_order", "stages"}
+
+
+def model_settings(family: str, **settings: Any) -> dict[str, Any]:
+    """A `model` section: no dropout and one resolution unless told, and without the keys that the family lacks."""
+    known = FAMILIES[family].model_fields
+    told = {"family": family, "dropout": 0.0, "stages": 1} | settings
+    return {key: value for key, value in told.items() if key in known or key not in _OF_SOME_FAMILIES}

@@ -1,0 +1,236 @@
+"""PixelCNN++ in the numbers and formulas of its reference code, openai/pixel-cnn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import random_levels, tiny_config, tiny_model
+from torch.nn import functional as F
+
+from pixeltune.audit import audit
+from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.models import DensityModel, build_model
+from pixeltune.models.pixelcnnpp import (
+    PixelCNNPP,
+    concat_elu,
+    down_right_shifted_conv2d,
+    down_right_shifted_deconv2d,
+    down_shift,
+    down_shifted_conv2d,
+    down_shifted_deconv2d,
+    nin,
+    right_shift,
+)
+from pixeltune.models.weight_norm import WeightNormed
+
+CONVOLUTIONS = [
+    down_shifted_conv2d,
+    down_right_shifted_conv2d,
+    down_shifted_deconv2d,
+    down_right_shifted_deconv2d,
+    nin,
+]
+
+
+def pp_model(shape: tuple[int, int, int] = (3, 8, 8), levels: int = 256, **model: Any) -> DensityModel:
+    return tiny_model("pixelcnnpp", "logistic_mixture", shape=shape, levels=levels, **{"layers": 1} | model)
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("channels", "parameters"), [(160, 53_659_080), (192, 77_244_104)])
+def test_parameter_count_of_the_reference(channels: int, parameters: int) -> None:
+    """The defaults are the code's network on CIFAR-10; with 192 channels it is the paper's."""
+    config = TrialConfig.build(
+        {"data": {"name": "cifar10"}, "model": {"family": "pixelcnnpp"}, "likelihood": {"name": "logistic_mixture"}}
+    )
+    with torch.device("meta"):
+        model = build_model(config.override({"model.channels": channels}), ImageForm(3, 32, 32, 256))
+    assert model.num_parameters() == parameters
+    assert config.model.dropout == 0.5
+
+
+# --- Convolutions -----------------------------------------------------------------------------------------------------
+
+
+def effective(layer: WeightNormed) -> torch.Tensor:
+    """g·V/‖V‖ by hand, with output channels first, and the kernel as a convolution slides it."""
+    conv: Any = layer.conv
+    weights = conv.parametrizations.weight
+    V, g = weights.original1, weights.original0.flatten()
+    if isinstance(conv, torch.nn.ConvTranspose2d):
+        V = V.transpose(0, 1)
+    norm = V.square().sum((1, 2, 3), keepdim=True).sqrt()
+    return g[:, None, None, None] * V / norm
+
+
+@pytest.mark.parametrize("build", CONVOLUTIONS)
+def test_weights_are_normed_per_output_channel(build: Any) -> None:
+    layer = build(4, 6).double()
+    with torch.no_grad():
+        layer.g.mul_(torch.arange(1.0, 7.0).view_as(layer.g))
+    weight = layer.conv.weight.transpose(0, 1) if "deconv" in build.__name__ else layer.conv.weight
+    torch.testing.assert_close(weight, effective(layer))
+    torch.testing.assert_close(weight.flatten(1).norm(dim=1), torch.arange(1.0, 7.0, dtype=torch.float64))
+    assert 0.03 < layer.conv.parametrizations.weight.original1.std() < 0.07
+    assert not layer.b.any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_size", [(2, 3), (1, 3)])
+def test_down_shifted_convolution(kernel_size: tuple[int, int], stride: int) -> None:
+    layer, x = down_shifted_conv2d(4, 6, kernel_size=kernel_size, stride=stride).double(), normal(2, 4, 8, 6)
+    kh, kw = kernel_size
+    padded = F.pad(x, ((kw - 1) // 2, (kw - 1) // 2, kh - 1, 0))
+    torch.testing.assert_close(layer(x), F.conv2d(padded, effective(layer), layer.b, stride))
+    assert layer(x).shape == (2, 6, 8 // stride, 6 // stride)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_size", [(2, 2), (2, 1)])
+def test_down_right_shifted_convolution(kernel_size: tuple[int, int], stride: int) -> None:
+    layer, x = down_right_shifted_conv2d(4, 6, kernel_size=kernel_size, stride=stride).double(), normal(2, 4, 8, 6)
+    kh, kw = kernel_size
+    padded = F.pad(x, (kw - 1, 0, kh - 1, 0))
+    torch.testing.assert_close(layer(x), F.conv2d(padded, effective(layer), layer.b, stride))
+    assert layer(x).shape == (2, 6, 8 // stride, 6 // stride)
+
+
+def whole_deconvolution(layer: WeightNormed, x: torch.Tensor) -> torch.Tensor:
+    """What TensorFlow's VALID transposed convolution gives for (stride·H + kh − 1, stride·W + kw − 1)."""
+    weight = effective(layer).transpose(0, 1)
+    kh, kw = weight.shape[2:]
+    H, W = x.shape[2:]
+    y = x.new_zeros(len(x), weight.shape[1], 2 * H + kh - 1, 2 * W + kw - 1) + layer.b[:, None, None]
+    for i in range(H):
+        for j in range(W):
+            y[:, :, 2 * i : 2 * i + kh, 2 * j : 2 * j + kw] += torch.einsum("bi,iokl->bokl", x[:, :, i, j], weight)
+    return y
+
+
+def test_transposed_convolutions_crop_as_the_reference() -> None:
+    x = normal(2, 4, 3, 5)
+    ds, drs = down_shifted_deconv2d(4, 6).double(), down_right_shifted_deconv2d(4, 6).double()
+    H, W = 2 * 3 + 1, 2 * 5 + 2
+    torch.testing.assert_close(ds(x), whole_deconvolution(ds, x)[:, :, : H - 1, 1 : W - 1])
+    torch.testing.assert_close(drs(x), whole_deconvolution(drs, x)[:, :, :-1, :-1])
+
+
+def test_shifts_move_by_one_and_leave_zeros() -> None:
+    x = torch.arange(1.0, 7.0).reshape(1, 1, 2, 3)
+    assert down_shift(x).flatten().tolist() == [0, 0, 0, 1, 2, 3]
+    assert right_shift(x).flatten().tolist() == [0, 1, 2, 0, 4, 5]
+
+
+def test_concat_elu_keeps_both_signs() -> None:
+    x = normal(1, 2, 3, 3)
+    torch.testing.assert_close(concat_elu(x), torch.cat([F.elu(x), F.elu(-x)], 1))
+
+
+# --- What it sees -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("row", "col"), [(12, 0), (12, 15), (13, 6), (15, 15), (0, 7)])
+@pytest.mark.parametrize("stages", [2, 3])
+def test_down_sampling_leaves_no_blind_spot(stages: int, row: int, col: int) -> None:
+    model = pp_model((1, 16, 16), stages=stages, layers=2)
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.parameters_of(x)[..., row, col].sum(), x)
+    past = (torch.arange(256) < row * 16 + col).reshape(16, 16)
+    near = past & (torch.arange(16)[:, None] > row - 7) & ((torch.arange(16) - col).abs() < 7)
+    seen = gradient[0, 0] != 0
+    assert not (seen & ~past).any()
+    assert (seen | ~near).all()
+
+
+def test_one_stage_sees_as_far_as_its_convolutions_reach() -> None:
+    """One pixel by the first layer and one more by each of the four convolutions of two blocks: 5 each way; u starts
+    two rows up. One more to the left, where ul reads the u of its left neighbour, but in the farthest row."""
+    report = audit(pp_model((1, 24, 24), stages=1, layers=1, channels=8))
+    assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (8, 12, 1)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("nonlinearity", ["concat_elu", "elu", "relu"])
+def test_all_depths_and_nonlinearities_pass_the_audit(stages: int, nonlinearity: str) -> None:
+    report = audit(pp_model((3, 8, 12), stages=stages, nonlinearity=nonlinearity))
+    assert report.max_change <= 1e-11
+
+
+def test_the_same_structure_is_audited_once() -> None:
+    """torch makes a new class for each layer whose weight is normed."""
+    audit(pp_model(channels=11))
+    assert audit(pp_model(channels=11)).cached
+
+
+# --- Initialisation by data -------------------------------------------------------------------------------------------
+
+
+def initialised(dropout: float = 0.0, mode: bool = True) -> tuple[DensityModel, torch.Tensor]:
+    model = pp_model(stages=3, channels=12, dropout=dropout).train(mode)
+    x = random_levels(model, 16)
+    torch.manual_seed(5)
+    model.initialise(x)
+    return model, x
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_every_layer_comes_out_standardised(dropout: float) -> None:
+    """In the pass of the same dropout. Each layer's input is what the layers before it give after their own fit."""
+    model, x = initialised(dropout)
+    outputs: dict[str, tuple[float, torch.Tensor]] = {}
+
+    def note(name: str) -> Any:
+        return lambda layer, _inputs, y: outputs.update({name: (layer.init_scale, y)})
+
+    for name, module in model.named_modules():
+        if isinstance(module, WeightNormed):
+            module.register_forward_hook(note(name))
+    torch.manual_seed(5)
+    model.parameters_of(model.scale(x))
+    assert len(outputs) == sum(isinstance(module, WeightNormed) for module in model.modules())
+    for name, (init_scale, y) in outputs.items():
+        assert init_scale == (0.1 if name.endswith("conv_out") else 1.0)
+        deviation = y.std((0, 2, 3), correction=0)
+        torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros_like(deviation), rtol=0, atol=1e-6)
+        torch.testing.assert_close(deviation, torch.full_like(deviation, init_scale), rtol=1e-4, atol=0)
+
+
+def test_initialisation_is_fixed_by_config_batch_and_seed() -> None:
+    (first, x), (second, _) = initialised(0.5), initialised(0.5)
+    assert torch.equal(first.log_prob(x[:2]), first.eval().log_prob(x[:2])) is False
+    assert torch.equal(first.eval().log_prob(x), second.eval().log_prob(x))
+    other = pp_model(stages=3, channels=12, dropout=0.5).train()
+    torch.manual_seed(5)
+    other.initialise(random_levels(other, 16, seed=1))
+    assert not torch.equal(other.eval().log_prob(x), first.log_prob(x))
+
+
+def test_initialisation_leaves_no_trace_but_the_weights() -> None:
+    model, x = initialised(mode=False)
+    assert not model.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.log_prob(x)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_other_families_have_nothing_to_initialise() -> None:
+    model = tiny_model("gated")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.initialise(random_levels(model, 4))
+    assert not model.is_initialised_by_data
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_every_block_takes_its_skips() -> None:
+    """n blocks a stage down, n and then n + 1 back: both stacks end empty."""
+    config = tiny_config("pixelcnnpp", layers=2, stages=3).model
+    network = PixelCNNPP(config, in_channels=3, num_params=5)  # type: ignore[arg-type]
+    kinds = [[type(layer).__name__ for layer in side] for side in (network.up_pass, network.down_pass)]
+    assert kinds[0] == ["Block", "Block", "DownSampling"] * 2 + ["Block", "Block"]
+    assert kinds[1] == ["Block", "Block", *["UpSampling", "Block", "Block", "Block"] * 2]
