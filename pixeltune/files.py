@@ -34,6 +34,11 @@ def local_path(location: str) -> Path:
     return Path(location.removeprefix("file://")).expanduser()
 
 
+def absolute(location: str) -> str:
+    """The same place, named so that a process with another working directory finds it too."""
+    return location if is_uri(location) else str(local_path(location).resolve())
+
+
 def write_whole(location: str, content: bytes) -> None:
     """Publish `content` at `location`: folders are made, an older file is replaced in one step."""
     if is_uri(location):

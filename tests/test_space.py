@@ -50,6 +50,18 @@ def refusal(attempt: Callable[[], object]) -> str:
 # ---------------------------------------------------------------------------------------------------- suggestions
 
 
+def test_every_value_of_an_integer_range_must_be_buildable() -> None:
+    for key, low, high in (("model.kernel_size", 3, 7), ("train.batch_size", 16, 64)):
+        with pytest.raises(ConfigError, match=f"every value of vary..{key}.. must be buildable"):
+            space(vary={key: IntDistribution(low, high)})
+    space(vary={"model.kernel_size": IntDistribution(3, 7, step=2)})
+
+
+def test_data_cannot_be_varied() -> None:
+    with pytest.raises(ConfigError, match="same images"):
+        space(vary={"data.fraction": FloatDistribution(0.5, 1.0)})
+
+
 def test_a_key_is_asked_only_where_it_exists() -> None:
     common = {"model.layers": 3, "optim.lr": 1e-3}
     everything = common | {"likelihood.mixtures": 5}

@@ -17,7 +17,7 @@ from pixeltune.config.likelihoods import (
     LogisticMixtureConfig,
 )
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
-from pixeltune.config.trial import DISCRIMINATORS, WHEREABOUTS, Scalar, TrialConfig, parse_setting
+from pixeltune.config.trial import DISCRIMINATORS, WHEREABOUTS, Scalar, TrialConfig, parse_setting, require_workers
 
 __all__ = [
     "DISCRIMINATORS",
@@ -40,4 +40,5 @@ __all__ = [
     "TrainConfig",
     "TrialConfig",
     "parse_setting",
+    "require_workers",
 ]

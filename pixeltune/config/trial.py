@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -128,6 +128,16 @@ class TrialConfig(Section):
 _WORDS = {"none": None, "true": True, "false": False}
 
 
+def require_workers(config: TrialConfig, workers: int) -> None:
+    """Refuse what several processes cannot train as one would."""
+    if config.train.batch_size % workers:
+        raise ConfigError(f"`train.batch_size` must divide by the {workers} workers, but got {config.train.batch_size}")
+    if workers > 1 and getattr(config.model, "batch_norm", False):
+        raise ConfigError(
+            f"`model.batch_norm` needs one worker, for each normalises by its own part of a batch, but got {workers}"
+        )
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """`key=value` as given to --set; the value is read as TOML where it is TOML, else as a bare string.
 
@@ -166,7 +176,20 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(place, dict) or (name if dot else section) not in place or (not dot and section != "seed"):
         siblings = [known for known in known_keys(tree) if known.partition(".")[0] == section]
         raise unknown_key(key, siblings if dot and siblings else known_keys(tree))
-    place[name if dot else section] = value
+    place[name if dot else section] = "none" if value is None and _has_none_as_word(tree, section, name) else value
+
+
+def _has_none_as_word(tree: Mapping[str, Any], section: str, name: str) -> bool:
+    """Whether `none` is a choice of the key's own, as of data.binarise, rather than no value."""
+    discriminator = DISCRIMINATORS.get(section, "")
+    kinds: dict[str, Any] = {
+        "model": FAMILIES.get(str(tree[section].get(discriminator))) if discriminator else None,
+        "data": DataConfig,
+        "optim": OptimConfig,
+        "train": TrainConfig,
+    }
+    kind = kinds.get(section)
+    return kind is not None and name in kind.model_fields and "none" in get_args(kind.model_fields[name].annotation)
 
 
 def _keep_shared(section: str, old: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ _COST_COLUMNS: dict[str, Column] = {
     "eval_seconds": Column(_FLOAT, "evaluation, summed over the trial", "s"),
     "compile_seconds": Column(_FLOAT, "compilation and the first step, which warms up", "s"),
     "audit_seconds": Column(_FLOAT, "the causality and normalisation gate", "s"),
-    "gpu_seconds": Column(_FLOAT, "wall time × GPUs held (a share of one counts as its share)", "GPU s"),
+    "gpu_seconds": Column(_FLOAT, "wall time × GPUs held (a share counts as its share), all attempts", "GPU s"),
     "images_per_second": Column(_FLOAT, "training speed since the report before", "images/s"),
     "num_parameters": Column(_INT, "trainable parameters of the model", "parameters"),
     "network_calls": Column(_INT, "network calls that naive sampling of one image takes", "calls/image"),
@@ -109,7 +109,7 @@ _SETTING_COLUMNS: dict[str, Column] = {
     "hostname": Column(_TEXT, "the machine of the first worker"),
     "cpu_name": Column(_TEXT, "its processor"),
     "gpu_name": Column(_TEXT, "its GPU; empty where none was used"),
-    "git_commit": Column(_TEXT, "commit of the code, with `-dirty` where files had changed"),
+    "git_commit": Column(_TEXT, "commit of the code, with `+` where files had changed"),
 }
 
 _CURVE_ONLY_COLUMNS: dict[str, Column] = {

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
 
 from pixeltune.errors import StoreError
-from pixeltune.results.judge import RANKED, Identity, identity_of, judge, same_set, value_of
+from pixeltune.results.judge import RANKED, Identity, identity_of, is_same_task, judge, same_set, value_of
 from pixeltune.results.published import PublishedResult, published_results
 
 _NEEDED = ("trial", "status", "data.name", "levels", "image_channels", "image_height", "image_width")
 _KEPT = ("search", "trial", "attempt", "status", "evaluated_split", "num_parameters")
 _CATEGORIES = ("dataset", "version", "binarisation", "split", "metric", "likelihood", "evidence")
+_NUMBERS = ("gap", "rank", "rank_of")
+"""Numbers that may be null in every line."""
 _COLUMNS = (
     *_KEPT,
     *("metric", "ours", "published", "gap", "rank", "rank_of", "comparable", "why_not", "caveats"),
@@ -31,8 +33,9 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """Each finished or pruned row of `read_results` beside each published result of the same data set.
 
     ours, published: in `metric` (bits_per_dim, or nats per image). gap: ours − published, negative where ours is
-    better. rank, rank_of: the place that ours would take among the published results of the same set, version,
-    binarisation and split, and how many that makes. comparable, why_not, caveats: see `pixeltune.results.judge`.
+    better; null where the two are not of the same task (form of the images, levels, binarised or not). rank, rank_of:
+    the place that ours would take among the published results that are comparable to it and not in doubt, and how
+    many that makes with ours; null beside any other. comparable, why_not, caveats: see `pixeltune.results.judge`.
     """
     lacking = [name for name in _NEEDED if name not in frame.columns]
     if lacking:
@@ -51,29 +54,37 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _besides(row: Mapping[str, Any], verdicts: dict[Identity, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     identity = identity_of(row)
     if identity not in verdicts:
-        verdicts[identity] = [_judged(identity, result) for result in same_set(identity)]
+        verdicts[identity] = _judged(identity)
     kept = {name: row.get(name) for name in _KEPT}
     for judged in verdicts[identity]:
         ours = value_of(row, judged["metric"])
         if ours is not None:
-            peers = judged["peers"]
-            rank = {"rank": 1 + sum(value < ours for value in peers), "rank_of": 1 + len(peers)}
-            yield {**judged, **kept, **rank, "ours": ours, "gap": ours - judged["published"]}
+            gap = ours - judged["published"] if judged["same_task"] else None
+            yield {**judged, **kept, **_place(ours, judged["peers"]), "ours": ours, "gap": gap}
 
 
-def _judged(identity: Identity, result: PublishedResult) -> dict[str, Any]:
-    verdict = judge(identity, result)
-    return asdict(result) | {
-        "published": result.value,
-        "comparable": verdict.comparable,
-        "why_not": "; ".join(verdict.why_not),
-        "caveats": "; ".join(verdict.caveats),
-        "peers": [peer.value for peer in published_results() if _group(peer) == _group(result)],
-    }
+def _judged(identity: Identity) -> list[dict[str, Any]]:
+    """A line for each published result of the set, with the values among which ours takes a rank beside it."""
+    verdicts = [(result, judge(identity, result)) for result in same_set(identity)]
+    peers = [result for result, verdict in verdicts if verdict.comparable and not result.doubt]
+    return [
+        asdict(result)
+        | {
+            "published": result.value,
+            "comparable": verdict.comparable,
+            "why_not": "; ".join(verdict.why_not),
+            "caveats": "; ".join(verdict.caveats),
+            "same_task": is_same_task(identity, result),
+            "peers": [peer.value for peer in peers if peer.metric == result.metric] if result in peers else [],
+        }
+        for result, verdict in verdicts
+    ]
 
 
-def _group(result: PublishedResult) -> tuple[object, ...]:
-    return result.dataset, result.version, result.binarisation, result.split, result.metric
+def _place(ours: float, peers: Sequence[float]) -> dict[str, int | None]:
+    if not peers:
+        return {"rank": None, "rank_of": None}
+    return {"rank": 1 + sum(value < ours for value in peers), "rank_of": 1 + len(peers)}
 
 
 def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -82,6 +93,8 @@ def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
         frame[name] = frame[name].astype("string")
     for name in [name for name in _CATEGORIES if name in frame]:
         frame[name] = frame[name].astype("string").astype("category")
+    for name in [name for name in _NUMBERS if name in frame]:
+        frame[name] = frame[name].astype("float64")
     for name in ("conditional", "augmentation"):
         frame[name] = frame[name].astype("boolean")
     return frame

@@ -1,5 +1,8 @@
 """Whether a row of ours and a published number may be compared, and why not, in words.
 
+Two numbers of one task (images of one form, levels and binarised or not) differ by a gap that can be read with
+`why_not` beside it, as validation against test; those of two tasks do not.
+
 They may if data set and its version, split, levels, binarisation, exactness, conditioning and augmentation agree.
 What the published source does not state is a caveat, no mismatch; a version or binarisation that is known to be
 unclear is a mismatch, since those are 0.26 bits/dim and about a nat apart.
@@ -7,6 +10,7 @@ unclear is a mismatch, since those are 0.26 bits/dim and about a nat apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +29,9 @@ SOURCES: dict[str, str] = {
 
 `mnist_static` is the published draw of the binarisation.
 """
+
+OWN_SOURCES = ("folder", "parquet", "array")
+"""Sources of ours that read whatever files they are given; so does a function `package.module:function`."""
 
 EDITIONS = ("original", "old", "new")
 """First words of a `data_version` that a source gives to the published files; all else is a copy of one's own."""
@@ -45,8 +52,8 @@ _ARTICLES = {
 class Identity:
     """What a number of ours is a number of.
 
-    dataset: the published set that it is about, None where there is none. is_published_set: those very images,
-        not a copy. published_draw: binarised as published. fraction: of the training images that was used.
+    dataset: the published set that it is about, None where there is none. is_guessed: that was concluded from the
+        name of one's own files. is_published_set: those very images, not a copy. published_draw: binarised as published. fraction: of the training images that was used.
     """
 
     dataset: str | None
@@ -63,6 +70,7 @@ class Identity:
     conditional: bool
     augmented: bool
     fraction: float = 1.0
+    is_guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,10 @@ def identity_of(row: Mapping[str, Any]) -> Identity:
     """The identity of a row of the results (columns that it lacks count as their default)."""
     name = str(row.get("data.name"))
     version = str(row.get("data_version") or "unknown").split()[0]
+    hint = _hinted(row)
     return Identity(
-        dataset=SOURCES.get(name) or _hinted(row),
+        dataset=SOURCES.get(name, hint),
+        is_guessed=hint is not None,
         is_published_set=name in SOURCES and version in EDITIONS,
         published_draw=name == "mnist_static",
         version=version,
@@ -117,20 +127,29 @@ def same_set(ours: Identity) -> list[PublishedResult]:
 
 
 def is_same_task(ours: Identity, published: PublishedResult) -> bool:
-    """Whether both describe images of the same levels and kind of binarisation."""
-    return (published.levels, published.binarisation) == (ours.levels, ours.binarisation)
+    """Whether both describe images of the same form and levels, binarised or not: only then is there a gap."""
+    return (
+        _form(ours) == _published_form(published)
+        and ours.levels == published.levels
+        and (ours.binarisation == "none") == (published.binarisation == "none")
+    )
+
+
+def is_near(ours: Identity, published: PublishedResult) -> bool:
+    """Whether both are of the same task, and binarised in the same way."""
+    return is_same_task(ours, published) and ours.binarisation == published.binarisation
 
 
 def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
     """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
 
-    Closest: of the same images (levels and binarisation), exact or a bound, not in doubt, fewest mismatches.
+    Closest: of the same task and binarisation, exact or a bound, not in doubt, fewest mismatches.
     """
     near = [
         (result, judge(ours, result))
         for result in same_set(ours)
         if result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
-        and is_same_task(ours, result)
+        and is_near(ours, result)
         and result.split == result.test_split
         and not result.doubt
     ]
@@ -138,18 +157,36 @@ def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
 
 
 def _hinted(row: Mapping[str, Any]) -> str | None:
-    """The published set of which an own source holds a copy, by its name or path and the form of its images."""
-    words = f"{row.get('data.name')} {row.get('data.path')}".lower()
+    """The published set of which files of one's own may be a copy, by a word of their name and the images' form.
+
+    Only the last part of the path counts, or the function's name; a known source says itself what it is.
+    """
+    name, path = str(row.get("data.name")), str(row.get("data.path") or "")
+    if name not in OWN_SOURCES and ":" not in name:
+        return None
+    last_parts = path.rstrip("/").rpartition("/")[2], name.partition(":")[2]
+    words = set(re.split("[^a-z0-9]+", " ".join(last_parts).lower()))
+    if "fashion" in words:  # Fashion-MNIST has the form of MNIST
+        return None
     form = row.get("image_channels"), row.get("image_height"), row.get("image_width")
     for result in published_results():
-        stem = result.dataset.rstrip("0123456789")
-        if stem in words and form == (result.channels, result.image_height, result.image_width):
+        if result.dataset in words and form == _published_form(result):
             return result.dataset
     return None
 
 
+def _form(ours: Identity) -> tuple[int, int, int]:
+    return ours.channels, ours.height, ours.width
+
+
+def _published_form(published: PublishedResult) -> tuple[int, int, int]:
+    return published.channels, published.image_height, published.image_width
+
+
 def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
-    if not ours.is_published_set:
+    if ours.is_guessed:
+        yield f"possibly a copy of {ours.dataset}, not the published set"
+    elif not ours.is_published_set:
         yield "own copy of the data, not the published set"
     yield from _version_mismatch(ours, published)
     yield from _split_mismatch(ours, published)
@@ -179,8 +216,7 @@ def _split_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]
 
 
 def _form_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
-    form = ours.channels, ours.height, ours.width
-    theirs = published.channels, published.image_height, published.image_width
+    form, theirs = _form(ours), _published_form(published)
     if form != theirs:
         yield f"images {'×'.join(map(str, form))}, not {'×'.join(map(str, theirs))}"
     if ours.levels != published.levels:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pixeltune.errors import StoreError
-from pixeltune.results.judge import RANKED, Identity, identity_of, is_same_task, judge, same_set, value_of
+from pixeltune.results.judge import RANKED, Identity, identity_of, is_near, is_same_task, judge, same_set, value_of
 from pixeltune.results.published import PublishedResult
 from pixeltune.results.rows import Row
 from pixeltune.space import METRICS
@@ -55,12 +55,13 @@ def status_counts(rows: Iterable[Row]) -> dict[str, int]:
 def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
     """A row of ours beside the published results nearest in kind.
 
-    Those of the same levels and binarisation where there are any; of them the fewest mismatches, then the lowest.
-    Each has model, year, metric, published, ours, gap (ours − published), comparable, why_not, caveats, arxiv, where.
+    Those of the same task and binarisation where there are any; of them the fewest mismatches, then the lowest.
+    Each has model, year, metric, published, ours, gap (ours − published, None where the task is another), comparable,
+    why_not, caveats, arxiv, where.
     """
     identity = identity_of(row)
     results = same_set(identity)
-    near = [result for result in results if is_same_task(identity, result)] or results
+    near = [result for result in results if is_near(identity, result)] or results
     judged = [_beside(row, identity, result) for result in near]
     measured = [beside for beside in judged if beside["ours"] is not None]
     return sorted(measured, key=lambda beside: (len(beside["why_not"]), beside["published"]))[:limit]
@@ -87,8 +88,9 @@ def _line(beside: Mapping[str, Any], shared: Sequence[str]) -> str:
     notes = ["comparable"] if beside["comparable"] else []
     notes += [f"not comparable: {'; '.join(own)}"] if own else []
     notes += [f"caveat: {'; '.join(beside['caveats'])}"] if beside["comparable"] and beside["caveats"] else []
+    gap = "" if beside["gap"] is None else f"{beside['gap']:+.3f}"
     source = f"{beside['model']} ({beside['year']}{arxiv})"
-    return f"  {beside['published']:<7.5g} {beside['gap']:+.3f}  {source}{': ' if notes else ''}{', '.join(notes)}"
+    return f"  {beside['published']:<7.5g} {gap:6}  {source}{': ' if notes else ''}{', '.join(notes)}"
 
 
 def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, 
         "metric": result.metric,
         "published": result.value,
         "ours": ours,
-        "gap": None if ours is None else ours - result.value,
+        "gap": ours - result.value if ours is not None and is_same_task(identity, result) else None,
         "comparable": verdict.comparable,
         "why_not": list(verdict.why_not),
         "caveats": list(verdict.caveats),

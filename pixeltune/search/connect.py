@@ -19,6 +19,7 @@ from pixeltune.space import Resources
 
 _FOR_WORKERS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # how often Train takes in reports; 2 s by default
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # own data functions may read files of the working directory
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial that frees a large model slowly must not cost the next
 }
 _ENVIRONMENT = _FOR_WORKERS | {
@@ -33,7 +34,8 @@ _ENVIRONMENT = _FOR_WORKERS | {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_NOT_FOR_NODES = (".git", ".venv", "results", "data", "dist", "**/__pycache__", "tests")
+_FOR_NODES = (".py", ".toml")
+"""What nodes get of the working directory: search files, own data functions, configurations; not data or results."""
 _LONGEST_TEMPORARY = 40
 """Ray's sockets lie 60 characters below its folder, and a socket's path has at most 107."""
 
@@ -49,7 +51,7 @@ def connect(address: str | None) -> Iterator[list[Node]]:
     if address is not None:
         require_answer(address)
     with ExitStack() as cleanup:
-        options = _local(cleanup) if address is None else {"address": address, "runtime_env": _runtime_env()}
+        options = _local(cleanup) if address is None else _remote(address, cleanup)
         warnings.filterwarnings("ignore", module=r"ray\..*")
         warnings.filterwarnings("ignore", category=FutureWarning)
         import ray
@@ -119,15 +121,33 @@ def _local(cleanup: ExitStack) -> dict[str, Any]:
     return {"address": "local", "num_cpus": cpus, "_temp_dir": folder}
 
 
-def _runtime_env() -> dict[str, Any]:
-    """Nodes get the working directory (search files, own data functions) and this package's code."""
-    package = Path(__file__).resolve().parents[1]
-    return {
-        "working_dir": str(Path.cwd()),
-        "excludes": list(_NOT_FOR_NODES),
-        "py_modules": [str(package)],
-        "env_vars": _FOR_WORKERS,
-    }
+def _remote(address: str, cleanup: ExitStack) -> dict[str, Any]:
+    """The cluster at `address`; its nodes get this code and the working directory's as the job's working directory."""
+    staged = Path(tempfile.mkdtemp(prefix="pixeltune-job-"))
+    cleanup.callback(shutil.rmtree, staged, ignore_errors=True)
+    stage_code(staged)
+    return {"address": address, "runtime_env": {"working_dir": str(staged), "env_vars": _FOR_WORKERS}}
+
+
+def stage_code(target: Path) -> None:
+    """Copy what nodes need: the code of the working directory, then this package over it.
+
+    Ray's own `excludes` match names at any depth, also inside a package, so the folder is made instead.
+    """
+    here, package = Path.cwd(), Path(__file__).resolve().parents[1]
+    for folder, names, file_names in os.walk(here):
+        names[:] = [name for name in names if not name.startswith((".", "_")) and not _is_environment(folder, name)]
+        for name in file_names:
+            if name.endswith(_FOR_NODES):
+                place = target / Path(folder).relative_to(here)
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(Path(folder, name), place / name)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, target / package.name, dirs_exist_ok=True, ignore=ignore)
+
+
+def _is_environment(folder: str, name: str) -> bool:
+    return Path(folder, name, "pyvenv.cfg").exists()
 
 
 def _silence_deaths() -> None:

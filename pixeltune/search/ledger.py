@@ -14,6 +14,7 @@ from typing import Any
 
 from optuna.trial import FixedTrial
 
+from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.results.judge import RANKED
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
@@ -63,6 +64,8 @@ class Live:
     reports: dict[int, Row] = field(default_factory=dict)
     new_reports: list[Row] = field(default_factory=list)
     end: tuple[Status, str | None] | None = None
+    ended_at: datetime | None = None
+    gpu_seconds_before: float = 0.0
     traceback: str | None = None
 
 
@@ -134,18 +137,19 @@ class Ledger:
         """What the trial's process is told."""
         return TrialTask(
             trial=plan.trial,
-            config=json.loads(plan.config.model_dump_json()),
-            checkpoint=self.store.checkpoint(plan.trial),
+            config=json.loads(_found_from_anywhere(plan.config).model_dump_json()),
+            checkpoint=files.absolute(self.store.checkpoint(plan.trial)),
             objective=self.objective,
             cpus=self.resources.cpus,
         )
 
     def start(self, plan: Plan) -> None:
         """The attempt runs: its row appears with status `running`."""
-        live = Live(plan, self.resources, started_at=datetime.now(UTC))
+        live = Live(plan, self.resources, started_at=_now())
         if plan.trial in self._left:
             row, earlier = self._left.pop(plan.trial)
             live.reports = earlier.reports
+            live.gpu_seconds_before = _gpu_seconds(earlier)
             self._settle(row, earlier)
         self.live[plan.trial] = live
         self.store.write_trial(self._row(live, Status.RUNNING, None))
@@ -172,6 +176,7 @@ class Ledger:
     def finish(self, trial: str, *, crash: str | None = None) -> Row:
         """The attempt is over: as it said itself, or crashed, or else was interrupted. Its row is final."""
         live = self.live.pop(trial)
+        live.ended_at = _now()
         if live.end is not None:
             status, reason = live.end
         elif crash is not None:
@@ -227,27 +232,33 @@ class Ledger:
         suggestion = self.suggested(row).params
         plan = Plan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
         had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
-        return Live(plan, had, row["started_at"], facts=row, reports=reports)
+        reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
+        ended_at = row["finished_at"] or max(reported, default=row["started_at"])
+        left = Live(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
+        # An interrupted row holds all attempts up to its end, one whose launch died those before its start.
+        held = _gpu_seconds(left) if row["finished_at"] else 0.0
+        left.gpu_seconds_before = max(0.0, (row["gpu_seconds"] or 0.0) - held)
+        return left
 
     def _settle(self, row: Row, live: Live) -> None:
         """The row of an attempt whose launch died still says `running`: set it right."""
         if row["status"] == Status.RUNNING:
-            settled = self._row(live, Status.INTERRUPTED, "its launch died")
-            last_seen = [
-                report["reported_at"] for report in live.reports.values() if report["attempt"] == row["attempt"]
-            ]
-            self.store.write_trial(settled | {"finished_at": max(last_seen, default=None)})
+            self.store.write_trial(self._row(live, Status.INTERRUPTED, "its launch died"))
 
     def _go_on_from(self, live: Live, reports: list[Row]) -> None:
-        """The attempt begins after these reports: later ones of an earlier attempt will come anew."""
+        """The attempt begins after these reports: later ones of an earlier attempt will come anew, or never."""
         kept = {report["images_seen"] for report in reports}
+        stale = {report["attempt"] for images, report in live.reports.items() if images not in kept}
+        for attempt in stale:
+            rows = [row for images, row in live.reports.items() if images in kept and row["attempt"] == attempt]
+            self.store.write_curve(live.plan.trial, attempt, rows)
         live.reports = {images: report for images, report in live.reports.items() if images in kept}
         self.curves[live.plan.trial] = self._curve(live.reports.values())
 
     def _enter(self, live: Live, report: Row) -> str | None:
         trial, images = live.plan.trial, report["images_seen"]
         live.reports[images] = report
-        live.new_reports.append(dict(report) | {"reported_at": datetime.now(UTC)})
+        live.new_reports.append(dict(report) | {"reported_at": _now()})
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = report[self.objective]
@@ -266,11 +277,12 @@ class Ledger:
             "reason": reason,
             "traceback": live.traceback,
             "started_at": live.started_at,
-            "finished_at": None if status is Status.RUNNING else datetime.now(UTC),
+            "finished_at": live.ended_at,
             "baseline_bits_per_dim": self.baseline,
             "workers": live.resources.workers,
             "cpus_per_worker": live.resources.cpus,
             "gpus_per_worker": live.resources.gpus,
+            "gpu_seconds": _gpu_seconds(live),
         }
         return dict.fromkeys(TRIAL_COLUMNS) | row | self._metrics(live)
 
@@ -280,15 +292,12 @@ class Ledger:
             return {}
         best = min(live.reports.values(), key=lambda report: report[self.objective])
         last = live.reports[max(live.reports)]
-        seconds = {name: last[name] for name in ("train_seconds", "eval_seconds", "compile_seconds")}
-        busy = sum(seconds.values()) + (live.facts.get("audit_seconds") or 0.0)
         return {
             **{name: best[name] for name in _BEST_REPORT},
-            **seconds,
+            **{name: last[name] for name in ("train_seconds", "eval_seconds", "compile_seconds")},
             "images_seen": last["images_seen"],
             "best_images_seen": best["images_seen"],
             "images_per_second": last["images_per_second"],
-            "gpu_seconds": busy * live.resources.gpus * live.resources.workers,
         }
 
 
@@ -305,6 +314,22 @@ _BEST_REPORT = (
     "valid_nats_ema",
     "grad_norm",
 )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _gpu_seconds(live: Live) -> float:
+    """Wall time × GPUs held, of all attempts: a crash and a trial without a report have cost as much as any."""
+    held = ((live.ended_at or _now()) - live.started_at).total_seconds()
+    return live.gpu_seconds_before + held * live.resources.gpus * live.resources.workers
+
+
+def _found_from_anywhere(config: TrialConfig) -> TrialConfig:
+    """A trial's process has a working directory of its own."""
+    path = config.data.path
+    return config if path is None else config.override({"data.path": files.absolute(path)})
 
 
 def _last_words(crash: str) -> str:

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from pixeltune.config import ImageForm
 from pixeltune.results.judge import best_published, identity_of, value_of
-from pixeltune.results.published import PublishedResult
 from pixeltune.results.schema import Status
 from pixeltune.search.ledger import Ledger, Live, Row
 from pixeltune.search.run import Watcher
@@ -27,7 +26,6 @@ class Progress(Watcher):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._published: PublishedResult | None = None
         self._ledger: Ledger | None = None
         self._display: LiveDisplay | None = None
         self._said: set[str] = set()
@@ -37,7 +35,6 @@ class Progress(Watcher):
     def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
         """The cluster is up and trials start."""
         self._ledger, self._started = ledger, time.monotonic()
-        self._published = _yardstick(ledger, form)
         self._done_before = len(ledger.ended)
         self._said = set(ledger.ended)
         gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
@@ -114,12 +111,7 @@ class Progress(Watcher):
         text = f"best {value:.4f} bits/dim ({best['trial']})"
         if baseline:
             text += f", {100 * (1 - value / baseline):.1f}% below the baseline {baseline:.4f}"
-        if self._published is not None:
-            ours = value_of(best, self._published.metric)
-            unit = "bits/dim" if self._published.metric == "bits_per_dim" else "nats"
-            gap = "" if ours is None else f" ({ours - self._published.value:+.3f})"
-            text += f"; published {self._published.value:g} {unit}{gap}"
-        return text
+        return text + _beside_published(best)
 
     def _left(self) -> str:
         done = len(self._book.ended) - self._done_before
@@ -139,16 +131,16 @@ class Progress(Watcher):
         return Group(head, Text(self._best()), table)
 
 
-def _yardstick(ledger: Ledger, form: ImageForm) -> PublishedResult | None:
-    """The closest published result of the data set; the table at the end says whether it may be compared."""
-    row = ledger.space.base.flat() | {
-        "levels": form.levels,
-        "image_channels": form.channels,
-        "image_height": form.height,
-        "image_width": form.width,
-    }
+def _beside_published(row: Row) -> str:
+    """The closest published result of the same task, if any, with the gap and what else differs."""
     nearest = best_published(identity_of(row))
-    return nearest[0] if nearest else None
+    ours = value_of(row, nearest[0].metric) if nearest else None
+    if nearest is None or ours is None:
+        return ""
+    published, verdict = nearest
+    unit = "bits/dim" if published.metric == "bits_per_dim" else "nats"
+    notes = "; ".join([f"{ours - published.value:+.3f}", *verdict.why_not])
+    return f"; published {published.value:g} {unit} ({notes})"
 
 
 def _live_cells(live: Live, objective: str) -> tuple[str, ...]:

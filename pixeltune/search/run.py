@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from pixeltune import files
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageForm, require_workers
 from pixeltune.data import Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, SearchError, StoreError
 from pixeltune.results.manifest import SearchManifest
@@ -74,19 +74,13 @@ def require_buildable(space: SearchSpace) -> Resolved:
     for corner in space.corners():
         config = space.configure(corner)
         try:
-            _require_form(config, resolved)
+            config.model.require_form(resolved.data.form)
+            config.likelihood.require_form(resolved.data.form)
+            require_workers(config, space.resources.workers)
         except ConfigError as error:
             shown = ", ".join(f"{key}={value}" for key, value in corner.items())
             raise ConfigError(f"every corner of a search must be buildable, but {shown} is not: {error}") from None
     return resolved
-
-
-def _require_form(config: TrialConfig, resolved: Resolved) -> None:
-    if config.data == resolved.config.data:
-        config.model.require_form(resolved.data.form)
-        config.likelihood.require_form(resolved.data.form)
-    else:
-        resolve(config)
 
 
 def nothing_left(space: SearchSpace, ledger: Ledger) -> str | None:
@@ -117,7 +111,7 @@ def run_search(
     if done is not None:
         return Outcome(ledger, interrupted=False, reason=done)
     resolved = require_buildable(space)
-    require_same_data(store, space, resolved.data.identity.checksum)
+    require_same_data(store, resolved.data.identity.checksum)
     for trial, curve in ledger.curves.items():
         if rungs:
             rungs.remember(trial, curve)
@@ -133,10 +127,8 @@ def run_search(
     return Outcome(ledger, interrupted=stop.by_hand, reason=stop.reason or f"all {space.budget.trials} trials are done")
 
 
-def require_same_data(store: SearchStore, space: SearchSpace, checksum: str) -> None:
+def require_same_data(store: SearchStore, checksum: str) -> None:
     """Where the data lies is no part of a search's identity; what it is, is."""
-    if any(key.startswith("data.") for key in space.vary):
-        return
     for row in store.trials():
         if row["data_checksum"] not in (None, checksum):
             raise StoreError(

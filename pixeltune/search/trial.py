@@ -67,8 +67,10 @@ def run_trial(task: TrialTask) -> Iterator[Message]:
     _forget_earlier_trials()
     try:
         yield from _train(task)
-    except (AuditError, ConfigError) as error:
+    except AuditError as error:
         yield _end(Status.REJECTED, str(error))
+    except ConfigError as error:
+        yield _end(Status.FAILED, str(error))
     except DivergedError as error:
         yield _end(Status.DIVERGED, str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial
 
 from pixeltune.config import Scalar, TrialConfig
@@ -76,6 +76,11 @@ class SearchSpace:
         for key, distribution in self.vary.items():
             if not isinstance(distribution, BaseDistribution):
                 raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
+            if key.startswith("data."):
+                raise ConfigError(
+                    f"a search must measure all trials on the same images, but vary has {key!r}; set it in the base, "
+                    "and make a search of each value"
+                )
         object.__setattr__(self, "vary", discriminators_first(self.vary))
         for key, value in self.base_suggestion().items():
             if not contains(self.vary[key], value):
@@ -84,6 +89,7 @@ class SearchSpace:
                 )
         for corner in self.corners():
             self._require_rungs(self.configure(corner))
+        self._require_every_step()
         unused = set(self.vary) - keys_of(self.corners())
         if unused:
             raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
@@ -151,6 +157,20 @@ class SearchSpace:
         """Every combination of extreme values: both ends of a range, each choice of a category."""
         yield from corners_of(self.base, list(self.vary.items()), {})
 
+    def _require_every_step(self) -> None:
+        """Corners say nothing of a range's inside: an even kernel size lies between odd ones."""
+        flat = self.base.flat()
+        for key, distribution in self.vary.items():
+            if isinstance(distribution, IntDistribution) and key in flat:
+                for value in range(distribution.low, distribution.high + 1, distribution.step):
+                    try:
+                        self._require_rungs(self.configure({key: value}))
+                    except ConfigError as error:
+                        raise ConfigError(
+                            f"every value of vary[{key!r}] must be buildable, but {value} is not: {error}; "
+                            "set `step`, or take a CategoricalDistribution"
+                        ) from None
+
     def _require_rungs(self, config: TrialConfig) -> None:
         if self.scheduler is None:
             return
@@ -158,9 +178,9 @@ class SearchSpace:
         if every is None:
             raise ConfigError("a search with Asha must set train.report_every, but its base leaves it to the data")
         for rung in self.scheduler.rungs:
-            if rung % every or rung > config.train.images:
+            if rung % every or rung >= config.train.images:
                 raise ConfigError(
-                    f"each rung must be a multiple of train.report_every and at most train.images, "
+                    "each rung must be a multiple of train.report_every and below train.images, "
                     f"but got {rung} with {every} and {config.train.images}; set `scheduler.rungs`"
                 )
 

@@ -23,9 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from pixeltune.audit import AuditReport, audit
-from pixeltune.config import TrialConfig
+from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
-from pixeltune.errors import ConfigError, DivergedError
+from pixeltune.errors import DivergedError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
@@ -63,7 +63,7 @@ class Training(Iterator[EpochReport]):
         self.config: TrialConfig = resolved.config
         self.data: DataSet = resolved.data
         self.workers = Workers.current()
-        _require_equal_parts(self.config.train.batch_size, self.workers.world)
+        require_workers(self.config, self.workers.world)
         self.device = torch.device(device) if device is not None else best_device(self.workers.rank)
 
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
@@ -285,8 +285,3 @@ class _Clock:
         images = self._steps * batch_size
         self._reported_seconds, self._steps = self.train_seconds, 0
         return images / seconds if images else count / self.compile_seconds
-
-
-def _require_equal_parts(batch_size: int, world: int) -> None:
-    if batch_size % world:
-        raise ConfigError(f"`train.batch_size` must divide by the {world} workers, but got {batch_size}")

@@ -130,12 +130,14 @@ def test_no_more_than_the_data_has_in_a_batch() -> None:
         ("none.safetensors", "there are none at none.safetensors"),
         ("short.safetensors", "must be a whole safetensors file"),
         ("empty.safetensors", "must be a whole safetensors file"),
+        ("folder.safetensors", "weights must be readable, but folder.safetensors is not"),
     ],
 )
 def test_a_trial_without_weights(verb: str, reference: str, says: str) -> None:
     begin()
     Path("short.safetensors").write_bytes((1000).to_bytes(8, "little") + b'{"weight":')
     Path("empty.safetensors").write_bytes(b"")
+    Path("folder.safetensors").mkdir()
     assert says in refused(verb, reference)
 
 
@@ -171,6 +173,15 @@ def test_a_second_launch_waits_for_nobody() -> None:
 def test_a_second_training_waits_for_nobody() -> None:
     with SearchStore("results", "tiny").lock():
         assert "one launch must work on a search at a time" in refused("train", "--config", write_tiny())
+
+
+def test_a_second_training_leaves_the_first_ones_manifest_alone() -> None:
+    """No trial has begun, so the search could begin anew with other settings; but somebody is at work on it."""
+    store, space = SearchStore("results", "tiny"), load_search("digits_quick")
+    with store.lock():
+        store.open(SearchManifest.of(space, "tiny", baseline_bits_per_dim=2.4))
+        refused("train", "--config", write_tiny())
+    assert store.manifest().vary
 
 
 @pytest.mark.parametrize(
@@ -227,6 +238,10 @@ def test_a_manifest_that_was_cut_short() -> None:
         "sample x -n 0",
         "sample x -n many",
         "sample x --seed many",
+        "sample x --seed -1",
+        "sample x --seed 9223372036854775808",
+        "sample x --seed 99999999999999999999999",
+        f"sample x --seed {'9' * 5000}",
         "evaluate x --split train",
         "evaluate x --batch-size 0",
         "train",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import command, done, refused, write_tiny
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from pixeltune.results.store import SearchStore
 from pixeltune.search import trial
 from pixeltune.search.trial import TrialTask
+from pixeltune.training import evaluate as evaluation
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
 SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
@@ -81,15 +83,58 @@ def test_evaluation_gives_the_row_its_number_back(trained: tuple[str, str, str])
     assert row["data_checksum"] in said
     other_batch = done("evaluate", "tiny/0", "--storage", storage, "--batch-size", "7")
     assert other_batch.split()[1] == match[1]
-    assert done("evaluate", "tiny/00000", "--storage", storage, "--split", "test").startswith("test: ")
+    assert "chosen" not in said
+    test, caution = done("evaluate", "tiny/00000", "--storage", storage, "--split", "test").splitlines()
+    assert test.startswith("test: ")
+    assert caution == "Quote this number only for a model that was not chosen by it."
     by_path = str(Path(storage) / WEIGHTS)
     assert done("evaluate", by_path) == said
 
 
-def test_evaluation_refuses_images_of_another_form(trained: tuple[str, str, str]) -> None:
-    said = refused("evaluate", "tiny", "--storage", trained[1], "--set", "data.levels=4")
-    assert "levels=17" in said
-    assert "levels=4" in said
+@pytest.mark.parametrize(
+    "setting", ["data.split_seed=1", "data.num_valid=340", "data.levels=4", "model.layers=9", "data.pth=x", "seed=1"]
+)
+def test_evaluation_refuses_what_would_change_its_images_or_nothing(
+    trained: tuple[str, str, str], setting: str
+) -> None:
+    said = refused("evaluate", "tiny", "--storage", trained[1], "--set", "data.path=here", "--set", setting)
+    assert "may only be data.path, data.download, train.eval_batch_size" in said
+    assert f"but got {setting.partition('=')[0]};" in said
+
+
+def test_evaluation_takes_other_whereabouts_and_another_batch(
+    trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def measure(*args: Any, batch_size: int) -> Any:
+        sizes.append(batch_size)
+        return whole(*args, batch_size=batch_size)
+
+    whole = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", measure)
+    settings = ("data.download=true", "train.eval_batch_size=9")
+    done("evaluate", "tiny", "--storage", trained[1], *[word for setting in settings for word in ("--set", setting)])
+    assert sizes == [9]
+
+
+def test_evaluation_refuses_images_that_changed() -> None:
+    def write(path: str, *shape: int, seed: int) -> None:
+        pixels = np.random.default_rng(seed).integers(0, 17, shape, dtype=np.uint8)
+        np.savez(path, train=pixels, levels=17)
+
+    write("images.npz", 400, 4, 4, seed=0)
+    settings = ("--set", "data.name=array", "--set", "data.path=images.npz")
+    done("train", "--config", write_tiny(), *settings)
+    Path("images.npz").rename("moved.npz")
+    assert "64 images of array" in done("evaluate", "tiny", "--set", "data.path=moved.npz")
+    write("other.npz", 400, 4, 4, seed=1)
+    said = refused("evaluate", "tiny", "--set", "data.path=other.npz")
+    assert "must be of the images it was trained on (checksum " in said
+    write("larger.npz", 400, 5, 5, seed=1)
+    said = refused("evaluate", "tiny", "--set", "data.path=larger.npz")
+    assert "height=4" in said
+    assert "height=5" in said
 
 
 def test_samples_are_a_picture_and_the_same_again(trained: tuple[str, str, str]) -> None:

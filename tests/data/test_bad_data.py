@@ -64,6 +64,62 @@ def test_an_own_source_that_returns_something_else() -> None:
     assert "RawData" in refusal(DataConfig(name="copy:copy"))
 
 
+FAULTY = """
+from pixeltune.errors import ConfigError
+
+def read(config):
+    return {}["images"]
+
+def write(config):
+    raise OSError(28, "No space\\nleft")
+
+def refuse(config):
+    raise ConfigError("`data.path` must be mine")
+
+def listed(config):
+    return None
+
+listed.files = lambda config: 1 / 0
+
+def uncounted(config):
+    return None
+
+uncounted.files = lambda config: None
+
+def cached(config):
+    return {}["images"]
+
+cached.files = lambda config: []
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("read", "KeyError: 'images'"),
+        ("write", "OSError: [Errno 28] No space left"),
+        ("listed", "ZeroDivisionError"),
+        ("uncounted", "TypeError"),
+        ("cached", "KeyError: 'images'"),
+    ],
+)
+def test_an_own_source_that_raises(function: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faulty_images.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = refusal(DataConfig(name=f"faulty_images:{function}"))
+    assert f"faulty_images:{function}" in message
+    assert says in message
+    assert "must be mine" in refusal(DataConfig(name="faulty_images:refuse"), ConfigError)
+
+
+def test_an_own_source_whose_module_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raising_images.py").write_text("{}['no such']")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = refusal(DataConfig(name="raising_images:read"))
+    assert "raising_images:read" in message
+    assert "KeyError: 'no such'" in message
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_a_missing_download_says_how_to_allow_it(name: str, tmp_path: Path) -> None:
     assert "data.download" in refusal(DataConfig(name=name, path=str(tmp_path)))

@@ -142,6 +142,27 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     assert load_data(DataConfig(name="folder", path=str(tmp_path), num_valid=2)).form.num_classes is None
 
 
+def test_linked_class_folders_count_and_loops_end(tmp_path: Path) -> None:
+    for index in range(4):
+        save_image(tmp_path / "set" / "train" / "a" / f"{index}.png", np.full((4, 4), ord("a"), np.uint8))
+        save_image(tmp_path / "elsewhere" / "deep" / f"{index}.png", np.full((4, 4), ord("b"), np.uint8))
+    train = tmp_path / "set" / "train"
+    (train / "b").symlink_to(tmp_path / "elsewhere")
+    (train / "c").symlink_to(tmp_path / "elsewhere" / "deep")
+    (train / "a" / "self").symlink_to(train / "a")
+    (train / "a" / "up").symlink_to(tmp_path / "set")
+    (tmp_path / "elsewhere" / "deep" / "loop").symlink_to(tmp_path / "elsewhere")
+    files = SOURCES["folder"].files
+    assert files is not None
+    config = DataConfig(name="folder", path=str(tmp_path / "set"), num_valid=2)
+    assert [path.relative_to(train).as_posix() for path in files(config)] == [
+        f"{name}/{index}.png" for name in ("a", "b/deep", "c") for index in range(4)
+    ]
+    data = load_data(config)
+    assert data.form.num_classes == 3
+    assert (len(data.train), len(data.valid)) == (10, 2)
+
+
 def test_a_folders_own_validation_is_used_unless_one_is_carved(tmp_path: Path) -> None:
     for split, count in (("train", 20), ("val", 6)):
         for index, pixels in enumerate(random_pixels(count, 4, 4, seed=count)):

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from result_rows import make_row
 
+from pixeltune import data
 from pixeltune.errors import StoreError
 from pixeltune.results.compare import compare
-from pixeltune.results.judge import best_published, identity_of, judge
+from pixeltune.results.judge import OWN_SOURCES, SOURCES, best_published, identity_of, judge
 from pixeltune.results.published import Exactness, PublishedResult, published_results
 
 RESULTS = published_results()
@@ -70,7 +71,7 @@ def _differences(published: PublishedResult) -> dict[str, tuple[dict[str, Any], 
         "size": ({"image_height": 16}, "images"),
         "colours": ({"image_channels": 4}, "images 4×"),
         "edition": ({"data_version": "altered"}, "own copy"),
-        "source": ({"data.name": "parquet", "data.path": f"/x/{published.dataset}_jpeg"}, "own copy"),
+        "source": ({"data.name": "parquet", "data.path": f"/x/{published.dataset}_jpeg"}, "possibly a copy of"),
         "binarisation": ({"data.name": published.dataset, "data.binarise": "threshold"}, "binarisation threshold"),
         "exactness": ({"is_bound": published.likelihood is Exactness.EXACT}, "not "),
     }
@@ -129,13 +130,103 @@ def test_compare_stands_each_row_beside_each_published_result() -> None:
     assert valid["ours"] == 2.9
 
 
-def test_the_rank_is_the_place_among_the_published() -> None:
-    peers = [row for row in RESULTS if row.dataset == "cifar10" and row.split == "test"]
-    ranks = [
-        compare(pd.DataFrame([cifar_row(test_bits_per_dim=bits)])).set_index("model").loc["PixelCNN++", "rank"]
-        for bits in (0.1, 2.95, 9.0)
+def beside(model: str, **columns: Any) -> dict[str, Any]:
+    """The one line of `compare` that stands a CIFAR-10 row of ours beside this published model."""
+    frame = compare(pd.DataFrame([cifar_row(**columns)]))
+    [line] = frame[frame["model"] == model].to_dict("records")
+    return {str(name): value for name, value in line.items()}
+
+
+def test_the_rank_is_the_place_among_those_that_compare() -> None:
+    ours = identity_of(cifar_row())
+    peers = [
+        row.value for row in RESULTS if row.dataset == "cifar10" and not row.doubt and not judge(ours, row).why_not
     ]
-    assert ranks == [1, 1 + sum(row.value < 2.95 for row in peers), 1 + len(peers)]
+    assert 5 < len(peers) < sum(row.dataset == "cifar10" for row in RESULTS) / 2
+    lines = [beside("PixelCNN++", test_bits_per_dim=bits) for bits in (0.1, 2.95, 9.0)]
+    assert [line["rank"] for line in lines] == [1, 1 + sum(value < 2.95 for value in peers), 1 + len(peers)]
+    assert {line["rank_of"] for line in lines} == {1 + len(peers)}
+
+
+@pytest.mark.parametrize("columns", [{}, {"is_bound": True}, {"evaluated_split": "valid"}, {"levels": 16}])
+def test_what_does_not_compare_or_is_in_doubt_has_no_rank(columns: dict[str, Any]) -> None:
+    frame = compare(pd.DataFrame([cifar_row(**columns)]))
+    ranked = frame["comparable"].astype(bool) & frame["doubt"].isna()
+    assert (frame["rank"].notna() == ranked).all()
+    assert (frame["rank_of"].notna() == ranked).all()
+
+
+def binary_row(binarise: str, **columns: Any) -> dict[str, Any]:
+    form = {"image_channels": 1, "image_height": 28, "image_width": 28, "levels": 2}
+    metrics = {"test_bits_per_dim": 0.15, "test_nats": 80.0}
+    return cifar_row(**({"data.name": "mnist", "data.binarise": binarise, **form, **metrics} | columns))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        cifar_row(levels=16),
+        cifar_row(image_channels=1),
+        cifar_row(image_height=16, image_width=16),
+        binary_row("none", levels=16),
+        binary_row("none", test_nats=None, test_bits_per_dim=0.6, image_height=14, image_width=14),
+    ],
+)
+def test_another_task_has_no_gap(row: dict[str, Any]) -> None:
+    frame = compare(pd.DataFrame([row]))
+    assert len(frame)
+    assert frame["gap"].isna().all()
+    assert frame["rank"].isna().all()
+
+
+@pytest.mark.parametrize("binarise", ["static", "dynamic", "threshold"])
+def test_binarised_images_have_a_gap_to_binarised_ones_alone(binarise: str) -> None:
+    frame = compare(pd.DataFrame([binary_row(binarise)]))
+    assert set(frame["levels"]) == {2, 256}
+    assert (frame["gap"].notna() == (frame["levels"] == 2)).all()
+
+
+def test_the_same_task_keeps_its_gap_and_says_what_differs() -> None:
+    assert beside("PixelCNN++", evaluated_split="valid")["gap"] == pytest.approx(2.9 - 2.92)
+    static = compare(pd.DataFrame([binary_row("static")]))
+    drawn = static[static["why_not"] == "other draw of the binarisation"]
+    assert len(drawn)
+    assert drawn["gap"].notna().all()
+
+
+def mnist_row(name: str, path: str | None = None) -> dict[str, Any]:
+    return binary_row("none", **{"data.name": name, "data.path": path, "levels": 256, "data_version": "own files"})
+
+
+@pytest.mark.parametrize(
+    ("row", "dataset"),
+    [
+        (mnist_row("fashion_mnist"), None),
+        (mnist_row("digits", "/d/mnist"), None),
+        (mnist_row("array", "/home/ann/mnist_lab/xray28.npz"), None),
+        (mnist_row("array", "/d/kmnist.npz"), None),
+        (mnist_row("array", "/d/fashion-mnist.npz"), None),
+        (mnist_row("mnist.readers:xray"), None),
+        (mnist_row("lab.readers:read_mnist"), "mnist"),
+        (mnist_row("folder", "/d/MNIST/"), "mnist"),
+        (mnist_row("folder", "s3://lab/mnist"), "mnist"),
+        (cifar_row(**{"data.name": "array", "data.path": "/d/cifar100.npz"}), None),
+        (cifar_row(**{"data.name": "array", "data.path": "/d/cifar10.npz"}), "cifar10"),
+        (cifar_row(**{"data.name": "array", "data.path": "/d/cifar10.npz", "image_channels": 1}), None),
+        (cifar_row(**{"data.name": "parquet", "data.path": "cifar10_jpeg/"}), "cifar10"),
+    ],
+)
+def test_a_copy_is_guessed_from_whole_words_of_its_own_name(row: dict[str, Any], dataset: str | None) -> None:
+    identity = identity_of(row)
+    assert identity.dataset == dataset
+    for published in RESULTS:
+        if published.dataset == dataset:
+            assert f"possibly a copy of {dataset}, not the published set" in judge(identity, published).why_not
+
+
+def test_every_source_is_of_known_images_or_of_ones_own() -> None:
+    assert set(OWN_SOURCES) < set(data.SOURCES)
+    assert not set(OWN_SOURCES) & set(SOURCES)
 
 
 def test_only_results_of_the_same_data_in_the_same_metric_stand_beside_a_row() -> None:
@@ -171,7 +262,7 @@ def test_a_share_of_the_training_images_is_a_caveat() -> None:
         (
             {"data.name": "parquet", "data.path": "x/cifar10_jpeg"},
             "Combiner-Axial",
-            ("own copy of the data, not the published set",),
+            ("possibly a copy of cifar10, not the published set",),
         ),
     ],
 )
@@ -190,3 +281,8 @@ def test_doubtful_numbers_are_no_yardstick_and_data_of_ones_own_has_none() -> No
     assert found is not None
     assert found[0].value > 0.6
     assert best_published(identity_of(make_row())) is None
+
+
+@pytest.mark.parametrize("columns", [{"levels": 16}, {"image_channels": 1}, {"image_width": 16}])
+def test_another_task_has_no_yardstick(columns: dict[str, Any]) -> None:
+    assert best_published(identity_of(cifar_row(**columns))) is None

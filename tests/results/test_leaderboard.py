@@ -93,6 +93,16 @@ def test_a_reason_of_one_result_alone_stands_in_its_line() -> None:
     assert any(line.endswith("not comparable: published is class-conditional") for line in lines)
 
 
+def test_another_task_stands_there_without_a_gap() -> None:
+    form = {"data.name": "cifar10", "levels": 16, "image_channels": 3, "image_height": 32, "image_width": 32}
+    row = ranked_row(3, 0.7, **form, is_bound=False)
+    assert {beside["gap"] for beside in comparison(row)} == {None}
+    first, *lines = comparison_lines(row)
+    assert "16 levels, not 256" in first
+    assert len(lines) == 6
+    assert not any("None" in line or "+" in line.split()[1] or "-0" in line for line in lines)
+
+
 def test_data_without_published_results_says_so() -> None:
     assert comparison_lines(ranked_row(0, 2.0)) == [
         "No published results for digits; the order-0 baseline is the yardstick."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, toy_ledger, toy_space
 
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
+from pixeltune.search import ledger as ledger_module
 from pixeltune.space import Budget, Resources
 
 
@@ -60,8 +62,41 @@ def test_columns_of_the_best_report_and_of_the_whole_trial(tmp_path: Path) -> No
     for name in ("train_seconds", "eval_seconds", "compile_seconds", "images_seen", "images_per_second"):
         assert row[name] == last[name], name
     assert row["best_images_seen"] == 200
-    assert row["gpu_seconds"] == pytest.approx(2 * (3.0 + 0.3 + 0.25 + 0.5))
-    assert ledger.spent_gpu_hours() == pytest.approx(row["gpu_seconds"] / 3600)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
+    """The ledger's time, for the test to set."""
+    time = [datetime(2026, 1, 1, tzinfo=UTC)]
+    monkeypatch.setattr(ledger_module, "_now", lambda: time[0])
+    return time
+
+
+def test_gpu_seconds_are_held_ones_over_all_attempts(tmp_path: Path, now: list[datetime]) -> None:
+    """Crashes, launches that died and trials without a report have held their GPUs too."""
+    two_gpus = {"space": toy_space(scheduler=None), "resources": Resources(workers=2, gpus=1.0)}
+    ledger = toy_ledger(tmp_path, **two_gpus)
+    ledger.start(ledger.plan({}))
+    now[0] += timedelta(seconds=10)
+    ledger.retry("00000", "ValueError: once")
+    now[0] += timedelta(seconds=5)
+    ledger.receive("00000", BEGUN)
+    ledger.receive("00000", reported(100, 2.0))
+    now[0] += timedelta(seconds=1000)  # the launch died after the report, which is the last that is known
+
+    second = toy_ledger(tmp_path, **two_gpus)
+    assert second.spent_gpu_hours() == pytest.approx(2 * 15 / 3600)
+    (plan,) = second.plans_to_resume()
+    second.start(plan)
+    now[0] += timedelta(seconds=3)
+    assert second.finish("00000")["gpu_seconds"] == pytest.approx(2 * 18)
+    third = toy_ledger(tmp_path, **two_gpus)
+    assert third.spent_gpu_hours() == pytest.approx(2 * 18 / 3600)
+    third.start(third.plans_to_resume()[0])
+    now[0] += timedelta(seconds=2)
+    third.receive("00000", {"end": "diverged", "reason": "at once"})
+    assert third.finish("00000")["gpu_seconds"] == pytest.approx(2 * 20)
+    assert [row["gpu_seconds"] for row in third.store.attempts()] == pytest.approx([20, 30, 36, 40])
 
 
 def test_nats_can_be_the_objective(tmp_path: Path) -> None:
@@ -248,7 +283,7 @@ def test_a_trial_begun_anew_forgets_what_its_lost_checkpoint_saw(tmp_path: Path)
     assert (row["images_seen"], row["valid_bits_per_dim"]) == (100, 1.9)
     assert second.spent_images() == 100
     curve = second.store.curve(plan.trial)
-    assert [(point["attempt"], point["images_seen"]) for point in curve] == [(2, 100), (1, 200)]
+    assert [(point["attempt"], point["images_seen"]) for point in curve] == [(2, 100)]
 
 
 def test_null_is_a_choice_like_others(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from search_toys import BEGUN, FINISHED, ended, play, reported, toy_ledger, toy_space
+from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_ledger, toy_space
 
 from pixeltune.config import ImageForm
 from pixeltune.search import progress
@@ -44,6 +44,32 @@ def test_a_line_for_every_trial(tmp_path: Path) -> None:
     assert "(the norm is inf)" in lines[1]
     assert "3/6 done, 1 running, 1 pruned, 1 without a result" in lines[1]
     assert "left" in lines[1]
+
+
+CIFAR10_FORM = {"image_channels": 3, "image_height": 32, "image_width": 32, "levels": 256}
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({}, "; published 2.56 bits/dim (-0.060; validation, not test)"),
+        ({"levels": 16}, None),
+        ({"image_channels": 1}, None),
+    ],
+)
+def test_a_published_number_stands_there_only_for_the_same_task_and_says_what_differs(
+    tmp_path: Path, facts: dict[str, int], words: str | None
+) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    ledger = toy_ledger(tmp_path, toy_space(base=toy_config().override({"data.name": "cifar10"})))
+    watcher = Progress(console)
+    form = CIFAR10_FORM | facts
+    watcher.begin(ledger, Resources(), 2, ImageForm(*form.values()))
+    begun = {"facts": FACTS | {"data_version": "original"} | form, "resumed": []}
+    play(ledger, ledger.plan({}), begun, reported(400, 2.5), FINISHED)
+    watcher.change()
+    line = shown(console)[1]
+    assert words in line if words else "published" not in line
 
 
 def test_a_log_is_not_silent_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

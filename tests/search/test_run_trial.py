@@ -105,8 +105,8 @@ def test_a_checkpoint_of_no_use_is_set_aside(tmp_path: Path, damage: str, uninte
 class _Leaking(GatedPixelCNN):
     """Sees the pixel that it is to predict."""
 
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return super().forward(x_BCHW) + x_BCHW.mean(1, keepdim=True)
+    def forward(self, x_BCHW: torch.Tensor, s: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x_BCHW, s) + x_BCHW.mean(1, keepdim=True)
 
 
 def test_a_leaking_model_is_rejected_with_the_pair_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

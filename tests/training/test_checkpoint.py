@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pixeltune.config import FAMILIES, ImageForm
 from pixeltune.errors import CheckpointError
-from pixeltune.models import build_model
+from pixeltune.models import DensityModel, build_model
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_model, load_with_config, save_weights
@@ -61,6 +61,22 @@ def test_missing_files_say_so(tmp_path: Path) -> None:
             load(str(tmp_path / "nothing"))
 
 
+def test_what_the_disk_does_not_give_is_one_line(tmp_path: Path) -> None:
+    for load in (TrainState.load, load_model):
+        with pytest.raises(CheckpointError, match="must be readable, but .* is not") as caught:
+            load(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_know_the_images_they_were_trained_on(tmp_path: Path) -> None:
+    config = tiny()
+    for checksum in (None, "0123456789abcdef"):
+        path = str(tmp_path / f"{checksum}.safetensors")
+        save_weights(build_model(config, FORM), config, path, data_checksum=checksum)
+        assert load_with_config(path).data_checksum == checksum
+        assert isinstance(load_model(path), DensityModel)
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "foreign.pt"
     torch.save({"weights": torch.zeros(2)}, path)
@@ -95,9 +111,10 @@ def test_weights_bring_their_model_along(tmp_path: Path, family: str, conditioni
     model = build_model(config, FORM).eval()
     path = str(tmp_path / "weights.safetensors")
     save_weights(model, config, path)
-    loaded, its_config = load_with_config(path)
+    trained = load_with_config(path)
+    loaded = trained.model
     x_BCHW = torch.randint(17, (4, 1, 8, 8))
-    assert its_config == config
+    assert trained.config == config
     assert loaded.form == FORM
     assert not loaded.training
     with torch.no_grad():
