@@ -1,8 +1,8 @@
 """The gate before training: a model that leaks, or does not sum to one, would win the search.
 
 Two networks are examined, in float64 and eval mode (batch norm in train mode leaks by itself).
-- A narrow one of the same classes at 8×8: its full Jacobian, every position and colour. Exact, but it speaks for the
-  classes, not for this instance.
+- A narrow one of the same classes at 8×8 (in tiles of at least 4×4): its full Jacobian, every position and colour.
+  Exact, but it speaks for the classes, not for this instance.
 - The real one, at its real shape and weights: everything from a cut of `order()` on is changed, and θ up to the cut
   must stay. 32 cuts, an image each.
 
@@ -27,8 +27,10 @@ from pixeltune.config import FamilyConfig
 from pixeltune.errors import AuditError
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel, assemble, seeded
+from pixeltune.models.split import to_tiles
 
 NARROW_SIZE = 8
+NARROW_TILE = 4
 NUM_CUTS = 32
 NUM_PIXELS = 64
 """Pixels whose probabilities are summed, of the model's own θ and as many of a random θ."""
@@ -47,7 +49,7 @@ class AuditReport:
     """What a passed audit found.
 
     receptive_rows, receptive_cols: the box of pixels that the bottom row's θ depend on, own row and column included;
-        the image limits it to H and 2W − 1.
+        the image limits it to H and 2W − 1. Where the image is split, in pixels of a tile, and any tile counts.
     blind_spot: past pixels inside that box that are never seen.
     max_change: largest change of θ, relative to max(1, |θ|), where it must not change (rounding, or exactly zero).
     max_mass_error: largest distance of a sum of probabilities from one.
@@ -163,13 +165,14 @@ def _open_all_paths(network: nn.Module) -> None:
 
 
 def _narrow_config(model: DensityModel) -> FamilyConfig:
-    return model.config.model.narrow(model.form.channels, _narrow_size(model))
+    return model.config.model.narrow(model.form.channels, _narrow_size(model) // model.config.model.split)
 
 
 def _narrow_size(model: DensityModel) -> int:
-    """The smallest multiple of the family's divisor that is at least 8."""
-    divisor = model.config.model.divisor
-    return math.ceil(NARROW_SIZE / divisor) * divisor
+    """The smallest size at least 8, in tiles of at least 4, that the family can take."""
+    family = model.config.model
+    multiple = family.split * family.divisor
+    return math.ceil(max(NARROW_SIZE, NARROW_TILE * family.split) / multiple) * multiple
 
 
 # --- The real network: cuts -------------------------------------------------------------------------------------------
@@ -300,7 +303,7 @@ def receptive_field(model: DensityModel) -> tuple[int, int, int]:
 
     Gradients from the right and the left end of the bottom row, side by side, show every offset the image has room for.
     """
-    _, H, W = model.form.shape
+    H, W = _tile_shape(model)
     right_end_HW, left_end_HW = (_pixels_seen_from(model, col) for col in (W - 1, 0))
     # Column W − 1 of the offsets is the pixel's own; the right end shows what lies left of it.
     seen = torch.cat([right_end_HW, left_end_HW[:, 1:]], dim=1)
@@ -312,14 +315,20 @@ def receptive_field(model: DensityModel) -> tuple[int, int, int]:
 
 
 def _pixels_seen_from(model: DensityModel, col: int, *, num_images: int = 4) -> Tensor:
-    """(H, W): the pixels that matter to θ at a column of the bottom row, in any of some random images; itself too."""
-    _, H, W = model.form.shape
+    """(H, W) of a tile: the pixels that matter to θ at a column of the bottom row, in any of some random images; itself
+    too. The row is the last tile's, and a pixel that matters may lie in any tile."""
+    H, W = _tile_shape(model)
     site = len(_site_order(model)) - W + col
     x_BCHW = 2 * torch.rand((num_images, *model.form.shape), generator=_generator(), dtype=torch.float64) - 1
     sites = torch.full((num_images,), site)
-    seen_HW = (_gradients(model, x_BCHW.to(_device(model)), sites) != 0).any(0).any(0).cpu()
+    seen_BCHW = (_gradients(model, x_BCHW.to(_device(model)), sites) != 0).cpu()
+    seen_HW = to_tiles(seen_BCHW, model.split.s).flatten(0, 2).any(0)
     seen_HW[H - 1, col] = True
     return seen_HW
+
+
+def _tile_shape(model: DensityModel) -> tuple[int, int]:
+    return model.form.height // model.split.s, model.form.width // model.split.s
 
 
 def _first(is_seen: Tensor) -> int:

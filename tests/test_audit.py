@@ -63,6 +63,22 @@ def test_healthy_conditional_models_pass(family: str, colour_order: str, conditi
     assert report.max_change <= 1e-11
 
 
+@every_network
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize(("split", "C"), [(2, 1), (2, 3), (3, 2)])
+def test_healthy_split_models_pass(family: str, colour_order: str, likelihood: str, split: int, C: int) -> None:
+    levels = 2 if likelihood == "bernoulli" else 17
+    shape = (C, 4 * split, 3 * split)
+    report = audit(tiny_model(family, likelihood, shape=shape, levels=levels, colour_order=colour_order, split=split))
+    assert report.max_change <= 1e-11
+    assert report.max_mass_error <= 1e-12
+
+
+def test_receptive_field_of_a_split_gated_is_that_of_a_tile() -> None:
+    report = audit(tiny_model(shape=(1, 24, 26), layers=4, head_channels=0, split=2))
+    assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (1 + 1 + 4, 4 + 1 + 4, 0)
+
+
 def test_simple_variant_with_batch_norm_passes_from_train_mode() -> None:
     model = tiny_model("pixelcnn", variant="simple", batch_norm=True, layers=3)
     audit(model.train())
@@ -203,6 +219,27 @@ def test_the_named_pair_is_the_leak() -> None:
         "θ at (row 2, col 3, colour 1), drawn in call 46, must not depend on "
         "(row 2, col 4, colour 0), drawn in call 48, but it does; the model is rejected"
     )
+
+
+def tiles_that_peek(model: DensityModel) -> None:
+    """θ of tile 0 reads tile 1 at its own offset: the two are drawn in the same call."""
+    num_params = model.likelihood.num_params
+
+    def leak(_: nn.Module, inputs: tuple[Tensor, ...], theta: Tensor) -> Tensor:
+        theta = theta.clone()
+        tile_1 = 1 if model.causality is Causality.SUBPIXEL else model.form.channels
+        theta[:, :num_params] += 1e-3 * inputs[0][:, tile_1, None]
+        return theta
+
+    model.network.register_forward_hook(leak)
+
+
+@every_network
+def test_a_leak_between_tiles_is_rejected(family: str, colour_order: str) -> None:
+    model = tiny_model(family, shape=(3, 6, 8), colour_order=colour_order, split=2)
+    tiles_that_peek(model)
+    with pytest.raises(AuditError, match=PAIR):
+        audit(model)
 
 
 # --- Other ways to be wrong -------------------------------------------------------------------------------------------

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
 from pixeltune.cli.trials import find_weights
-from pixeltune.config import TrialConfig
+from pixeltune.config import WHEREABOUTS, TrialConfig
 from pixeltune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pixeltune.models import DensityModel
+    from pixeltune.training.weights import Trained
 
 _SHOWN_SIDE = 64
 """Images smaller than this are enlarged in a grid, pixel by pixel."""
+
+_EVALUATE_SETTINGS = (*WHEREABOUTS, "train.eval_batch_size")
+"""What evaluation may change: the model is trained, and its validation images are those it did not train on."""
 
 _TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"
 
@@ -33,7 +37,7 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("sample", help="draw images from a trained model into a PNG grid")
     parser.add_argument("trial", metavar="TRIAL", help=_TRIAL_HELP)
     parser.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the images [0]")
     parser.add_argument("--label", type=int, metavar="K", help="class to draw, of a conditional model [all in turn]")
     parser.add_argument("--out", default="samples.png", metavar="FILE", help="PNG to write [samples.png]")
     add_storage(parser)
@@ -45,15 +49,35 @@ def add_verbs(verbs: Any) -> None:
     parser.set_defaults(verb=audit)
 
 
+def _seed(text: str) -> int:
+    """A seed that torch takes."""
+    if not text.isdecimal() or len(text) > len(str(2**63)) or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^63-1, but got {text[:40]!r}")
+    return int(text)
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Print the exact number of one split."""
     from pixeltune.data import resolve
     from pixeltune.training.evaluate import evaluate as measure
 
-    model, config = load_on_best_device(find_weights(options.trial, options.storage))
-    data = resolve(config.override(settings_of(options))).data
+    settings = settings_of(options)
+    for key in settings:
+        if key not in _EVALUATE_SETTINGS:
+            raise ConfigError(
+                f"--set of evaluate may only be {', '.join(_EVALUATE_SETTINGS)}, but got {key}; "
+                "the rest is as it was trained"
+            )
+    trained = load_on_best_device(find_weights(options.trial, options.storage))
+    model, config = trained.model, trained.config.override(settings)
+    data = resolve(config).data
     if data.form != model.form:
-        raise DataError(f"the model's images are {model.form}, but the data's are {data.form}; check --set data.*")
+        raise DataError(f"the model's images are {model.form}, but the data's are {data.form}; check --set data.path")
+    if trained.data_checksum not in (None, data.identity.checksum):
+        raise DataError(
+            f"the data must be the images that the model was trained on (checksum {trained.data_checksum}), "
+            f"but got {data.identity.checksum}; put them back, or say with --set data.path where they lie"
+        )
     images = getattr(data, options.split)
     if images is None:
         raise DataError(f"the data must have a {options.split} split, but {data.identity.name} has none")
@@ -66,6 +90,8 @@ def evaluate(options: argparse.Namespace) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    if options.split == "test":
+        console().print("Quote this number only for a model that was not chosen by it.", highlight=False)
     return EXIT_OK
 
 
@@ -73,7 +99,7 @@ def sample(options: argparse.Namespace) -> int:
     """Draw and write a grid."""
     if not options.out.lower().endswith(".png"):
         raise ConfigError(f"--out must be a .png file, but got {options.out!r}")
-    model, _config = load_on_best_device(find_weights(options.trial, options.storage))
+    model = load_on_best_device(find_weights(options.trial, options.storage)).model
     seconds = sampling_seconds(model, options.images)
     out = console()
     calls = int(model.order().max()) + 1
@@ -101,13 +127,14 @@ def audit(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def load_on_best_device(weights: str) -> tuple[DensityModel, TrialConfig]:
-    """A trained model in eval mode, on the GPU where there is one, and its configuration."""
+def load_on_best_device(weights: str) -> Trained:
+    """A trained model in eval mode, on the GPU where there is one, and what it was trained with."""
     from pixeltune.training.weights import load_with_config
     from pixeltune.training.workers import best_device
 
-    model, config = load_with_config(weights)
-    return model.to(best_device()), config
+    trained = load_with_config(weights)
+    trained.model.to(best_device())  # in place
+    return trained
 
 
 def sampling_seconds(model: DensityModel, n: int) -> float:

@@ -79,7 +79,7 @@ def _show_samples(out: Console, store: SearchStore, best: dict[str, Any]) -> Non
         return
     from pixeltune.cli.model import load_on_best_device, sampling_seconds, write_samples
 
-    model, _config = load_on_best_device(weights)
+    model = load_on_best_device(weights).model
     seconds = sampling_seconds(model, _GRID_SIDE**2)
     if seconds > _MOST_SAMPLING_SECONDS:
         reference = f"{store.search}/{best['trial']}"

@@ -58,11 +58,12 @@ def train(options: argparse.Namespace) -> int:
 
 def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
     from pixeltune import files
+    from pixeltune.results.store import SearchStore
     from pixeltune.search.run import open_search
     from pixeltune.search.trial import run_trial, state_file
 
-    store, manifest = open_search(space, name, storage, overrides=settings)
-    with store.lock():
+    with SearchStore(storage, name).lock():
+        store, manifest = open_search(space, name, storage, overrides=settings)
         ledger = Ledger(space, store, resources=space.resources, baseline=manifest.baseline_bits_per_dim)
         baseline = manifest.baseline_bits_per_dim
         out.print(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation", highlight=False)

@@ -31,6 +31,8 @@ class FamilyConfig(Section):
     family: the name in FAMILIES.
     channels: width of the network (F; h in the 2016 paper, whose residual stream has 2h).
     layers: depth, in the family's own unit.
+    split: tiles per axis; the image is cut into split² contiguous tiles, whose pixels at one offset are drawn in the
+        same network call, independently of each other.
     dropout: probability with which a feature is zeroed in training.
     conditioning: `bias` adds a linear function of the label to the pre-activations of every layer, the same at all
         pixels; `map` one of a learned map of the label, which differs between pixels; `none` takes no labels.
@@ -41,6 +43,7 @@ class FamilyConfig(Section):
     family: str
     channels: int = Field(ge=1, le=4096)
     layers: int = Field(ge=1, le=256)
+    split: int = Field(default=1, ge=1, le=64)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     conditioning: Literal["none", "bias", "map"] = "none"
     label_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -65,8 +68,12 @@ class FamilyConfig(Section):
 
     @property
     def divisor(self) -> int:
-        """The number by which height and width must divide."""
+        """The number by which height and width must divide; those of a tile, where the image is split."""
         return 1
+
+    def colours_ordered(self, in_channels: int) -> int:
+        """How many colours the network puts in order among its input channels; 1 where the likelihood does it."""
+        return in_channels // self.split**2 if self.causality is Causality.SUBPIXEL else 1
 
     def narrow(self, colours: int, size: int) -> Self:
         """The same structure, small, and deep enough to look across `size` pixels: what the audit differentiates."""
@@ -74,9 +81,11 @@ class FamilyConfig(Section):
 
     def require_form(self, form: ImageForm) -> None:
         """Refuse images that this network cannot take."""
-        if form.height % self.divisor or form.width % self.divisor:
+        multiple = self.split * self.divisor
+        if form.height % multiple or form.width % multiple:
+            tiles = f" split {self.split} times" if self.split > 1 else ""
             raise ConfigError(
-                f"height and width must divide by {self.divisor} for family {self.family}, "
+                f"height and width must divide by {multiple} for family {self.family}{tiles}, "
                 f"but got {form.height}×{form.width}"
             )
         if self.conditioning != "none" and not form.num_classes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
 from pixeltune.data.readers import arrays, digits, folders, tables, torchvision_sets
 from pixeltune.data.readers.places import in_one_line
-from pixeltune.errors import ConfigError, DataError
+from pixeltune.errors import ConfigError, DataError, PixeltuneError
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,39 @@ def _own_source(name: str) -> Source:
     """A function DataConfig -> RawData. With an attribute `files` (DataConfig -> paths) it is cached on the node."""
     function = _import(name)
     files = getattr(function, "files", None)
-    if files is None:
-        return Source(function, files=None)
-    code = Path(inspect.getfile(inspect.unwrap(function)))
-    return Source(function, lambda config: [*map(Path, files(config)), code])
+
+    def read(config: DataConfig) -> Any:
+        with _in_own_code(name):
+            return function(config)
+
+    def list_files(config: DataConfig) -> list[Path]:
+        with _in_own_code(f"{name}.files"):
+            return [*map(Path, files(config)), Path(inspect.getfile(inspect.unwrap(function)))]
+
+    return Source(read, None if files is None else list_files)
+
+
+@contextmanager
+def _in_own_code(name: str) -> Iterator[None]:
+    """What a user's own function raises becomes one line; a lack of memory is left to those who know what to do."""
+    try:
+        yield
+    except (PixeltuneError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"source {name} must return, but raised {type(error).__name__}: {in_one_line(error)}; mend the function"
+        ) from error
 
 
 def _import(name: str) -> Callable[[DataConfig], Any]:
     module_name, _, function_name = name.partition(":")
     try:
         function: Callable[[DataConfig], Any] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # the user's module may raise anything
         raise DataError(
-            f"`data.name` must name an importable package.module:function, but got {name!r} ({in_one_line(error)}); "
-            "install the package or put its folder on PYTHONPATH"
+            f"`data.name` must name an importable package.module:function, but got {name!r} "
+            f"({type(error).__name__}: {in_one_line(error)}); install the package or put its folder on PYTHONPATH"
         ) from error
     if not inspect.isfunction(function):
         raise DataError(f"`data.name` must name a function, but {name!r} is a {type(function).__name__}")

@@ -2,7 +2,7 @@
 
 The network is handed s, and each layer adds V∗s with a 1×1 convolution V of its own. Where s is one pixel wide it is
 the one-hot label h, and V∗s the paper's location-independent Vᵀh; otherwise it is the paper's s = m(h), a map as wide
-as the image. A label that is not given is a one-hot of zeros.
+as the image, or as a tile where it is split. A label that is not given is a one-hot of zeros.
 
 Legend of shapes: B batch, K classes, D features of the label, H×W pixels.
 """
@@ -77,7 +77,8 @@ def build_conditioning(config: FamilyConfig, form: ImageForm) -> Conditioning | 
     assert form.num_classes is not None, "require_form() refuses data without labels"
     if config.conditioning == "bias":
         return LabelBias(form.num_classes)
-    return LabelMap(form.num_classes, num_label_features(config, form), form.height, form.width)
+    height, width = form.height // config.split, form.width // config.split
+    return LabelMap(form.num_classes, num_label_features(config, form), height, width)
 
 
 def num_label_features(config: FamilyConfig, form: ImageForm) -> int:

@@ -1,4 +1,4 @@
-"""DensityModel: a causal network, a likelihood and perhaps labels, that is, exact nats of an image.
+"""DensityModel: a causal network and a likelihood, perhaps with labels and tiles, that is, exact nats of an image.
 
 Legend of shapes: B batch, C colours, H×W pixels, P parameters of the likelihood.
 """
@@ -17,6 +17,7 @@ from pixeltune.models.conditioning import NO_LABEL, build_conditioning, num_labe
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.models.pixelcnn import PixelCNN
 from pixeltune.models.pixelcnnpp import PixelCNNPP
+from pixeltune.models.split import Split
 from pixeltune.models.weight_norm import initialising, is_initialised_by_data
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -29,7 +30,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
 class DensityModel(nn.Module):
     """p(x) = Π p(x_s | θ(earlier x)), s in the order of `order()`; all of it given the label, if it is conditional.
 
-    network: images in [−1, 1] to flat parameters (B, C·P, H, W), or (B, P, H, W) if pixel-causal.
+    network: images in [−1, 1] to flat parameters (B, C·P, H, W), or (B, P, H, W) if pixel-causal; where the image is
+        split, its tiles stacked on channels to the parameters of all tiles.
+    split: the tiles; one, unless `model.split` says otherwise.
     conditioning: labels to features that the network takes; None where `model.conditioning` is.
     likelihood: those parameters to nats; always run in float32, or float64 if the network is.
     is_bound: whether `log_prob` is only a lower bound.
@@ -40,6 +43,7 @@ class DensityModel(nn.Module):
     def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageForm) -> None:
         super().__init__()
         self.network = network
+        self.split = Split(config.model.split, likelihood.causality)
         self.conditioning = build_conditioning(config.model, form)
         self.likelihood = likelihood
         self.config = config
@@ -55,10 +59,9 @@ class DensityModel(nn.Module):
 
         label_B: classes, NO_LABEL where there is none; an unconditional model ignores them.
         """
-        batch, _, height, width = x_BCHW.shape
         s = None if self.conditioning is None else self.conditioning(label_B, x_BCHW)
-        theta: Tensor = self.network(x_BCHW, s)
-        return theta.reshape(self.likelihood.theta_shape(batch, height, width))
+        theta: Tensor = self.network(self.split.stack(x_BCHW), s)
+        return self.split.place(theta, self.likelihood.num_params)
 
     def scale(self, x_BCHW: Tensor) -> Tensor:
         """Integer levels to [−1, 1], in the network's dtype."""
@@ -90,11 +93,7 @@ class DensityModel(nn.Module):
 
     def order(self) -> Tensor:
         """(C, H, W) int64: the network call in which each sub-pixel is drawn; its θ depends on smaller calls only."""
-        C, H, W = self.form.shape
-        pixel_1HW = torch.arange(H * W, device="cpu").reshape(1, H, W)
-        if self.causality is Causality.PIXEL:
-            return pixel_1HW.repeat(C, 1, 1)
-        return pixel_1HW * C + torch.arange(C, device="cpu").reshape(C, 1, 1)
+        return self.split.order(*self.form.shape)
 
     def num_parameters(self) -> int:
         """Trainable numbers, those included that a colour mask silences."""
@@ -130,8 +129,8 @@ def assemble(
     """A network of this class, of the size that form, likelihood and labels ask for, with new weights."""
     network = network_class(
         config.model,
-        in_channels=form.channels,
-        num_params=likelihood.num_params,
+        in_channels=form.channels * config.model.split**2,
+        num_params=likelihood.num_params * config.model.split**2,
         label_features=num_label_features(config.model, form),
     )
     return DensityModel(network, likelihood, config=config, form=form)

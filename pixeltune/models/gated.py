@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pixeltune.config import Causality, GatedConfig
+from pixeltune.config import GatedConfig
 from pixeltune.models.layers import AddLabel, Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
 
 
@@ -23,7 +23,7 @@ class GatedPixelCNN(nn.Module):
 
     def __init__(self, config: GatedConfig, *, in_channels: int, num_params: int, label_features: int = 0) -> None:
         super().__init__()
-        colours = in_channels if config.causality is Causality.SUBPIXEL else 1
+        colours = config.colours_ordered(in_channels)
         self.layers = nn.ModuleList(
             GatedLayer(
                 config.channels if index else in_channels,

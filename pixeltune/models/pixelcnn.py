@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from pixeltune.config import Causality, PixelCNNConfig
+from pixeltune.config import PixelCNNConfig
 from pixeltune.models.layers import Labelled, LabelledSequential, Mask, MaskedConv2d, head, own_pixel
 
 
@@ -20,7 +20,7 @@ class PixelCNN(nn.Module):
 
     def __init__(self, config: PixelCNNConfig, *, in_channels: int, num_params: int, label_features: int = 0) -> None:
         super().__init__()
-        colours = in_channels if config.causality is Causality.SUBPIXEL else 1
+        colours = config.colours_ordered(in_channels)
         build_body, width = {
             "residual": (_residual_body, 2 * config.channels),
             "simple": (_simple_body, config.channels),

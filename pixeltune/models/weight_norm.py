@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+_EPS = 1e-10
+"""Added to variances, as in the reference code of PixelCNN++."""
+
 
 class WeightNormed(nn.Module):
     """A convolution with the weight g·V/‖V‖, the norm taken per output channel; V ~ N(0, 0.05²), g = 1, b = 0.
@@ -49,9 +52,14 @@ class WeightNormed(nn.Module):
         return y_BOHW
 
     def fit_to(self, y_BOHW: Tensor) -> None:
-        """Given its outputs, set g and b so that each output channel has mean 0 and deviation `init_scale`."""
+        """Given its outputs, set g and b so that each output channel has mean 0 and deviation `init_scale`.
+
+        A channel that is the same everywhere, as u is where an image has a single row left, keeps its norm: 1/√1e-10
+        would scale up nothing but rounding, and the gradients with it.
+        """
         variance_O, mean_O = torch.var_mean(y_BOHW, dim=(0, 2, 3), correction=0)
-        scale_O = self.init_scale / torch.sqrt(variance_O + 1e-10)
+        varies_O = variance_O > _EPS
+        scale_O = self.init_scale / torch.sqrt(variance_O + _EPS).where(varies_O, 1.0)
         self.g.mul_(scale_O.view_as(self.g))
         self.b.sub_(mean_O * scale_O)
 

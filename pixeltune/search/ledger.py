@@ -97,12 +97,15 @@ class Ledger:
         reports: dict[str, dict[int, Row]] = {}
         for report in self.store.curves():
             reports.setdefault(report["trial"], {})[report["images_seen"]] = report
-        for row in self.store.trials():
-            trial = row["trial"]
+        attempts = self.store.attempts()
+        gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
+        for trial, row in {row["trial"]: row for row in attempts}.items():
             self._next_number = max(self._next_number, row["number"] + 1)
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             if row["status"] in UNDECIDED:
-                self._left[trial] = row, self._live_of(row, reports.get(trial, {}))
+                left = self._live_of(row, reports.get(trial, {}))
+                left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
+                self._left[trial] = row, left
             else:
                 self.ended[trial] = row
 
@@ -234,11 +237,7 @@ class Ledger:
         had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
         reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
         ended_at = row["finished_at"] or max(reported, default=row["started_at"])
-        left = Live(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
-        # An interrupted row holds all attempts up to its end, one whose launch died those before its start.
-        held = _gpu_seconds(left) if row["finished_at"] else 0.0
-        left.gpu_seconds_before = max(0.0, (row["gpu_seconds"] or 0.0) - held)
-        return left
+        return Live(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
 
     def _settle(self, row: Row, live: Live) -> None:
         """The row of an attempt whose launch died still says `running`: set it right."""

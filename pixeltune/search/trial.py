@@ -91,7 +91,12 @@ def _train(task: TrialTask) -> Iterator[Message]:
         if is_first:
             with _writing_to(task.checkpoint):
                 if value < best:
-                    save_weights(training.model_of_record, training.config, weights_file(task.checkpoint))
+                    save_weights(
+                        training.model_of_record,
+                        training.config,
+                        weights_file(task.checkpoint),
+                        data_checksum=training.data.identity.checksum,
+                    )
                 training.state.save(state_file(task.checkpoint))
         best = min(best, value)
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak_memory(training.device)}}

@@ -47,11 +47,14 @@ class TrainState:
 
     @classmethod
     def load(cls, location: str) -> TrainState:
-        """Read a state; CheckpointError where it is missing, cut short or of another format."""
+        """Read a state; CheckpointError where it is missing, unreadable, cut short or of another format."""
         try:
             content = torch.load(io.BytesIO(files.read_whole(location)), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise CheckpointError(f"a checkpoint must exist, but there is none at {location}") from None
+        except OSError as error:
+            reason = " ".join(str(error.strerror or error).split())
+            raise CheckpointError(f"a checkpoint must be readable, but {location} is not ({reason})") from error
         except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -16,28 +16,45 @@ from pixeltune.models import DensityModel, build_model
 _FORMAT = "pixeltune/1"
 
 
-def save_weights(model: DensityModel, config: TrialConfig, location: str) -> None:
-    """Write weights, buffers, configuration and image form to `location` (path or URI)."""
+@dataclass(frozen=True)
+class Trained:
+    """What a weights file holds. data_checksum: of the images it was trained on; None where the file does not say."""
+
+    model: DensityModel
+    config: TrialConfig
+    data_checksum: str | None
+
+
+def save_weights(model: DensityModel, config: TrialConfig, location: str, *, data_checksum: str | None = None) -> None:
+    """Write weights, buffers, configuration and image form to `location` (path or URI).
+
+    data_checksum: of the images, `DataSet.identity.checksum`; with it `pixeltune evaluate` refuses other images.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {
         "format": _FORMAT,
         "config": config.model_dump_json(),
         "form": json.dumps(asdict(model.form)),
     }
+    if data_checksum is not None:
+        about["data_checksum"] = data_checksum
     files.write_whole(location, save(tensors, metadata=about))
 
 
 def load_model(location: str) -> DensityModel:
     """The model that `save_weights` wrote, in eval mode; CheckpointError where the file is missing, cut or foreign."""
-    return load_with_config(location)[0]
+    return load_with_config(location).model
 
 
-def load_with_config(location: str) -> tuple[DensityModel, TrialConfig]:
-    """The model and the configuration it was trained with."""
+def load_with_config(location: str) -> Trained:
+    """The model, in eval mode, and what it was trained with."""
     try:
         content = files.read_whole(location)
     except FileNotFoundError:
         raise CheckpointError(f"weights must exist, but there are none at {location}") from None
+    except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know.
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise CheckpointError(f"weights must be readable, but {location} is not ({reason})") from error
     try:
         tensors, about = load(content), _metadata(content)
     except (SafetensorError, ValueError) as error:
@@ -53,7 +70,7 @@ def load_with_config(location: str) -> tuple[DensityModel, TrialConfig]:
         raise CheckpointError(
             f"weights must fit their configuration, but those at {location} do not: {reason}"
         ) from None
-    return model.eval(), config
+    return Trained(model.eval(), config, about.get("data_checksum"))
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -130,7 +130,7 @@ def test_evaluation_refuses_images_that_changed() -> None:
     assert "64 images of array" in done("evaluate", "tiny", "--set", "data.path=moved.npz")
     write("other.npz", 400, 4, 4, seed=1)
     said = refused("evaluate", "tiny", "--set", "data.path=other.npz")
-    assert "must be of the images it was trained on (checksum " in said
+    assert "the data must be the images that the model was trained on (checksum " in said
     write("larger.npz", 400, 5, 5, seed=1)
     said = refused("evaluate", "tiny", "--set", "data.path=larger.npz")
     assert "height=4" in said

@@ -101,7 +101,7 @@ def test_each_rule_says_what_holds_and_what_was_got(changes: dict[str, Any], wor
         ("sed", "seed"),
         ("model.layers.deep", "model.layers"),
         ("model", None),
-        ("model.", "model.layers"),
+        ("model.", "model.split"),
         (".", None),
         ("", None),
     ],
@@ -186,6 +186,16 @@ def test_a_likelihood_and_a_family_are_checked_against_the_form(family: str, lik
     if config.model.divisor > 1:
         odd = ImageForm(3, size, size + 1, levels=2)
         assert f"must divide by {config.model.divisor}" in refusal(lambda: config.model.require_form(odd))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_height_and_width_divide_by_tiles_and_divisor(family: str) -> None:
+    model = smallest(family).override({"model.split": 3}).model
+    multiple = 3 * model.divisor
+    model.require_form(ImageForm(3, 2 * multiple, multiple, levels=256))
+    form = ImageForm(3, multiple, 2 * multiple + model.divisor, levels=256)
+    words = refusal(lambda: model.require_form(form))
+    assert f"must divide by {multiple} for family {family} split 3 times, but got {form.height}×{form.width}" in words
 
 
 @pytest.mark.parametrize("family", FAMILIES)

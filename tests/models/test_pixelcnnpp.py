@@ -200,6 +200,17 @@ def test_every_layer_comes_out_standardised(dropout: float) -> None:
         torch.testing.assert_close(deviation, torch.full_like(deviation, init_scale), rtol=1e-4, atol=0)
 
 
+def test_a_channel_without_variance_keeps_its_norm() -> None:
+    """The coarsest stage of 4×4 images is one pixel, above which u has seen nothing."""
+    model = pp_model((1, 4, 4), stages=3, channels=12).float().train()
+    x = random_levels(model, 16)
+    model.initialise(x)
+    norms = torch.cat([module.g.flatten() for module in model.modules() if isinstance(module, WeightNormed)])
+    assert norms.max() < 1e3
+    model.loss(x).mean().backward()
+    assert torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None) < 1e4
+
+
 def test_initialisation_is_fixed_by_config_batch_and_seed() -> None:
     (first, x), (second, _) = initialised(0.5), initialised(0.5)
     assert torch.equal(first.log_prob(x[:2]), first.eval().log_prob(x[:2])) is False

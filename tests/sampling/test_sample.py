@@ -36,6 +36,14 @@ def sharpened(model: DensityModel) -> DensityModel:
     return model
 
 
+def chi_square_p(seen: torch.Tensor, expected: torch.Tensor) -> float:
+    """How probable a misfit as large as this one is; outcomes expected less than five times count as one."""
+    rare = expected < 5
+    seen, expected = (torch.cat([n[~rare].double(), n[rare].double().sum()[None]]) for n in (seen, expected))
+    terms = (seen - expected).square() / expected.clamp(min=1e-9)
+    return float(stats.chi2.sf(terms.sum().item(), len(terms) - 1))
+
+
 @every_kind
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(1, 2, 2), (2, 2, 1)])
@@ -64,6 +72,34 @@ def test_a_sample_is_the_fixed_point_of_its_noise(family: str, likelihood: str, 
     assert x.float().std() > 0
 
 
+@every_kind
+@pytest.mark.parametrize("method", METHODS)
+def test_split_samples_are_of_the_models_distribution(
+    family: str, likelihood: str, colour_order: str, method: str
+) -> None:
+    """Two rows of two tiles of one pixel would be independent: 2×4 leaves two offsets."""
+    model, draws = tiny_model(family, likelihood, shape=(1, 2, 4), colour_order=colour_order, split=2), 8000
+    images = torch.cartesian_prod(*[torch.arange(2)] * 8)
+    with torch.no_grad():
+        expected = draws * model.log_prob(images.reshape(-1, 1, 2, 4)).exp().double()
+    drawn = sample(model, draws, seed=1, method=method, batch_size=draws).flatten(1).long()
+    seen = (drawn * 2 ** torch.arange(7, -1, -1)).sum(1).bincount(minlength=256)
+    assert chi_square_p(seen, expected * (draws / expected.sum())) > 1e-3
+
+
+@every_kind
+@pytest.mark.parametrize("method", METHODS)
+def test_a_split_sample_is_the_fixed_point_of_its_noise(
+    family: str, likelihood: str, colour_order: str, method: str
+) -> None:
+    levels = 2 if likelihood == "bernoulli" else 17
+    model = tiny_model(family, likelihood, shape=(3, 4, 6), levels=levels, colour_order=colour_order, split=2).double()
+    x = sample(model, 2, seed=5, method=method)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.cat([model.likelihood.noise(1, 4, 6, generator) for _ in range(2)])
+    assert torch.equal(model.likelihood.sample(model.parameters_of(model.scale(x)), noise), x.long())
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_depends_on_seed_and_index_only(method: str) -> None:
     model = tiny_model(levels=17).double()
@@ -75,9 +111,12 @@ def test_an_image_depends_on_seed_and_index_only(method: str) -> None:
     assert not torch.equal(sample(model, 5, seed=3, method=method), images)
 
 
-@pytest.mark.parametrize(("colour_order", "calls"), [("mask", 36), ("likelihood", 12)])
-def test_naive_makes_one_call_a_step_of_the_order(colour_order: str, calls: int) -> None:
-    model, seen = tiny_model(colour_order=colour_order), []
+@pytest.mark.parametrize(
+    ("colour_order", "split", "calls"), [("mask", 1, 48), ("likelihood", 1, 16), ("mask", 2, 12), ("likelihood", 2, 4)]
+)
+def test_naive_makes_one_call_a_step_of_the_order(colour_order: str, split: int, calls: int) -> None:
+    """C·H·W/s² where the network orders the colours, H·W/s² where the likelihood does."""
+    model, seen = tiny_model(shape=(3, 4, 4), colour_order=colour_order, split=split), []
     model.network.register_forward_hook(lambda *_: seen.append(1))
     sample(model, 2)
     assert len(seen) == calls

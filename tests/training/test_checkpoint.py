@@ -103,10 +103,11 @@ def test_a_failed_save_leaves_the_older_file(state_path: str, monkeypatch: pytes
     assert [path.name for path in Path(state_path).parent.iterdir()] == ["state.pt"]
 
 
+@pytest.mark.parametrize("split", [1, 2])
 @pytest.mark.parametrize("conditioning", ["none", "bias", "map"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_bring_their_model_along(tmp_path: Path, family: str, conditioning: str) -> None:
-    changes = {"model__family": family, "model__conditioning": conditioning}
+def test_weights_bring_their_model_along(tmp_path: Path, family: str, conditioning: str, split: int) -> None:
+    changes = {"model__family": family, "model__conditioning": conditioning, "model__split": split}
     config = tiny(**changes, likelihood__name="logistic_mixture", likelihood__mixtures=3)
     model = build_model(config, FORM).eval()
     path = str(tmp_path / "weights.safetensors")

@@ -60,6 +60,14 @@ GOLDEN_CONFIGS = {
         "likelihood__mixtures": 3,
         "optim__ema": 0.9,
     },
+    "gated split": {"model__split": 2},
+    "pixelcnnpp split mixture": {
+        "model__family": "pixelcnnpp",
+        "model__layers": 1,
+        "model__split": 2,
+        "likelihood__name": "logistic_mixture",
+        "likelihood__mixtures": 3,
+    },
     "gated label bias and dropout": {"model__conditioning": "bias", "model__label_dropout": 0.3},
     "pixelcnn label map": {"model__family": "pixelcnn", "model__head_channels": 0, "model__conditioning": "map"},
     "pixelcnnpp label map": {

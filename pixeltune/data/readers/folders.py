@@ -1,4 +1,5 @@
 """A folder of image files: train/, and where they exist valid/ and test/, images in any depth, in sorted order.
+Links are followed, unless they lead back to a folder above them.
 
 Labels: the folders directly below a split are classes if every image lies in one of them, in every split, and train
 has at least two. A split that only contains `images/` has no labels.
@@ -110,13 +111,22 @@ def _scan(root: Path, layout: dict[str, tuple[str, ...]]) -> dict[str, SplitFold
 def _image_names(folder: Path) -> tuple[str, ...]:
     """Sorted, relative to `folder`; hidden files and what lies in hidden folders do not count."""
     names = []
-    for parent, folders, found in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    above = {str(folder): (os.path.realpath(folder),)}  # the real paths that led to a folder, its own the last
+    for parent, folders, found in os.walk(folder, followlinks=True):
+        trail = above.pop(parent)
+        real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if not name.startswith(".")}
+        folders[:] = [name for name, path in real.items() if not _leads_back(path, trail)]
+        above |= {os.path.join(parent, name): (*trail, real[name]) for name in folders}
         below = Path(parent).relative_to(folder)
         names += [(below / name).as_posix() for name in found if _is_image(name)]
     if not names:
         raise DataError(f"{folder} must hold image files ({', '.join(SUFFIXES)}), but has none")
     return tuple(sorted(names))
+
+
+def _leads_back(path: str, trail: tuple[str, ...]) -> bool:
+    """Whether the folder at `path` is one of those that led to it, or holds one of them: a loop."""
+    return any(os.path.commonpath((path, passed)) == path for passed in trail)
 
 
 def _is_image(name: str) -> bool:

@@ -1,0 +1,70 @@
+"""Split: an image as s×s contiguous tiles, stacked on channels, whose pixels at one offset are drawn in the same call.
+
+The network sees a small image of many channels and gives θ for all tiles at once; θ is then put back in the places of
+the image, so that likelihood, audit and sampling go on as if there were no tiles. Only `order()` tells them. Given the
+past, the tiles' pixels at one offset are independent.
+
+Published (loliverhennigh/pixel-cnn): tiles row-major, channels R0 G0 B0 R1 …. Where the network orders the colours, the
+same channels stand colour by colour, R0 R1 … G0 G1 …: the reds of all tiles are drawn together, then the greens, which
+see them all, and an image takes C·H·W/s² calls.
+
+Legend of shapes: B batch, T = s² tiles, C colours, P parameters, H×W the image, h×w a tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixeltune.config import Causality
+
+
+@dataclass(frozen=True)
+class Split:
+    """s tiles per axis, for a network of this causality."""
+
+    s: int
+    causality: Causality
+
+    @property
+    def tiles(self) -> int:
+        """T."""
+        return self.s**2
+
+    def stack(self, x_BCHW: Tensor) -> Tensor:
+        """The network's input (B, C·T, h, w)."""
+        x_BTChw = to_tiles(x_BCHW, self.s)
+        by_colour = self.causality is Causality.SUBPIXEL
+        return (x_BTChw.transpose(1, 2) if by_colour else x_BTChw).flatten(1, 2)
+
+    def place(self, theta: Tensor, num_params: int) -> Tensor:
+        """θ of the image: the network's (B, T·P, h, w) as (B, P, H, W), or its (B, C·T·P, h, w) as (B, C, P, H, W)."""
+        theta_BtTPhw = theta.unflatten(1, (-1, self.tiles, num_params))
+        theta_BTtPhw = theta_BtTPhw.transpose(1, 2)
+        theta_BnHW = from_tiles(theta_BTtPhw.flatten(2, 3), self.s)
+        return theta_BnHW if self.causality is Causality.PIXEL else theta_BnHW.unflatten(1, (-1, num_params))
+
+    def order(self, colours: int, height: int, width: int) -> Tensor:
+        """(C, H, W) int64: offsets in raster order, with the colours inside where the network orders them."""
+        # On the CPU also where a model is built without memory: its callers look at the numbers.
+        h, w = height // self.s, width // self.s
+        offset_1hw = torch.arange(h * w, device="cpu").reshape(1, h, w)
+        if self.causality is Causality.PIXEL:
+            return offset_1hw.repeat(colours, self.s, self.s)
+        order_Chw = offset_1hw * colours + torch.arange(colours, device="cpu").reshape(colours, 1, 1)
+        return order_Chw.repeat(1, self.s, self.s)
+
+
+def to_tiles(x_BCHW: Tensor, s: int) -> Tensor:
+    """(B, T, C, h, w), the tiles row-major."""
+    H, W = x_BCHW.shape[-2:]
+    x_BCshsw = x_BCHW.unflatten(3, (s, W // s)).unflatten(2, (s, H // s))
+    return x_BCshsw.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def from_tiles(x_BTChw: Tensor, s: int) -> Tensor:
+    """(B, C, H, W), the inverse of `to_tiles`."""
+    x_BssChw = x_BTChw.unflatten(1, (s, s))
+    return x_BssChw.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
