@@ -70,17 +70,20 @@ def source_of(name: str) -> Source:
 def _own_source(name: str) -> Source:
     """A function DataConfig -> RawData. With an attribute `files` (DataConfig -> paths) it is cached on the node."""
     function = _import(name)
-    files = getattr(function, "files", None)
+    files: Callable[[DataConfig], Any] | None = getattr(function, "files", None)
 
     def read(config: DataConfig) -> Any:
         with _in_own_code(name):
             return function(config)
 
+    if files is None:
+        return Source(read, files=None)
+
     def list_files(config: DataConfig) -> list[Path]:
         with _in_own_code(f"{name}.files"):
             return [*map(Path, files(config)), Path(inspect.getfile(inspect.unwrap(function)))]
 
-    return Source(read, None if files is None else list_files)
+    return Source(read, list_files)
 
 
 @contextmanager

@@ -53,7 +53,8 @@ class Identity:
     """What a number of ours is a number of.
 
     dataset: the published set that it is about, None where there is none. is_guessed: that was concluded from the
-        name of one's own files. is_published_set: those very images, not a copy. published_draw: binarised as published. fraction: of the training images that was used.
+        name of one's own files. is_published_set: those very images, not a copy. published_draw: binarised as
+        published. fraction: of the training images that was used.
     """
 
     dataset: str | None

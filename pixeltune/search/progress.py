@@ -27,6 +27,7 @@ class Progress(Watcher):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._ledger: Ledger | None = None
+        self._form: ImageForm | None = None
         self._display: LiveDisplay | None = None
         self._said: set[str] = set()
         self._started = self._last_line = 0.0
@@ -34,7 +35,7 @@ class Progress(Watcher):
 
     def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
         """The cluster is up and trials start."""
-        self._ledger, self._started = ledger, time.monotonic()
+        self._ledger, self._form, self._started = ledger, form, time.monotonic()
         self._done_before = len(ledger.ended)
         self._said = set(ledger.ended)
         gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
@@ -111,7 +112,7 @@ class Progress(Watcher):
         text = f"best {value:.4f} bits/dim ({best['trial']})"
         if baseline:
             text += f", {100 * (1 - value / baseline):.1f}% below the baseline {baseline:.4f}"
-        return text + _beside_published(best)
+        return text + _beside_published(best, self._form)
 
     def _left(self) -> str:
         done = len(self._book.ended) - self._done_before
@@ -131,9 +132,12 @@ class Progress(Watcher):
         return Group(head, Text(self._best()), table)
 
 
-def _beside_published(row: Row) -> str:
+def _beside_published(row: Row, form: ImageForm | None) -> str:
     """The closest published result of the same task, if any, with the gap and what else differs."""
-    nearest = best_published(identity_of(row))
+    if form is None:
+        return ""
+    shape = {"image_channels": form.channels, "image_height": form.height, "image_width": form.width}
+    nearest = best_published(identity_of(row | shape | {"levels": form.levels}))
     ours = value_of(row, nearest[0].metric) if nearest else None
     if nearest is None or ours is None:
         return ""

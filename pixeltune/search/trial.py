@@ -112,7 +112,9 @@ def _begin(task: TrialTask) -> Training:
     if files.exists(location):
         try:
             return fit(config, state=TrainState.load(location))
-        except CheckpointError:
+        except CheckpointError as error:
+            if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+                raise  # the storage did not answer; what lies there may be sound
             with contextlib.suppress(FileNotFoundError):  # another worker of this trial was first
                 files.move(location, f"{location}.corrupt")
     return fit(config)

@@ -25,7 +25,7 @@ precisions = st.permutations(["auto", "float32", "bfloat16"]).map(CategoricalDis
     vary=st.fixed_dictionaries(
         {}, optional={"optim.lr": learning_rates, "model.layers": layers, "train.precision": precisions}
     ),
-    rungs=st.none() | st.lists(st.integers(1, 4), min_size=1, unique=True).map(sorted),
+    rungs=st.none() | st.lists(st.integers(1, 3), min_size=1, unique=True).map(sorted),
     seed=st.integers(0, 2**40),
     overrides=st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text(max_size=5)),
     baseline=st.none() | st.floats(allow_nan=False, allow_infinity=False),

@@ -63,7 +63,7 @@ def test_missing_files_say_so(tmp_path: Path) -> None:
 
 def test_what_the_disk_does_not_give_is_one_line(tmp_path: Path) -> None:
     for load in (TrainState.load, load_model):
-        with pytest.raises(CheckpointError, match="must be readable, but .* is not") as caught:
+        with pytest.raises(CheckpointError, match=r"must be readable, but .* is not") as caught:
             load(str(tmp_path))
         assert "\n" not in str(caught.value)
 

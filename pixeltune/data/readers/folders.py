@@ -111,22 +111,24 @@ def _scan(root: Path, layout: dict[str, tuple[str, ...]]) -> dict[str, SplitFold
 def _image_names(folder: Path) -> tuple[str, ...]:
     """Sorted, relative to `folder`; hidden files and what lies in hidden folders do not count."""
     names = []
-    above = {str(folder): (os.path.realpath(folder),)}  # the real paths that led to a folder, its own the last
+    # Of a folder that is still to come: the real paths that led to it, its own the last.
+    trails: dict[Path, tuple[Path, ...]] = {folder: (folder.resolve(),)}
     for parent, folders, found in os.walk(folder, followlinks=True):
-        trail = above.pop(parent)
-        real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if not name.startswith(".")}
+        here = Path(parent)
+        trail = trails.pop(here)
+        real = {name: (here / name).resolve() for name in folders if not name.startswith(".")}
         folders[:] = [name for name, path in real.items() if not _leads_back(path, trail)]
-        above |= {os.path.join(parent, name): (*trail, real[name]) for name in folders}
-        below = Path(parent).relative_to(folder)
+        trails |= {here / name: (*trail, real[name]) for name in folders}
+        below = here.relative_to(folder)
         names += [(below / name).as_posix() for name in found if _is_image(name)]
     if not names:
         raise DataError(f"{folder} must hold image files ({', '.join(SUFFIXES)}), but has none")
     return tuple(sorted(names))
 
 
-def _leads_back(path: str, trail: tuple[str, ...]) -> bool:
+def _leads_back(path: Path, trail: tuple[Path, ...]) -> bool:
     """Whether the folder at `path` is one of those that led to it, or holds one of them: a loop."""
-    return any(os.path.commonpath((path, passed)) == path for passed in trail)
+    return any(passed.is_relative_to(path) for passed in trail)
 
 
 def _is_image(name: str) -> bool:
