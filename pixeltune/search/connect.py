@@ -24,7 +24,6 @@ _FOR_WORKERS = {
 }
 _ENVIRONMENT = _FOR_WORKERS | {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_AUTH_MODE": "token",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would want pyproject.toml in the working directory
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,6 +47,8 @@ def connect(address: str | None) -> Iterator[list[Node]]:
     """Ray is up; yields what each of its nodes has."""
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    if address is None or _token_file().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address is not None:
         require_answer(address)
     with ExitStack() as cleanup:
@@ -159,6 +160,10 @@ def _silence_deaths() -> None:
 
 def _tighten_token() -> None:
     """Ray writes its token readable by all."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
-        token.chmod(0o600)
+    if _token_file().is_file():
+        _token_file().chmod(0o600)
+
+
+def _token_file() -> Path:
+    """Where Ray keeps the token with which local clusters and `ray start` are closed to others."""
+    return Path.home() / ".ray" / "auth_token"

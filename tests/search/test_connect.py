@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pixeltune
 from pixeltune.errors import SearchError
-from pixeltune.search.connect import connect, fit_to, require_answer
+from pixeltune.search.connect import connect, fit_to, require_answer, stage_code
 from pixeltune.space import Resources
 
 TWO_CPUS = {"CPU": 2.0, "memory": 1e9}
@@ -85,3 +88,23 @@ def test_names_of_ray_settings_are_set_before_ray_comes(monkeypatch: pytest.Monk
         pass
     assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
     assert environment["RAY_AUTH_MODE"] == "token"
+
+
+def test_nodes_get_the_code_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the folders are called: the package has a `data` and a `results` of its own."""
+    here = tmp_path / "here"
+    for name in ("mine.py", "data/own.py", "data/images.npy", "results/x/trials/0.parquet", ".venv/a.py", "venv/b.py"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("mine = 1")
+    (here / "venv" / "pyvenv.cfg").touch()
+    monkeypatch.chdir(here)
+    stage_code(tmp_path / "job")
+    staged = {str(path.relative_to(tmp_path / "job")) for path in (tmp_path / "job").rglob("*") if path.is_file()}
+    assert {name for name in staged if not name.startswith("pixeltune/")} == {"mine.py", "data/own.py"}
+    package = Path(pixeltune.__file__).parent
+    code = {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.suffix in (".py", ".csv")}
+    assert code <= staged
+    code = "import pixeltune.results.judge, pixeltune.data, mine; print(pixeltune.__file__)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "job", capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == str(tmp_path / "job" / "pixeltune" / "__init__.py")
