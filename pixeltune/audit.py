@@ -7,7 +7,7 @@ Two networks are examined, in float64 and eval mode (batch norm in train mode le
   must stay. 32 cuts, an image each.
 
 Legend of shapes: B batch, C colours, H×W pixels, K levels, P parameters, S sites. A site is a place of one θ: a
-sub-pixel where the network orders the colours, else a pixel.
+sub-pixel where the network orders the colours, else a pixel, or an offset where the likelihood couples the tiles.
 """
 
 from __future__ import annotations
@@ -356,8 +356,8 @@ def _theta_by_site(model: DensityModel, x_BCHW: Tensor) -> Tensor:
 
 def _site_order(model: DensityModel) -> Tensor:
     """(S,): the call in which each site's θ is read."""
-    order_CHW = model.order()
-    return (order_CHW[0] if model.likelihood.is_joint else order_CHW).flatten()
+    order = model.split.to_sites(model.order()[None])[0]
+    return (order[0] if model.likelihood.is_joint else order).flatten()
 
 
 def _gradients(model: DensityModel, x_BCHW: Tensor, sites_B: Tensor) -> Tensor:
@@ -377,7 +377,7 @@ def _leak(model: DensityModel, site: int, subpixel: tuple[int, ...]) -> AuditErr
 
 
 def _theta_at(model: DensityModel, site: int) -> str:
-    _, H, W = model.form.shape
+    H, W = model.split.to_sites(model.order()[None]).shape[-2:]
     colour, row, col = site // (H * W), site // W % H, site % W
     place = f"row {row}, col {col}" + ("" if model.likelihood.is_joint else f", colour {colour}")
     return f"θ at ({place}), drawn in call {int(_site_order(model)[site])},"

@@ -15,6 +15,9 @@ NETWORK_KINDS = [
 ]
 """Families, and who orders the colours; a family that has no choice leaves it to the likelihood."""
 
+COUPLING_FAMILIES = [family for family, colour_order in NETWORK_KINDS if colour_order == "likelihood"]
+"""Families whose tiles can share the indicator of a mixture."""
+
 every_network = pytest.mark.parametrize(("family", "colour_order"), NETWORK_KINDS)
 every_kind = pytest.mark.parametrize(
     ("family", "likelihood", "colour_order"),

@@ -32,7 +32,9 @@ class FamilyConfig(Section):
     channels: width of the network (F; h in the 2016 paper, whose residual stream has 2h).
     layers: depth, in the family's own unit.
     split: tiles per axis; the image is cut into split² contiguous tiles, whose pixels at one offset are drawn in the
-        same network call, independently of each other.
+        same network call.
+    split_coupling: how those pixels hang together, given what was drawn before: `independent` as published; `mixture`
+        shares the indicator of a logistic mixture among them, pixel-causal families only. No matter with one tile.
     dropout: probability with which a feature is zeroed in training.
     conditioning: `bias` adds a linear function of the label to the pre-activations of every layer, the same at all
         pixels; `map` one of a learned map of the label, which differs between pixels; `none` takes no labels.
@@ -44,6 +46,7 @@ class FamilyConfig(Section):
     channels: int = Field(ge=1, le=4096)
     layers: int = Field(ge=1, le=256)
     split: int = Field(default=1, ge=1, le=64)
+    split_coupling: Literal["independent", "mixture"] = "independent"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     conditioning: Literal["none", "bias", "map"] = "none"
     label_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -70,6 +73,11 @@ class FamilyConfig(Section):
     def divisor(self) -> int:
         """The number by which height and width must divide; those of a tile, where the image is split."""
         return 1
+
+    @property
+    def coupled_tiles(self) -> int:
+        """How many tiles the likelihood takes together: all, or one."""
+        return self.split**2 if self.split_coupling == "mixture" else 1
 
     def colours_ordered(self, in_channels: int) -> int:
         """How many colours the network puts in order among its input channels; 1 where the likelihood does it."""

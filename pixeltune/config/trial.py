@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from pixeltune.config.base import Section, one_line, section_of, unknown_key
-from pixeltune.config.families import FAMILIES, FamilyConfig
+from pixeltune.config.families import FAMILIES, Causality, FamilyConfig
 from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
 from pixeltune.errors import ConfigError
@@ -52,6 +52,7 @@ class TrialConfig(Section):
                 f"family {self.model.family} takes likelihood {', '.join(self.model.likelihoods)}, "
                 f"but got {self.likelihood.name}"
             )
+        _require_mixture_to_couple(self.model, self.likelihood)
         _require_multiple("train.images", self.train.images, self.train.batch_size)
         if self.train.report_every is not None:
             _require_multiple("train.report_every", self.train.report_every, self.train.batch_size)
@@ -126,6 +127,22 @@ class TrialConfig(Section):
 
 
 _WORDS = {"none": None, "true": True, "false": False}
+
+
+def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig) -> None:
+    """Tiles are coupled by the indicator of a mixture that all their colours share."""
+    if model.split_coupling == "independent":
+        return
+    if model.causality is Causality.SUBPIXEL:
+        raise ConfigError(
+            '`model.split_coupling` = "mixture" needs a likelihood that is joint over the colours, but family '
+            f'{model.family} orders them by masks; set `model.colour_order = "likelihood"`'
+        )
+    if not likelihood.has_indicators:
+        raise ConfigError(
+            f'`model.split_coupling` = "mixture" needs likelihood logistic_mixture, but got {likelihood.name}, '
+            "which has no indicator to share"
+        )
 
 
 def require_workers(config: TrialConfig, workers: int) -> None:

@@ -2,7 +2,8 @@
 
 Differs from the reference code, openai/pixel-cnn, in one point: the mass of a bin is exact at every scale, so that the
 K levels sum to one; the reference approximates it where it falls below 1e-5, and sums to one within 7e-6. Any number
-of levels and colours.
+of levels and colours, and of pixels that share an indicator: those of the tiles of a split image, whose channels then
+stand tile after tile. The colours of a pixel are coupled within its tile.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class _Mixture:
     """θ, named. G is C (each colour has its own weights) or 1 (one indicator for all colours of a pixel).
 
     coefficients: of each pair of colours, in (−1, 1); none where the network couples the colours.
+    colours: of a tile.
     """
 
     logits_BGMHW: Tensor
     means_BCMHW: Tensor
     log_scales_BCMHW: Tensor
     coefficients_BQMHW: Tensor | None
+    colours: int
 
     def mean(self, earlier_BjHW: Tensor) -> Tensor:
         """Means (B, M, H, W) of colour j, shifted by the true earlier colours in [−1, 1] (§2.2)."""
@@ -37,21 +40,38 @@ class _Mixture:
         mean_BMHW = self.means_BCMHW[:, j]
         if self.coefficients_BQMHW is None:
             return mean_BMHW
-        for i, x_BHW in enumerate(earlier_BjHW.unbind(1)):
-            mean_BMHW = mean_BMHW + self.coefficients_BQMHW[:, pair_index(j, i)] * x_BHW[:, None]
+        tile, colour = divmod(j, self.colours)
+        num_pairs = self.colours * (self.colours - 1) // 2
+        for i, x_BHW in enumerate(earlier_BjHW[:, j - colour :].unbind(1)):
+            pair = tile * num_pairs + pair_index(colour, i)
+            mean_BMHW = mean_BMHW + self.coefficients_BQMHW[:, pair] * x_BHW[:, None]
         return mean_BMHW
 
 
 @dataclass(frozen=True)
 class LogisticMixture(Likelihood):
-    """mixtures: M. Joint θ: M logits, C·M means, C·M log-scales, M coefficients a pair. Univariate: 3·M a colour."""
+    """mixtures: M. Joint θ: M logits, C·M means, C·M log-scales, M coefficients a pair. Univariate: 3·M a colour.
+
+    tiles: T, the pixels that share an indicator; C counts the colours of all of them. More than one only where joint.
+    """
 
     mixtures: int = 10
+    tiles: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.channels % self.tiles == 0, f"{self.channels} channels do not divide into {self.tiles} tiles"
+        assert self.is_joint or self.tiles == 1, "tiles share an indicator only where their colours do"
 
     @property
     def num_params(self) -> int:
-        """P: 3M a colour, or M(1 + 2C + C(C−1)/2) a pixel."""
+        """P: 3M a colour, or M(1 + 2C + pairs) a pixel."""
         return self.mixtures * (1 + 2 * self.channels + self.num_pairs if self.is_joint else 3)
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of colours of the same tile."""
+        colours = self.channels // self.tiles
+        return self.tiles * (colours * (colours - 1) // 2)
 
     @property
     def num_noise(self) -> int:
@@ -119,7 +139,8 @@ class LogisticMixture(Likelihood):
         else:
             logits, means, log_scales = torch.unflatten(theta, 2, (3, M)).unbind(2)
             coefficients = None
-        return _Mixture(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), coefficients)
+        colours = self.channels // self.tiles
+        return _Mixture(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), coefficients, colours)
 
     def _log_mass(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
         """Log of a logistic's mass in the bin of level x; the two outer bins reach to infinity.

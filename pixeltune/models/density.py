@@ -43,7 +43,7 @@ class DensityModel(nn.Module):
     def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageForm) -> None:
         super().__init__()
         self.network = network
-        self.split = Split(config.model.split, likelihood.causality)
+        self.split = Split(config.model.split, likelihood.causality, coupled=config.model.coupled_tiles > 1)
         self.conditioning = build_conditioning(config.model, form)
         self.likelihood = likelihood
         self.config = config
@@ -71,7 +71,7 @@ class DensityModel(nn.Module):
         """Nats (B,) of images of integer levels, given their labels; exact, or a lower bound if `is_bound`."""
         theta = self.parameters_of(self.scale(x_BCHW), label_B)
         with torch.autocast(theta.device.type, enabled=False):
-            return self.likelihood.log_prob(theta, x_BCHW)
+            return self.likelihood.log_prob(theta, self.split.to_sites(x_BCHW))
 
     def loss(self, x_BCHW: Tensor, label_B: Tensor | None = None, step: int | None = None) -> Tensor:  # noqa: ARG002
         """What training minimises, nats (B,). step: of the optimiser, for losses that warm up."""
@@ -94,6 +94,15 @@ class DensityModel(nn.Module):
     def order(self) -> Tensor:
         """(C, H, W) int64: the network call in which each sub-pixel is drawn; its θ depends on smaller calls only."""
         return self.split.order(*self.form.shape)
+
+    def draw(self, theta: Tensor, noise_BNhw: Tensor) -> Tensor:
+        """Levels (B, C, H, W) of every sub-pixel at once: a fixed function of θ and of noise as `noise` makes it."""
+        return self.split.from_sites(self.likelihood.sample(theta, noise_BNhw))
+
+    def noise(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The uniforms (1, N, h, w) that draw one image: N a pixel, or an offset of coupled tiles."""
+        height, width = self.split.to_sites(self.order()[None]).shape[-2:]
+        return self.likelihood.noise(1, height, width, generator, dtype)
 
     def num_parameters(self) -> int:
         """Trainable numbers, those included that a colour mask silences."""
@@ -118,7 +127,9 @@ def build_model(config: TrialConfig, form: ImageForm | None = None) -> DensityMo
 
         form = resolve(config).data.form
     config.model.require_form(form)
-    likelihood = build_likelihood(config.likelihood, form=form, causality=config.model.causality)
+    likelihood = build_likelihood(
+        config.likelihood, form=form, causality=config.model.causality, coupled_tiles=config.model.coupled_tiles
+    )
     with seeded(config.seed_for("init")):
         return assemble(config, form, likelihood, network_class=NETWORKS[config.model.family])
 
@@ -130,7 +141,7 @@ def assemble(
     network = network_class(
         config.model,
         in_channels=form.channels * config.model.split**2,
-        num_params=likelihood.num_params * config.model.split**2,
+        num_params=likelihood.num_params * config.model.split**2 // config.model.coupled_tiles,
         label_features=num_label_features(config.model, form),
     )
     return DensityModel(network, likelihood, config=config, form=form)

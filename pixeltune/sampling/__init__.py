@@ -41,10 +41,10 @@ def sample(
     label_N = _checked_labels(model, n, labels)
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    noise = [model.likelihood.noise(1, model.form.height, model.form.width, generator) for _ in range(n)]
+    noise = [model.noise(generator) for _ in range(n)]
     batches = zip(torch.split(torch.cat(noise), batch_size), torch.split(label_N, batch_size), strict=True)
     with eval_mode(model), torch.no_grad():
-        images = [METHODS[method](model, noise_BNHW.to(device), label_B.to(device)) for noise_BNHW, label_B in batches]
+        images = [METHODS[method](model, noise_BNhw.to(device), label_B.to(device)) for noise_BNhw, label_B in batches]
     return torch.cat(images).to("cpu", torch.uint8)
 
 

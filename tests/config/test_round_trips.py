@@ -73,7 +73,8 @@ def test_unlike_configurations_have_unlike_keys(one: TrialConfig, other: TrialCo
 
 
 def test_a_change_of_any_key_changes_the_key() -> None:
-    config = smallest().override({"model.conditioning": "bias"})
+    config = smallest().override({"model.conditioning": "bias", "model.colour_order": "likelihood"})
+    config = config.override({"likelihood.name": "logistic_mixture"})
     other_values = {"model.kernel_size": 7, "train.images": 32 * 7, "train.report_every": 32, "train.batch_size": 25}
     told = {f"{section}.{name}" for section, name in DISCRIMINATORS.items()}
     free = [key for key in config.flat() if key not in told and key not in WHEREABOUTS]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import every_kind, every_network, model_settings
+from kinds import COUPLING_FAMILIES, every_kind, every_network, model_settings
 from scipy import stats
 
 from pixeltune.config import ImageForm, TrialConfig
@@ -67,8 +67,8 @@ def test_a_sample_is_the_fixed_point_of_its_noise(family: str, likelihood: str, 
     model = tiny_model(family, likelihood, levels=levels, colour_order=colour_order).double()
     x = sample(model, 3, seed=5, method=method)
     generator = torch.Generator().manual_seed(5)
-    noise = torch.cat([model.likelihood.noise(1, 3, 4, generator) for _ in range(3)])
-    assert torch.equal(model.likelihood.sample(model.parameters_of(model.scale(x)), noise), x.long())
+    noise = torch.cat([model.noise(generator) for _ in range(3)])
+    assert torch.equal(model.draw(model.parameters_of(model.scale(x)), noise), x.long())
     assert x.float().std() > 0
 
 
@@ -96,8 +96,31 @@ def test_a_split_sample_is_the_fixed_point_of_its_noise(
     model = tiny_model(family, likelihood, shape=(3, 4, 6), levels=levels, colour_order=colour_order, split=2).double()
     x = sample(model, 2, seed=5, method=method)
     generator = torch.Generator().manual_seed(5)
-    noise = torch.cat([model.likelihood.noise(1, 4, 6, generator) for _ in range(2)])
-    assert torch.equal(model.likelihood.sample(model.parameters_of(model.scale(x)), noise), x.long())
+    noise = torch.cat([model.noise(generator) for _ in range(2)])
+    assert torch.equal(model.draw(model.parameters_of(model.scale(x)), noise), x.long())
+
+
+@pytest.mark.parametrize("family", COUPLING_FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_coupled_tiles_are_drawn_from_their_joint_distribution(family: str, method: str) -> None:
+    model = tiny_model(
+        family,
+        "logistic_mixture",
+        shape=(1, 2, 4),
+        colour_order="likelihood",
+        split=2,
+        split_coupling="mixture",
+    )
+    draws, images = 8000, torch.cartesian_prod(*[torch.arange(2)] * 8)
+    with torch.no_grad():
+        expected = draws * model.log_prob(images.reshape(-1, 1, 2, 4)).exp().double()
+    drawn = sample(model, draws, seed=1, method=method, batch_size=draws).flatten(1).long()
+    seen = (drawn * 2 ** torch.arange(7, -1, -1)).sum(1).bincount(minlength=256)
+    assert chi_square_p(seen, expected * (draws / expected.sum())) > 1e-3
+    x = sample(model, 3, seed=5, method=method)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.cat([model.noise(generator) for _ in range(3)])
+    assert torch.equal(model.draw(model.parameters_of(model.scale(x)), noise), x.long())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -138,10 +161,10 @@ def test_a_sample_is_of_its_label(family: str, colour_order: str, conditioning: 
     labels = torch.tensor([0, 1, 2, NO_LABEL])
     x = sample(model, 4, seed=5, labels=labels, batch_size=3)
     generator = torch.Generator().manual_seed(5)
-    noise = torch.cat([model.likelihood.noise(1, 3, 4, generator) for _ in range(4)])
+    noise = torch.cat([model.noise(generator) for _ in range(4)])
 
     def again(label_B: torch.Tensor) -> torch.Tensor:
-        return model.likelihood.sample(model.parameters_of(model.scale(x), label_B), noise)
+        return model.draw(model.parameters_of(model.scale(x), label_B), noise)
 
     assert torch.equal(again(labels), x.long())
     assert (again(labels.roll(1)) != x).flatten(1).any(1).all()
