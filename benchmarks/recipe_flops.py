@@ -122,6 +122,7 @@ def cost_of(path: Path) -> Cost:
     """Of the recipe in this file."""
     config = TrialConfig.from_toml(path)
     form = form_of(config)
+    # Not the meta device: the likelihood leaves autocast, which has no meta device to leave.
     with FakeTensorMode():
         model = build_model(config, form).train()
         x_BCHW = torch.zeros(1, *form.shape, dtype=torch.uint8)
