@@ -88,8 +88,9 @@ def test_the_costs_on_the_page_are_what_the_benchmark_prints(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pixelcnn_mnist_dynamic", "gated_mnist_static"])
-def test_the_costs_of_small_networks_on_the_page_are_what_the_benchmark_prints(name: str) -> None:
-    assert recipe_flops.cost_of(FOLDER / f"{name}.toml").row in PAGE.splitlines()
+def test_the_flops_of_small_networks_on_the_page_are_what_the_benchmark_prints(name: str) -> None:
+    counted, _, _, _ = recipe_flops.cost_of(FOLDER / f"{name}.toml").row.rsplit("|", 3)  # the hours depend on torch
+    assert any(line.startswith(counted) for line in PAGE.splitlines())
 
 
 def test_flops_are_those_of_the_convolutions_by_hand(tmp_path: Path) -> None:
