@@ -79,6 +79,11 @@ class FamilyConfig(Section):
         """How many tiles the likelihood takes together: all, or one."""
         return self.split**2 if self.split_coupling == "mixture" else 1
 
+    @property
+    def latent_features(self) -> int:
+        """How many features of a latent every layer is told; 0 where the family has no latent."""
+        return 0
+
     def colours_ordered(self, in_channels: int) -> int:
         """How many colours the network puts in order among its input channels; 1 where the likelihood does it."""
         return in_channels // self.split**2 if self.causality is Causality.SUBPIXEL else 1
@@ -233,8 +238,41 @@ class PixelCNNPPConfig(FamilyConfig):
         return self.model_copy(update={"channels": 2 * colours, "layers": layers, "dropout": 0.0})
 
 
+class PixelVAEConfig(MaskedFamilyConfig):
+    """PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a gated decoder that is told a latent z.
+
+    layers: of the decoder; the paper's best on MNIST has 12 of 16 channels with 5×5 kernels, and 16 latents.
+    latent_dim: D, numbers in z.
+    latent_conditioning: `bias` adds a linear function of z to the pre-activations of every layer, the same at all
+        pixels; `map` one of features up-sampled from z, which differ between pixels.
+    encoder_channels: width of the encoder at its finest resolutions; twice as wide at the others.
+    kl_warmup: optimiser steps over which the weight of the KL rises linearly to one in the loss; 0 for one at once.
+    free_nats: KL of each latent below which the loss does not lower it (free bits, here in nats).
+    """
+
+    family: Literal["pixelvae"] = "pixelvae"
+    channels: int = Field(default=16, ge=1, le=4096)
+    layers: int = Field(default=12, ge=1, le=256)
+    kernel_size: int = Field(default=5, ge=3, le=63)
+    latent_dim: int = Field(default=16, ge=1, le=4096)
+    latent_conditioning: Literal["bias", "map"] = "bias"
+    encoder_channels: int = Field(default=32, ge=1, le=1024)
+    kl_warmup: int = Field(default=10_000, ge=0)
+    free_nats: float = Field(default=0.0, ge=0.0)
+
+    @property
+    def latent_features(self) -> int:
+        """z itself, or as many maps as a layer has features."""
+        return self.latent_dim if self.latent_conditioning == "bias" else self.channels
+
+    def narrow(self, colours: int, size: int) -> Self:
+        """The decoder, narrow; z is fixed there, so that two latents are enough."""
+        return super().narrow(colours, size).model_copy(update={"latent_dim": 2, "encoder_channels": 2})
+
+
 FAMILIES: dict[str, type[FamilyConfig]] = {
     "pixelcnn": PixelCNNConfig,
     "gated": GatedConfig,
     "pixelcnnpp": PixelCNNPPConfig,
+    "pixelvae": PixelVAEConfig,
 }

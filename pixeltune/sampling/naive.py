@@ -8,15 +8,15 @@ from torch import Tensor
 from pixeltune.models import DensityModel
 
 
-def naive(model: DensityModel, noise_BNhw: Tensor, label_B: Tensor | None = None) -> Tensor:
-    """Levels x_BCHW (int64) as a fixed function of the weights, the noise and the labels.
+def naive(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Tensor:
+    """Levels x_BCHW (int64) as a fixed function of the weights, the noise and the features s of label and latent.
 
     What is not drawn yet stands as level 0, which no θ that is read depends on.
     """
     order_CHW = model.order()
     x_BCHW = noise_BNhw.new_zeros((len(noise_BNhw), *order_CHW.shape), dtype=torch.int64)
     for call in range(int(order_CHW.max()) + 1):
-        theta = model.parameters_of(model.scale(x_BCHW), label_B)
+        theta = model.parameters_given(model.scale(x_BCHW), s)
         x_BCHW = draw(model, theta, noise_BNhw, order_CHW == call, x_BCHW)
     return x_BCHW
 

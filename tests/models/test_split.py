@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from kinds import COUPLING_FAMILIES, every_kind, every_network
-from tiny import all_images, random_levels, tiny_config, tiny_model
+from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
 from pixeltune.audit import audit
 from pixeltune.config import Causality, ImageForm
@@ -69,7 +69,7 @@ def test_order_draws_all_tiles_at_one_offset_together(causality: Causality, C: i
 def total_probability(model: DensityModel, label: int = 0) -> float:
     x = all_images(model)
     with torch.no_grad():
-        return model.log_prob(x, torch.full((len(x),), label)).exp().sum().item()
+        return exact_log_prob(model, x, torch.full((len(x),), label)).exp().sum().item()
 
 
 @every_kind
@@ -95,12 +95,12 @@ def test_an_image_is_the_product_of_its_conditionals(family: str, colour_order: 
     x, order, nats = random_levels(model, 1), model.order(), 0.0
     for call in range(int(order.max()) + 1):
         known = torch.where(order < call, x[0], 0)[None]
-        theta = model.parameters_of(model.scale(known))
+        theta = exact_theta(model, known)
         for colour, row, col in (order == call).nonzero().tolist():
             here = theta[..., row : row + 1, col : col + 1]
             earlier = x[:, :colour, row : row + 1, col : col + 1]
             nats += model.likelihood.table(here, earlier)[0, x[0, colour, row, col], 0, 0].log().item()
-    assert model.log_prob(x).item() == pytest.approx(nats, rel=1e-10)
+    assert exact_log_prob(model, x).item() == pytest.approx(nats, rel=1e-10)
 
 
 @every_network
@@ -178,11 +178,11 @@ def test_coupled_tiles_are_the_product_of_their_conditionals(family: str) -> Non
     for offset in range(6):
         row, col = divmod(offset, 3)
         known = torch.where(model.order() < offset, x[0], 0)[None]
-        theta = model.parameters_of(model.scale(known))[..., row : row + 1, col : col + 1]
+        theta = exact_theta(model, known)[..., row : row + 1, col : col + 1]
         for j in range(12):
             table = model.likelihood.table(theta, stacked[:, :j, row : row + 1, col : col + 1])
             nats += table[0, stacked[0, j, row, col], 0, 0].log().item()
-    assert model.log_prob(x).item() == pytest.approx(nats, rel=1e-10)
+    assert exact_log_prob(model, x).item() == pytest.approx(nats, rel=1e-10)
 
 
 def test_coupled_tiles_are_not_independent() -> None:
