@@ -116,7 +116,7 @@ def narrow_twin(model: DensityModel) -> DensityModel:
     with torch.device("cpu"), seeded(0):
         twin = assemble(config, form, likelihood, network_class=type(model.network))
     twin.double().eval().requires_grad_(False)
-    _open_all_paths(twin.network)
+    _open_all_paths(twin)
     return twin
 
 
@@ -152,13 +152,13 @@ def _require_past(model: DensityModel, site: int, matters_CHW: Tensor, is_past_C
         )
 
 
-def _open_all_paths(network: nn.Module) -> None:
+def _open_all_paths(model: nn.Module) -> None:
     """Make every weight positive and every output an average of its inputs.
 
     On positive inputs no ReLU is then dead, no two paths cancel and no gate saturates: a derivative is zero if and
-    only if there is no path.
+    only if there is no path. The label's features are inputs too: a negative map would close ReLUs.
     """
-    for parameter in network.parameters():
+    for parameter in model.parameters():
         parameter.abs_()
         if parameter.dim() > 1:
             parameter.div_(parameter.flatten(1).sum(1).view(-1, *[1] * (parameter.dim() - 1)))

@@ -207,18 +207,38 @@ class GatedConfig(MaskedFamilyConfig):
 class PixelCNNPPConfig(FamilyConfig):
     """PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517). The reference code has 160 channels, the paper 192.
 
+    variant: `full` is the U-net; the others are §3.3's small networks, a straight stack of `layers` blocks, for which
+        `stages` must be 1: `plain` alone, `nin` with three gated residual blocks of 1×1 convolutions after every second
+        block, `autoregressive_channel` with 1×1 gated residual blocks that join ordered sets of features after each.
+        Two blocks see 12×7 pixels above and 5 to the left, three 16×9 and 7; the paper has 11×5 and 5, and 15×8.
     layers: gated residual blocks a stage on the way down in resolution; on the way back the same, and one more in
-        each stage but the coarsest.
+        each stage but the coarsest. All blocks of a small variant, those of 1×1 convolutions apart.
     stages: resolutions, each half the one before; 1 does not down-sample.
     nonlinearity: f of the residual blocks; `concat_elu` is f(x) = [elu(x), elu(−x)].
     """
 
     family: Literal["pixelcnnpp"] = "pixelcnnpp"
+    variant: Literal["full", "plain", "nin", "autoregressive_channel"] = "full"
     channels: int = Field(default=160, ge=1, le=4096)
     layers: int = Field(default=5, ge=1, le=256)
     stages: int = Field(default=3, ge=1, le=8)
     nonlinearity: Literal["concat_elu", "elu", "relu"] = "concat_elu"
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _small_variants_do_not_down_sample(self) -> Self:
+        if self.variant != "full" and self.stages != 1:
+            raise ConfigError(f'`model.variant` = "{self.variant}" needs model.stages = 1, but got {self.stages}')
+        return self
+
+    @model_validator(mode="after")
+    def _nin_has_a_second_block(self) -> Self:
+        if self.variant == "nin" and self.layers < 2:
+            raise ConfigError(
+                '`model.variant` = "nin" needs model.layers of at least 2, for the 1×1 blocks follow every second '
+                f"one, but got {self.layers}"
+            )
+        return self
 
     @property
     def causality(self) -> Causality:
@@ -232,9 +252,11 @@ class PixelCNNPPConfig(FamilyConfig):
 
     def narrow(self, colours: int, size: int) -> Self:
         """Two features a colour, and blocks enough that each past pixel is in reach."""
-        # A block and its counterpart on the way back have four convolutions, each of which adds one pixel to the
-        # first layer's one.
-        layers = max(1, math.ceil((size - 2) / 4))
+        # A block has two convolutions, each of which adds one pixel to the first layer's one. In the U-net each has a
+        # counterpart on the way back.
+        reach = 4 if self.variant == "full" else 2
+        fewest = 2 if self.variant == "nin" else 1
+        layers = max(fewest, math.ceil((size - 2) / reach))
         return self.model_copy(update={"channels": 2 * colours, "layers": layers, "dropout": 0.0})
 
 

@@ -92,8 +92,8 @@ class TrialConfig(Section):
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted keys changed.
 
-        A change of `model.family` or `likelihood.name` keeps the keys that both classes have and takes the new
-        class's defaults for the rest.
+        A change of `model.family` or `likelihood.name` keeps the keys that both classes declare alike and takes the
+        new class's defaults for the rest, such as `model.variant`, whose choices are each family's own.
         """
         tree = self.model_dump()
         for section, discriminator in DISCRIMINATORS.items():
@@ -214,8 +214,11 @@ def _keep_shared(section: str, old: Mapping[str, Any], name: str) -> dict[str, A
     discriminator = DISCRIMINATORS[section]
     if not isinstance(name, str) or name not in kinds:
         raise ConfigError(f"`{section}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
+    before, after = (kinds[kind].model_fields for kind in (old[discriminator], name))
     fresh = kinds[name](**{discriminator: name}).model_dump()
-    return fresh | {key: value for key, value in old.items() if key in fresh and key != discriminator}
+    # A value of one class's choices means nothing to the other's.
+    shared = {key for key in before.keys() & after.keys() if before[key].annotation == after[key].annotation}
+    return fresh | {key: value for key, value in old.items() if key in shared and key != discriminator}
 
 
 def _require_known(section: str, value: Any, kind: type[Section]) -> None:

@@ -81,6 +81,15 @@ def test_not_a_number_is_none(family: str, likelihood: str) -> None:
         ({"model.family": None}, "but got None"),
         ({"likelihood.name": "softmax"}, "`likelihood.name` must be one of bernoulli, categorical, logistic_mixture"),
         ({"model.family": "pixelcnn", "model.batch_norm": True}, '`model.batch_norm` needs model.variant = "simple"'),
+        (
+            {"model.family": "pixelcnnpp", "model.variant": "plain"},
+            '`model.variant` = "plain" needs model.stages = 1, but got 3',
+        ),
+        (
+            {"model.family": "pixelcnnpp", "model.variant": "nin", "model.stages": 1, "model.layers": 1},
+            '`model.variant` = "nin" needs model.layers of at least 2, for the 1×1 blocks follow every second one, '
+            "but got 1",
+        ),
         ({"model.label_dropout": 0.5}, "`model.label_dropout` needs a model.conditioning of bias or map, but got 0.5"),
         (
             {"model.split_coupling": "mixture", "likelihood.name": "logistic_mixture"},

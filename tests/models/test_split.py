@@ -83,7 +83,7 @@ def test_all_images_sum_to_one(family: str, likelihood: str, colour_order: str, 
 def test_all_4x4_images_sum_to_one(family: str, colour_order: str) -> None:
     """2^16 images."""
     model = tiny_model(
-        family, "bernoulli", shape=(1, 4, 4), colour_order=colour_order, split=2, layers=1, channels=4, head_channels=0
+        family, "bernoulli", shape=(1, 4, 4), colour_order=colour_order, split=2, channels=4, head_channels=0
     )
     assert total_probability(model) == pytest.approx(1, abs=1e-11)
 
