@@ -32,8 +32,10 @@ from pixeltune.models.split import to_tiles
 NARROW_SIZE = 8
 NARROW_TILE = 4
 NUM_CUTS = 32
-NUM_PIXELS = 64
-"""Pixels whose probabilities are summed, of the model's own θ and as many of a random θ."""
+MAX_PIXELS = 64
+MAX_COLOURS = 192
+"""Pixels whose probabilities are summed, of the model's own θ and as many of a random θ; fewer where coupled tiles make
+pixels of many colours."""
 PIXELS_PER_PASS = 2**13
 """Bounds the memory of a pass: eight 32×32 images."""
 
@@ -250,13 +252,14 @@ def check_normalisation(model: DensityModel) -> float:
 
 
 def _pixel_thetas(model: DensityModel) -> Iterator[Tensor]:
-    """θ of 64 one-pixel images, from the model and at random."""
+    """θ of one-pixel images, from the model and at random."""
     base_CHW, _ = _two_images(model)
     with torch.no_grad():
         theta = _theta(model, model.scale(base_CHW[None]))[0].flatten(-2)
-    pixels = torch.randperm(theta.shape[-1], generator=_generator())[:NUM_PIXELS].to(theta.device)
+    num_pixels = max(1, min(MAX_PIXELS, MAX_COLOURS // model.likelihood.channels))
+    pixels = torch.randperm(theta.shape[-1], generator=_generator())[:num_pixels].to(theta.device)
     yield theta[..., pixels].movedim(-1, 0)[..., None, None]
-    shape = model.likelihood.theta_shape(NUM_PIXELS, 1, 1)
+    shape = model.likelihood.theta_shape(num_pixels, 1, 1)
     yield torch.randn(shape, generator=_generator(), dtype=torch.float64).to(theta.device)
 
 

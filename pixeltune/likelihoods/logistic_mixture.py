@@ -85,9 +85,7 @@ class LogisticMixture(Likelihood):
     def log_prob(self, theta: Tensor, x_BCHW: Tensor) -> Tensor:
         """Nats (B,): log Σ_m π_m Π_j p_m(x_j) a pixel, or the sum of log Σ_m π_m p_m(x_j) over its colours."""
         mixture = self._mixture(theta)
-        x_scaled = self.scale(x_BCHW, mixture.means_BCMHW.dtype)
-        means_BCMHW = torch.stack([mixture.mean(x_scaled[:, :j]) for j in range(self.channels)], dim=1)
-        log_mass_BGMHW = self._log_mass(x_BCHW[:, :, None], means_BCMHW, mixture.log_scales_BCMHW)
+        log_mass_BGMHW = self._log_masses(mixture, x_BCHW)
         if self.is_joint:
             log_mass_BGMHW = log_mass_BGMHW.sum(1, keepdim=True)
         return (mixture.logits_BGMHW.log_softmax(2) + log_mass_BGMHW).logsumexp(2).sum((1, 2, 3))
@@ -112,23 +110,27 @@ class LogisticMixture(Likelihood):
         """(B, K, H, W): the mixture's masses of all levels of colour j."""
         mixture, j = self._mixture(theta), earlier_BjHW.shape[1]
         earlier_scaled = self.scale(earlier_BjHW, mixture.means_BCMHW.dtype)
-        log_weights_BMHW = self._log_posterior_weights(mixture, earlier_BjHW, earlier_scaled)
+        log_weights_BMHW = self._log_posterior_weights(mixture, earlier_BjHW)
         levels_K111 = torch.arange(self.levels, device=theta.device)[:, None, None, None]
         mean_BMHW, log_scale_BMHW = mixture.mean(earlier_scaled), mixture.log_scales_BCMHW[:, j]
         log_mass_BKMHW = self._log_mass(levels_K111, mean_BMHW[:, None], log_scale_BMHW[:, None])
         return (log_weights_BMHW[:, None] + log_mass_BKMHW).logsumexp(2).exp()
 
-    def _log_posterior_weights(self, mixture: _Mixture, earlier_BjHW: Tensor, earlier_scaled: Tensor) -> Tensor:
+    def _log_posterior_weights(self, mixture: _Mixture, earlier_BjHW: Tensor) -> Tensor:
         """(B, M, H, W): how likely each indicator is for colour j; the earlier colours tell about a shared one."""
         j = earlier_BjHW.shape[1]
         if not self.is_joint:
             return mixture.logits_BGMHW[:, j].log_softmax(1)
         log_weights_BMHW = mixture.logits_BGMHW[:, 0]
-        for i in range(j):
-            log_weights_BMHW = log_weights_BMHW + self._log_mass(
-                earlier_BjHW[:, i, None], mixture.mean(earlier_scaled[:, :i]), mixture.log_scales_BCMHW[:, i]
-            )
+        if j:
+            log_weights_BMHW = log_weights_BMHW + self._log_masses(mixture, earlier_BjHW).sum(1)
         return log_weights_BMHW.log_softmax(1)
+
+    def _log_masses(self, mixture: _Mixture, x_BjHW: Tensor) -> Tensor:
+        """(B, j, M, H, W) of the first j colours, each given those before it."""
+        x_scaled, j = self.scale(x_BjHW, mixture.means_BCMHW.dtype), x_BjHW.shape[1]
+        means_BjMHW = torch.stack([mixture.mean(x_scaled[:, :i]) for i in range(j)], dim=1)
+        return self._log_mass(x_BjHW[:, :, None], means_BjMHW, mixture.log_scales_BCMHW[:, :j])
 
     def _mixture(self, theta: Tensor) -> _Mixture:
         theta, M = upcast(theta), self.mixtures
