@@ -40,16 +40,18 @@ def test_every_combination_keeps_every_promise(network: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_exactly_what_makes_no_sense_is_refused_with_the_reason(network: str) -> None:
-    """45,441 combinations in all, those with a fault included, up to where the network would be made."""
+    """41,310 combinations in all, those with a fault included, up to where the network would be made."""
     for combination in product(network, faults=FAULTS):
         require_refusal_or_none(combination, _checks_before_the_network)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
-def test_exactly_what_makes_sense_builds(network: str) -> None:
-    for combination in product(network, faults=FAULTS):
-        require_refusal_or_none(combination, lambda c: build_model(c.config(), c.form))
+def test_what_a_fault_does_not_concern_builds(network: str) -> None:
+    """Of two levels: the others differ in the size of the head alone."""
+    for combination in product(network, faults=FAULTS[1:]):
+        if combination.levels == 2:
+            require_refusal_or_none(combination, lambda c: build_model(c.config(), c.form))
 
 
 def test_every_reason_of_a_refusal_occurs() -> None:
