@@ -1,4 +1,9 @@
-"""Sampling: new images of a model, by a named method."""
+"""Sampling: new images of a model, by a named method. All methods draw the same images from the same noise.
+
+`naive` is the definition, one network pass a step of `model.order()`. `cached` computes each feature of each pixel
+once. `fixed_point` draws whole images again and again until they stay. Rounding differs between them: in float64 the
+images are the same, in float32 a level on the edge between two may be the other one.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,17 @@ from torch import Tensor
 
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, eval_mode
+from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
+from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.naive import draw, naive
 
-__all__ = ["METHODS", "draw", "naive", "sample", "save_grid"]
+__all__ = ["METHODS", "ModelStepper", "RowSampler", "cached", "draw", "fixed_point", "naive", "sample", "save_grid"]
 
 METHODS: dict[str, Callable[[DensityModel, Tensor, Tensor], Tensor]] = {
     "naive": naive,
+    "cached": cached,
+    "fixed_point": fixed_point,
 }
 
 
@@ -25,7 +34,7 @@ def sample(
     *,
     labels: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    method: str = "naive",
+    method: str = "cached",
     batch_size: int = 256,
 ) -> Tensor:
     """Draw n images (n, C, H, W), uint8 levels on the CPU.
@@ -43,7 +52,7 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     noise = [model.likelihood.noise(1, model.form.height, model.form.width, generator) for _ in range(n)]
     batches = zip(torch.split(torch.cat(noise), batch_size), torch.split(label_N, batch_size), strict=True)
-    with eval_mode(model), torch.no_grad():
+    with eval_mode(model), torch.inference_mode():
         images = [METHODS[method](model, noise_BNHW.to(device), label_B.to(device)) for noise_BNHW, label_B in batches]
     return torch.cat(images).to("cpu", torch.uint8)
 

@@ -1,4 +1,8 @@
-"""Ancestral sampling that computes each feature of each pixel once."""
+"""Ancestral sampling that computes each feature of each pixel once, for any network that can be stepped through.
+
+Legend of shapes: B batch, C colours, N noise numbers a pixel, h×w the network's grid, which is the image or a tile of
+it, s tiles an axis.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +15,81 @@ from pixeltune.sampling.stepping import Stepper
 
 
 def cached(model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = None) -> Tensor:
-    """The images of `naive`."""
-    B, (C, H, W) = len(noise_BNHW), model.form.shape
-    s, is_joint = model.split.s, model.causality is Causality.PIXEL
-    h, w = H // s, W // s
-    x_BCHW = noise_BNHW.new_zeros((B, C, H, W), dtype=torch.int64)
-    scaled = model.scale(x_BCHW)
-    stepper = Stepper(
-        model.network,
-        model.split.stack(scaled),
-        None if model.conditioning is None else model.conditioning(label_B, scaled),
-        colours=1 if is_joint else C,
-    )
-    for row in range(h):
-        stepper.begin(row)
-        for col in range(w):
-            here = (..., slice(row, None, h), slice(col, None, w))
-            for colour in range(1 if is_joint else C):
-                theta = model.split.place(stepper.parameters(col)[..., None, None], model.likelihood.num_params)
-                drawn = model.likelihood.sample(theta, noise_BNHW[here])
-                if is_joint:
-                    x_BCHW[here] = drawn
-                else:
-                    x_BCHW[here][:, colour] = drawn[:, colour]
-                stepper.put(col, model.split.stack(model.scale(x_BCHW[here]))[..., 0, 0])
-    return x_BCHW
+    """The images of `naive`, but for the order in which sums are added up."""
+    rows = RowSampler(model, noise_BNHW, label_B)
+    for row in range(rows.height):
+        rows.draw(row)
+    return rows.x_BCHW
+
+
+class ModelStepper:
+    """The model's θ at one pixel after another; where it is split, at one offset of all tiles.
+
+    calls: how often θ of a pixel is asked for: once for each colour that the network orders, or once.
+    """
+
+    def __init__(self, model: DensityModel, batch: int, label_B: Tensor | None = None) -> None:
+        self.model = model
+        self.calls = model.form.channels if model.causality is Causality.SUBPIXEL else 1
+        x_BCHW = model.scale(torch.zeros(batch, *model.form.shape, device=next(model.parameters()).device))
+        s = None if model.conditioning is None else model.conditioning(label_B, x_BCHW)
+        x_BChw = model.split.stack(x_BCHW)
+        self.height, self.width = x_BChw.shape[-2:]
+        self.network = Stepper(model.network, x_BChw, s, colours=self.calls)
+
+    def parameters(self, col: int) -> Tensor:
+        """θ in the likelihood's shape, of images of s×s pixels, one a tile."""
+        theta = self.network.parameters(col)[..., None, None]
+        return self.model.split.place(theta, self.model.likelihood.num_params)
+
+    def put(self, col: int, x_BCss: Tensor) -> None:
+        """The levels of those pixels; colours that are not drawn yet do not matter."""
+        self.network.put(col, self.model.split.stack(self.model.scale(x_BCss))[..., 0, 0])
+
+
+class RowSampler:
+    """Images under way: `draw` fills one row after another of `x_BCHW`, in tiles that row of each tile.
+
+    On a GPU a row of pixels is thousands of small kernels, so it is captured as a graph when it comes a second time.
+    """
+
+    def __init__(self, model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = None) -> None:
+        self.stepper = ModelStepper(model, len(noise_BNHW), label_B)
+        self.height = self.stepper.height
+        self.noise_BNHW = noise_BNHW
+        self.x_BCHW = noise_BNHW.new_zeros((len(noise_BNHW), *model.form.shape), dtype=torch.int64)
+        self._noise_BNsW = torch.empty_like(noise_BNHW[:, :, :: self.height])
+        self._x_BCsW = torch.empty_like(self.x_BCHW[:, :, :: self.height])
+        self._graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
+
+    def draw(self, row: int) -> None:
+        """Draw a row; rows are drawn in order."""
+        self._noise_BNsW.copy_(self.noise_BNHW[:, :, row :: self.height])
+        self.stepper.network.enter(row)
+        self._run(self.stepper.network.phase)
+        self.x_BCHW[:, :, row :: self.height] = self._x_BCsW
+
+    def _run(self, phase: int) -> None:
+        if self.noise_BNHW.device.type != "cuda" or phase not in self._graphs:
+            self._draw_pixels()
+            self._graphs[phase] = None
+            return
+        graph = self._graphs[phase]
+        if graph is None:
+            self._graphs[phase] = graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._draw_pixels()
+        graph.replay()
+
+    def _draw_pixels(self) -> None:
+        """From the noise of the row to its levels."""
+        stepper, likelihood = self.stepper, self.stepper.model.likelihood
+        stepper.network.begin()
+        for col in range(stepper.width):
+            noise_BNss = self._noise_BNsW[..., col :: stepper.width]
+            x_BCss = self._x_BCsW[..., col :: stepper.width]
+            for colour in range(stepper.calls):
+                drawn = likelihood.sample(stepper.parameters(col), noise_BNss)
+                now = slice(colour, colour + 1) if stepper.calls > 1 else slice(None)
+                x_BCss[:, now] = drawn[:, now]
+                stepper.put(col, x_BCss)

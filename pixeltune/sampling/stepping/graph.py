@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """Features of each pixel of a grid. step: 1 where it is the image's own grid, 2 at half its resolution, and so on."""
+    """Features of each pixel of a grid. step: 1 where it is the network's own grid, 2 at half its resolution, …"""
 
     channels: int
     step: int

@@ -5,8 +5,8 @@ Legend of shapes: B batch, F features, W width.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -44,15 +44,22 @@ class Grid:
         return flat.as_strided(size, stride, flat.storage_offset() + (self.margin + first) * row)
 
     def window(self, flat: Tensor, first: int, count: int) -> Tensor:
-        """The features (B, count·F) of so many columns of a contiguous matrix."""
-        features = flat.shape[1]
-        size, stride = (self.batch, count * features), (self.pitch * features, 1)
-        return flat.as_strided(size, stride, flat.storage_offset() + (self.margin + first) * features)
+        """The features (B, count·F) of so many columns of a matrix, which must be contiguous if it is not one."""
+        row, feature = flat.stride()
+        size, stride = (self.batch, count * flat.shape[1]), (self.pitch * row, feature)
+        return flat.as_strided(size, stride, flat.storage_offset() + (self.margin + first) * row)
+
+    def columns(self, flat: Tensor, first: int, windows: int, width: int, every: int) -> Tensor:
+        """The images (B, F, 1, columns), channels last, over which so many windows of a width pass, every so many."""
+        row, feature = flat.stride()
+        count = (windows - 1) * every + width
+        size, stride = (self.batch, flat.shape[1], 1, count), (self.pitch * row, feature, count * row, row)
+        return flat.as_strided(size, stride, flat.storage_offset() + (self.margin + first) * row)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where features lie: a row of them, (rows, F) on the grid, or without a grid those of the current pixel, (B, F)."""
+    """Where features lie: a row of them, (rows, F) on a grid, or without one those of the current pixel, (B, F)."""
 
     features: Tensor
     grid: Grid | None
@@ -68,7 +75,9 @@ class Place:
 
     def at(self, col: int) -> Tensor:
         """(B, F) at a column of the image."""
-        return self.features if self.grid is None else self.row()[:, col // self.grid.step]
+        if self.grid is None:
+            return self.features
+        return self.grid.window(self.features, col // self.grid.step, 1)
 
     def is_same(self, other: Place) -> bool:
         """Whether these are the same numbers."""
@@ -78,8 +87,10 @@ class Place:
 class Memory:
     """The places of all features, allocated once. Everything is zero at first, as is what lies above the image.
 
-    nodes: of the features themselves. sums: of what the row-wise features of a sum come to; of a row-wise sum, both are
-    the same. bundles: of the latest row, then, where a window reaches so far, of those before.
+    bundles: of the latest row, then, where a window reaches so far, of the rows before it.
+    held: where the bundles hold features of a node.
+    sums: of what the row-wise features of a sum come to.
+    nodes: of the features themselves; of a row-wise sum, the same.
     """
 
     def __init__(self, plan: Schedule, x_BCHW: Tensor) -> None:
@@ -94,32 +105,36 @@ class Memory:
         for bundle, places in self.bundles.items():
             places += [self._place(bundle.channels, bundle.step) for _ in range(bundle.rows_above - 1)]
         self.sums = {node: self._place(node.channels, node.step) for node in plan.sums if plan.has_row(node)}
+        self.held = defaultdict[Node, list[tuple[Slice, Place]]](list)
+        for bundle, (place, *_) in self.bundles.items():
+            ends = itertools.accumulate(part.channels for part in bundle.slices)
+            for part, end in zip(bundle.slices, ends, strict=True):
+                self.held[part.node].append((part, place.part(end - part.channels, end)))
         self.nodes = dict[Node, Place]()
+        self._copies = dict[Node, list[tuple[Place, Place]]]()
         self._place_nodes()
 
     @property
     def nbytes(self) -> int:
         """Of all of them; the weights are not here."""
-        places = [*self.nodes.values(), *self.sums.values(), *(place for slots in self.bundles.values() for place in slots)]
-        storages = {storage.data_ptr(): storage.nbytes() for storage in (p.features.untyped_storage() for p in places)}
-        return sum(storages.values())
+        places = itertools.chain(self.nodes.values(), self.sums.values(), *self.bundles.values())
+        storages = [place.features.untyped_storage() for place in places]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def of(self, part: Slice) -> Place:
         """Some features of a node."""
         return self.nodes[part.node].part(part.start, part.stop)
 
+    def copies(self, node: Node) -> list[tuple[Place, Place]]:
+        """From where to where features of a node are copied because a bundle holds them elsewhere."""
+        if node not in self._copies:
+            pairs = [(self.of(part), place) for part, place in self.held[node]]
+            self._copies[node] = [(own, place) for own, place in pairs if not own.is_same(place)]
+        return self._copies[node]
+
     def bundle(self, bundle: Bundle) -> Place:
         """Its latest row, or pixel."""
         return self.of(bundle.slices[0]) if bundle.is_alias else self.bundles[bundle][0]
-
-    def in_bundles(self, node: Node) -> Iterator[tuple[Slice, Place]]:
-        """Which features of a node the bundles hold, and where."""
-        for bundle, (place, *_) in self.bundles.items():
-            start = 0
-            for part in bundle.slices:
-                if part.node is node:
-                    yield part, place.part(start, start + part.channels)
-                start += part.channels
 
     def _grid(self, step: int) -> Grid:
         """Its margin is what the widest window leaves the image by."""
@@ -137,7 +152,7 @@ class Memory:
         free, borrowed, dying = defaultdict[tuple[int, int, bool], list[Place]](list), set[Node](), self._dying()
         for index, node in enumerate(self.plan.nodes):
             in_rows = node not in self.plan.pixelwise
-            homes = [place for part, place in self.in_bundles(node) if part.is_whole]
+            homes = [place for part, place in self.held[node] if part.is_whole]
             if in_rows and node in self.sums:
                 self.nodes[node] = self.sums[node]
             elif homes:
@@ -154,9 +169,10 @@ class Memory:
         """By index among the nodes: whose last reader it is. What a pixel reads of row-wise features stays."""
         last = dict[Node, int]()
         for index, node in enumerate(self.plan.nodes):
+            reads_at_pixel = node in self.plan.pixelwise and node not in self.plan.sums
             for part in self.plan.reads(node):
-                stays = node in self.plan.pixelwise and node not in self.plan.sums and part.node not in self.plan.pixelwise
-                last[part.node] = len(self.plan.nodes) if stays else max(index, last.get(part.node, 0))
+                stays = reads_at_pixel and part.node not in self.plan.pixelwise
+                last[part.node] = max(len(self.plan.nodes) if stays else index, last.get(part.node, 0))
         last |= {part.node: len(self.plan.nodes) for part in self.plan.outputs}
         dying = defaultdict[int, list[Node]](list)
         for node, index in last.items():

@@ -1,9 +1,9 @@
 """When each part of a network can be computed, pixel after pixel in raster order.
 
-Whatever has seen the rows above a pixel alone is computed a row at a time, when the row begins; the rest a pixel at a
-time. A convolution is cut accordingly: its window's rows above the pixel's own, and of the own row the features that are
+What has seen the rows above a pixel alone is computed a row at a time, when the row begins; the rest a pixel at a time.
+A convolution is cut accordingly: the rows of its window above the pixel's own, and of the own row the features that are
 known for all of it, are row-wise even where the rest is not. So a pixel-wise 2×2 kernel costs 1×2 a pixel, and what a
-horizontal stack is told by a vertical one costs nothing.
+vertical stack tells a horizontal one costs nothing there.
 
 Convolutions, biases and label features that are added up become one `Sum`. Features that a convolution reads lie side
 by side in a `Bundle`, so that a window of columns is one row of a matrix.
@@ -67,6 +67,11 @@ class Term:
     down: int
     up: int
 
+    @property
+    def reads_above(self) -> bool:
+        """Whether a window has rows above the pixel's own."""
+        return any(window.row < 0 for window in self.windows.values())
+
 
 @dataclass(frozen=True, eq=False)
 class Sum:
@@ -105,9 +110,12 @@ class Schedule:
         if node not in self.sums:
             return False
         sum_ = self.sums[node]
-        return any(not part.node in self.pixelwise for part in sum_.addends) or any(
-            not term.bundle.is_pixelwise or window.row < 0 for term in sum_.terms for window in term.windows.values()
-        )
+        from_rows = (not term.bundle.is_pixelwise or term.reads_above for term in sum_.terms)
+        return any(from_rows) or any(part.node not in self.pixelwise for part in sum_.addends)
+
+    def up(self, node: Node) -> int:
+        """After how many rows its convolutions have the same windows again."""
+        return max((term.up for term in self.sums[node].terms), default=1) if node in self.sums else 1
 
     def bundled(self, source: Slices) -> Iterator[tuple[Bundle, Tensor]]:
         """The row-wise and the pixel-wise slices of a source, and where each one's features stand in it (F,).
@@ -193,6 +201,6 @@ def _require_causal(bundle: Bundle, window: Window, conv: Conv, colours: int) ->
     sees_future = bundle.is_pixelwise and window.last_row == 0 and window.last_col > last_col
     if window.last_row > 0 or sees_future or (conv.up > 1 and window.row < 0):
         raise ConfigError(
-            f"cached sampling needs a network that reads earlier pixels, but a window ends {window.last_row} rows below "
-            f"and {window.last_col} columns right of its pixel; sample with method=\"naive\""
+            f"cached sampling needs windows on earlier pixels, but one ends {window.last_row} rows below and "
+            f'{window.last_col} columns right of its pixel; sample with method="naive"'
         )

@@ -2,7 +2,8 @@
 
     stepper = Stepper(network, x_BCHW, s, colours=1)
     for row in range(height):
-        stepper.begin(row)
+        stepper.enter(row)
+        stepper.begin()
         for col in range(width):
             theta_BP = stepper.parameters(col)  # again after each colour, where the network orders the colours
             stepper.put(col, x_BC)
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pixeltune.sampling.stepping.graph import Image, Known, Map, Node, Slice
 from pixeltune.sampling.stepping.memory import Memory, Place
@@ -57,26 +59,32 @@ class Stepper:
         self.plan = schedule(trace(network, x_BCHW, s), colours=colours)
         self.memory = Memory(self.plan, x_BCHW)
         self.period = max(self.memory.grids)
-        self._known = [node for node in self.plan.nodes if isinstance(node, Known)]
-        self._known_rows = {node: node.value[:, :, 0].transpose(1, 2).contiguous() for node in self._known}
-        self._image_BC = [list(self._image_places(col)) for col in range(x_BCHW.shape[-1])]
+        self.phase = 0
+        known = [node for node in self.plan.nodes if isinstance(node, Known)]
+        self._known_rows = {node: node.value[:, :, 0].transpose(1, 2).clone() for node in known}
+        image = [pair for node, held in self.memory.held.items() if isinstance(node, Image) for pair in held]
+        self._image = [[(part, place.at(col)) for part, place in image] for col in range(x_BCHW.shape[-1])]
         self._row_programs: dict[int, list[Run]] = {}
         self._pixel_programs: dict[tuple[int, int], list[Run]] = {}
+        self._node_programs: dict[tuple[Node, int, int], list[Run]] = {}
 
-    def begin(self, row: int) -> None:
-        """Compute what the rows above tell about this one. Rows are begun in order."""
-        self._phase = row % self.period
-        for node in self._known:
+    def enter(self, row: int) -> None:
+        """Move on to a row, the next one. This alone depends on more than `phase`, the programs' row."""
+        self.phase = row % self.period
+        for node, row_BWF in self._known_rows.items():
             if not node.is_everywhere and row % node.step == 0:
-                self._known_rows[node].copy_(node.value[:, :, row // node.step].transpose(1, 2))
-        if self._phase not in self._row_programs:
-            self._row_programs[self._phase] = list(self._row_program(self._phase))
-        for run in self._row_programs[self._phase]:
+                row_BWF.copy_(node.value[:, :, row // node.step].transpose(1, 2))
+
+    def begin(self) -> None:
+        """Compute what the rows above tell about the row."""
+        if self.phase not in self._row_programs:
+            self._row_programs[self.phase] = list(self._row_program(self.phase))
+        for run in self._row_programs[self.phase]:
             run()
 
     def parameters(self, col: int) -> Tensor:
         """θ (B, P) of a pixel of the row; to be read before the next call."""
-        key = self._phase, col
+        key = self.phase, col
         if key not in self._pixel_programs:
             self._pixel_programs[key] = list(self._pixel_program(*key))
         for run in self._pixel_programs[key]:
@@ -86,15 +94,10 @@ class Stepper:
 
     def put(self, col: int, x_BC: Tensor) -> None:
         """The pixel itself, in [−1, 1]."""
-        for part, place_BC in self._image_BC[col]:
+        for part, place_BC in self._image[col]:
             place_BC.copy_(x_BC[:, part.start : part.stop])
 
-    def _image_places(self, col: int) -> Iterator[tuple[Slice, Tensor]]:
-        for bundle in self.plan.bundles.values():
-            for node in {part.node for part in bundle.slices if isinstance(part.node, Image)}:
-                yield from ((part, place.at(col)) for part, place in self.memory.in_bundles(node))
-
-    # --- A row: what runs once for all of its columns ------------------------------------------------------------------
+    # --- A row: what runs once for all of its columns -----------------------------------------------------------------
 
     def _row_program(self, phase: int) -> Iterator[Run]:
         """First what is read of the rows above, for then this row takes the place of the latest one."""
@@ -121,7 +124,7 @@ class Stepper:
                 window = term.windows[0, 0]
                 for row in range(window.row, min(0, window.last_row + 1)):
                     # The latest row is still the one above.
-                    yield from _row_taps(into, self.memory.bundles[term.bundle][-row - 1], term, (0, 0), row)
+                    yield _row_taps(into, self.memory.bundles[term.bundle][-row - 1], term, (0, 0), row)
 
     def _from_own_row(self, node: Node, phase: int) -> Iterator[Run]:
         into, sum_ = self.memory.sums[node], self.plan.sums[node]
@@ -129,7 +132,7 @@ class Stepper:
             own_phase = phase // node.step % term.up
             for row, col in term.windows:
                 if not term.bundle.is_pixelwise and row == own_phase and term.windows[row, col].last_row == 0:
-                    yield from _row_taps(into, self.memory.bundle(term.bundle), term, (row, col), 0)
+                    yield _row_taps(into, self.memory.bundle(term.bundle), term, (row, col), 0)
         for part in sum_.addends:
             if part.node not in self.plan.pixelwise:
                 yield partial(into.row().add_, self.memory.of(part).row())
@@ -142,36 +145,35 @@ class Stepper:
         elif isinstance(node, Map):
             args = [self.memory.of(arg).row() if isinstance(arg, Slice) else arg for arg in node.args]
             yield partial(_INTO[node.name], *args, out=place.row())
-        for part, held in self.memory.in_bundles(node):
-            if not held.is_same(self.memory.of(part)):
-                yield partial(held.row().copy_, self.memory.of(part).row())
+        yield from (partial(held.row().copy_, own.row()) for own, held in self.memory.copies(node))
 
     # --- A pixel ------------------------------------------------------------------------------------------------------
 
     def _pixel_program(self, phase: int, col: int) -> Iterator[Run]:
         for node in self.plan.nodes:
             if node in self.plan.pixelwise and phase % node.step == 0 and col % node.step == 0:
-                place = self.memory.nodes[node]
-                if node in self.plan.sums:
-                    yield from self._sum_at(node, phase, col)
-                elif isinstance(node, Map):
-                    args = [self.memory.of(arg).at(col) if isinstance(arg, Slice) else arg for arg in node.args]
-                    yield partial(_INTO[node.name], *args, out=place.at(col))
-                for part, held in self.memory.in_bundles(node):
-                    if not held.is_same(self.memory.of(part)):
-                        yield partial(held.at(col).copy_, self.memory.of(part).at(col))
+                key = node, phase // node.step % self.plan.up(node), col
+                if key not in self._node_programs:
+                    self._node_programs[key] = list(self._node_at(*key))
+                yield from self._node_programs[key]
 
-    def _sum_at(self, node: Node, phase: int, col: int) -> Iterator[Run]:
+    def _node_at(self, node: Node, own_phase: int, col: int) -> Iterator[Run]:
+        out = self.memory.nodes[node].at(col)
+        if node in self.plan.sums:
+            yield from self._sum_at(node, own_phase, col)
+        elif isinstance(node, Map):
+            args = [self.memory.of(arg).at(col) if isinstance(arg, Slice) else arg for arg in node.args]
+            yield partial(_INTO[node.name], *args, out=out)
+        yield from (partial(held.at(col).copy_, own.at(col)) for own, held in self.memory.copies(node))
+
+    def _sum_at(self, node: Node, own_phase: int, col: int) -> Iterator[Run]:
         """What the row-wise features came to, and the pixel-wise ones."""
         sum_, out = self.plan.sums[node], self.memory.nodes[node].at(col)
-        if node in self.memory.sums:
-            so_far = [self.memory.sums[node].at(col)]
-        else:
-            so_far = list(sum_.constants)
+        so_far = [self.memory.sums[node].at(col)] if node in self.memory.sums else list(sum_.constants)
         so_far += [self.memory.of(part).at(col) for part in sum_.addends if part.node in self.plan.pixelwise]
         start = so_far.pop(0) if so_far else out.new_zeros(1, 1)
         for term in sum_.terms:
-            key = phase // node.step % term.up, col // node.step % term.up
+            key = own_phase % term.up, col // node.step % term.up
             if term.bundle.is_pixelwise and term.windows[key].last_row == 0:
                 yield partial(torch.addmm, start, self._window(term, key, col // node.step), _own(term, key), out=out)
                 start = out
@@ -193,22 +195,18 @@ def _own(term: Term, key: tuple[int, int]) -> Tensor:
     return term.windows[key].weight[-1].flatten(0, 1)
 
 
-def _row_taps(into: Place, source: Place, term: Term, key: tuple[int, int], row: int) -> Iterator[Run]:
-    """Add one row of a window to the sum of all pixels of a row, a column of the window at a time."""
-    assert into.grid is not None, "a row is added to a row"
-    assert source.grid is not None, "a row is made of a row"
+def _row_taps(into: Place, source: Place, term: Term, key: tuple[int, int], row: int) -> Run:
+    """Add one row of a window to the sums of all pixels of a row."""
+    assert into.grid, "what is added to a row is a row"
+    assert source.grid, "what a row is made of is a row"
     window = term.windows[key]
-    for col, weight_IO in enumerate(window.weight[row - window.row], start=window.col):
-        if (term.down, term.up) == (1, 1):
-            # All images in one product; what it makes of the margins between them is not read.
-            to = into.features[max(0, -col) : into.grid.rows - max(0, col)]
-            of = source.features[max(0, col) : source.grid.rows - max(0, -col)]
-            yield partial(to.addmm_, of, weight_IO)
-        else:
-            to = into.grid.inside(into.features, first=key[1], every=term.up)
-            of = source.grid.inside(source.features, first=col, every=term.down)
-            yield partial(_add_product, to, of, weight_IO)
+    weight_kIO, positions = window.weight[row - window.row], into.grid.width // term.up
+    weight_OI1k = weight_kIO[None].permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    columns_BI1W = source.grid.columns(source.features, window.col, positions, len(weight_kIO), term.down)
+    sums_BWO = into.grid.inside(into.features, first=key[1], every=term.up)
+    return partial(_add_convolution, sums_BWO, columns_BI1W, weight_OI1k, term.down)
 
 
-def _add_product(into: Tensor, x: Tensor, weight_IO: Tensor) -> None:
-    into.add_(x @ weight_IO)
+def _add_convolution(into_BWO: Tensor, x_BI1W: Tensor, weight_OI1k: Tensor, stride: int) -> None:
+    """A convolution rather than a product: on a CPU it runs on oneDNN, twice as fast as the BLAS."""
+    into_BWO.add_(F.conv2d(x_BI1W, weight_OI1k, stride=stride)[:, :, 0].transpose(1, 2))

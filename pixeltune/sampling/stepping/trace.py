@@ -30,17 +30,17 @@ def trace(network: nn.Module, x_BCHW: Tensor, s: Tensor | None = None) -> Slices
 
     Raises ConfigError where the network calls a function that cannot be taken pixel by pixel.
     """
-    trace = Trace(x_BCHW.device)
-    image = Signal.of(x_BCHW, whole(Image(x_BCHW.shape[1], step=1)), trace)
+    record = Record(x_BCHW.device)
+    image = Signal.of(x_BCHW, whole(Image(x_BCHW.shape[1], step=1)), record)
     label = None
     if s is not None:
         known = Known(s.shape[1], step=1, value=s, is_everywhere=s.shape[-2:] == (1, 1))
-        label = Signal.of(s, whole(known), trace)
+        label = Signal.of(s, whole(known), record)
     return _settled(network(image, label))
 
 
 @dataclass(frozen=True)
-class Trace:
+class Record:
     """What the signals of one run share. memo: nodes by what they compute, so that nothing is computed twice."""
 
     device: torch.device
@@ -67,16 +67,16 @@ class Signal(Tensor):
     slices: Slices
     shaped: Tensor
     padding: tuple[int, int, int, int]
-    trace: Trace
+    record: Record
 
     @classmethod
     def of(
-        cls, like: Tensor, slices: Slices, trace: Trace, padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+        cls, like: Tensor, slices: Slices, record: Record, padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     ) -> Signal:
         """A signal of the shape and dtype of `like`."""
         shaped = torch.empty(like.shape, dtype=like.dtype, device="meta")
         signal = Tensor._make_subclass(cls, shaped)
-        signal.slices, signal.shaped, signal.trace, signal.padding = slices, shaped, trace, padding
+        signal.slices, signal.shaped, signal.record, signal.padding = slices, shaped, record, padding
         return signal
 
     @classmethod
@@ -116,9 +116,9 @@ class Call:
         return found
 
     @property
-    def trace(self) -> Trace:
+    def record(self) -> Record:
         """Of the signals."""
-        return self.signals[0].trace
+        return self.signals[0].record
 
     def on(self, change: Callable[[Any], Any]) -> Any:
         """The function of changed arguments."""
@@ -126,12 +126,12 @@ class Call:
 
     def made(self, slices: Slices, like: Tensor | None = None) -> Signal:
         """A signal of the shape of the result, or of one of several results."""
-        return Signal.of(self.shaped if like is None else like, slices, self.trace)
+        return Signal.of(self.shaped if like is None else like, slices, self.record)
 
     def refused(self) -> ConfigError:
         """The error to raise where this call cannot be stepped through."""
         return ConfigError(
-            f"cached sampling cannot step through `{self.name}` as this network calls it; sample with method=\"naive\""
+            f'cached sampling cannot step through `{self.name}` as this network calls it; sample with method="naive"'
         )
 
 
@@ -167,7 +167,7 @@ def _evaluated(call: Call) -> Signal | None:
         return Known(value.shape[1], step, value=value, is_everywhere=is_everywhere)
 
     key = ("pooled", x.slices, call.shaped.shape)
-    return call.made(whole(build() if is_everywhere else call.trace.once(key, build)))
+    return call.made(whole(build() if is_everywhere else call.record.once(key, build)))
 
 
 def _value(signal: Signal) -> Tensor:
@@ -176,7 +176,7 @@ def _value(signal: Signal) -> Tensor:
 
 
 def _ones_like(call: Call, x: Signal) -> Signal:
-    return call.made(whole(call.trace.ones(x, x.slices[0].node.step)) * x.shape[1])
+    return call.made(whole(call.record.ones(x, x.slices[0].node.step)) * x.shape[1])
 
 
 # --- Functions of the features of one pixel ---------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def _map(call: Call, *args: Any, inplace: bool = False, **kwargs: Any) -> Signal
 
 def _map_node(call: Call, name: str, args: tuple[Any, ...]) -> Node:
     (first, *_) = (arg for arg in args if isinstance(arg, Slice))
-    return call.trace.once((name, args), lambda: Map(first.channels, first.node.step, name=name, args=args))
+    return call.record.once((name, args), lambda: Map(first.channels, first.node.step, name=name, args=args))
 
 
 def _add(call: Call, x: Any, y: Any) -> Signal:
@@ -266,7 +266,7 @@ def _dropout(call: Call, x: Signal, p: float, training: bool, inplace: bool) -> 
 def _pad(call: Call, x: Signal, pad: tuple[int, int, int, int], mode: str, value: float | None) -> Signal:
     if mode != "constant" or value or any(x.padding):
         raise call.refused()
-    return Signal.of(call.shaped, x.slices, call.trace, padding=pad)
+    return Signal.of(call.shaped, x.slices, call.record, padding=pad)
 
 
 def _conv2d(
@@ -335,7 +335,7 @@ def _settled(x: Signal) -> Slices:
     if not any(x.padding):
         return x.slices
     if (left, top) != (-right, -bottom) or min(left, top) < 0 or len(x.slices) > 1 or not x.slices[0].is_whole:
-        raise ConfigError(f"cached sampling cannot step through padding by {x.padding}; sample with method=\"naive\"")
+        raise ConfigError(f'cached sampling cannot step through padding by {x.padding}; sample with method="naive"')
     return whole(_moved(x, x.slices[0].node, top, left))
 
 
@@ -350,22 +350,27 @@ def _moved(x: Signal, node: Node, down: int, right: int) -> Node:
             return Add(node.channels, node.step, operands=moved)
     if isinstance(node, Conv) and node.up == 1:
         window = node.windows[0, 0]
-        if not (down and window.last_row > 0 or right and window.last_col > 0):
+        if (not down or window.last_row <= 0) and (not right or window.last_col <= 0):
             at = Window(window.row - down * node.down, window.col - right * node.down, window.weight)
             return replace(node, windows={(0, 0): at})
     if isinstance(node, Known) and node.is_everywhere and len(node.value) == 1:
-        ones = x.trace.ones(x, node.step)
+        ones = x.record.ones(x, node.step)
         at = Window(-down, -right, node.value.view(1, 1, 1, -1))
         return Conv(node.channels, node.step, source=whole(ones), windows={(0, 0): at})
-    raise ConfigError("cached sampling cannot step through what this network shifts; sample with method=\"naive\"")
+    raise ConfigError('cached sampling cannot step through what this network shifts; sample with method="naive"')
 
 
 def _pair(value: Any) -> tuple[int, int]:
     return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
+def _only_known(call: Call, *_args: Any, **_kwargs: Any) -> Signal:
+    raise call.refused()
+
+
 _RULES: dict[str, Callable[..., Any]] = {
-    "adaptive_avg_pool2d": lambda call, *_: _refuse(call),
+    **dict.fromkeys(ELEMENTWISE, _map),
+    "adaptive_avg_pool2d": _only_known,
     "add": _add,
     "batch_norm": _batch_norm,
     "cat": _cat,
@@ -377,8 +382,5 @@ _RULES: dict[str, Callable[..., Any]] = {
     "ones_like": _ones_like,
     "pad": _pad,
     "split": _select,
-} | dict.fromkeys(set(ELEMENTWISE) - {"add"}, _map)
-
-
-def _refuse(call: Call) -> Signal:
-    raise call.refused()
+}
+"""By name of the function: what it makes of a call and its arguments."""
