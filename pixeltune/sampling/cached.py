@@ -37,6 +37,19 @@ class ModelStepper:
         self.height, self.width = x_BChw.shape[-2:]
         self.network = Stepper(model.network, x_BChw, s, colours=self.calls)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the caches."""
+        return self.network.memory.nbytes
+
+    def enter(self, row: int) -> None:
+        """See `Stepper.enter`."""
+        self.network.enter(row)
+
+    def begin(self) -> None:
+        """See `Stepper.begin`."""
+        self.network.begin()
+
     def parameters(self, col: int) -> Tensor:
         """θ in the likelihood's shape, of images of s×s pixels, one a tile."""
         theta = self.network.parameters(col)[..., None, None]
@@ -65,7 +78,7 @@ class RowSampler:
     def draw(self, row: int) -> None:
         """Draw a row; rows are drawn in order."""
         self._noise_BNsW.copy_(self.noise_BNHW[:, :, row :: self.height])
-        self.stepper.network.enter(row)
+        self.stepper.enter(row)
         self._run(self.stepper.network.phase)
         self.x_BCHW[:, :, row :: self.height] = self._x_BCsW
 
@@ -84,7 +97,7 @@ class RowSampler:
     def _draw_pixels(self) -> None:
         """From the noise of the row to its levels."""
         stepper, likelihood = self.stepper, self.stepper.model.likelihood
-        stepper.network.begin()
+        stepper.begin()
         for col in range(stepper.width):
             noise_BNss = self._noise_BNsW[..., col :: stepper.width]
             x_BCss = self._x_BCsW[..., col :: stepper.width]

@@ -282,7 +282,10 @@ def _conv2d(
     (down, down_cols), (rows, cols) = _pair(stride), _pair(padding)
     if down != down_cols or _pair(dilation) != (1, 1) or groups != 1:
         raise call.refused()
-    left, _, top, _ = x.padding
+    left, right, top, bottom = x.padding
+    height, width = x.shape[-2] - top - bottom, x.shape[-1] - left - right
+    if tuple(size * down for size in call.shaped.shape[-2:]) != (height, width):
+        raise call.refused()
     window = Window(-top - rows, -left - cols, weight_OIkk.permute(2, 3, 1, 0))
     step = x.slices[0].node.step * down
     conv = Conv(weight_OIkk.shape[0], step, source=x.slices, windows={(0, 0): window}, down=down)
@@ -302,6 +305,8 @@ def _conv_transpose2d(
 ) -> Signal:
     (up, up_cols), (rows, cols), (kh, kw) = _pair(stride), _pair(padding), weight_IOkk.shape[2:]
     if up != up_cols or _pair(dilation) != (1, 1) or groups != 1 or any(x.padding):
+        raise call.refused()
+    if tuple(size * up for size in x.shape[-2:]) != call.shaped.shape[-2:]:
         raise call.refused()
     weight = weight_IOkk.permute(2, 3, 0, 1)
     windows = {}
