@@ -7,7 +7,7 @@ Two networks are examined, in float64 and eval mode (batch norm in train mode le
   must stay. 32 cuts, an image each.
 
 Legend of shapes: B batch, C colours, H×W pixels, K levels, P parameters, S sites. A site is a place of one θ: a
-sub-pixel where the network orders the colours, else a pixel.
+sub-pixel where the network orders the colours, else a pixel, or an offset where the likelihood couples the tiles.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from pixeltune.models.split import to_tiles
 NARROW_SIZE = 8
 NARROW_TILE = 4
 NUM_CUTS = 32
-NUM_PIXELS = 64
-"""Pixels whose probabilities are summed, of the model's own θ and as many of a random θ."""
+MAX_PIXELS = 64
+MAX_COLOURS = 192
+"""Pixels whose probabilities are summed, of the model's own θ and as many of a random θ; fewer where coupled tiles make
+pixels of many colours."""
 PIXELS_PER_PASS = 2**13
 """Bounds the memory of a pass: eight 32×32 images."""
 
@@ -116,7 +118,7 @@ def narrow_twin(model: DensityModel) -> DensityModel:
     with torch.device("cpu"), seeded(0):
         twin = assemble(config, form, likelihood, network_class=type(model.network))
     twin.double().eval().requires_grad_(False)
-    _open_all_paths(twin.network)
+    _open_all_paths(twin)
     return twin
 
 
@@ -152,13 +154,13 @@ def _require_past(model: DensityModel, site: int, matters_CHW: Tensor, is_past_C
         )
 
 
-def _open_all_paths(network: nn.Module) -> None:
+def _open_all_paths(model: nn.Module) -> None:
     """Make every weight positive and every output an average of its inputs.
 
     On positive inputs no ReLU is then dead, no two paths cancel and no gate saturates: a derivative is zero if and
-    only if there is no path.
+    only if there is no path. The label's features are inputs too: a negative map would close ReLUs.
     """
-    for parameter in network.parameters():
+    for parameter in model.parameters():
         parameter.abs_()
         if parameter.dim() > 1:
             parameter.div_(parameter.flatten(1).sum(1).view(-1, *[1] * (parameter.dim() - 1)))
@@ -250,13 +252,14 @@ def check_normalisation(model: DensityModel) -> float:
 
 
 def _pixel_thetas(model: DensityModel) -> Iterator[Tensor]:
-    """θ of 64 one-pixel images, from the model and at random."""
+    """θ of one-pixel images, from the model and at random."""
     base_CHW, _ = _two_images(model)
     with torch.no_grad():
         theta = _theta(model, model.scale(base_CHW[None]))[0].flatten(-2)
-    pixels = torch.randperm(theta.shape[-1], generator=_generator())[:NUM_PIXELS].to(theta.device)
+    num_pixels = max(1, min(MAX_PIXELS, MAX_COLOURS // model.likelihood.channels))
+    pixels = torch.randperm(theta.shape[-1], generator=_generator())[:num_pixels].to(theta.device)
     yield theta[..., pixels].movedim(-1, 0)[..., None, None]
-    shape = model.likelihood.theta_shape(NUM_PIXELS, 1, 1)
+    shape = model.likelihood.theta_shape(num_pixels, 1, 1)
     yield torch.randn(shape, generator=_generator(), dtype=torch.float64).to(theta.device)
 
 
@@ -356,8 +359,8 @@ def _theta_by_site(model: DensityModel, x_BCHW: Tensor) -> Tensor:
 
 def _site_order(model: DensityModel) -> Tensor:
     """(S,): the call in which each site's θ is read."""
-    order_CHW = model.order()
-    return (order_CHW[0] if model.likelihood.is_joint else order_CHW).flatten()
+    order = model.split.to_sites(model.order()[None])[0]
+    return (order[0] if model.likelihood.is_joint else order).flatten()
 
 
 def _gradients(model: DensityModel, x_BCHW: Tensor, sites_B: Tensor) -> Tensor:
@@ -377,7 +380,7 @@ def _leak(model: DensityModel, site: int, subpixel: tuple[int, ...]) -> AuditErr
 
 
 def _theta_at(model: DensityModel, site: int) -> str:
-    _, H, W = model.form.shape
+    H, W = model.split.to_sites(model.order()[None]).shape[-2:]
     colour, row, col = site // (H * W), site // W % H, site % W
     place = f"row {row}, col {col}" + ("" if model.likelihood.is_joint else f", colour {colour}")
     return f"θ at ({place}), drawn in call {int(_site_order(model)[site])},"

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
 
+
+def _variants_of(family: str) -> list[str]:
+    """The family's name, which stands for its default variant, and `family/variant` for each other one."""
+    field = FAMILIES[family].model_fields.get("variant")
+    choices = [] if field is None else [choice for choice in get_args(field.annotation) if choice != field.default]
+    return [family, *(f"{family}/{choice}" for choice in choices)]
+
+
 NETWORK_KINDS = [
-    (family, colour_order)
+    (variant, colour_order)
     for family, kind in FAMILIES.items()
+    for variant in _variants_of(family)
     for colour_order in (("mask", "likelihood") if "colour_order" in kind.model_fields else ("likelihood",))
 ]
-"""Families, and who orders the colours; a family that has no choice leaves it to the likelihood."""
+"""Families and their variants (`family/variant`), and who orders the colours; a family that has no choice leaves it to
+the likelihood. `model_settings` reads such names."""
+
+COUPLING_FAMILIES = [family for family, colour_order in NETWORK_KINDS if colour_order == "likelihood"]
+"""Families whose tiles can share the indicator of a mixture."""
 
 every_network = pytest.mark.parametrize(("family", "colour_order"), NETWORK_KINDS)
 every_kind = pytest.mark.parametrize(
@@ -25,7 +38,11 @@ _OF_SOME_FAMILIES = {"kernel_size", "first_kernel_size", "head_channels", "colou
 
 
 def model_settings(family: str, **settings: Any) -> dict[str, Any]:
-    """A `model` section: no dropout and one resolution unless told, and without the keys that the family lacks."""
+    """A `model` section: no dropout and one resolution unless told, and without the keys that the family lacks.
+
+    family: its name, or `family/variant`.
+    """
+    family, _, variant = family.partition("/")
     known = FAMILIES[family].model_fields
-    told = {"family": family, "dropout": 0.0, "stages": 1} | settings
+    told = {"family": family, "dropout": 0.0, "stages": 1} | ({"variant": variant} if variant else {}) | settings
     return {key: value for key, value in told.items() if key in known or key not in _OF_SOME_FAMILIES}

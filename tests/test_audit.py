@@ -129,9 +129,9 @@ def first_layer_with_mask_b(network: Any, colours: int) -> None:
 
 def layer_with_the_next_row(network: Any, colours: int) -> None:
     if isinstance(network, PixelCNN):
-        layer = network.body[-1].residual[3].above
+        layer = [module for module in network.modules() if isinstance(module, MaskedConv2d)][-1].above
     elif isinstance(network, PixelCNNPP):
-        layer = network.down_pass[-1].u.conv_out.conv
+        layer = [*network.up_pass, *network.down_pass][-1].u.conv_out.conv
     else:
         layer = network.layers[-1].vertical
     left, right, top, bottom = layer.pad
@@ -188,14 +188,14 @@ def test_a_leak_in_one_instance_is_rejected(
 def test_a_leak_in_a_class_is_rejected_by_the_narrow_network(
     family: str, colour_order: str, sabotage: Callable[[Any, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = NETWORKS[family]
+    healthy = tiny_model(family, colour_order=colour_order)
+    kind = NETWORKS[healthy.config.model.family]
 
     class Leaky(kind):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             sabotage(self, 3 if colour_order == "mask" else 1)
 
-    healthy = tiny_model(family, colour_order=colour_order)
     network = Leaky(healthy.config.model, in_channels=3, num_params=healthy.likelihood.num_params)
     model = DensityModel(network, healthy.likelihood, config=healthy.config, form=healthy.form)
     monkeypatch.setattr(sys.modules["pixeltune.audit"], "check_cuts", lambda _: 0.0)

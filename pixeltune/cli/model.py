@@ -30,6 +30,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("trial", metavar="TRIAL", help=_TRIAL_HELP)
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per network call")
+    parser.add_argument("--importance", type=positive, metavar="K", help="importance-weighted bound, K draws an image")
     add_settings(parser)
     add_storage(parser)
     parser.set_defaults(verb=evaluate)
@@ -81,8 +82,9 @@ def evaluate(options: argparse.Namespace) -> int:
     images = getattr(data, options.split)
     if images is None:
         raise DataError(f"the data must have a {options.split} split, but {data.identity.name} has none")
-    result = measure(model, images, batch_size=options.batch_size or config.train.eval_batch_size)
-    bound = " (a bound)" if model.is_bound else ""
+    batch_size = options.batch_size or config.train.eval_batch_size
+    result = measure(model, images, batch_size=batch_size, importance=options.importance)
+    bound = f" ({_kind_of_bound(options.importance)})" if model.is_bound else ""
     console().print(
         f"{options.split}: {result.bits_per_dim:.5f} bits/dim ± {result.standard_error:.5f}, "
         f"{result.nats:.4f} nats per image{bound}, {len(images):,} images of {data.identity.name} "
@@ -93,6 +95,10 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.split == "test":
         console().print("Quote this number only for a model that was not chosen by it.", highlight=False)
     return EXIT_OK
+
+
+def _kind_of_bound(importance: int | None) -> str:
+    return "a bound, the ELBO" if importance is None else f"a bound, importance-weighted with {importance} draws"
 
 
 def sample(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from pixeltune.config.families import (
     GatedConfig,
     PixelCNNConfig,
     PixelCNNPPConfig,
+    PixelVAEConfig,
 )
 from pixeltune.config.form import ImageForm
 from pixeltune.config.likelihoods import (
@@ -36,6 +37,7 @@ __all__ = [
     "OptimConfig",
     "PixelCNNConfig",
     "PixelCNNPPConfig",
+    "PixelVAEConfig",
     "Scalar",
     "TrainConfig",
     "TrialConfig",

@@ -32,7 +32,9 @@ class FamilyConfig(Section):
     channels: width of the network (F; h in the 2016 paper, whose residual stream has 2h).
     layers: depth, in the family's own unit.
     split: tiles per axis; the image is cut into split² contiguous tiles, whose pixels at one offset are drawn in the
-        same network call, independently of each other.
+        same network call.
+    split_coupling: how those pixels hang together, given what was drawn before: `independent` as published; `mixture`
+        shares the indicator of a logistic mixture among them, pixel-causal families only. No matter with one tile.
     dropout: probability with which a feature is zeroed in training.
     conditioning: `bias` adds a linear function of the label to the pre-activations of every layer, the same at all
         pixels; `map` one of a learned map of the label, which differs between pixels; `none` takes no labels.
@@ -44,6 +46,7 @@ class FamilyConfig(Section):
     channels: int = Field(ge=1, le=4096)
     layers: int = Field(ge=1, le=256)
     split: int = Field(default=1, ge=1, le=64)
+    split_coupling: Literal["independent", "mixture"] = "independent"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     conditioning: Literal["none", "bias", "map"] = "none"
     label_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -70,6 +73,16 @@ class FamilyConfig(Section):
     def divisor(self) -> int:
         """The number by which height and width must divide; those of a tile, where the image is split."""
         return 1
+
+    @property
+    def coupled_tiles(self) -> int:
+        """How many tiles the likelihood takes together: all, or one."""
+        return self.split**2 if self.split_coupling == "mixture" else 1
+
+    @property
+    def latent_features(self) -> int:
+        """How many features of a latent every layer is told; 0 where the family has no latent."""
+        return 0
 
     def colours_ordered(self, in_channels: int) -> int:
         """How many colours the network puts in order among its input channels; 1 where the likelihood does it."""
@@ -194,18 +207,38 @@ class GatedConfig(MaskedFamilyConfig):
 class PixelCNNPPConfig(FamilyConfig):
     """PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517). The reference code has 160 channels, the paper 192.
 
+    variant: `full` is the U-net; the others are §3.3's small networks, a straight stack of `layers` blocks, for which
+        `stages` must be 1: `plain` alone, `nin` with three gated residual blocks of 1×1 convolutions after every second
+        block, `autoregressive_channel` with 1×1 gated residual blocks that join ordered sets of features after each.
+        Two blocks see 12×7 pixels above and 5 to the left, three 16×9 and 7; the paper has 11×5 and 5, and 15×8.
     layers: gated residual blocks a stage on the way down in resolution; on the way back the same, and one more in
-        each stage but the coarsest.
+        each stage but the coarsest. All blocks of a small variant, those of 1×1 convolutions apart.
     stages: resolutions, each half the one before; 1 does not down-sample.
     nonlinearity: f of the residual blocks; `concat_elu` is f(x) = [elu(x), elu(−x)].
     """
 
     family: Literal["pixelcnnpp"] = "pixelcnnpp"
+    variant: Literal["full", "plain", "nin", "autoregressive_channel"] = "full"
     channels: int = Field(default=160, ge=1, le=4096)
     layers: int = Field(default=5, ge=1, le=256)
     stages: int = Field(default=3, ge=1, le=8)
     nonlinearity: Literal["concat_elu", "elu", "relu"] = "concat_elu"
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _small_variants_do_not_down_sample(self) -> Self:
+        if self.variant != "full" and self.stages != 1:
+            raise ConfigError(f'`model.variant` = "{self.variant}" needs model.stages = 1, but got {self.stages}')
+        return self
+
+    @model_validator(mode="after")
+    def _nin_has_a_second_block(self) -> Self:
+        if self.variant == "nin" and self.layers < 2:
+            raise ConfigError(
+                '`model.variant` = "nin" needs model.layers of at least 2, for the 1×1 blocks follow every second '
+                f"one, but got {self.layers}"
+            )
+        return self
 
     @property
     def causality(self) -> Causality:
@@ -219,14 +252,49 @@ class PixelCNNPPConfig(FamilyConfig):
 
     def narrow(self, colours: int, size: int) -> Self:
         """Two features a colour, and blocks enough that each past pixel is in reach."""
-        # A block and its counterpart on the way back have four convolutions, each of which adds one pixel to the
-        # first layer's one.
-        layers = max(1, math.ceil((size - 2) / 4))
+        # A block has two convolutions, each of which adds one pixel to the first layer's one. In the U-net each has a
+        # counterpart on the way back.
+        reach = 4 if self.variant == "full" else 2
+        fewest = 2 if self.variant == "nin" else 1
+        layers = max(fewest, math.ceil((size - 2) / reach))
         return self.model_copy(update={"channels": 2 * colours, "layers": layers, "dropout": 0.0})
+
+
+class PixelVAEConfig(MaskedFamilyConfig):
+    """PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a gated decoder that is told a latent z.
+
+    layers: of the decoder; the paper's best on MNIST has 12 of 16 channels with 5×5 kernels, and 16 latents.
+    latent_dim: D, numbers in z.
+    latent_conditioning: `bias` adds a linear function of z to the pre-activations of every layer, the same at all
+        pixels; `map` one of features up-sampled from z, which differ between pixels.
+    encoder_channels: width of the encoder at its finest resolutions; twice as wide at the others.
+    kl_warmup: optimiser steps over which the weight of the KL rises linearly to one in the loss; 0 for one at once.
+    free_nats: KL of each latent below which the loss does not lower it (free bits, here in nats).
+    """
+
+    family: Literal["pixelvae"] = "pixelvae"
+    channels: int = Field(default=16, ge=1, le=4096)
+    layers: int = Field(default=12, ge=1, le=256)
+    kernel_size: int = Field(default=5, ge=3, le=63)
+    latent_dim: int = Field(default=16, ge=1, le=4096)
+    latent_conditioning: Literal["bias", "map"] = "bias"
+    encoder_channels: int = Field(default=32, ge=1, le=1024)
+    kl_warmup: int = Field(default=10_000, ge=0)
+    free_nats: float = Field(default=0.0, ge=0.0)
+
+    @property
+    def latent_features(self) -> int:
+        """z itself, or as many maps as a layer has features."""
+        return self.latent_dim if self.latent_conditioning == "bias" else self.channels
+
+    def narrow(self, colours: int, size: int) -> Self:
+        """The decoder, narrow; z is fixed there, so that two latents are enough."""
+        return super().narrow(colours, size).model_copy(update={"latent_dim": 2, "encoder_channels": 2})
 
 
 FAMILIES: dict[str, type[FamilyConfig]] = {
     "pixelcnn": PixelCNNConfig,
     "gated": GatedConfig,
     "pixelcnnpp": PixelCNNPPConfig,
+    "pixelvae": PixelVAEConfig,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ class LikelihoodConfig(Section):
     """Common to every likelihood. name: the name in LIKELIHOODS."""
 
     name: str
+
+    has_indicators: ClassVar[bool] = False
+    """Whether the likelihood is a mixture, whose indicator the tiles of a split image can share."""
 
     def require_form(self, form: ImageForm) -> None:
         """Refuse images that this likelihood cannot describe."""
@@ -45,6 +48,8 @@ class LogisticMixtureConfig(LikelihoodConfig):
 
     name: Literal["logistic_mixture"] = "logistic_mixture"
     mixtures: int = Field(default=10, ge=1, le=256)
+
+    has_indicators: ClassVar[bool] = True
 
 
 LIKELIHOODS: dict[str, type[LikelihoodConfig]] = {

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from pixeltune.config.base import Section, one_line, section_of, unknown_key
-from pixeltune.config.families import FAMILIES, FamilyConfig
+from pixeltune.config.families import FAMILIES, Causality, FamilyConfig
 from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
 from pixeltune.errors import ConfigError
@@ -52,6 +52,7 @@ class TrialConfig(Section):
                 f"family {self.model.family} takes likelihood {', '.join(self.model.likelihoods)}, "
                 f"but got {self.likelihood.name}"
             )
+        _require_mixture_to_couple(self.model, self.likelihood)
         _require_multiple("train.images", self.train.images, self.train.batch_size)
         if self.train.report_every is not None:
             _require_multiple("train.report_every", self.train.report_every, self.train.batch_size)
@@ -91,8 +92,8 @@ class TrialConfig(Section):
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted keys changed.
 
-        A change of `model.family` or `likelihood.name` keeps the keys that both classes have and takes the new
-        class's defaults for the rest.
+        A change of `model.family` or `likelihood.name` keeps the keys that both classes declare alike and takes the
+        new class's defaults for the rest, such as `model.variant`, whose choices are each family's own.
         """
         tree = self.model_dump()
         for section, discriminator in DISCRIMINATORS.items():
@@ -126,6 +127,22 @@ class TrialConfig(Section):
 
 
 _WORDS = {"none": None, "true": True, "false": False}
+
+
+def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig) -> None:
+    """Tiles are coupled by the indicator of a mixture that all their colours share."""
+    if model.split_coupling == "independent":
+        return
+    if model.causality is Causality.SUBPIXEL:
+        raise ConfigError(
+            '`model.split_coupling` = "mixture" needs a likelihood that is joint over the colours, but family '
+            f'{model.family} orders them by masks; set `model.colour_order = "likelihood"`'
+        )
+    if not likelihood.has_indicators:
+        raise ConfigError(
+            f'`model.split_coupling` = "mixture" needs likelihood logistic_mixture, but got {likelihood.name}, '
+            "which has no indicator to share"
+        )
 
 
 def require_workers(config: TrialConfig, workers: int) -> None:
@@ -197,8 +214,11 @@ def _keep_shared(section: str, old: Mapping[str, Any], name: str) -> dict[str, A
     discriminator = DISCRIMINATORS[section]
     if not isinstance(name, str) or name not in kinds:
         raise ConfigError(f"`{section}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
+    before, after = (kinds[kind].model_fields for kind in (old[discriminator], name))
     fresh = kinds[name](**{discriminator: name}).model_dump()
-    return fresh | {key: value for key, value in old.items() if key in fresh and key != discriminator}
+    # A value of one class's choices means nothing to the other's.
+    shared = {key for key in before.keys() & after.keys() if before[key].annotation == after[key].annotation}
+    return fresh | {key: value for key, value in old.items() if key in shared and key != discriminator}
 
 
 def _require_known(section: str, value: Any, kind: type[Section]) -> None:

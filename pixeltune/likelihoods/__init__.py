@@ -17,11 +17,17 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 }
 
 
-def build_likelihood(config: LikelihoodConfig, *, form: ImageForm, causality: Causality) -> Likelihood:
+def build_likelihood(
+    config: LikelihoodConfig, *, form: ImageForm, causality: Causality, coupled_tiles: int = 1
+) -> Likelihood:
     """The likelihood that `config` names, bound to the data's colours and levels; the config's options are its fields.
 
+    coupled_tiles: how many pixels, one a tile, it takes together.
     Raises ConfigError where it cannot describe such images.
     """
     config.require_form(form)
     options = config.model_dump(exclude={"name"})
-    return LIKELIHOODS[config.name](channels=form.channels, levels=form.levels, causality=causality, **options)
+    if coupled_tiles > 1:
+        options["tiles"] = coupled_tiles
+    channels = form.channels * coupled_tiles
+    return LIKELIHOODS[config.name](channels=channels, levels=form.levels, causality=causality, **options)

@@ -2,7 +2,8 @@
 
 Differs from the reference code, openai/pixel-cnn, in one point: the mass of a bin is exact at every scale, so that the
 K levels sum to one; the reference approximates it where it falls below 1e-5, and sums to one within 7e-6. Any number
-of levels and colours.
+of levels and colours, and of pixels that share an indicator: those of the tiles of a split image, whose channels then
+stand tile after tile. The colours of a pixel are coupled within its tile.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class _Mixture:
     """θ, named. G is C (each colour has its own weights) or 1 (one indicator for all colours of a pixel).
 
     coefficients: of each pair of colours, in (−1, 1); none where the network couples the colours.
+    colours: of a tile.
     """
 
     logits_BGMHW: Tensor
     means_BCMHW: Tensor
     log_scales_BCMHW: Tensor
     coefficients_BQMHW: Tensor | None
+    colours: int
 
     def mean(self, earlier_BjHW: Tensor) -> Tensor:
         """Means (B, M, H, W) of colour j, shifted by the true earlier colours in [−1, 1] (§2.2)."""
@@ -37,21 +40,38 @@ class _Mixture:
         mean_BMHW = self.means_BCMHW[:, j]
         if self.coefficients_BQMHW is None:
             return mean_BMHW
-        for i, x_BHW in enumerate(earlier_BjHW.unbind(1)):
-            mean_BMHW = mean_BMHW + self.coefficients_BQMHW[:, pair_index(j, i)] * x_BHW[:, None]
+        tile, colour = divmod(j, self.colours)
+        num_pairs = self.colours * (self.colours - 1) // 2
+        for i, x_BHW in enumerate(earlier_BjHW[:, j - colour :].unbind(1)):
+            pair = tile * num_pairs + pair_index(colour, i)
+            mean_BMHW = mean_BMHW + self.coefficients_BQMHW[:, pair] * x_BHW[:, None]
         return mean_BMHW
 
 
 @dataclass(frozen=True)
 class LogisticMixture(Likelihood):
-    """mixtures: M. Joint θ: M logits, C·M means, C·M log-scales, M coefficients a pair. Univariate: 3·M a colour."""
+    """mixtures: M. Joint θ: M logits, C·M means, C·M log-scales, M coefficients a pair. Univariate: 3·M a colour.
+
+    tiles: T, the pixels that share an indicator; C counts the colours of all of them. More than one only where joint.
+    """
 
     mixtures: int = 10
+    tiles: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.channels % self.tiles == 0, f"{self.channels} channels do not divide into {self.tiles} tiles"
+        assert self.is_joint or self.tiles == 1, "tiles share an indicator only where their colours do"
 
     @property
     def num_params(self) -> int:
-        """P: 3M a colour, or M(1 + 2C + C(C−1)/2) a pixel."""
+        """P: 3M a colour, or M(1 + 2C + pairs) a pixel."""
         return self.mixtures * (1 + 2 * self.channels + self.num_pairs if self.is_joint else 3)
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of colours of the same tile."""
+        colours = self.channels // self.tiles
+        return self.tiles * (colours * (colours - 1) // 2)
 
     @property
     def num_noise(self) -> int:
@@ -65,9 +85,7 @@ class LogisticMixture(Likelihood):
     def log_prob(self, theta: Tensor, x_BCHW: Tensor) -> Tensor:
         """Nats (B,): log Σ_m π_m Π_j p_m(x_j) a pixel, or the sum of log Σ_m π_m p_m(x_j) over its colours."""
         mixture = self._mixture(theta)
-        x_scaled = self.scale(x_BCHW, mixture.means_BCMHW.dtype)
-        means_BCMHW = torch.stack([mixture.mean(x_scaled[:, :j]) for j in range(self.channels)], dim=1)
-        log_mass_BGMHW = self._log_mass(x_BCHW[:, :, None], means_BCMHW, mixture.log_scales_BCMHW)
+        log_mass_BGMHW = self._log_masses(mixture, x_BCHW)
         if self.is_joint:
             log_mass_BGMHW = log_mass_BGMHW.sum(1, keepdim=True)
         return (mixture.logits_BGMHW.log_softmax(2) + log_mass_BGMHW).logsumexp(2).sum((1, 2, 3))
@@ -92,23 +110,27 @@ class LogisticMixture(Likelihood):
         """(B, K, H, W): the mixture's masses of all levels of colour j."""
         mixture, j = self._mixture(theta), earlier_BjHW.shape[1]
         earlier_scaled = self.scale(earlier_BjHW, mixture.means_BCMHW.dtype)
-        log_weights_BMHW = self._log_posterior_weights(mixture, earlier_BjHW, earlier_scaled)
+        log_weights_BMHW = self._log_posterior_weights(mixture, earlier_BjHW)
         levels_K111 = torch.arange(self.levels, device=theta.device)[:, None, None, None]
         mean_BMHW, log_scale_BMHW = mixture.mean(earlier_scaled), mixture.log_scales_BCMHW[:, j]
         log_mass_BKMHW = self._log_mass(levels_K111, mean_BMHW[:, None], log_scale_BMHW[:, None])
         return (log_weights_BMHW[:, None] + log_mass_BKMHW).logsumexp(2).exp()
 
-    def _log_posterior_weights(self, mixture: _Mixture, earlier_BjHW: Tensor, earlier_scaled: Tensor) -> Tensor:
+    def _log_posterior_weights(self, mixture: _Mixture, earlier_BjHW: Tensor) -> Tensor:
         """(B, M, H, W): how likely each indicator is for colour j; the earlier colours tell about a shared one."""
         j = earlier_BjHW.shape[1]
         if not self.is_joint:
             return mixture.logits_BGMHW[:, j].log_softmax(1)
         log_weights_BMHW = mixture.logits_BGMHW[:, 0]
-        for i in range(j):
-            log_weights_BMHW = log_weights_BMHW + self._log_mass(
-                earlier_BjHW[:, i, None], mixture.mean(earlier_scaled[:, :i]), mixture.log_scales_BCMHW[:, i]
-            )
+        if j:
+            log_weights_BMHW = log_weights_BMHW + self._log_masses(mixture, earlier_BjHW).sum(1)
         return log_weights_BMHW.log_softmax(1)
+
+    def _log_masses(self, mixture: _Mixture, x_BjHW: Tensor) -> Tensor:
+        """(B, j, M, H, W) of the first j colours, each given those before it."""
+        x_scaled, j = self.scale(x_BjHW, mixture.means_BCMHW.dtype), x_BjHW.shape[1]
+        means_BjMHW = torch.stack([mixture.mean(x_scaled[:, :i]) for i in range(j)], dim=1)
+        return self._log_mass(x_BjHW[:, :, None], means_BjMHW, mixture.log_scales_BCMHW[:, :j])
 
     def _mixture(self, theta: Tensor) -> _Mixture:
         theta, M = upcast(theta), self.mixtures
@@ -119,7 +141,8 @@ class LogisticMixture(Likelihood):
         else:
             logits, means, log_scales = torch.unflatten(theta, 2, (3, M)).unbind(2)
             coefficients = None
-        return _Mixture(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), coefficients)
+        colours = self.channels // self.tiles
+        return _Mixture(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), coefficients, colours)
 
     def _log_mass(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
         """Log of a logistic's mass in the bin of level x; the two outer bins reach to infinity.

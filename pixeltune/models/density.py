@@ -1,6 +1,6 @@
 """DensityModel: a causal network and a likelihood, perhaps with labels and tiles, that is, exact nats of an image.
 
-Legend of shapes: B batch, C colours, H×W pixels, P parameters of the likelihood.
+Legend of shapes: B batch, C colours, H×W pixels (h×w of a tile), P parameters of the likelihood, D latents.
 """
 
 from __future__ import annotations
@@ -12,19 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pixeltune.config import Causality, ImageForm, TrialConfig
-from pixeltune.likelihoods import Likelihood, build_likelihood
-from pixeltune.models.conditioning import NO_LABEL, build_conditioning, num_label_features
-from pixeltune.models.gated import GatedPixelCNN
-from pixeltune.models.pixelcnn import PixelCNN
-from pixeltune.models.pixelcnnpp import PixelCNNPP
+from pixeltune.likelihoods import Likelihood
+from pixeltune.models.conditioning import NO_LABEL, build_conditioning
 from pixeltune.models.split import Split
 from pixeltune.models.weight_norm import initialising, is_initialised_by_data
-
-NETWORKS: dict[str, type[nn.Module]] = {
-    "pixelcnn": PixelCNN,
-    "gated": GatedPixelCNN,
-    "pixelcnnpp": PixelCNNPP,
-}
 
 
 class DensityModel(nn.Module):
@@ -36,14 +27,16 @@ class DensityModel(nn.Module):
     conditioning: labels to features that the network takes; None where `model.conditioning` is.
     likelihood: those parameters to nats; always run in float32, or float64 if the network is.
     is_bound: whether `log_prob` is only a lower bound.
+    latent_dim: D, numbers in the latent z; 0 without one.
     """
 
     is_bound: bool = False
+    latent_dim: int = 0
 
     def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageForm) -> None:
         super().__init__()
         self.network = network
-        self.split = Split(config.model.split, likelihood.causality)
+        self.split = Split(config.model.split, likelihood.causality, coupled=config.model.coupled_tiles > 1)
         self.conditioning = build_conditioning(config.model, form)
         self.likelihood = likelihood
         self.config = config
@@ -54,32 +47,74 @@ class DensityModel(nn.Module):
         """Whether θ is one a pixel or one a sub-pixel."""
         return self.likelihood.causality
 
-    def parameters_of(self, x_BCHW: Tensor, label_B: Tensor | None = None) -> Tensor:
+    def parameters_of(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
         """θ of images in [−1, 1], in the likelihood's shape; differentiable in x, which is what the audit uses.
 
-        label_B: classes, NO_LABEL where there is none; an unconditional model ignores them.
+        label_B: classes, NO_LABEL where there is none; an unconditional model ignores them. z_BD: the latent, if the
+        model has one; None fixes it.
         """
-        s = None if self.conditioning is None else self.conditioning(label_B, x_BCHW)
+        return self.parameters_given(x_BCHW, self.features(x_BCHW, label_B, z_BD))
+
+    def parameters_given(self, x_BCHW: Tensor, s: Tensor | None) -> Tensor:
+        """θ of images in [−1, 1], given what `features` tells the network of label and latent."""
         theta: Tensor = self.network(self.split.stack(x_BCHW), s)
         return self.split.place(theta, self.likelihood.num_params)
+
+    def features(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor | None = None,
+        z_BD: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor | None:
+        """What every layer of the network is told, (B, ·, 1, 1) or (B, ·, h, w); of x only size and dtype count."""
+        return None if self.conditioning is None else self.conditioning(label_B, x_BCHW)
 
     def scale(self, x_BCHW: Tensor) -> Tensor:
         """Integer levels to [−1, 1], in the network's dtype."""
         return self.likelihood.scale(x_BCHW, next(self.parameters()).dtype)
 
-    def log_prob(self, x_BCHW: Tensor, label_B: Tensor | None = None) -> Tensor:
-        """Nats (B,) of images of integer levels, given their labels; exact, or a lower bound if `is_bound`."""
-        theta = self.parameters_of(self.scale(x_BCHW), label_B)
+    def log_prob(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor | None = None,
+        index_B: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Nats (B,) of images of integer levels, given their labels; exact, or a lower bound if `is_bound`.
+
+        index_B: the place of each image in its split, which with the seed fixes the noise of a bound; None counts from
+        0. An exact likelihood has no noise.
+        """
+        return self.log_prob_given(x_BCHW, label_B)
+
+    def log_prob_given(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
+        """Exact nats (B,) of images of integer levels given labels and latent."""
+        theta = self.parameters_of(self.scale(x_BCHW), label_B, z_BD)
         with torch.autocast(theta.device.type, enabled=False):
-            return self.likelihood.log_prob(theta, x_BCHW)
+            return self.likelihood.log_prob(theta, self.split.to_sites(x_BCHW))
 
-    def loss(self, x_BCHW: Tensor, label_B: Tensor | None = None, step: int | None = None) -> Tensor:  # noqa: ARG002
-        """What training minimises, nats (B,). step: of the optimiser, for losses that warm up."""
-        return -self.log_prob(x_BCHW, self._dropped_out(label_B))
+    def loss(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor | None = None,
+        step: int | None = None,  # noqa: ARG002
+        index_B: Tensor | None = None,
+    ) -> Tensor:
+        """What training minimises, nats (B,).
 
-    def forward(self, x_BCHW: Tensor, label_B: Tensor | None = None, step: int | None = None) -> Tensor:
+        step: of the optimiser, for losses that warm up. index_B: the place of each image in the stream of training
+        images, which with the seed fixes the noise of a bound.
+        """
+        return -self.log_prob(x_BCHW, self._dropped_out(label_B), index_B)
+
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor | None = None,
+        step: int | None = None,
+        index_B: Tensor | None = None,
+    ) -> Tensor:
         """The loss: DistributedDataParallel hooks into forward alone."""
-        return self.loss(x_BCHW, label_B, step)
+        return self.loss(x_BCHW, label_B, step, index_B)
 
     @property
     def is_initialised_by_data(self) -> bool:
@@ -95,6 +130,19 @@ class DensityModel(nn.Module):
         """(C, H, W) int64: the network call in which each sub-pixel is drawn; its θ depends on smaller calls only."""
         return self.split.order(*self.form.shape)
 
+    def draw(self, theta: Tensor, noise_BNhw: Tensor) -> Tensor:
+        """Levels (B, C, H, W) of every sub-pixel at once: a fixed function of θ and of noise as `noise` makes it."""
+        return self.split.from_sites(self.likelihood.sample(theta, noise_BNhw))
+
+    def draw_latent(self, generator: torch.Generator) -> Tensor:
+        """z (1, D) from its prior, N(0, I)."""
+        return torch.randn(1, self.latent_dim, generator=generator)
+
+    def noise(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The uniforms (1, N, h, w) that draw one image: N a pixel, or an offset of coupled tiles."""
+        height, width = self.split.to_sites(self.order()[None]).shape[-2:]
+        return self.likelihood.noise(1, height, width, generator, dtype)
+
     def num_parameters(self) -> int:
         """Trainable numbers, those included that a colour mask silences."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -107,35 +155,6 @@ class DensityModel(nn.Module):
         return label_B.where(torch.rand(label_B.shape, device=label_B.device) >= rate, NO_LABEL)
 
 
-def build_model(config: TrialConfig, form: ImageForm | None = None) -> DensityModel:
-    """The model that `config` describes, its initial weights fixed by `config.seed` alone.
-
-    form: of the data; None reads it from the data. Raises ConfigError where model, likelihood and data do not fit.
-    """
-    if form is None:
-        # Only here, so that a model whose form is known builds without any data code.
-        from pixeltune.data import resolve
-
-        form = resolve(config).data.form
-    config.model.require_form(form)
-    likelihood = build_likelihood(config.likelihood, form=form, causality=config.model.causality)
-    with seeded(config.seed_for("init")):
-        return assemble(config, form, likelihood, network_class=NETWORKS[config.model.family])
-
-
-def assemble(
-    config: TrialConfig, form: ImageForm, likelihood: Likelihood, *, network_class: type[nn.Module]
-) -> DensityModel:
-    """A network of this class, of the size that form, likelihood and labels ask for, with new weights."""
-    network = network_class(
-        config.model,
-        in_channels=form.channels * config.model.split**2,
-        num_params=likelihood.num_params * config.model.split**2,
-        label_features=num_label_features(config.model, form),
-    )
-    return DensityModel(network, likelihood, config=config, form=form)
-
-
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Dropout off and batch norm frozen; afterwards the mode from before."""
@@ -145,11 +164,3 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The CPU's random numbers from `seed`; global state is untouched (`torch.manual_seed` would re-seed CUDA)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield

@@ -5,12 +5,22 @@ the left in its own row. Every kernel ends at its own pixel (ds: the rows above 
 drs: up and to the left), and the first layer alone is shifted off it. Down-sampling keeps this: row i of the next stage
 has seen rows 2i−1 and 2i, and stands for rows 2i and 2i+1 on the way back. There is no blind spot.
 
+The small variants of §3.3 have no way back: a straight stack of the same blocks at one resolution. Their 1×1 blocks add
+depth without adding to the receptive field. The paper describes them in a paragraph; what it leaves open is read so.
+- n blocks see 4n + 4 columns and 2n + 3 rows above, and 2n + 1 pixels to the left: for n = 2 and 3, 12×7 and 5, and
+  16×9 and 7. The paper's 11×5 and 5, and 15×8, are as wide but for the column that ul reads of the u to its left, and
+  less high.
+- `nin`: three 1×1 blocks in each stream after every second block ("between every other layer"), ul reading u as ever.
+- `autoregressive_channel`: after each block of a stream, and before the other stream reads it, the sets of its features
+  are updated in turn by 1×1 gated residual blocks, each of which reads the sets before it.
+
 Differs from the reference in the number of stages, which is free, and in that the output may feed any likelihood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,24 +30,26 @@ from pixeltune.config import PixelCNNPPConfig
 from pixeltune.models.layers import AddLabel, ShiftedConv2d, own_pixel, rows_above
 from pixeltune.models.weight_norm import WeightNormed
 
+CHANNEL_SETS = 4
+"""Sets of features of `autoregressive_channel`, as equal as can be; fewer where there are fewer features. How many is
+our reading."""
+NIN_BLOCKS = 3
+"""1×1 blocks after every second block of `nin` (§3.3)."""
+
 
 class PixelCNNPP(nn.Module):
     """Images x_BCHW in [−1, 1] to θ (B, num_params, H, W)."""
 
     def __init__(self, config: PixelCNNPPConfig, *, in_channels: int, num_params: int, label_features: int = 0) -> None:
         super().__init__()
-        features, n, later_stages = config.channels, config.layers, config.stages - 1
+        features = config.channels
         self.u_first = down_shifted_conv2d(in_channels + 1, features, kernel_size=(2, 3))
         self.ul_first_above = down_shifted_conv2d(in_channels + 1, features, kernel_size=(1, 3))
         self.ul_first_left = down_right_shifted_conv2d(in_channels + 1, features, kernel_size=(2, 1))
-
-        def blocks(count: int, *, has_skips: bool) -> list[nn.Module]:
-            return [Block(config, has_skips=has_skips, label_features=label_features) for _ in range(count)]
-
-        up_pass, down_pass = blocks(n, has_skips=False), blocks(n, has_skips=True)
-        for _ in range(later_stages):
-            up_pass += [DownSampling(features), *blocks(n, has_skips=False)]
-            down_pass += [UpSampling(features), *blocks(n + 1, has_skips=True)]
+        if config.variant == "full":
+            up_pass, down_pass = _u_net(config, label_features)
+        else:
+            up_pass, down_pass = list(_straight_stack(config, label_features)), []
         self.up_pass, self.down_pass = nn.ModuleList(up_pass), nn.ModuleList(down_pass)
         self.nin_out = nin(features, num_params)
 
@@ -60,14 +72,45 @@ class PixelCNNPP(nn.Module):
         return theta
 
 
-class Block(nn.Module):
-    """A gated residual block of each stream: ul reads u, and on the way back both read the features stacked before."""
+def _u_net(config: PixelCNNPPConfig, label_features: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The layers on the way down in resolution, and on the way back."""
+    n, features = config.layers, config.channels
 
-    def __init__(self, config: PixelCNNPPConfig, *, has_skips: bool, label_features: int) -> None:
+    def blocks(count: int, *, has_skips: bool) -> list[nn.Module]:
+        return [Block(config, has_skips=has_skips, label_features=label_features) for _ in range(count)]
+
+    up_pass, down_pass = blocks(n, has_skips=False), blocks(n, has_skips=True)
+    for _ in range(config.stages - 1):
+        up_pass += [DownSampling(features), *blocks(n, has_skips=False)]
+        down_pass += [UpSampling(features), *blocks(n + 1, has_skips=True)]
+    return up_pass, down_pass
+
+
+def _straight_stack(config: PixelCNNPPConfig, label_features: int) -> Iterator[nn.Module]:
+    """The layers of a small variant (§3.3)."""
+    for i in range(config.layers):
+        if config.variant == "autoregressive_channel":
+            yield AutoregressiveChannelBlock(config, label_features=label_features)
+        else:
+            yield Block(config, has_skips=False, label_features=label_features)
+        if config.variant == "nin" and i % 2 == 1:
+            for _ in range(NIN_BLOCKS):
+                yield Block(config, has_skips=False, label_features=label_features, is_nin=True)
+
+
+class Block(nn.Module):
+    """A gated residual block of each stream: ul reads u, and on the way back both read the features stacked before.
+
+    is_nin: its convolutions are 1×1.
+    """
+
+    def __init__(self, config: PixelCNNPPConfig, *, has_skips: bool, label_features: int, is_nin: bool = False) -> None:
         super().__init__()
+        u_conv, ul_conv = (nin, nin) if is_nin else (down_shifted_conv2d, down_right_shifted_conv2d)
         u_skips, ul_skips = (1, 2) if has_skips else (0, 1)
-        self.u = GatedResnet(config, down_shifted_conv2d, num_skips=u_skips, label_features=label_features)
-        self.ul = GatedResnet(config, down_right_shifted_conv2d, num_skips=ul_skips, label_features=label_features)
+        features, label = config.channels, {"label_features": label_features}
+        self.u = GatedResnet(config, u_conv, features=features, skip_features=u_skips * features, **label)
+        self.ul = GatedResnet(config, ul_conv, features=features, skip_features=ul_skips * features, **label)
 
     def forward(
         self, u: Tensor, ul: Tensor, s: Tensor | None, u_skip: Tensor | None = None, ul_skip: Tensor | None = None
@@ -78,25 +121,72 @@ class Block(nn.Module):
         return u, self.ul(ul, a=u if ul_skip is None else torch.cat([u, ul_skip], dim=1), s=s)
 
 
+class AutoregressiveChannelBlock(nn.Module):
+    """A block of each stream, whose output passes through its sets of features before it is read."""
+
+    def __init__(self, config: PixelCNNPPConfig, *, label_features: int) -> None:
+        super().__init__()
+        features, label = config.channels, {"label_features": label_features}
+        self.u = GatedResnet(config, down_shifted_conv2d, features=features, skip_features=0, **label)
+        self.u_sets = ChannelSets(config, **label)
+        self.ul = GatedResnet(config, down_right_shifted_conv2d, features=features, skip_features=features, **label)
+        self.ul_sets = ChannelSets(config, **label)
+
+    def forward(self, u: Tensor, ul: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both streams, each (B, F, H, W)."""
+        u = self.u_sets(self.u(u, s=s), s)
+        return u, self.ul_sets(self.ul(ul, a=u, s=s), s)
+
+
+class ChannelSets(nn.Module):
+    """Ordered, contiguous sets of features, each updated by a 1×1 gated residual block that reads the updated ones."""
+
+    def __init__(self, config: PixelCNNPPConfig, *, label_features: int) -> None:
+        super().__init__()
+        num_sets = min(CHANNEL_SETS, config.channels)
+        ends = [config.channels * g // num_sets for g in range(num_sets + 1)]
+        sets = list(itertools.pairwise(ends))
+        self.sizes = [end - start for start, end in sets]
+        self.blocks = nn.ModuleList(
+            GatedResnet(config, nin, features=end - start, skip_features=start, label_features=label_features)
+            for start, end in sets
+        )
+
+    def forward(self, x: Tensor, s: Tensor | None) -> Tensor:
+        """(B, F, H, W)."""
+        updated: list[Tensor] = []
+        for block, features in zip(self.blocks, x.split(self.sizes, dim=1), strict=True):
+            updated.append(block(features, a=torch.cat(updated, dim=1) if updated else None, s=s))
+        return torch.cat(updated, dim=1)
+
+
 class GatedResnet(nn.Module):
-    """x + a·σ(b), where a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips))))) + V∗s."""
+    """x + a·σ(b), where a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips))))) + V∗s.
+
+    features: of x. skip_features: of all skips together; 0 has none.
+    """
 
     nin_skip: WeightNormed | None
 
     def __init__(
-        self, config: PixelCNNPPConfig, conv: Callable[..., WeightNormed], *, num_skips: int, label_features: int
+        self,
+        config: PixelCNNPPConfig,
+        conv: Callable[..., WeightNormed],
+        *,
+        features: int,
+        skip_features: int,
+        label_features: int,
     ) -> None:
         super().__init__()
         self.nonlinearity, widening = NONLINEARITIES[config.nonlinearity]
-        features = config.channels
         self.conv_input = conv(widening * features, features)
-        self.nin_skip = nin(num_skips * widening * features, features) if num_skips else None
+        self.nin_skip = nin(widening * skip_features, features) if skip_features else None
         self.dropout = nn.Dropout(config.dropout)
         self.conv_out = conv(widening * features, 2 * features, init_scale=0.1)
         self.label = AddLabel(label_features, 2 * features)
 
     def forward(self, x: Tensor, a: Tensor | None = None, s: Tensor | None = None) -> Tensor:
-        """(B, F, H, W). a: the skips, of one or two times as many features. s: features of the label."""
+        """(B, F, H, W). a: the skips, concatenated. s: features of the label."""
         f = self.nonlinearity
         c1 = self.conv_input(f(x))
         if self.nin_skip is not None:
@@ -176,9 +266,9 @@ def down_right_shifted_deconv2d(in_channels: int, out_channels: int) -> WeightNo
     return WeightNormed(nn.ConvTranspose2d(in_channels, out_channels, (2, 2), stride=2))
 
 
-def nin(in_channels: int, out_channels: int) -> WeightNormed:
+def nin(in_channels: int, out_channels: int, *, init_scale: float = 1.0) -> WeightNormed:
     """Network in network: 1×1."""
-    return WeightNormed(own_pixel(in_channels, out_channels, colours=1))
+    return WeightNormed(own_pixel(in_channels, out_channels, colours=1), init_scale=init_scale)
 
 
 def down_shift(x: Tensor) -> Tensor:

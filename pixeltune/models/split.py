@@ -2,11 +2,14 @@
 
 The network sees a small image of many channels and gives θ for all tiles at once; θ is then put back in the places of
 the image, so that likelihood, audit and sampling go on as if there were no tiles. Only `order()` tells them. Given the
-past, the tiles' pixels at one offset are independent.
+past, the tiles' pixels at one offset are independent, unless they are coupled.
 
 Published (loliverhennigh/pixel-cnn): tiles row-major, channels R0 G0 B0 R1 …. Where the network orders the colours, the
 same channels stand colour by colour, R0 R1 … G0 G1 …: the reds of all tiles are drawn together, then the greens, which
 see them all, and an image takes C·H·W/s² calls.
+
+Where the tiles are coupled, the likelihood takes their pixels at one offset together, as one pixel of C·s² colours: its
+θ and its levels then stand on the tile's grid, as the network's do.
 
 Legend of shapes: B batch, T = s² tiles, C colours, P parameters, H×W the image, h×w a tile.
 """
@@ -23,10 +26,11 @@ from pixeltune.config import Causality
 
 @dataclass(frozen=True)
 class Split:
-    """s tiles per axis, for a network of this causality."""
+    """s tiles per axis, for a network of this causality. coupled: whether the likelihood takes all tiles together."""
 
     s: int
     causality: Causality
+    coupled: bool = False
 
     @property
     def tiles(self) -> int:
@@ -40,11 +44,24 @@ class Split:
         return (x_BTChw.transpose(1, 2) if by_colour else x_BTChw).flatten(1, 2)
 
     def place(self, theta: Tensor, num_params: int) -> Tensor:
-        """θ of the image: the network's (B, T·P, h, w) as (B, P, H, W), or its (B, C·T·P, h, w) as (B, C, P, H, W)."""
+        """θ of the image: the network's (B, T·P, h, w) as (B, P, H, W), or its (B, C·T·P, h, w) as (B, C, P, H, W).
+
+        Coupled, the network's (B, P, h, w) is the likelihood's as it is.
+        """
+        if self.coupled:
+            return theta
         theta_BtTPhw = theta.unflatten(1, (-1, self.tiles, num_params))
         theta_BTtPhw = theta_BtTPhw.transpose(1, 2)
         theta_BnHW = from_tiles(theta_BTtPhw.flatten(2, 3), self.s)
         return theta_BnHW if self.causality is Causality.PIXEL else theta_BnHW.unflatten(1, (-1, num_params))
+
+    def to_sites(self, x_BCHW: Tensor) -> Tensor:
+        """Levels, order or whatever an image holds as the likelihood takes it: (B, C·T, h, w) where coupled."""
+        return self.stack(x_BCHW) if self.coupled else x_BCHW
+
+    def from_sites(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), the inverse of `to_sites`."""
+        return from_tiles(x.unflatten(1, (self.tiles, -1)), self.s) if self.coupled else x
 
     def order(self, colours: int, height: int, width: int) -> Tensor:
         """(C, H, W) int64: offsets in raster order, with the colours inside where the network orders them."""

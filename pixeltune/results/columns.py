@@ -132,6 +132,7 @@ _CONFIG_UNITS = {
 
 _CONFIG_WORDS = {
     "data.binarise_seed": "seed of the static draw",
+    "model.variant": "which of the family's published structures; each family has its own",
     "likelihood.mixtures": "components M of the mixture",
     "optim.beta1": "decay of Adam's first moment",
     "optim.beta2": "decay of Adam's second moment",

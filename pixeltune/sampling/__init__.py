@@ -21,7 +21,7 @@ from pixeltune.sampling.naive import draw, naive
 
 __all__ = ["METHODS", "ModelStepper", "RowSampler", "cached", "draw", "fixed_point", "naive", "sample", "save_grid"]
 
-METHODS: dict[str, Callable[[DensityModel, Tensor, Tensor], Tensor]] = {
+METHODS: dict[str, Callable[[DensityModel, Tensor, Tensor | None], Tensor]] = {
     "naive": naive,
     "cached": cached,
     "fixed_point": fixed_point,
@@ -40,7 +40,7 @@ def sample(
     """Draw n images (n, C, H, W), uint8 levels on the CPU.
 
     Image i is fixed by the weights, the seed, i and its label: neither n, nor batch_size, nor the device changes its
-    noise. labels: a class for each image; None draws without labels.
+    noise. A latent is drawn from its prior. labels: a class for each image; None draws without labels.
     Raises ConfigError for an unknown method, or for labels that the model or n do not admit.
     """
     if method not in METHODS:
@@ -48,13 +48,23 @@ def sample(
     if n < 1:
         raise ConfigError(f"the number of samples must be at least 1, but got {n}")
     label_N = _checked_labels(model, n, labels)
-    device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    noise = [model.likelihood.noise(1, model.form.height, model.form.width, generator) for _ in range(n)]
-    batches = zip(torch.split(torch.cat(noise), batch_size), torch.split(label_N, batch_size), strict=True)
+    latents, noise = zip(*[(model.draw_latent(generator), model.noise(generator)) for _ in range(n)], strict=True)
+    given = (label_N, torch.cat(latents), torch.cat(noise))
+    batches = zip(*[torch.split(tensor, batch_size) for tensor in given], strict=True)
     with eval_mode(model), torch.inference_mode():
-        images = [METHODS[method](model, noise_BNHW.to(device), label_B.to(device)) for noise_BNHW, label_B in batches]
-    return torch.cat(images).to("cpu", torch.uint8)
+        images = [_sample_batch(model, METHODS[method], *batch) for batch in batches]
+    return torch.cat(images)
+
+
+def _sample_batch(
+    model: DensityModel, method: Callable[..., Tensor], label_B: Tensor, z_BD: Tensor, noise_BNhw: Tensor
+) -> Tensor:
+    """Levels (B, C, H, W), uint8 on the CPU."""
+    weight = next(model.parameters())
+    s = model.features(weight.new_zeros(len(z_BD), *model.form.shape), label_B.to(weight.device), z_BD.to(weight))
+    images_BCHW: Tensor = method(model, noise_BNhw.to(weight.device), s)
+    return images_BCHW.to("cpu", torch.uint8)
 
 
 def _checked_labels(model: DensityModel, n: int, labels: Sequence[int] | Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Ancestral sampling that computes each feature of each pixel once, for any network that can be stepped through.
 
-Legend of shapes: B batch, C colours, N noise numbers a pixel, h×w the network's grid, which is the image or a tile of
-it, s tiles an axis.
+Legend of shapes: B batch, C colours, N noise numbers a pixel, H×W the image, h×w the network's grid, which is the image
+or a tile of it, t tiles an axis.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pixeltune.models import DensityModel
 from pixeltune.sampling.stepping import Stepper
 
 
-def cached(model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = None) -> Tensor:
+def cached(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Tensor:
     """The images of `naive`, but for the order in which sums are added up."""
-    rows = RowSampler(model, noise_BNHW, label_B)
+    rows = RowSampler(model, noise_BNhw, s)
     for row in range(rows.height):
         rows.draw(row)
     return rows.x_BCHW
@@ -25,15 +25,14 @@ def cached(model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = Non
 class ModelStepper:
     """The model's θ at one pixel after another; where it is split, at one offset of all tiles.
 
-    calls: how often θ of a pixel is asked for: once for each colour that the network orders, or once.
+    s: features of label and latent. calls: how often θ of a pixel is asked for: once for each colour that the network
+    orders, or once.
     """
 
-    def __init__(self, model: DensityModel, batch: int, label_B: Tensor | None = None) -> None:
+    def __init__(self, model: DensityModel, batch: int, s: Tensor | None = None) -> None:
         self.model = model
         self.calls = model.form.channels if model.causality is Causality.SUBPIXEL else 1
-        x_BCHW = model.scale(torch.zeros(batch, *model.form.shape, device=next(model.parameters()).device))
-        s = None if model.conditioning is None else model.conditioning(label_B, x_BCHW)
-        x_BChw = model.split.stack(x_BCHW)
+        x_BChw = model.split.stack(next(model.parameters()).new_zeros(batch, *model.form.shape))
         self.height, self.width = x_BChw.shape[-2:]
         self.network = Stepper(model.network, x_BChw, s, colours=self.calls)
 
@@ -51,13 +50,13 @@ class ModelStepper:
         self.network.begin()
 
     def parameters(self, col: int) -> Tensor:
-        """θ in the likelihood's shape, of images of s×s pixels, one a tile."""
+        """θ in the likelihood's shape, of images of t×t pixels, one a tile."""
         theta = self.network.parameters(col)[..., None, None]
         return self.model.split.place(theta, self.model.likelihood.num_params)
 
-    def put(self, col: int, x_BCss: Tensor) -> None:
+    def put(self, col: int, x_BCtt: Tensor) -> None:
         """The levels of those pixels; colours that are not drawn yet do not matter."""
-        self.network.put(col, self.model.split.stack(self.model.scale(x_BCss))[..., 0, 0])
+        self.network.put(col, self.model.split.stack(self.model.scale(x_BCtt))[..., 0, 0])
 
 
 class RowSampler:
@@ -66,24 +65,24 @@ class RowSampler:
     On a GPU a row of pixels is thousands of small kernels, so it is captured as a graph when it comes a second time.
     """
 
-    def __init__(self, model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = None) -> None:
-        self.stepper = ModelStepper(model, len(noise_BNHW), label_B)
+    def __init__(self, model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> None:
+        self.stepper = ModelStepper(model, len(noise_BNhw), s)
         self.height = self.stepper.height
-        self.noise_BNHW = noise_BNHW
-        self.x_BCHW = noise_BNHW.new_zeros((len(noise_BNHW), *model.form.shape), dtype=torch.int64)
-        self._noise_BNsW = torch.empty_like(noise_BNHW[:, :, :: self.height])
-        self._x_BCsW = torch.empty_like(self.x_BCHW[:, :, :: self.height])
+        self.noise_BNhw = noise_BNhw
+        self.x_BCHW = noise_BNhw.new_zeros((len(noise_BNhw), *model.form.shape), dtype=torch.int64)
+        self._noise_BNtW = torch.empty_like(noise_BNhw[:, :, :: self.height])
+        self._x_BCtW = torch.empty_like(self.x_BCHW[:, :, :: self.height])
         self._graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
 
     def draw(self, row: int) -> None:
         """Draw a row; rows are drawn in order."""
-        self._noise_BNsW.copy_(self.noise_BNHW[:, :, row :: self.height])
+        self._noise_BNtW.copy_(self.noise_BNhw[:, :, row :: self.height])
         self.stepper.enter(row)
         self._run(self.stepper.network.phase)
-        self.x_BCHW[:, :, row :: self.height] = self._x_BCsW
+        self.x_BCHW[:, :, row :: self.height] = self._x_BCtW
 
     def _run(self, phase: int) -> None:
-        if self.noise_BNHW.device.type != "cuda" or phase not in self._graphs:
+        if self.noise_BNhw.device.type != "cuda" or phase not in self._graphs:
             self._draw_pixels()
             self._graphs[phase] = None
             return
@@ -96,13 +95,13 @@ class RowSampler:
 
     def _draw_pixels(self) -> None:
         """From the noise of the row to its levels."""
-        stepper, likelihood = self.stepper, self.stepper.model.likelihood
+        stepper = self.stepper
         stepper.begin()
         for col in range(stepper.width):
-            noise_BNss = self._noise_BNsW[..., col :: stepper.width]
-            x_BCss = self._x_BCsW[..., col :: stepper.width]
+            noise_BNtt = self._noise_BNtW[..., col :: stepper.width]
+            x_BCtt = self._x_BCtW[..., col :: stepper.width]
             for colour in range(stepper.calls):
-                drawn = likelihood.sample(stepper.parameters(col), noise_BNss)
+                drawn = stepper.model.draw(stepper.parameters(col), noise_BNtt)
                 now = slice(colour, colour + 1) if stepper.calls > 1 else slice(None)
-                x_BCss[:, now] = drawn[:, now]
-                stepper.put(col, x_BCss)
+                x_BCtt[:, now] = drawn[:, now]
+                stepper.put(col, x_BCtt)

@@ -14,24 +14,23 @@ from torch import Tensor
 from pixeltune.models import DensityModel
 
 
-def fixed_point(model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = None) -> Tensor:
-    """The images of `naive`, for any model that is causal; at most one network pass a call of its order, and one."""
-    *_, x_BCHW = iterates(model, noise_BNHW, label_B)
+def fixed_point(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Tensor:
+    """The images of `naive`, of any causal model; at most one network pass more than its order has calls."""
+    *_, x_BCHW = iterates(model, noise_BNhw, s)
     return x_BCHW
 
 
-def iterates(model: DensityModel, noise_BNHW: Tensor, label_B: Tensor | None = None) -> Iterator[Tensor]:
+def iterates(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Iterator[Tensor]:
     """The images (B, C, H, W) after each network pass; those that a pass left as they were sit out the next.
 
     They start as level 0 everywhere: whatever the first pixels do not depend on is as good as anything else.
     """
-    x_BCHW = noise_BNHW.new_zeros((len(noise_BNHW), *model.form.shape), dtype=torch.int64)
+    x_BCHW = noise_BNhw.new_zeros((len(noise_BNhw), *model.form.shape), dtype=torch.int64)
     moving = torch.arange(len(x_BCHW), device=x_BCHW.device)
     # The bound holds in exact arithmetic; where θ is rounded otherwise in another batch, the last call is the last.
     for _ in range(int(model.order().max()) + 2):
-        labels = None if label_B is None else label_B[moving]
-        theta = model.parameters_of(model.scale(x_BCHW[moving]), labels)
-        drawn = model.likelihood.sample(theta, noise_BNHW[moving])
+        theta = model.parameters_given(model.scale(x_BCHW[moving]), None if s is None else s[moving])
+        drawn = model.draw(theta, noise_BNhw[moving])
         has_moved = (drawn != x_BCHW[moving]).flatten(1).any(1)
         x_BCHW[moving] = drawn
         yield x_BCHW

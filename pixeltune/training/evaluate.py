@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from pixeltune.config import ImageForm
 from pixeltune.data import ImageSet
-from pixeltune.errors import DataError
-from pixeltune.models import DensityModel
+from pixeltune.errors import ConfigError, DataError
+from pixeltune.models import DensityModel, PixelVAE
 from pixeltune.training.precision import exact_float32
 from pixeltune.training.workers import Workers
 
@@ -45,12 +46,19 @@ class Evaluation:
 
 
 def evaluate(
-    model: DensityModel, images: ImageSet, *, batch_size: int = 100, workers: Workers | None = None
+    model: DensityModel,
+    images: ImageSet,
+    *,
+    batch_size: int = 100,
+    workers: Workers | None = None,
+    importance: int | None = None,
 ) -> Evaluation:
-    """-log p of every image of `images` under `model`, in eval mode and exact float32.
+    """-log p of every image of `images` under `model`, in eval mode and exact float32; the bound, where that is all.
 
     batch_size: images per network call; the last batch is filled up with copies that are computed and not counted.
+    importance: draws of the importance-weighted bound, in place of the ELBO; ConfigError where the model is exact.
     """
+    log_prob = model.log_prob if importance is None else partial(_bounded(model).importance_bound, samples=importance)
     workers = workers or Workers()
     device = next(model.parameters()).device
     nats_N = torch.zeros(len(images), dtype=torch.float64)
@@ -62,10 +70,19 @@ def evaluate(
             rows = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
             x_BCHW = torch.from_numpy(_levels(images.pixels_NCHW[rows], model.form)).to(device)
             label_B = None if images.labels_N is None else torch.from_numpy(images.labels_N[rows]).to(device)
-            nats_B = -model.log_prob(x_BCHW, label_B)
+            nats_B = -log_prob(x_BCHW, label_B, torch.from_numpy(rows))
             nats_N[start:stop] = nats_B[: stop - start].double().cpu()
     model.train(was_training)
     return Evaluation(_gather(nats_N, workers, device), model.form)
+
+
+def _bounded(model: DensityModel) -> PixelVAE:
+    if not isinstance(model, PixelVAE):
+        raise ConfigError(
+            f"an importance-weighted bound needs a model with a latent, but family {model.config.model.family} has "
+            "none: its likelihood is exact; leave `importance` away"
+        )
+    return model
 
 
 def _levels(pixels_BCHW: np.ndarray, form: ImageForm) -> np.ndarray:

@@ -144,7 +144,7 @@ class Training(Iterator[EpochReport]):
     def _train_step(self) -> tuple[Tensor, float]:
         """One optimiser step; this worker's nats (float64, on the CPU) and the global gradient norm."""
         with self._clock.training(self.device):
-            x_BCHW, label_B = self._next_batch()
+            x_BCHW, label_B, position_B = self._next_batch()
             self.model.train()
             rate = learning_rate(self.config.optim, self.config.train, self.step)
             for group in self.optimizer.param_groups:
@@ -153,7 +153,7 @@ class Training(Iterator[EpochReport]):
             if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
             with autocast(self.precision, self.device):
-                nats_B = self._loss(x_BCHW, label_B, self.step)
+                nats_B = self._loss(x_BCHW, label_B, self.step, position_B)
             nats_B.mean().backward()
             norm = self._clip()
             nats_sum = nats_B.detach().double().sum().cpu()
@@ -165,9 +165,12 @@ class Training(Iterator[EpochReport]):
             self.images_seen += self.config.train.batch_size
         return nats_sum, norm
 
-    def _next_batch(self) -> tuple[Tensor, Tensor | None]:
+    def _next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """This worker's part: levels, labels, and places in the stream."""
         indices, epochs = self._stream.batch(self.images_seen, self.config.train.batch_size)
-        return self._load(self.workers.my_part(indices), self.workers.my_part(epochs))
+        x_BCHW, label_B = self._load(self.workers.my_part(indices), self.workers.my_part(epochs))
+        position_B = torch.from_numpy(self.workers.my_part(self.images_seen + np.arange(len(indices))))
+        return x_BCHW, label_B, position_B
 
     def _load(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor | None]:
         x_BCHW = torch.from_numpy(self.data.train_batch(indices, epochs)).to(self.device)
@@ -229,7 +232,7 @@ class Training(Iterator[EpochReport]):
             self._clock.go_on_from(self.reports[-1])
 
     def _choose_precision(self) -> str:
-        x_BCHW, _ = self._next_batch()
+        x_BCHW, *_ = self._next_batch()
         choice = choose_precision(self.config.train.precision, self.model, x_BCHW)
         return "bfloat16" if self.workers.as_first(choice == "bfloat16") else "float32"
 

@@ -107,9 +107,9 @@ def test_evaluation_takes_other_whereabouts_and_another_batch(
 ) -> None:
     sizes = []
 
-    def measure(*args: Any, batch_size: int) -> Any:
+    def measure(*args: Any, batch_size: int, **rest: Any) -> Any:
         sizes.append(batch_size)
-        return whole(*args, batch_size=batch_size)
+        return whole(*args, batch_size=batch_size, **rest)
 
     whole = evaluation.evaluate
     monkeypatch.setattr(evaluation, "evaluate", measure)

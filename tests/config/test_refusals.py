@@ -81,7 +81,24 @@ def test_not_a_number_is_none(family: str, likelihood: str) -> None:
         ({"model.family": None}, "but got None"),
         ({"likelihood.name": "softmax"}, "`likelihood.name` must be one of bernoulli, categorical, logistic_mixture"),
         ({"model.family": "pixelcnn", "model.batch_norm": True}, '`model.batch_norm` needs model.variant = "simple"'),
+        (
+            {"model.family": "pixelcnnpp", "model.variant": "plain"},
+            '`model.variant` = "plain" needs model.stages = 1, but got 3',
+        ),
+        (
+            {"model.family": "pixelcnnpp", "model.variant": "nin", "model.stages": 1, "model.layers": 1},
+            '`model.variant` = "nin" needs model.layers of at least 2, for the 1×1 blocks follow every second one, '
+            "but got 1",
+        ),
         ({"model.label_dropout": 0.5}, "`model.label_dropout` needs a model.conditioning of bias or map, but got 0.5"),
+        (
+            {"model.split_coupling": "mixture", "likelihood.name": "logistic_mixture"},
+            'but family gated orders them by masks; set `model.colour_order = "likelihood"`',
+        ),
+        (
+            {"model.family": "pixelcnnpp", "model.split_coupling": "mixture", "likelihood.name": "categorical"},
+            '`model.split_coupling` = "mixture" needs likelihood logistic_mixture, but got categorical',
+        ),
         (
             {"model.family": "pixelcnn", "model.first_kernel_size": 4},
             "`model.first_kernel_size` must be odd, but got 4",

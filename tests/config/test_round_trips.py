@@ -73,7 +73,8 @@ def test_unlike_configurations_have_unlike_keys(one: TrialConfig, other: TrialCo
 
 
 def test_a_change_of_any_key_changes_the_key() -> None:
-    config = smallest().override({"model.conditioning": "bias"})
+    config = smallest().override({"model.conditioning": "bias", "model.colour_order": "likelihood"})
+    config = config.override({"likelihood.name": "logistic_mixture"})
     other_values = {"model.kernel_size": 7, "train.images": 32 * 7, "train.report_every": 32, "train.batch_size": 25}
     told = {f"{section}.{name}" for section, name in DISCRIMINATORS.items()}
     free = [key for key in config.flat() if key not in told and key not in WHEREABOUTS]
@@ -119,6 +120,16 @@ def test_a_new_option_with_its_default_leaves_the_key(monkeypatch: pytest.Monkey
     assert after.override({"model.new_option": 4}).key() != before.key()
 
 
+@pytest.mark.parametrize(
+    ("family", "variant", "other", "default"),
+    [("pixelcnnpp", "full", "pixelcnn", "residual"), ("pixelcnn", "simple", "pixelcnnpp", "full")],
+)
+def test_another_family_has_variants_of_its_own(family: str, variant: str, other: str, default: str) -> None:
+    config = smallest(family).override({"model.variant": variant, "model.layers": 3})
+    changed = config.override({"model.family": other})
+    assert (changed.flat()["model.variant"], changed.model.layers) == (default, 3)
+
+
 @given(config=configs(), data=st.data())
 @seeded
 def test_another_family_keeps_the_shared_keys(config: TrialConfig, data: st.DataObject) -> None:
@@ -128,7 +139,8 @@ def test_another_family_keeps_the_shared_keys(config: TrialConfig, data: st.Data
     except ConfigError:
         assume(False)
     defaults = FAMILIES[family](family=family).model_dump()
-    kept = {key: value for key, value in config.model.model_dump().items() if key in defaults and key != "family"}
+    own = {"family", "variant"}
+    kept = {key: value for key, value in config.model.model_dump().items() if key in defaults and key not in own}
     assert changed.model.model_dump() == defaults | kept | {"family": family}
     assert changed.likelihood == config.likelihood
     assert (changed.data, changed.optim, changed.train, changed.seed) == (

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from kinds import NETWORK_KINDS
-from tiny import all_images, random_levels, tiny_config, tiny_model
+from tiny import all_images, exact_log_prob, random_levels, tiny_config, tiny_model
 
 from pixeltune.config import ImageForm
 from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.models.conditioning import LabelBias, LabelMap
 from pixeltune.models.layers import AddLabel
-from pixeltune.models.pixelcnnpp import at_resolution_of
+from pixeltune.models.pixelcnnpp import CHANNEL_SETS, at_resolution_of
 
 every_conditional = pytest.mark.parametrize(
     ("family", "colour_order", "conditioning"),
@@ -35,7 +35,7 @@ def test_all_images_sum_to_one_given_any_label(family: str, colour_order: str, c
     model = tiny_model(family, shape=(2, 2, 2), colour_order=colour_order, conditioning=conditioning)
     x = all_images(model)
     for label in (NO_LABEL, *range(CLASSES)):
-        total = model.log_prob(x, torch.full((len(x),), label)).exp().sum().item()
+        total = exact_log_prob(model, x, torch.full((len(x),), label)).exp().sum().item()
         assert total == pytest.approx(1, abs=1e-12)
 
 
@@ -55,15 +55,21 @@ def test_a_label_that_is_not_given_is_none(family: str, colour_order: str, condi
     assert torch.equal(model.log_prob(x), model.log_prob(x, torch.full((2,), NO_LABEL)))
 
 
+def parameters_without_gradient(model: DensityModel) -> list[str]:
+    model.train().loss(random_levels(model, CLASSES), torch.arange(CLASSES)).mean().backward()
+    return [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+
+
 @every_conditional
-@pytest.mark.parametrize("stages", [1, 3])
-def test_every_parameter_gets_a_gradient(family: str, colour_order: str, conditioning: str, stages: int) -> None:
-    model = tiny_model(
-        family, shape=(3, 8, 8), colour_order=colour_order, conditioning=conditioning, stages=stages
-    ).train()
-    model.loss(random_levels(model, CLASSES), torch.arange(CLASSES)).mean().backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    assert [name for name, parameter in model.named_parameters() if not parameter.grad.any()] == []
+def test_every_parameter_gets_a_gradient(family: str, colour_order: str, conditioning: str) -> None:
+    model = tiny_model(family, shape=(3, 8, 8), colour_order=colour_order, conditioning=conditioning)
+    assert parameters_without_gradient(model) == []
+
+
+@pytest.mark.parametrize("conditioning", ["bias", "map"])
+def test_every_parameter_gets_a_gradient_at_several_resolutions(conditioning: str) -> None:
+    model = tiny_model("pixelcnnpp", shape=(3, 8, 8), conditioning=conditioning, stages=3)
+    assert parameters_without_gradient(model) == []
 
 
 @pytest.mark.parametrize("variant", ["residual", "simple"])
@@ -78,6 +84,15 @@ def test_both_stacks_of_gated_and_both_streams_of_pixelcnnpp_add_the_label() -> 
     assert sum(isinstance(module, AddLabel) for module in gated.modules()) == 2 * 3
     plusplus = tiny_model("pixelcnnpp", shape=(3, 8, 8), layers=2, stages=2, conditioning="bias")
     assert sum(isinstance(module, AddLabel) for module in plusplus.modules()) == 2 * (4 + 5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "blocks"), [("plain", 3), ("nin", 3 + 3), ("autoregressive_channel", 3 * (1 + CHANNEL_SETS))]
+)
+def test_every_block_of_small_pixelcnnpp_adds_the_label(variant: str, blocks: int) -> None:
+    model = tiny_model("pixelcnnpp", variant=variant, layers=3, conditioning="bias")
+    weights = [name for name, _ in model.named_parameters() if name.endswith("label.V.weight")]
+    assert len(weights) == 2 * blocks
 
 
 def test_an_unconditional_model_has_no_label_weights_and_ignores_labels() -> None:
@@ -117,7 +132,7 @@ def test_any_number_of_classes(classes: int, conditioning: str) -> None:
 def withheld(model: DensityModel, seed: int, monkeypatch: pytest.MonkeyPatch, count: int = 2000) -> torch.Tensor:
     """(count,): which labels of a training batch the network does not see."""
     seen: list[Any] = []
-    monkeypatch.setattr(model, "log_prob", lambda x, label_B: seen.append(label_B) or torch.zeros(len(x)))
+    monkeypatch.setattr(model, "log_prob", lambda x, label_B, _index_B: seen.append(label_B) or torch.zeros(len(x)))
     torch.manual_seed(seed)
     model.loss(torch.zeros(count, *model.form.shape), torch.ones(count, dtype=torch.int64))
     assert set(seen[0].unique().tolist()) <= {NO_LABEL, 1}

@@ -13,6 +13,7 @@ from pixeltune.audit import audit
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.pixelcnnpp import (
+    AutoregressiveChannelBlock,
     PixelCNNPP,
     concat_elu,
     down_right_shifted_conv2d,
@@ -149,9 +150,38 @@ def test_down_sampling_leaves_no_blind_spot(stages: int, row: int, col: int) -> 
 
 def test_one_stage_sees_as_far_as_its_convolutions_reach() -> None:
     """One pixel by the first layer and one more by each of the four convolutions of two blocks: 5 each way; u starts
-    two rows up. One more to the left, where ul reads the u of its left neighbour, but in the farthest row."""
+    two rows up. One more up and to the left, where ul reads the u of its neighbours, which the own row lacks."""
     report = audit(pp_model((1, 24, 24), stages=1, layers=1, channels=8))
     assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (8, 12, 1)
+
+
+SMALL_VARIANTS = ["plain", "nin", "autoregressive_channel"]
+
+
+@pytest.mark.parametrize("variant", SMALL_VARIANTS)
+@pytest.mark.parametrize(("layers", "above", "left"), [(2, (7, 12), 5), (3, (9, 16), 7), (4, (11, 20), 9)])
+def test_small_variants_see_as_far_as_their_blocks(
+    variant: str, layers: int, above: tuple[int, int], left: int
+) -> None:
+    """A full rectangle above, as wide as the paper's (11 and 15) but for the column that ul's skip adds, and a row to
+    the left. 1×1 blocks add nothing to it."""
+    rows, cols = above
+    model = pp_model((1, 16, 32), variant=variant, layers=layers)
+    x = torch.rand(1, 1, 16, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.parameters_of(x)[..., 15, 16].sum(), x)
+    expected = torch.zeros(16, 32, dtype=torch.bool)
+    expected[15 - rows : 15, 16 - cols // 2 : 16 + cols // 2] = True
+    expected[15, 16 - left : 16] = True
+    assert torch.equal(gradient[0, 0] != 0, expected)
+    report = audit(pp_model((1, 16, 32), variant=variant, layers=layers))
+    assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (rows + 1, cols, 1)
+
+
+@pytest.mark.parametrize("variant", SMALL_VARIANTS)
+@pytest.mark.parametrize("nonlinearity", ["concat_elu", "elu", "relu"])
+def test_small_variants_of_every_nonlinearity_pass_the_audit(variant: str, nonlinearity: str) -> None:
+    report = audit(pp_model((3, 8, 12), variant=variant, layers=2, nonlinearity=nonlinearity))
+    assert report.max_change <= 1e-11
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -170,8 +200,12 @@ def test_the_same_structure_is_audited_once() -> None:
 # --- Initialisation by data -------------------------------------------------------------------------------------------
 
 
-def initialised(dropout: float = 0.0, mode: bool = True) -> tuple[DensityModel, torch.Tensor]:
-    model = pp_model(stages=3, channels=12, dropout=dropout).train(mode)
+def initialised(
+    dropout: float = 0.0, mode: bool = True, *, variant: str = "full", conditioning: str = "none"
+) -> tuple[DensityModel, torch.Tensor]:
+    shape = {"stages": 3, "layers": 1} if variant == "full" else {"stages": 1, "layers": 2}
+    settings = {"variant": variant, "conditioning": conditioning, "dropout": dropout, **shape}
+    model = pp_model(channels=12, **settings).train(mode)
     x = random_levels(model, 16)
     torch.manual_seed(5)
     model.initialise(x)
@@ -179,9 +213,10 @@ def initialised(dropout: float = 0.0, mode: bool = True) -> tuple[DensityModel, 
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_every_layer_comes_out_standardised(dropout: float) -> None:
+@pytest.mark.parametrize("variant", ["full", *SMALL_VARIANTS])
+def test_every_layer_comes_out_standardised(variant: str, dropout: float) -> None:
     """In the pass of the same dropout. Each layer's input is what the layers before it give after their own fit."""
-    model, x = initialised(dropout)
+    model, x = initialised(dropout, variant=variant)
     outputs: dict[str, tuple[float, torch.Tensor]] = {}
 
     def note(name: str) -> Any:
@@ -245,3 +280,75 @@ def test_every_block_takes_its_skips() -> None:
     kinds = [[type(layer).__name__ for layer in side] for side in (network.up_pass, network.down_pass)]
     assert kinds[0] == ["Block", "Block", "DownSampling"] * 2 + ["Block", "Block"]
     assert kinds[1] == ["Block", "Block", *["UpSampling", "Block", "Block", "Block"] * 2]
+
+
+# --- The small variants -----------------------------------------------------------------------------------------------
+
+
+def small_network(variant: str, layers: int, channels: int = 12) -> Any:
+    return pp_model(variant=variant, layers=layers, channels=channels).network
+
+
+@pytest.mark.parametrize(
+    ("variant", "kinds"),
+    [
+        ("plain", "RRRRR"),
+        ("nin", "RRnnnRRnnnR"),
+        ("autoregressive_channel", "CCCCC"),
+    ],
+)
+def test_small_variants_are_straight_stacks(variant: str, kinds: str) -> None:
+    """R a regular block, n one of 1×1 convolutions, C a regular one with its sets; nothing down-samples or skips."""
+
+    def kind(layer: Any) -> str:
+        if isinstance(layer, AutoregressiveChannelBlock):
+            return "C"
+        return "n" if layer.u.conv_out.conv.kernel_size == layer.ul.conv_out.conv.kernel_size == (1, 1) else "R"
+
+    network = small_network(variant, layers=5)
+    assert "".join(kind(layer) for layer in network.up_pass) == kinds
+    assert len(network.down_pass) == 0
+    assert all(layer.u.nin_skip is None and layer.ul.nin_skip is not None for layer in network.up_pass)
+
+
+@pytest.mark.parametrize(
+    ("channels", "sizes"), [(12, [3, 3, 3, 3]), (9, [2, 2, 2, 3]), (4, [1] * 4), (3, [1] * 3), (1, [1])]
+)
+def test_channel_sets_are_as_equal_as_can_be(channels: int, sizes: list[int]) -> None:
+    block = small_network("autoregressive_channel", 1, channels).up_pass[0]
+    assert block.u_sets.sizes == block.ul_sets.sizes == sizes
+
+
+def test_a_set_reads_itself_and_the_updated_sets_before_it() -> None:
+    sets = small_network("autoregressive_channel", 1, channels=12).up_pass[0].u_sets
+    x = normal(1, 12, 1, 1)
+    depends = torch.autograd.functional.jacobian(lambda x: sets(x, None), x).reshape(12, 12) != 0
+    set_n = torch.arange(12) // 3
+    # Each feature of a set reads every one of its own and earlier sets.
+    assert torch.equal(depends, set_n <= set_n[:, None])
+    first = sets.blocks[0](x[:, :3])
+    second = sets.blocks[1](x[:, 3:6], a=first)
+    assert torch.equal(sets(x, None)[:, :6], torch.cat([first, second], dim=1))
+
+
+@pytest.mark.parametrize("variant", SMALL_VARIANTS)
+@pytest.mark.parametrize("conditioning", ["bias", "map"])
+def test_small_variants_initialise_with_labels(variant: str, conditioning: str) -> None:
+    model, x = initialised(variant=variant, conditioning=conditioning)
+    assert model.is_initialised_by_data
+    assert model.log_prob(x, torch.arange(len(x)) % 3).isfinite().all()
+
+
+def test_the_small_variants_differ_by_their_one_by_one_blocks() -> None:
+    """F = 8, concat_elu doubles what a convolution reads: counted by hand, g and b an output feature each."""
+
+    def layer(in_features: int, out_features: int, window: int = 1) -> int:
+        return 2 * in_features * out_features * window + 2 * out_features
+
+    def block(features: int, window: int, skip_features: int) -> int:
+        skip = layer(skip_features, features) if skip_features else 0
+        return layer(features, features, window) + skip + layer(features, 2 * features, window)
+
+    plain, nins, sets = (pp_model(variant=variant, layers=2, channels=8).num_parameters() for variant in SMALL_VARIANTS)
+    assert nins - plain == 3 * (block(8, 1, 0) + block(8, 1, 8))
+    assert sets - plain == 2 * 2 * sum(block(2, 1, skip_features) for skip_features in (0, 2, 4, 6))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from kinds import every_kind, every_network
-from tiny import all_images, random_levels, tiny_config, tiny_model
+from kinds import COUPLING_FAMILIES, every_kind, every_network
+from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
+from pixeltune.audit import audit
 from pixeltune.config import Causality, ImageForm
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.split import Split, from_tiles, to_tiles
@@ -67,7 +69,7 @@ def test_order_draws_all_tiles_at_one_offset_together(causality: Causality, C: i
 def total_probability(model: DensityModel, label: int = 0) -> float:
     x = all_images(model)
     with torch.no_grad():
-        return model.log_prob(x, torch.full((len(x),), label)).exp().sum().item()
+        return exact_log_prob(model, x, torch.full((len(x),), label)).exp().sum().item()
 
 
 @every_kind
@@ -81,7 +83,7 @@ def test_all_images_sum_to_one(family: str, likelihood: str, colour_order: str, 
 def test_all_4x4_images_sum_to_one(family: str, colour_order: str) -> None:
     """2^16 images."""
     model = tiny_model(
-        family, "bernoulli", shape=(1, 4, 4), colour_order=colour_order, split=2, layers=1, channels=4, head_channels=0
+        family, "bernoulli", shape=(1, 4, 4), colour_order=colour_order, split=2, channels=4, head_channels=0
     )
     assert total_probability(model) == pytest.approx(1, abs=1e-11)
 
@@ -93,12 +95,12 @@ def test_an_image_is_the_product_of_its_conditionals(family: str, colour_order: 
     x, order, nats = random_levels(model, 1), model.order(), 0.0
     for call in range(int(order.max()) + 1):
         known = torch.where(order < call, x[0], 0)[None]
-        theta = model.parameters_of(model.scale(known))
+        theta = exact_theta(model, known)
         for colour, row, col in (order == call).nonzero().tolist():
             here = theta[..., row : row + 1, col : col + 1]
             earlier = x[:, :colour, row : row + 1, col : col + 1]
             nats += model.likelihood.table(here, earlier)[0, x[0, colour, row, col], 0, 0].log().item()
-    assert model.log_prob(x).item() == pytest.approx(nats, rel=1e-10)
+    assert exact_log_prob(model, x).item() == pytest.approx(nats, rel=1e-10)
 
 
 @every_network
@@ -150,3 +152,69 @@ def test_the_head_has_the_parameters_of_all_tiles() -> None:
     heads = [model.network.nin_out.b.numel() for model in (one, four)]
     assert heads == [one.likelihood.num_params, 4 * one.likelihood.num_params]
     assert one.likelihood == four.likelihood
+
+
+# --- Tiles that share an indicator ------------------------------------------------------------------------------------
+
+every_coupling_family = pytest.mark.parametrize("family", COUPLING_FAMILIES)
+
+
+def coupled_model(family: str, **model: Any) -> DensityModel:
+    return tiny_model(family, "logistic_mixture", colour_order="likelihood", split=2, split_coupling="mixture", **model)
+
+
+@every_coupling_family
+@pytest.mark.parametrize("shape", [(1, 2, 4), (2, 2, 2)])
+def test_all_images_of_coupled_tiles_sum_to_one(family: str, shape: tuple[int, int, int]) -> None:
+    assert total_probability(coupled_model(family, shape=shape)) == pytest.approx(1, abs=1e-12)
+
+
+@every_coupling_family
+def test_coupled_tiles_are_the_product_of_their_conditionals(family: str) -> None:
+    """A slow loop: offsets in order, then tile after tile and colour after colour, each given those before."""
+    model = coupled_model(family, shape=(3, 4, 6), levels=5)
+    x, nats = random_levels(model, 1), 0.0
+    stacked = model.split.stack(x)
+    for offset in range(6):
+        row, col = divmod(offset, 3)
+        known = torch.where(model.order() < offset, x[0], 0)[None]
+        theta = exact_theta(model, known)[..., row : row + 1, col : col + 1]
+        for j in range(12):
+            table = model.likelihood.table(theta, stacked[:, :j, row : row + 1, col : col + 1])
+            nats += table[0, stacked[0, j, row, col], 0, 0].log().item()
+    assert exact_log_prob(model, x).item() == pytest.approx(nats, rel=1e-10)
+
+
+def test_coupled_tiles_are_not_independent() -> None:
+    """Two images that differ in two tiles at one offset: the double difference of log p is zero if independent."""
+    model = coupled_model("gated", shape=(1, 2, 2), levels=17)
+    independent = tiny_model(
+        "gated", "logistic_mixture", colour_order="likelihood", split=2, shape=(1, 2, 2), levels=17
+    )
+    x = torch.tensor([[0, 0], [16, 0], [0, 16], [16, 16]])
+    images = torch.stack([x[:, 0], x[:, 1], torch.full((4,), 8), torch.full((4,), 8)], 1).reshape(4, 1, 2, 2)
+    signs = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    assert abs((independent.log_prob(images) * signs).sum().item()) < 1e-10
+    assert abs((model.log_prob(images) * signs).sum().item()) > 1e-6
+
+
+@every_coupling_family
+def test_coupled_tiles_pass_the_audit_and_train(family: str) -> None:
+    model = coupled_model(family, shape=(3, 8, 8), levels=17)
+    report = audit(model)
+    assert report.max_change <= 1e-11
+    assert model.parameters_of(model.scale(random_levels(model, 2))).shape == model.likelihood.theta_shape(2, 4, 4)
+    model.train().loss(random_levels(model, 4)).mean().backward()
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_a_shared_indicator_saves_the_other_tiles_logits() -> None:
+    alone, together = (
+        tiny_model(
+            "gated", "logistic_mixture", colour_order="likelihood", split=2, split_coupling=coupling, shape=(3, 4, 4)
+        )
+        for coupling in ("independent", "mixture")
+    )
+    M = alone.likelihood.mixtures
+    heads = [model.network.head[-1].out_channels for model in (alone, together)]
+    assert heads == [4 * 10 * M, (1 + 4 * 9) * M]

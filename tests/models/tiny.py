@@ -41,3 +41,19 @@ def all_images(model: DensityModel) -> torch.Tensor:
     """Every image of the model's form, (K^(C·H·W), C, H, W)."""
     levels = torch.arange(model.form.levels)
     return torch.cartesian_prod(*[levels] * model.form.dims).reshape(-1, *model.form.shape)
+
+
+def one_latent(model: DensityModel, batch: int) -> torch.Tensor:
+    """A z of each image, the same for all, (B, D): what is exact of a bound is p(x | z). D is 0 without a latent."""
+    weight = next(model.parameters())
+    return torch.randn(1, model.latent_dim, generator=torch.Generator().manual_seed(8)).to(weight).expand(batch, -1)
+
+
+def exact_log_prob(model: DensityModel, x: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+    """log p(x), or log p(x | z) at `one_latent`."""
+    return model.log_prob_given(x, label, one_latent(model, len(x)))
+
+
+def exact_theta(model: DensityModel, x: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+    """θ of images of integer levels, at `one_latent`."""
+    return model.parameters_of(model.scale(x), label, one_latent(model, len(x)))

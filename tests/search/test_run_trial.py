@@ -11,8 +11,7 @@ import torch
 from search_toys import toy_config, toy_ledger, toy_space
 
 from pixeltune.errors import AuditError, StoreError
-from pixeltune.models import DensityModel
-from pixeltune.models import density as density_module
+from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
@@ -110,7 +109,7 @@ class _Leaking(GatedPixelCNN):
 
 
 def test_a_leaking_model_is_rejected_with_the_pair_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(density_module.NETWORKS, "gated", _Leaking)
+    monkeypatch.setitem(NETWORKS, "gated", _Leaking)
     space = toy_space(base=toy_config().override({"data.num_valid": 100}))
     ledger = toy_ledger(tmp_path, space)
     plan = ledger.plan(space.base_suggestion())
@@ -132,9 +131,9 @@ def _play(ledger: Ledger, messages: Iterator[Message], plan: Any) -> dict[str, A
 def test_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = DensityModel.loss
 
-    def explodes(self: DensityModel, x: torch.Tensor, label: Any = None, step: int | None = None) -> torch.Tensor:
-        nats = loss(self, x, label, step)
-        return nats * float("inf") if step == 3 else nats
+    def explodes(self: DensityModel, x: torch.Tensor, label: Any = None, *rest: Any) -> torch.Tensor:
+        nats = loss(self, x, label, *rest)
+        return nats * float("inf") if rest[0] == 3 else nats
 
     monkeypatch.setattr(DensityModel, "loss", explodes)
     task = task_in(tmp_path)

@@ -52,6 +52,14 @@ GOLDEN_CONFIGS = {
         "model__head_channels": 0,
         "optim__weight_decay": 0.01,
     },
+    "pixelvae warm-up label map": {
+        "model__family": "pixelvae",
+        "model__latent_conditioning": "map",
+        "model__conditioning": "bias",
+        "model__kl_warmup": 4,
+        "model__free_nats": 0.05,
+        "optim__ema": 0.9,
+    },
     "pixelcnnpp mixture dropout ema": {
         "model__family": "pixelcnnpp",
         "model__layers": 1,

@@ -1,0 +1,66 @@
+"""A model from its configuration: a network and a likelihood, each by name, and what joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.likelihoods import Likelihood, build_likelihood
+from pixeltune.models.conditioning import num_label_features
+from pixeltune.models.density import DensityModel
+from pixeltune.models.gated import GatedPixelCNN
+from pixeltune.models.pixelcnn import PixelCNN
+from pixeltune.models.pixelcnnpp import PixelCNNPP
+from pixeltune.models.pixelvae import PixelVAE
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "pixelcnn": PixelCNN,
+    "gated": GatedPixelCNN,
+    "pixelcnnpp": PixelCNNPP,
+    "pixelvae": GatedPixelCNN,
+}
+"""The causal network of each family."""
+
+
+def build_model(config: TrialConfig, form: ImageForm | None = None) -> DensityModel:
+    """The model that `config` describes, its initial weights fixed by `config.seed` alone.
+
+    form: of the data; None reads it from the data. Raises ConfigError where model, likelihood and data do not fit.
+    """
+    if form is None:
+        # Only here, so that a model whose form is known builds without any data code.
+        from pixeltune.data import resolve
+
+        form = resolve(config).data.form
+    config.model.require_form(form)
+    likelihood = build_likelihood(
+        config.likelihood, form=form, causality=config.model.causality, coupled_tiles=config.model.coupled_tiles
+    )
+    with seeded(config.seed_for("init")):
+        return assemble(config, form, likelihood, network_class=NETWORKS[config.model.family])
+
+
+def assemble(
+    config: TrialConfig, form: ImageForm, likelihood: Likelihood, *, network_class: type[nn.Module]
+) -> DensityModel:
+    """A model around a network of this class, of the size that form, likelihood, labels and latents ask for."""
+    network = network_class(
+        config.model,
+        in_channels=form.channels * config.model.split**2,
+        num_params=likelihood.num_params * config.model.split**2 // config.model.coupled_tiles,
+        label_features=num_label_features(config.model, form) + config.model.latent_features,
+    )
+    kind = PixelVAE if config.model.latent_features else DensityModel
+    return kind(network, likelihood, config=config, form=form)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The CPU's random numbers from `seed`; global state is untouched (`torch.manual_seed` would re-seed CUDA)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
