@@ -7,6 +7,8 @@ images are the same, in float32 a level on the edge between two may be the other
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,7 +21,18 @@ from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.naive import draw, naive
 
-__all__ = ["METHODS", "ModelStepper", "RowSampler", "cached", "draw", "fixed_point", "naive", "sample", "save_grid"]
+__all__ = [
+    "METHODS",
+    "ModelStepper",
+    "RowSampler",
+    "cached",
+    "draw",
+    "fixed_point",
+    "forecast",
+    "naive",
+    "sample",
+    "save_grid",
+]
 
 METHODS: dict[str, Callable[[DensityModel, Tensor, Tensor | None], Tensor]] = {
     "naive": naive,
@@ -55,6 +68,21 @@ def sample(
     with eval_mode(model), torch.inference_mode():
         images = [_sample_batch(model, METHODS[method], *batch) for batch in batches]
     return torch.cat(images)
+
+
+def forecast(model: DensityModel, n: int, *, batch_size: int = 256) -> float:
+    """Seconds that `sample` will take, from a first row drawn twice; others take less where resolutions alternate."""
+    batch, weight = min(n, batch_size), next(model.parameters())
+    noise = model.noise(torch.Generator()).to(weight.device).expand(batch, -1, -1, -1)
+    with eval_mode(model), torch.inference_mode():
+        times = [time.perf_counter()]
+        rows = RowSampler(model, noise, model.features(weight.new_zeros(batch, *model.form.shape)))
+        for _ in range(2):
+            rows.draw(0)
+            int(rows.x_BCHW.sum())  # the value is waited for, also on a GPU
+            times.append(time.perf_counter())
+    start, first, second = times
+    return math.ceil(n / batch_size) * (first - start + rows.height * (second - first))
 
 
 def _sample_batch(
