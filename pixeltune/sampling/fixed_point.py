@@ -23,7 +23,7 @@ def fixed_point(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None
 def iterates(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Iterator[Tensor]:
     """The images (B, C, H, W) after each network pass; those that a pass left as they were sit out the next.
 
-    They start as level 0 everywhere: whatever the first pixels do not depend on is as good as anything else.
+    They start as level 0 everywhere, as in `naive`: after k passes they agree with it at least up to its k-th call.
     """
     x_BCHW = noise_BNhw.new_zeros((len(noise_BNhw), *model.form.shape), dtype=torch.int64)
     moving = torch.arange(len(x_BCHW), device=x_BCHW.device)

@@ -9,8 +9,8 @@
             stepper.put(col, x_BC)
 
 What runs in a row, and at a pixel of it, is the same in every row of the same remainder by the coarsest resolution: a
-program, a list of functions bound to the views that they read and write, made when it is first needed. Nothing is
-allocated on the way, nor read back from the device, so on a GPU the programs can be captured as a graph.
+program, a list of functions bound to the views that they read and write, made when it is first needed. What outlives a
+function has its place from the start, and nothing is read back from the device, so that a GPU can capture the programs.
 
 Legend of shapes: B batch, C channels of the network's input, D features of the label, F, I and O features, P numbers of
 θ, W width.
