@@ -61,8 +61,7 @@ def compress(
     labels that are not the model's.
     """
     walk = _walk(method)
-    _require_codable(model)
-    _constriction()
+    require_codable(model)
     images_NCHW = _levels(model, images_NCHW)
     label_N = checked_labels(model, len(images_NCHW), None if labels_N is None else torch.from_numpy(labels_N.copy()))
     streams = []
@@ -94,8 +93,8 @@ def decompress(content: bytes, model: DensityModel, *, advance: Callable[[], Non
     Raises CodecError before decoding where the file is foreign, damaged or cut, the model another, or its numbers would
     differ; and afterwards where the images are not those that were compressed.
     """
+    require_codable(model)
     coded = unpack(content)
-    _constriction()
     header, walk = coded.header, _walk(coded.header.method)
     _require_model(header, model)
     label_N = checked_labels(model, header.count, None if header.labels is None else torch.tensor(header.labels))
@@ -199,7 +198,9 @@ def _walk(method: str) -> Walk:
     return WALKS[method]
 
 
-def _require_codable(model: DensityModel) -> None:
+def require_codable(model: DensityModel) -> None:
+    """CodecError where the model has no code, or constriction is missing."""
+    _constriction()
     if model.is_bound:
         raise CodecError(
             f"only an exact likelihood can be coded, but family {model.config.model.family} has a bound: -ELBO is the "

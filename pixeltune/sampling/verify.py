@@ -67,7 +67,7 @@ def verify_bits(
     decoded = decompress(content, model, advance=advance)
     coded = unpack(content)
     return Verification(
-        claimed_bits=claimed_nats / math.log(2),
+        claimed_bits=float(claimed_nats) / math.log(2),
         coded_bits=coded.stream_bits,
         header_bits=coded.header_bits,
         streams=len(coded.streams),
