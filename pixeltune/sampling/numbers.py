@@ -14,8 +14,6 @@ from pixeltune.config.base import Section
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.models.exact import exact_float32
 
-_VERSIONS = ("pixeltune", "torch", "constriction")
-
 
 class Numbers(Section):
     """Who computes the same numbers: these versions, on such a device, in this dtype, with so many CPU threads.
@@ -35,9 +33,14 @@ class Numbers(Section):
     def of(cls, model: DensityModel) -> Self:
         """Of the model where it is, in this process as it is set."""
         weight = next(model.parameters())
-        versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
-        dtype = str(weight.dtype).removeprefix("torch.")
-        return cls(**versions, device=_device_name(weight.device), dtype=dtype, threads=torch.get_num_threads())
+        return cls(
+            pixeltune=importlib.metadata.version("pixeltune"),
+            torch=str(torch.__version__),  # with its build, such as +cpu
+            constriction=importlib.metadata.version("constriction"),
+            device=_device_name(weight.device),
+            dtype=str(weight.dtype).removeprefix("torch."),
+            threads=torch.get_num_threads(),
+        )
 
     def differences(self, other: Numbers) -> list[str]:
         """`name was …, here …` of all that differs; other is how it is here."""
