@@ -23,7 +23,7 @@ from pixeltune.cli.app import (
     writing,
 )
 from pixeltune.cli.images import images_of
-from pixeltune.cli.model import TRIAL_HELP, load_on_best_device, num_calls, sampling_seconds
+from pixeltune.cli.model import TRIAL_HELP, load_on_best_device, num_calls
 from pixeltune.cli.trials import find_weights
 from pixeltune.errors import CodecError, DataError, PixeltuneError
 
@@ -237,8 +237,10 @@ def _progress(
     out: Console, model: DensityModel, count: int, batch_size: int, walks: int = 1
 ) -> Iterator[Callable[[], None]]:
     """Say how long it will take, and show how far it is; what is yielded moves on by a network call."""
+    from pixeltune.sampling.codec import seconds_a_call
+
     calls = num_calls(model) * -(-count // batch_size) * walks
-    seconds = sampling_seconds(model, count, batch_size) * walks
+    seconds = calls * seconds_a_call(model, min(count, batch_size))
     out.print(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
     with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task("network calls", total=calls)

@@ -123,17 +123,17 @@ def load_on_best_device(weights: str) -> Trained:
     return trained
 
 
-def sampling_seconds(model: DensityModel, n: int, batch_size: int = 256) -> float:
+def sampling_seconds(model: DensityModel, n: int) -> float:
     """A forecast of naive sampling: one network call, timed after one that warms up, times the number of calls."""
     import torch
 
-    x_BCHW = torch.zeros((min(n, batch_size), *model.form.shape), device=next(model.parameters()).device)
+    x_BCHW = torch.zeros((min(n, 256), *model.form.shape), device=next(model.parameters()).device)
     with torch.no_grad():
         for _ in range(2):
             start = time.perf_counter()
-            float(model.parameters_of(model.scale(x_BCHW)).sum())  # the value is waited for, also on a GPU
+            float(model.parameters_of(x_BCHW).sum())  # the value is waited for, also on a GPU
             seconds = time.perf_counter() - start
-    return seconds * num_calls(model) * -(-n // batch_size)
+    return seconds * num_calls(model) * -(-n // 256)
 
 
 def num_calls(model: DensityModel) -> int:

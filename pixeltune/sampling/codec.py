@@ -15,6 +15,7 @@ Legend of shapes: B batch, N images, C colours, K levels, n sites drawn in a cal
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,12 @@ import torch
 from torch import Tensor
 
 from pixeltune.errors import CodecError, DataError
+from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel
-from pixeltune.sampling.calls import Sites, Walk, full_passes
+from pixeltune.sampling.calls import Sites, Walk, full_passes, sites_of
 from pixeltune.sampling.coded_file import Header, pack, unpack
 from pixeltune.sampling.labels import checked_labels
-from pixeltune.sampling.numbers import Numbers, fixed_numbers
+from pixeltune.sampling.numbers import Numbers, fixed_numbers, model_hash
 
 WALKS: dict[str, Walk] = {"naive": full_passes}
 """How θ is computed, by the name that a file keeps: another way adds up in another order."""
@@ -111,13 +113,17 @@ def decompress(content: bytes, model: DensityModel, *, advance: Callable[[], Non
     return Decoded(images_NCHW, None if header.labels is None else np.asarray(header.labels, dtype=np.int64))
 
 
-def model_hash(model: DensityModel) -> str:
-    """16 hex digits of configuration, form, weights and buffers; the same in float32 and float64."""
-    digest = hashlib.sha256(f"{model.config.key()} {model.form}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().double() if tensor.is_floating_point() else tensor.detach().cpu()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + values.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def seconds_a_call(model: DensityModel, batch: int) -> float:
+    """A forecast: the first network call of so many images and its tables, timed after one that warms up."""
+    sites = sites_of(model, model.order() == 0)
+    x_BCHW = torch.zeros((batch, *model.form.shape), dtype=torch.int64, device=next(model.parameters()).device)
+    with fixed_numbers(model):
+        for _ in range(2):
+            start = time.perf_counter()
+            theta = model.parameters_of(model.scale(x_BCHW))[..., sites.rows, sites.cols, None]
+            _code_sites(model.likelihood, sites, theta, lambda _sites, _colour, table: np.zeros(len(table), np.int32))
+            seconds = time.perf_counter() - start
+    return seconds
 
 
 # --- One batch, in either direction -----------------------------------------------------------------------------------
@@ -125,20 +131,26 @@ def model_hash(model: DensityModel) -> str:
 
 def _walk_batch(model: DensityModel, walk: Walk, label_B: Tensor, code: Code, advance: Callable[[], None]) -> Tensor:
     """Levels (B, C, H, W), int64, of one stream."""
-    likelihood, weight = model.likelihood, next(model.parameters())
 
     def answer(sites: Sites, theta: Tensor) -> Tensor:
-        # As images of the n sites in a column; the colours of a site are coded one after another.
-        levels_BCn1 = theta.new_zeros((len(theta), likelihood.channels, len(sites.rows), 1), dtype=torch.int64)
-        for colour in range(likelihood.channels)[sites.colours]:
-            table_BKn1 = likelihood.table(theta.double(), levels_BCn1[:, :colour])
-            levels = code(sites, colour, _checked_table(table_BKn1.movedim(1, -1).flatten(0, 2)))
-            levels_BCn1[:, colour] = torch.from_numpy(levels).to(theta.device, torch.int64).reshape(len(theta), -1, 1)
+        levels_Bcn = _code_sites(model.likelihood, sites, theta, code)
         advance()
-        return levels_BCn1[:, sites.colours, :, 0]
+        return levels_Bcn
 
+    weight = next(model.parameters())
     s = model.features(weight.new_zeros(len(label_B), *model.form.shape), label_B.to(weight.device))
     return walk(model, len(label_B), s, answer)
+
+
+def _code_sites(likelihood: Likelihood, sites: Sites, theta: Tensor, code: Code) -> Tensor:
+    """Levels (B, c, n) of the sites of a call, coded colour after colour."""
+    batch = len(theta)
+    levels_BCn1 = theta.new_zeros((batch, likelihood.channels, len(sites.rows), 1), dtype=torch.int64)
+    for colour in range(likelihood.channels)[sites.colours]:
+        table_BKn1 = likelihood.table(theta.double(), levels_BCn1[:, :colour])
+        levels = code(sites, colour, _checked_table(table_BKn1.movedim(1, -1).flatten(0, 2)))
+        levels_BCn1[:, colour] = torch.from_numpy(levels).to(theta.device, torch.int64).reshape(batch, -1, 1)
+    return levels_BCn1[:, sites.colours, :, 0]
 
 
 class _Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 from collections.abc import Iterator
@@ -65,6 +66,15 @@ def fixed_numbers(model: DensityModel, threads: int | None = None) -> Iterator[N
         torch.set_num_threads(before[0])
         cudnn.benchmark, cudnn.deterministic = before[1:]
         torch.use_deterministic_algorithms(strictness[0], warn_only=strictness[1])
+
+
+def model_hash(model: DensityModel) -> str:
+    """16 hex digits of configuration, form, weights and buffers; the same in float32 and float64."""
+    digest = hashlib.sha256(f"{model.config.key()} {model.form}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().double() if tensor.is_floating_point() else tensor.detach().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + values.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _device_name(device: torch.device) -> str:

@@ -19,9 +19,9 @@ from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import CodecError, ConfigError, DataError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.sampling import codec
-from pixeltune.sampling.codec import compress, decompress, model_hash
+from pixeltune.sampling.codec import compress, decompress
 from pixeltune.sampling.coded_file import Header, pack, unpack
-from pixeltune.sampling.numbers import Numbers
+from pixeltune.sampling.numbers import Numbers, model_hash
 from pixeltune.sampling.verify import Verification, verify_bits
 
 
