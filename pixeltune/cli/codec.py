@@ -140,6 +140,7 @@ def decompress(options: argparse.Namespace) -> int:
 def verify_bits(options: argparse.Namespace) -> int:
     """Compress and decompress images, and hold the bits against the exact evaluation of the same images."""
     from pixeltune.sampling.codec import require_codable
+    from pixeltune.sampling.numbers import fixed_numbers
     from pixeltune.sampling.verify import verify_bits as verify
     from pixeltune.training.evaluate import evaluate
 
@@ -147,7 +148,8 @@ def verify_bits(options: argparse.Namespace) -> int:
     model = trained.model
     require_codable(model)
     images = _first(_split_of(trained, options), options.images, options.split)
-    nats = float(evaluate(model, images, batch_size=options.batch_size).nats_N.sum())
+    with fixed_numbers(model):
+        nats = float(evaluate(model, images, batch_size=options.batch_size).nats_N.sum())
     out = console()
     with _progress(out, model, len(images), options.batch_size, walks=2) as advance:
         verification = verify(

@@ -55,7 +55,9 @@ def fixed_numbers(model: DensityModel, threads: int | None = None) -> Iterator[N
     cudnn = torch.backends.cudnn
     before = (torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic)
     strictness = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with one
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # read once, before the first product; cuBLAS asks for it
     try:
         torch.set_num_threads(threads or before[0])
         cudnn.benchmark, cudnn.deterministic = False, True
