@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -238,12 +239,20 @@ def _read(location: str) -> bytes:
 def _progress(
     out: Console, model: DensityModel, count: int, batch_size: int, walks: int = 1
 ) -> Iterator[Callable[[], None]]:
-    """Say how long it will take, and show how far it is; what is yielded moves on by a network call."""
-    from pixeltune.sampling.codec import seconds_a_call
+    """Show how far it is; what is yielded moves on by a network call. The first hundredth tells how long it will take.
 
+    walks: over all images.
+    """
     calls = num_calls(model) * -(-count // batch_size) * walks
-    seconds = calls * seconds_a_call(model, min(count, batch_size))
-    out.print(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
+    probe, ends = max(2, calls // 100), list[float]()
     with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task("network calls", total=calls)
-        yield lambda: progress.advance(task)
+
+        def advance() -> None:
+            ends.append(time.monotonic())
+            progress.advance(task)
+            if len(ends) == probe:
+                seconds = calls * (ends[-1] - ends[0]) / (probe - 1)  # the first call warms up
+                out.print(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
+
+        yield advance

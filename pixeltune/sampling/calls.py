@@ -43,7 +43,7 @@ def full_passes(model: DensityModel, batch: int, s: Tensor | None, answer: Answe
     x_BCHW = torch.zeros((batch, *order_CHW.shape), dtype=torch.int64, device=device)
     x = model.split.to_sites(x_BCHW)
     for call in range(int(order_CHW.max()) + 1):
-        sites = sites_of(model, order_CHW == call)
+        sites = _sites(model.split.to_sites((order_CHW == call)[None])[0])
         theta = model.parameters_given(model.scale(model.split.from_sites(x)), s)
         levels_Bcn = answer(sites, theta[..., sites.rows, sites.cols, None])
         x = x.clone()
@@ -51,9 +51,8 @@ def full_passes(model: DensityModel, batch: int, s: Tensor | None, answer: Answe
     return model.split.from_sites(x)
 
 
-def sites_of(model: DensityModel, now_CHW: Tensor) -> Sites:
+def _sites(now_CHW: Tensor) -> Sites:
     """Where `now` marks what is drawn; every site of a call draws the same colours, which lie side by side."""
-    now = model.split.to_sites(now_CHW[None])[0]
-    rows, cols = now.any(0).nonzero(as_tuple=True)
-    colours = now[:, rows[0], cols[0]].nonzero()[:, 0]
+    rows, cols = now_CHW.any(0).nonzero(as_tuple=True)
+    colours = now_CHW[:, rows[0], cols[0]].nonzero()[:, 0]
     return Sites(rows, cols, slice(int(colours[0]), int(colours[-1]) + 1))

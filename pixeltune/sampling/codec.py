@@ -15,7 +15,6 @@ Legend of shapes: B batch, N images, C colours, K levels, n sites drawn in a cal
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from torch import Tensor
 from pixeltune.errors import CodecError, DataError
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel
-from pixeltune.sampling.calls import Sites, Walk, full_passes, sites_of
+from pixeltune.sampling.calls import Sites, Walk, full_passes
 from pixeltune.sampling.coded_file import Header, pack, unpack
 from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.numbers import Numbers, fixed_numbers, model_hash
@@ -111,19 +110,6 @@ def decompress(content: bytes, model: DensityModel, *, advance: Callable[[], Non
     if _checksum(images_NCHW) != header.images_checksum:
         raise _other_numbers("their checksum differs")
     return Decoded(images_NCHW, None if header.labels is None else np.asarray(header.labels, dtype=np.int64))
-
-
-def seconds_a_call(model: DensityModel, batch: int) -> float:
-    """A forecast: the first network call of so many images and its tables, timed after one that warms up."""
-    sites = sites_of(model, model.order() == 0)
-    x_BCHW = torch.zeros((batch, *model.form.shape), dtype=torch.int64, device=next(model.parameters()).device)
-    with fixed_numbers(model):
-        for _ in range(2):
-            start = time.perf_counter()
-            theta = model.parameters_of(model.scale(x_BCHW))[..., sites.rows, sites.cols, None]
-            _code_sites(model.likelihood, sites, theta, lambda _sites, _colour, table: np.zeros(len(table), np.int32))
-            seconds = time.perf_counter() - start
-    return seconds
 
 
 # --- One batch, in either direction -----------------------------------------------------------------------------------

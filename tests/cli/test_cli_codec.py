@@ -147,6 +147,8 @@ def test_what_is_not_decoded_writes_nothing(trained: str) -> None:
     assert "damaged" in refusal(whole[:-1] + b"\0" if whole[-1] else whole[:-1] + b"\1")
     assert "this is none" in refusal(Path(trained).read_bytes())
     assert "must be read with the model that wrote it" in refusal(whole, "other.safetensors")
+    said = command("decompress", "file.ptc", "--trial", "other.safetensors", "--out", "images.npy")
+    assert said.out == "", "it begins before it knows the model"
     assert not Path("images.npy").exists()
 
 
