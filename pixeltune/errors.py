@@ -27,6 +27,10 @@ class AuditError(PixeltuneError):
     """A model that is not the distribution it claims to be: it leaks, or does not sum to one."""
 
 
+class CodecError(PixeltuneError):
+    """Images that cannot be coded, or a compressed file that is damaged, of another model or of other numbers."""
+
+
 class DivergedError(PixeltuneError):
     """Training met a value that is not finite; the weights are those from before that step."""
 

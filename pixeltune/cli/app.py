@@ -18,6 +18,8 @@ from pixeltune.errors import PixeltuneError
 Verb = Callable[[argparse.Namespace], int]
 
 EXIT_OK = 0
+EXIT_REFUTED = 1
+"""A check that was made, and failed."""
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
 from pixeltune.cli.trials import find_weights
-from pixeltune.config import WHEREABOUTS, TrialConfig
-from pixeltune.errors import ConfigError, DataError
+from pixeltune.config import TrialConfig
+from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
     from pixeltune.models import DensityModel
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 _SHOWN_SIDE = 64
 """Images smaller than this are enlarged in a grid, pixel by pixel."""
 
-_EVALUATE_SETTINGS = (*WHEREABOUTS, "train.eval_batch_size")
-"""What evaluation may change: the model is trained, and its validation images are those it did not train on."""
-
-_TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"
+TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"
 
 
 def add_verbs(verbs: Any) -> None:
     """The three verbs."""
     parser = verbs.add_parser("evaluate", help="exact bits/dim and nats of a trained model")
-    parser.add_argument("trial", metavar="TRIAL", help=_TRIAL_HELP)
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per network call")
     parser.add_argument("--importance", type=positive, metavar="K", help="importance-weighted bound, K draws an image")
@@ -35,7 +32,7 @@ def add_verbs(verbs: Any) -> None:
     parser.set_defaults(verb=evaluate)
 
     parser = verbs.add_parser("sample", help="draw images from a trained model into a PNG grid")
-    parser.add_argument("trial", metavar="TRIAL", help=_TRIAL_HELP)
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")
     parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the images [0]")
     parser.add_argument("--label", type=int, metavar="K", help="class to draw, of a conditional model [all in turn]")
@@ -58,29 +55,13 @@ def _seed(text: str) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Print the exact number of one split."""
-    from pixeltune.data import resolve
+    from pixeltune.cli.images import images_of
     from pixeltune.training.evaluate import evaluate as measure
 
-    settings = settings_of(options)
-    for key in settings:
-        if key not in _EVALUATE_SETTINGS:
-            raise ConfigError(
-                f"--set of evaluate may only be {', '.join(_EVALUATE_SETTINGS)}, but got {key}; "
-                "the rest is as it was trained"
-            )
     trained = load_on_best_device(find_weights(options.trial, options.storage))
-    model, config = trained.model, trained.config.override(settings)
-    data = resolve(config).data
-    if data.form != model.form:
-        raise DataError(f"the model's images are {model.form}, but the data's are {data.form}; check --set data.path")
-    if trained.data_checksum not in (None, data.identity.checksum):
-        raise DataError(
-            f"the data must be the images that the model was trained on (checksum {trained.data_checksum}), "
-            f"but got {data.identity.checksum}; put them back, or say with --set data.path where they lie"
-        )
-    images = getattr(data, options.split)
-    if images is None:
-        raise DataError(f"the data must have a {options.split} split, but {data.identity.name} has none")
+    model, settings = trained.model, settings_of(options)
+    data, images = images_of(trained, options.split, settings)
+    config = trained.config.override(settings)
     batch_size = options.batch_size or config.train.eval_batch_size
     result = measure(model, images, batch_size=batch_size, importance=options.importance)
     bound = f" ({_kind_of_bound(options.importance)})" if model.is_bound else ""
@@ -108,8 +89,7 @@ def sample(options: argparse.Namespace) -> int:
 
     model = load_on_best_device(find_weights(options.trial, options.storage)).model
     seconds, out = forecast(model, options.images), console()
-    steps = int(model.order().max()) + 1
-    out.print(f"{options.images} images, {steps:,} steps, about {seconds:.0f} s", highlight=False)
+    out.print(f"{options.images} images, {num_calls(model):,} steps, about {seconds:.0f} s", highlight=False)
     with writing(options.out):
         write_samples(model, options.images, seed=options.seed, location=options.out, label=options.label)
     out.print(f"Wrote {options.out}", highlight=False, soft_wrap=True)
@@ -141,6 +121,11 @@ def load_on_best_device(weights: str) -> Trained:
     trained = load_with_config(weights)
     trained.model.to(best_device())  # in place
     return trained
+
+
+def num_calls(model: DensityModel) -> int:
+    """Network calls that draw, or code, one batch of images."""
+    return int(model.order().max()) + 1
 
 
 def write_samples(model: DensityModel, n: int, *, seed: int, location: str, label: int | None = None) -> None:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from pixeltune.errors import ConfigError
-from pixeltune.models import NO_LABEL, DensityModel, eval_mode
+from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
 from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.grid import save_grid
+from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.naive import draw, naive
 
 __all__ = [
@@ -60,7 +61,7 @@ def sample(
         raise ConfigError(f"`method` must be one of {', '.join(METHODS)}, but got {method!r}")
     if n < 1:
         raise ConfigError(f"the number of samples must be at least 1, but got {n}")
-    label_N = _checked_labels(model, n, labels)
+    label_N = checked_labels(model, n, labels)
     generator = torch.Generator().manual_seed(seed)
     latents, noise = zip(*[(model.draw_latent(generator), model.noise(generator)) for _ in range(n)], strict=True)
     given = (label_N, torch.cat(latents), torch.cat(noise))
@@ -93,17 +94,3 @@ def _sample_batch(
     s = model.features(weight.new_zeros(len(z_BD), *model.form.shape), label_B.to(weight.device), z_BD.to(weight))
     images_BCHW: Tensor = method(model, noise_BNhw.to(weight.device), s)
     return images_BCHW.to("cpu", torch.uint8)
-
-
-def _checked_labels(model: DensityModel, n: int, labels: Sequence[int] | Tensor | None) -> Tensor:
-    """A class or NO_LABEL for each of n images."""
-    if labels is None:
-        return torch.full((n,), NO_LABEL)
-    if model.conditioning is None:
-        raise ConfigError("`labels` need a model with a model.conditioning of bias or map, but it has none")
-    label_N, num_classes = torch.as_tensor(labels, dtype=torch.int64).cpu(), model.conditioning.num_classes
-    if label_N.shape != (n,):
-        raise ConfigError(f"`labels` must be {n}, one an image, but got shape {tuple(label_N.shape)}")
-    if not ((label_N >= 0) & (label_N < num_classes) | (label_N == NO_LABEL)).all():
-        raise ConfigError(f"`labels` must lie in 0..{num_classes - 1}, but got {label_N.tolist()}")
-    return label_N

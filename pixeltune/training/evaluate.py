@@ -17,7 +17,7 @@ from pixeltune.config import ImageForm
 from pixeltune.data import ImageSet
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import DensityModel, PixelVAE
-from pixeltune.training.precision import exact_float32
+from pixeltune.models.exact import exact_float32
 from pixeltune.training.workers import Workers
 
 

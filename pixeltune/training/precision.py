@@ -1,11 +1,9 @@
-"""Which number format the network trains in, and exact float32 for every number of record."""
+"""Which number format the network trains in."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -32,23 +30,6 @@ def choose_precision(wanted: str, model: DensityModel, batch_BCHW: Tensor) -> st
         return "float32"
     seconds = {precision: _probe(precision, model, batch_BCHW) for precision in ("float32", "bfloat16")}
     return "bfloat16" if seconds["float32"] > _WORTH_IT * seconds["bfloat16"] else "float32"
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Float32 products without TF32, without bfloat16 and without autocast, whatever the process has set."""
-    torch_backends: Any = torch.backends
-    cuda, cudnn, mkldnn = torch_backends.cuda, torch_backends.cudnn, torch_backends.mkldnn
-    products = (cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)
-    before = [product.fp32_precision for product in products]
-    try:
-        for product in products:
-            product.fp32_precision = "ieee"
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        for product, precision in zip(products, before, strict=True):
-            product.fp32_precision = precision
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

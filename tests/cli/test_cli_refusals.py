@@ -14,7 +14,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.space import load_search
 
-VERBS = ("search", "train", "evaluate", "sample", "audit", "compare", "config")
+VERBS = ("search", "train", "evaluate", "sample", "audit", "compress", "decompress", "verify-bits", "compare", "config")
 
 
 def begin(name: str = "digits_quick", storage: str = "results") -> SearchStore:

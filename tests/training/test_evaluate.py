@@ -12,8 +12,8 @@ from pixeltune.config import ImageForm
 from pixeltune.data import ImageSet
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import PixelVAE, build_model
+from pixeltune.models.exact import exact_float32
 from pixeltune.training.evaluate import Evaluation, evaluate
-from pixeltune.training.precision import exact_float32
 from pixeltune.training.workers import Workers
 
 from .conftest import tiny

@@ -1,0 +1,41 @@
+"""The images that a trained model is measured on: those that it was trained beside, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.config import WHEREABOUTS
+from pixeltune.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from pixeltune.data import DataSet, ImageSet
+    from pixeltune.training.weights import Trained
+
+_SETTINGS = (*WHEREABOUTS, "train.eval_batch_size")
+"""What may be changed: the model is trained, and its validation images are those it did not train on."""
+
+
+def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tuple[DataSet, ImageSet]:
+    """The data of a model, which lies where the settings say, and one split of it; refused where it is other data."""
+    from pixeltune.data import resolve
+
+    for key in settings:
+        if key not in _SETTINGS:
+            raise ConfigError(
+                f"--set may only be {', '.join(_SETTINGS)}, but got {key}; the rest is as the model was trained"
+            )
+    data = resolve(trained.config.override(settings)).data
+    if data.form != trained.model.form:
+        raise DataError(
+            f"the model's images are {trained.model.form}, but the data's are {data.form}; check --set data.path"
+        )
+    if trained.data_checksum not in (None, data.identity.checksum):
+        raise DataError(
+            f"the data must be the images that the model was trained on (checksum {trained.data_checksum}), "
+            f"but got {data.identity.checksum}; put them back, or say with --set data.path where they lie"
+        )
+    images = getattr(data, split)
+    if images is None:
+        raise DataError(f"the data must have a {split} split, but {data.identity.name} has none")
+    return data, images

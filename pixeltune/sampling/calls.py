@@ -1,0 +1,58 @@
+"""Images filled call after call: a walk asks for the levels of each network call, and puts them into the image.
+
+Sampling draws those levels; coding looks them up or reads them from a stream. A walk sees only levels that it was
+given before, so that whoever answers in the same way sees the same numbers.
+
+Legend of shapes: B batch, C colours, c of them drawn in a call, P parameters, n sites drawn in a call, H×W the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixeltune.models import DensityModel
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What one call is for, in the likelihood's view of images: all that is drawn then, independent given the past.
+
+    rows, cols: (n,). colours: which colours of each site, one after another; of coupled tiles, which of all tiles'.
+    """
+
+    rows: Tensor
+    cols: Tensor
+    colours: slice
+
+
+Answer = Callable[[Sites, Tensor], Tensor]
+"""Levels (B, c, n) of the sites of a call, from θ of their n sites as of an image a column wide, (B, …, P, n, 1)."""
+
+Walk = Callable[[DensityModel, int, Tensor | None, Answer], Tensor]
+"""Levels x_BCHW (int64) of B images, call after call, given the features s of label and latent."""
+
+
+def full_passes(model: DensityModel, batch: int, s: Tensor | None, answer: Answer) -> Tensor:
+    """A walk by one pass of the whole network a call, for any family; what is not drawn yet stands as level 0."""
+    order_CHW = model.order()
+    device = next(model.parameters()).device
+    x_BCHW = torch.zeros((batch, *order_CHW.shape), dtype=torch.int64, device=device)
+    x = model.split.to_sites(x_BCHW)
+    for call in range(int(order_CHW.max()) + 1):
+        sites = _sites(model.split.to_sites((order_CHW == call)[None])[0])
+        theta = model.parameters_given(model.scale(model.split.from_sites(x)), s)
+        levels_Bcn = answer(sites, theta[..., sites.rows, sites.cols, None])
+        x = x.clone()
+        x[:, sites.colours, sites.rows, sites.cols] = levels_Bcn
+    return model.split.from_sites(x)
+
+
+def _sites(now_CHW: Tensor) -> Sites:
+    """Where `now` marks what is drawn; every site of a call draws the same colours, which lie side by side."""
+    rows, cols = now_CHW.any(0).nonzero(as_tuple=True)
+    colours = now_CHW[:, rows[0], cols[0]].nonzero()[:, 0]
+    return Sites(rows, cols, slice(int(colours[0]), int(colours[-1]) + 1))

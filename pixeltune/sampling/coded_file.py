@@ -1,0 +1,95 @@
+"""The compressed file: magic, version, lengths, checksum, a header in JSON, then the streams.
+
+It says all that decoding needs but the weights, whose hash it holds. Numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import ValidationError
+
+from pixeltune.config import ImageForm
+from pixeltune.config.base import Section
+from pixeltune.errors import CodecError
+from pixeltune.sampling.numbers import Numbers
+
+_MAGIC = b"\x93ptcode\n"
+_VERSION = 1
+_PREFIX = struct.Struct("<8sIIQ32s")
+"""Magic, format version, bytes of the header, bytes of the file, SHA-256 of all that follows."""
+
+
+class Header(Section):
+    """What the streams are.
+
+    count: images. form: of each image. batch_size: images a stream; the last one may hold fewer.
+    method: how θ was computed; another one adds up in another order.
+    model: hash of weights and configuration. numbers: what else θ depends on.
+    labels: what each image was coded given, NO_LABEL where nothing; None if the model takes none.
+    images_checksum: of the decoded images. stream_words: 32-bit words of each stream.
+    """
+
+    count: int
+    form: ImageForm
+    batch_size: int
+    method: str
+    model: str
+    numbers: Numbers
+    labels: list[int] | None
+    images_checksum: str
+    stream_words: list[int]
+
+
+@dataclass(frozen=True)
+class CodedFile:
+    """A header and its streams, each of uint32 words. num_bytes: of the whole file."""
+
+    header: Header
+    streams: list[np.ndarray]
+    num_bytes: int
+
+    @property
+    def stream_bits(self) -> int:
+        """Of all streams: the code of the images."""
+        return 32 * sum(self.header.stream_words)
+
+    @property
+    def header_bits(self) -> int:
+        """Of the rest of the file, the labels included."""
+        return 8 * self.num_bytes - self.stream_bits
+
+
+def pack(header: Header, streams: list[np.ndarray]) -> bytes:
+    """The file."""
+    about = header.model_dump_json().encode()
+    body = about + b"".join(words.astype("<u4").tobytes() for words in streams)
+    return _PREFIX.pack(_MAGIC, _VERSION, len(about), _PREFIX.size + len(body), hashlib.sha256(body).digest()) + body
+
+
+def unpack(content: bytes) -> CodedFile:
+    """What `pack` wrote; CodecError where it is foreign, of another version, cut short or damaged."""
+    if content[: len(_MAGIC)] != _MAGIC[: len(content)] or not content:
+        raise CodecError("a compressed file must be one that `pixeltune compress` wrote, but this is none")
+    if len(content) < _PREFIX.size:
+        raise CodecError(f"a compressed file must be whole, but this one is cut short after {len(content)} bytes")
+    _, version, header_length, total, digest = _PREFIX.unpack_from(content)
+    if version != _VERSION:
+        raise CodecError(
+            f"a compressed file must have format {_VERSION}, but this one has {version}: "
+            "it is damaged, or another version of pixeltune wrote it"
+        )
+    if len(content) < total:
+        raise CodecError(f"a compressed file must be whole, but this one is cut short: {len(content)} of {total} bytes")
+    body = content[_PREFIX.size :]
+    if len(content) > total or hashlib.sha256(body).digest() != digest:
+        raise CodecError("a compressed file must be as it was written, but the checksum of this one differs: damaged")
+    try:
+        header = Header.model_validate_json(body[:header_length])
+    except ValidationError as error:  # the checksum holds, so nobody damaged it
+        raise CodecError(f"a compressed file must have a header of this version, but got {error}") from None
+    words = np.frombuffer(body[header_length:], dtype="<u4").astype(np.uint32)
+    return CodedFile(header, np.split(words, np.cumsum(header.stream_words)[:-1]), len(content))
