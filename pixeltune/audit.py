@@ -342,8 +342,13 @@ def _first(is_seen: Tensor) -> int:
 
 
 def _theta(model: DensityModel, x_BCHW: Tensor) -> Tensor:
-    """θ of images in [−1, 1], all of class 0 where the model takes labels."""
-    return model.parameters_of(x_BCHW, torch.zeros(len(x_BCHW), dtype=torch.int64, device=x_BCHW.device))
+    """θ of images in [−1, 1], all of class 0 where the model takes labels, and of one z where it has a latent.
+
+    Not of z = 0, where a leak that is multiplied by z would vanish; and positive, to close no ReLU of the narrow twin.
+    """
+    label_B = torch.zeros(len(x_BCHW), dtype=torch.int64, device=x_BCHW.device)
+    z_1D = model.draw_latent(_generator()).abs().to(x_BCHW)
+    return model.parameters_of(x_BCHW, label_B, z_1D.expand(len(x_BCHW), -1))
 
 
 def _by_site(model: DensityModel, theta: Tensor) -> Tensor:

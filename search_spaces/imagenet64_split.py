@@ -23,7 +23,7 @@ search = SearchSpace(
                 "split": 4,
             },
             "likelihood": {"name": "logistic_mixture", "mixtures": 10},
-            "optim": {"lr": 1e-3, "schedule": "cosine", "warmup": 0.01, "ema": 0.9995},
+            "optim": {"lr": 1e-3, "schedule": "cosine", "warmup": 0.01, "ema": 0.9995, "clip": 20_000.0},
             "train": {"images": 6_400_000, "batch_size": 64, "report_every": 320_000, "eval_batch_size": 100},
         }
     ),
@@ -32,7 +32,7 @@ search = SearchSpace(
         "model.split": CategoricalDistribution((2, 4)),
         "model.split_coupling": CategoricalDistribution(("independent", "mixture")),
         "model.layers": IntDistribution(2, 6),
-        "model.channels": IntDistribution(96, 256, step=32),
+        "model.channels": IntDistribution(96, 192, step=32),
         "optim.lr": FloatDistribution(3e-4, 2e-3, log=True),
     },
     budget=Budget(trials=32),

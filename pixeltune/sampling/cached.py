@@ -74,6 +74,7 @@ class RowSampler:
         self._x_BCtW = torch.empty_like(self.x_BCHW[:, :, :: self.height])
         self._graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
 
+    @torch.no_grad()
     def draw(self, row: int) -> None:
         """Draw a row; rows are drawn in order."""
         self._noise_BNtW.copy_(self.noise_BNhw[:, :, row :: self.height])

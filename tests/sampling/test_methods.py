@@ -231,9 +231,46 @@ class Shrunk(Leaky):
         return self.conv(nn.functional.pad(x, (0, -1, 1, -1)))
 
 
+class Shifted(Leaky):
+    """Picks rows by a list: each but the first is the one above."""
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        return self.conv(x)[:, :, [0, 0, 1, 2]]
+
+
+class InPlace(Leaky):
+    """Changes a tensor that it goes on using."""
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        h = self.conv(nn.functional.pad(x, (0, 0, 1, -1)))
+        h.add_(h)
+        return h
+
+
+class Rebound(InPlace):
+    """The same with an operator."""
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        h = self.conv(nn.functional.pad(x, (0, 0, 1, -1)))
+        h *= 2
+        return h
+
+
+class Weighted(Leaky):
+    """A plain tensor as wide as there are features, but along the columns."""
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        h = torch.cat([self.conv(nn.functional.pad(x, (0, 0, 1, -1)))] * 2, dim=1)
+        return h * torch.arange(4.0)
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
+        (Shifted, "cannot step through `getitem`"),
+        (InPlace, "cannot step through `add`"),
+        (Rebound, "cannot step through `mul`"),
+        (Weighted, "cannot step through `mul`"),
         (Leaky, "needs windows on earlier pixels"),
         (Pooled, "cannot step through `mean`"),
         (Below, "needs windows on earlier pixels"),
@@ -244,6 +281,36 @@ def test_what_cannot_be_stepped_through_is_refused(network: type[nn.Module], wor
     with pytest.raises(ConfigError, match=words) as error:
         Stepper(network(), torch.zeros(1, 1, 4, 4))
     assert 'method="naive"' in str(error.value)
+
+
+class Modulated(nn.Module):
+    """A label scales features of half the resolution, known before or after them in the product."""
+
+    def __init__(self, *, label_first: bool) -> None:
+        super().__init__()
+        self.label_first = label_first
+        self.down = nn.Conv2d(2, 6, kernel_size=2, stride=2)
+        self.above = nn.Conv2d(6, 6, kernel_size=(1, 3), padding=(0, 1))
+        self.up = nn.ConvTranspose2d(6, 5, kernel_size=2, stride=2)
+        self.told = nn.Conv2d(3, 6, kernel_size=1)
+
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        gate = self.told(s).sigmoid()
+        u = self.down(nn.functional.pad(x, (0, 0, 2, -2)))
+        return self.up(self.above(gate * u if self.label_first else u * gate))
+
+
+@pytest.mark.parametrize("label_first", [True, False])
+def test_a_label_that_scales_features_of_another_resolution_is_refused(label_first: bool) -> None:
+    network = Modulated(label_first=label_first)
+    with pytest.raises(ConfigError, match="cannot step through `mul`"):
+        Stepper(network, torch.zeros(2, 2, 4, 8), torch.zeros(2, 3, 1, 1))
+
+
+def test_cached_sampling_needs_no_gradient_switched_off() -> None:
+    model = tiny_model("gated")
+    noise = model.noise(torch.Generator().manual_seed(0))
+    assert torch.equal(cached(model.double(), noise), naive(model.double(), noise))
 
 
 def test_dropout_in_training_is_refused() -> None:

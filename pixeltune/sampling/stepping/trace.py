@@ -11,6 +11,7 @@ Legend of shapes: B batch, F features, I input and O output features, H×W pixel
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -88,7 +89,7 @@ class Signal(Tensor):
         call = replace(call, shaped=call.on(_without_memory))
         if isinstance(call.shaped, torch.Size) or not isinstance(call.shaped, Tensor | tuple | list):
             return call.shaped
-        if call.name not in _RULES:
+        if call.name not in _RULES or call.is_in_place:
             raise call.refused()
         known = _evaluated(call)
         return known if known is not None else _RULES[call.name](call, *args, **call.kwargs)
@@ -107,6 +108,12 @@ class Call:
     def name(self) -> str:
         """Of the function, whether it was called as one, as a method or by an operator."""
         return self.func.__name__.strip("_")
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it changes its argument, `add_` or `+=`: others that hold the same tensor would not see it."""
+        name = self.func.__name__
+        return name.startswith("__i") if name.endswith("__") else name.endswith("_")
 
     @property
     def signals(self) -> list[Signal]:
@@ -183,8 +190,9 @@ def _ones_like(call: Call, x: Signal) -> Signal:
 
 
 def _select(call: Call, x: Signal, *_args: Any, **_kwargs: Any) -> Any:
-    """chunk, split, x[:, a:b]: the same, done to the numbers of the features, tells which are meant."""
-    numbers = torch.arange(x.shape[1]).view(1, -1, 1, 1).expand(x.shape)
+    """chunk, split, x[:, a:b]: the same, done to numbers in place of the values, tells which are meant."""
+    shape = (min(len(x), 2), *x.shape[1:])  # two images are enough to tell one from another
+    numbers = torch.arange(math.prod(shape)).view(shape)
     chosen = call.on(lambda value: numbers if isinstance(value, Signal) else value)
     if isinstance(chosen, Tensor):
         return _selected(call, x, numbers, chosen, call.shaped)
@@ -192,7 +200,10 @@ def _select(call: Call, x: Signal, *_args: Any, **_kwargs: Any) -> Any:
 
 
 def _selected(call: Call, x: Signal, numbers: Tensor, chosen: Tensor, like: Tensor) -> Signal:
-    start, stop = int(chosen.min()), int(chosen.max()) + 1
+    if chosen.dim() != 4 or not chosen.numel():
+        raise call.refused()
+    start = int(chosen.flatten()[0]) // math.prod(x.shape[2:])
+    stop = start + chosen.shape[1]
     if not torch.equal(chosen, numbers[:, start:stop]):
         raise call.refused()
     return call.made(narrow(_settled(x), start, stop), like)
@@ -205,15 +216,18 @@ def _cat(call: Call, tensors: Sequence[Any], dim: int = 0) -> Signal:
 
 
 def _map(call: Call, *args: Any, inplace: bool = False, **kwargs: Any) -> Signal:
-    """An elementwise function, its keywords in the function's own order."""
-    if inplace:
+    """An elementwise function of signals and numbers, its keywords in the function's own order."""
+    if inplace or any(isinstance(arg, Tensor) and not isinstance(arg, Signal) for arg in (*args, *kwargs.values())):
         raise call.refused()
     return _by_stretch(call, lambda stretch: _map_node(call, call.name, stretch), (*args, *kwargs.values()))
 
 
 def _map_node(call: Call, name: str, args: tuple[Any, ...]) -> Node:
-    (first, *_) = (arg for arg in args if isinstance(arg, Slice))
-    return call.record.once((name, args), lambda: Map(first.channels, first.node.step, name=name, args=args))
+    slices = [arg for arg in args if isinstance(arg, Slice)]
+    steps = {part.node.step for part in slices}
+    if len(steps) > 1:  # what is the same everywhere is laid out at step 1
+        raise call.refused()
+    return call.record.once((name, args), lambda: Map(slices[0].channels, steps.pop(), name=name, args=args))
 
 
 def _add(call: Call, x: Any, y: Any) -> Signal:
@@ -233,7 +247,7 @@ def _batch_norm(
         raise call.refused()
     scale_F = weight * torch.rsqrt(variance_F + eps)
     args = (bias - mean_F * scale_F, x, scale_F)
-    return _by_stretch(call, lambda stretch: Map(x.shape[1], x.slices[0].node.step, name="addcmul", args=stretch), args)
+    return _by_stretch(call, lambda stretch: _map_node(call, "addcmul", stretch), args)
 
 
 def _by_stretch(call: Call, build: Callable[[tuple[Any, ...]], Node], args: tuple[Any, ...]) -> Signal:
