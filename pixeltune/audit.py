@@ -199,7 +199,7 @@ def check_cuts(model: DensityModel) -> float:
             raise _leak(model, site, _offender(model, site, int(cuts[image]), base_CHW, other_CHW))
         max_change = max(max_change, float(forbidden_BS.max()))
         max_effect = max(max_effect, float(change_BS.max()))
-    if len(order_S) > 1 and max_effect <= LEAK_TOLERANCE * scale:
+    if order_S.max() > 0 and max_effect <= LEAK_TOLERANCE * scale:
         raise AuditError(
             "θ must depend on earlier sub-pixels, but changing them changes nothing; the model is rejected"
         )

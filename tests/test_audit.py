@@ -74,6 +74,13 @@ def test_healthy_split_models_pass(family: str, colour_order: str, likelihood: s
     assert report.max_mass_error <= 1e-12
 
 
+@every_network
+def test_tiles_of_one_pixel_pass_for_there_is_no_earlier_one(family: str, colour_order: str) -> None:
+    """All are drawn in the first call, which nothing comes before."""
+    report = audit(tiny_model(family, shape=(1, 4, 4), colour_order=colour_order, split=4))
+    assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (1, 1, 0)
+
+
 def test_receptive_field_of_a_split_gated_is_that_of_a_tile() -> None:
     report = audit(tiny_model(shape=(1, 24, 26), layers=4, head_channels=0, split=2))
     assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (1 + 1 + 4, 4 + 1 + 4, 0)

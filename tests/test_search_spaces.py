@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution
 
 from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
 from pixeltune.data import resolve
@@ -48,15 +49,14 @@ def form_of(config: TrialConfig) -> ImageForm:
 
 
 def structures(search: SearchSpace) -> list[TrialConfig]:
-    """The corners that differ in the network or the likelihood."""
-    unlike = {}
+    """Every combination of choices, at the small ends of the ranges; and each family's last corner, the largest."""
+    small, large = {}, {}
     for corner in search.corners():
+        choices = [(key, corner[key]) for key in corner if isinstance(search.vary[key], CategoricalDistribution)]
         config = search.configure(corner)
-        numbers = {"model.dropout"}
-        flat = config.flat()
-        shape = tuple((key, flat[key]) for key in flat if key.startswith(("model.", "likelihood.", "data.")))
-        unlike.setdefault(tuple(item for item in shape if item[0] not in numbers), config)
-    return list(unlike.values())
+        small.setdefault(tuple(choices), config)
+        large[config.model.family] = config
+    return [*small.values(), *large.values()]
 
 
 def test_the_searches_are_the_files_of_the_folder() -> None:

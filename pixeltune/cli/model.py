@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
@@ -86,10 +85,11 @@ def sample(options: argparse.Namespace) -> int:
     """Draw and write a grid."""
     if not options.out.lower().endswith(".png"):
         raise ConfigError(f"--out must be a .png file, but got {options.out!r}")
+    from pixeltune.sampling import forecast
+
     model = load_on_best_device(find_weights(options.trial, options.storage)).model
-    seconds = sampling_seconds(model, options.images)
-    out = console()
-    out.print(f"{options.images} images, {num_calls(model):,} network calls, about {seconds:.0f} s", highlight=False)
+    seconds, out = forecast(model, options.images), console()
+    out.print(f"{options.images} images, {num_calls(model):,} steps, about {seconds:.0f} s", highlight=False)
     with writing(options.out):
         write_samples(model, options.images, seed=options.seed, location=options.out, label=options.label)
     out.print(f"Wrote {options.out}", highlight=False, soft_wrap=True)
@@ -121,19 +121,6 @@ def load_on_best_device(weights: str) -> Trained:
     trained = load_with_config(weights)
     trained.model.to(best_device())  # in place
     return trained
-
-
-def sampling_seconds(model: DensityModel, n: int) -> float:
-    """A forecast of naive sampling: one network call, timed after one that warms up, times the number of calls."""
-    import torch
-
-    x_BCHW = torch.zeros((min(n, 256), *model.form.shape), device=next(model.parameters()).device)
-    with torch.no_grad():
-        for _ in range(2):
-            start = time.perf_counter()
-            float(model.parameters_of(x_BCHW).sum())  # the value is waited for, also on a GPU
-            seconds = time.perf_counter() - start
-    return seconds * num_calls(model) * -(-n // 256)
 
 
 def num_calls(model: DensityModel) -> int:

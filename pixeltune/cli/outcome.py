@@ -77,10 +77,11 @@ def _show_samples(out: Console, store: SearchStore, best: dict[str, Any]) -> Non
         return
     if not files.exists(weights):
         return
-    from pixeltune.cli.model import load_on_best_device, sampling_seconds, write_samples
+    from pixeltune.cli.model import load_on_best_device, write_samples
+    from pixeltune.sampling import forecast
 
     model = load_on_best_device(weights).model
-    seconds = sampling_seconds(model, _GRID_SIDE**2)
+    seconds = forecast(model, _GRID_SIDE**2)
     if seconds > _MOST_SAMPLING_SECONDS:
         reference = f"{store.search}/{best['trial']}"
         out.print(

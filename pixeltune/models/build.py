@@ -52,7 +52,7 @@ def assemble(
         config.model,
         in_channels=form.channels * config.model.split**2,
         num_params=likelihood.num_params * config.model.split**2 // config.model.coupled_tiles,
-        label_features=num_label_features(config.model, form) + config.model.latent_features,
+        condition_features=num_label_features(config.model, form) + config.model.latent_features,
     )
     kind = PixelVAE if config.model.latent_features else DensityModel
     return kind(network, likelihood, config=config, form=form)

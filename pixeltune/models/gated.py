@@ -15,13 +15,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pixeltune.config import GatedConfig
-from pixeltune.models.layers import AddLabel, Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
+from pixeltune.models.layers import AddCondition, Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
 
 
 class GatedPixelCNN(nn.Module):
     """Images x_BCHW in [−1, 1] to θ (B, C·num_params, H, W), or (B, num_params, H, W) if pixel-causal."""
 
-    def __init__(self, config: GatedConfig, *, in_channels: int, num_params: int, label_features: int = 0) -> None:
+    def __init__(self, config: GatedConfig, *, in_channels: int, num_params: int, condition_features: int = 0) -> None:
         super().__init__()
         colours = config.colours_ordered(in_channels)
         self.layers = nn.ModuleList(
@@ -32,14 +32,14 @@ class GatedPixelCNN(nn.Module):
                 mask=Mask.B if index else Mask.A,
                 colours=colours,
                 dropout=config.dropout,
-                label_features=label_features,
+                condition_features=condition_features,
             )
             for index in range(config.layers)
         )
         self.head = head(config.channels, config.head_channels, colours * num_params, colours=colours)
 
     def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
-        """θ, flat. s: features of the label."""
+        """θ, flat. s: features of label and latent."""
         first, *later = self.layers
         v_pregate, h = first(x_BCHW, x_BCHW, s)
         for layer in later:
@@ -65,7 +65,7 @@ class GatedLayer(nn.Module):
         mask: Mask,
         colours: int,
         dropout: float,
-        label_features: int = 0,
+        condition_features: int = 0,
     ) -> None:
         super().__init__()
         F, reach, is_first = features, kernel_size // 2, mask is Mask.A
@@ -74,13 +74,13 @@ class GatedLayer(nn.Module):
         self.horizontal = this_row(in_channels, 2 * F, reach=reach, mask=mask, colours=colours, gates=2)
         self.dropout = nn.Dropout(dropout)
         self.residual = None if is_first else own_pixel(F, F, colours=colours)
-        self.vertical_label = AddLabel(label_features, 2 * F)
-        self.horizontal_label = AddLabel(label_features, 2 * F)
+        self.vertical_condition = AddCondition(condition_features, 2 * F)
+        self.horizontal_condition = AddCondition(condition_features, 2 * F)
 
     def forward(self, v: Tensor, h: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vertical features before their gate (B, 2F, H, W), which the last layer does not need, and h (B, F, H, W)."""
-        v_pregate = self.vertical_label(self.vertical(v), s)
-        h_pregate = self.horizontal_label(self.horizontal(h) + self.vertical_to_horizontal(v_pregate), s)
+        v_pregate = self.vertical_condition(self.vertical(v), s)
+        h_pregate = self.horizontal_condition(self.horizontal(h) + self.vertical_to_horizontal(v_pregate), s)
         y = self.dropout(gate(h_pregate))
         return v_pregate, y if self.residual is None else h + self.residual(y)
 

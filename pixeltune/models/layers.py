@@ -99,44 +99,44 @@ def own_pixel(in_channels: int, out_channels: int, *, colours: int, gates: int =
     return this_row(in_channels, out_channels, reach=0, mask=Mask.B, colours=colours, gates=gates, bias=bias)
 
 
-class AddLabel(nn.Module):
-    """y + V∗s: a layer's part of the label (see `conditioning`); y alone where there are no label features.
+class AddCondition(nn.Module):
+    """y + V∗s: what a layer takes of label and latent (see `conditioning`); y alone where there are none.
 
     V ~ N(0, 0.05²), as in the reference code of PixelCNN++. It carries no colour mask, for s has seen no pixel.
     """
 
     V: nn.Conv2d | None
 
-    def __init__(self, label_features: int, out_channels: int) -> None:
+    def __init__(self, condition_features: int, out_channels: int) -> None:
         super().__init__()
         self.V = None
-        if label_features:
-            self.V = nn.Conv2d(label_features, out_channels, kernel_size=1, bias=False)
+        if condition_features:
+            self.V = nn.Conv2d(condition_features, out_channels, kernel_size=1, bias=False)
             nn.init.normal_(self.V.weight, std=0.05)
 
     def forward(self, y_BOHW: Tensor, s_BDHW: Tensor | None) -> Tensor:
         """(B, O, H, W). s: as large as y, or one pixel."""
         if self.V is None:
             return y_BOHW
-        assert s_BDHW is not None, "a network with labels must be handed their features"
+        assert s_BDHW is not None, "a conditional network must be handed features"
         return y_BOHW + self.V(s_BDHW)
 
 
-class Labelled(nn.Module):
-    """A module whose `forward` takes the label's features s, or None, beside its input."""
+class Conditioned(nn.Module):
+    """A module whose `forward` takes the features s of label and latent, or None, beside its input."""
 
 
-class LabelledSequential(nn.Sequential):
+class ConditionedSequential(nn.Sequential):
     """A Sequential that hands s to those of its modules that take it."""
 
     def forward(self, x: Tensor, s: Tensor | None = None) -> Tensor:
         """The last module's output."""
         for module in self:
-            x = module(x, s) if isinstance(module, Labelled) else module(x)
+            x = module(x, s) if isinstance(module, Conditioned) else module(x)
         return x
 
 
-class MaskedConv2d(Labelled):
+class MaskedConv2d(Conditioned):
     """The k×k masked convolution of 1601.06759, §3.4, as the sum of the rows above and the own row up to the centre."""
 
     def __init__(
@@ -147,17 +147,17 @@ class MaskedConv2d(Labelled):
         kernel_size: int,
         mask: Mask,
         colours: int,
-        label_features: int = 0,
+        condition_features: int = 0,
     ) -> None:
         super().__init__()
         reach = kernel_size // 2
         self.above = rows_above(in_channels, out_channels, rows=reach, width=kernel_size, bias=False)
         self.row = this_row(in_channels, out_channels, reach=reach, mask=mask, colours=colours)
-        self.label = AddLabel(label_features, out_channels)
+        self.condition = AddCondition(condition_features, out_channels)
 
     def forward(self, x_BIHW: Tensor, s: Tensor | None = None) -> Tensor:
         """(B, O, H, W)."""
-        features_BOHW: Tensor = self.label(self.above(x_BIHW) + self.row(x_BIHW), s)
+        features_BOHW: Tensor = self.condition(self.above(x_BIHW) + self.row(x_BIHW), s)
         return features_BOHW
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixeltune.config import PixelCNNPPConfig
-from pixeltune.models.layers import AddLabel, ShiftedConv2d, own_pixel, rows_above
+from pixeltune.models.layers import AddCondition, ShiftedConv2d, own_pixel, rows_above
 from pixeltune.models.weight_norm import WeightNormed
 
 CHANNEL_SETS = 4
@@ -40,21 +40,23 @@ NIN_BLOCKS = 3
 class PixelCNNPP(nn.Module):
     """Images x_BCHW in [−1, 1] to θ (B, num_params, H, W)."""
 
-    def __init__(self, config: PixelCNNPPConfig, *, in_channels: int, num_params: int, label_features: int = 0) -> None:
+    def __init__(
+        self, config: PixelCNNPPConfig, *, in_channels: int, num_params: int, condition_features: int = 0
+    ) -> None:
         super().__init__()
         features = config.channels
         self.u_first = down_shifted_conv2d(in_channels + 1, features, kernel_size=(2, 3))
         self.ul_first_above = down_shifted_conv2d(in_channels + 1, features, kernel_size=(1, 3))
         self.ul_first_left = down_right_shifted_conv2d(in_channels + 1, features, kernel_size=(2, 1))
         if config.variant == "full":
-            up_pass, down_pass = _u_net(config, label_features)
+            up_pass, down_pass = _u_net(config, condition_features)
         else:
-            up_pass, down_pass = list(_straight_stack(config, label_features)), []
+            up_pass, down_pass = list(_straight_stack(config, condition_features)), []
         self.up_pass, self.down_pass = nn.ModuleList(up_pass), nn.ModuleList(down_pass)
         self.nin_out = nin(features, num_params)
 
     def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
-        """θ, flat. s: features of the label."""
+        """θ, flat. s: features of label and latent."""
         # The ones tell the image from the zeros that pad it.
         x = torch.cat([x_BCHW, torch.ones_like(x_BCHW[:, :1])], dim=1)
         u_list = [down_shift(self.u_first(x))]
@@ -72,12 +74,12 @@ class PixelCNNPP(nn.Module):
         return theta
 
 
-def _u_net(config: PixelCNNPPConfig, label_features: int) -> tuple[list[nn.Module], list[nn.Module]]:
+def _u_net(config: PixelCNNPPConfig, condition_features: int) -> tuple[list[nn.Module], list[nn.Module]]:
     """The layers on the way down in resolution, and on the way back."""
     n, features = config.layers, config.channels
 
     def blocks(count: int, *, has_skips: bool) -> list[nn.Module]:
-        return [Block(config, has_skips=has_skips, label_features=label_features) for _ in range(count)]
+        return [Block(config, has_skips=has_skips, condition_features=condition_features) for _ in range(count)]
 
     up_pass, down_pass = blocks(n, has_skips=False), blocks(n, has_skips=True)
     for _ in range(config.stages - 1):
@@ -86,16 +88,16 @@ def _u_net(config: PixelCNNPPConfig, label_features: int) -> tuple[list[nn.Modul
     return up_pass, down_pass
 
 
-def _straight_stack(config: PixelCNNPPConfig, label_features: int) -> Iterator[nn.Module]:
+def _straight_stack(config: PixelCNNPPConfig, condition_features: int) -> Iterator[nn.Module]:
     """The layers of a small variant (§3.3)."""
     for i in range(config.layers):
         if config.variant == "autoregressive_channel":
-            yield AutoregressiveChannelBlock(config, label_features=label_features)
+            yield AutoregressiveChannelBlock(config, condition_features=condition_features)
         else:
-            yield Block(config, has_skips=False, label_features=label_features)
+            yield Block(config, has_skips=False, condition_features=condition_features)
         if config.variant == "nin" and i % 2 == 1:
             for _ in range(NIN_BLOCKS):
-                yield Block(config, has_skips=False, label_features=label_features, is_nin=True)
+                yield Block(config, has_skips=False, condition_features=condition_features, is_nin=True)
 
 
 class Block(nn.Module):
@@ -104,13 +106,15 @@ class Block(nn.Module):
     is_nin: its convolutions are 1×1.
     """
 
-    def __init__(self, config: PixelCNNPPConfig, *, has_skips: bool, label_features: int, is_nin: bool = False) -> None:
+    def __init__(
+        self, config: PixelCNNPPConfig, *, has_skips: bool, condition_features: int, is_nin: bool = False
+    ) -> None:
         super().__init__()
         u_conv, ul_conv = (nin, nin) if is_nin else (down_shifted_conv2d, down_right_shifted_conv2d)
         u_skips, ul_skips = (1, 2) if has_skips else (0, 1)
-        features, label = config.channels, {"label_features": label_features}
-        self.u = GatedResnet(config, u_conv, features=features, skip_features=u_skips * features, **label)
-        self.ul = GatedResnet(config, ul_conv, features=features, skip_features=ul_skips * features, **label)
+        features, told = config.channels, {"condition_features": condition_features}
+        self.u = GatedResnet(config, u_conv, features=features, skip_features=u_skips * features, **told)
+        self.ul = GatedResnet(config, ul_conv, features=features, skip_features=ul_skips * features, **told)
 
     def forward(
         self, u: Tensor, ul: Tensor, s: Tensor | None, u_skip: Tensor | None = None, ul_skip: Tensor | None = None
@@ -124,13 +128,13 @@ class Block(nn.Module):
 class AutoregressiveChannelBlock(nn.Module):
     """A block of each stream, whose output passes through its sets of features before it is read."""
 
-    def __init__(self, config: PixelCNNPPConfig, *, label_features: int) -> None:
+    def __init__(self, config: PixelCNNPPConfig, *, condition_features: int) -> None:
         super().__init__()
-        features, label = config.channels, {"label_features": label_features}
-        self.u = GatedResnet(config, down_shifted_conv2d, features=features, skip_features=0, **label)
-        self.u_sets = ChannelSets(config, **label)
-        self.ul = GatedResnet(config, down_right_shifted_conv2d, features=features, skip_features=features, **label)
-        self.ul_sets = ChannelSets(config, **label)
+        features, told = config.channels, {"condition_features": condition_features}
+        self.u = GatedResnet(config, down_shifted_conv2d, features=features, skip_features=0, **told)
+        self.u_sets = ChannelSets(config, **told)
+        self.ul = GatedResnet(config, down_right_shifted_conv2d, features=features, skip_features=features, **told)
+        self.ul_sets = ChannelSets(config, **told)
 
     def forward(self, u: Tensor, ul: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both streams, each (B, F, H, W)."""
@@ -141,14 +145,14 @@ class AutoregressiveChannelBlock(nn.Module):
 class ChannelSets(nn.Module):
     """Ordered, contiguous sets of features, each updated by a 1×1 gated residual block that reads the updated ones."""
 
-    def __init__(self, config: PixelCNNPPConfig, *, label_features: int) -> None:
+    def __init__(self, config: PixelCNNPPConfig, *, condition_features: int) -> None:
         super().__init__()
         num_sets = min(CHANNEL_SETS, config.channels)
         ends = [config.channels * g // num_sets for g in range(num_sets + 1)]
         sets = list(itertools.pairwise(ends))
         self.sizes = [end - start for start, end in sets]
         self.blocks = nn.ModuleList(
-            GatedResnet(config, nin, features=end - start, skip_features=start, label_features=label_features)
+            GatedResnet(config, nin, features=end - start, skip_features=start, condition_features=condition_features)
             for start, end in sets
         )
 
@@ -175,7 +179,7 @@ class GatedResnet(nn.Module):
         *,
         features: int,
         skip_features: int,
-        label_features: int,
+        condition_features: int,
     ) -> None:
         super().__init__()
         self.nonlinearity, widening = NONLINEARITIES[config.nonlinearity]
@@ -183,16 +187,16 @@ class GatedResnet(nn.Module):
         self.nin_skip = nin(widening * skip_features, features) if skip_features else None
         self.dropout = nn.Dropout(config.dropout)
         self.conv_out = conv(widening * features, 2 * features, init_scale=0.1)
-        self.label = AddLabel(label_features, 2 * features)
+        self.condition = AddCondition(condition_features, 2 * features)
 
     def forward(self, x: Tensor, a: Tensor | None = None, s: Tensor | None = None) -> Tensor:
-        """(B, F, H, W). a: the skips, concatenated. s: features of the label."""
+        """(B, F, H, W). a: the skips, concatenated. s: features of label and latent."""
         f = self.nonlinearity
         c1 = self.conv_input(f(x))
         if self.nin_skip is not None:
             assert a is not None
             c1 = c1 + self.nin_skip(f(a))
-        c2 = self.label(self.conv_out(self.dropout(f(c1))), s)
+        c2 = self.condition(self.conv_out(self.dropout(f(c1))), s)
         value, gate = c2.chunk(2, dim=1)
         return x + value * gate.sigmoid()
 
@@ -282,7 +286,7 @@ def right_shift(x: Tensor) -> Tensor:
 
 
 def at_resolution_of(u: Tensor, s: Tensor | None) -> Tensor | None:
-    """A map of the label averaged to the size of u; what is one pixel wide, or nothing, stays."""
+    """Maps of label and latent averaged to the size of u; what is one pixel wide, or nothing, stays."""
     height, width = u.shape[-2:]
     if s is None or s.shape[-2:] in ((height, width), (1, 1)):
         return s

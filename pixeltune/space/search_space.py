@@ -29,6 +29,7 @@ METRICS: dict[str, str] = {
     "gpu_seconds": "minimize",
     "train_seconds": "minimize",
     "num_parameters": "minimize",
+    "network_calls": "minimize",
     "peak_memory_bytes": "minimize",
 }
 """What a search can optimise, and in which direction."""

@@ -244,6 +244,8 @@ def test_a_manifest_that_was_cut_short() -> None:
         f"sample x --seed {'9' * 5000}",
         "evaluate x --split train",
         "evaluate x --batch-size 0",
+        "evaluate x --importance 0",
+        "evaluate x --importance many",
         "train",
         "audit",
         "config --family resnet",

@@ -118,6 +118,21 @@ def test_evaluation_takes_other_whereabouts_and_another_batch(
     assert sizes == [9]
 
 
+def test_evaluation_says_which_bound_it_gives() -> None:
+    settings = ("--set", "model.family=pixelvae", "--set", "model.latent_dim=2", "--set", "train.images=128")
+    done("train", "--config", write_tiny(), *settings)
+    elbo, five, one = (done("evaluate", "tiny", *words) for words in ([], ["--importance", "5"], ["--importance", "1"]))
+    assert " nats per image (a bound, the ELBO), 64 images of digits" in elbo
+    assert " nats per image (a bound, importance-weighted with 5 draws), 64 images of digits" in five
+    assert len({said.split()[1] for said in (elbo, five, one)}) == 3
+    assert done("evaluate", "tiny", "--importance", "5", "--batch-size", "9").split()[1] == five.split()[1]
+
+
+def test_evaluation_of_an_exact_model_takes_no_draws(trained: tuple[str, str, str]) -> None:
+    said = refused("evaluate", "tiny", "--storage", trained[1], "--importance", "5")
+    assert "needs a model with a latent, but family gated has none: its likelihood is exact" in said
+
+
 def test_evaluation_refuses_images_that_changed() -> None:
     def write(path: str, *shape: int, seed: int) -> None:
         pixels = np.random.default_rng(seed).integers(0, 17, shape, dtype=np.uint8)
@@ -140,7 +155,7 @@ def test_evaluation_refuses_images_that_changed() -> None:
 def test_samples_are_a_picture_and_the_same_again(trained: tuple[str, str, str]) -> None:
     storage = trained[1]
     said = done("sample", "tiny", "--storage", storage, "-n", "4", "--out", "pictures/grid.png")
-    assert "4 images, 64 network calls" in said
+    assert "4 images, 64 steps, about " in said
     assert "Wrote pictures/grid.png" in said
     with Image.open("pictures/grid.png") as picture:
         assert picture.format == "PNG"

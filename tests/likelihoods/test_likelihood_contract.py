@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from scipy import stats
+from slow_nats import slow_nats
 
 from pixeltune import config
 from pixeltune.config import Causality, ImageForm
@@ -81,6 +82,19 @@ def test_log_prob_is_the_sum_of_the_tables_logs(name: str, causality: Causality,
     theta, x = random_theta(likelihood, 3, 2), random_levels(likelihood, 3, 2)
     probs = [likelihood.table(theta, x[:, :j]).gather(1, x[:, j : j + 1]) for j in range(C)]
     torch.testing.assert_close(likelihood.log_prob(theta, x), torch.cat(probs, 1).log().sum((1, 2, 3)))
+
+
+@every_case
+def test_log_prob_agrees_with_a_slow_loop(name: str, causality: Causality, C: int, K: int) -> None:
+    """Over plain numbers: every pixel of every image, and every colour by itself where it has its own parameters."""
+    likelihood = build(name, causality, C, K)
+    theta, x = random_theta(likelihood, 2, 2), random_levels(likelihood, 2, 2)
+    nats = [0.0, 0.0]
+    for image, row, col in itertools.product(range(2), repeat=3):
+        levels, here = x[image, :, row, col].tolist(), theta[image, ..., row, col].tolist()
+        parts = [(here, levels)] if likelihood.is_joint else [(here[j], [levels[j]]) for j in range(C)]
+        nats[image] += sum(slow_nats(likelihood, *part) for part in parts)
+    assert likelihood.log_prob(theta, x).tolist() == pytest.approx(nats, rel=1e-9)
 
 
 @every_small_case

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from kinds import COUPLING_FAMILIES, every_kind, every_network
+from slow_nats import slow_nats
 from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
 from pixeltune.audit import audit
@@ -89,17 +90,22 @@ def test_all_4x4_images_sum_to_one(family: str, colour_order: str) -> None:
 
 
 @every_network
-def test_an_image_is_the_product_of_its_conditionals(family: str, colour_order: str) -> None:
+@pytest.mark.parametrize("split", [1, 2])
+@pytest.mark.parametrize("likelihood", ["categorical", "logistic_mixture"])
+def test_an_image_is_the_product_of_its_conditionals(
+    family: str, colour_order: str, likelihood: str, split: int
+) -> None:
     """A slow loop: each sub-pixel's probability from θ of the image in which only smaller calls are known."""
-    model = tiny_model(family, shape=(2, 4, 4), levels=5, colour_order=colour_order, split=2)
+    model = tiny_model(family, likelihood, shape=(2, 4, 4), levels=5, colour_order=colour_order, split=split)
     x, order, nats = random_levels(model, 1), model.order(), 0.0
     for call in range(int(order.max()) + 1):
         known = torch.where(order < call, x[0], 0)[None]
-        theta = exact_theta(model, known)
+        theta = exact_theta(model, known)[0]
         for colour, row, col in (order == call).nonzero().tolist():
-            here = theta[..., row : row + 1, col : col + 1]
-            earlier = x[:, :colour, row : row + 1, col : col + 1]
-            nats += model.likelihood.table(here, earlier)[0, x[0, colour, row, col], 0, 0].log().item()
+            if not model.likelihood.is_joint:
+                nats += slow_nats(model.likelihood, theta[colour, :, row, col].tolist(), [int(x[0, colour, row, col])])
+            elif colour == 0:
+                nats += slow_nats(model.likelihood, theta[:, row, col].tolist(), x[0, :, row, col].tolist())
     assert exact_log_prob(model, x).item() == pytest.approx(nats, rel=1e-10)
 
 

@@ -156,7 +156,7 @@ def test_naive_makes_one_call_a_step_of_the_order(colour_order: str, split: int,
     """C·H·W/s² where the network orders the colours, H·W/s² where the likelihood does."""
     model, seen = tiny_model(shape=(3, 4, 4), colour_order=colour_order, split=split), []
     model.network.register_forward_hook(lambda *_: seen.append(1))
-    sample(model, 2)
+    sample(model, 2, method="naive")
     assert len(seen) == calls
 
 

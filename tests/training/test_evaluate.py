@@ -10,8 +10,8 @@ import torch
 
 from pixeltune.config import ImageForm
 from pixeltune.data import ImageSet
-from pixeltune.errors import DataError
-from pixeltune.models import build_model
+from pixeltune.errors import ConfigError, DataError
+from pixeltune.models import PixelVAE, build_model
 from pixeltune.models.exact import exact_float32
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.workers import Workers
@@ -102,3 +102,65 @@ def test_refuses_what_the_model_does_not_describe(images: ImageSet) -> None:
 def test_mean_is_a_sum_divided_once() -> None:
     nats = np.array([1e16, 1.0, -1e16, 3.0])
     assert Evaluation(nats, FORM).nats == 1.0
+
+
+# --- Bounds -----------------------------------------------------------------------------------------------------------
+
+
+def tiny_vae() -> PixelVAE:
+    """Untrained, but its decoder hears the latent, and its encoder is off the mark."""
+    model = build_model(tiny(model__family="pixelvae", model__latent_dim=3, model__encoder_channels=4), FORM)
+    assert isinstance(model, PixelVAE)
+    with torch.no_grad():
+        model.encoder.out.bias[:3] += 1
+        for name, parameter in model.named_parameters():
+            parameter *= 10.0 if ".V." in name else 1.0
+    return model
+
+
+@pytest.mark.parametrize("importance", [None, 3])
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_number_of_workers_changes_no_bound(images: ImageSet, world: int, importance: int | None) -> None:
+    model = tiny_vae()
+    one = evaluate(model, images, batch_size=5, importance=importance)
+    parts = [
+        evaluate(model, images, batch_size=5, workers=Alone(rank, world), importance=importance).nats_N
+        for rank in range(world)
+    ]
+    assert np.array_equal(sum(parts), one.nats_N)
+
+
+@pytest.mark.parametrize("importance", [None, 3])
+def test_noise_of_a_bound_depends_on_the_image_and_not_on_its_batch(images: ImageSet, importance: int | None) -> None:
+    model = tiny_vae()
+    whole, *others = (
+        evaluate(model, images, batch_size=size, importance=importance).nats_N for size in (100, 1, 7, 37)
+    )
+    for nats_N in others:
+        assert nats_N == pytest.approx(whole, rel=1e-6)
+    again = ImageSet(np.repeat(images.pixels_NCHW[:1], 5, axis=0), None)
+    assert len(set(evaluate(model, again, importance=importance).nats_N)) == 5, "each place has its own noise"
+
+
+def test_more_draws_tighten_a_bound(images: ImageSet) -> None:
+    """−log p is at most the nats of 50 draws, and those are below the ELBO's, in expectation."""
+    model, many = tiny_vae(), ImageSet(np.tile(images.pixels_NCHW, (3, 1, 1, 1)), None)
+    elbo, one, fifty = (evaluate(model, many, importance=draws).nats_N for draws in (None, 1, 50))
+    for loose in (elbo, one):
+        gap = loose - fifty
+        assert gap.mean() > 4 * gap.std(ddof=1) / len(gap) ** 0.5
+
+
+def test_an_importance_weighted_bound_equals_one_image_at_a_time(images: ImageSet) -> None:
+    model = tiny_vae().eval()
+    result = evaluate(model, images, batch_size=8, importance=4)
+    x = torch.from_numpy(images.pixels_NCHW.copy())
+    with torch.no_grad():
+        alone = [float(model.importance_bound(x[i : i + 1], None, torch.tensor([i]), samples=4)) for i in range(37)]
+    assert result.nats_N == pytest.approx([-nats for nats in alone], rel=1e-6)
+
+
+def test_an_exact_model_has_no_importance_weighted_bound(images: ImageSet) -> None:
+    with pytest.raises(ConfigError, match="but family gated has none: its likelihood is exact") as caught:
+        evaluate(build_model(tiny(), FORM), images, importance=5)
+    assert "\n" not in str(caught.value)

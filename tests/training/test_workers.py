@@ -61,8 +61,10 @@ def two_processes(config: Any, folder: Path, fault: str = "none") -> list[dict[s
         {"likelihood__name": "logistic_mixture", "data__levels": 4},
         # Training amplifies the rounding of float32, and more so the deeper the network and the larger its steps.
         {"model__family": "pixelcnnpp", "model__layers": 1, "likelihood__name": "logistic_mixture", "optim__lr": 1e-4},
+        # The noise of the bound and the weight of its KL follow the place in the stream, not the worker.
+        {"model__family": "pixelvae", "model__latent_dim": 4, "model__kl_warmup": 10, "optim__lr": 1e-3},
     ],
-    ids=["categorical", "mixture", "initialised by data"],
+    ids=["categorical", "mixture", "initialised by data", "bound"],
 )
 def test_two_workers_give_the_losses_of_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = tiny(train__images=640, train__report_every=160, **changes)

@@ -1,0 +1,42 @@
+"""CIFAR-10 in tiles: bits/dim against the network calls that an image takes to sample.
+
+A split of s draws the pixels of s² tiles in one call, given the past either independently, as published, or with one
+mixture indicator for all of them. Two objectives: the leaderboard ranks by bits/dim, and the trials that no other beats
+in both are the front.
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from pixeltune import Budget, Resources, SearchSpace, TrialConfig
+
+search = SearchSpace(
+    title="split gated PixelCNN on CIFAR-10: tiles, their coupling, mixtures, layers, channels",
+    base=TrialConfig.build(
+        {
+            "data": {"name": "cifar10", "download": True},
+            "model": {
+                "family": "gated",
+                "layers": 10,
+                "channels": 128,
+                "kernel_size": 5,
+                "dropout": 0.1,
+                "colour_order": "likelihood",
+                "split": 2,
+            },
+            "likelihood": {"name": "logistic_mixture", "mixtures": 10},
+            "optim": {"lr": 1e-3, "schedule": "cosine", "warmup": 0.01, "ema": 0.9995, "clip": 5000.0},
+            "train": {"images": 3_200_000, "batch_size": 64, "report_every": 160_000, "eval_batch_size": 100},
+        }
+    ),
+    vary={
+        "likelihood.mixtures": IntDistribution(5, 20, log=True),
+        "model.split": CategoricalDistribution((1, 2, 4)),
+        "model.split_coupling": CategoricalDistribution(("independent", "mixture")),
+        "model.layers": IntDistribution(6, 16),
+        "model.channels": IntDistribution(64, 256, step=64),
+        "optim.lr": FloatDistribution(3e-4, 3e-3, log=True),
+    },
+    objectives=("valid_bits_per_dim", "network_calls"),
+    budget=Budget(trials=48),
+    resources=Resources(cpus=2, gpus=1),
+)

@@ -1,0 +1,260 @@
+"""The three methods draw the same images, and the stepper's θ is the network's, position by position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from kinds import COUPLING_FAMILIES, every_kind, every_network, model_settings
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.errors import ConfigError
+from pixeltune.models import NO_LABEL, DensityModel, build_model
+from pixeltune.sampling import METHODS, ModelStepper, RowSampler, cached, forecast, naive, sample
+from pixeltune.sampling.fixed_point import iterates
+from pixeltune.sampling.stepping import Stepper
+
+TOLERANCE = 1e-10
+STRUCTURES: dict[str, tuple[dict[str, Any], ...]] = {
+    "pixelcnn": ({"layers": 1}, {"first_kernel_size": 3, "kernel_size": 5, "head_channels": 0}),
+    "pixelcnn/simple": ({}, {"batch_norm": True, "layers": 3, "kernel_size": 7}),
+    "gated": ({"layers": 1}, {"kernel_size": 5}, {"kernel_size": 7, "layers": 3, "head_channels": 0}),
+    "pixelcnnpp": (
+        {"stages": 1, "nonlinearity": "relu"},
+        {"stages": 2, "layers": 1, "nonlinearity": "elu"},
+        {"stages": 3, "layers": 1},
+    ),
+    "pixelvae": ({}, {"latent_conditioning": "map"}),
+}
+"""Depths, kernels and resolutions that the stepper has to tell apart; any other kind is tried as it comes."""
+
+
+def structures(family: str, **settings: Any) -> list[dict[str, Any]]:
+    return [settings | structure for structure in STRUCTURES.get(family, ({},))]
+
+
+def tiny_model(
+    family: str, likelihood: str = "categorical", *, shape: tuple[int, int, int] = (3, 4, 8), **model: Any
+) -> DensityModel:
+    """In float64, with weights large enough, in every batch norm too, for a wrong feature to show."""
+    settings = model_settings(family, **{"channels": 6, "layers": 2, "kernel_size": 3, "head_channels": 6} | model)
+    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}, "seed": 1}
+    levels = 2 if likelihood == "bernoulli" else 9
+    built = build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=3)).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in built.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for buffer in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter *= 1.5
+    return built
+
+
+def features(model: DensityModel, label_B: Tensor) -> Tensor | None:
+    latents = [model.draw_latent(torch.Generator().manual_seed(seed)) for seed in range(len(label_B))]
+    like_BCHW = torch.zeros(len(label_B), *model.form.shape).double()
+    return model.features(like_BCHW, label_B, torch.cat(latents).double())
+
+
+def stepped_parameters(model: DensityModel, x_BCHW: Tensor, s: Tensor | None) -> Tensor:
+    """θ of a known image, each of it read before what it predicts is given."""
+    stepper, theta = ModelStepper(model, len(x_BCHW), s), None
+    for row in range(stepper.height):
+        stepper.enter(row)
+        stepper.begin()
+        for col in range(stepper.width):
+            here = (..., slice(row, None, stepper.height), slice(col, None, stepper.width))
+            known = torch.zeros_like(x_BCHW[here])
+            for call in range(stepper.calls):
+                now = stepper.parameters(col)
+                if theta is None:
+                    height, width = stepper.height * now.shape[-2], stepper.width * now.shape[-1]
+                    theta = now.new_full((*now.shape[:-2], height, width), torch.nan)
+                if stepper.calls > 1:
+                    theta[:, call][here] = now[:, call]
+                    known[:, call] = x_BCHW[here][:, call]
+                else:
+                    theta[here], known = now, x_BCHW[here]
+                stepper.put(col, known)
+    assert theta is not None
+    return theta
+
+
+def assert_same_theta(model: DensityModel) -> None:
+    x_BCHW = torch.randint(model.form.levels, (2, *model.form.shape), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        s = features(model, torch.tensor([2, NO_LABEL]))
+        expected = model.parameters_given(model.scale(x_BCHW), s)
+        stepped = stepped_parameters(model, x_BCHW, s)
+    # A θ that no pixel moves would hide an error.
+    assert expected.std(dim=(-2, -1)).max() > 1e-3
+    assert (stepped - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max()))
+
+
+@every_network
+@pytest.mark.parametrize("conditioning", ["none", "bias", "map"])
+@pytest.mark.parametrize(("shape", "split"), [((3, 4, 8), 1), ((2, 8, 16), 2)])
+def test_stepped_theta_is_the_networks(
+    family: str, colour_order: str, conditioning: str, shape: tuple[int, int, int], split: int
+) -> None:
+    for settings in structures(family, colour_order=colour_order, conditioning=conditioning, split=split):
+        assert_same_theta(tiny_model(family, shape=shape, **settings))
+
+
+@every_kind
+@pytest.mark.parametrize("split", [1, 2])
+def test_all_methods_draw_the_same_images(family: str, likelihood: str, colour_order: str, split: int) -> None:
+    shape, conditioning = ((3, 4, 8), "map") if split == 1 else ((3, 8, 8), "bias")
+    for settings in structures(family, colour_order=colour_order, conditioning=conditioning, split=split):
+        model = tiny_model(family, likelihood, shape=shape, **settings)
+        images = [sample(model, 3, labels=[0, 2, NO_LABEL], seed=4, method=method) for method in METHODS]
+        assert images[0].float().std() > 0
+        for other in images[1:]:
+            assert torch.equal(other, images[0])
+
+
+@pytest.mark.parametrize("family", COUPLING_FAMILIES)
+def test_coupled_tiles_are_stepped_through_together(family: str) -> None:
+    for settings in structures(family, colour_order="likelihood", split=2, split_coupling="mixture"):
+        model = tiny_model(family, "logistic_mixture", shape=(3, 8, 16), **settings)
+        assert_same_theta(model)
+        exact, stepped = (sample(model, 2, seed=4, method=method) for method in ("naive", "cached"))
+        assert torch.equal(exact, stepped)
+
+
+def test_cached_is_the_default() -> None:
+    model, methods = tiny_model("gated"), dict(METHODS)
+    assert torch.equal(sample(model, 2), sample(model, 2, method="cached"))
+    assert list(methods) == ["naive", "cached", "fixed_point"]
+
+
+@every_network
+def test_float32_draws_nearly_the_same_images(family: str, colour_order: str) -> None:
+    """A rounding edge may flip a level, and then all that follows it; not many do in four images of 32 pixels."""
+    model = tiny_model(family, colour_order=colour_order).float()
+    exact, stepped = (sample(model, 4, seed=2, method=method) for method in ("naive", "cached"))
+    assert (exact == stepped).flatten(1).all(1).sum() >= 3
+
+
+@every_network
+def test_a_network_runs_once_to_be_cached(family: str, colour_order: str) -> None:
+    """And never on pixels: what it is run on has no memory."""
+    model, devices = tiny_model(family, colour_order=colour_order), []
+    model.network.register_forward_pre_hook(lambda _, inputs: devices.append(inputs[0].device.type))
+    sample(model, 2, method="cached")
+    assert devices == ["meta"]
+
+
+@every_network
+def test_no_number_is_read_back_while_a_row_is_drawn(family: str, colour_order: str) -> None:
+    """What a GPU's graph could not capture: reads by the host, shapes that depend on data, copies between devices."""
+
+    called = set[str]()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    model = tiny_model(family, "logistic_mixture", colour_order=colour_order, conditioning="map")
+    noise = model.noise(torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
+    with torch.inference_mode():
+        rows = RowSampler(model, noise, features(model, torch.tensor([0, 1])))
+        rows.draw(0)
+        with Watch():
+            rows.draw(0)
+    assert "addmm" in called
+    assert not called & {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero"}
+
+
+@every_network
+def test_memory_does_not_grow_with_the_height(family: str, colour_order: str) -> None:
+    nbytes, label_B = [], torch.tensor([0, 1])
+    for height in (4, 16):
+        model = tiny_model(family, shape=(3, height, 8), colour_order=colour_order)
+        with torch.inference_mode():
+            nbytes.append(ModelStepper(model, 2, features(model, label_B)).nbytes)
+    assert 0 < nbytes[0] == nbytes[1]
+
+
+@every_kind
+def test_iterations_settle_a_call_of_the_order_each(family: str, likelihood: str, colour_order: str) -> None:
+    model = tiny_model(family, likelihood, shape=(3, 4, 4), colour_order=colour_order)
+    generator, order = torch.Generator().manual_seed(3), model.order()
+    with torch.inference_mode():
+        noise, s = torch.cat([model.noise(generator) for _ in range(3)]), features(model, torch.tensor([0, 1, 2]))
+        final = naive(model, noise, s)
+        seen = [x_BCHW.clone() for x_BCHW in iterates(model, noise, s)]
+    assert len(seen) <= order.max() + 2
+    assert torch.equal(seen[-1], final)
+    for passes, x_BCHW in enumerate(seen, start=1):
+        assert torch.equal(x_BCHW[:, order < passes], final[:, order < passes])
+
+
+# --- Networks that cannot be stepped through --------------------------------------------------------------------------
+
+
+class Leaky(nn.Module):
+    """Sees its own pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, kernel_size=1)
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        return self.conv(x)
+
+
+class Pooled(Leaky):
+    """Mixes all pixels."""
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        return self.conv(x) + x.mean()
+
+
+class Below(Leaky):
+    """Sees the row below."""
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        return self.conv(nn.functional.pad(x, (0, 0, -1, 1)))
+
+
+class Shrunk(Leaky):
+    """Returns fewer columns than it is given."""
+
+    def forward(self, x: Tensor, _s: Tensor | None = None) -> Tensor:
+        return self.conv(nn.functional.pad(x, (0, -1, 1, -1)))
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Leaky, "needs windows on earlier pixels"),
+        (Pooled, "cannot step through `mean`"),
+        (Below, "needs windows on earlier pixels"),
+        (Shrunk, "cannot step through `conv2d`"),
+    ],
+)
+def test_what_cannot_be_stepped_through_is_refused(network: type[nn.Module], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        Stepper(network(), torch.zeros(1, 1, 4, 4))
+    assert 'method="naive"' in str(error.value)
+
+
+def test_dropout_in_training_is_refused() -> None:
+    model = tiny_model("gated", dropout=0.5).train()
+    with pytest.raises(ConfigError, match="`dropout`"):
+        cached(model, model.noise(torch.Generator()))
+
+
+def test_a_forecast_is_of_all_rows_and_batches() -> None:
+    """Generous bounds: machines are shared."""
+    model = tiny_model("gated", shape=(3, 8, 8))
+    one, many = forecast(model, 4, batch_size=4), forecast(model, 40, batch_size=4)
+    assert 0 < one < 60
+    assert many > 2 * one
