@@ -1,7 +1,8 @@
 """CIFAR-10 with PixelCNN++ around its reference network: depth, width, stages, mixtures, dropout.
 
-Trial 0 is the network of the reference code, 160 filters and 53,659,080 parameters, with the published optimiser, but for a
-clip far above its usual gradients; the published 2.92 bits/dim took some five days on eight GPUs, which `docs/recipes` expresses. A trial here sees 96 epochs.
+Trial 0 is the network of the reference code, 160 filters and 53,659,080 parameters, with the published optimiser and a
+clip far above its usual gradients. The published 2.92 bits/dim took some five days on eight GPUs, which `docs/recipes`
+expresses; a trial here sees 96 epochs.
 """
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pixeltune.models import DensityModel
+from pixeltune.sampling.cached import ModelStepper
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,26 @@ def full_passes(model: DensityModel, batch: int, s: Tensor | None, answer: Answe
         x = x.clone()
         x[:, sites.colours, sites.rows, sites.cols] = levels_Bcn
     return model.split.from_sites(x)
+
+
+def stepped(model: DensityModel, batch: int, s: Tensor | None, answer: Answer) -> Tensor:
+    """The walk of cached sampling, each feature of each pixel computed once; ConfigError for what it cannot step."""
+    stepper, order_CHW = ModelStepper(model, batch, s), model.order()
+    x_BCHW = torch.zeros((batch, *order_CHW.shape), dtype=torch.int64, device=next(model.parameters()).device)
+    for row in range(stepper.height):
+        stepper.enter(row)
+        stepper.begin()
+        for col in range(stepper.width):
+            x_BCtt = x_BCHW[..., row :: stepper.height, col :: stepper.width]  # t×t tiles, one pixel of each
+            for colour in range(stepper.calls):
+                call = (row * stepper.width + col) * stepper.calls + colour
+                sites = _sites(model.split.to_sites((order_CHW == call)[None])[0])
+                levels_Bcn = answer(sites, stepper.parameters(col).flatten(-2)[..., None])
+                x = model.split.to_sites(x_BCtt).clone()
+                x[:, sites.colours] = levels_Bcn.unflatten(2, x.shape[2:])
+                x_BCtt.copy_(model.split.from_sites(x))
+                stepper.put(col, x_BCtt)
+    return x_BCHW
 
 
 def _sites(now_CHW: Tensor) -> Sites:

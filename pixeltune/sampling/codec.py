@@ -23,15 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeltune.errors import CodecError, DataError
+from pixeltune.errors import CodecError, ConfigError, DataError
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel
-from pixeltune.sampling.calls import Sites, Walk, full_passes
+from pixeltune.sampling.cached import ModelStepper
+from pixeltune.sampling.calls import Sites, Walk, full_passes, stepped
 from pixeltune.sampling.coded_file import Header, pack, unpack
 from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.numbers import Numbers, fixed_numbers, model_hash
 
-WALKS: dict[str, Walk] = {"naive": full_passes}
+WALKS: dict[str, Walk] = {"cached": stepped, "naive": full_passes}
 """How θ is computed, by the name that a file keeps: another way adds up in another order."""
 
 Code = Callable[[Sites, int, np.ndarray], np.ndarray]
@@ -52,21 +53,23 @@ def compress(
     labels_N: np.ndarray | None = None,
     *,
     batch_size: int = 100,
-    method: str = "naive",
+    method: str | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> bytes:
     """The bytes of a file of images of integer levels, each coded given its label, if it has one.
 
-    batch_size: images a network call, and a stream. method: of `WALKS`. advance: called after each network call.
+    batch_size: images a network call, and a stream. method: of `WALKS`; None takes `cached` where the
+    network can be stepped through, else `naive`. advance: called after each network call.
     Raises CodecError where the model has no code or constriction is missing, DataError or ConfigError for images or
     labels that are not the model's.
     """
-    walk = _walk(method)
     require_codable(model)
     images_NCHW = _levels(model, images_NCHW)
     label_N = checked_labels(model, len(images_NCHW), None if labels_N is None else torch.from_numpy(labels_N.copy()))
     streams = []
     with fixed_numbers(model):
+        method = method or _fastest(model)
+        walk = _walk(method)
         for x_BCHW, label_B in zip(
             torch.from_numpy(images_NCHW).split(batch_size), label_N.split(batch_size), strict=True
         ):
@@ -194,6 +197,16 @@ def _walk(method: str) -> Walk:
     if method not in WALKS:
         raise CodecError(f"the method must be one of {', '.join(WALKS)}, but got {method!r}")
     return WALKS[method]
+
+
+def _fastest(model: DensityModel) -> str:
+    """`cached`, unless the network has functions, or looks at pixels, that it cannot step."""
+    x_BCHW = next(model.parameters()).new_zeros(1, *model.form.shape)
+    try:
+        ModelStepper(model, 1, model.features(x_BCHW))
+    except ConfigError:
+        return "naive"
+    return "cached"
 
 
 def require_codable(model: DensityModel) -> None:

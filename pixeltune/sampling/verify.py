@@ -57,13 +57,15 @@ def verify_bits(
     *,
     claimed_nats: float,
     batch_size: int = 100,
+    method: str | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Verification:
     """Compress the images, decompress them, and compare.
 
-    claimed_nats: −log p of all of them, by whole-image `log_prob`. Raises what `compress` and `decompress` raise.
+    claimed_nats: −log p of all of them, by whole-image `log_prob`. method: see `compress`.
+    Raises what `compress` and `decompress` raise.
     """
-    content = compress(model, images_NCHW, labels_N, batch_size=batch_size, advance=advance)
+    content = compress(model, images_NCHW, labels_N, batch_size=batch_size, method=method, advance=advance)
     decoded = decompress(content, model, advance=advance)
     coded = unpack(content)
     return Verification(

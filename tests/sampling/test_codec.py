@@ -52,7 +52,7 @@ def claimed_nats(model: DensityModel, images: np.ndarray, labels: np.ndarray | N
         return -float(model.eval().log_prob(torch.from_numpy(images), label_N).double().sum())
 
 
-def verified(model: DensityModel, images: np.ndarray, labels: np.ndarray | None = None, **how: int) -> Verification:
+def verified(model: DensityModel, images: np.ndarray, labels: np.ndarray | None = None, **how: Any) -> Verification:
     return verify_bits(model, images, labels, claimed_nats=claimed_nats(model, images, labels), **how)
 
 
@@ -74,22 +74,24 @@ def coded() -> tuple[DensityModel, np.ndarray, bytes]:
 
 @every_kind
 @pytest.mark.parametrize("split", [1, 2])
+@pytest.mark.parametrize("method", codec.WALKS)
 def test_images_come_back_in_the_bits_that_log_prob_claims(
-    family: str, likelihood: str, colour_order: str, split: int
+    family: str, likelihood: str, colour_order: str, method: str, split: int
 ) -> None:
     model = tiny_model(family, likelihood, colour_order=colour_order, split=split)
     if model.is_bound:
         pytest.skip("a bound is not coded")
-    found = verified(model, random_images(model, 5), batch_size=2)
+    found = verified(model, random_images(model, 5), batch_size=2, method=method)
     assert found.is_identical
     assert found.is_within
     assert (found.streams, found.dims) == (3, 5 * 48)
 
 
 @pytest.mark.parametrize("family", [family for family in COUPLING_FAMILIES if family != "pixelvae"])
-def test_coupled_tiles_are_coded_by_their_joint_distribution(family: str) -> None:
+@pytest.mark.parametrize("method", codec.WALKS)
+def test_coupled_tiles_are_coded_by_their_joint_distribution(family: str, method: str) -> None:
     model = tiny_model(family, "logistic_mixture", colour_order="likelihood", split=2, split_coupling="mixture")
-    found = verified(model, random_images(model, 5))
+    found = verified(model, random_images(model, 5), method=method)
     assert found.is_identical
     assert found.is_within
 
@@ -122,7 +124,7 @@ def test_both_sides_show_the_network_the_same_images_and_never_a_later_level() -
     model, inputs = tiny_model(shape=(3, 3, 3)), list[torch.Tensor]()
     model.network.register_forward_hook(lambda _module, args, _out: inputs.append(args[0].clone()))
     images = random_images(model, 2)
-    content = compress(model, images)
+    content = compress(model, images, method="naive")
     decompress(content, model)
     calls = len(inputs) // 2
     assert calls == 27
@@ -130,6 +132,21 @@ def test_both_sides_show_the_network_the_same_images_and_never_a_later_level() -
     for call, (ours, theirs) in enumerate(zip(inputs[:calls], inputs[calls:], strict=True)):
         assert torch.equal(ours, theirs)
         assert torch.equal(ours, torch.where(order_CHW < call, x_BCHW, torch.tensor(-1.0)))
+
+
+def test_both_walks_see_the_same_numbers_but_for_rounding() -> None:
+    model = tiny_model(shape=(3, 4, 4), split=2).double()
+    images = random_images(model, 3)
+    files = [unpack(compress(model, images, method=method)) for method in codec.WALKS]
+    assert [file.header.method for file in files] == ["cached", "naive"]
+    assert files[0].streams[0].tobytes() == files[1].streams[0].tobytes()
+
+
+def test_a_network_that_cannot_be_stepped_is_passed_whole() -> None:
+    model = tiny_model(likelihood="bernoulli", shape=(1, 4, 4))
+    images = random_images(model, 2)
+    assert unpack(compress(model, images)).header.method == "cached"
+    assert unpack(compress(leaking(model), images)).header.method == "naive"
 
 
 @pytest.mark.parametrize("conditioning", ["bias", "map"])
@@ -223,7 +240,7 @@ def test_a_foreign_file(
 
 
 def test_a_header_that_this_version_does_not_know(coded: tuple[DensityModel, np.ndarray, bytes]) -> None:
-    with pytest.raises(CodecError, match="method must be one of naive, but got 'magic'"):
+    with pytest.raises(CodecError, match="method must be one of cached, naive, but got 'magic'"):
         decompress(rewritten(coded[2], method="magic"), coded[0])
 
 
@@ -251,10 +268,12 @@ def test_a_hash_knows_every_weight_and_no_precision() -> None:
 
 
 @pytest.mark.parametrize("name", ["pixeltune", "torch", "constriction", "device"])
-def test_other_numbers_are_named_before_decoding(coded: tuple[DensityModel, np.ndarray, bytes], name: str) -> None:
+def test_other_numbers_are_named_before_decoding(
+    coded: tuple[DensityModel, np.ndarray, bytes], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, _, content = coded
     numbers = unpack(content).header.numbers
-    model.network.register_forward_hook(lambda *_: pytest.fail("it decodes"))
+    monkeypatch.setitem(codec.WALKS, "cached", lambda *_: pytest.fail("it decodes"))
     elsewhere = numbers.model_copy(update={name: "elsewhere"})
     says = re.escape(f"but {name} was elsewhere, here {getattr(numbers, name)}")
     with pytest.raises(CodecError, match=says):
@@ -286,16 +305,16 @@ def test_numbers_that_differ_without_a_name_are_never_wrong_images(
 ) -> None:
     """θ a little off, as by another choice of kernels; and images that came out as they should not."""
     model, _, content = coded
-    whole = codec.WALKS["naive"]
+    whole = codec.WALKS["cached"]
 
     def off_by(step: float) -> Any:
         return lambda model, batch, s, answer: whole(model, batch, s, lambda sites, theta: answer(sites, theta * step))
 
     for step in (1.5, 1 + 1e-4):
-        monkeypatch.setitem(codec.WALKS, "naive", off_by(step))
+        monkeypatch.setitem(codec.WALKS, "cached", off_by(step))
         with pytest.raises(CodecError, match="decode on the machine that compressed"):
             decompress(content, model)
-    monkeypatch.setitem(codec.WALKS, "naive", whole)
+    monkeypatch.setitem(codec.WALKS, "cached", whole)
     with pytest.raises(CodecError, match="checksum differs"):
         decompress(rewritten(content, images_checksum="0" * 16), model)
 
