@@ -74,13 +74,13 @@ class GatedLayer(nn.Module):
         self.horizontal = this_row(in_channels, 2 * F, reach=reach, mask=mask, colours=colours, gates=2)
         self.dropout = nn.Dropout(dropout)
         self.residual = None if is_first else own_pixel(F, F, colours=colours)
-        self.vertical_condition = AddCondition(condition_features, 2 * F)
-        self.horizontal_condition = AddCondition(condition_features, 2 * F)
+        self.vertical_label = AddCondition(condition_features, 2 * F)
+        self.horizontal_label = AddCondition(condition_features, 2 * F)
 
     def forward(self, v: Tensor, h: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vertical features before their gate (B, 2F, H, W), which the last layer does not need, and h (B, F, H, W)."""
-        v_pregate = self.vertical_condition(self.vertical(v), s)
-        h_pregate = self.horizontal_condition(self.horizontal(h) + self.vertical_to_horizontal(v_pregate), s)
+        v_pregate = self.vertical_label(self.vertical(v), s)
+        h_pregate = self.horizontal_label(self.horizontal(h) + self.vertical_to_horizontal(v_pregate), s)
         y = self.dropout(gate(h_pregate))
         return v_pregate, y if self.residual is None else h + self.residual(y)
 

@@ -153,11 +153,11 @@ class MaskedConv2d(Conditioned):
         reach = kernel_size // 2
         self.above = rows_above(in_channels, out_channels, rows=reach, width=kernel_size, bias=False)
         self.row = this_row(in_channels, out_channels, reach=reach, mask=mask, colours=colours)
-        self.condition = AddCondition(condition_features, out_channels)
+        self.label = AddCondition(condition_features, out_channels)
 
     def forward(self, x_BIHW: Tensor, s: Tensor | None = None) -> Tensor:
         """(B, O, H, W)."""
-        features_BOHW: Tensor = self.condition(self.above(x_BIHW) + self.row(x_BIHW), s)
+        features_BOHW: Tensor = self.label(self.above(x_BIHW) + self.row(x_BIHW), s)
         return features_BOHW
 
 

@@ -187,7 +187,7 @@ class GatedResnet(nn.Module):
         self.nin_skip = nin(widening * skip_features, features) if skip_features else None
         self.dropout = nn.Dropout(config.dropout)
         self.conv_out = conv(widening * features, 2 * features, init_scale=0.1)
-        self.condition = AddCondition(condition_features, 2 * features)
+        self.label = AddCondition(condition_features, 2 * features)
 
     def forward(self, x: Tensor, a: Tensor | None = None, s: Tensor | None = None) -> Tensor:
         """(B, F, H, W). a: the skips, concatenated. s: features of label and latent."""
@@ -196,7 +196,7 @@ class GatedResnet(nn.Module):
         if self.nin_skip is not None:
             assert a is not None
             c1 = c1 + self.nin_skip(f(a))
-        c2 = self.condition(self.conv_out(self.dropout(f(c1))), s)
+        c2 = self.label(self.conv_out(self.dropout(f(c1))), s)
         value, gate = c2.chunk(2, dim=1)
         return x + value * gate.sigmoid()
 

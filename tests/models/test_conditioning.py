@@ -75,7 +75,7 @@ def test_every_parameter_gets_a_gradient_at_several_resolutions(conditioning: st
 @pytest.mark.parametrize("variant", ["residual", "simple"])
 def test_every_masked_convolution_of_pixelcnn_adds_the_label(variant: str) -> None:
     model = tiny_model("pixelcnn", variant=variant, layers=3, conditioning="bias")
-    weights = [name for name, _ in model.named_parameters() if name.endswith("condition.V.weight")]
+    weights = [name for name, _ in model.named_parameters() if name.endswith("label.V.weight")]
     assert len(weights) == {"residual": 1 + 3, "simple": 3}[variant]
 
 
@@ -91,7 +91,7 @@ def test_both_stacks_of_gated_and_both_streams_of_pixelcnnpp_add_the_label() -> 
 )
 def test_every_block_of_small_pixelcnnpp_adds_the_label(variant: str, blocks: int) -> None:
     model = tiny_model("pixelcnnpp", variant=variant, layers=3, conditioning="bias")
-    weights = [name for name, _ in model.named_parameters() if name.endswith("condition.V.weight")]
+    weights = [name for name, _ in model.named_parameters() if name.endswith("label.V.weight")]
     assert len(weights) == 2 * blocks
 
 
@@ -99,7 +99,7 @@ def test_an_unconditional_model_has_no_label_weights_and_ignores_labels() -> Non
     model = tiny_model()
     x = random_levels(model, 2)
     assert torch.equal(model.log_prob(x), model.log_prob(x, torch.tensor([0, 1])))
-    assert not any("condition" in name for name in model.state_dict())
+    assert not any("label" in name or "conditioning" in name for name in model.state_dict())
 
 
 def test_a_bias_is_one_pixel_wide_and_a_map_differs_between_pixels() -> None:
