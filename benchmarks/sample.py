@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.models import DensityModel, build_model, eval_mode
 from pixeltune.sampling import ModelStepper, cached
 from pixeltune.sampling.fixed_point import iterates
+from pixeltune.search.facts import cpu_name
 
 MODELS: dict[str, dict[str, Any]] = {
     "reference": {"model": {"family": "pixelcnnpp"}},
@@ -101,15 +100,7 @@ def _model(name: str) -> DensityModel:
 def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name()
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{os.cpu_count()} × {names[0] if names else platform.machine()}"
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+    return f"{os.cpu_count()} × {cpu_name()}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from pixeltune.search.facts import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,15 +105,7 @@ def _rows(storage: str, search: str) -> list[dict[str, Any]]:
 
 
 def _machine() -> str:
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{os.cpu_count()} × {names[0] if names else platform.machine()}"
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+    return f"{os.cpu_count()} × {cpu_name()}"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A new family is one class here with a line in FAMILIES, and one model file with 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from enum import StrEnum
 from typing import ClassVar, Literal, Self
 
@@ -65,9 +66,9 @@ class FamilyConfig(Section):
         return self
 
     @property
+    @abstractmethod
     def causality(self) -> Causality:
         """Whether θ is one a pixel or one a sub-pixel."""
-        raise NotImplementedError
 
     @property
     def divisor(self) -> int:
@@ -88,9 +89,9 @@ class FamilyConfig(Section):
         """How many colours the network puts in order among its input channels; 1 where the likelihood does it."""
         return in_channels // self.split**2 if self.causality is Causality.SUBPIXEL else 1
 
+    @abstractmethod
     def narrow(self, colours: int, size: int) -> Self:
         """The same structure, small, and deep enough to look across `size` pixels: what the audit differentiates."""
-        raise NotImplementedError
 
     def require_form(self, form: ImageForm) -> None:
         """Refuse images that this network cannot take."""

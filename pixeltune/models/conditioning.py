@@ -9,6 +9,8 @@ Legend of shapes: B batch, K classes, D features of the label, H×W pixels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ NO_LABEL = -1
 """In place of a class where the label of an image is withheld or unknown."""
 
 
-class Conditioning(nn.Module):
+class Conditioning(nn.Module, ABC):
     """Labels (B,) to s. num_classes: K. num_features: D."""
 
     def __init__(self, num_classes: int, num_features: int) -> None:
@@ -34,9 +36,9 @@ class Conditioning(nn.Module):
         classes_K = torch.arange(self.num_classes, device=like_BCHW.device)
         return (label_B.to(like_BCHW.device)[:, None] == classes_K).to(like_BCHW.dtype)
 
+    @abstractmethod
     def forward(self, label_B: Tensor | None, like_BCHW: Tensor) -> Tensor:
         """s (B, D, 1, 1), or (B, D, H, W)."""
-        raise NotImplementedError
 
 
 class LabelBias(Conditioning):

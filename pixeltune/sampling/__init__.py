@@ -20,14 +20,13 @@ from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
 from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.labels import checked_labels
-from pixeltune.sampling.naive import draw, naive
+from pixeltune.sampling.naive import naive
 
 __all__ = [
     "METHODS",
     "ModelStepper",
     "RowSampler",
     "cached",
-    "draw",
     "fixed_point",
     "forecast",
     "naive",

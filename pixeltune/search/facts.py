@@ -53,7 +53,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
     return {
         **_versions(),
         "hostname": socket.gethostname(),
-        "cpu_name": _cpu_name(),
+        "cpu_name": cpu_name(),
         "gpu_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "git_commit": _git_commit(),
     }
@@ -72,7 +72,8 @@ def _versions() -> dict[str, str | None]:
 
 
 @cache
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Of this machine's processor, as its system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
