@@ -19,7 +19,7 @@ import torch
 
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.models import DensityModel, build_model, eval_mode
-from pixeltune.sampling import ModelStepper, cached
+from pixeltune.sampling import Drawing, ModelStepper, cached
 from pixeltune.sampling.fixed_point import iterates
 from pixeltune.search.facts import cpu_name
 
@@ -65,14 +65,15 @@ def _row(options: argparse.Namespace, model: DensityModel, batch: int, device: t
     noise = torch.cat([model.noise(generator) for _ in range(batch)]).to(device)
     x_BCHW = model.scale(torch.randint(256, (batch, *model.form.shape), generator=generator).to(device))
     s = model.features(x_BCHW)
+    drawing = Drawing(noise, s)
     model.parameters_given(x_BCHW, s)  # warms up
     full = min(_seconds(lambda: model.parameters_given(x_BCHW, s)) for _ in range(options.calls))
-    naive, drawn = full * (int(model.order().max()) + 1), _seconds(lambda: cached(model, noise, s))
+    naive, drawn = full * (int(model.order().max()) + 1), _seconds(lambda: cached(model, drawing))
     megabytes = ModelStepper(model, batch, s).nbytes / 1e6
     passes: list[int] = []
     iterated = "–"
     if options.fixed_point:
-        iterated = f"{_seconds(lambda: passes.append(sum(1 for _ in iterates(model, noise, s)))):.1f}"
+        iterated = f"{_seconds(lambda: passes.append(sum(1 for _ in iterates(model, drawing)))):.1f}"
     return (
         f"| {datetime.now(UTC):%Y-%m-%d} | {_machine(device)}, {options.threads} | {NAMES[options.model]} | {batch} | "
         f"{full:.2f} | {naive:.0f} | {drawn:.2f} | {naive / drawn:.0f} | {drawn / batch:.3f} | {megabytes:.0f} | "

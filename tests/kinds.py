@@ -29,10 +29,10 @@ COUPLING_FAMILIES = [family for family, colour_order in NETWORK_KINDS if colour_
 """Families whose tiles can share the indicator of a mixture."""
 
 every_network = pytest.mark.parametrize(("family", "colour_order"), NETWORK_KINDS)
-every_kind = pytest.mark.parametrize(
-    ("family", "likelihood", "colour_order"),
-    [(family, name, order) for family, order in NETWORK_KINDS for name in LIKELIHOODS],
-)
+KINDS = [(family, name, order) for family, order in NETWORK_KINDS for name in LIKELIHOODS]
+"""Those with each likelihood."""
+
+every_kind = pytest.mark.parametrize(("family", "likelihood", "colour_order"), KINDS)
 
 _OF_SOME_FAMILIES = {"kernel_size", "first_kernel_size", "head_channels", "colour_order", "stages"}
 

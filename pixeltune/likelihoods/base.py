@@ -39,12 +39,21 @@ class Likelihood(ABC):
         """Nats (B,) of integer levels, in float32 whatever the network computed in; float64 if θ is."""
 
     @abstractmethod
-    def sample(self, theta: Tensor, noise_BNHW: Tensor) -> Tensor:
-        """Levels x_BCHW (int64) as a fixed function of θ and of uniforms in (0, 1)."""
-
-    @abstractmethod
     def table(self, theta: Tensor, earlier_BjHW: Tensor) -> Tensor:
         """Probabilities (B, K, H, W) of every level of colour j, given the levels of the j earlier colours."""
+
+    def sample(self, theta: Tensor, noise_BNHW: Tensor, temperature: float = 1.0) -> Tensor:
+        """Levels x_BCHW (int64) as a fixed function of θ and of uniforms in (0, 1), colour after colour.
+
+        temperature: T > 0. Each level of each sub-pixel, given those before it, is as probable as p^(1/T), normalised:
+        at T < 1 likely levels come more often than the model says, near 0 the likeliest alone; 1 is the model.
+        """
+        noise_BCHW = noise_BNHW[:, -self.channels :]
+        x_BCHW = noise_BCHW.new_zeros(noise_BCHW.shape, dtype=torch.int64)
+        for j in range(self.channels):
+            probs_BKHW = _tempered(self.table(theta, x_BCHW[:, :j]), temperature)
+            x_BCHW[:, j] = inverse_cdf(probs_BKHW, noise_BCHW[:, j])
+        return x_BCHW
 
     @property
     def is_joint(self) -> bool:
@@ -90,6 +99,11 @@ def pair_index(colour: int, earlier: int) -> int:
 def upcast(theta: Tensor) -> Tensor:
     """θ in float64 if it is float64, else in float32: bfloat16 changes a likelihood's second digit."""
     return theta if theta.dtype == torch.float64 else theta.float()
+
+
+def _tempered(probs_BKHW: Tensor, temperature: float) -> Tensor:
+    """Probabilities as p^(1/T), normalised; a level that cannot be stays so."""
+    return probs_BKHW if temperature == 1 else (probs_BKHW.log() / temperature).softmax(1)
 
 
 def inverse_cdf(probs_BKHW: Tensor, uniform_BHW: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pixeltune.likelihoods.base import Likelihood, inverse_cdf, pair_index, upcast
+from pixeltune.likelihoods.base import Likelihood, pair_index, upcast
 
 
 class Categorical(Likelihood):
@@ -38,13 +38,6 @@ class Categorical(Likelihood):
             log_probs_BKHW = self._logits(theta, x_BCHW[:, :j]).log_softmax(1)
             nats_B = nats_B + log_probs_BKHW.gather(1, x_BCHW[:, j : j + 1]).sum((1, 2, 3))
         return nats_B
-
-    def sample(self, theta: Tensor, noise_BNHW: Tensor) -> Tensor:
-        """Levels x_BCHW by inverse CDF, colour after colour."""
-        x_BCHW = noise_BNHW.new_zeros(noise_BNHW.shape, dtype=torch.int64)
-        for j in range(self.channels):
-            x_BCHW[:, j] = inverse_cdf(self.table(theta, x_BCHW[:, :j]), noise_BNHW[:, j])
-        return x_BCHW
 
     def table(self, theta: Tensor, earlier_BjHW: Tensor) -> Tensor:
         """Softmax (B, K, H, W) of colour j."""

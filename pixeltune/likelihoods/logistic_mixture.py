@@ -90,8 +90,13 @@ class LogisticMixture(Likelihood):
             log_mass_BGMHW = log_mass_BGMHW.sum(1, keepdim=True)
         return (mixture.logits_BGMHW.log_softmax(2) + log_mass_BGMHW).logsumexp(2).sum((1, 2, 3))
 
-    def sample(self, theta: Tensor, noise_BNHW: Tensor) -> Tensor:
-        """Indicator and logistic by inverse CDF; rounding to the nearest level gives the discretised mass exactly."""
+    def sample(self, theta: Tensor, noise_BNHW: Tensor, temperature: float = 1.0) -> Tensor:
+        """Indicator and logistic by inverse CDF; rounding to the nearest level gives the discretised mass exactly.
+
+        At another temperature than 1 by the tables of all levels, as any likelihood.
+        """
+        if temperature != 1:
+            return super().sample(theta, noise_BNHW, temperature)
         mixture = self._mixture(theta)
         indicator_noise, logistic_noise = noise_BNHW.split_with_sizes([self._num_indicators, self.channels], dim=1)
         weights_BGMHW = mixture.logits_BGMHW.softmax(2)

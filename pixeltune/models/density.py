@@ -130,9 +130,12 @@ class DensityModel(nn.Module):
         """(C, H, W) int64: the network call in which each sub-pixel is drawn; its θ depends on smaller calls only."""
         return self.split.order(*self.form.shape)
 
-    def draw(self, theta: Tensor, noise_BNhw: Tensor) -> Tensor:
-        """Levels (B, C, H, W) of every sub-pixel at once: a fixed function of θ and of noise as `noise` makes it."""
-        return self.split.from_sites(self.likelihood.sample(theta, noise_BNhw))
+    def draw(self, theta: Tensor, noise_BNhw: Tensor, temperature: float = 1.0) -> Tensor:
+        """Levels (B, C, H, W) of every sub-pixel at once: a fixed function of θ and of noise as `noise` makes it.
+
+        temperature: see `Likelihood.sample`.
+        """
+        return self.split.from_sites(self.likelihood.sample(theta, noise_BNhw, temperature))
 
     def draw_latent(self, generator: torch.Generator) -> Tensor:
         """z (1, D) from its prior, N(0, I)."""

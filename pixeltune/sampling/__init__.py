@@ -9,65 +9,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
-from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
+from pixeltune.sampling.drawing import Drawing, Given
 from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.grid import save_grid
-from pixeltune.sampling.labels import checked_labels
+from pixeltune.sampling.images import METHODS, complete, require_conditional, sample, why_not_conditional
 from pixeltune.sampling.naive import naive
 
 __all__ = [
     "METHODS",
+    "Drawing",
+    "Given",
     "ModelStepper",
     "RowSampler",
     "cached",
+    "complete",
     "fixed_point",
     "forecast",
     "naive",
+    "require_conditional",
     "sample",
     "save_grid",
+    "why_not_conditional",
 ]
-
-METHODS: dict[str, Callable[[DensityModel, Tensor, Tensor | None], Tensor]] = {
-    "naive": naive,
-    "cached": cached,
-    "fixed_point": fixed_point,
-}
-
-
-def sample(
-    model: DensityModel,
-    n: int,
-    *,
-    labels: Sequence[int] | Tensor | None = None,
-    seed: int = 0,
-    method: str = "cached",
-    batch_size: int = 256,
-) -> Tensor:
-    """Draw n images (n, C, H, W), uint8 levels on the CPU.
-
-    Image i is fixed by the weights, the seed, i and its label: neither n, nor batch_size, nor the device changes its
-    noise. A latent is drawn from its prior. labels: a class for each image; None draws without labels.
-    Raises ConfigError for an unknown method, or for labels that the model or n do not admit.
-    """
-    if method not in METHODS:
-        raise ConfigError(f"`method` must be one of {', '.join(METHODS)}, but got {method!r}")
-    if n < 1:
-        raise ConfigError(f"the number of samples must be at least 1, but got {n}")
-    label_N = checked_labels(model, n, labels)
-    generator = torch.Generator().manual_seed(seed)
-    latents, noise = zip(*[(model.draw_latent(generator), model.noise(generator)) for _ in range(n)], strict=True)
-    given = (label_N, torch.cat(latents), torch.cat(noise))
-    batches = zip(*[torch.split(tensor, batch_size) for tensor in given], strict=True)
-    with eval_mode(model), torch.inference_mode():
-        images = [_sample_batch(model, METHODS[method], *batch) for batch in batches]
-    return torch.cat(images)
 
 
 def forecast(model: DensityModel, n: int, *, batch_size: int = 256) -> float:
@@ -76,20 +44,11 @@ def forecast(model: DensityModel, n: int, *, batch_size: int = 256) -> float:
     noise = model.noise(torch.Generator()).to(weight.device).expand(batch, -1, -1, -1)
     with eval_mode(model), torch.inference_mode():
         times = [time.perf_counter()]
-        rows = RowSampler(model, noise, model.features(weight.new_zeros(batch, *model.form.shape)))
+        s = model.features(weight.new_zeros(batch, *model.form.shape))
+        rows = RowSampler(model, Drawing(noise, s))
         for _ in range(3 if weight.device.type == "cuda" else 2):  # the second time, a GPU captures it
             rows.draw(0)
             int(rows.x_BCHW.sum())  # the value is waited for, also on a GPU
             times.append(time.perf_counter())
     once, again = times[1] - times[0], times[-1] - times[-2]
     return math.ceil(n / batch_size) * (once + rows.height * again)
-
-
-def _sample_batch(
-    model: DensityModel, method: Callable[..., Tensor], label_B: Tensor, z_BD: Tensor, noise_BNhw: Tensor
-) -> Tensor:
-    """Levels (B, C, H, W), uint8 on the CPU."""
-    weight = next(model.parameters())
-    s = model.features(weight.new_zeros(len(z_BD), *model.form.shape), label_B.to(weight.device), z_BD.to(weight))
-    images_BCHW: Tensor = method(model, noise_BNhw.to(weight.device), s)
-    return images_BCHW.to("cpu", torch.uint8)

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from pixeltune.config import Causality
 from pixeltune.models import DensityModel
+from pixeltune.sampling.drawing import Drawing, Given
 from pixeltune.sampling.stepping import Stepper
 
 
-def cached(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Tensor:
+def cached(model: DensityModel, drawing: Drawing) -> Tensor:
     """The images of `naive`, but for the order in which sums are added up."""
-    rows = RowSampler(model, noise_BNhw, s)
+    rows = RowSampler(model, drawing)
     for row in range(rows.height):
         rows.draw(row)
+        drawing.advance(rows.calls)
     return rows.x_BCHW
 
 
@@ -65,25 +67,46 @@ class RowSampler:
     On a GPU a row of pixels is thousands of small kernels, so it is captured as a graph when it comes a second time.
     """
 
-    def __init__(self, model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> None:
-        self.stepper = ModelStepper(model, len(noise_BNhw), s)
+    def __init__(self, model: DensityModel, drawing: Drawing) -> None:
+        self.stepper = ModelStepper(model, len(drawing), drawing.s)
         self.height = self.stepper.height
-        self.noise_BNhw = noise_BNhw
-        self.x_BCHW = noise_BNhw.new_zeros((len(noise_BNhw), *model.form.shape), dtype=torch.int64)
-        self._noise_BNtW = torch.empty_like(noise_BNhw[:, :, :: self.height])
-        self._x_BCtW = torch.empty_like(self.x_BCHW[:, :, :: self.height])
+        self.drawing = drawing
+        shape = (len(drawing), *model.form.shape)
+        self.x_BCHW = drawing.noise_BNhw.new_zeros(shape, dtype=torch.int64)
+        # Of the row under way, in memory that stays where it is, for graphs read and write there.
+        self._noise_BNtW = self._row_of(drawing.noise_BNhw, 0).clone()
+        self._x_BCtW = self._row_of(self.x_BCHW, 0).clone()
+        self._given = None if drawing.given is None else self._given_in(0)
         self._graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
+
+    @property
+    def calls(self) -> int:
+        """Network calls that a row stands for."""
+        return self.stepper.width * self.stepper.calls
 
     @torch.no_grad()
     def draw(self, row: int) -> None:
         """Draw a row; rows are drawn in order."""
-        self._noise_BNtW.copy_(self.noise_BNhw[:, :, row :: self.height])
+        self._noise_BNtW.copy_(self._row_of(self.drawing.noise_BNhw, row))
+        if self._given is not None:
+            given = self._given_in(row)
+            self._given.x_BCHW.copy_(given.x_BCHW)
+            self._given.known_CHW.copy_(given.known_CHW)
         self.stepper.enter(row)
         self._run(self.stepper.network.phase)
-        self.x_BCHW[:, :, row :: self.height] = self._x_BCtW
+        self._row_of(self.x_BCHW, row).copy_(self._x_BCtW)
+
+    def _row_of(self, image: Tensor, row: int) -> Tensor:
+        """(…, t, W): that row of each tile."""
+        return image[..., row :: self.height, :]
+
+    def _given_in(self, row: int) -> Given:
+        assert self.drawing.given is not None
+        x_BCHW, known_CHW = self.drawing.given.x_BCHW, self.drawing.given.known_CHW
+        return Given(self._row_of(x_BCHW, row).clone(), self._row_of(known_CHW, row).clone())
 
     def _run(self, phase: int) -> None:
-        if self.noise_BNhw.device.type != "cuda" or phase not in self._graphs:
+        if self.x_BCHW.device.type != "cuda" or phase not in self._graphs:
             self._draw_pixels()
             self._graphs[phase] = None
             return
@@ -96,13 +119,15 @@ class RowSampler:
 
     def _draw_pixels(self) -> None:
         """From the noise of the row to its levels."""
-        stepper = self.stepper
+        stepper, temperature = self.stepper, self.drawing.temperature
         stepper.begin()
         for col in range(stepper.width):
-            noise_BNtt = self._noise_BNtW[..., col :: stepper.width]
-            x_BCtt = self._x_BCtW[..., col :: stepper.width]
+            here = (..., slice(col, None, stepper.width))
+            x_BCtt = self._x_BCtW[here]
             for colour in range(stepper.calls):
-                drawn = stepper.model.draw(stepper.parameters(col), noise_BNtt)
+                drawn = stepper.model.draw(stepper.parameters(col), self._noise_BNtW[here], temperature)
+                if self._given is not None:
+                    drawn = Given(self._given.x_BCHW[here], self._given.known_CHW[here]).put_into(drawn)
                 now = slice(colour, colour + 1) if stepper.calls > 1 else slice(None)
                 x_BCtt[:, now] = drawn[:, now]
                 stepper.put(col, x_BCtt)

@@ -6,31 +6,49 @@ the one fixed point. Each iteration settles at least the next call of that order
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from pixeltune.models import DensityModel
+from pixeltune.sampling.drawing import Drawing
 
 
-def fixed_point(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Tensor:
+def fixed_point(model: DensityModel, drawing: Drawing) -> Tensor:
     """The images of `naive`, of any causal model; at most one network pass more than its order has calls."""
-    *_, x_BCHW = iterates(model, noise_BNhw, s)
+    *_, x_BCHW = _counted(iterates(model, drawing), int(model.order().max()) + 1, drawing.advance)
     return x_BCHW
 
 
-def iterates(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Iterator[Tensor]:
+def _counted(passes: Iterator[Tensor], calls: int, advance: Callable[[int], None]) -> Iterator[Tensor]:
+    """Each pass counts for the one call that it settles at least, the last one for all that are left."""
+    left = calls
+    for x_BCHW in passes:
+        now = min(1, left)
+        left -= now
+        advance(now)
+        yield x_BCHW
+    advance(left)
+
+
+def iterates(model: DensityModel, drawing: Drawing) -> Iterator[Tensor]:
     """The images (B, C, H, W) after each network pass; those that a pass left as they were sit out the next.
 
     They start as level 0 everywhere, as in `naive`: after k passes they agree with it at least up to its k-th call.
     """
-    x_BCHW = noise_BNhw.new_zeros((len(noise_BNhw), *model.form.shape), dtype=torch.int64)
+    noise_BNhw = drawing.noise_BNhw
+    x_BCHW = noise_BNhw.new_zeros((len(drawing), *model.form.shape), dtype=torch.int64)
+    if drawing.given is not None:
+        x_BCHW = drawing.given.put_into(x_BCHW)
     moving = torch.arange(len(x_BCHW), device=x_BCHW.device)
     # The bound holds in exact arithmetic; where θ is rounded otherwise in another batch, the last call is the last.
     for _ in range(int(model.order().max()) + 2):
-        theta = model.parameters_given(model.scale(x_BCHW[moving]), None if s is None else s[moving])
-        drawn = model.draw(theta, noise_BNhw[moving])
+        part = drawing.of(moving)
+        theta = model.parameters_given(model.scale(x_BCHW[moving]), part.s)
+        drawn = model.draw(theta, part.noise_BNhw, part.temperature)
+        if part.given is not None:
+            drawn = part.given.put_into(drawn)
         has_moved = (drawn != x_BCHW[moving]).flatten(1).any(1)
         x_BCHW[moving] = drawn
         yield x_BCHW

@@ -1,4 +1,4 @@
-"""Ancestral sampling in the order of the model: one full network pass a call, for any family."""
+"""Ancestral sampling by its definition: one pass of the whole network for each step of the model's order."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from torch import Tensor
 
 from pixeltune.models import DensityModel
 from pixeltune.sampling.calls import Sites, full_passes
+from pixeltune.sampling.drawing import Drawing
 
 
-def naive(model: DensityModel, noise_BNhw: Tensor, s: Tensor | None = None) -> Tensor:
-    """Levels x_BCHW (int64) as a fixed function of the weights, the noise and the features s of label and latent."""
+def naive(model: DensityModel, drawing: Drawing) -> Tensor:
+    """Levels x_BCHW (int64) as a fixed function of the weights and the drawing."""
+    given = drawing.given
+    if given is not None:  # as the likelihood sees images
+        x, known = model.split.to_sites(given.x_BCHW), model.split.to_sites(given.known_CHW[None])[0]
 
     def answer(sites: Sites, theta: Tensor) -> Tensor:
-        levels_BCn1 = model.likelihood.sample(theta, noise_BNhw[..., sites.rows, sites.cols, None])
-        return levels_BCn1[:, sites.colours, :, 0]
+        noise_BNn1 = drawing.noise_BNhw[..., sites.rows, sites.cols, None]
+        levels_Bcn = model.likelihood.sample(theta, noise_BNn1, drawing.temperature)[:, sites.colours, :, 0]
+        drawing.advance(1)
+        if given is None:
+            return levels_Bcn
+        here = (sites.colours, sites.rows, sites.cols)
+        return x[:, *here].where(known[here], levels_Bcn)
 
-    return full_passes(model, len(noise_BNhw), s, answer)
+    return full_passes(model, len(drawing), drawing.s, answer)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from scipy import stats
+from chi_square import chi_square_p
 from slow_nats import slow_nats
 
 from pixeltune import config
@@ -46,14 +46,6 @@ def all_pixels(likelihood: Likelihood) -> torch.Tensor:
     """Every value of one pixel, (K^C, C, 1, 1)."""
     levels = [torch.arange(likelihood.levels)] * likelihood.channels
     return torch.cartesian_prod(*levels).reshape(-1, likelihood.channels, 1, 1)
-
-
-def chi_square_p(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    """How probable a misfit as large as this one is; outcomes expected less than five times count as one."""
-    rare = expected < 5
-    seen, expected = (torch.cat([n[~rare].double(), n[rare].double().sum()[None]]) for n in (seen, expected))
-    terms = (seen - expected).square() / expected.clamp(min=1e-9)
-    return float(stats.chi2.sf(terms.sum().item(), len(terms) - 1))
 
 
 def test_every_configured_likelihood_exists() -> None:
@@ -176,3 +168,29 @@ def test_samples_are_distributed_as_log_prob_says(name: str, causality: Causalit
     index = (x[:, :, 0, 0] * K ** torch.arange(C - 1, -1, -1)).sum(1)
     seen = index.bincount(minlength=K**C)
     assert chi_square_p(seen, expected) > 1e-3
+
+
+@every_small_case
+def test_a_temperature_is_a_power_of_each_factor(name: str, causality: Causality, C: int, K: int) -> None:
+    likelihood, draws, temperature = build(name, causality, C, K), 20_000, 0.5
+    theta = random_theta(likelihood, 1, 1)
+    shape = likelihood.theta_shape(draws, 1, 1)
+    noise = likelihood.noise(draws, 1, 1, generator(), torch.float64)
+    x = likelihood.sample(theta.expand(shape), noise, temperature)
+    pixels = all_pixels(likelihood)
+    each = theta.expand(len(pixels), *shape[1:])
+    expected = torch.full((len(pixels),), float(draws), dtype=torch.float64)
+    for j in range(C):
+        powers = likelihood.table(each, pixels[:, :j])[:, :, 0, 0] ** (1 / temperature)
+        expected *= (powers / powers.sum(1, keepdim=True)).gather(1, pixels[:, j, 0])[:, 0]
+    seen = (x[:, :, 0, 0] * K ** torch.arange(C - 1, -1, -1)).sum(1).bincount(minlength=K**C)
+    assert chi_square_p(seen, expected) > 1e-3
+
+
+@every_case
+def test_near_zero_temperature_leaves_the_likeliest_level(name: str, causality: Causality, C: int, K: int) -> None:
+    likelihood = build(name, causality, C, K)
+    theta, noise = random_theta(likelihood, 3, 2), likelihood.noise(3, 2, 2, generator(), torch.float64)
+    x = likelihood.sample(theta, noise, temperature=1e-6)
+    for j in range(C):
+        assert torch.equal(x[:, j], likelihood.table(theta, x[:, :j]).argmax(1))

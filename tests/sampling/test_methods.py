@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
-from pixeltune.sampling import METHODS, ModelStepper, RowSampler, cached, forecast, naive, sample
+from pixeltune.sampling import METHODS, Drawing, ModelStepper, RowSampler, cached, forecast, naive, sample
 from pixeltune.sampling.fixed_point import iterates
 from pixeltune.sampling.stepping import Stepper
 
@@ -164,7 +164,7 @@ def test_no_number_is_read_back_while_a_row_is_drawn(family: str, colour_order: 
     model = tiny_model(family, "logistic_mixture", colour_order=colour_order, conditioning="map")
     noise = model.noise(torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
     with torch.inference_mode():
-        rows = RowSampler(model, noise, features(model, torch.tensor([0, 1])))
+        rows = RowSampler(model, Drawing(noise, features(model, torch.tensor([0, 1]))))
         rows.draw(0)
         with Watch():
             rows.draw(0)
@@ -188,8 +188,9 @@ def test_iterations_settle_a_call_of_the_order_each(family: str, likelihood: str
     generator, order = torch.Generator().manual_seed(3), model.order()
     with torch.inference_mode():
         noise, s = torch.cat([model.noise(generator) for _ in range(3)]), features(model, torch.tensor([0, 1, 2]))
-        final = naive(model, noise, s)
-        seen = [x_BCHW.clone() for x_BCHW in iterates(model, noise, s)]
+        drawing = Drawing(noise, s)
+        final = naive(model, drawing)
+        seen = [x_BCHW.clone() for x_BCHW in iterates(model, drawing)]
     assert len(seen) <= order.max() + 2
     assert torch.equal(seen[-1], final)
     for passes, x_BCHW in enumerate(seen, start=1):
@@ -310,13 +311,13 @@ def test_a_label_that_scales_features_of_another_resolution_is_refused(label_fir
 def test_cached_sampling_needs_no_gradient_switched_off() -> None:
     model = tiny_model("gated")
     noise = model.noise(torch.Generator().manual_seed(0))
-    assert torch.equal(cached(model.double(), noise), naive(model.double(), noise))
+    assert torch.equal(cached(model.double(), Drawing(noise)), naive(model.double(), Drawing(noise)))
 
 
 def test_dropout_in_training_is_refused() -> None:
     model = tiny_model("gated", dropout=0.5).train()
     with pytest.raises(ConfigError, match="`dropout`"):
-        cached(model, model.noise(torch.Generator()))
+        cached(model, Drawing(model.noise(torch.Generator())))
 
 
 def test_a_forecast_is_of_all_rows_and_batches() -> None:

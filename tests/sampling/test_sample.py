@@ -6,47 +6,25 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import COUPLING_FAMILIES, every_kind, every_network, model_settings
-from scipy import stats
+from chi_square import chi_square_p
+from kinds import COUPLING_FAMILIES, every_kind, every_network
+from sharp import tiny_model
 
-from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import ConfigError
-from pixeltune.models import NO_LABEL, DensityModel, build_model, eval_mode
-from pixeltune.sampling import METHODS, sample
+from pixeltune.models import NO_LABEL, DensityModel, eval_mode
+from pixeltune.sampling import METHODS, Drawing, sample
 
 
-def tiny_model(
-    family: str = "gated",
-    likelihood: str = "categorical",
-    *,
-    shape: tuple[int, int, int] = (3, 3, 4),
-    levels: int = 2,
-    **model: Any,
-) -> DensityModel:
-    settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
-    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
-    return sharpened(build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=3)))
-
-
-def sharpened(model: DensityModel) -> DensityModel:
-    """Larger weights, so that pixels depend on each other strongly enough for a wrong sampler to show.
-
-    Layers of normed weights start out strong: more would leave a few images with all of the probability.
-    """
-    factor = 1.2 if model.is_initialised_by_data else 2.5
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= factor
-    return model
-
-
-def drawn_given(model: DensityModel, draws: int, method: str) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn_given(
+    model: DensityModel, draws: int, method: str, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, and the latent that all of them were given: then p(x | z) is exact, whatever the family."""
     generator = torch.Generator().manual_seed(1)
     z_BD = model.draw_latent(generator).expand(draws, -1)
     noise = torch.cat([model.noise(generator) for _ in range(draws)])
     with eval_mode(model), torch.no_grad():
-        return METHODS[method](model, noise, model.features(torch.zeros(draws, *model.form.shape), z_BD=z_BD)), z_BD
+        s = model.features(torch.zeros(draws, *model.form.shape), z_BD=z_BD)
+        return METHODS[method](model, Drawing(noise, s, temperature)), z_BD
 
 
 def drawn_again(model: DensityModel, x: torch.Tensor, seed: int, label: torch.Tensor | None = None) -> torch.Tensor:
@@ -55,14 +33,6 @@ def drawn_again(model: DensityModel, x: torch.Tensor, seed: int, label: torch.Te
     latents, noise = zip(*[(model.draw_latent(generator), model.noise(generator)) for _ in x], strict=True)
     theta = model.parameters_of(model.scale(x), label, torch.cat(latents).to(next(model.parameters())))
     return model.draw(theta, torch.cat(noise)).to(torch.uint8)
-
-
-def chi_square_p(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    """How probable a misfit as large as this one is; outcomes expected less than five times count as one."""
-    rare = expected < 5
-    seen, expected = (torch.cat([n[~rare].double(), n[rare].double().sum()[None]]) for n in (seen, expected))
-    terms = (seen - expected).square() / expected.clamp(min=1e-9)
-    return float(stats.chi2.sf(terms.sum().item(), len(terms) - 1))
 
 
 @every_kind
@@ -136,6 +106,53 @@ def test_coupled_tiles_are_drawn_from_their_joint_distribution(family: str, meth
     assert chi_square_p(seen, expected * (draws / expected.sum())) > 1e-3
     x = sample(model, 3, seed=5, method=method)
     assert torch.equal(drawn_again(model, x, seed=5), x)
+
+
+def tempered(probs_N: torch.Tensor, sub_pixels: int, temperature: float) -> torch.Tensor:
+    """Of all images of two levels, the first sub-pixel's the highest bit: each factor of the chain rule to 1/T."""
+    result = torch.ones_like(probs_N)
+    for index in range(sub_pixels):
+        before_PL = probs_N.reshape(2**index, 2, -1).sum(2)
+        factor_PL = (before_PL / before_PL.sum(1, keepdim=True)) ** (1 / temperature)
+        factor_PL = factor_PL / factor_PL.sum(1, keepdim=True)
+        result *= factor_PL.flatten().repeat_interleave(len(probs_N) // factor_PL.numel())
+    return result
+
+
+@every_kind
+def test_a_temperature_is_a_power_of_each_factor(family: str, likelihood: str, colour_order: str) -> None:
+    """Images of two pixels and two colours, all of whose probabilities are known."""
+    model, draws = tiny_model(family, likelihood, shape=(2, 1, 2), colour_order=colour_order), 4000
+    images_16P2 = torch.cartesian_prod(*[torch.arange(2)] * 4).reshape(16, 2, 2)  # pixel, colour
+    drawn, z_BD = drawn_given(model, draws, "cached", temperature=0.4)
+    with torch.no_grad():
+        given = model.log_prob_given(images_16P2.transpose(1, 2)[:, :, None], z_BD=z_BD[:16]).exp().double()
+    seen = (drawn[:, :, 0].transpose(1, 2).flatten(1) * torch.tensor([8, 4, 2, 1])).sum(1).bincount(minlength=16)
+    assert chi_square_p(seen, draws * tempered(given / given.sum(), 4, 0.4)) > 1e-3
+    assert chi_square_p(seen, draws * given / given.sum()) < 1e-3
+
+
+@every_kind
+def test_methods_agree_at_a_temperature(family: str, likelihood: str, colour_order: str) -> None:
+    levels = 2 if likelihood == "bernoulli" else 17
+    model = tiny_model(family, likelihood, levels=levels, colour_order=colour_order).double()
+    first, *others = [sample(model, 3, seed=5, method=method, temperature=0.7) for method in METHODS]
+    assert all(torch.equal(other, first) for other in others)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_what_is_no_temperature_is_refused(temperature: float) -> None:
+    with pytest.raises(ConfigError, match="`temperature` must be a number above 0, but got"):
+        sample(tiny_model(), 1, temperature=temperature)
+
+
+def test_progress_is_told_to_its_end() -> None:
+    model = tiny_model(shape=(3, 4, 4), colour_order="mask")
+    for method in METHODS:
+        told: list[int] = []
+        sample(model, 3, method=method, batch_size=2, advance=told.append)
+        assert sum(told) == 2 * 48
+        assert len(told) > 2
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,174 @@
+"""New images of a model, whole or completed, by a named method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixeltune.errors import ConfigError
+from pixeltune.models import DensityModel, eval_mode
+from pixeltune.sampling.cached import cached
+from pixeltune.sampling.drawing import Drawing, Given
+from pixeltune.sampling.fixed_point import fixed_point
+from pixeltune.sampling.labels import checked_labels
+from pixeltune.sampling.naive import naive
+
+METHODS: dict[str, Callable[[DensityModel, Drawing], Tensor]] = {
+    "naive": naive,
+    "cached": cached,
+    "fixed_point": fixed_point,
+}
+
+Labels = Sequence[int] | Tensor | None
+Advance = Callable[[int], None]
+
+
+def sample(
+    model: DensityModel,
+    n: int,
+    *,
+    labels: Labels = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    method: str = "cached",
+    batch_size: int = 256,
+    advance: Advance | None = None,
+) -> Tensor:
+    """Draw n images (n, C, H, W), uint8 levels on the CPU.
+
+    Image i is fixed by the weights, the seed, i, its label and the temperature: neither n, nor batch_size, nor the
+    device changes its noise. A latent is drawn from its prior.
+    labels: a class for each image; None draws without labels. temperature: each sub-pixel, given those before it, is
+    drawn from p^(1/T), normalised; 1 draws from the model, another number does not. advance: told, again and again,
+    how many more network calls are done, of `order().max() + 1` a batch.
+    Raises ConfigError for an unknown method, or for labels that the model or n do not admit.
+    """
+    return _draw(model, n, None, labels, seed, temperature, method, batch_size, advance)
+
+
+def complete(
+    model: DensityModel,
+    images_NCHW: Tensor | np.ndarray,
+    known: Tensor | np.ndarray,
+    *,
+    clamp: bool = False,
+    labels: Labels = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    method: str = "cached",
+    batch_size: int = 256,
+    advance: Advance | None = None,
+) -> Tensor:
+    """Draw the rest of n images of which a part is given: (n, C, H, W), uint8 levels on the CPU.
+
+    images_NCHW: integer levels; give an image several times to complete it in several ways. known: bool, (H, W) or
+    (C, H, W): what of them is given, which must be all that the model draws in its first network calls, or it is
+    refused: then, and only then, ancestral sampling draws from p(rest | given). See `require_conditional`.
+    clamp: take any `known`, and put what is given in place of what was drawn. Where `require_conditional` refuses,
+    that is not a conditional sample: what was drawn before a given sub-pixel does not know of it.
+    The other arguments are those of `sample`, and image i has the same noise.
+    """
+    given = _given(model, images_NCHW, known)
+    if not clamp:
+        require_conditional(model, given.known_CHW)
+    return _draw(model, len(given.x_BCHW), given, labels, seed, temperature, method, batch_size, advance)
+
+
+def require_conditional(model: DensityModel, known_CHW: Tensor) -> None:
+    """ConfigError where ancestral sampling of what is not known (bool) is not sampling given what is."""
+    problem = why_not_conditional(model, known_CHW)
+    if problem is not None:
+        raise ConfigError(
+            f"{problem}; with clamp (--clamp) the given part is put over what is drawn, which is not a conditional "
+            "sample"
+        )
+
+
+def why_not_conditional(model: DensityModel, known_CHW: Tensor) -> str | None:
+    """What stands against drawing p(unknown | known) call after call, in words; None where it is exact."""
+    order_CHW, known_CHW = model.order(), known_CHW.cpu()
+    if known_CHW.all() or not known_CHW.any():
+        return None
+    if model.latent_dim:
+        return (
+            "a completion must be of a model without a latent, for a part of an image does not tell z, but "
+            f"{model.config.model.family} has one"
+        )
+    first = int(order_CHW[~known_CHW].min())
+    late = known_CHW & (order_CHW >= first)
+    if not late.any():
+        return None
+    colour, row, col = late.nonzero()[0].tolist()
+    return (
+        "what is given must be all that the model draws in its first network calls, but its call "
+        f"{first + 1} draws what is not given, and the given row {row}, column {col}, colour {colour} comes in call "
+        f"{int(order_CHW[colour, row, col]) + 1}{_tiles(model)}"
+    )
+
+
+def _tiles(model: DensityModel) -> str:
+    tiles = model.split.s
+    return f" (the image is split into {tiles}×{tiles} tiles, drawn side by side)" if tiles > 1 else ""
+
+
+def _draw(
+    model: DensityModel,
+    n: int,
+    given: Given | None,
+    labels: Labels,
+    seed: int,
+    temperature: float,
+    method: str,
+    batch_size: int,
+    advance: Advance | None,
+) -> Tensor:
+    if method not in METHODS:
+        raise ConfigError(f"`method` must be one of {', '.join(METHODS)}, but got {method!r}")
+    if n < 1:
+        raise ConfigError(f"the number of samples must be at least 1, but got {n}")
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"`temperature` must be a number above 0, but got {temperature}")
+    label_N = checked_labels(model, n, labels)
+    generator = torch.Generator().manual_seed(seed)
+    latents, noise = zip(*[(model.draw_latent(generator), model.noise(generator)) for _ in range(n)], strict=True)
+    z_ND, noise_NNhw = torch.cat(latents), torch.cat(noise)
+    told: dict[str, Any] = {"temperature": temperature} | ({} if advance is None else {"advance": advance})
+    images = []
+    weight = next(model.parameters())
+    with eval_mode(model), torch.inference_mode():
+        for some in torch.arange(n).split(batch_size):
+            like_BCHW = weight.new_zeros(len(some), *model.form.shape)
+            s = model.features(like_BCHW, label_N[some].to(weight.device), z_ND[some].to(weight))
+            part = None if given is None else _on(weight.device, given, some)
+            drawing = Drawing(noise_NNhw[some].to(weight.device), s, given=part, **told)
+            images.append(METHODS[method](model, drawing).to("cpu", torch.uint8))
+    return torch.cat(images)
+
+
+def _on(device: torch.device, given: Given, some: Tensor) -> Given:
+    return Given(given.x_BCHW[some].to(device), given.known_CHW.to(device))
+
+
+def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Given:
+    """Checked, and on the CPU."""
+    x_NCHW, known_CHW = torch.as_tensor(images_NCHW).cpu(), torch.as_tensor(known).cpu()
+    shape, levels = model.form.shape, model.form.levels
+    if x_NCHW.ndim != 4 or tuple(x_NCHW.shape[1:]) != shape or x_NCHW.dtype.is_floating_point:
+        raise ConfigError(
+            f"the images must be integer levels of shape (N, {', '.join(map(str, shape))}), but got {x_NCHW.dtype} "
+            f"of shape {tuple(x_NCHW.shape)}"
+        )
+    if known_CHW.dtype != torch.bool or tuple(known_CHW.shape) not in (shape, shape[1:]):
+        raise ConfigError(
+            f"what is given must be marked by bools of shape {shape} or {shape[1:]}, but got {known_CHW.dtype} of "
+            f"shape {tuple(known_CHW.shape)}"
+        )
+    known_CHW = known_CHW.expand(shape)
+    if not ((x_NCHW >= 0) & (x_NCHW < levels))[:, known_CHW].all():
+        raise ConfigError(f"the given levels must lie in 0..{levels - 1}, but some do not")
+    return Given(x_NCHW.long(), known_CHW)

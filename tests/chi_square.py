@@ -1,0 +1,14 @@
+"""Pearson's test of frequencies."""
+
+from __future__ import annotations
+
+import torch
+from scipy import stats
+
+
+def chi_square_p(seen: torch.Tensor, expected: torch.Tensor) -> float:
+    """How probable a misfit as large as this one is; outcomes expected less than five times count as one."""
+    rare = expected < 5
+    seen, expected = (torch.cat([n[~rare].double(), n[rare].double().sum()[None]]) for n in (seen, expected))
+    terms = (seen - expected).square() / expected.clamp(min=1e-9)
+    return float(stats.chi2.sf(terms.sum().item(), len(terms) - 1))
