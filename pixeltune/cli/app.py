@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -79,6 +80,27 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         dest="settings",
         help="change a dotted key, such as model.layers=12; repeatable",
+    )
+
+
+def epochs(text: str) -> tuple[float, ...]:
+    """An argument of epochs, such as 1,5,20.5."""
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"must be epochs above 0, such as 1,5,20, but got {text[:40]!r}")
+    return values
+
+
+def add_galleries(parser: argparse.ArgumentParser) -> None:
+    """Pictures during training."""
+    parser.add_argument(
+        "--galleries",
+        type=epochs,
+        metavar="EPOCHS",
+        help="after these epochs, such as 1,5,20, keep a picture of what each model draws (it takes training's time)",
     )
 
 

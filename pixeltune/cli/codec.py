@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from pixeltune import files
 from pixeltune.cli.app import (
@@ -23,8 +17,9 @@ from pixeltune.cli.app import (
     settings_of,
     writing,
 )
-from pixeltune.cli.images import images_of
-from pixeltune.cli.model import TRIAL_HELP, load_on_best_device, num_calls
+from pixeltune.cli.images import first_images, images_of
+from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
+from pixeltune.cli.network_calls import network_calls
 from pixeltune.cli.trials import find_weights
 from pixeltune.errors import CodecError, DataError, PixeltuneError
 
@@ -96,10 +91,10 @@ def compress(options: argparse.Namespace) -> int:
     trained = _load(options.trial, options.storage, options.dtype)
     require_codable(trained.model)
     images = _read_images(options.input) if options.input else _split_of(trained, options)
-    images = _first(images, options.images or len(images), options.input or options.split)
+    images = first_images(images, options.images or len(images), options.input or options.split)
     pixels_NCHW, labels_N = images.pixels_NCHW, _labels(trained.model, images)
     out = console()
-    with _progress(out, trained.model, len(images), options.batch_size) as advance:
+    with network_calls(out, trained.model, len(images), options.batch_size) as advance:
         content = code(trained.model, pixels_NCHW, labels_N, batch_size=options.batch_size, advance=advance)
     with writing(options.out):
         files.write_whole(options.out, content)
@@ -128,7 +123,7 @@ def decompress(options: argparse.Namespace) -> int:
     header = unpack(content).header
     trained = _load(options.trial, options.storage, header.numbers.dtype)
     out = console()
-    with _progress(out, trained.model, header.count, header.batch_size) as advance:
+    with network_calls(out, trained.model, header.count, header.batch_size) as advance:
         decoded = decode(content, trained.model, advance=advance)
     stream = io.BytesIO()
     np.save(stream, decoded.images_NCHW)
@@ -148,11 +143,11 @@ def verify_bits(options: argparse.Namespace) -> int:
     trained = _load(options.trial, options.storage, options.dtype)
     model = trained.model
     require_codable(model)
-    images = _first(_split_of(trained, options), options.images, options.split)
+    images = first_images(_split_of(trained, options), options.images, options.split)
     with fixed_numbers(model):
         nats = float(evaluate(model, images, batch_size=options.batch_size).nats_N.sum())
     out = console()
-    with _progress(out, model, len(images), options.batch_size, walks=2) as advance:
+    with network_calls(out, model, len(images), options.batch_size, walks=2) as advance:
         verification = verify(
             model,
             images.pixels_NCHW,
@@ -201,15 +196,6 @@ def _split_of(trained: Trained, options: argparse.Namespace) -> ImageSet:
     return images_of(trained, options.split, settings_of(options))[1]
 
 
-def _first(images: ImageSet, count: int, name: str) -> ImageSet:
-    """The first `count` images."""
-    from pixeltune.data import ImageSet
-
-    if count > len(images):
-        raise DataError(f"--images must be at most the {len(images):,} of {name}, but got {count:,}")
-    return ImageSet(images.pixels_NCHW[:count], None if images.labels_N is None else images.labels_N[:count])
-
-
 def _labels(model: DensityModel, images: ImageSet) -> np.ndarray | None:
     return None if model.conditioning is None else images.labels_N
 
@@ -233,26 +219,3 @@ def _read(location: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise PixeltuneError(f"a file must be readable, but {location} is not ({reason})") from None
-
-
-@contextmanager
-def _progress(
-    out: Console, model: DensityModel, count: int, batch_size: int, walks: int = 1
-) -> Iterator[Callable[[], None]]:
-    """Show how far it is; what is yielded moves on by a network call. The first hundredth tells how long it will take.
-
-    walks: over all images.
-    """
-    calls = num_calls(model) * -(-count // batch_size) * walks
-    probe, ends = max(2, calls // 100), list[float]()
-    with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
-        task = progress.add_task("network calls", total=calls)
-
-        def advance() -> None:
-            ends.append(time.monotonic())
-            progress.advance(task)
-            if len(ends) == probe:
-                seconds = calls * (ends[-1] - ends[0]) / (probe - 1)  # the first call warms up
-                out.print(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
-
-        yield advance

@@ -39,3 +39,12 @@ def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tupl
     if images is None:
         raise DataError(f"the data must have a {split} split, but {data.identity.name} has none")
     return data, images
+
+
+def first_images(images: ImageSet, count: int, name: str) -> ImageSet:
+    """The first `count` images of what --images counts; refused where `name` has fewer."""
+    from pixeltune.data import ImageSet
+
+    if count > len(images):
+        raise DataError(f"--images must be at most the {len(images):,} of {name}, but got {count:,}")
+    return ImageSet(images.pixels_NCHW[:count], None if images.labels_N is None else images.labels_N[:count])

@@ -1,27 +1,22 @@
-"""`pixeltune evaluate`, `sample` and `audit`: one trained or configured model."""
+"""`pixeltune evaluate` and `audit`: one trained or configured model."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
+from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of
 from pixeltune.cli.trials import find_weights
 from pixeltune.config import TrialConfig
-from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pixeltune.models import DensityModel
     from pixeltune.training.weights import Trained
-
-_SHOWN_SIDE = 64
-"""Images smaller than this are enlarged in a grid, pixel by pixel."""
 
 TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"
 
 
 def add_verbs(verbs: Any) -> None:
-    """The three verbs."""
+    """The two verbs."""
     parser = verbs.add_parser("evaluate", help="exact bits/dim and nats of a trained model")
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
@@ -31,26 +26,10 @@ def add_verbs(verbs: Any) -> None:
     add_storage(parser)
     parser.set_defaults(verb=evaluate)
 
-    parser = verbs.add_parser("sample", help="draw images from a trained model into a PNG grid")
-    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
-    parser.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the images [0]")
-    parser.add_argument("--label", type=int, metavar="K", help="class to draw, of a conditional model [all in turn]")
-    parser.add_argument("--out", default="samples.png", metavar="FILE", help="PNG to write [samples.png]")
-    add_storage(parser)
-    parser.set_defaults(verb=sample)
-
     parser = verbs.add_parser("audit", help="check causality, receptive field and normalisation of a configuration")
     parser.add_argument("--config", required=True, metavar="FILE.toml")
     add_settings(parser)
     parser.set_defaults(verb=audit)
-
-
-def _seed(text: str) -> int:
-    """A seed that torch takes."""
-    if not text.isdecimal() or len(text) > len(str(2**63)) or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^63-1, but got {text[:40]!r}")
-    return int(text)
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -81,21 +60,6 @@ def _kind_of_bound(importance: int | None) -> str:
     return "a bound, the ELBO" if importance is None else f"a bound, importance-weighted with {importance} draws"
 
 
-def sample(options: argparse.Namespace) -> int:
-    """Draw and write a grid."""
-    if not options.out.lower().endswith(".png"):
-        raise ConfigError(f"--out must be a .png file, but got {options.out!r}")
-    from pixeltune.sampling import forecast
-
-    model = load_on_best_device(find_weights(options.trial, options.storage)).model
-    seconds, out = forecast(model, options.images), console()
-    out.print(f"{options.images} images, {num_calls(model):,} steps, about {seconds:.0f} s", highlight=False)
-    with writing(options.out):
-        write_samples(model, options.images, seed=options.seed, location=options.out, label=options.label)
-    out.print(f"Wrote {options.out}", highlight=False, soft_wrap=True)
-    return EXIT_OK
-
-
 def audit(options: argparse.Namespace) -> int:
     """Audit a configuration, untrained: its structure is what leaks or does not."""
     from pixeltune.audit import audit as examine
@@ -121,20 +85,3 @@ def load_on_best_device(weights: str) -> Trained:
     trained = load_with_config(weights)
     trained.model.to(best_device())  # in place
     return trained
-
-
-def num_calls(model: DensityModel) -> int:
-    """Network calls that draw, or code, one batch of images."""
-    return int(model.order().max()) + 1
-
-
-def write_samples(model: DensityModel, n: int, *, seed: int, location: str, label: int | None = None) -> None:
-    """Draw `n` images and publish them as one PNG grid; of a conditional model each class in turn, or the one told."""
-    from pixeltune.sampling import sample as draw
-    from pixeltune.sampling import save_grid
-
-    labels = [label] * n if label is not None else None
-    if labels is None and model.conditioning is not None:
-        labels = [index % model.conditioning.num_classes for index in range(n)]
-    zoom = max(1, _SHOWN_SIDE // max(model.form.height, model.form.width))
-    save_grid(draw(model, n, labels=labels, seed=seed), location, model.form.levels, zoom=zoom)

@@ -1,14 +1,16 @@
-"""What a search says at its end: leaderboard, published numbers, where the results lie, the best trial's images."""
+"""What a search says at its end: leaderboard, published numbers, where the results lie, pictures of the best."""
 
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from pixeltune import files
+from pixeltune.errors import DataError
 from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
 from pixeltune.results.store import SearchStore
 from pixeltune.search.ledger import Ledger
@@ -16,12 +18,11 @@ from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
 
 _TOP = 10
-_GRID_SIDE = 8
 _MOST_SAMPLING_SECONDS = 60.0
 
 
 def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger) -> None:
-    """Print all of it; the sample grid comes last, for it may take a while."""
+    """Print all of it; pictures come last, for they may take a while."""
     rows = list(ledger.ended.values())
     counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
     out.print(f"Trials: {counts or 'none'}.", highlight=False)
@@ -35,7 +36,7 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: L
     out.print(
         f'Rows: {store.trials_folder}    pd.read_parquet("{store.trials_folder}")', highlight=False, soft_wrap=True
     )
-    _show_samples(out, store, best)
+    _show_galleries(out, store, [place["trial"] for place in places[: space.keep]])
 
 
 def _table(places: list[dict[str, Any]], keys: list[str]) -> Table:
@@ -68,26 +69,41 @@ def _cell(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and name != "rank" else str(value)
 
 
-def _show_samples(out: Console, store: SearchStore, best: dict[str, Any]) -> None:
-    """Write a grid of the best trial's samples, unless it is there already or would take long."""
-    grid = files.join(store.folder, "samples", f"{best['trial']}.png")
-    weights = weights_file(store.checkpoint(best["trial"]))
-    if files.exists(grid):
-        out.print(f"Samples: {grid}", highlight=False, soft_wrap=True)
-        return
-    if not files.exists(weights):
-        return
-    from pixeltune.cli.model import load_on_best_device, write_samples
-    from pixeltune.sampling import forecast
+def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None:
+    """Draw a gallery of each of the best trials whose weights were kept, unless it is there or takes long."""
+    shown, left, slow = [], _MOST_SAMPLING_SECONDS, ""
+    for trial in trials:
+        location, weights = store.gallery(trial), weights_file(store.checkpoint(trial))
+        if not files.exists(location):
+            if not files.exists(weights):
+                continue
+            started = time.monotonic()
+            seconds = _draw_gallery(weights, location, left)
+            if seconds is not None:
+                slow = (
+                    f"Samples of trial {trial}: about {math.ceil(seconds / 60)} min on this machine; "
+                    f"pixeltune sample {store.search}/{trial} --gallery --split valid draws them"
+                )
+                break
+            left -= time.monotonic() - started
+        shown.append(location)
+    for line in [f"Samples of the best trials: {', '.join(shown)}"] * bool(shown) + [slow] * bool(slow):
+        out.print(line, highlight=False, soft_wrap=True)
 
-    model = load_on_best_device(weights).model
-    seconds = forecast(model, _GRID_SIDE**2)
-    if seconds > _MOST_SAMPLING_SECONDS:
-        reference = f"{store.search}/{best['trial']}"
-        out.print(
-            f"Samples: about {seconds / 60:.0f} min on this machine; pixeltune sample {reference} draws them",
-            highlight=False,
-        )
-        return
-    write_samples(model, _GRID_SIDE**2, seed=0, location=grid)
-    out.print(f"Samples of trial {best['trial']}: {grid}", highlight=False, soft_wrap=True)
+
+def _draw_gallery(weights: str, location: str, most_seconds: float) -> float | None:
+    """None; or the seconds that it would take, and it is not drawn, where they are more than that."""
+    from pixeltune.cli.images import images_of
+    from pixeltune.cli.model import load_on_best_device
+    from pixeltune.sampling import GALLERY_SIDE, forecast, gallery
+
+    trained = load_on_best_device(weights)
+    seconds = 2 * forecast(trained.model, GALLERY_SIDE**2 // 2)
+    if seconds > most_seconds:
+        return seconds
+    try:
+        examples = images_of(trained, "valid", {})[1]
+    except DataError:  # the images lie where the trials ran
+        examples = None
+    gallery(trained.model, examples).save(location)
+    return None

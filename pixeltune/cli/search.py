@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pixeltune.cli.app import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     Parser,
+    add_galleries,
     add_settings,
     add_storage,
     console,
@@ -47,6 +49,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
     parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
+    add_galleries(parser)
     add_settings(parser)
     add_storage(parser)
 
@@ -72,6 +75,8 @@ def search(options: argparse.Namespace) -> int:
 def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace:
     budget = {"budget.trials": options.trials, "budget.hours": options.hours}
     space = load_search(options.search)
+    if options.galleries is not None:
+        space = replace(space, galleries=options.galleries)
     return space.override(settings | {key: value for key, value in budget.items() if value is not None})
 
 

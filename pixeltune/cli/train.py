@@ -21,6 +21,7 @@ from pixeltune.cli.app import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USER_ERROR,
+    add_galleries,
     add_settings,
     add_storage,
     console,
@@ -39,6 +40,7 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser("train", help="train one configuration, without a search")
     parser.add_argument("--config", required=True, metavar="FILE.toml")
     parser.add_argument("--name", metavar="NAME", help="name in the results [the file's name]")
+    add_galleries(parser)
     add_settings(parser)
     add_storage(parser)
     parser.set_defaults(verb=train)
@@ -50,7 +52,13 @@ def train(options: argparse.Namespace) -> int:
     config = TrialConfig.from_toml(options.config).override(settings)
     name = options.name or Path(options.config).stem
     with _process_group() as (rank, world):
-        space = SearchSpace(base=config, budget=Budget(trials=1), resources=Resources(workers=world), title="one trial")
+        space = SearchSpace(
+            base=config,
+            budget=Budget(trials=1),
+            resources=Resources(workers=world),
+            galleries=options.galleries or (),
+            title="one trial",
+        )
         if rank == 0:
             return _train_and_keep(console(), space, name, settings, options.storage)
         return _train_along(space, name, options.storage)

@@ -4,6 +4,7 @@
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
     <storage>/<search>/checkpoints/<trial>/              the trial's own affair
+    <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-epoch<E>.png
     <storage>/<search>/_corrupt/<table>/                 what could not be read
 
 Every file is made in memory and published in one step, so that a reader never meets half of one. No pandas here:
@@ -69,6 +70,10 @@ class SearchStore:
     def checkpoint(self, trial: str) -> str:
         """The folder in which `trial` keeps its checkpoints."""
         return files.join(self.checkpoints, trial)
+
+    def gallery(self, trial: str, epoch: float | None = None) -> str:
+        """The PNG that shows what `trial` draws, at its end or at an epoch of its training."""
+        return files.join(self.folder, "samples", f"{trial}.png" if epoch is None else f"{trial}-epoch{epoch:g}.png")
 
     def exists(self) -> bool:
         """Whether the search was begun here."""

@@ -16,24 +16,31 @@ from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
 from pixeltune.sampling.drawing import Drawing, Given
 from pixeltune.sampling.fixed_point import fixed_point
+from pixeltune.sampling.gallery import GALLERY_SIDE, Picture, completions, gallery, labels_in_turn, upper_half
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.images import METHODS, complete, require_conditional, sample, why_not_conditional
 from pixeltune.sampling.naive import naive
 
 __all__ = [
+    "GALLERY_SIDE",
     "METHODS",
     "Drawing",
     "Given",
     "ModelStepper",
+    "Picture",
     "RowSampler",
     "cached",
     "complete",
+    "completions",
     "fixed_point",
     "forecast",
+    "gallery",
+    "labels_in_turn",
     "naive",
     "require_conditional",
     "sample",
     "save_grid",
+    "upper_half",
     "why_not_conditional",
 ]
 

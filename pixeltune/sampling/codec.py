@@ -29,6 +29,7 @@ from pixeltune.models import DensityModel
 from pixeltune.sampling.cached import ModelStepper
 from pixeltune.sampling.calls import Sites, Walk, full_passes, stepped
 from pixeltune.sampling.coded_file import Header, pack, unpack
+from pixeltune.sampling.drawing import Advance, unheard
 from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.numbers import Numbers, fixed_numbers, model_hash
 
@@ -54,12 +55,12 @@ def compress(
     *,
     batch_size: int = 100,
     method: str | None = None,
-    advance: Callable[[], None] = lambda: None,
+    advance: Advance = unheard,
 ) -> bytes:
     """The bytes of a file of images of integer levels, each coded given its label, if it has one.
 
     batch_size: images a network call, and a stream. method: of `WALKS`; None takes `cached` where the
-    network can be stepped through, else `naive`. advance: called after each network call.
+    network can be stepped through, else `naive`. advance: told of each network call.
     Raises CodecError where the model has no code or constriction is missing, DataError or ConfigError for images or
     labels that are not the model's.
     """
@@ -91,7 +92,7 @@ def compress(
     return pack(header, streams)
 
 
-def decompress(content: bytes, model: DensityModel, *, advance: Callable[[], None] = lambda: None) -> Decoded:
+def decompress(content: bytes, model: DensityModel, *, advance: Advance = unheard) -> Decoded:
     """The images of a file that `compress` wrote with this model, computed with as many CPU threads as then.
 
     Raises CodecError before decoding where the file is foreign, damaged or cut, the model another, or its numbers would
@@ -118,12 +119,12 @@ def decompress(content: bytes, model: DensityModel, *, advance: Callable[[], Non
 # --- One batch, in either direction -----------------------------------------------------------------------------------
 
 
-def _walk_batch(model: DensityModel, walk: Walk, label_B: Tensor, code: Code, advance: Callable[[], None]) -> Tensor:
+def _walk_batch(model: DensityModel, walk: Walk, label_B: Tensor, code: Code, advance: Advance) -> Tensor:
     """Levels (B, C, H, W), int64, of one stream."""
 
     def answer(sites: Sites, theta: Tensor) -> Tensor:
         levels_Bcn = _code_sites(model.likelihood, sites, theta, code)
-        advance()
+        advance(1)
         return levels_Bcn
 
     weight = next(model.parameters())

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+Advance = Callable[[int], None]
+"""Told, again and again, how many more of the network calls of `model.order()` are done."""
 
-def _unheard(_calls: int) -> None:
-    pass
+
+def unheard(_calls: int) -> None:
+    """For those who do not ask."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,14 @@ class Drawing:
     """A batch to draw.
 
     noise_BNhw: uniforms. s: features of label and latent. temperature: see `Likelihood.sample`. given: what is known
-    of the images; it is put in place of what was drawn there. advance: told how many of the network calls of
-    `model.order()` were settled.
+    of the images; it is put in place of what was drawn there.
     """
 
     noise_BNhw: Tensor
     s: Tensor | None = None
     temperature: float = 1.0
     given: Given | None = None
-    advance: Callable[[int], None] = _unheard
+    advance: Advance = unheard
 
     def __len__(self) -> int:
         return len(self.noise_BNhw)

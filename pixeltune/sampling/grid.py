@@ -4,32 +4,72 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from pixeltune.files import write_whole
 
+_GREY = 128
+_FONT_SIZE = 13
+
 
 def save_grid(
-    images_NCHW: Tensor, location: str | Path, levels: int, columns: int | None = None, zoom: int = 1
+    images_NCHW: Tensor,
+    location: str | Path,
+    levels: int,
+    columns: int | None = None,
+    zoom: int = 1,
+    *,
+    hidden_NHW: Tensor | None = None,
+    caption: str = "",
 ) -> bytes:
     """Write images of integer levels 0…K−1 as a PNG and return its bytes.
 
     location: path or URI. columns: images a row; None for a square. One channel is grey, three are RGB; of any other
     number the first one is shown, grey. zoom: side of the square that shows one pixel.
+    hidden_NHW: bool, pixels that are shown as plain grey. caption: words below, and in the file's own description.
     """
     if images_NCHW.shape[1] != 3:
         images_NCHW = images_NCHW[:, :1]
-    columns = columns or math.ceil(math.sqrt(len(images_NCHW)))
-    images_NCHW = images_NCHW.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-    shades = (images_NCHW.float() * (255 / (levels - 1))).round().to(torch.uint8)
-    grid_3HW = make_grid(shades.cpu(), nrow=columns, padding=1, pad_value=128)
-    pixels = grid_3HW.permute(1, 2, 0) if images_NCHW.shape[1] == 3 else grid_3HW[0]
+    shades_NCHW = (images_NCHW.float() * (255 / (levels - 1))).round().to(torch.uint8).cpu()
+    if hidden_NHW is not None:
+        shades_NCHW = shades_NCHW.masked_fill(hidden_NHW[:, None].cpu(), _GREY)
+    shades_NCHW = shades_NCHW.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    columns = columns or math.ceil(math.sqrt(len(shades_NCHW)))
+    grid_3HW = make_grid(shades_NCHW, nrow=columns, padding=1, pad_value=_GREY)
+    pixels = grid_3HW.permute(1, 2, 0) if shades_NCHW.shape[1] == 3 else grid_3HW[0]
+    picture = _captioned(Image.fromarray(pixels.contiguous().numpy()), caption)
     stream = io.BytesIO()
-    Image.fromarray(pixels.contiguous().numpy()).save(stream, format="PNG")
+    picture.save(stream, format="PNG", pnginfo=_description(caption))
     write_whole(str(location), stream.getvalue())
     return stream.getvalue()
+
+
+def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+    """The picture with words on a white strip below it."""
+    if not caption:
+        return picture
+    font = ImageFont.load_default(_FONT_SIZE)
+    letters = int(picture.width / font.getlength("n"))
+    lines = textwrap.wrap(caption, max(letters, 12))
+    height = len(lines) * (_FONT_SIZE + 4) + 6
+    white = Image.new(picture.mode, (picture.width, picture.height + height), "white")
+    white.paste(picture)
+    draw = ImageDraw.Draw(white)
+    for line, text in enumerate(lines):
+        draw.text((4, picture.height + 3 + line * (_FONT_SIZE + 4)), text, fill="black", font=font)
+    return white
+
+
+def _description(caption: str) -> PngInfo | None:
+    if not caption:
+        return None
+    about = PngInfo()
+    about.add_itxt("Description", caption)
+    return about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling.cached import cached
-from pixeltune.sampling.drawing import Drawing, Given
+from pixeltune.sampling.drawing import Advance, Drawing, Given, unheard
 from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.naive import naive
@@ -25,7 +25,16 @@ METHODS: dict[str, Callable[[DensityModel, Drawing], Tensor]] = {
 }
 
 Labels = Sequence[int] | Tensor | None
-Advance = Callable[[int], None]
+
+
+class How(TypedDict, total=False):
+    """Arguments that `sample` and `complete` have in common, for those who hand them on."""
+
+    seed: int
+    temperature: float
+    method: str
+    batch_size: int
+    advance: Advance
 
 
 def sample(
@@ -37,15 +46,15 @@ def sample(
     temperature: float = 1.0,
     method: str = "cached",
     batch_size: int = 256,
-    advance: Advance | None = None,
+    advance: Advance = unheard,
 ) -> Tensor:
     """Draw n images (n, C, H, W), uint8 levels on the CPU.
 
     Image i is fixed by the weights, the seed, i, its label and the temperature: neither n, nor batch_size, nor the
     device changes its noise. A latent is drawn from its prior.
     labels: a class for each image; None draws without labels. temperature: each sub-pixel, given those before it, is
-    drawn from p^(1/T), normalised; 1 draws from the model, another number does not. advance: told, again and again,
-    how many more network calls are done, of `order().max() + 1` a batch.
+    drawn from p^(1/T), normalised; 1 draws from the model, another number does not. advance: told how many more network
+    calls are done, of `order().max() + 1` a batch.
     Raises ConfigError for an unknown method, or for labels that the model or n do not admit.
     """
     return _draw(model, n, None, labels, seed, temperature, method, batch_size, advance)
@@ -62,7 +71,7 @@ def complete(
     temperature: float = 1.0,
     method: str = "cached",
     batch_size: int = 256,
-    advance: Advance | None = None,
+    advance: Advance = unheard,
 ) -> Tensor:
     """Draw the rest of n images of which a part is given: (n, C, H, W), uint8 levels on the CPU.
 
@@ -79,9 +88,9 @@ def complete(
     return _draw(model, len(given.x_BCHW), given, labels, seed, temperature, method, batch_size, advance)
 
 
-def require_conditional(model: DensityModel, known_CHW: Tensor) -> None:
-    """ConfigError where ancestral sampling of what is not known (bool) is not sampling given what is."""
-    problem = why_not_conditional(model, known_CHW)
+def require_conditional(model: DensityModel, known: Tensor) -> None:
+    """ConfigError where ancestral sampling of what is not known is not sampling given what is; bool, as `complete`."""
+    problem = why_not_conditional(model, known)
     if problem is not None:
         raise ConfigError(
             f"{problem}; with clamp (--clamp) the given part is put over what is drawn, which is not a conditional "
@@ -89,9 +98,9 @@ def require_conditional(model: DensityModel, known_CHW: Tensor) -> None:
         )
 
 
-def why_not_conditional(model: DensityModel, known_CHW: Tensor) -> str | None:
+def why_not_conditional(model: DensityModel, known: Tensor) -> str | None:
     """What stands against drawing p(unknown | known) call after call, in words; None where it is exact."""
-    order_CHW, known_CHW = model.order(), known_CHW.cpu()
+    order_CHW, known_CHW = model.order(), known.cpu().expand(model.form.shape)
     if known_CHW.all() or not known_CHW.any():
         return None
     if model.latent_dim:
@@ -125,7 +134,7 @@ def _draw(
     temperature: float,
     method: str,
     batch_size: int,
-    advance: Advance | None,
+    advance: Advance,
 ) -> Tensor:
     if method not in METHODS:
         raise ConfigError(f"`method` must be one of {', '.join(METHODS)}, but got {method!r}")
@@ -137,7 +146,6 @@ def _draw(
     generator = torch.Generator().manual_seed(seed)
     latents, noise = zip(*[(model.draw_latent(generator), model.noise(generator)) for _ in range(n)], strict=True)
     z_ND, noise_NNhw = torch.cat(latents), torch.cat(noise)
-    told: dict[str, Any] = {"temperature": temperature} | ({} if advance is None else {"advance": advance})
     images = []
     weight = next(model.parameters())
     with eval_mode(model), torch.inference_mode():
@@ -145,7 +153,7 @@ def _draw(
             like_BCHW = weight.new_zeros(len(some), *model.form.shape)
             s = model.features(like_BCHW, label_N[some].to(weight.device), z_ND[some].to(weight))
             part = None if given is None else _on(weight.device, given, some)
-            drawing = Drawing(noise_NNhw[some].to(weight.device), s, given=part, **told)
+            drawing = Drawing(noise_NNhw[some].to(weight.device), s, temperature, part, advance)
             images.append(METHODS[method](model, drawing).to("cpu", torch.uint8))
     return torch.cat(images)
 
@@ -156,7 +164,7 @@ def _on(device: torch.device, given: Given, some: Tensor) -> Given:
 
 def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Given:
     """Checked, and on the CPU."""
-    x_NCHW, known_CHW = torch.as_tensor(images_NCHW).cpu(), torch.as_tensor(known).cpu()
+    x_NCHW, known_CHW = _tensor(images_NCHW), _tensor(known)
     shape, levels = model.form.shape, model.form.levels
     if x_NCHW.ndim != 4 or tuple(x_NCHW.shape[1:]) != shape or x_NCHW.dtype.is_floating_point:
         raise ConfigError(
@@ -172,3 +180,8 @@ def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor 
     if not ((x_NCHW >= 0) & (x_NCHW < levels))[:, known_CHW].all():
         raise ConfigError(f"the given levels must lie in 0..{levels - 1}, but some do not")
     return Given(x_NCHW.long(), known_CHW)
+
+
+def _tensor(values: Tensor | np.ndarray) -> Tensor:
+    """On the CPU; a copy of an array, which may be read-only."""
+    return values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from pixeltune.models import DensityModel
 from pixeltune.sampling.codec import compress, decompress
 from pixeltune.sampling.coded_file import unpack
+from pixeltune.sampling.drawing import Advance, unheard
 
 TOLERANCE = 1e-3
 """By how much of −log₂ p the bits may differ from it."""
@@ -58,7 +58,7 @@ def verify_bits(
     claimed_nats: float,
     batch_size: int = 100,
     method: str | None = None,
-    advance: Callable[[], None] = lambda: None,
+    advance: Advance = unheard,
 ) -> Verification:
     """Compress the images, decompress them, and compare.
 

@@ -144,6 +144,9 @@ class Ledger:
             checkpoint=files.absolute(self.store.checkpoint(plan.trial)),
             objective=self.objective,
             cpus=self.resources.cpus,
+            galleries=tuple(
+                (epoch, files.absolute(self.store.gallery(plan.trial, epoch))) for epoch in self.space.galleries
+            ),
         )
 
     def start(self, plan: Plan) -> None:

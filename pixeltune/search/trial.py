@@ -35,6 +35,7 @@ class TrialTask:
 
     trial: its id. config: the nested configuration. checkpoint: the trial's folder for state and weights.
     objective: the EpochReport field whose lowest value marks the weights to keep. cpus: threads of this worker.
+    galleries: files by the epochs after which what the model draws is shown there, at the first report then.
     """
 
     trial: str
@@ -42,6 +43,7 @@ class TrialTask:
     checkpoint: str
     objective: str = "valid_bits_per_dim"
     cpus: int | None = None
+    galleries: tuple[tuple[float, str], ...] = ()
 
 
 def state_file(checkpoint: str) -> str:
@@ -86,6 +88,7 @@ def _train(task: TrialTask) -> Iterator[Message]:
     is_first = training.workers.rank == 0
     yield {"facts": facts_of(training), "resumed": [_plain(report) for report in training.reports]}
     best = min((getattr(report, task.objective) for report in training.reports), default=math.inf)
+    peak, earlier = None, max((report.epoch for report in training.reports), default=0.0)
     for report in training:
         value = getattr(report, task.objective)
         if is_first:
@@ -99,8 +102,29 @@ def _train(task: TrialTask) -> Iterator[Message]:
                     )
                 training.state.save(state_file(task.checkpoint))
         best = min(best, value)
-        yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak_memory(training.device)}}
+        peak = _larger(peak, peak_memory(training.device))
+        yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
+        if is_first and _draw_galleries(task, training, report, earlier):
+            reset_peak_memory()  # sampling is no part of what training takes
+        earlier = report.epoch
     yield _end(Status.FINISHED, None)
+
+
+def _larger(peak: int | None, other: int | None) -> int | None:
+    return max((value for value in (peak, other) if value is not None), default=None)
+
+
+def _draw_galleries(task: TrialTask, training: Training, report: EpochReport, earlier: float) -> bool:
+    """Those of the epochs since the report before; whether there were any."""
+    from pixeltune.sampling import gallery
+
+    due = [location for epoch, location in task.galleries if earlier < epoch <= report.epoch]
+    if due:
+        picture = gallery(training.model_of_record, training.data.valid)
+        for location in due:
+            with _writing_to(location):
+                picture.save(location)
+    return bool(due)
 
 
 def _begin(task: TrialTask) -> Training:
@@ -121,13 +145,13 @@ def _begin(task: TrialTask) -> Training:
 
 
 @contextlib.contextmanager
-def _writing_to(folder: str) -> Iterator[None]:
+def _writing_to(location: str) -> Iterator[None]:
     """A full disk is no fault of the trial: a StoreError ends the search, from which it resumes."""
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"checkpoints must be writable, but {folder} is not ({error.strerror or error}); "
+            f"what a trial keeps must be writable, but {location} is not ({error.strerror or error}); "
             "free or mount the disk, or take another --storage"
         ) from error
 

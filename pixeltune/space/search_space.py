@@ -44,7 +44,8 @@ class SearchSpace:
     objectives: names in METRICS; the first one ranks the leaderboard.
     scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
     sampler: a name in SAMPLERS; seed: the sampler's.
-    keep: trials, the best ones, whose weights are kept when the search ends.
+    keep: trials, the best ones, whose weights are kept when the search ends; of them pictures are drawn.
+    galleries: epochs after which what each trial's model draws is kept as a picture, at the first report then.
     callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) beside the store's own.
     title: one line for `--list`.
     """
@@ -58,6 +59,7 @@ class SearchSpace:
     sampler: str = "tpe"
     seed: int = 0
     keep: int = 5
+    galleries: tuple[float, ...] = ()
     callbacks: tuple[Any, ...] = ()
     title: str = ""
 
@@ -68,6 +70,8 @@ class SearchSpace:
             raise ConfigError(f"vary must map dotted keys to Optuna distributions, but got {self.vary!r}")
         _require_names("objectives", self.objectives, METRICS)
         _require_names("sampler", (self.sampler,), SAMPLERS)
+        if not isinstance(self.galleries, tuple) or not all(epoch > 0 for epoch in self.galleries):
+            raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
         if self.scheduler is not None and len(self.objectives) > 1:
             raise ConfigError(f"Asha needs one objective, but got {self.objectives}; take scheduler=None")
         if self.scheduler is not None and not self.objectives[0].startswith("valid_"):

@@ -14,7 +14,19 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.space import load_search
 
-VERBS = ("search", "train", "evaluate", "sample", "audit", "compress", "decompress", "verify-bits", "compare", "config")
+VERBS = (
+    "search",
+    "train",
+    "evaluate",
+    "sample",
+    "complete",
+    "audit",
+    "compress",
+    "decompress",
+    "verify-bits",
+    "compare",
+    "config",
+)
 
 
 def begin(name: str = "digits_quick", storage: str = "results") -> SearchStore:
@@ -117,7 +129,7 @@ def test_no_more_than_the_data_has_in_a_batch() -> None:
     assert "`train.batch_size` must be at most the 343 training images of digits, but got 1024" in said
 
 
-@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+@pytest.mark.parametrize("verb", ["sample", "complete", "evaluate"])
 @pytest.mark.parametrize(
     ("reference", "says"),
     [
@@ -242,6 +254,15 @@ def test_a_manifest_that_was_cut_short() -> None:
         "sample x --seed 9223372036854775808",
         "sample x --seed 99999999999999999999999",
         f"sample x --seed {'9' * 5000}",
+        "sample x --temperature 0",
+        "sample x --temperature nan",
+        "sample x --temperature warm",
+        "sample x --method nave",
+        "sample x --gallery -n 4",
+        "complete x --draws 0",
+        "complete x --rows 3 --columns 4",
+        "train --config x --galleries 0",
+        "train --config x --galleries 1,often",
         "evaluate x --split train",
         "evaluate x --batch-size 0",
         "evaluate x --importance 0",

@@ -155,7 +155,7 @@ def test_evaluation_refuses_images_that_changed() -> None:
 def test_samples_are_a_picture_and_the_same_again(trained: tuple[str, str, str]) -> None:
     storage = trained[1]
     said = done("sample", "tiny", "--storage", storage, "-n", "4", "--out", "pictures/grid.png")
-    assert "4 images, 64 steps, about " in said
+    assert "4 images, 64 network calls, about " in said
     assert "Wrote pictures/grid.png" in said
     with Image.open("pictures/grid.png") as picture:
         assert picture.format == "PNG"
@@ -164,6 +164,69 @@ def test_samples_are_a_picture_and_the_same_again(trained: tuple[str, str, str])
     for seed, same in ((0, True), (1, False)):
         done("sample", "tiny", "--storage", storage, "-n", "4", "--seed", str(seed), "--out", "again.png")
         assert (Path("again.png").read_bytes() == first) is same
+
+
+def test_a_gallery_is_twelve_by_twelve(trained: tuple[str, str, str]) -> None:
+    said = done("sample", "tiny", "--storage", trained[1], "--gallery", "--temperature", "0.5")
+    assert "144 images, 128 network calls, about " in said
+    assert "72 samples at temperature 0.5, not of the model's own distribution; below, 12 images" in said
+    with Image.open("samples.png") as picture:
+        assert picture.width == 12 * 65 + 1
+        assert picture.height > 12 * 65 + 1  # and the caption
+        assert "12 images whose lower half is drawn" in picture.text["Description"]
+
+
+def test_completions_stand_beside_what_was_given_and_the_original(trained: tuple[str, str, str]) -> None:
+    words = ("complete", "tiny", "--storage", trained[1], "-n", "2", "--draws", "3")
+    assert "given, 3 completions, the original" in done(*words, "--rows", "5")
+    with Image.open("completions.png") as picture:
+        shown = np.asarray(picture)
+    assert shown.shape[1] == 5 * 65 + 1
+    cells = [shown[1:65, 1 + 65 * column : 65 * (column + 1)] for column in range(5)]
+    given, original = cells[0], cells[-1]
+    for cell in cells[1:]:
+        assert np.array_equal(cell[:40], given[:40])
+    assert (given[40:] == 128).all()
+    assert any(not np.array_equal(cell, original) for cell in cells[1:-1])
+
+
+def test_left_halves_need_clamp_and_are_named_for_it(trained: tuple[str, str, str]) -> None:
+    words = ("complete", "tiny", "--storage", trained[1], "-n", "1", "--draws", "2", "--columns", "4")
+    said = refused(*words)
+    assert "with clamp (--clamp) the given part is put over what is drawn, which is not a conditional sample" in said
+    assert "not a conditional sample: given, 2 completions, the original" in done(*words, "--clamp")
+    with Image.open("completions.png") as picture:
+        assert picture.text["Description"].startswith("not a conditional sample")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--rows 8", "--rows must leave something to draw of 8, but got 8"),
+        ("--columns 9 --clamp", "--columns must leave something to draw of 8, but got 9"),
+        ("--split test -n 100000", "--images must be at most the "),
+        ("--out grid.jpg", "--out must be a .png file, but got 'grid.jpg'"),
+        ("--set model.layers=3", "--set may only be data.path"),
+    ],
+)
+def test_completions_that_cannot_be(trained: tuple[str, str, str], words: str, says: str) -> None:
+    assert says in refused("complete", "tiny", "--storage", trained[1], *words.split())
+
+
+def test_galleries_are_kept_at_the_first_report_after_their_epochs() -> None:
+    """343 training images, reports at 128 and 256."""
+    said = done("train", "--config", write_tiny(), "--galleries", "0.1,0.5,0.7,9")
+    folder = Path("results/tiny/samples")
+    assert sorted(path.name for path in folder.iterdir()) == [f"00000-epoch{epoch}.png" for epoch in (0.1, 0.5, 0.7)]
+    first, *later = [folder / f"00000-epoch{epoch}.png" for epoch in (0.1, 0.5, 0.7)]
+    assert later[0].read_bytes() == later[1].read_bytes() != first.read_bytes()
+    assert "Best" in said
+    plain = done("train", "--config", "tiny.toml", "--storage", "plain")
+    assert (
+        SearchStore("plain", "tiny").trials()[0]["valid_nats"]
+        == SearchStore("results", "tiny").trials()[0]["valid_nats"]
+    )
+    assert plain.splitlines()[-1] == said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("reference", ["tiny/1", "tiny/9", "tiny/00001", "tiny/x"])

@@ -45,3 +45,23 @@ def test_levels_spread_over_all_shades(tmp_path: Path) -> None:
 def test_256_levels_are_shown_as_they_are(tmp_path: Path) -> None:
     images = torch.randint(256, (1, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert np.array_equal(shown(save_grid(images, tmp_path / "one.png", 256)), images[0].permute(1, 2, 0))
+
+
+def test_a_caption_stands_below_and_in_the_file(tmp_path: Path) -> None:
+    images = torch.randint(17, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    words = "not a conditional sample: given, 6 completions, the original"
+    plain = shown(save_grid(images, tmp_path / "plain.png", 17))
+    captioned = save_grid(images, tmp_path / "captioned.png", 17, caption=words)
+    picture = shown(captioned)
+    assert np.array_equal(picture[: len(plain)], plain)
+    assert (picture[len(plain) :] < 100).any()
+    assert Image.open(io.BytesIO(captioned)).text["Description"] == words
+
+
+def test_hidden_pixels_are_grey(tmp_path: Path) -> None:
+    images, hidden = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[1, 2:] = True
+    picture = shown(save_grid(images, tmp_path / "grid.png", 17, 2, 1, hidden_NHW=hidden))
+    assert (picture[1:5, 1:5] == 0).all()
+    assert (picture[1:3, 6:10] == 0).all()
+    assert (picture[3:5, 6:10] == 128).all()

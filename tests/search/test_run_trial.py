@@ -182,7 +182,7 @@ def test_a_full_disk_is_no_fault_of_the_trial(tmp_path: Path, monkeypatch: pytes
     full = OSError(28, "No space left on device")
     monkeypatch.setattr("pixeltune.training.checkpoint.files.write_whole", lambda *_: _raise(full))
     with pytest.raises(
-        StoreError, match=r"checkpoints must be writable, but .*00000 is not \(No space left on device\)"
+        StoreError, match=r"what a trial keeps must be writable, but .*00000 is not \(No space left on device\)"
     ):
         list(run_trial(task_in(tmp_path)))
 

@@ -1,0 +1,159 @@
+"""`pixeltune sample` and `complete`: what a trained model draws, as a PNG."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
+from pixeltune.cli.images import first_images, images_of
+from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
+from pixeltune.cli.network_calls import network_calls
+from pixeltune.cli.trials import find_weights
+from pixeltune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pixeltune.models import DensityModel
+    from pixeltune.sampling import Picture
+    from pixeltune.sampling.drawing import Advance
+    from pixeltune.sampling.images import How
+
+_METHODS = ("naive", "cached", "fixed_point")
+_BATCH_SIZE = 256
+
+
+def add_verbs(verbs: Any) -> None:
+    """The two verbs."""
+    parser = verbs.add_parser("sample", help="draw images from a trained model into a PNG grid")
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")
+    shape.add_argument("--gallery", action="store_true", help="72 samples, and 12 images of --split completed 6 times")
+    parser.add_argument("--label", type=int, metavar="K", help="class to draw, of a conditional model [all in turn]")
+    _add_drawing(parser, "samples.png")
+    parser.set_defaults(verb=sample)
+
+    parser = verbs.add_parser("complete", help="draw the rest of images of which a part is given")
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
+    parser.add_argument("-n", "--images", type=positive, default=12, metavar="N", help="the first N of them [12]")
+    parser.add_argument("--draws", type=positive, default=6, metavar="D", help="completions of each image [6]")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--rows", type=positive, metavar="R", help="the upper R rows are given [the upper half]")
+    part.add_argument("--columns", type=positive, metavar="C", help="the left C columns are given; needs --clamp")
+    parser.add_argument(
+        "--clamp",
+        action="store_true",
+        help="put any given part over what is drawn, which is not a conditional sample, and say so in the picture",
+    )
+    _add_drawing(parser, "completions.png")
+    parser.set_defaults(verb=complete)
+
+
+def _add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
+    parser.add_argument("--split", choices=("valid", "test"), default="test", help="whose images are completed [test]")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the images [0]")
+    parser.add_argument(
+        "--temperature", type=_temperature, default=1.0, metavar="T", help="draw each sub-pixel from p^(1/T) [1]"
+    )
+    parser.add_argument("--method", choices=_METHODS, default="cached", help="how; all draw the same images [cached]")
+    parser.add_argument("--out", default=out, metavar="FILE", help=f"PNG to write [{out}]")
+    add_settings(parser)
+    add_storage(parser)
+
+
+def _seed(text: str) -> int:
+    """A seed that torch takes."""
+    if not text.isdecimal() or len(text) > len(str(2**63)) or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^63-1, but got {text[:40]!r}")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text[:40]!r}")
+    return value
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Draw a grid or a gallery, and write it."""
+    from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn
+    from pixeltune.sampling import sample as draw
+
+    require_png(options.out)
+    trained, out = load_on_best_device(find_weights(options.trial, options.storage)), console()
+    model = trained.model
+    if options.gallery:
+        examples = images_of(trained, options.split, settings_of(options))[1]
+        with network_calls(out, model, GALLERY_SIDE**2, walks=2) as advance:
+            return _write(out, gallery(model, examples, **_how(options, advance)), options.out)
+    count, label = options.images, options.label
+    labels = labels_in_turn(model, count) if label is None else [label] * count
+    with network_calls(out, model, count, _BATCH_SIZE) as advance:
+        images = draw(model, count, labels=labels, **_how(options, advance))
+    return _write(out, Picture(images, model.form.levels), options.out)
+
+
+def complete(options: argparse.Namespace) -> int:
+    """Draw and write completions."""
+    from pixeltune.sampling import completions, require_conditional
+
+    require_png(options.out)
+    trained, out = load_on_best_device(find_weights(options.trial, options.storage)), console()
+    model, known_HW = trained.model, _given(options, trained.model)
+    if not options.clamp:
+        require_conditional(model, known_HW)  # before the data is looked for
+    images = images_of(trained, options.split, settings_of(options))[1]
+    examples, count = first_images(images, options.images, options.split), options.images * options.draws
+    with network_calls(out, model, count, _BATCH_SIZE) as advance:
+        how = _how(options, advance)
+        picture = completions(model, examples, known_HW, draws=options.draws, clamp=options.clamp, **how)
+    return _write(out, picture, options.out)
+
+
+def _how(options: argparse.Namespace, advance: Advance) -> How:
+    return {
+        "seed": options.seed,
+        "temperature": options.temperature,
+        "method": options.method,
+        "batch_size": _BATCH_SIZE,
+        "advance": advance,
+    }
+
+
+def _given(options: argparse.Namespace, model: DensityModel) -> Tensor:
+    """(H, W) bool: the part that the options name."""
+    import torch
+
+    from pixeltune.sampling import upper_half
+
+    form = model.form
+    if options.rows is None and options.columns is None:
+        return upper_half(model)
+    known_HW = torch.zeros(form.height, form.width, dtype=torch.bool)
+    for name, given, size in (("--rows", options.rows, form.height), ("--columns", options.columns, form.width)):
+        if given is not None and given >= size:
+            raise ConfigError(f"{name} must leave something to draw of {size}, but got {given}")
+    known_HW[: options.rows, : options.columns] = True
+    return known_HW
+
+
+def _write(out: Console, picture: Picture, location: str) -> int:
+    with writing(location):
+        picture.save(location)
+    out.print(f"Wrote {location}{': ' if picture.caption else ''}{picture.caption}", highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def require_png(location: str) -> None:
+    """Refuse a name that says something else."""
+    if not location.lower().endswith(".png"):
+        raise ConfigError(f"--out must be a .png file, but got {location!r}")
