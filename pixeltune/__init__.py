@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
     from pixeltune.results.frames import read_curves, read_results, study
-    from pixeltune.sampling import sample, save_grid
+    from pixeltune.sampling import complete, sample, save_grid
     from pixeltune.space import Asha, Budget, Resources, SearchSpace, load_search
     from pixeltune.training.evaluate import evaluate
     from pixeltune.training.loop import fit
@@ -35,6 +35,7 @@ _HOMES = {
     "load_data": "pixeltune.data",
     "resolve": "pixeltune.data",
     "build_model": "pixeltune.models",
+    "complete": "pixeltune.sampling",
     "sample": "pixeltune.sampling",
     "save_grid": "pixeltune.sampling",
     "fit": "pixeltune.training.loop",
@@ -56,6 +57,7 @@ __all__ = [
     "TrialConfig",
     "build_model",
     "compare",
+    "complete",
     "evaluate",
     "fit",
     "load_data",
