@@ -11,7 +11,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from pixeltune.files import write_whole
 
@@ -35,6 +34,8 @@ def save_grid(
     number the first one is shown, grey. zoom: side of the square that shows one pixel.
     hidden_NHW: bool, pixels that are shown as plain grey. caption: words below, and in the file's own description.
     """
+    from torchvision.utils import make_grid  # it loads all of torchvision, seconds that sampling itself can do without
+
     if images_NCHW.shape[1] != 3:
         images_NCHW = images_NCHW[:, :1]
     shades_NCHW = (images_NCHW.float() * (255 / (levels - 1))).round().to(torch.uint8).cpu()
