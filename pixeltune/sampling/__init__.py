@@ -7,8 +7,6 @@ images are the same, in float32 a level on the edge between two may be the other
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,14 +19,17 @@ from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.naive import naive
+from pixeltune.sampling.speed import SPEED_BATCH, forecast, images_per_second
 
 __all__ = [
     "METHODS",
+    "SPEED_BATCH",
     "ModelStepper",
     "RowSampler",
     "cached",
     "fixed_point",
     "forecast",
+    "images_per_second",
     "naive",
     "sample",
     "save_grid",
@@ -68,21 +69,6 @@ def sample(
     with eval_mode(model), torch.inference_mode():
         images = [_sample_batch(model, METHODS[method], *batch) for batch in batches]
     return torch.cat(images)
-
-
-def forecast(model: DensityModel, n: int, *, batch_size: int = 256) -> float:
-    """Seconds that `sample` will take, from a first row drawn again; others take less where resolutions alternate."""
-    batch, weight = min(n, batch_size), next(model.parameters())
-    noise = model.noise(torch.Generator()).to(weight.device).expand(batch, -1, -1, -1)
-    with eval_mode(model), torch.inference_mode():
-        times = [time.perf_counter()]
-        rows = RowSampler(model, noise, model.features(weight.new_zeros(batch, *model.form.shape)))
-        for _ in range(3 if weight.device.type == "cuda" else 2):  # the second time, a GPU captures it
-            rows.draw(0)
-            int(rows.x_BCHW.sum())  # the value is waited for, also on a GPU
-            times.append(time.perf_counter())
-    once, again = times[1] - times[0], times[-1] - times[-2]
-    return math.ceil(n / batch_size) * (once + rows.height * again)
 
 
 def _sample_batch(

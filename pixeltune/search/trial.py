@@ -3,7 +3,8 @@
 `run_trial` is Ray-free. It yields messages, plain dictionaries:
     {"facts": {...}, "resumed": [...]}      first, when the model is built and audited; the reports of the checkpoint
     {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
-    {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one
+    {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
+                                            training came to its end, also {"facts": {...}}: how fast it samples
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, StoreError
 from pixeltune.results.schema import Status
-from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory
+from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts
 
 if TYPE_CHECKING:
     from pixeltune.training.loop import Training
@@ -100,7 +101,22 @@ def _train(task: TrialTask) -> Iterator[Message]:
                 training.state.save(state_file(task.checkpoint))
         best = min(best, value)
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak_memory(training.device)}}
-    yield _end(Status.FINISHED, None)
+    yield _finished(training)
+
+
+def _finished(training: Training) -> Message:
+    """The end of a trained trial, with its sampling speed, which the first worker measures.
+
+    A machine that cannot measure costs the trial that number and no other. Torch tells a lack of memory on a CPU, and
+    whatever a device refuses, as a RuntimeError; the row says in its reason what it was.
+    """
+    if training.workers.rank:
+        return _end(Status.FINISHED, None)
+    try:
+        return _end(Status.FINISHED, None) | {"facts": sampling_facts(training)}
+    except (MemoryError, RuntimeError) as error:
+        why = (str(error).splitlines() or ["out of memory"])[0]
+        return _end(Status.FINISHED, f"its sampling speed could not be measured: {why}")
 
 
 def _begin(task: TrialTask) -> Training:
