@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
-from pixeltune.sampling import METHODS, ModelStepper, RowSampler, cached, forecast, naive, sample
+from pixeltune.sampling import METHODS, ModelStepper, RowSampler, cached, naive, sample
 from pixeltune.sampling.fixed_point import iterates
 from pixeltune.sampling.stepping import Stepper
 
@@ -317,11 +317,3 @@ def test_dropout_in_training_is_refused() -> None:
     model = tiny_model("gated", dropout=0.5).train()
     with pytest.raises(ConfigError, match="`dropout`"):
         cached(model, model.noise(torch.Generator()))
-
-
-def test_a_forecast_is_of_all_rows_and_batches() -> None:
-    """Generous bounds: machines are shared."""
-    model = tiny_model("gated", shape=(3, 8, 8))
-    one, many = forecast(model, 4, batch_size=4), forecast(model, 40, batch_size=4)
-    assert 0 < one < 60
-    assert many > 2 * one
