@@ -68,12 +68,13 @@ def test_a_slow_try_is_not_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(RowSampler, "draw", timed)
     assert images_per_second(tiny_model("gated", shape=(3, 6, 4))) == pytest.approx(SPEED_BATCH / (6 * 0.1))
-    assert 0.2 <= own.seconds - 9.0 <= 1.5, "several tries, about a second in all"
+    assert 0.7 <= own.seconds - 9.0 <= 1.5, "about a second in all"
 
 
 @every_network
-def test_a_speed_is_near_that_of_sampling(family: str, colour_order: str) -> None:
+def test_a_speed_is_near_that_of_sampling(family: str, colour_order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generous bounds: machines are shared, and whole images take the building as well."""
+    monkeypatch.setattr(speed, "_LONGEST", 0.05)
     model = tiny_model(family, shape=(3, 8, 8), colour_order=colour_order).float()
     measured, noise = images_per_second(model), model.noise(torch.Generator()).expand(SPEED_BATCH, -1, -1, -1)
     with torch.inference_mode():
@@ -84,7 +85,8 @@ def test_a_speed_is_near_that_of_sampling(family: str, colour_order: str) -> Non
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-def test_a_measurement_changes_nothing(is_training: bool) -> None:
+def test_a_measurement_changes_nothing(is_training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "_LONGEST", 0.05)
     model = tiny_model("pixelcnn/simple", batch_norm=True, dropout=0.5, conditioning="map").float().train(is_training)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
