@@ -10,7 +10,7 @@ from rich.table import Table
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import Resolved, order0_bits_per_dim
 from pixeltune.search.run import require_buildable
-from pixeltune.space import SearchSpace
+from pixeltune.space import METRICS, SearchSpace
 
 _PROBE_STEPS = 3
 _MOST_PROBE_IMAGES = 32
@@ -43,7 +43,7 @@ def show_plan(out: Console, space: SearchSpace, name: str) -> None:
     also = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
     out.print(
         f"Budget: {space.budget.trials} trials of at most {space.base.train.images:,} images{also}; {stopping}; "
-        f"sampler {space.sampler}, objective {', '.join(space.objectives)}",
+        f"sampler {space.sampler}, objective {_objectives(space)}",
         highlight=False,
     )
     resources = space.resources
@@ -52,6 +52,11 @@ def show_plan(out: Console, space: SearchSpace, name: str) -> None:
         highlight=False,
     )
     out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+
+
+def _objectives(space: SearchSpace) -> str:
+    """A lower value is the better, unless it is said."""
+    return ", ".join(name + (" (higher)" if METRICS[name] == "maximize" else "") for name in space.objectives)
 
 
 def _keys(space: SearchSpace) -> Table:

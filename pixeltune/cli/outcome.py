@@ -19,6 +19,13 @@ from pixeltune.space import SearchSpace
 
 _TOP = 10
 _MOST_SAMPLING_SECONDS = 60.0
+_DIGITS = {
+    "valid_bits_per_dim": ".4f",
+    "valid_nats": ".2f",
+    "below_baseline_percent": ".1f",
+    "seconds": ".1f",
+    "sample_images_per_second": ".2f",
+}
 
 
 def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger) -> None:
@@ -29,7 +36,7 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: L
     places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary))
     if not places:
         return
-    out.print(_table(places, list(space.vary)))
+    out.print(_table(places, list(space.vary), space.objectives))
     best = next(row for row in rows if row["trial"] == places[0]["trial"])
     for line in comparison_lines(best):
         out.print(line, highlight=False, soft_wrap=True)
@@ -39,7 +46,8 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: L
     _show_galleries(out, store, [place["trial"] for place in places[: space.keep]])
 
 
-def _table(places: list[dict[str, Any]], keys: list[str]) -> Table:
+def _table(places: list[dict[str, Any]], keys: list[str], objectives: tuple[str, ...]) -> Table:
+    """The usual columns, then the objectives that are not among them."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     shown = {
         "rank": "#",
@@ -53,6 +61,7 @@ def _table(places: list[dict[str, Any]], keys: list[str]) -> Table:
         "images_seen": "images",
         "seconds": "seconds",
     }
+    shown |= {name: name for name in objectives if name not in shown}
     for name, title in shown.items():
         table.add_column(title, justify="left" if name in ("trial", "status", "likelihood.name") else "right")
     for place in places:
@@ -64,8 +73,7 @@ def _cell(name: str, value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        digits = {"valid_bits_per_dim": ".4f", "valid_nats": ".2f", "below_baseline_percent": ".1f", "seconds": ".1f"}
-        return format(value, digits.get(name, ".3g")) if math.isfinite(value) else str(value)
+        return format(value, _DIGITS.get(name, ".3g")) if math.isfinite(value) else str(value)
     return f"{value:,}" if isinstance(value, int) and name != "rank" else str(value)
 
 

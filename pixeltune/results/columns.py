@@ -78,6 +78,13 @@ _COST_COLUMNS: dict[str, Column] = {
     "images_per_second": Column(_FLOAT, "training speed since the report before", "images/s"),
     "num_parameters": Column(_INT, "trainable parameters of the model", "parameters"),
     "network_calls": Column(_INT, "network calls that naive sampling of one image takes", "calls/image"),
+    "sample_images_per_second": Column(
+        _FLOAT,
+        "sampling speed of a finished trial's model in float32, cached, or naive where its network cannot be stepped "
+        "through; measured on the trial's device and threads, beside whatever else ran there",
+        "images/s",
+    ),
+    "sample_batch_size": Column(_INT, "images drawn together in that measurement", "images"),
     "receptive_field_rows": Column(_INT, "rows that the receptive field spans", "pixels"),
     "receptive_field_columns": Column(_INT, "columns that the receptive field spans", "pixels"),
     "peak_memory_bytes": Column(_INT, "largest memory in use: of the GPU where there is one, else resident", "bytes"),

@@ -27,9 +27,9 @@ def leaderboard(
 ) -> list[Row]:
     """The `top` best rows by `objective`, best first; only finished and pruned ones are ranked.
 
-    Each has rank, trial, status, the keys in `vary` (by default those that differ between the rows), the objective,
-    valid_bits_per_dim, valid_nats, below_baseline_percent (in bits/dim), num_parameters, images_seen and seconds
-    (training, evaluation, compilation and audit). Rows that differ in SAME_IN_ALL are refused.
+    Each has rank, trial, status, the keys in `vary` (by default those that differ between the rows), all METRICS,
+    below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and audit). Rows
+    that differ in SAME_IN_ALL are refused.
     """
     if objective not in METRICS:
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
@@ -38,7 +38,7 @@ def leaderboard(
     sign = 1 if METRICS[objective] == "minimize" else -1
     ranked.sort(key=lambda row: (sign * row[objective], row["trial"]))
     keys = differing_keys(ranked) if vary is None else list(vary)
-    return [_place(rank, row, objective, keys) for rank, row in enumerate(ranked[:top], start=1)]
+    return [_place(rank, row, keys) for rank, row in enumerate(ranked[:top], start=1)]
 
 
 def differing_keys(rows: Sequence[Row]) -> list[str]:
@@ -111,17 +111,16 @@ def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, 
     }
 
 
-def _place(rank: int, row: Row, objective: str, keys: Sequence[str]) -> Row:
+def _place(rank: int, row: Row, keys: Sequence[str]) -> Row:
     bits, baseline = row.get("valid_bits_per_dim"), row.get("baseline_bits_per_dim")
     below = None if bits is None or not baseline else 100.0 * (baseline - bits) / baseline
-    shown = ("valid_bits_per_dim", "valid_nats", "num_parameters", "images_seen")
     return {
         "rank": rank,
         "trial": row["trial"],
         "status": row["status"],
         **{key: row.get(key) for key in keys},
-        objective: row[objective],
-        **{name: row.get(name) for name in shown},
+        **{name: row.get(name) for name in METRICS},
+        "images_seen": row.get("images_seen"),
         "below_baseline_percent": below,
         "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),
     }

@@ -7,12 +7,6 @@ images are the same, in float32 a level on the edge between two may be the other
 
 from __future__ import annotations
 
-import math
-import time
-
-import torch
-
-from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
 from pixeltune.sampling.drawing import Drawing, Given
 from pixeltune.sampling.fixed_point import fixed_point
@@ -20,10 +14,12 @@ from pixeltune.sampling.gallery import GALLERY_SIDE, Picture, completions, galle
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.images import METHODS, complete, require_conditional, sample, why_not_conditional
 from pixeltune.sampling.naive import naive
+from pixeltune.sampling.speed import SPEED_BATCH, forecast, images_per_second
 
 __all__ = [
     "GALLERY_SIDE",
     "METHODS",
+    "SPEED_BATCH",
     "Drawing",
     "Given",
     "ModelStepper",
@@ -35,6 +31,7 @@ __all__ = [
     "fixed_point",
     "forecast",
     "gallery",
+    "images_per_second",
     "labels_in_turn",
     "naive",
     "require_conditional",
@@ -43,19 +40,3 @@ __all__ = [
     "upper_half",
     "why_not_conditional",
 ]
-
-
-def forecast(model: DensityModel, n: int, *, batch_size: int = 256) -> float:
-    """Seconds that `sample` will take, from a first row drawn again; others take less where resolutions alternate."""
-    batch, weight = min(n, batch_size), next(model.parameters())
-    noise = model.noise(torch.Generator()).to(weight.device).expand(batch, -1, -1, -1)
-    with eval_mode(model), torch.inference_mode():
-        times = [time.perf_counter()]
-        s = model.features(weight.new_zeros(batch, *model.form.shape))
-        rows = RowSampler(model, Drawing(noise, s))
-        for _ in range(3 if weight.device.type == "cuda" else 2):  # the second time, a GPU captures it
-            rows.draw(0)
-            int(rows.x_BCHW.sum())  # the value is waited for, also on a GPU
-            times.append(time.perf_counter())
-    once, again = times[1] - times[0], times[-1] - times[-2]
-    return math.ceil(n / batch_size) * (once + rows.height * again)

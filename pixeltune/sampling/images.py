@@ -176,10 +176,10 @@ def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor 
             f"what is given must be marked by bools of shape {shape} or {shape[1:]}, but got {known_CHW.dtype} of "
             f"shape {tuple(known_CHW.shape)}"
         )
-    known_CHW = known_CHW.expand(shape)
+    known_CHW, x_NCHW = known_CHW.expand(shape), x_NCHW.long()  # a uint8 does not compare with 256
     if not ((x_NCHW >= 0) & (x_NCHW < levels))[:, known_CHW].all():
         raise ConfigError(f"the given levels must lie in 0..{levels - 1}, but some do not")
-    return Given(x_NCHW.long(), known_CHW)
+    return Given(x_NCHW, known_CHW)
 
 
 def _tensor(values: Tensor | np.ndarray) -> Tensor:

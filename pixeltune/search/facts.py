@@ -47,6 +47,14 @@ def facts_of(training: Training) -> dict[str, Any]:
     }
 
 
+def sampling_facts(training: Training) -> dict[str, Any]:
+    """How fast the trained model draws images, measured now."""
+    from pixeltune.sampling import SPEED_BATCH, images_per_second
+
+    speed = images_per_second(training.model_of_record, SPEED_BATCH)
+    return {"sample_images_per_second": speed, "sample_batch_size": SPEED_BATCH}
+
+
 def _environment(device: torch.device) -> dict[str, Any]:
     import torch
 

@@ -3,7 +3,8 @@
 `run_trial` is Ray-free. It yields messages, plain dictionaries:
     {"facts": {...}, "resumed": [...]}      first, when the model is built and audited; the reports of the checkpoint
     {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
-    {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one
+    {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
+                                            training came to its end, also {"facts": {...}}: how fast it samples
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import gc
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, StoreError
 from pixeltune.results.schema import Status
-from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory
+from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts
 
 if TYPE_CHECKING:
     from pixeltune.training.loop import Training
@@ -107,7 +109,22 @@ def _train(task: TrialTask) -> Iterator[Message]:
         if is_first and _draw_galleries(task, training, report, earlier):
             reset_peak_memory()  # sampling is no part of what training takes
         earlier = report.epoch
-    yield _end(Status.FINISHED, None)
+    yield _finished(training)
+
+
+def _finished(training: Training) -> Message:
+    """The end of a trained trial, with its sampling speed, which the first worker measures.
+
+    A machine that cannot measure costs the trial that number and no other. Torch tells a lack of memory on a CPU, and
+    whatever a device refuses, as a RuntimeError; the row says in its reason what it was.
+    """
+    if training.workers.rank:
+        return _end(Status.FINISHED, None)
+    try:
+        return _end(Status.FINISHED, None) | {"facts": sampling_facts(training)}
+    except (MemoryError, RuntimeError) as error:
+        why = (str(error).splitlines() or ["out of memory"])[0]
+        return _end(Status.FINISHED, f"its sampling speed could not be measured: {why}")
 
 
 def _larger(peak: int | None, other: int | None) -> int | None:
@@ -115,16 +132,23 @@ def _larger(peak: int | None, other: int | None) -> int | None:
 
 
 def _draw_galleries(task: TrialTask, training: Training, report: EpochReport, earlier: float) -> bool:
-    """Those of the epochs since the report before; whether there were any."""
+    """Those of the epochs since the report before; whether there were any. A lack of memory costs the picture alone."""
+    import torch
+
     from pixeltune.sampling import gallery
 
     due = [location for epoch, location in task.galleries if earlier < epoch <= report.epoch]
-    if due:
+    if not due:
+        return False
+    try:
         picture = gallery(training.model_of_record, training.data.valid)
-        for location in due:
-            with _writing_to(location):
-                picture.save(location)
-    return bool(due)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        warnings.warn(f"{due[-1]} is left out: {error}", stacklevel=2)
+        return True
+    for location in due:
+        with _writing_to(location):
+            picture.save(location)
+    return True
 
 
 def _begin(task: TrialTask) -> Training:

@@ -1,4 +1,4 @@
-"""A cache and a working folder that are the test's own."""
+"""A cache and a working folder that are the test's own, and trials that measure their speed for a moment only."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Commands write `results/` and pictures where they run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixeltune.sampling.speed._LONGEST", 0.02)

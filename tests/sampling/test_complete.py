@@ -129,3 +129,13 @@ def test_levels_that_are_not_given_do_not_count() -> None:
     images = torch.zeros(2, 3, 4, 4, dtype=torch.int64)
     images[:, :, 2:] = 255
     assert torch.equal(complete(model, images, known), complete(model, torch.zeros_like(images), known))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_all_256_levels_are_taken(dtype: torch.dtype) -> None:
+    model, known = tiny_model(shape=(1, 4, 4), levels=256), torch.zeros(4, 4, dtype=torch.bool)
+    known[:2] = True
+    images = torch.arange(240, 256).reshape(1, 1, 4, 4).to(dtype)
+    completed = complete(model, images, known)
+    assert torch.equal(completed[..., :2, :].long(), images[..., :2, :].long())
+    assert torch.equal(complete(model, images.numpy(), known.numpy()), completed)

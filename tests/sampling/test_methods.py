@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from combinations import NETWORKS, Combination, covering, product
 from kinds import COUPLING_FAMILIES, every_kind, every_network, model_settings
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
-from pixeltune.sampling import METHODS, Drawing, ModelStepper, RowSampler, cached, forecast, naive, sample
+from pixeltune.sampling import METHODS, Drawing, ModelStepper, RowSampler, cached, naive, sample
 from pixeltune.sampling.fixed_point import iterates
 from pixeltune.sampling.stepping import Stepper
 
@@ -39,20 +40,25 @@ def structures(family: str, **settings: Any) -> list[dict[str, Any]]:
 def tiny_model(
     family: str, likelihood: str = "categorical", *, shape: tuple[int, int, int] = (3, 4, 8), **model: Any
 ) -> DensityModel:
-    """In float64, with weights large enough, in every batch norm too, for a wrong feature to show."""
+    """In float64, livened."""
     settings = model_settings(family, **{"channels": 6, "layers": 2, "kernel_size": 3, "head_channels": 6} | model)
     sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}, "seed": 1}
     levels = 2 if likelihood == "bernoulli" else 9
-    built = build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=3)).double().eval()
+    form = ImageForm(*shape, levels=levels, num_classes=3)
+    return livened(build_model(TrialConfig.build(sections), form).double().eval())
+
+
+def livened(model: DensityModel) -> DensityModel:
+    """The model, its weights made large enough, in every batch norm too, for a wrong feature to show."""
     generator = torch.Generator().manual_seed(0)
-    for module in built.modules():
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for buffer in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
                 buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     with torch.no_grad():
-        for parameter in built.parameters():
+        for parameter in model.parameters():
             parameter *= 1.5
-    return built
+    return model
 
 
 def features(model: DensityModel, label_B: Tensor) -> Tensor | None:
@@ -106,25 +112,33 @@ def test_stepped_theta_is_the_networks(
         assert_same_theta(tiny_model(family, shape=shape, **settings))
 
 
-@every_kind
-@pytest.mark.parametrize("split", [1, 2])
-def test_all_methods_draw_the_same_images(family: str, likelihood: str, colour_order: str, split: int) -> None:
-    shape, conditioning = ((3, 4, 8), "map") if split == 1 else ((3, 8, 8), "bias")
-    for settings in structures(family, colour_order=colour_order, conditioning=conditioning, split=split):
-        model = tiny_model(family, likelihood, shape=shape, **settings)
-        images = [sample(model, 3, labels=[0, 2, NO_LABEL], seed=4, method=method) for method in METHODS]
-        assert images[0].float().std() > 0
-        for other in images[1:]:
-            assert torch.equal(other, images[0])
+@pytest.mark.parametrize("combination", covering(2), ids=str)
+def test_all_methods_draw_the_same_images_for_any_two_settings_together(combination: Combination) -> None:
+    assert_same_images(combination)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_all_methods_draw_the_same_images_of_every_combination(network: str) -> None:
+    """2,439 models in all."""
+    for combination in product(network):
+        if not combination.reasons():
+            assert_same_images(combination)
+
+
+def assert_same_images(combination: Combination) -> None:
+    model = livened(build_model(combination.config(), combination.form).double().eval())
+    labels = None if combination.conditioning == "none" else [2, NO_LABEL]
+    images = {method: sample(model, 2, labels=labels, seed=4, method=method) for method in METHODS}
+    assert images["naive"].float().std() > 0, str(combination)
+    for method, drawn in images.items():
+        assert torch.equal(drawn, images["naive"]), f"{combination}: {method}"
 
 
 @pytest.mark.parametrize("family", COUPLING_FAMILIES)
 def test_coupled_tiles_are_stepped_through_together(family: str) -> None:
     for settings in structures(family, colour_order="likelihood", split=2, split_coupling="mixture"):
-        model = tiny_model(family, "logistic_mixture", shape=(3, 8, 16), **settings)
-        assert_same_theta(model)
-        exact, stepped = (sample(model, 2, seed=4, method=method) for method in ("naive", "cached"))
-        assert torch.equal(exact, stepped)
+        assert_same_theta(tiny_model(family, "logistic_mixture", shape=(3, 8, 16), **settings))
 
 
 def test_cached_is_the_default() -> None:
@@ -318,11 +332,3 @@ def test_dropout_in_training_is_refused() -> None:
     model = tiny_model("gated", dropout=0.5).train()
     with pytest.raises(ConfigError, match="`dropout`"):
         cached(model, Drawing(model.noise(torch.Generator())))
-
-
-def test_a_forecast_is_of_all_rows_and_batches() -> None:
-    """Generous bounds: machines are shared."""
-    model = tiny_model("gated", shape=(3, 8, 8))
-    one, many = forecast(model, 4, batch_size=4), forecast(model, 40, batch_size=4)
-    assert 0 < one < 60
-    assert many > 2 * one

@@ -13,10 +13,12 @@ from search_toys import toy_config, toy_ledger, toy_space
 from pixeltune.errors import AuditError, StoreError
 from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
+from pixeltune.sampling import SPEED_BATCH
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.weights import load_model
+from pixeltune.training.workers import Workers
 
 _TIMES = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")
 
@@ -43,7 +45,8 @@ def test_a_trial_from_facts_to_its_end(tmp_path: Path) -> None:
     assert (first["facts"]["num_valid"], first["facts"]["levels"], first["facts"]["device"]) == (100, 17, "cpu")
     assert [message["report"]["images_seen"] for message in reports] == [100, 200, 300, 400]
     assert all(message["facts"]["peak_memory_bytes"] > 1e6 for message in reports)
-    assert last == {"end": "finished", "reason": None}
+    assert (last["end"], last["reason"]) == ("finished", None)
+    assert last["facts"]["sample_images_per_second"] > 0
     assert isinstance(load_model(weights_file(task.checkpoint)), DensityModel)
 
 
@@ -60,6 +63,8 @@ def test_its_messages_make_a_row(tmp_path: Path) -> None:
     blank = {name for name, value in stored.items() if value is None and name in row and row[name] is not None}
     assert blank == set()
     assert stored["valid_bits_per_dim"] == min(ledger.curves[plan.trial].values())
+    assert stored["sample_images_per_second"] > 0
+    assert stored["sample_batch_size"] == SPEED_BATCH
 
 
 def test_going_on_gives_the_same_numbers(tmp_path: Path, uninterrupted: list[Message]) -> None:
@@ -185,6 +190,59 @@ def test_a_full_disk_is_no_fault_of_the_trial(tmp_path: Path, monkeypatch: pytes
         StoreError, match=r"what a trial keeps must be writable, but .*00000 is not \(No space left on device\)"
     ):
         list(run_trial(task_in(tmp_path)))
+
+
+class _Unsteppable(GatedPixelCNN):
+    """Sampled by whole passes alone."""
+
+    def forward(self, x_BCHW: torch.Tensor, s: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x_BCHW, s).flip(0).flip(0)
+
+
+def test_a_network_that_cannot_be_stepped_has_a_speed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped, *_ = [message["facts"] for message in run_trial(task_in(tmp_path / "a")) if "end" in message]
+    monkeypatch.setitem(NETWORKS, "gated", _Unsteppable)
+    passes, *_ = [message["facts"] for message in run_trial(task_in(tmp_path / "b")) if "end" in message]
+    assert 0 < passes["sample_images_per_second"] < stepped["sample_images_per_second"]
+    assert passes["sample_batch_size"] == stepped["sample_batch_size"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_speed_that_cannot_be_measured_costs_that_number_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, uninterrupted: list[Message]
+) -> None:
+    monkeypatch.setattr("pixeltune.sampling.speed.RowSampler", lambda *_: _raise(error))
+    space = toy_space(base=toy_config().override({"data.num_valid": 100}), scheduler=None)
+    ledger = toy_ledger(tmp_path, space)
+    plan = ledger.plan(space.base_suggestion())
+    row = _play(ledger, run_trial(ledger.task(plan)), plan)
+    assert (row["status"], row["sample_images_per_second"], row["sample_batch_size"]) == ("finished", None, None)
+    assert row["reason"].startswith("its sampling speed could not be measured: ")
+    assert "memory" in row["reason"]
+    assert "\n" not in row["reason"]
+    assert row["valid_bits_per_dim"] == min(report["valid_bits_per_dim"] for report in numbers(uninterrupted))
+
+
+def test_a_bug_in_the_measurement_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixeltune.sampling.speed.RowSampler", lambda *_: _raise(ZeroDivisionError("ours")))
+    with pytest.raises(ZeroDivisionError):
+        list(run_trial(task_in(tmp_path)))
+
+
+def test_one_of_several_workers_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = task_in(tmp_path)
+    *_, first = run_trial(task)
+    assert first["facts"]["sample_images_per_second"] > 0
+    monkeypatch.setattr(loop.Workers, "current", lambda: Workers(rank=1, world=1))
+    _, last = run_trial(task)  # trained already
+    assert last == {"end": "finished", "reason": None}
 
 
 def _raise(error: Exception) -> None:

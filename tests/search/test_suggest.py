@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from search_toys import BEGUN, FINISHED, ended, play, report, reported, toy_config, toy_ledger, toy_space
 
+from pixeltune.results.frames import study
+from pixeltune.results.leaderboard import leaderboard
 from pixeltune.results.schema import Status
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.suggest import Suggester
@@ -110,6 +113,62 @@ def test_several_objectives_resume_too(tmp_path: Path) -> None:
     for _ in range(12):  # beyond the sampler's own start-up
         resumed.tell(play(ledger, resumed.next_plan(), ended("diverged")))
         resumed.tell(play(ledger, resumed.next_plan(), BEGUN, reported(400, 2.0), FINISHED))
+
+
+SPEED = "sample_images_per_second"
+
+
+def finished_at(images_per_second: float) -> dict[str, Any]:
+    return FINISHED | {"facts": {SPEED: images_per_second, "sample_batch_size": 16}}
+
+
+def test_of_two_that_are_as_good_the_faster_one_stands_in_front(tmp_path: Path) -> None:
+    space = toy_space(objectives=("valid_bits_per_dim", SPEED), scheduler=None)
+    ledger = toy_ledger(tmp_path, space)
+    suggester = Suggester(space, ledger)
+    for bits, speed in [(2.0, 10.0), (2.0, 30.0), (1.5, 20.0), (1.4, 5.0), (1.9, 1.0)]:
+        row = play(ledger, suggester.next_plan(), BEGUN, reported(400, bits), finished_at(speed))
+        suggester.tell(row)
+    front = [(2.0, 30.0), (1.5, 20.0), (1.4, 5.0)]
+    assert [tuple(trial.values) for trial in suggester.study.best_trials] == front
+    assert [tuple(trial.values) for trial in study(ledger.store.folder).best_trials] == front
+
+
+@every_sampler
+@pytest.mark.parametrize("objectives", [("valid_bits_per_dim", SPEED), (SPEED,)])
+def test_no_end_without_a_speed_stops_a_search_for_it(
+    tmp_path: Path, sampler: str, objectives: tuple[str, ...]
+) -> None:
+    """Only a finished trial has one, and not even each of them; asked beyond the sampler's start-up, and resumed."""
+    space = toy_space(objectives=objectives, scheduler=None, sampler=sampler)
+    ledger = toy_ledger(tmp_path, space)
+    live = Suggester(space, ledger)
+    endings = [finished_at(10.0), FINISHED, *(ended(word) for word in ("diverged", "oom", "failed", "rejected"))]
+    for number in range(4 * len(endings)):
+        row = play(ledger, live.next_plan(), BEGUN, reported(400, 2.0), endings[number % len(endings)])
+        live.tell(row)
+    complete, pruned, fail = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+    states = [trial.state for trial in live.study.get_trials(deepcopy=False)]
+    assert states == 4 * [complete, fail, pruned, pruned, fail, fail]
+    resumed = Suggester(space, toy_ledger(tmp_path, space))
+    assert told(resumed) == told(live)
+    resumed.next_plan()
+    assert study(ledger.store.folder).directions == live.study.directions
+
+
+def test_tpe_looks_for_fast_models_where_that_is_all_it_is_told(tmp_path: Path) -> None:
+    """The larger the learning rate, the faster: a study that minimised would go to the other end."""
+    space = replace(toy_line(), objectives=(SPEED,))
+    ledger = toy_ledger(tmp_path, space)
+    suggester = Suggester(space, ledger)
+    rates = []
+    for _ in range(40):
+        plan = suggester.next_plan()
+        rates.append(plan.suggestion["optim.lr"])
+        suggester.tell(play(ledger, plan, BEGUN, reported(400, 2.0), finished_at(1000 * rates[-1])))
+    assert sum(rate > 0.05 for rate in rates[-20:]) >= 15
+    best = leaderboard(ledger.ended.values(), SPEED, top=1)[0]
+    assert best[SPEED] == 1000 * max(rates)
 
 
 @every_sampler
