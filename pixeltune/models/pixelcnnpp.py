@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixeltune.config import PixelCNNPPConfig
+from pixeltune.models.dropout import Dropout
 from pixeltune.models.layers import AddCondition, ShiftedConv2d, own_pixel, rows_above
 from pixeltune.models.weight_norm import WeightNormed
 
@@ -185,7 +186,7 @@ class GatedResnet(nn.Module):
         self.nonlinearity, widening = NONLINEARITIES[config.nonlinearity]
         self.conv_input = conv(widening * features, features)
         self.nin_skip = nin(widening * skip_features, features) if skip_features else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.conv_out = conv(widening * features, 2 * features, init_scale=0.1)
         self.label = AddCondition(condition_features, 2 * features)
 
