@@ -7,7 +7,7 @@ turn: A B C A B C …. A ratio is taken within each round, so that what else the
 The network is PixelCNN++ with `--layers` blocks a stage, 32×32×3 images of 256 levels, dropout 0.5, weight norm, a
 mixture of 10 logistics, Adam and an average of the weights in float32. The images are noise; time does not depend on
 them. `--peer` is a folder with model.py, layers.py and utils.py of github.com/pclucas14/pixel-cnn-pp (7cb4436),
-which is trained with its own loss and its own dropout of whole feature maps. Today's PyTorch on a CPU needs two changes:
+which is trained with its own loss and its own dropout, of whole feature maps. On a CPU, PyTorch of today needs:
 
     sed -i 's/print e/print(e)/; s/\\(torch.zeros(xs + \\[nr_mix\\])\\).cuda()/\\1.to(l.device)/' utils.py
 
@@ -46,8 +46,10 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor"
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as set": {},
-    "float32": {"train.precision": "float32"},
-    "bfloat16": {"train.precision": "bfloat16"},
+    "float32": {"train.precision": "float32", "train.layout": "channels_first"},
+    "float32 channels_last": {"train.precision": "float32", "train.layout": "channels_last"},
+    "bfloat16": {"train.precision": "bfloat16", "train.layout": "channels_first"},
+    "bfloat16 channels_last": {"train.precision": "bfloat16", "train.layout": "channels_last"},
     "compiled": {"train.compile": True},
 }
 """By name: settings on top of the network's."""
@@ -55,11 +57,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Candidate:
-    """One way to train. step: a whole optimiser step. precision: of its products."""
+    """One way to train. step: a whole optimiser step. precision: of its products. layout: of its features."""
 
     name: str
     step: Callable[[], object]
     precision: str
+    layout: str
     first_seconds: float = 0.0
     seconds: list[float] = field(default_factory=list)
 
@@ -135,7 +138,8 @@ def _ours(options: argparse.Namespace, device: torch.device, name: str, changes:
         }
     )
     training = importlib.import_module("pixeltune.training.loop").fit(config.override(changes), device=device)
-    return Candidate(name, training._train_step, training.precision)
+    numerics = getattr(training, "numerics", training)  # older checkouts have no choice of layout
+    return Candidate(name, training._train_step, numerics.precision, getattr(numerics, "layout", "channels_first"))
 
 
 def noise(config: DataConfig) -> RawData:  # noqa: ARG001
@@ -168,7 +172,7 @@ def _peer(options: argparse.Namespace, device: torch.device) -> Candidate:
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1 - EMA)
 
-    return Candidate("the port", step, "float32")
+    return Candidate("the port", step, "float32", "channels_first")
 
 
 @contextmanager
@@ -227,13 +231,13 @@ def _print_table(
         f"step; products of 2048 × 2048 run at {rates['float32'] / 1e9:.0f} GFLOP/s in float32 and at "
         f"{rates['bfloat16'] / 1e9:.0f} in bfloat16; {options.clock} seconds\n"
     )
-    print("| date | machine, threads | variant | precision | first step s | step s | faster | at least | of its rate |")
+    print("| date | machine, threads | variant | precision, layout | first step s | step s | faster | at least | of its rate |")
     print("|---|---|---|---|---|---|---|---|---|")
     for candidate in candidates:
         ratios = [a / b for a, b in zip(first.seconds, candidate.seconds, strict=True)]
         seconds = statistics.median(candidate.seconds)
         print(
-            f"| {datetime.now(UTC):%Y-%m-%d} | {machine} | {candidate.name} | {candidate.precision} | "
+            f"| {datetime.now(UTC):%Y-%m-%d} | {machine} | {candidate.name} | {candidate.precision}, {candidate.layout} | "
             f"{candidate.first_seconds:.1f} | {seconds:.3f} | {statistics.median(ratios):.2f} | {min(ratios):.2f} | "
             f"{operations / seconds / rates[candidate.precision]:.0%} |"
         )

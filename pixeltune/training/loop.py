@@ -30,7 +30,7 @@ from pixeltune.models import DensityModel, build_model
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate
-from pixeltune.training.precision import autocast, choose_precision
+from pixeltune.training.precision import Numerics, autocast, choose_numerics, set_layout
 from pixeltune.training.report import EpochReport
 from pixeltune.training.stream import ImageStream
 from pixeltune.training.workers import Workers, best_device
@@ -55,7 +55,7 @@ class Training(Iterator[EpochReport]):
     """Training under way; iterate it for reports.
 
     config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
-    where `optim.ema` > 0, else the raw. audit: what the gate found. precision: that the network trains in.
+    where `optim.ema` > 0, else the raw. audit: what the gate found. numerics: what the network trains in.
     """
 
     def __init__(self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None) -> None:
@@ -82,7 +82,9 @@ class Training(Iterator[EpochReport]):
         self._clock = _Clock()
         if state is not None:
             self._restore(state)
-        self.precision = state.precision if state else self._choose_precision()
+        self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
+        for module in filter(None, (self.model, self.average)):
+            set_layout(module, self.numerics.layout)
         self._loss = self._build_loss()
 
     @property
@@ -104,7 +106,8 @@ class Training(Iterator[EpochReport]):
             data_checksum=self.data.identity.checksum,
             images_seen=self.images_seen,
             step=self.step,
-            precision=self.precision,
+            precision=self.numerics.precision,
+            layout=self.numerics.layout,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             average=None if self.average is None else self.average.state_dict(),
@@ -152,7 +155,7 @@ class Training(Iterator[EpochReport]):
             self.optimizer.zero_grad(set_to_none=True)
             if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
-            with autocast(self.precision, self.device):
+            with autocast(self.numerics.precision, self.device):
                 nats_B = self._loss(x_BCHW, label_B, self.step, position_B)
             nats_B.mean().backward()
             norm = self._clip()
@@ -231,10 +234,15 @@ class Training(Iterator[EpochReport]):
         if self.reports:
             self._clock.go_on_from(self.reports[-1])
 
-    def _choose_precision(self) -> str:
+    def _choose_numerics(self) -> Numerics:
+        """As the first worker finds it: all train alike."""
         x_BCHW, *_ = self._next_batch()
-        choice = choose_precision(self.config.train.precision, self.model, x_BCHW)
-        return "bfloat16" if self.workers.as_first(choice == "bfloat16") else "float32"
+        choice = choose_numerics(self.config.train, self.model, x_BCHW)
+        is_bfloat16 = self.workers.as_first(choice.precision == "bfloat16")
+        is_channels_last = self.workers.as_first(choice.layout == "channels_last")
+        return Numerics(
+            "bfloat16" if is_bfloat16 else "float32", "channels_last" if is_channels_last else "channels_first"
+        )
 
     def _build_loss(self) -> Callable[..., Tensor]:
         loss: Callable[..., Tensor] = self.model

@@ -32,7 +32,7 @@ def test_features_are_dropped_at_the_rate_and_the_rest_scaled(rate: float) -> No
 
 @pytest.mark.parametrize("rate", [0.5, 0.3])
 def test_features_are_dropped_on_their_own(rate: float) -> None:
-    """Pairs at any distance within a word, and across rows, columns and images, are dropped together as if by chance."""
+    """Pairs at any distance within a word, and across rows and images, are dropped together as if by chance."""
     kept = (drop(torch.ones(SHAPE), rate) != 0).double().permute(0, 2, 3, 1).flatten()
     variance = rate * (1 - rate)
     for distance in (*range(1, 65), 24 * 32, 24 * 32 * 32):
