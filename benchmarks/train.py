@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,13 @@ def _ours(options: argparse.Namespace, device: torch.device, name: str, changes:
             "train": {"images": 10_000 * options.batch, "batch_size": options.batch},
         }
     )
-    training = importlib.import_module("pixeltune.training.loop").fit(config.override(changes), device=device)
-    numerics = getattr(training, "numerics", training)  # older checkouts have no choice of layout
-    return Candidate(name, training._train_step, numerics.precision, getattr(numerics, "layout", "channels_first"))
+    loop = importlib.import_module("pixeltune.training.loop")
+    training = loop.fit(config.override(changes), device=device)
+    numerics = getattr(training, "numerics", training)  # older checkouts choose no layout and keep no tally
+    step = training._train_step
+    if hasattr(loop, "Tally"):
+        step = partial(step, loop.Tally(device))
+    return Candidate(name, step, numerics.precision, getattr(numerics, "layout", "channels_first"))
 
 
 def noise(config: DataConfig) -> RawData:  # noqa: ARG001
@@ -231,14 +236,15 @@ def _print_table(
         f"step; products of 2048 × 2048 run at {rates['float32'] / 1e9:.0f} GFLOP/s in float32 and at "
         f"{rates['bfloat16'] / 1e9:.0f} in bfloat16; {options.clock} seconds\n"
     )
-    print("| date | machine, threads | variant | precision, layout | first step s | step s | faster | at least | of its rate |")
+    print("| date | machine, threads | variant | in | first step s | step s | faster | at least | of its rate |")
     print("|---|---|---|---|---|---|---|---|---|")
     for candidate in candidates:
         ratios = [a / b for a, b in zip(first.seconds, candidate.seconds, strict=True)]
         seconds = statistics.median(candidate.seconds)
         print(
-            f"| {datetime.now(UTC):%Y-%m-%d} | {machine} | {candidate.name} | {candidate.precision}, {candidate.layout} | "
-            f"{candidate.first_seconds:.1f} | {seconds:.3f} | {statistics.median(ratios):.2f} | {min(ratios):.2f} | "
+            f"| {datetime.now(UTC):%Y-%m-%d} | {machine} | {candidate.name} | "
+            f"{candidate.precision}, {candidate.layout} | {candidate.first_seconds:.1f} | {seconds:.3f} | "
+            f"{statistics.median(ratios):.2f} | {min(ratios):.2f} | "
             f"{operations / seconds / rates[candidate.precision]:.0%} |"
         )
 

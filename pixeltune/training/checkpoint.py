@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pixeltune import files
-from pixeltune.config.sections import Layout
+from pixeltune.config import Layout
 from pixeltune.errors import CheckpointError
 from pixeltune.training.report import EpochReport
 

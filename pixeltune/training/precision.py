@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import itertools
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pixeltune.config import TrainConfig
-from pixeltune.config.sections import Layout
+from pixeltune.config import Layout, TrainConfig
 from pixeltune.models import DensityModel
 
 _PROBE_STEPS = 3
 _WORTH_IT = 1.1
 """How much faster another format or layout must be to be taken: below it the probe's noise would decide."""
 _WORTH_PROBING = 2e9
-"""Operations of a step below which the defaults are taken: calls count there, not arithmetic. Counted rather than timed,
-so that a small network is always trained alike."""
+"""Operations of a step below which the defaults are taken: calls count there, not arithmetic. Counted rather than
+timed, so that a small network is always trained alike."""
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """precision: `float32` or `bfloat16`, of the products. layout: of features and weights in memory."""
+    """precision: `float32` or `bfloat16`, of the products. layout: of features in memory."""
 
     precision: str
     layout: Layout
@@ -38,17 +38,18 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def set_layout(module: nn.Module, layout: Layout) -> None:
-    """Lay out the weights; features take the layout of the weights that they meet."""
-    last = layout == "channels_last"
-    module.to(memory_format=torch.channels_last if last else torch.contiguous_format)  # type: ignore[call-overload]
+@contextmanager
+def laid_out(model: DensityModel, layout: Layout) -> Iterator[None]:
+    """Within, the network's features lie in memory so; its weights, and evaluation, know nothing of it."""
+    before, model.layout = model.layout, layout
+    try:
+        yield
+    finally:
+        model.layout = before
 
 
 def choose_numerics(wanted: TrainConfig, model: DensityModel, batch_BCHW: Tensor) -> Numerics:
-    """What `auto` leaves open is timed on this model, batch and device; bfloat16 only where it has hardware.
-
-    The model's own layout is left as it was.
-    """
+    """What `auto` leaves open is timed on this model, batch and device; bfloat16 only where it has hardware."""
     default = Numerics(
         "float32" if wanted.precision == "auto" else wanted.precision,
         "channels_first" if wanted.layout == "auto" else wanted.layout,
@@ -62,7 +63,6 @@ def choose_numerics(wanted: TrainConfig, model: DensityModel, batch_BCHW: Tensor
     if len(choices) == 1 or _operations(model, len(batch_BCHW)) < _WORTH_PROBING:
         return default
     seconds = {choice: _probe(choice, model, batch_BCHW) for choice in choices}
-    set_layout(model, "channels_first")
     fastest = min(choices, key=seconds.__getitem__)
     return fastest if seconds[default] > _WORTH_IT * seconds[fastest] else default
 
@@ -83,11 +83,10 @@ def _probe(choice: Numerics, model: DensityModel, batch_BCHW: Tensor) -> float:
     """The fastest of a few forward and backward passes; the gradients are thrown away, the weights unchanged."""
     was_training = model.training
     model.eval()  # a pass in training mode would move batch-norm statistics
-    set_layout(model, choice.layout)
     seconds = []
     for _ in range(_PROBE_STEPS):
         start = time.perf_counter()
-        with autocast(choice.precision, batch_BCHW.device):
+        with autocast(choice.precision, batch_BCHW.device), laid_out(model, choice.layout):
             model.loss(batch_BCHW).mean().backward()
         if batch_BCHW.device.type == "cuda":
             torch.cuda.synchronize()
