@@ -17,7 +17,7 @@ from pixeltune.config.likelihoods import (
     LikelihoodConfig,
     LogisticMixtureConfig,
 )
-from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
+from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
 from pixeltune.config.trial import DISCRIMINATORS, WHEREABOUTS, Scalar, TrialConfig, parse_setting, require_workers
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "FamilyConfig",
     "GatedConfig",
     "ImageForm",
+    "Layout",
     "LikelihoodConfig",
     "LogisticMixtureConfig",
     "OptimConfig",

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from pixeltune.config.base import Section
 
+Layout = Literal["channels_first", "channels_last"]
+"""Of the four-dimensional tensors in memory: (B, F, H, W), or (B, H, W, F)."""
+
 
 class DataConfig(Section):
     """Which images, in which form.
@@ -70,6 +73,8 @@ class TrainConfig(Section):
     eval_batch_size: the one batch shape of evaluation, on each worker.
     precision: of the network in training; `auto` takes bfloat16 only where a probe shows it faster. The
         likelihood and every number of record are float32.
+    layout: of features in memory in training; `auto` takes channels_last only where a probe shows it faster. It
+        changes numbers by their rounding alone.
     compile: torch.compile the training step.
     """
 
@@ -78,4 +83,5 @@ class TrainConfig(Section):
     report_every: int | None = Field(default=None, ge=1)
     eval_batch_size: int = Field(default=100, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     compile: bool = False

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pixeltune.config import Causality, ImageForm, TrialConfig
+from pixeltune.config import Causality, ImageForm, Layout, TrialConfig
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models.conditioning import NO_LABEL, build_conditioning
 from pixeltune.models.split import Split
@@ -28,10 +28,12 @@ class DensityModel(nn.Module):
     likelihood: those parameters to nats; always run in float32, or float64 if the network is.
     is_bound: whether `log_prob` is only a lower bound.
     latent_dim: D, numbers in the latent z; 0 without one.
+    layout: of the network's features in memory, which follow the image's. It changes θ by rounding alone.
     """
 
     is_bound: bool = False
     latent_dim: int = 0
+    layout: Layout = "channels_first"
 
     def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageForm) -> None:
         super().__init__()
@@ -57,7 +59,8 @@ class DensityModel(nn.Module):
 
     def parameters_given(self, x_BCHW: Tensor, s: Tensor | None) -> Tensor:
         """θ of images in [−1, 1], given what `features` tells the network of label and latent."""
-        theta: Tensor = self.network(self.split.stack(x_BCHW), s)
+        stacked = self.split.stack(x_BCHW)
+        theta: Tensor = self.network(_channels_last(stacked) if self.layout == "channels_last" else stacked, s)
         return self.split.place(theta, self.likelihood.num_params)
 
     def features(
@@ -156,6 +159,11 @@ class DensityModel(nn.Module):
         if label_B is None or not rate or not self.training:
             return label_B
         return label_B.where(torch.rand(label_B.shape, device=label_B.device) >= rate, NO_LABEL)
+
+
+def _channels_last(x_BCHW: Tensor) -> Tensor:
+    """The same in the order (B, H, W, C), told by its strides also where one channel makes both orders the same."""
+    return x_BCHW.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pixeltune.config import GatedConfig
+from pixeltune.models.dropout import Dropout
 from pixeltune.models.layers import AddCondition, Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
 
 
@@ -72,7 +73,7 @@ class GatedLayer(nn.Module):
         self.vertical = rows_above(in_channels, 2 * F, rows=reach + 1, width=kernel_size, own_row=not is_first)
         self.vertical_to_horizontal = own_pixel(2 * F, 2 * F, colours=1, bias=False)
         self.horizontal = this_row(in_channels, 2 * F, reach=reach, mask=mask, colours=colours, gates=2)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.residual = None if is_first else own_pixel(F, F, colours=colours)
         self.vertical_label = AddCondition(condition_features, 2 * F)
         self.horizontal_label = AddCondition(condition_features, 2 * F)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from pixeltune.config import PixelCNNConfig
+from pixeltune.models.dropout import Dropout
 from pixeltune.models.layers import Conditioned, ConditionedSequential, Mask, MaskedConv2d, head, own_pixel
 
 
@@ -49,7 +50,7 @@ class ResidualBlock(Conditioned):
                 h, h, kernel_size=kernel_size, mask=Mask.B, colours=colours, condition_features=condition_features
             ),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             own_pixel(h, 2 * h, colours=colours),
         )
 
@@ -76,7 +77,7 @@ def _simple_body(
     h, common = config.channels, {"colours": colours, "condition_features": condition_features}
     yield MaskedConv2d(in_channels, h, kernel_size=config.first_kernel_size, mask=Mask.A, **common)
     for _ in range(config.layers - 1):
-        yield from (*_norm(config), nn.ReLU(), nn.Dropout(config.dropout))
+        yield from (*_norm(config), nn.ReLU(), Dropout(config.dropout))
         yield MaskedConv2d(h, h, kernel_size=config.kernel_size, mask=Mask.B, **common)
     yield from _norm(config)
 

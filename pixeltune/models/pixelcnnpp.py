@@ -21,12 +21,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pixeltune.config import PixelCNNPPConfig
+from pixeltune.models.dropout import Dropout
 from pixeltune.models.layers import AddCondition, ShiftedConv2d, own_pixel, rows_above
 from pixeltune.models.weight_norm import WeightNormed
 
@@ -185,7 +188,7 @@ class GatedResnet(nn.Module):
         self.nonlinearity, widening = NONLINEARITIES[config.nonlinearity]
         self.conv_input = conv(widening * features, features)
         self.nin_skip = nin(widening * skip_features, features) if skip_features else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.conv_out = conv(widening * features, 2 * features, init_scale=0.1)
         self.label = AddCondition(condition_features, 2 * features)
 
@@ -295,7 +298,31 @@ def at_resolution_of(u: Tensor, s: Tensor | None) -> Tensor | None:
 
 def concat_elu(x: Tensor) -> Tensor:
     """[elu(x), elu(−x)]: twice the features, and no sign is lost (Shang et al. 2016, arXiv 1603.05201)."""
+    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        both: Tensor = _ConcatELU.apply(x)
+        return both
     return F.elu(torch.cat([x, -x], dim=1))
+
+
+class _ConcatELU(torch.autograd.Function):
+    """concat_elu of one exponential instead of two, keeping its output alone.
+
+    With t = e^−|x| − 1, elu(±x) = max(±x, t): on the negative side t is the value, and x < t; on the other t ≤ 0 ≤ x.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        t = x.abs().neg_().expm1_()
+        y = torch.cat([torch.maximum(x, t), torch.maximum(x.neg(), t)], dim=1)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        positive, negative = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, y).chunk(2, dim=1)  # from its result
+        return positive - negative
 
 
 NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {

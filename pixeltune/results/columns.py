@@ -92,6 +92,7 @@ _COST_COLUMNS: dict[str, Column] = {
 
 _SETTING_COLUMNS: dict[str, Column] = {
     "precision": Column(_TEXT, "of the network in training, after the probe of `auto`"),
+    "layout": Column(_TEXT, "of features in memory in training, after the probe of `auto`"),
     "weights": Column(_TEXT, "the weights of record: `raw` or `ema`"),
     "is_bound": Column(_BOOL, "whether the numbers are a bound rather than the exact likelihood"),
     "device": Column(_TEXT, "`cpu` or `cuda`"),

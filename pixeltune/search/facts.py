@@ -24,7 +24,8 @@ def facts_of(training: Training) -> dict[str, Any]:
     return {
         "config_key": config.key(),
         **config.flat(),
-        "precision": training.precision,
+        "precision": training.numerics.precision,
+        "layout": training.numerics.layout,
         "weights": "ema" if config.optim.ema else "raw",
         "is_bound": model.is_bound,
         "num_parameters": model.num_parameters(),

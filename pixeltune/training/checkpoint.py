@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pixeltune import files
+from pixeltune.config import Layout
 from pixeltune.errors import CheckpointError
 from pixeltune.training.report import EpochReport
 
@@ -23,7 +24,7 @@ class TrainState:
 
     config_key: of the configuration that was trained. data_checksum: of the images it was trained on.
     model, optimizer, average: state dicts; average is None without `optim.ema`.
-    precision: what `auto` chose, so that a resumed trial does not choose again.
+    precision, layout: what `auto` chose, so that a resumed trial does not choose again.
     reports: the learning curve so far. The seconds in the last report go on being counted.
     """
 
@@ -36,6 +37,7 @@ class TrainState:
     optimizer: dict[str, Any]
     average: dict[str, Any] | None
     reports: list[EpochReport]
+    layout: Layout = "channels_first"  # states from before there was a choice do not say
 
     def save(self, location: str) -> None:
         """Write the state at `location` (path or URI), replacing an older one in one step."""

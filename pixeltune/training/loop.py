@@ -29,10 +29,11 @@ from pixeltune.errors import DivergedError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
-from pixeltune.training.optim import build_average, build_optimizer, learning_rate
-from pixeltune.training.precision import autocast, choose_precision
+from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
+from pixeltune.training.precision import Numerics, autocast, choose_numerics, laid_out
 from pixeltune.training.report import EpochReport
 from pixeltune.training.stream import ImageStream
+from pixeltune.training.tally import Tally
 from pixeltune.training.workers import Workers, best_device
 
 
@@ -45,8 +46,8 @@ def fit(
     """Train `config`, from the start or from `state`, in this process or with the workers of torch.distributed.
 
     The model is audited first (AuditError). ConfigError where the configuration does not fit the data or the
-    workers, CheckpointError where `state` is of another configuration or data; DivergedError, while iterating,
-    before a step that is not finite would be taken.
+    workers, CheckpointError where `state` is of another configuration or data; DivergedError, while iterating, where a
+    step would not be finite: it and those after it are not taken, and at the report, at the latest, it is said.
     """
     return Training(config, state=state, device=device)
 
@@ -55,7 +56,7 @@ class Training(Iterator[EpochReport]):
     """Training under way; iterate it for reports.
 
     config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
-    where `optim.ema` > 0, else the raw. audit: what the gate found. precision: that the network trains in.
+    where `optim.ema` > 0, else the raw. audit: what the gate found. numerics: what the network trains in.
     """
 
     def __init__(self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None) -> None:
@@ -82,13 +83,18 @@ class Training(Iterator[EpochReport]):
         self._clock = _Clock()
         if state is not None:
             self._restore(state)
-        self.precision = state.precision if state else self._choose_precision()
+        self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
         self._loss = self._build_loss()
 
     @property
     def model_of_record(self) -> DensityModel:
         """The weights whose validation is the trial's number."""
         return self.model if self.average is None else self._averaged_model
+
+    @property
+    def _looks_at_every_step(self) -> bool:
+        """Whether looking at a number costs nothing, for it is computed by then."""
+        return self.device.type == "cpu"
 
     @property
     def _averaged_model(self) -> DensityModel:
@@ -104,7 +110,8 @@ class Training(Iterator[EpochReport]):
             data_checksum=self.data.identity.checksum,
             images_seen=self.images_seen,
             step=self.step,
-            precision=self.precision,
+            precision=self.numerics.precision,
+            layout=self.numerics.layout,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             average=None if self.average is None else self.average.state_dict(),
@@ -118,15 +125,14 @@ class Training(Iterator[EpochReport]):
         if self.images_seen >= self.config.train.images:
             raise StopIteration
         stop = next_report(self.config, self.images_seen)
-        first = self.images_seen
-        nats, norms = torch.zeros((), dtype=torch.float64), 0.0
+        first, tally = self.images_seen, Tally(self.device)
         while self.images_seen < stop:
-            nats_sum, norm = self._train_step()
-            nats += nats_sum
-            norms += norm
+            self._train_step(tally)
+        with self._clock.waiting():
+            tally.require_finite(self.config.train.batch_size)
         count = self.images_seen - first
-        train_nats = float(self.workers.sum(nats.to(self.device)).cpu()) / count
-        report = self._report(train_nats, norms / (count // self.config.train.batch_size), count)
+        train_nats = self.workers.sum(tally.nats).item() / count
+        report = self._report(train_nats, tally.mean_norm(count // self.config.train.batch_size), count)
         self.reports.append(report)
         return report
 
@@ -141,8 +147,8 @@ class Training(Iterator[EpochReport]):
         torch.manual_seed(self.config.seed_for("initialise"))
         self.model.initialise(x_BCHW, label_B)
 
-    def _train_step(self) -> tuple[Tensor, float]:
-        """One optimiser step; this worker's nats (float64, on the CPU) and the global gradient norm."""
+    def _train_step(self, tally: Tally) -> None:
+        """One optimiser step, added to the tally."""
         with self._clock.training(self.device):
             x_BCHW, label_B, position_B = self._next_batch()
             self.model.train()
@@ -152,18 +158,18 @@ class Training(Iterator[EpochReport]):
             self.optimizer.zero_grad(set_to_none=True)
             if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
-            with autocast(self.precision, self.device):
+            with autocast(self.numerics.precision, self.device), laid_out(self.model, self.numerics.layout):
                 nats_B = self._loss(x_BCHW, label_B, self.step, position_B)
             nats_B.mean().backward()
-            norm = self._clip()
-            nats_sum = nats_B.detach().double().sum().cpu()
-            self._require_finite(norm, float(nats_sum) / len(nats_B))
+            tally.add(nats_B, self._clip(), self.step)
+            if self._looks_at_every_step:
+                tally.require_finite(self.config.train.batch_size)
+            self.optimizer.found_inf = tally.skip  # type: ignore[attr-defined]
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
             self.step += 1
             self.images_seen += self.config.train.batch_size
-        return nats_sum, norm
 
     def _next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """This worker's part: levels, labels, and places in the stream."""
@@ -177,18 +183,12 @@ class Training(Iterator[EpochReport]):
         labels_N = self.data.train.labels_N
         return x_BCHW, None if labels_N is None else torch.from_numpy(labels_N[indices]).to(self.device)
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         """The gradient's norm before clipping: over all workers, for their gradients are averaged by now."""
-        limit = self.config.optim.clip
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf))
-
-    def _require_finite(self, norm: float, nats: float) -> None:
-        """Stop before the step. The norm is the same on all workers, so all stop together."""
-        if not math.isfinite(norm):
-            raise DivergedError(
-                f"the gradient must be finite, but at step {self.step} ({self.images_seen} images) its norm is {norm} "
-                f"with a loss of {nats:.4g} nats per image; lower `optim.lr` or set `optim.clip`"
-            )
+        limit, parameters = self.config.optim.clip, list(self.model.parameters())
+        if limit is None:
+            return torch.nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
     def _report(self, train_nats: float, grad_norm: float, count: int) -> EpochReport:
         to_bits = 1 / (self.data.form.dims * math.log(2))
@@ -224,17 +224,22 @@ class Training(Iterator[EpochReport]):
     def _restore(self, state: TrainState) -> None:
         state.require(self.config.key(), self.data.identity.checksum)
         self.model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(state.optimizer)
+        load_optimizer(self.optimizer, state.optimizer)
         if self.average is not None and state.average is not None:
             self.average.load_state_dict(state.average)
         self.images_seen, self.step, self.reports = state.images_seen, state.step, list(state.reports)
         if self.reports:
             self._clock.go_on_from(self.reports[-1])
 
-    def _choose_precision(self) -> str:
+    def _choose_numerics(self) -> Numerics:
+        """As the first worker finds it: all train alike."""
         x_BCHW, *_ = self._next_batch()
-        choice = choose_precision(self.config.train.precision, self.model, x_BCHW)
-        return "bfloat16" if self.workers.as_first(choice == "bfloat16") else "float32"
+        choice = choose_numerics(self.config.train, self.model, x_BCHW)
+        is_bfloat16 = self.workers.as_first(choice.precision == "bfloat16")
+        is_channels_last = self.workers.as_first(choice.layout == "channels_last")
+        return Numerics(
+            "bfloat16" if is_bfloat16 else "float32", "channels_last" if is_channels_last else "channels_first"
+        )
 
     def _build_loss(self) -> Callable[..., Tensor]:
         loss: Callable[..., Tensor] = self.model
@@ -275,6 +280,13 @@ class _Clock:
         else:
             self.train_seconds += time.perf_counter() - start
             self._steps += 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For steps that were only handed to the device."""
+        start = time.perf_counter()
+        yield
+        self.train_seconds += time.perf_counter() - start
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

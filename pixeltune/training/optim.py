@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,10 @@ def learning_rate(optim: OptimConfig, train: TrainConfig, step: int) -> float:
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam; with weight decay AdamW, whose decay is not scaled by the gradient's statistics."""
+    """Adam; with weight decay AdamW, whose decay is not scaled by the gradient's statistics.
+
+    One kernel updates all weights, or none where its attribute `found_inf` is 1.
+    """
     kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
     return kind(
         model.parameters(),
@@ -34,8 +38,16 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
-        foreach=True,
+        fused=True,
     )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from `state`, whichever of Adam's implementations it was saved by; the one in use stays."""
+    (used,) = optimizer.param_groups
+    implementation = {name: used[name] for name in ("fused", "foreach")}
+    groups = [group | implementation for group in state["param_groups"]]
+    optimizer.load_state_dict(state | {"param_groups": groups})
 
 
 def build_average(model: nn.Module, decay: float) -> AveragedModel:

@@ -1,18 +1,34 @@
-"""Which number format the network trains in."""
+"""Which number format and which layout the network trains in."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from pixeltune.config import Layout, TrainConfig
 from pixeltune.models import DensityModel
 
 _PROBE_STEPS = 3
 _WORTH_IT = 1.1
-"""How much faster bfloat16 must be to be taken: below it the probe's noise would decide."""
+"""How much faster another format or layout must be to be taken: below it the probe's noise would decide."""
+_WORTH_PROBING = 2e9
+"""Operations of a step below which the defaults are taken: calls count there, not arithmetic. Counted rather than
+timed, so that a small network is always trained alike."""
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """precision: `float32` or `bfloat16`, of the products. layout: of features in memory."""
+
+    precision: str
+    layout: Layout
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
@@ -22,30 +38,55 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def choose_precision(wanted: str, model: DensityModel, batch_BCHW: Tensor) -> str:
-    """`float32` or `bfloat16`; `auto` times both on this model, batch and device where bfloat16 has hardware."""
-    if wanted != "auto":
-        return wanted
-    if not _has_fast_bfloat16(batch_BCHW.device):
-        return "float32"
-    seconds = {precision: _probe(precision, model, batch_BCHW) for precision in ("float32", "bfloat16")}
-    return "bfloat16" if seconds["float32"] > _WORTH_IT * seconds["bfloat16"] else "float32"
+@contextmanager
+def laid_out(model: DensityModel, layout: Layout) -> Iterator[None]:
+    """Within, the network's features lie in memory so; its weights, and evaluation, know nothing of it."""
+    before, model.layout = model.layout, layout
+    try:
+        yield
+    finally:
+        model.layout = before
+
+
+def choose_numerics(wanted: TrainConfig, model: DensityModel, batch_BCHW: Tensor) -> Numerics:
+    """What `auto` leaves open is timed on this model, batch and device; bfloat16 only where it has hardware."""
+    default = Numerics(
+        "float32" if wanted.precision == "auto" else wanted.precision,
+        "channels_first" if wanted.layout == "auto" else wanted.layout,
+    )
+    precisions, layouts = [default.precision], [default.layout]
+    if wanted.precision == "auto" and _has_fast_bfloat16(batch_BCHW.device):
+        precisions = ["float32", "bfloat16"]
+    if wanted.layout == "auto":
+        layouts = list(get_args(Layout))
+    choices = [Numerics(*choice) for choice in itertools.product(precisions, layouts)]
+    if len(choices) == 1 or _operations(model, len(batch_BCHW)) < _WORTH_PROBING:
+        return default
+    seconds = {choice: _probe(choice, model, batch_BCHW) for choice in choices}
+    fastest = min(choices, key=seconds.__getitem__)
+    return fastest if seconds[default] > _WORTH_IT * seconds[fastest] else default
+
+
+def _operations(model: DensityModel, batch: int) -> float:
+    """Of a step, as many as if each weight met each pixel of a tile: two forward, four backward."""
+    pixels = model.form.height * model.form.width / model.config.model.split**2
+    return 6.0 * model.num_parameters() * pixels * batch
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def _probe(precision: str, model: DensityModel, batch_BCHW: Tensor) -> float:
+def _probe(choice: Numerics, model: DensityModel, batch_BCHW: Tensor) -> float:
     """The fastest of a few forward and backward passes; the gradients are thrown away, the weights unchanged."""
     was_training = model.training
     model.eval()  # a pass in training mode would move batch-norm statistics
     seconds = []
     for _ in range(_PROBE_STEPS):
         start = time.perf_counter()
-        with autocast(precision, batch_BCHW.device):
+        with autocast(choice.precision, batch_BCHW.device), laid_out(model, choice.layout):
             model.loss(batch_BCHW).mean().backward()
         if batch_BCHW.device.type == "cuda":
             torch.cuda.synchronize()

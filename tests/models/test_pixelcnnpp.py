@@ -132,6 +132,26 @@ def test_concat_elu_keeps_both_signs() -> None:
     torch.testing.assert_close(concat_elu(x), torch.cat([F.elu(x), F.elu(-x)], 1))
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_concat_elu_in_training_is_the_same_and_so_is_its_gradient(
+    dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    x = (5 * normal(2, 3, 8, 8)).to(dtype).contiguous(memory_format=memory_format)
+    x[0, 0, 0, :3] = torch.tensor([0.0, -1e-4, 60.0])
+    grad = normal(2, 6, 8, 8).to(dtype)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y = concat_elu(ours)
+    y.backward(grad)
+    expected = torch.cat([F.elu(theirs), F.elu(-theirs)], 1)
+    expected.backward(grad)
+    assert y.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(y, expected)
+    # Where elu is near −1, its slope, elu + 1, is as exact as a number near 1 is.
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=2 * eps, atol=4 * eps)
+
+
 # --- What it sees -----------------------------------------------------------------------------------------------------
 
 

@@ -92,14 +92,6 @@ def numbers(report: EpochReport) -> dict[str, Any]:
     return {name: value for name, value in asdict(report).items() if name not in CLOCKS}
 
 
-@pytest.fixture
-def _double() -> Any:
-    """In float64 a golden curve is the same on every processor, and 1e-6 is a strict bound."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.usefixtures("_double")
 @pytest.mark.parametrize("name", GOLDEN_CONFIGS)
 def test_golden_curve(name: str) -> None:
@@ -220,6 +212,37 @@ def test_divergence_stops_before_the_step() -> None:
     assert training.images_seen == 96
     for name, tensor in training.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("bad", ["nan", "inf"])
+def test_divergence_that_is_seen_at_the_report_has_taken_no_step_since(
+    monkeypatch: pytest.MonkeyPatch, bad: str, clip: float | None
+) -> None:
+    """As on a GPU, where the host does not wait for each step: the second of three is bad, the third would be sound."""
+    monkeypatch.setattr(Training, "_looks_at_every_step", False)
+    training = fit(tiny(optim__clip=clip, optim__weight_decay=0.1))
+    next(training)
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def spoil(_module: Any, _args: Any, theta: torch.Tensor) -> torch.Tensor:
+        weights.append({name: tensor.clone() for name, tensor in training.model.state_dict().items()})
+        return theta * (float(bad) if len(weights) == 2 else 1.0)
+
+    hook = training.model.network.register_forward_hook(spoil)
+    with pytest.raises(DivergedError, match=r"step 4 \(128 images\)"):
+        next(training)
+    hook.remove()
+    _, before, after = weights
+    for name, tensor in training.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+        assert torch.equal(after[name], before[name]), name
+
+
+def test_looking_at_reports_alone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = [numbers(report) for report in fit(tiny(optim__ema=0.9))]
+    monkeypatch.setattr(Training, "_looks_at_every_step", False)
+    assert [numbers(report) for report in fit(tiny(optim__ema=0.9))] == watched
 
 
 def test_a_validation_that_is_not_finite_is_no_report(monkeypatch: pytest.MonkeyPatch) -> None:

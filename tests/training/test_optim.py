@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixeltune.training.optim import build_average, build_optimizer, learning_rate
+from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
 
 from .conftest import tiny
 
@@ -57,3 +57,35 @@ def test_weight_decay_is_decoupled() -> None:
     assert isinstance(build_optimizer(tiny().optim, model), torch.optim.Adam)
     assert not isinstance(build_optimizer(tiny().optim, model), torch.optim.AdamW)
     assert isinstance(build_optimizer(tiny(optim__weight_decay=0.1).optim, model), torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("saved_by", ["fused", "foreach"])
+def test_a_state_of_either_implementation_goes_on(saved_by: str, weight_decay: float) -> None:
+    """Checkpoints from before the fused kernel go on with it, as the other implementation would, to rounding."""
+
+    def build(implementation: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2).double()
+        optimizer = build_optimizer(tiny(optim__weight_decay=weight_decay).optim, model)
+        optimizer.param_groups[0].update({"fused": None, "foreach": None} | {implementation: True})
+        return model, optimizer
+
+    def take_steps(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for index in range(3):
+            optimizer.zero_grad()
+            model(torch.full((4, 3), index + 1.0, dtype=torch.float64)).square().sum().backward()
+            optimizer.step()
+
+    model, saved = build(saved_by)
+    take_steps(model, saved)
+    resumed, optimizer = build("fused")
+    resumed.load_state_dict(model.state_dict())
+    load_optimizer(optimizer, saved.state_dict())
+    assert optimizer.param_groups[0]["fused"]
+    take_steps(resumed, optimizer)
+
+    plain, foreach = build("foreach")
+    take_steps(plain, foreach)
+    take_steps(plain, foreach)
+    torch.testing.assert_close(resumed.weight, plain.weight)
