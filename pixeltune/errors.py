@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
+
 
 class PixeltuneError(Exception):
     """Something the user can put right; commands print it as one line and exit with 2."""
@@ -37,3 +40,40 @@ class DivergedError(PixeltuneError):
 
 class SearchError(PixeltuneError):
     """A search that cannot start or go on: no cluster, too few resources, another launch at work."""
+
+
+class MissingPackageError(PixeltuneError):
+    """Something that needs a package which is not installed."""
+
+
+_INSTALLED_BY = {
+    "constriction": "'pixeltune[codec]'",
+    "optuna": "optuna",
+    "ray": "'ray[default,train,tune]'",
+    "rich": "rich",
+    "sklearn": "scikit-learn",
+}
+"""What training, evaluation and sampling do without, and what pip is told to install it."""
+
+
+def require_packages(purpose: str, *names: str) -> None:
+    """MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
+    missing = [name for name in names if not has_package(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingPackageError(
+            f"{purpose} needs {_listed(names)}, but {_listed(missing)} {verb} not installed; "
+            f"pip install {' '.join(_INSTALLED_BY[name] for name in missing)}"
+        )
+
+
+def has_package(name: str) -> bool:
+    """Whether an import of `name` finds something."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a finder that refuses it, or None in its place
+        return False
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

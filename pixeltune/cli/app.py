@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune.config import parse_setting
-from pixeltune.errors import PixeltuneError
+from pixeltune.errors import PixeltuneError, require_packages
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -66,8 +67,16 @@ def writing(location: str) -> Iterator[None]:
         raise PixeltuneError(f"a file must be writable, but {location} is not ({error.strerror or error})") from error
 
 
+def say(line: str) -> None:
+    """A line of a verb's answer, at once, so that a log can be followed."""
+    print(line, flush=True)
+
+
 def console() -> Console:
-    """Where tables and progress go; wide when not a terminal, so that lines stay whole in a log."""
+    """Where tables and live displays go; wide when not a terminal, so that lines stay whole in a log."""
+    require_packages("a table", "rich")
+    from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False)
 
 

@@ -12,8 +12,8 @@ from pixeltune.cli.app import (
     EXIT_REFUTED,
     add_settings,
     add_storage,
-    console,
     positive,
+    say,
     settings_of,
     writing,
 )
@@ -93,19 +93,16 @@ def compress(options: argparse.Namespace) -> int:
     images = _read_images(options.input) if options.input else _split_of(trained, options)
     images = first_images(images, options.images or len(images), options.input or options.split)
     pixels_NCHW, labels_N = images.pixels_NCHW, _labels(trained.model, images)
-    out = console()
-    with network_calls(out, trained.model, len(images), options.batch_size) as advance:
+    with network_calls(trained.model, len(images), options.batch_size) as advance:
         content = code(trained.model, pixels_NCHW, labels_N, batch_size=options.batch_size, advance=advance)
     with writing(options.out):
         files.write_whole(options.out, content)
     coded = unpack(content)
     given = "" if coded.header.labels is None else "; the labels, which images are coded given, are in the rest"
-    out.print(
+    say(
         f"Wrote {options.out}: {len(images):,} images in {len(content):,} bytes, "
         f"{coded.stream_bits / pixels_NCHW.size:.5f} bits/dim of images and "
-        f"{coded.header_bits / pixels_NCHW.size:.5f} of the rest{given}",
-        highlight=False,
-        soft_wrap=True,
+        f"{coded.header_bits / pixels_NCHW.size:.5f} of the rest{given}"
     )
     return EXIT_OK
 
@@ -122,14 +119,13 @@ def decompress(options: argparse.Namespace) -> int:
     content = _read(options.file)
     header = unpack(content).header
     trained = _load(options.trial, options.storage, header.numbers.dtype)
-    out = console()
-    with network_calls(out, trained.model, header.count, header.batch_size) as advance:
+    with network_calls(trained.model, header.count, header.batch_size) as advance:
         decoded = decode(content, trained.model, advance=advance)
     stream = io.BytesIO()
     np.save(stream, decoded.images_NCHW)
     with writing(options.out):
         files.write_whole(options.out, stream.getvalue())
-    out.print(f"Wrote {options.out}: {header.count:,} images, checksum {header.images_checksum}", highlight=False)
+    say(f"Wrote {options.out}: {header.count:,} images, checksum {header.images_checksum}")
     return EXIT_OK
 
 
@@ -146,8 +142,7 @@ def verify_bits(options: argparse.Namespace) -> int:
     images = first_images(_split_of(trained, options), options.images, options.split)
     with fixed_numbers(model):
         nats = float(evaluate(model, images, batch_size=options.batch_size).nats_N.sum())
-    out = console()
-    with network_calls(out, model, len(images), options.batch_size, walks=2) as advance:
+    with network_calls(model, len(images), options.batch_size, walks=2) as advance:
         verification = verify(
             model,
             images.pixels_NCHW,
@@ -156,9 +151,9 @@ def verify_bits(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             advance=advance,
         )
-    out.print(f"{options.split}: {len(images):,} {_verdict(verification)}", highlight=False, soft_wrap=True)
+    say(f"{options.split}: {len(images):,} {_verdict(verification)}")
     if not verification.is_identical or not verification.is_within:
-        out.print(_reason(verification), highlight=False, soft_wrap=True)
+        say(_reason(verification))
         return EXIT_REFUTED
     return EXIT_OK
 

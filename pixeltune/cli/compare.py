@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rich.table import Table
-
-from pixeltune.cli.app import EXIT_OK, add_storage, console, positive, writing
+from pixeltune.cli.app import EXIT_OK, add_storage, console, positive, say, writing
 from pixeltune.errors import StoreError
 
 _COLUMNS = {
@@ -53,10 +51,12 @@ def compare(options: argparse.Namespace) -> int:
     if options.csv:
         with writing(options.csv):
             files.write_whole(options.csv, table.to_csv(index=False).encode())
-        console().print(f"Wrote {len(table):,} rows to {options.csv}", highlight=False)
+        say(f"Wrote {len(table):,} rows to {options.csv}")
         return EXIT_OK
     shown = table.sort_values(["trial", "comparable", "published"], ascending=[True, False, True])
     out = console()
+    from rich.table import Table
+
     for search, part in shown.groupby("search", observed=True):
         view = Table(title=str(search), title_justify="left", box=None, header_style="bold", pad_edge=False)
         for title in _COLUMNS.values():

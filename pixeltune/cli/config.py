@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rich.table import Table
-
 from pixeltune.cli.app import EXIT_OK, add_settings, console, settings_of
 from pixeltune.config import FAMILIES, LIKELIHOODS, TrialConfig
 from pixeltune.errors import ConfigError
@@ -34,10 +32,13 @@ def show(options: argparse.Namespace) -> int:
     }
     config = TrialConfig.from_toml(options.config) if options.config else TrialConfig.build(tree)
     columns = config_columns()
+    out = console()
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("key", "value", "unit", "meaning"):
         table.add_column(title)
     for key, value in config.override(settings_of(options)).flat().items():
         table.add_row(key, str(value), columns[key].unit, columns[key].description)
-    console().print(table)
+    out.print(table)
     return EXIT_OK

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of
+from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, say, settings_of
 from pixeltune.cli.trials import find_weights
 from pixeltune.config import TrialConfig
 
@@ -44,15 +44,13 @@ def evaluate(options: argparse.Namespace) -> int:
     batch_size = options.batch_size or config.train.eval_batch_size
     result = measure(model, images, batch_size=batch_size, importance=options.importance)
     bound = f" ({_kind_of_bound(options.importance)})" if model.is_bound else ""
-    console().print(
+    say(
         f"{options.split}: {result.bits_per_dim:.5f} bits/dim ± {result.standard_error:.5f}, "
         f"{result.nats:.4f} nats per image{bound}, {len(images):,} images of {data.identity.name} "
-        f"({data.identity.version}, checksum {data.identity.checksum})",
-        highlight=False,
-        soft_wrap=True,
+        f"({data.identity.version}, checksum {data.identity.checksum})"
     )
     if options.split == "test":
-        console().print("Quote this number only for a model that was not chosen by it.", highlight=False)
+        say("Quote this number only for a model that was not chosen by it.")
     return EXIT_OK
 
 
@@ -67,12 +65,10 @@ def audit(options: argparse.Namespace) -> int:
 
     config = TrialConfig.from_toml(options.config).override(settings_of(options))
     report = examine(build_model(config))
-    console().print(
+    say(
         f"Passed in {report.seconds:.2f} s: causal by position and colour, some past pixel matters everywhere, "
         f"receptive field {report.receptive_rows} rows × {report.receptive_cols} columns with "
-        f"{report.blind_spot} past pixels unseen inside, probabilities sum to one within {report.max_mass_error:.1e}.",
-        highlight=False,
-        soft_wrap=True,
+        f"{report.blind_spot} past pixels unseen inside, probabilities sum to one within {report.max_mass_error:.1e}."
     )
     return EXIT_OK
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
+from pixeltune.cli.app import say
+from pixeltune.errors import has_package
 
 if TYPE_CHECKING:
     from pixeltune.models import DensityModel
@@ -17,24 +19,35 @@ if TYPE_CHECKING:
 
 @contextmanager
 def network_calls(
-    out: Console, model: DensityModel, count: int, batch_size: int | None = None, walks: int = 1
+    model: DensityModel, count: int, batch_size: int | None = None, walks: int = 1
 ) -> Iterator[Callable[[int], None]]:
-    """Show a bar; what is yielded is told of network calls that are done. The first hundredth tells the time it takes.
+    """What is yielded is told of network calls that are done; the first hundredth of them tells the time it takes.
 
     batch_size: images a call; None for all. walks: over all images.
     """
     calls = (int(model.order().max()) + 1) * math.ceil(count / (batch_size or count)) * walks
     clock = _Clock(calls)
-    with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
-        task = progress.add_task("network calls", total=calls)
+    with _bar(calls) as show:
 
         def advance(done: int) -> None:
-            progress.advance(task, done)
+            show(done)
             seconds = clock.forecast(done)
             if seconds is not None:
-                out.print(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s", highlight=False)
+                say(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s")
 
         yield advance
+
+
+@contextmanager
+def _bar(calls: int) -> Iterator[Callable[[int], None]]:
+    """Draw a bar on a terminal, where rich is there to draw it."""
+    if not (sys.stdout.isatty() and has_package("rich")):
+        yield lambda _done: None
+        return
+    from rich.progress import Progress
+
+    with Progress(transient=True) as progress:
+        yield partial(progress.advance, progress.add_task("network calls", total=calls))
 
 
 class _Clock:

@@ -6,9 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, console, positive, settings_of, writing
+from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, say, settings_of, writing
 from pixeltune.cli.images import first_images, images_of
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
 from pixeltune.cli.network_calls import network_calls
@@ -89,17 +87,17 @@ def sample(options: argparse.Namespace) -> int:
     from pixeltune.sampling import sample as draw
 
     require_png(options.out)
-    trained, out = load_on_best_device(find_weights(options.trial, options.storage)), console()
+    trained = load_on_best_device(find_weights(options.trial, options.storage))
     model = trained.model
     if options.gallery:
         examples = images_of(trained, options.split, settings_of(options))[1]
-        with network_calls(out, model, GALLERY_SIDE**2, walks=2) as advance:
-            return _write(out, gallery(model, examples, **_how(options, advance)), options.out)
+        with network_calls(model, GALLERY_SIDE**2, walks=2) as advance:
+            return _write(gallery(model, examples, **_how(options, advance)), options.out)
     count, label = options.images, options.label
     labels = labels_in_turn(model, count) if label is None else [label] * count
-    with network_calls(out, model, count, _BATCH_SIZE) as advance:
+    with network_calls(model, count, _BATCH_SIZE) as advance:
         images = draw(model, count, labels=labels, **_how(options, advance))
-    return _write(out, Picture(images, model.form.levels), options.out)
+    return _write(Picture(images, model.form.levels), options.out)
 
 
 def complete(options: argparse.Namespace) -> int:
@@ -107,16 +105,16 @@ def complete(options: argparse.Namespace) -> int:
     from pixeltune.sampling import completions, require_conditional
 
     require_png(options.out)
-    trained, out = load_on_best_device(find_weights(options.trial, options.storage)), console()
+    trained = load_on_best_device(find_weights(options.trial, options.storage))
     model, known_HW = trained.model, _given(options, trained.model)
     if not options.clamp:
         require_conditional(model, known_HW)  # before the data is looked for
     images = images_of(trained, options.split, settings_of(options))[1]
     examples, count = first_images(images, options.images, options.split), options.images * options.draws
-    with network_calls(out, model, count, _BATCH_SIZE) as advance:
+    with network_calls(model, count, _BATCH_SIZE) as advance:
         how = _how(options, advance)
         picture = completions(model, examples, known_HW, draws=options.draws, clamp=options.clamp, **how)
-    return _write(out, picture, options.out)
+    return _write(picture, options.out)
 
 
 def _how(options: argparse.Namespace, advance: Advance) -> How:
@@ -146,10 +144,10 @@ def _given(options: argparse.Namespace, model: DensityModel) -> Tensor:
     return known_HW
 
 
-def _write(out: Console, picture: Picture, location: str) -> int:
+def _write(picture: Picture, location: str) -> int:
     with writing(location):
         picture.save(location)
-    out.print(f"Wrote {location}{': ' if picture.caption else ''}{picture.caption}", highlight=False, soft_wrap=True)
+    say(f"Wrote {location}{': ' if picture.caption else ''}{picture.caption}")
     return EXIT_OK
 
 

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import (
     EXIT_INTERRUPTED,
@@ -23,8 +21,11 @@ from pixeltune.cli.app import (
     run,
     settings_of,
 )
-from pixeltune.errors import ConfigError
+from pixeltune.errors import ConfigError, require_packages
 from pixeltune.space import SearchSpace, list_searches, load_search, search_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def launch(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +57,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def search(options: argparse.Namespace) -> int:
     """Run what the options ask for."""
+    only_looks = options.list or options.dry_run
+    require_packages("a search", "optuna", "rich", *(() if only_looks else ("ray",)))
     out = console()
     if options.list:
         return _list(out)

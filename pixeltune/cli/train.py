@@ -15,8 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-
 from pixeltune.cli.app import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -24,7 +22,7 @@ from pixeltune.cli.app import (
     add_galleries,
     add_settings,
     add_storage,
-    console,
+    say,
     settings_of,
 )
 from pixeltune.config import TrialConfig
@@ -60,11 +58,11 @@ def train(options: argparse.Namespace) -> int:
             title="one trial",
         )
         if rank == 0:
-            return _train_and_keep(console(), space, name, settings, options.storage)
+            return _train_and_keep(space, name, settings, options.storage)
         return _train_along(space, name, options.storage)
 
 
-def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
+def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
     from pixeltune import files
     from pixeltune.results.store import SearchStore
     from pixeltune.search.run import open_search
@@ -74,24 +72,24 @@ def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[
         store, manifest = open_search(space, name, storage, overrides=settings)
         ledger = Ledger(space, store, resources=space.resources, baseline=manifest.baseline_bits_per_dim)
         baseline = manifest.baseline_bits_per_dim
-        out.print(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation", highlight=False)
+        say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         before = next(iter(ledger.ended.values()), None)
         if _first_says(before is not None and before["status"] != Status.FAILED, space.resources.workers):
-            return _show_end(out, before or {}, name)
+            return _show_end(before or {}, name)
         plan = _plan(ledger, before)
         for point in store.curve(plan.trial):
-            out.print(_line(point), highlight=False)
+            say(_line(point))
         ledger.start(plan)
         crash = None
         try:
             with _stop_on_signal():
-                out.print(_HEADER, highlight=False)
+                say(_HEADER)
                 for message in run_trial(ledger.task(plan)):
                     ledger.receive(plan.trial, message)
                     if "report" in message:
-                        out.print(_line(message["report"]), highlight=False)
+                        say(_line(message["report"]))
         except KeyboardInterrupt:
-            out.print("Stopped; the same command goes on from the last report.", highlight=False)
+            say("Stopped; the same command goes on from the last report.")
         except BaseException:
             crash = traceback.format_exc()
             raise
@@ -99,7 +97,7 @@ def _train_and_keep(out: Console, space: SearchSpace, name: str, settings: dict[
             row = ledger.finish(plan.trial, crash=crash)
             if plan.trial in ledger.ended and row["status"] != Status.FAILED:
                 files.remove(state_file(store.checkpoint(plan.trial)))
-        return _show_end(out, row, name)
+        return _show_end(row, name)
 
 
 def _plan(ledger: Ledger, before: Row | None) -> Plan:
@@ -131,18 +129,17 @@ def _first_says(done: bool, world: int) -> bool:
     return Workers.current().as_first(done)
 
 
-def _show_end(out: Console, row: Row, name: str) -> int:
+def _show_end(row: Row, name: str) -> int:
     status = Status(row["status"])
     if status is Status.FINISHED:
-        out.print(
+        say(
             f"Best {row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
-            f"{row['best_images_seen']:,} images; pixeltune evaluate {name}; pixeltune sample {name}",
-            highlight=False,
+            f"{row['best_images_seen']:,} images; pixeltune evaluate {name}; pixeltune sample {name}"
         )
         return EXIT_OK
     if status is Status.INTERRUPTED:
         return EXIT_INTERRUPTED
-    out.print(f"Ended as {status}: {row['reason']}", highlight=False, soft_wrap=True)
+    say(f"Ended as {status}: {row['reason']}")
     return EXIT_USER_ERROR
 
 

@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Self
-
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from typing import TYPE_CHECKING, Any, Self
 
 from pixeltune.config import WHEREABOUTS, Scalar, TrialConfig
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.schema import SCHEMA_VERSION
 from pixeltune.space import METRICS, SearchSpace
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 _MISSING = object()
 
@@ -58,7 +59,7 @@ class SearchManifest:
         return cls(
             search=name,
             base={key: value for key, value in space.base.flat().items() if key not in WHEREABOUTS},
-            vary={key: distribution_to_json(distribution) for key, distribution in space.vary.items()},
+            vary={key: _to_json(distribution) for key, distribution in space.vary.items()},
             objectives=space.objectives,
             directions=tuple(METRICS[name] for name in space.objectives),
             scheduler=None if asha is None else {"rungs": list(asha.rungs), "reduction": asha.reduction},
@@ -71,7 +72,7 @@ class SearchManifest:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """The varied keys with Optuna's distributions."""
-        return {key: json_to_distribution(text) for key, text in self.vary.items()}
+        return {key: _from_json(text) for key, text in self.vary.items()}
 
     def difference(self, other: SearchManifest) -> list[str]:
         """What differs between this manifest and that of the results, a line each; empty for the same search."""
@@ -111,12 +112,24 @@ class SearchManifest:
         try:
             vary = {key: json.dumps(value) for key, value in tree["vary"].items()}
             for text in vary.values():
-                json_to_distribution(text)
+                _from_json(text)
             known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
             sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
             return cls(**(known | sequences | {"vary": vary}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"search.json must hold a whole manifest, but {type(error).__name__}: {error}") from None
+
+
+def _to_json(distribution: BaseDistribution) -> str:
+    from optuna.distributions import distribution_to_json  # a search of one configuration has no distribution
+
+    return distribution_to_json(distribution)
+
+
+def _from_json(text: str) -> BaseDistribution:
+    from optuna.distributions import json_to_distribution
+
+    return json_to_distribution(text)
 
 
 def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
@@ -157,7 +170,7 @@ def _shown(value: object) -> str:
 def _range_text(text: str | None) -> str:
     if text is None:
         return "fixed"
-    distribution = json_to_distribution(text)
+    distribution = _from_json(text)
     arguments = ", ".join(f"{name}={value!r}" for name, value in distribution._asdict().items())
     return f"{type(distribution).__name__}({arguments})"
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeltune.errors import CodecError, ConfigError, DataError
+from pixeltune.errors import CodecError, ConfigError, DataError, require_packages
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel
 from pixeltune.sampling.cached import ModelStepper
@@ -61,7 +61,7 @@ def compress(
 
     batch_size: images a network call, and a stream. method: of `WALKS`; None takes `cached` where the
     network can be stepped through, else `naive`. advance: told of each network call.
-    Raises CodecError where the model has no code or constriction is missing, DataError or ConfigError for images or
+    Raises CodecError where the model has no code, DataError or ConfigError for images or
     labels that are not the model's.
     """
     require_codable(model)
@@ -184,10 +184,9 @@ class _Decoder:
 
 def _constriction() -> Any:
     """constriction.stream, which is an extra."""
-    try:
-        import constriction
-    except ImportError:
-        raise CodecError("coding needs the package constriction: pip install 'pixeltune[codec]'") from None
+    require_packages("coding", "constriction")
+    import constriction
+
     return constriction.stream
 
 
@@ -211,7 +210,7 @@ def _fastest(model: DensityModel) -> str:
 
 
 def require_codable(model: DensityModel) -> None:
-    """CodecError where the model has no code, or constriction is missing."""
+    """CodecError where the model has no code; MissingPackageError without constriction."""
     _constriction()
     if model.is_bound:
         raise CodecError(

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.trial import FixedTrial
-
 from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.results.judge import RANKED
@@ -130,12 +128,6 @@ class Ledger:
         self._next_number += 1
         return plan
 
-    def suggested(self, row: Row) -> FixedTrial:
-        """What an Optuna trial was asked for to make this row, with its distributions; null may be a value too."""
-        trial = FixedTrial({key: row.get(key) for key in self.space.vary})
-        self.space.suggest(trial)
-        return trial
-
     def task(self, plan: Plan) -> TrialTask:
         """What the trial's process is told."""
         return TrialTask(
@@ -235,7 +227,7 @@ class Ledger:
 
     def _live_of(self, row: Row, reports: dict[int, Row]) -> Live:
         """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
-        suggestion = self.suggested(row).params
+        suggestion = self.space.suggestion_of(row)
         plan = Plan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
         had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
         reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]

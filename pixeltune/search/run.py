@@ -1,6 +1,7 @@
 """A search from its files to its end: what is left to do, on which cluster, until which limit.
 
-Ray is imported only when there is something to run, so that a finished search answers from Parquet at once.
+Ray and Optuna's samplers are imported only when there is something to run: a finished search answers from Parquet at
+once, and `pixeltune train`, which opens its results here, needs neither.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from pixeltune.search.connect import connect, fit_to
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.scheduler import Rungs
-from pixeltune.search.suggest import Suggester
 from pixeltune.space import Resources, SearchSpace
 
 
@@ -163,6 +163,7 @@ def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher,
     from ray import tune
 
     from pixeltune.search import tuning
+    from pixeltune.search.suggest import Suggester
 
     def on_change() -> None:
         keeper.tidy()

@@ -94,11 +94,11 @@ class Suggester:
 
     def _frozen(self, row: Row) -> optuna.trial.FrozenTrial:
         """A trial of an earlier launch. Asking the study for it again would make the sampler propose each time."""
-        verdict, asked = self._verdict(row), self._ledger.suggested(row)
+        verdict, suggestion = self._verdict(row), self._space.suggestion_of(row)
         return optuna.trial.create_trial(
             state=verdict.state,
-            params=asked.params,
-            distributions=asked.distributions,
+            params=suggestion,
+            distributions={key: self._space.vary[key] for key in suggestion},
             values=verdict.values or list(verdict.curve.values())[-1:] or None,  # as `tell` does with a pruned one
             intermediate_values=verdict.curve,
             constraints=verdict.constraints,

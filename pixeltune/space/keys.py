@@ -1,14 +1,20 @@
-"""Distributions and keys: what a value must lie in, which keys a trial has, the corners of a space."""
+"""Distributions and keys: what a value must lie in, which keys a trial has, the corners of a space.
+
+Optuna is imported only where there is a distribution: the space of one configuration that `pixeltune train` makes has
+none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import BaseTrial
+from typing import TYPE_CHECKING
 
 from pixeltune.config import DISCRIMINATORS, Scalar, TrialConfig
 from pixeltune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import BaseTrial
 
 DISCRIMINATOR_KEYS = tuple(f"{section}.{name}" for section, name in DISCRIMINATORS.items())
 """Keys that choose a class, and with it which other keys exist."""
@@ -16,6 +22,8 @@ DISCRIMINATOR_KEYS = tuple(f"{section}.{name}" for section, name in DISCRIMINATO
 
 def ask(trial: BaseTrial, key: str, distribution: BaseDistribution) -> Scalar:
     """Draw one key."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
     if isinstance(distribution, FloatDistribution):
@@ -28,7 +36,33 @@ def ask(trial: BaseTrial, key: str, distribution: BaseDistribution) -> Scalar:
     raise ConfigError(f"vary[{key!r}] must be an Int, Float or Categorical distribution, but got {distribution!r}")
 
 
+def require_distribution(key: str, distribution: object) -> None:
+    """Refuse what is none of Optuna's."""
+    from optuna.distributions import BaseDistribution
+
+    if not isinstance(distribution, BaseDistribution):
+        raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
+
+
+def choice_of_one(value: Scalar) -> BaseDistribution:
+    """A key that is fixed wherever it exists."""
+    from optuna.distributions import CategoricalDistribution
+
+    return CategoricalDistribution((value,))
+
+
+def whole_numbers(distribution: BaseDistribution) -> range:
+    """Every value of a range of whole numbers; of any other distribution, none."""
+    from optuna.distributions import IntDistribution
+
+    if not isinstance(distribution, IntDistribution):
+        return range(0)
+    return range(distribution.low, distribution.high + 1, distribution.step)
+
+
 def _ends(distribution: BaseDistribution) -> tuple[Scalar, ...]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     if isinstance(distribution, CategoricalDistribution):
         return tuple(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -45,6 +79,8 @@ def contains(distribution: BaseDistribution, value: Scalar) -> bool:
 
 def nearest(distribution: BaseDistribution, value: Scalar) -> Scalar:
     """The end of the range next to `value`; of choices, the first."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
     if isinstance(distribution, IntDistribution | FloatDistribution) and isinstance(value, int | float):
         return min((distribution.low, distribution.high), key=lambda end: abs(end - value))
     return _ends(distribution)[0]

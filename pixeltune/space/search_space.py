@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import BaseTrial
+from typing import TYPE_CHECKING, Any
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.space.keys import (
     DISCRIMINATOR_KEYS,
     ask,
+    choice_of_one,
     contains,
     corners_of,
     discriminators_first,
     key_exists,
     keys_of,
     nearest,
+    require_distribution,
+    whole_numbers,
 )
 from pixeltune.space.parts import PART_SECTIONS, Asha, Budget, Resources, replaced, replaced_scheduler
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import BaseTrial
 
 METRICS: dict[str, str] = {
     "valid_bits_per_dim": "minimize",
@@ -80,8 +84,7 @@ class SearchSpace:
                 f"Asha judges by valid_bits_per_dim or valid_nats, but got {self.objectives[0]}; take scheduler=None"
             )
         for key, distribution in self.vary.items():
-            if not isinstance(distribution, BaseDistribution):
-                raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
+            require_distribution(key, distribution)
             if key.startswith("data."):
                 raise ConfigError(
                     f"a search must measure all trials on the same images, but vary has {key!r}; set it in the base, "
@@ -128,7 +131,7 @@ class SearchSpace:
         sometimes = {key: value for key, value in changes.items() if key in self.vary and key not in chosen}
         base = self.base.override({key: value for key, value in changes.items() if key not in sometimes})
         vary = {key: distribution for key, distribution in self.vary.items() if key not in changes}
-        vary |= {key: CategoricalDistribution((value,)) for key, value in sometimes.items()}
+        vary |= {key: choice_of_one(value) for key, value in sometimes.items()}
         left = keys_of(corners_of(base, list(discriminators_first(vary).items()), {}))
         base.override({key: value for key, value in sometimes.items() if key not in left})  # says which keys there are
         vary = {key: distribution for key, distribution in vary.items() if key in left}
@@ -148,10 +151,17 @@ class SearchSpace:
 
     def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
         """Ask an Optuna trial for every key that exists given the keys drawn before it."""
+        return self._drawn(lambda key: ask(trial, key, self.vary[key]))
+
+    def suggestion_of(self, row: Mapping[str, Any]) -> dict[str, Scalar]:
+        """The suggestion that made a row of the results, whose columns are null also where a trial lacks a key."""
+        return self._drawn(row.get)
+
+    def _drawn(self, draw: Callable[[str], Scalar]) -> dict[str, Scalar]:
         drawn: dict[str, Scalar] = {}
-        for key, distribution in self.vary.items():
+        for key in self.vary:
             if key_exists(self.base, key, drawn):
-                drawn[key] = ask(trial, key, distribution)
+                drawn[key] = draw(key)
         return drawn
 
     def base_suggestion(self) -> dict[str, Scalar]:
@@ -167,15 +177,14 @@ class SearchSpace:
         """Corners say nothing of a range's inside: an even kernel size lies between odd ones."""
         flat = self.base.flat()
         for key, distribution in self.vary.items():
-            if isinstance(distribution, IntDistribution) and key in flat:
-                for value in range(distribution.low, distribution.high + 1, distribution.step):
-                    try:
-                        self._require_rungs(self.configure({key: value}))
-                    except ConfigError as error:
-                        raise ConfigError(
-                            f"every value of vary[{key!r}] must be buildable, but {value} is not: {error}; "
-                            "set `step`, or take a CategoricalDistribution"
-                        ) from None
+            for value in whole_numbers(distribution) if key in flat else ():
+                try:
+                    self._require_rungs(self.configure({key: value}))
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"every value of vary[{key!r}] must be buildable, but {value} is not: {error}; "
+                        "set `step`, or take a CategoricalDistribution"
+                    ) from None
 
     def _require_rungs(self, config: TrialConfig) -> None:
         if self.scheduler is None:

@@ -293,7 +293,7 @@ def test_null_is_a_choice_like_others(tmp_path: Path) -> None:
     ledger = toy_ledger(tmp_path, space)
     suggestion = {"likelihood.name": "categorical", "model.layers": 3, "optim.lr": 0.02, "optim.clip": None}
     row = play(ledger, ledger.plan(suggestion), BEGUN, reported(100, 2.0))
-    assert ledger.suggested(row).params == suggestion
+    assert space.suggestion_of(row) == suggestion
     assert toy_ledger(tmp_path, space).plans_to_resume()[0].suggestion == suggestion
 
 

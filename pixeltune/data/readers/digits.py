@@ -14,6 +14,7 @@ from pixeltune.config import DataConfig
 from pixeltune.data import draws
 from pixeltune.data.raw import RawData
 from pixeltune.data.sets import ImageSet
+from pixeltune.errors import require_packages
 
 NUM_TEST = 360
 NUM_VALID = 360
@@ -26,6 +27,7 @@ def files(_: DataConfig) -> list[Path]:
 
 def read(_: DataConfig) -> RawData:
     """(N, 1, 8, 8), levels 0..16, ten classes."""
+    require_packages('data.name = "digits"', "sklearn")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

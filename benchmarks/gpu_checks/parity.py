@@ -1,0 +1,237 @@
+"""Part A: the device computes what the CPU does, draws the same images, and repeats itself."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpu_checks.images import draw
+from gpu_checks.kinds import Kind, structures
+from gpu_checks.report import Found, Report, tensor_float
+from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.data import ImageSet
+from pixeltune.models import DensityModel, build_model
+from pixeltune.sampling import METHODS, complete, labels_in_turn, sample, upper_half, why_not_conditional
+from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.evaluate import Evaluation, evaluate
+from pixeltune.training.loop import fit
+from pixeltune.training.optim import build_optimizer
+
+LOG_PROB, GRADIENTS, WEIGHTS = 1e-10, 1e-8, 1e-8
+"""Largest difference over the largest value, in float64."""
+BITS_PER_DIM = 1e-5
+"""Largest difference of an evaluation in float32."""
+
+EVALUATED = {
+    "gated 12 × 96, joint": {
+        "model": {"family": "gated", "layers": 12, "channels": 96, "colour_order": "likelihood"},
+        "likelihood": {"name": "logistic_mixture"},
+    },
+    "gated 6 × 48, masks, softmax": {
+        "model": {"family": "gated", "layers": 6, "channels": 48},
+        "likelihood": {"name": "categorical"},
+    },
+    "PixelCNN++ 2 × 64": {
+        "model": {"family": "pixelcnnpp", "layers": 2, "channels": 64},
+        "likelihood": {"name": "logistic_mixture"},
+    },
+}
+TRAINED: dict[str, Any] = {
+    "data": {"name": "gpu_checks.images:few"},
+    "model": {"family": "pixelcnnpp", "layers": 1, "channels": 16, "stages": 2, "dropout": 0.5},
+    "likelihood": {"name": "logistic_mixture", "mixtures": 5},
+    "optim": {"lr": 1e-3, "ema": 0.99},
+    "train": {"images": 1024, "batch_size": 32, "report_every": 256, "eval_batch_size": 32, "precision": "float32"},
+}
+
+
+def run(report: Report, _options: argparse.Namespace) -> None:
+    """All checks, the shortest first."""
+    kinds = list(structures(report.is_quick))
+    for name, some in kinds:
+        report.check("float64, as on the CPU", name, partial(_parity, some, report.device))
+    for name, sections in EVALUATED.items():
+        report.check("evaluation in float32", name, partial(_evaluation, sections, report), seconds=40)
+    report.check("training", "PixelCNN++ 1 × 16, dropout, EMA", partial(_training, report), seconds=60)
+    for name, some in kinds:
+        check = "images, as drawn on the CPU"
+        report.check(check, name, partial(_sampling, some, report.device), seconds=5 + 6 * len(some))
+    for name, some in kinds:
+        report.check("completions and temperature", name, partial(_completion, some, report.device), seconds=20)
+
+
+# --- The same numbers -------------------------------------------------------------------------------------------------
+
+
+def _parity(kinds: list[Kind], device: torch.device) -> Iterator[Found]:
+    worst = {"log p": (0.0, ""), "gradients": (0.0, ""), "weights after a step": (0.0, "")}
+    for kind in kinds:
+        model = kind.model()
+        there = copy.deepcopy(model).to(device)
+        pairs = zip(worst, _numbers(model, kind), _numbers(there, kind), strict=True)
+        for what, ours, theirs in pairs:
+            worst[what] = max(worst[what], (_difference(ours, theirs), kind.name))
+    for (what, (value, name)), limit in zip(worst.items(), (LOG_PROB, GRADIENTS, WEIGHTS), strict=True):
+        yield Found.at_most(value, limit, f" ({name}; {len(kinds)} kinds)", what)
+
+
+def _numbers(model: DensityModel, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
+    """log p of a few images in eval mode; the loss's gradient in training; the weights after a step."""
+    device = next(model.parameters()).device
+    x_BCHW, label_B = kind.levels(3).to(device), torch.arange(3, device=device)
+    index_B = torch.arange(3)
+    with torch.no_grad():
+        nats_B = model.eval().log_prob(x_BCHW, label_B, index_B)
+    optimizer = build_optimizer(kind.config.optim, model)
+    model.train().loss(x_BCHW, label_B, 0, index_B).mean().backward()
+    weights = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    gradients = _flat(parameter.grad for parameter in weights)
+    optimizer.step()
+    return nats_B.cpu(), gradients, _flat(weights)
+
+
+def _flat(tensors: Any) -> Tensor:
+    return torch.cat([tensor.detach().flatten().cpu() for tensor in tensors])
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """NaN, which is no difference to a maximum, counts as the largest."""
+    value = float((ours - theirs).abs().max() / ours.abs().max())
+    return math.inf if math.isnan(value) else value
+
+
+# --- Evaluation -------------------------------------------------------------------------------------------------------
+
+
+def _evaluation(sections: dict[str, Any], report: Report) -> Iterator[Found]:
+    """With TF32 allowed outside, for a number of record must not care."""
+    size, count = (8, 4) if report.is_quick else (32, 24)
+    narrow = {"channels": 8, "layers": 1} if report.is_quick else {}
+    config = TrialConfig.build({"data": {"name": "array"}} | sections | {"model": sections["model"] | narrow})
+    model = build_model(config, ImageForm(3, size, size, levels=256))
+    images = ImageSet(draw(np.random.default_rng(1), count, size))
+    if model.is_initialised_by_data:
+        model.initialise(torch.from_numpy(images.pixels_NCHW[:4]))
+    here = evaluate(model, images, batch_size=8)
+    with tensor_float(allowed=True):
+        model.to(report.device)
+        there, again, other = (evaluate(model, images, batch_size=size) for size in (8, 8, 6))
+    yield Found.at_most(_apart(here, there), BITS_PER_DIM, " bits/dim of any image", "from the CPU's")
+    yield Found.is_so(bool((there.nats_N == again.nats_N).all()), "equal", setting="again")
+    yield Found.at_most(_apart(there, other), 1e-6, " bits/dim of any image", "in another batch size")
+
+
+def _apart(one: Evaluation, other: Evaluation) -> float:
+    return float(np.abs(one.nats_N - other.nats_N).max()) / (one.form.dims * math.log(2))
+
+
+# --- Training again, and resumed --------------------------------------------------------------------------------------
+
+
+def _training(report: Report) -> Iterator[Found]:
+    """Curves of validation bits/dim."""
+    config = TrialConfig.build(TRAINED)
+    loose = _curve(config, report.device), _curve(config, report.device)
+    yield Found(f"{_furthest(*loose):.1e} bits/dim", "equal, or as near as the device adds up", setting="again, as it is")
+    with _deterministic():
+        whole, again, resumed = _curve(config, report.device), _curve(config, report.device), _resumed(config, report)
+    yield Found.is_so(whole == again, "equal", f"{_furthest(whole, again):.1e} apart", "again, deterministic")
+    yield Found.is_so(
+        whole == resumed, "equal", f"{_furthest(whole, resumed):.1e} apart", "resumed from a file, deterministic"
+    )
+    with tensor_float(allowed=False):
+        yield Found.at_most(
+            _furthest(_curve(config.override({"model.dropout": 0.0}), torch.device("cpu"))[:1], _without(config, report)),
+            1e-3,
+            " bits/dim at the first report",
+            "from the CPU's, without dropout",
+        )
+
+
+def _without(config: TrialConfig, report: Report) -> list[float]:
+    return _curve(config.override({"model.dropout": 0.0}), report.device)[:1]
+
+
+def _curve(config: TrialConfig, device: torch.device) -> list[float]:
+    return [found.valid_bits_per_dim for found in fit(config, device=device)]
+
+
+def _resumed(config: TrialConfig, report: Report) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        location = str(Path(folder) / "state.pt")
+        training = fit(config, device=report.device)
+        for _ in range(2):
+            next(training)
+        training.state.save(location)
+        rest = fit(config, state=TrainState.load(location), device=report.device)
+        return [found.valid_bits_per_dim for found in chain(rest.reports, rest)]
+
+
+def _furthest(one: list[float], other: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Where the device has such functions; it warns of others."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+# --- The same images --------------------------------------------------------------------------------------------------
+
+
+def _sampling(kinds: list[Kind], device: torch.device) -> Iterator[Found]:
+    """Five images in batches of three: the second batch is smaller, and its graphs are its own."""
+
+    def images(model: DensityModel, method: str) -> Tensor:
+        return sample(model, 5, labels=labels_in_turn(model, 5), seed=3, method=method, batch_size=3)
+
+    yield from _same_images(kinds, device, images)
+
+
+def _completion(kinds: list[Kind], device: torch.device) -> Iterator[Found]:
+    """The upper half given, put over what is drawn where it is no condition, and at a temperature."""
+
+    def images(model: DensityModel, method: str) -> Tensor:
+        x_NCHW = torch.randint(model.form.levels, (3, *model.form.shape), generator=torch.Generator().manual_seed(5))
+        known, labels = upper_half(model), labels_in_turn(model, 3)
+        clamp = why_not_conditional(model, known) is not None
+        return complete(model, x_NCHW, known, clamp=clamp, labels=labels, seed=4, temperature=0.7, method=method)
+
+    yield from _same_images(kinds, device, images)
+
+
+def _same_images(
+    kinds: list[Kind], device: torch.device, images: Callable[[DensityModel, str], Tensor]
+) -> Iterator[Found]:
+    """Each method on the device beside the naive one on the CPU."""
+    other: dict[str, list[str]] = {method: [] for method in METHODS}
+    for kind in kinds:
+        model = kind.model()
+        here = images(model, "naive")
+        model.to(device)
+        for method in METHODS:
+            there = images(model, method)
+            if not torch.equal(here, there):
+                other[method].append(f"{kind.name}: {int((here != there).sum())} of {here.numel()} levels differ")
+    for method, names in other.items():
+        yield Found.is_so(not names, f"equal, {len(kinds)} kinds", "; ".join(names), method)

@@ -1,0 +1,92 @@
+"""Results as an Optuna study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from pixeltune.config import FAMILIES, LIKELIHOODS
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.rows import Row
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore
+
+_STATES = {
+    Status.FINISHED: TrialState.COMPLETE,
+    Status.PRUNED: TrialState.PRUNED,
+    Status.DIVERGED: TrialState.FAIL,
+    Status.OOM: TrialState.FAIL,
+    Status.FAILED: TrialState.FAIL,
+    Status.REJECTED: TrialState.FAIL,
+    Status.INTERRUPTED: TrialState.FAIL,
+}
+
+
+def study(search_folder: str) -> optuna.Study:
+    """One search as an Optuna study in memory, for `optuna.visualization` and `optuna.importance`.
+
+    finished is COMPLETE; pruned is PRUNED with its curve as intermediate values (one objective); diverged, oom,
+    failed, interrupted and rejected are FAIL; running trials are left out. `trial.user_attrs` has the trial's
+    name, number, status, reason and config_key.
+    """
+    store = SearchStore.at(search_folder)
+    manifest = store.manifest()
+    rebuilt = _quiet_study(manifest)
+    curves: dict[str, dict[int, float]] = {}
+    for report in store.curves() if len(manifest.objectives) == 1 else []:
+        value = report.get(manifest.objectives[0])
+        if value is not None:
+            curves.setdefault(report["trial"], {})[report["images_seen"]] = value
+    for row in store.trials():
+        if row["status"] != Status.RUNNING:
+            rebuilt.add_trial(_frozen(row, manifest, curves.get(row["trial"], {})))
+    return rebuilt
+
+
+def _quiet_study(manifest: SearchManifest) -> optuna.Study:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        directions = [StudyDirection[direction.upper()] for direction in manifest.directions]
+        return optuna.create_study(directions=directions, study_name=manifest.search)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> FrozenTrial:
+    asked = {key: value for key, value in manifest.distributions().items() if _has_key(row, key)}
+    values = [row[objective] for objective in manifest.objectives]
+    known = None not in values
+    state = _STATES[Status(row["status"])]
+    if state is TrialState.COMPLETE and not known:
+        state = TrialState.FAIL
+    frozen = optuna.trial.create_trial(
+        state=state,
+        params={key: row[key] for key in asked},
+        distributions=asked,
+        values=values if known and state is not TrialState.FAIL else None,
+        intermediate_values=dict(curve),
+        user_attrs={name: row[name] for name in ("trial", "number", "status", "reason", "config_key")},
+    )
+    # Optuna's plots read naive local times.
+    frozen.datetime_start = _local(row["started_at"]) or frozen.datetime_start
+    frozen.datetime_complete = _local(row["finished_at"]) or frozen.datetime_complete
+    return frozen
+
+
+def _has_key(row: Row, key: str) -> bool:
+    """Whether the trial's family or likelihood has `key`: null may also be a value."""
+    section, _, name = key.partition(".")
+    if section == "model":
+        return name in FAMILIES[row["model.family"]].model_fields
+    if section == "likelihood":
+        return name in LIKELIHOODS[row["likelihood.name"]].model_fields
+    return True
+
+
+def _local(time: datetime | None) -> datetime | None:
+    return None if time is None else time.astimezone().replace(tzinfo=None)

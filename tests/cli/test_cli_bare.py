@@ -1,0 +1,126 @@
+"""Training, evaluation and sampling where only torch, torchvision, numpy, pydantic, pandas and pyarrow are installed.
+
+One process stands for such a machine: what is missing there is not found, by any module and at any depth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import TINY
+
+import pixeltune
+
+BARE_MACHINE = """
+import contextlib, io, json, sys
+from importlib.machinery import PathFinder
+
+MISSING = ("ray", "optuna", "rich", "sklearn", "constriction", "plotly", "scipy")
+
+
+class BareFinder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in MISSING else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = BareFinder
+from pixeltune.cli import main, train
+
+say, said = train.say, []
+
+
+def stop_after_the_first_report(line):
+    say(line)
+    if line.split()[0] == "128":
+        raise KeyboardInterrupt
+
+
+def run(*words):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    said.append([code, out.getvalue(), err.getvalue()])
+
+
+train.say = stop_after_the_first_report
+run("train", "--config", "tiny.toml")
+train.say = say
+for words in json.loads(sys.argv[1]):
+    run(*words)
+frame = __import__("pixeltune").read_results("results")
+said.append([0, ", ".join(frame["status"]), ""])
+assert not set(MISSING) & {name.partition(".")[0] for name in sys.modules}
+print(json.dumps(said))
+"""
+
+COMMANDS = {
+    "resume": ("train", "--config", "tiny.toml"),
+    "evaluate": ("evaluate", "tiny"),
+    "audit": ("audit", "--config", "tiny.toml"),
+    "sample": ("sample", "tiny", "-n", "2"),
+    "complete": ("complete", "tiny", "-n", "1", "--draws", "1"),
+    "verify": ("verify-bits", "tiny", "--split", "valid"),
+    "digits": ("train", "--config", "tiny.toml", "--name", "other", "--set", "data.name=digits"),
+    "list": ("search", "--list"),
+    "search": ("search", "--search", "digits_quick"),
+    "config": ("config",),
+}
+NEEDS = {
+    "verify": "coding needs constriction, but constriction is not installed; pip install 'pixeltune[codec]'",
+    "digits": 'data.name = "digits" needs sklearn, but sklearn is not installed; pip install scikit-learn',
+    "list": "a search needs optuna and rich, but optuna and rich are not installed; pip install optuna rich",
+    "search": "a search needs optuna, rich and ray, but optuna, rich and ray are not installed; "
+    "pip install optuna rich 'ray[default,train,tune]'",
+    "config": "a table needs rich, but rich is not installed; pip install rich",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """[exit code, stdout, stderr] of every command, run one after another."""
+    folder = tmp_path_factory.mktemp("bare")
+    images = np.random.default_rng(0).integers(0, 4, (360, 1, 8, 8), dtype=np.uint8)
+    np.savez(folder / "set.npz", train=images[:300], test=images[300:], levels=4)
+    data = 'name = "array"\npath = "set.npz"\nnum_valid = 100\n'
+    (folder / "tiny.toml").write_text(TINY.replace('name = "digits"\nfraction = 0.25\nnum_valid = 64\n', data))
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(pixeltune.__file__).parents[1]),
+        "PIXELTUNE_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    code = [sys.executable, "-c", BARE_MACHINE, json.dumps(list(COMMANDS.values()))]
+    done = subprocess.run(code, capture_output=True, text=True, env=environment, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(("interrupted", *COMMANDS, "rows"), json.loads(done.stdout), strict=True))
+
+
+def test_a_training_stops_and_goes_on(answers: dict[str, Any]) -> None:
+    code, out, _ = answers["interrupted"]
+    assert code == 130
+    assert out.splitlines()[-1] == "Stopped; the same command goes on from the last report."
+    code, out, _ = answers["resume"]
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["128", "images", "256"]
+    assert answers["rows"][1] == "finished"
+
+
+def test_a_model_is_evaluated_audited_and_drawn_from(answers: dict[str, Any]) -> None:
+    beginnings = {"evaluate": "valid: ", "audit": "Passed in", "sample": "2 images", "complete": "1 images"}
+    for name, beginning in beginnings.items():
+        code, out, err = answers[name]
+        assert (code, err) == (0, "")
+        assert out.startswith(beginning)
+    assert answers["sample"][1].splitlines()[-1] == "Wrote samples.png"
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_needs_more_says_in_one_line_what_to_install(answers: dict[str, Any], name: str) -> None:
+    assert answers[name] == [2, "", f"pixeltune: {NEEDS[name]}\n"]
