@@ -27,6 +27,7 @@ from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
 from pixeltune.errors import DivergedError
 from pixeltune.models import DensityModel, build_model
+from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate
@@ -56,6 +57,7 @@ class Training(Iterator[EpochReport]):
 
     config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
     where `optim.ema` > 0, else the raw. audit: what the gate found. precision: that the network trains in.
+    micro_batch: images a pass on this worker; None for its whole part of a batch.
     """
 
     def __init__(self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None) -> None:
@@ -69,6 +71,7 @@ class Training(Iterator[EpochReport]):
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         self.audit: AuditReport = audit(self.model)
         self.model.train()
+        self.micro_batch: int | None = self.config.train.micro_batch
         self._stream = ImageStream(self.config, len(self.data.train))
         if state is None and self.model.is_initialised_by_data:
             self._initialise()
@@ -152,11 +155,9 @@ class Training(Iterator[EpochReport]):
             self.optimizer.zero_grad(set_to_none=True)
             if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
-            with autocast(self.precision, self.device):
-                nats_B = self._loss(x_BCHW, label_B, self.step, position_B)
-            nats_B.mean().backward()
+            nats_B = self._add_gradients(x_BCHW, label_B, position_B)
             norm = self._clip()
-            nats_sum = nats_B.detach().double().sum().cpu()
+            nats_sum = nats_B.double().sum().cpu()
             self._require_finite(norm, float(nats_sum) / len(nats_B))
             self.optimizer.step()
             if self.average is not None:
@@ -164,6 +165,22 @@ class Training(Iterator[EpochReport]):
             self.step += 1
             self.images_seen += self.config.train.batch_size
         return nats_sum, norm
+
+    def _add_gradients(self, x_BCHW: Tensor, label_B: Tensor | None, position_B: Tensor) -> Tensor:
+        """The gradient of the mean nats of my part, in passes of `micro_batch` images; its nats (B,), detached.
+
+        Dropout draws on from pass to pass, so that its masks follow from (config, step, rank, micro_batch) alone.
+        """
+        nats = list[Tensor]()
+        passes = list(micro_batches(len(x_BCHW), self.micro_batch))
+        for rows in passes:
+            label_b = None if label_B is None else label_B[rows]
+            with exchanging(self._loss, rows is passes[-1]):
+                with autocast(self.precision, self.device):
+                    nats_b = self._loss(x_BCHW[rows], label_b, self.step, position_B[rows])
+                (nats_b.sum() / len(x_BCHW)).backward()
+            nats.append(nats_b.detach())
+        return torch.cat(nats)
 
     def _next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """This worker's part: levels, labels, and places in the stream."""
@@ -233,7 +250,7 @@ class Training(Iterator[EpochReport]):
 
     def _choose_precision(self) -> str:
         x_BCHW, *_ = self._next_batch()
-        choice = choose_precision(self.config.train.precision, self.model, x_BCHW)
+        choice = choose_precision(self.config.train.precision, self.model, x_BCHW[: self.micro_batch])
         return "bfloat16" if self.workers.as_first(choice == "bfloat16") else "float32"
 
     def _build_loss(self) -> Callable[..., Tensor]:
