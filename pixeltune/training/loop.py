@@ -27,6 +27,7 @@ from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
 from pixeltune.errors import DivergedError
 from pixeltune.models import DensityModel, build_model
+from pixeltune.models.recompute import recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
@@ -71,6 +72,8 @@ class Training(Iterator[EpochReport]):
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         self.audit: AuditReport = audit(self.model)
         self.model.train()
+        if self.config.train.checkpoint_activations:
+            recompute_blocks(self.model.network)
         self.micro_batch: int | None = self.config.train.micro_batch
         self._stream = ImageStream(self.config, len(self.data.train))
         if state is None and self.model.is_initialised_by_data:

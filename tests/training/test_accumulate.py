@@ -119,3 +119,10 @@ def test_workers_in_passes_train_as_one(tmp_path: Path) -> None:
 
 def test_it_is_no_part_of_the_identity() -> None:
     assert tiny(train__micro_batch=12, train__checkpoint_activations=True).key() == tiny().key()
+
+
+@pytest.mark.parametrize("family", ["gated", "pixelcnnpp"])
+def test_activations_computed_again_change_no_number(family: str) -> None:
+    config = tiny(model__family=family, model__layers=1 if family == "pixelcnnpp" else 3, model__dropout=0.4)
+    again = config.override({"train.checkpoint_activations": True})
+    assert [numbers(report) for report in fit(again)] == [numbers(report) for report in fit(config)]
