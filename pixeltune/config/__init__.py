@@ -18,12 +18,21 @@ from pixeltune.config.likelihoods import (
     LogisticMixtureConfig,
 )
 from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
-from pixeltune.config.trial import DISCRIMINATORS, WHEREABOUTS, Scalar, TrialConfig, parse_setting, require_workers
+from pixeltune.config.trial import (
+    DISCRIMINATORS,
+    NO_IDENTITY,
+    WHEREABOUTS,
+    Scalar,
+    TrialConfig,
+    parse_setting,
+    require_workers,
+)
 
 __all__ = [
     "DISCRIMINATORS",
     "FAMILIES",
     "LIKELIHOODS",
+    "NO_IDENTITY",
     "WHEREABOUTS",
     "BernoulliConfig",
     "CategoricalConfig",

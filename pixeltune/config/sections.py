@@ -71,6 +71,11 @@ class TrainConfig(Section):
     batch_size: images per optimiser step, over all workers.
     report_every: images between reports, a multiple of batch_size; None for one pass of the training set.
     eval_batch_size: the one batch shape of evaluation, on each worker.
+    micro_batch: images that each worker passes through the network at once in training; a step adds up the gradients
+        of as many passes as its part of the batch needs. None takes the whole part, or on a GPU what fits. It
+        changes numbers by their rounding, and the draws of dropout.
+    checkpoint_activations: keep only what enters each block of layers and compute the rest again for the gradient: less
+        memory for a forward pass more. It changes no number.
     precision: of the network in training; `auto` takes bfloat16 only where a probe shows it faster. The
         likelihood and every number of record are float32.
     layout: of features in memory in training; `auto` takes channels_last only where a probe shows it faster. It
@@ -82,6 +87,8 @@ class TrainConfig(Section):
     batch_size: int = Field(default=32, ge=1)
     report_every: int | None = Field(default=None, ge=1)
     eval_batch_size: int = Field(default=100, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    checkpoint_activations: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     compile: bool = False

@@ -24,7 +24,14 @@ DISCRIMINATORS = {"model": "family", "likelihood": "name"}
 """The key of a section that chooses its class, and with it which other keys exist."""
 
 WHEREABOUTS = ("data.path", "data.download")
-"""Keys that say where the data lies, not what it is: no part of a configuration's identity."""
+"""Keys that say where the data lies, not what it is."""
+
+MEANS = ("train.micro_batch", "train.checkpoint_activations")
+"""Keys that say how a step is fitted into memory, not what it computes: as the number of workers, they change rounding
+and, where there is dropout, its draws."""
+
+NO_IDENTITY = (*WHEREABOUTS, *MEANS)
+"""Keys that are no part of a configuration's identity."""
 
 
 def _family(value: Any) -> Any:
@@ -53,6 +60,7 @@ class TrialConfig(Section):
                 f"but got {self.likelihood.name}"
             )
         _require_mixture_to_couple(self.model, self.likelihood)
+        _require_whole_batch(self.model, self.train)
         _require_multiple("train.images", self.train.images, self.train.batch_size)
         if self.train.report_every is not None:
             _require_multiple("train.report_every", self.train.report_every, self.train.batch_size)
@@ -110,7 +118,7 @@ class TrialConfig(Section):
 
     def key(self) -> str:
         """12 hex digits that name this configuration; a new option with its default does not change it."""
-        identity = {key: value for key, value in self.changed().items() if key not in WHEREABOUTS}
+        identity = {key: value for key, value in self.changed().items() if key not in NO_IDENTITY}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
     def seed_for(self, purpose: str, *indices: int) -> int:
@@ -142,6 +150,15 @@ def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig
         raise ConfigError(
             f'`model.split_coupling` = "mixture" needs likelihood logistic_mixture, but got {likelihood.name}, '
             "which has no indicator to share"
+        )
+
+
+def _require_whole_batch(model: FamilyConfig, train: TrainConfig) -> None:
+    """Batch norm normalises by all images of a pass."""
+    if train.micro_batch is not None and getattr(model, "batch_norm", False):
+        raise ConfigError(
+            "`train.micro_batch` must be none with `model.batch_norm`, which normalises by the images of a pass, "
+            f"but got {train.micro_batch}; turn one of them off"
         )
 
 

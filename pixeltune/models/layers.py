@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixeltune.models.recompute import Recomputable
+
 
 class Mask(StrEnum):
     """The mask types of van den Oord et al. 2016, arXiv 1601.06759, §3.4."""
@@ -122,7 +124,7 @@ class AddCondition(nn.Module):
         return y_BOHW + self.V(s_BDHW)
 
 
-class Conditioned(nn.Module):
+class Conditioned(Recomputable):
     """A module whose `forward` takes the features s of label and latent, or None, beside its input."""
 
 

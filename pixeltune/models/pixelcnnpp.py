@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from pixeltune.config import PixelCNNPPConfig
 from pixeltune.models.dropout import Dropout
 from pixeltune.models.layers import AddCondition, ShiftedConv2d, own_pixel, rows_above
+from pixeltune.models.recompute import Recomputable
 from pixeltune.models.weight_norm import WeightNormed
 
 CHANNEL_SETS = 4
@@ -103,7 +104,7 @@ def _straight_stack(config: PixelCNNPPConfig, condition_features: int) -> Iterat
                 yield Block(config, has_skips=False, condition_features=condition_features, is_nin=True)
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """A gated residual block of each stream: ul reads u, and on the way back both read the features stacked before.
 
     is_nin: its convolutions are 1×1.
@@ -128,7 +129,7 @@ class Block(nn.Module):
         return u, self.ul(ul, a=u if ul_skip is None else torch.cat([u, ul_skip], dim=1), s=s)
 
 
-class AutoregressiveChannelBlock(nn.Module):
+class AutoregressiveChannelBlock(Recomputable):
     """A block of each stream, whose output passes through its sets of features before it is read."""
 
     def __init__(self, config: PixelCNNPPConfig, *, condition_features: int) -> None:
@@ -204,7 +205,7 @@ class GatedResnet(nn.Module):
         return x + value * gate.sigmoid()
 
 
-class DownSampling(nn.Module):
+class DownSampling(Recomputable):
     """To half the height and width."""
 
     def __init__(self, features: int) -> None:
@@ -217,7 +218,7 @@ class DownSampling(nn.Module):
         return self.u(u), self.ul(ul)
 
 
-class UpSampling(nn.Module):
+class UpSampling(Recomputable):
     """To twice the height and width."""
 
     def __init__(self, features: int) -> None:

@@ -133,6 +133,7 @@ _CONFIG_UNITS = {
     "train.batch_size": "images",
     "train.report_every": "images",
     "train.eval_batch_size": "images",
+    "train.micro_batch": "images",
     "model.kernel_size": "pixels",
     "model.first_kernel_size": "pixels",
     "optim.clip": "nats/image",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from pixeltune.config import WHEREABOUTS, Scalar, TrialConfig
+from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.schema import SCHEMA_VERSION
 from pixeltune.space import METRICS, SearchSpace
@@ -26,7 +26,7 @@ _MISSING = object()
 class SearchManifest:
     """The identity of a search.
 
-    base: dotted keys of the base configuration, without WHEREABOUTS. vary: key → Optuna's JSON of its distribution.
+    base: dotted keys of the base configuration, without NO_IDENTITY. vary: key → Optuna's JSON of its distribution.
     scheduler: `rungs` (images seen) and `reduction`, or None. sampler_seed: the sampler's.
     created_at: ISO 8601 in UTC. overrides: what --set changed, so that the command can be shown again; its effect
         is already in base and vary. baseline_bits_per_dim: order-0, on the validation set, where it was known.
@@ -58,7 +58,7 @@ class SearchManifest:
         asha = space.scheduler
         return cls(
             search=name,
-            base={key: value for key, value in space.base.flat().items() if key not in WHEREABOUTS},
+            base={key: value for key, value in space.base.flat().items() if key not in NO_IDENTITY},
             vary={key: _to_json(distribution) for key, distribution in space.vary.items()},
             objectives=space.objectives,
             directions=tuple(METRICS[name] for name in space.objectives),
@@ -145,7 +145,7 @@ def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
         flat = TrialConfig.build(tree).flat()
     except ConfigError:
         return base
-    return {key: value for key, value in flat.items() if key not in WHEREABOUTS}
+    return {key: value for key, value in flat.items() if key not in NO_IDENTITY}
 
 
 def _unequal(what: str, here: object, there: object) -> Iterator[str]:

@@ -27,6 +27,8 @@ from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
 from pixeltune.errors import DivergedError
 from pixeltune.models import DensityModel, build_model
+from pixeltune.models.recompute import recompute_blocks
+from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
@@ -57,6 +59,7 @@ class Training(Iterator[EpochReport]):
 
     config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
     where `optim.ema` > 0, else the raw. audit: what the gate found. numerics: what the network trains in.
+    micro_batch: images a pass on this worker; None for its whole part of a batch.
     """
 
     def __init__(self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None) -> None:
@@ -70,6 +73,9 @@ class Training(Iterator[EpochReport]):
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         self.audit: AuditReport = audit(self.model)
         self.model.train()
+        if self.config.train.checkpoint_activations:
+            recompute_blocks(self.model.network)
+        self.micro_batch: int | None = self.config.train.micro_batch
         self._stream = ImageStream(self.config, len(self.data.train))
         if state is None and self.model.is_initialised_by_data:
             self._initialise()
@@ -158,9 +164,7 @@ class Training(Iterator[EpochReport]):
             self.optimizer.zero_grad(set_to_none=True)
             if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
-            with autocast(self.numerics.precision, self.device), laid_out(self.model, self.numerics.layout):
-                nats_B = self._loss(x_BCHW, label_B, self.step, position_B)
-            nats_B.mean().backward()
+            nats_B = self._add_gradients(x_BCHW, label_B, position_B)
             tally.add(nats_B, self._clip(), self.step)
             if self._looks_at_every_step:
                 tally.require_finite(self.config.train.batch_size)
@@ -170,6 +174,22 @@ class Training(Iterator[EpochReport]):
                 self.average.update_parameters(self.model)
             self.step += 1
             self.images_seen += self.config.train.batch_size
+
+    def _add_gradients(self, x_BCHW: Tensor, label_B: Tensor | None, position_B: Tensor) -> Tensor:
+        """The gradient of the mean nats of my part, in passes of `micro_batch` images; its nats (B,), detached.
+
+        Dropout draws on from pass to pass, so that its masks follow from (config, step, rank, micro_batch) alone.
+        """
+        nats = list[Tensor]()
+        passes = list(micro_batches(len(x_BCHW), self.micro_batch))
+        for rows in passes:
+            label_b = None if label_B is None else label_B[rows]
+            with exchanging(self._loss, rows is passes[-1]):
+                with autocast(self.numerics.precision, self.device), laid_out(self.model, self.numerics.layout):
+                    nats_b = self._loss(x_BCHW[rows], label_b, self.step, position_B[rows])
+                (nats_b.sum() / len(x_BCHW)).backward()
+            nats.append(nats_b.detach())
+        return torch.cat(nats)
 
     def _next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """This worker's part: levels, labels, and places in the stream."""
@@ -234,7 +254,7 @@ class Training(Iterator[EpochReport]):
     def _choose_numerics(self) -> Numerics:
         """As the first worker finds it: all train alike."""
         x_BCHW, *_ = self._next_batch()
-        choice = choose_numerics(self.config.train, self.model, x_BCHW)
+        choice = choose_numerics(self.config.train, self.model, x_BCHW[: self.micro_batch])
         is_bfloat16 = self.workers.as_first(choice.precision == "bfloat16")
         is_channels_last = self.workers.as_first(choice.layout == "channels_last")
         return Numerics(

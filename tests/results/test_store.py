@@ -16,7 +16,7 @@ import pytest
 from result_rows import make_report, make_row, make_space
 
 from pixeltune import files
-from pixeltune.config import WHEREABOUTS
+from pixeltune.config import NO_IDENTITY
 from pixeltune.errors import StoreError
 from pixeltune.results import lock as locks
 from pixeltune.results.manifest import SearchManifest
@@ -334,4 +334,4 @@ def test_reading_a_finished_search_loads_nothing_heavy(store: SearchStore) -> No
 
 
 def test_the_manifest_leaves_out_where_the_data_lies() -> None:
-    assert not set(MANIFEST.base) & set(WHEREABOUTS)
+    assert not set(MANIFEST.base) & set(NO_IDENTITY)
