@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel
-from pixeltune.sampling import SPEED_BATCH, RowSampler, cached, forecast, images_per_second, speed
+from pixeltune.sampling import SPEED_BATCH, Drawing, RowSampler, cached, forecast, images_per_second, speed
 
 BUILDING = 1000.0
 
@@ -79,7 +79,7 @@ def test_a_speed_is_near_that_of_sampling(family: str, colour_order: str, monkey
     measured, noise = images_per_second(model), model.noise(torch.Generator()).expand(SPEED_BATCH, -1, -1, -1)
     with torch.inference_mode():
         start = time.perf_counter()
-        cached(model, noise, model.features(torch.zeros(SPEED_BATCH, *model.form.shape)))
+        cached(model, Drawing(noise, model.features(torch.zeros(SPEED_BATCH, *model.form.shape))))
         whole = SPEED_BATCH / (time.perf_counter() - start)
     assert whole / 4 < measured < 200 * whole
 
@@ -120,5 +120,5 @@ def test_what_cannot_be_stepped_through_takes_a_pass_a_call(
     built: DensityModel = tiny_model("gated", shape=(3, 4, 4), colour_order="likelihood", **model)
     built.network = Sorted(built.network, Clock(monkeypatch))
     with pytest.raises(ConfigError, match="cannot step through"):
-        cached(built, built.noise(torch.Generator()))
+        cached(built, Drawing(built.noise(torch.Generator())))
     assert images_per_second(built) == pytest.approx(SPEED_BATCH / ((4 if model else 16) * 0.5))

@@ -12,6 +12,7 @@ from pixeltune.errors import ConfigError
 from pixeltune.training.accumulate import micro_batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
+from pixeltune.training.tally import Tally
 
 from .conftest import tiny
 from .test_loop import GOLDEN_CONFIGS, numbers
@@ -58,7 +59,7 @@ def test_one_step_in_float32_differs_by_rounding_alone(family: str) -> None:
 
     def gradients(micro_batch: int | None) -> list[torch.Tensor]:
         training = fit(tiny(model__family=family, train__micro_batch=micro_batch, optim__lr=1e-12))
-        training._train_step()
+        training._train_step(Tally(torch.device("cpu")))
         return [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]
 
     for whole, parts in zip(gradients(None), gradients(5), strict=True):
@@ -70,7 +71,7 @@ def test_the_network_sees_no_more_than_a_micro_batch(monkeypatch: pytest.MonkeyP
     seen: list[int] = []
     loss = training._loss
     monkeypatch.setattr(training, "_loss", lambda x, *rest: seen.append(len(x)) or loss(x, *rest))
-    training._train_step()
+    training._train_step(Tally(torch.device("cpu")))
     assert seen == [12, 12, 8]
 
 
