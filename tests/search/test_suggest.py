@@ -15,9 +15,9 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from search_toys import BEGUN, FINISHED, ended, play, report, reported, toy_config, toy_ledger, toy_space
 
-from pixeltune.results.frames import study
 from pixeltune.results.leaderboard import leaderboard
 from pixeltune.results.schema import Status
+from pixeltune.results.studies import study
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.suggest import Suggester
 from pixeltune.space import SAMPLERS, Budget, SearchSpace
