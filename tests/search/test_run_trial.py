@@ -200,11 +200,10 @@ class _Unsteppable(GatedPixelCNN):
 
 
 def test_a_network_that_cannot_be_stepped_has_a_speed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stepped, *_ = [message["facts"] for message in run_trial(task_in(tmp_path / "a")) if "end" in message]
     monkeypatch.setitem(NETWORKS, "gated", _Unsteppable)
-    passes, *_ = [message["facts"] for message in run_trial(task_in(tmp_path / "b")) if "end" in message]
-    assert 0 < passes["sample_images_per_second"] < stepped["sample_images_per_second"]
-    assert passes["sample_batch_size"] == stepped["sample_batch_size"]
+    facts, *_ = [message["facts"] for message in run_trial(task_in(tmp_path)) if "end" in message]
+    assert facts["sample_images_per_second"] > 0
+    assert facts["sample_batch_size"] == SPEED_BATCH
 
 
 @pytest.mark.parametrize(
