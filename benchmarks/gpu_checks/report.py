@@ -20,7 +20,7 @@ from pixeltune.search.facts import cpu_name
 
 @dataclass(frozen=True)
 class Found:
-    """One row. ok: whether the limit in `expected` is kept; None where there is none. setting: on top of the check's."""
+    """One row. ok: whether `expected` is met, None where it is no limit. setting: on top of the check's."""
 
     measured: str
     expected: str = "–"
