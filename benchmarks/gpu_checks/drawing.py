@@ -17,8 +17,10 @@ from pixeltune.data import order0_bits_per_dim
 from pixeltune.errors import has_package
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling import RowSampler
+from pixeltune.search.facts import facts_of
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.loop import Training, fit
+from pixeltune.training.optim import build_optimizer
 
 TOY: dict[str, Any] = {"size": 8, "channels": 8, "layers": 1}
 BATCHES = (64, 16, 1)
@@ -104,14 +106,14 @@ def _learning(report: Report, options: argparse.Namespace) -> Iterator[Found]:
         quick |= {} if options.data else {"data.name": "gpu_checks.images:few"}
         config = config.override(quick)
     training = fit(config, device=report.device)
-    baseline = order0_bits_per_dim(training.data)
+    baseline, precision = order0_bits_per_dim(training.data), facts_of(training)["precision"]
     forget_peak(report.device)
     reports = []
     for found in training:
         reports.append(found)
         yield Found(
             f"{found.valid_bits_per_dim:.4f} bits/dim, training {found.train_bits_per_dim:.4f}; "
-            f"{found.images_per_second:,.0f} images/s in {training.precision}",
+            f"{found.images_per_second:,.0f} images/s in {precision}",
             setting=f"{found.images_seen:,} images, {found.train_seconds + found.compile_seconds:.0f} s",
         )
     first, last = reports[0].valid_bits_per_dim, reports[-1].valid_bits_per_dim
@@ -135,11 +137,12 @@ def _feeding(report: Report) -> Iterator[Found]:
 def _resident_step_seconds(training: Training, batch: int, steps: int) -> float:
     x_BCHW = torch.tensor(training.data.train.pixels_NCHW[:batch], device=training.device)
     model = training.model.train()
+    optimizer = build_optimizer(training.config.optim, model)
 
     def step() -> None:
-        training.optimizer.zero_grad()
+        optimizer.zero_grad()
         model.loss(x_BCHW).mean().backward()
-        training.optimizer.step()
+        optimizer.step()
 
     step()
     return seconds_of(lambda: [step() for _ in range(steps)], training.device) / steps

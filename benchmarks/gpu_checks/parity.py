@@ -30,7 +30,7 @@ from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.loop import fit
 from pixeltune.training.optim import build_optimizer
 
-LOG_PROB, GRADIENTS, WEIGHTS = 1e-10, 1e-8, 1e-8
+LOG_PROB, GRADIENTS, WEIGHTS = 1e-12, 1e-10, 1e-9
 """Largest difference over the largest value, in float64."""
 BITS_PER_DIM = 1e-5
 """Largest difference of an image's evaluation in float32."""
