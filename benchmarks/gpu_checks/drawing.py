@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from sample import NAMES, drawing_of, measure, model_of
 
-from gpu_checks.report import Found, Report, forget_peak, peak_gigabytes, seconds_of
+from gpu_checks.report import Found, Report, forget_earlier, peak_gigabytes, seconds_of
 from pixeltune.config import TrialConfig
 from pixeltune.data import order0_bits_per_dim
 from pixeltune.errors import has_package
@@ -63,8 +62,7 @@ def run(report: Report, options: argparse.Namespace) -> None:
 
 def _sampling(model: DensityModel, batch: int, report: Report) -> Iterator[Found]:
     """A whole run, its programs and graphs made anew, beside as many full passes as the image has calls."""
-    gc.collect()
-    forget_peak(report.device)
+    forget_earlier(report.device)
     with eval_mode(model), torch.inference_mode():
         found = measure(model, drawing_of(model, batch), calls=1 if report.is_quick else CALLS)
     faster = found.naive / found.cached
@@ -107,7 +105,7 @@ def _learning(report: Report, options: argparse.Namespace) -> Iterator[Found]:
         config = config.override(quick)
     training = fit(config, device=report.device)
     baseline, precision = order0_bits_per_dim(training.data), facts_of(training)["precision"]
-    forget_peak(report.device)
+    forget_earlier(report.device)
     reports = []
     for found in training:
         reports.append(found)

@@ -72,9 +72,10 @@ def run(report: Report, _options: argparse.Namespace) -> None:
     report.check("training", "PixelCNN++ 1 × 16, dropout, EMA", partial(_training, report), seconds=60)
     for name, some in kinds:
         check = "images, as drawn on the CPU"
-        report.check(check, name, partial(_sampling, some, report.device), seconds=5 + 6 * len(some))
+        report.check(check, name, partial(_sampling, some, report.device), seconds=5 * len(some))
     for name, some in kinds:
-        report.check("completions and temperature", name, partial(_completion, some, report.device), seconds=20)
+        three = [some[0], *some[-2:]]
+        report.check("completions and temperature", name, partial(_completion, three, report.device), seconds=20)
 
 
 # --- The same numbers -------------------------------------------------------------------------------------------------
