@@ -4,9 +4,10 @@ A: the same numbers as on the CPU, in float64; evaluation; the three ways of sam
 B: speed, memory and compile cost of training PixelCNN++ as published, beside what the card can do.
 C: speed and memory of sampling, a short training, what feeding a network costs.
 
-Each part ends within `--minutes` and prints one Markdown table, each row as soon as it is measured: what no time is left
-for says so. Exit code 1 where a row misses its limit. Needs no installation and neither Ray nor Optuna: torch,
-torchvision, numpy, pydantic, pandas, pyarrow and safetensors. `--quick` runs everything on toys, which shows that it runs.
+Each part ends within `--minutes` and prints one Markdown table, each row as soon as it is measured; what no time is
+left for says so. Exit code 1 where a row misses its limit. pixeltune need not be installed, nor Ray, Optuna or rich:
+torch, torchvision, numpy, pydantic, pandas, pyarrow and safetensors are enough. `--quick` runs all of it on toys, which
+shows that it runs.
 """
 
 from __future__ import annotations

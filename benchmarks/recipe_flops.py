@@ -122,6 +122,19 @@ def cost_of(path: Path) -> Cost:
     """Of the recipe in this file."""
     config = TrialConfig.from_toml(path)
     form = form_of(config)
+    parameters, flops, operators = count(config, form)
+    return Cost(
+        path.stem,
+        parameters=parameters,
+        flops=flops,
+        operators=operators,
+        images=config.train.images,
+        steps=config.train.images // config.train.batch_size,
+    )
+
+
+def count(config: TrialConfig, form: ImageForm) -> tuple[int, int, int]:
+    """Parameters, and FLOPs and operators of forward and backward of one image."""
     # Not the meta device: the likelihood leaves autocast, which has no meta device to leave.
     with FakeTensorMode():
         model = build_model(config, form).train()
@@ -129,14 +142,7 @@ def cost_of(path: Path) -> Cost:
         label_B = torch.zeros(1, dtype=torch.int64)
         with FlopCounterMode(display=False) as flops, _OperatorCounter() as operators:
             model.loss(x_BCHW, label_B, step=0).mean().backward()
-    return Cost(
-        path.stem,
-        parameters=model.num_parameters(),
-        flops=flops.get_total_flops(),
-        operators=operators.count,
-        images=config.train.images,
-        steps=config.train.images // config.train.batch_size,
-    )
+    return model.num_parameters(), flops.get_total_flops(), operators.count
 
 
 def published_row(time: PublishedTime, cost: Cost) -> str:

@@ -12,6 +12,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,16 @@ NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of one full pass of a batch, of all passes that naive sampling takes, and of cached sampling, whole."""
+
+    full: float
+    naive: float
+    cached: float
+    cache_bytes: int
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -49,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _model(options.model).to(device)
+    model = model_of(options.model).to(device)
     print(
         "| date | machine, threads | model | batch | full pass s | naive s (scaled) | cached s | naive / cached "
         "| cached s an image | caches MB | fixed point s | passes |"
@@ -60,23 +71,35 @@ def main() -> None:
             print(_row(options, model, batch, device), flush=True)
 
 
+def drawing_of(model: DensityModel, batch: int) -> Drawing:
+    """A batch to draw, on the model's device."""
+    generator, weight = torch.Generator().manual_seed(0), next(model.parameters())
+    noise = torch.cat([model.noise(generator) for _ in range(batch)]).to(weight.device)
+    return Drawing(noise, model.features(weight.new_zeros(batch, *model.form.shape)))
+
+
+def measure(model: DensityModel, drawing: Drawing, calls: int) -> Measured:
+    """Of a model in eval mode, in inference mode. calls: full passes that are timed, after one that warms up."""
+    levels = torch.randint(model.form.levels, (len(drawing), *model.form.shape))
+    x_BCHW = model.scale(levels.to(drawing.noise_BNhw.device))
+    model.parameters_given(x_BCHW, drawing.s)
+    full = min(_seconds(lambda: model.parameters_given(x_BCHW, drawing.s)) for _ in range(calls))
+    drawn = _seconds(lambda: cached(model, drawing))
+    cache_bytes = ModelStepper(model, len(drawing), drawing.s).nbytes
+    return Measured(full, full * (int(model.order().max()) + 1), drawn, cache_bytes)
+
+
 def _row(options: argparse.Namespace, model: DensityModel, batch: int, device: torch.device) -> str:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.cat([model.noise(generator) for _ in range(batch)]).to(device)
-    x_BCHW = model.scale(torch.randint(256, (batch, *model.form.shape), generator=generator).to(device))
-    s = model.features(x_BCHW)
-    drawing = Drawing(noise, s)
-    model.parameters_given(x_BCHW, s)  # warms up
-    full = min(_seconds(lambda: model.parameters_given(x_BCHW, s)) for _ in range(options.calls))
-    naive, drawn = full * (int(model.order().max()) + 1), _seconds(lambda: cached(model, drawing))
-    megabytes = ModelStepper(model, batch, s).nbytes / 1e6
+    drawing = drawing_of(model, batch)
+    found = measure(model, drawing, options.calls)
     passes: list[int] = []
     iterated = "–"
     if options.fixed_point:
         iterated = f"{_seconds(lambda: passes.append(sum(1 for _ in iterates(model, drawing)))):.1f}"
     return (
         f"| {datetime.now(UTC):%Y-%m-%d} | {_machine(device)}, {options.threads} | {NAMES[options.model]} | {batch} | "
-        f"{full:.2f} | {naive:.0f} | {drawn:.2f} | {naive / drawn:.0f} | {drawn / batch:.3f} | {megabytes:.0f} | "
+        f"{found.full:.2f} | {found.naive:.0f} | {found.cached:.2f} | {found.naive / found.cached:.0f} | "
+        f"{found.cached / batch:.3f} | {found.cache_bytes / 1e6:.0f} | "
         f"{iterated} | {passes[0] if passes else '–'} |"
     )
 
@@ -89,12 +112,14 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _model(name: str) -> DensityModel:
+def model_of(name: str, size: int = 32, **settings: Any) -> DensityModel:
+    """One of MODELS on the CPU, for images of size×size; `settings` of its network on top."""
     sections = {"data": {"name": "cifar10"}, "likelihood": {"name": "logistic_mixture"}}
-    model = build_model(TrialConfig.build(sections | MODELS[name]), ImageForm(3, 32, 32, levels=256, num_classes=10))
+    config = TrialConfig.build(sections | {"model": MODELS[name]["model"] | settings})
+    model = build_model(config, ImageForm(3, size, size, levels=256, num_classes=10))
     if model.is_initialised_by_data:
         with eval_mode(model):
-            model.initialise(torch.randint(256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(1)))
+            model.initialise(torch.randint(256, (4, 3, size, size), generator=torch.Generator().manual_seed(1)))
     return model
 
 

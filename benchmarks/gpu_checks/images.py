@@ -15,7 +15,8 @@ WAVES = 4
 def noise(_: DataConfig) -> RawData:
     """For speed alone, which does not depend on them; few to evaluate."""
     generator = np.random.default_rng(0)
-    return RawData.of({name: ImageSet(_noise(generator, n)) for name, n in (("train", 2048), ("valid", 8), ("test", 8))})
+    sizes = {"train": 2048, "valid": 8, "test": 8}
+    return RawData.of({name: ImageSet(_noise(generator, n)) for name, n in sizes.items()})
 
 
 def structured(_: DataConfig) -> RawData:

@@ -84,10 +84,13 @@ class Kind:
 
 
 def structures(is_quick: bool) -> Iterator[tuple[str, list[Kind]]]:
-    """Each structure's name and its kinds; of toys, the first structure of a family with the last likelihood."""
+    """Each structure's name and its kinds: the first of a family with each likelihood, the others with the last one.
+
+    Of toys, the first alone, with the last likelihood.
+    """
     for family in FAMILIES:
-        for structure in STRUCTURES.get(family, ({},))[: 1 if is_quick else None]:
-            likelihoods = list(LIKELIHOODS)[-1:] if is_quick else list(LIKELIHOODS)
+        for index, structure in enumerate(STRUCTURES.get(family, ({},))[: 1 if is_quick else None]):
+            likelihoods = list(LIKELIHOODS)[-1 if index or is_quick else 0 :]
             settings = [(name, {}) for name in likelihoods] + [(likelihoods[-1], told) for told in TOLD]
             kinds = [_kind(family, name, structure | told, is_quick) for name, told in settings]
             shown = " ".join(f"{key}={value}" for key, value in structure.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from pixeltune.search.facts import cpu_name
 
 @dataclass(frozen=True)
 class Found:
-    """One row. ok: whether the limit in `expected` is kept; None where there is none. setting: on top of the check's."""
+    """One row. ok: whether `expected` is met, None where it is no limit. setting: on top of the check's."""
 
     measured: str
     expected: str = "–"
@@ -131,12 +132,15 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
 
 
 def peak_gigabytes(device: torch.device) -> str:
-    """Most that tensors took since the last `forget_peak`."""
+    """Most that tensors took since the last `forget_earlier`."""
     return f"{torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB" if device.type == "cuda" else "no GPU memory"
 
 
-def forget_peak(device: torch.device) -> None:
-    """Count anew, and without what earlier checks left behind."""
+def forget_earlier(device: torch.device) -> None:
+    """Memory, its peak and compiled code; after 8 shapes torch.compile silently stops compiling."""
+    gc.collect()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
