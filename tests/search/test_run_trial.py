@@ -194,6 +194,6 @@ def _raise(error: Exception) -> None:
 def test_what_is_not_finite_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The results hold finite numbers only, and one odd number must not end the search."""
     clip = loop.Training._clip
-    monkeypatch.setattr(loop.Training, "_require_finite", lambda *_: None)
+    monkeypatch.setattr(loop.Tally, "require_finite", lambda *_: None)
     monkeypatch.setattr(loop.Training, "_clip", lambda self: clip(self) * float("nan"))
     assert next(m for m in run_trial(task_in(tmp_path)) if "report" in m)["report"]["grad_norm"] is None
