@@ -56,6 +56,34 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """By name: settings on top of the network's."""
 
 
+def with_dropout_of_pytorch(training: Any) -> None:
+    """In place of masks of bits."""
+    for module in training.model.modules():
+        if hasattr(module, "dropout"):
+            module.dropout = nn.Dropout(0.5)
+
+
+def with_foreach(training: Any) -> None:
+    """Adam and the gradient's norm as before the one kernel, which also cannot skip a step."""
+    training.optimizer.param_groups[0].update(fused=None, foreach=True)
+    training.optimizer.register_step_pre_hook(lambda optimizer, _args, _kwargs: setattr(optimizer, "found_inf", None))
+
+
+def with_plain_elu(training: Any) -> None:
+    """concat_elu as it is written in evaluation."""
+    for module in training.model.modules():
+        if hasattr(module, "nonlinearity"):
+            module.nonlinearity = lambda x: nn.functional.elu(torch.cat([x, -x], dim=1))
+
+
+WITHOUT: dict[str, Callable[[Any], None]] = {
+    "without dropout of bits": with_dropout_of_pytorch,
+    "without fused Adam": with_foreach,
+    "without the elu of one exponential": with_plain_elu,
+}
+"""By name: what is taken back of a variant that is otherwise as set."""
+
+
 @dataclass
 class Candidate:
     """One way to train. step: a whole optimiser step. precision: of its products. layout: of its features."""
@@ -97,7 +125,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="folder of the port")
     parser.add_argument("--base", type=Path, help="folder of another checkout of pixeltune")
-    parser.add_argument("--variants", default="as set", help=f"of {', '.join(VARIANTS)}; after commas [as set]")
+    parser.add_argument("--variants", default="as set", help=f"of {', '.join(VARIANTS | WITHOUT)} [as set]")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--layers", type=int, default=2, help="blocks a stage [2]")
     parser.add_argument("--channels", type=int, default=64)
@@ -125,7 +153,7 @@ def _candidates(options: argparse.Namespace, device: torch.device) -> Iterator[C
         with _imported_from(options.base, "pixeltune", Path(__file__).stem):
             yield _ours(options, device, "base", {})
     for name in filter(None, options.variants.split(",")):
-        yield _ours(options, device, name, VARIANTS[name])
+        yield _ours(options, device, name, VARIANTS.get(name, {}))
 
 
 def _ours(options: argparse.Namespace, device: torch.device, name: str, changes: dict[str, Any]) -> Candidate:
@@ -141,6 +169,7 @@ def _ours(options: argparse.Namespace, device: torch.device, name: str, changes:
     loop = importlib.import_module("pixeltune.training.loop")
     training = loop.fit(config.override(changes), device=device)
     numerics = getattr(training, "numerics", training)  # older checkouts choose no layout and keep no tally
+    WITHOUT.get(name, lambda _training: None)(training)
     step = training._train_step
     if hasattr(loop, "Tally"):
         step = partial(step, loop.Tally(device))

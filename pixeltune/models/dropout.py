@@ -54,7 +54,7 @@ def keep_bits(count: int, rate: float) -> Tensor:
     lowest = (digits & -digits).bit_length() - 1
     words = torch.zeros(-(-count // 64), dtype=torch.int64)
     for place in range(lowest, _BITS):
-        fair = torch.empty_like(words).random_(-(2**63), None)
+        fair = torch.randint(-(2**63), 2**63 - 1, words.shape)
         words = fair | words if digits >> place & 1 else fair & words
     return words
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -48,6 +46,4 @@ class Tally:
 
     def mean_norm(self, steps: int) -> float:
         """The mean norm of the gradient."""
-        mean = self._sums[1].item() / steps
-        assert math.isfinite(mean), "a gradient that is not finite is refused before"
-        return mean
+        return self._sums[1].item() / steps
