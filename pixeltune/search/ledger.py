@@ -144,6 +144,7 @@ class Ledger:
             checkpoint=files.absolute(self.store.checkpoint(plan.trial)),
             objective=self.objective,
             cpus=self.resources.cpus,
+            gpu_share=self.resources.gpus or 1.0,
             galleries=tuple(
                 (epoch, files.absolute(self.store.gallery(plan.trial, epoch))) for epoch in self.space.galleries
             ),
