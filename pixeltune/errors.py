@@ -38,6 +38,14 @@ class DivergedError(PixeltuneError):
     """Training met a value that is not finite; the weights are those from before that step."""
 
 
+class MemoryShortError(PixeltuneError, MemoryError):
+    """A training that the memory cannot hold, known before it begins. needed: bytes of its predicted peak."""
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
 class SearchError(PixeltuneError):
     """A search that cannot start or go on: no cluster, too few resources, another launch at work."""
 

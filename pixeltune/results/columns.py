@@ -87,12 +87,14 @@ _COST_COLUMNS: dict[str, Column] = {
     "sample_batch_size": Column(_INT, "images drawn together in that measurement", "images"),
     "receptive_field_rows": Column(_INT, "rows that the receptive field spans", "pixels"),
     "receptive_field_columns": Column(_INT, "columns that the receptive field spans", "pixels"),
-    "peak_memory_bytes": Column(_INT, "largest memory in use: of the GPU where there is one, else resident", "bytes"),
+    "peak_memory_bytes": Column(_INT, "most memory in training: of the GPU where there is one, else resident", "bytes"),
+    "predicted_peak_bytes": Column(_INT, "most bytes of tensors in training on a worker, as foreseen", "bytes"),
 }
 
 _SETTING_COLUMNS: dict[str, Column] = {
     "precision": Column(_TEXT, "of the network in training, after the probe of `auto`"),
     "layout": Column(_TEXT, "of features in memory in training, after the probe of `auto`"),
+    "micro_batch": Column(_INT, "images that a worker passes at once; fewer where memory was short", "images"),
     "weights": Column(_TEXT, "the weights of record: `raw` or `ema`"),
     "is_bound": Column(_BOOL, "whether the numbers are a bound rather than the exact likelihood"),
     "device": Column(_TEXT, "`cpu` or `cuda`"),

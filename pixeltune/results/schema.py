@@ -31,7 +31,7 @@ class Status(StrEnum):
     DIVERGED = "diverged"
     """Training met a value that is not finite; the weights before that step are kept."""
     OOM = "oom"
-    """Out of memory; not tried again alone, so that on a shared GPU a neighbour may have been the cause."""
+    """Out of memory, met or foreseen; on a shared GPU it is tried once more, alone, when the other trials are done."""
     FAILED = "failed"
     """Ended by an error that its retries met again."""
     INTERRUPTED = "interrupted"

@@ -26,6 +26,8 @@ def facts_of(training: Training) -> dict[str, Any]:
         **config.flat(),
         "precision": training.numerics.precision,
         "layout": training.numerics.layout,
+        "micro_batch": training.memory.micro_batch,
+        "predicted_peak_bytes": training.memory.predicted_peak_bytes,
         "weights": "ema" if config.optim.ema else "raw",
         "is_bound": model.is_bound,
         "num_parameters": model.num_parameters(),

@@ -100,7 +100,7 @@ class Ledger:
         for trial, row in {row["trial"]: row for row in attempts}.items():
             self._next_number = max(self._next_number, row["number"] + 1)
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
-            if row["status"] in UNDECIDED:
+            if row["status"] in UNDECIDED or owes_a_try_alone(row):
                 left = self._live_of(row, reports.get(trial, {}))
                 left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
                 self._left[trial] = row, left
@@ -120,7 +120,11 @@ class Ledger:
 
     def plans_to_resume(self) -> list[Plan]:
         """The trials that an earlier launch left without an end, as their next attempt."""
-        return [live.plan.next_attempt() for _row, live in self._left.values()]
+        return [live.plan.next_attempt() for row, live in self._left.values() if not owes_a_try_alone(row)]
+
+    def plans_to_try_alone(self) -> list[Plan]:
+        """The trials that ran out of memory on a GPU that they shared, as their next attempt."""
+        return [live.plan.next_attempt() for row, live in self._left.values() if owes_a_try_alone(row)]
 
     def plan(self, suggestion: Mapping[str, Any]) -> Plan:
         """A new trial."""
@@ -136,6 +140,7 @@ class Ledger:
             checkpoint=files.absolute(self.store.checkpoint(plan.trial)),
             objective=self.objective,
             cpus=self.resources.cpus,
+            gpu_share=self.resources.gpus or 1.0,
             galleries=tuple(
                 (epoch, files.absolute(self.store.gallery(plan.trial, epoch))) for epoch in self.space.galleries
             ),
@@ -185,7 +190,9 @@ class Ledger:
             status, reason = Status.INTERRUPTED, "stopped before its end"
         row = self._row(live, status, reason)
         self.store.write_trial(row)
-        if status not in UNDECIDED:
+        if owes_a_try_alone(row):
+            self._left[trial] = row, live
+        elif status not in UNDECIDED:
             self.ended[trial] = row
         return row
 
@@ -251,8 +258,8 @@ class Ledger:
 
     def _enter(self, live: Live, report: Row) -> str | None:
         trial, images = live.plan.trial, report["images_seen"]
-        live.reports[images] = report
         live.new_reports.append(dict(report) | {"reported_at": _now()})
+        live.reports[images] = live.new_reports[-1] | {"attempt": live.plan.attempt}
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = report[self.objective]
@@ -293,6 +300,11 @@ class Ledger:
             "best_images_seen": best["images_seen"],
             "images_per_second": last["images_per_second"],
         }
+
+
+def owes_a_try_alone(row: Row) -> bool:
+    """Whether a neighbour on its GPU may have been the cause: it is no verdict on the configuration yet."""
+    return row["status"] == Status.OOM and 0 < (row["gpus_per_worker"] or 0) < 1
 
 
 _BEST_REPORT = (

@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.config import ImageForm, require_workers
@@ -28,6 +28,9 @@ from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.scheduler import Rungs
 from pixeltune.space import Resources, SearchSpace
+
+if TYPE_CHECKING:
+    from pixeltune.search.suggest import Suggester
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def run_search(
     done = nothing_left(space, ledger)
     if done is not None:
         return Outcome(ledger, interrupted=False, reason=done)
+    from pixeltune.search.suggest import Suggester
+
     resolved = require_buildable(space)
     require_same_data(store, resolved.data.identity.checksum)
     for trial, curve in ledger.curves.items():
@@ -120,7 +125,15 @@ def run_search(
         ledger.resources, concurrent = fit_to(nodes, space.resources, watcher.say)
         watcher.begin(ledger, ledger.resources, concurrent, resolved.data.form)
         try:
-            stop = _tune(space, ledger, concurrent, watcher, keeper)
+            stop = _Stop(space, ledger)
+            trials = space.budget.trials - len(ledger.ended) - len(ledger.plans_to_try_alone())
+            _tune(stop, Suggester(space, ledger), ledger, trials, concurrent, watcher, keeper)
+            alone = ledger.plans_to_try_alone()
+            if alone and stop.reason is None:
+                watcher.say(f"Out of memory on a shared GPU: {len(alone)} trials, each of which is now tried alone.")
+                ledger.resources, concurrent = fit_to(nodes, replace(ledger.resources, gpus=1.0), watcher.say)
+                suggester = Suggester(space, ledger, waiting=alone)
+                _tune(stop, suggester, ledger, len(alone), concurrent, watcher, keeper)
         finally:
             watcher.end()
     keeper.tidy_all()
@@ -159,18 +172,27 @@ class _Stop:
         self.reason, self.by_hand = "interrupted", True
 
 
-def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher, keeper: WeightKeeper) -> _Stop:
+def _tune(
+    stop: _Stop,
+    suggester: Suggester,
+    ledger: Ledger,
+    trials: int,
+    concurrent: int,
+    watcher: Watcher,
+    keeper: WeightKeeper,
+) -> None:
+    """Run so many trials, as the suggester plans them and with the ledger's resources."""
+    if not trials:
+        return
     from ray import tune
 
     from pixeltune.search import tuning
-    from pixeltune.search.suggest import Suggester
 
     def on_change() -> None:
         keeper.tidy()
         watcher.change()
 
-    stop = _Stop(space, ledger)
-    seats = tuning.Seats(Suggester(space, ledger), ledger, on_change)
+    seats = tuning.Seats(suggester, ledger, on_change)
     together = ledger.resources.workers > 1
     with _scratch(ledger.store, shared=together) as scratch, _interrupts(stop, watcher):
         tuner = tune.Tuner(
@@ -178,7 +200,7 @@ def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher,
             tune_config=tune.TuneConfig(
                 search_alg=tuning.SuggestSearcher(seats, scratch),
                 scheduler=tuning.LedgerScheduler(seats),
-                num_samples=space.budget.trials - len(ledger.ended),
+                num_samples=trials,
                 max_concurrent_trials=concurrent,
                 reuse_actors=not together,
                 trial_dirname_creator=tuning.directory_of,
@@ -189,7 +211,7 @@ def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher,
                 verbose=0,
                 stop=tuning.LimitStopper(lambda: seats.failure is not None or stop.due()),
                 failure_config=tune.FailureConfig(max_failures=1),
-                callbacks=[tuning.LedgerCallback(seats), *space.callbacks],
+                callbacks=[tuning.LedgerCallback(seats), *ledger.space.callbacks],
             ),
         )
         try:
@@ -204,7 +226,6 @@ def _tune(space: SearchSpace, ledger: Ledger, concurrent: int, watcher: Watcher,
                 ledger.finish(trial)
     if seats.failure is not None:
         raise seats.failure
-    return stop
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 finished → COMPLETE with its objectives. pruned → PRUNED with its best value so far at each report. diverged, oom →
 PRUNED and infeasible: told as FAIL they are invisible to TPE, which goes on proposing the same region, and an
 invented bad value would count as a good one while few trials are complete. failed, rejected, interrupted → FAIL, for
-they say nothing about the configuration's worth.
+they say nothing about the configuration's worth. oom on a shared GPU is not told before the trial was tried alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from pixeltune.results.schema import Status
-from pixeltune.search.ledger import Ledger, Plan, Row
+from pixeltune.search.ledger import Ledger, Plan, Row, owes_a_try_alone
 from pixeltune.space import METRICS, SearchSpace
 
 _INFEASIBLE = {"got through": 1.0}
@@ -38,16 +38,19 @@ class _Verdict:
 
 
 class Suggester:
-    """Plans the next trial: first those to resume, then the base configuration, then the sampler's proposals."""
+    """Plans the next trial: first those to resume, then the base configuration, then the sampler's proposals.
 
-    def __init__(self, space: SearchSpace, ledger: Ledger) -> None:
+    waiting: in place of those to resume.
+    """
+
+    def __init__(self, space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan] | None = None) -> None:
         self._space = space
         self._ledger = ledger
         self._open: dict[str, Trial] = {}
         self._study = _new_study(space, planned=ledger.planned)
         for row in sorted(ledger.ended.values(), key=lambda row: row["number"]):
             self._study.add_trial(self._frozen(row))
-        self._waiting = deque(ledger.plans_to_resume())
+        self._waiting = deque(ledger.plans_to_resume() if waiting is None else waiting)
         self._base_is_due = ledger.planned == 0
 
     @property
@@ -71,7 +74,9 @@ class Suggester:
         return plan
 
     def tell(self, row: Row) -> None:
-        """How a planned trial ended."""
+        """How a planned trial ended; one that will be tried once more goes on as running."""
+        if owes_a_try_alone(row):
+            return
         trial = self._open.pop(row["trial"])
         verdict = self._verdict(row)
         for images, value in verdict.curve.items():

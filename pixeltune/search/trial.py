@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, StoreError
+from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, MemoryShortError, StoreError
 from pixeltune.results.schema import Status
 from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts
 
@@ -37,6 +37,7 @@ class TrialTask:
 
     trial: its id. config: the nested configuration. checkpoint: the trial's folder for state and weights.
     objective: the EpochReport field whose lowest value marks the weights to keep. cpus: threads of this worker.
+    gpu_share: of the memory of its GPU.
     galleries: files by the epochs after which what the model draws is shown there, at the first report then.
     """
 
@@ -45,6 +46,7 @@ class TrialTask:
     checkpoint: str
     objective: str = "valid_bits_per_dim"
     cpus: int | None = None
+    gpu_share: float = 1.0
     galleries: tuple[tuple[float, str], ...] = ()
 
 
@@ -80,7 +82,8 @@ def run_trial(task: TrialTask) -> Iterator[Message]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             raise torch.OutOfMemoryError(str(error)) from error
-        yield _end(Status.OOM, (str(error).splitlines() or ["out of memory"])[0])
+        needed = {"facts": {"predicted_peak_bytes": error.needed}} if isinstance(error, MemoryShortError) else {}
+        yield _end(Status.OOM, (str(error).splitlines() or ["out of memory"])[0]) | needed
 
 
 def _train(task: TrialTask) -> Iterator[Message]:
@@ -88,6 +91,7 @@ def _train(task: TrialTask) -> Iterator[Message]:
 
     training = _begin(task)
     is_first = training.workers.rank == 0
+    reset_peak_memory()  # the audit is no part of what training takes
     yield {"facts": facts_of(training), "resumed": [_plain(report) for report in training.reports]}
     best = min((getattr(report, task.objective) for report in training.reports), default=math.inf)
     peak, earlier = None, max((report.epoch for report in training.reports), default=0.0)
@@ -159,13 +163,13 @@ def _begin(task: TrialTask) -> Training:
     config, location = TrialConfig.build(task.config), state_file(task.checkpoint)
     if files.exists(location):
         try:
-            return fit(config, state=TrainState.load(location))
+            return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share)
         except CheckpointError as error:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
                 raise  # the storage did not answer; what lies there may be sound
             with contextlib.suppress(FileNotFoundError):  # another worker of this trial was first
                 files.move(location, f"{location}.corrupt")
-    return fit(config)
+    return fit(config, gpu_share=task.gpu_share)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ class TrainState:
     config_key: of the configuration that was trained. data_checksum: of the images it was trained on.
     model, optimizer, average: state dicts; average is None without `optim.ema`.
     precision, layout: what `auto` chose, so that a resumed trial does not choose again.
+    micro_batch: images a pass on each worker, by which dropout draws; None where that is not known.
     reports: the learning curve so far. The seconds in the last report go on being counted.
     """
 
@@ -38,6 +39,7 @@ class TrainState:
     average: dict[str, Any] | None
     reports: list[EpochReport]
     layout: Layout = "channels_first"  # states from before there was a choice do not say
+    micro_batch: int | None = None  # states from before there were passes do not say
 
     def save(self, location: str) -> None:
         """Write the state at `location` (path or URI), replacing an older one in one step."""

@@ -31,6 +31,7 @@ from pixeltune.models.recompute import recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
+from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
 from pixeltune.training.precision import Numerics, autocast, choose_numerics, laid_out
 from pixeltune.training.report import EpochReport
@@ -44,14 +45,18 @@ def fit(
     *,
     state: TrainState | None = None,
     device: torch.device | str | None = None,
+    gpu_share: float = 1.0,
 ) -> Training:
     """Train `config`, from the start or from `state`, in this process or with the workers of torch.distributed.
 
+    gpu_share: of the GPU's memory, where others use it too. Where a step does not fit, it is done in several passes.
+
     The model is audited first (AuditError). ConfigError where the configuration does not fit the data or the
-    workers, CheckpointError where `state` is of another configuration or data; DivergedError, while iterating, where a
-    step would not be finite: it and those after it are not taken, and at the report, at the latest, it is said.
+    workers, MemoryShortError where the memory cannot hold the training, CheckpointError where `state` is of another
+    configuration or data; DivergedError, while iterating, where a step would not be finite: it and those after it are
+    not taken, and at the report, at the latest, it is said.
     """
-    return Training(config, state=state, device=device)
+    return Training(config, state=state, device=device, gpu_share=gpu_share)
 
 
 class Training(Iterator[EpochReport]):
@@ -59,10 +64,12 @@ class Training(Iterator[EpochReport]):
 
     config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
     where `optim.ema` > 0, else the raw. audit: what the gate found. numerics: what the network trains in.
-    micro_batch: images a pass on this worker; None for its whole part of a batch.
+    memory: the images a pass, and the peak that was predicted.
     """
 
-    def __init__(self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None) -> None:
+    def __init__(
+        self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None, gpu_share: float
+    ) -> None:
         resolved = resolve(config)
         self.config: TrialConfig = resolved.config
         self.data: DataSet = resolved.data
@@ -71,11 +78,13 @@ class Training(Iterator[EpochReport]):
         self.device = torch.device(device) if device is not None else best_device(self.workers.rank)
 
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
-        self.audit: AuditReport = audit(self.model)
-        self.model.train()
         if self.config.train.checkpoint_activations:
             recompute_blocks(self.model.network)
-        self.micro_batch: int | None = self.config.train.micro_batch
+        self._memory_limit = memory_limit(self.device, gpu_share=gpu_share)
+        foreseen = state.precision if state else self.config.train.precision.replace("auto", "float32")
+        self.memory: MemoryPlan = self._plan_memory(foreseen, state)
+        self.audit: AuditReport = audit(self.model)
+        self.model.train()
         self._stream = ImageStream(self.config, len(self.data.train))
         if state is None and self.model.is_initialised_by_data:
             self._initialise()
@@ -90,6 +99,8 @@ class Training(Iterator[EpochReport]):
         if state is not None:
             self._restore(state)
         self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
+        if self.numerics.precision != foreseen:
+            self.memory = self._plan_memory(self.numerics.precision, state)
         self._loss = self._build_loss()
 
     @property
@@ -118,6 +129,7 @@ class Training(Iterator[EpochReport]):
             step=self.step,
             precision=self.numerics.precision,
             layout=self.numerics.layout,
+            micro_batch=self.memory.micro_batch,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             average=None if self.average is None else self.average.state_dict(),
@@ -146,6 +158,17 @@ class Training(Iterator[EpochReport]):
         """Exact per-image nats of `valid` or `test`, over all workers."""
         images = getattr(self.data, split)
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
+
+    def _plan_memory(self, precision: str, state: TrainState | None) -> MemoryPlan:
+        """A training that goes on keeps its passes, for dropout draws pass after pass."""
+        return plan_memory(
+            self.model,
+            self.config,
+            precision=precision,
+            workers=self.workers,
+            limit=self._memory_limit,
+            at_most=state.micro_batch if state else None,
+        )
 
     def _initialise(self) -> None:
         """Fit the weights to the first batch, dropout on; every worker takes the whole of it, so all come out alike."""
@@ -181,7 +204,7 @@ class Training(Iterator[EpochReport]):
         Dropout draws on from pass to pass, so that its masks follow from (config, step, rank, micro_batch) alone.
         """
         nats = list[Tensor]()
-        passes = list(micro_batches(len(x_BCHW), self.micro_batch))
+        passes = list(micro_batches(len(x_BCHW), self.memory.micro_batch))
         for rows in passes:
             label_b = None if label_B is None else label_B[rows]
             with exchanging(self._loss, rows is passes[-1]):
@@ -254,7 +277,7 @@ class Training(Iterator[EpochReport]):
     def _choose_numerics(self) -> Numerics:
         """As the first worker finds it: all train alike."""
         x_BCHW, *_ = self._next_batch()
-        choice = choose_numerics(self.config.train, self.model, x_BCHW[: self.micro_batch])
+        choice = choose_numerics(self.config.train, self.model, x_BCHW[: self.memory.micro_batch])
         is_bfloat16 = self.workers.as_first(choice.precision == "bfloat16")
         is_channels_last = self.workers.as_first(choice.layout == "channels_last")
         return Numerics(

@@ -34,6 +34,14 @@ class Workers:
             dist.all_reduce(values)
         return values
 
+    def least(self, value: int) -> int:
+        """The smallest of the workers' values, on all of them."""
+        if self.world == 1:
+            return value
+        least = torch.tensor([value], device=best_device(self.rank))
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return int(least.item())
+
     def as_first(self, choice: bool) -> bool:
         """The choice of rank 0, on all workers."""
         if self.world == 1:

@@ -303,3 +303,40 @@ def test_every_status_has_an_end_in_the_ledger(tmp_path: Path) -> None:
     seen = {play(ledger, ledger.plan({}), ended(status))["status"] for status in Status if status != Status.RUNNING}
     assert seen == set(Status) - {Status.RUNNING}
     assert len(ledger.store.attempts()) == len(Status) - 1
+
+
+def test_out_of_memory_on_a_shared_gpu_is_no_end_before_it_was_tried_alone(tmp_path: Path) -> None:
+    shared = Resources(gpus=0.25)
+    ledger = toy_ledger(tmp_path, resources=shared)
+    assert play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), ended("oom"))["status"] == "oom"
+    assert ledger.ended == {}
+    for again in (ledger, toy_ledger(tmp_path, resources=shared)):  # this launch, or a later one
+        assert again.plans_to_resume() == []
+        (plan,) = again.plans_to_try_alone()
+        assert (plan.trial, plan.attempt) == ("00000", 2)
+    ledger.resources = Resources(gpus=1.0)
+    assert ledger.task(plan).gpu_share == 1.0
+    play(ledger, plan, BEGUN, ended("oom"))
+    assert ledger.ended["00000"]["attempt"] == 2
+    assert ledger.plans_to_try_alone() == toy_ledger(tmp_path).plans_to_try_alone() == []
+    assert [row["status"] for row in ledger.store.attempts()] == ["oom", "oom"]
+
+
+def test_the_share_of_a_gpu_travels_with_the_task(tmp_path: Path) -> None:
+    for gpus, share in ((0.25, 0.25), (1.0, 1.0), (0.0, 1.0)):
+        ledger = toy_ledger(tmp_path, resources=Resources(gpus=gpus))
+        assert ledger.task(ledger.plan({})).gpu_share == share
+
+
+def test_a_retry_that_begins_anew_drops_the_reports_of_the_attempt_before(tmp_path: Path) -> None:
+    """Its checkpoint was lost, or held no state yet."""
+    ledger = toy_ledger(tmp_path)
+    plan = ledger.plan({})
+    ledger.start(plan)
+    ledger.receive(plan.trial, BEGUN)
+    ledger.receive(plan.trial, reported(100, 1.0))
+    ledger.retry(plan.trial, "Error: the first crash")
+    for message in (BEGUN, reported(100, 2.0), FINISHED):
+        ledger.receive(plan.trial, message)
+    assert ledger.finish(plan.trial)["valid_bits_per_dim"] == 2.0
+    assert [(point["attempt"], point["valid_bits_per_dim"]) for point in ledger.store.curve(plan.trial)] == [(2, 2.0)]

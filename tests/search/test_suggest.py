@@ -20,7 +20,7 @@ from pixeltune.results.schema import Status
 from pixeltune.results.studies import study
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.suggest import Suggester
-from pixeltune.space import SAMPLERS, Budget, SearchSpace
+from pixeltune.space import SAMPLERS, Budget, Resources, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
@@ -273,3 +273,16 @@ def _live(ledger: Ledger, plan: Plan, bits: float) -> Any:
     from pixeltune.search.ledger import Live
 
     return Live(plan, ledger.resources, datetime.now(UTC), reports={200: report(200, bits)})
+
+
+def test_out_of_memory_on_a_shared_gpu_counts_when_it_was_met_alone_too(tmp_path: Path) -> None:
+    space = toy_space()
+    ledger = toy_ledger(tmp_path, space, resources=Resources(gpus=0.5))
+    suggester = Suggester(space, ledger)
+    suggester.tell(play(ledger, suggester.next_plan(), ended("oom")))
+    assert suggester.study.get_trials()[0].state == TrialState.RUNNING
+    ledger.resources = Resources(gpus=1.0)
+    alone = Suggester(space, ledger, waiting=ledger.plans_to_try_alone())
+    alone.tell(play(ledger, alone.next_plan(), ended("oom")))
+    (trial,) = alone.study.get_trials()
+    assert (trial.state, bool(trial.constraints)) == (TrialState.PRUNED, True)

@@ -1,0 +1,239 @@
+"""The memory that a training will take, before it takes it: to train in several passes a step, or to refuse.
+
+Two small passes are counted operation by operation (`live_bytes`), and the batch's follow from them. To these come the
+weights, their gradients, the optimiser's state, the averaged weights, and with several workers the buckets of the
+exchange. Not seen: workspaces within an operation, such as cuDNN's; what an allocator rounds up or leaves unused; and
+what torch.compile saves, so that a compiled training takes less.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pixeltune.config import OptimConfig, TrialConfig
+from pixeltune.errors import MemoryShortError
+from pixeltune.models import DensityModel
+from pixeltune.training.live_bytes import SMALL_BATCHES, LiveBytes, Profile
+from pixeltune.training.optim import build_optimizer
+from pixeltune.training.precision import autocast
+from pixeltune.training.workers import Workers
+
+HEADROOM = 0.9
+"""The share of a GPU's memory that is planned with: what the prediction does not see must fit in the rest."""
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class Phase(StrEnum):
+    """When a training may reach its peak."""
+
+    INITIALISE = "the initialisation by data"
+    TRAIN = "a training pass"
+    UPDATE = "the optimiser's step"
+    EVALUATE = "evaluation"
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """micro_batch: images a pass on each worker. predicted_peak_bytes: of tensors on each worker's device."""
+
+    micro_batch: int
+    predicted_peak_bytes: int
+
+
+def plan_memory(
+    model: DensityModel,
+    config: TrialConfig,
+    *,
+    precision: str,
+    workers: Workers,
+    limit: int | None,
+    at_most: int | None = None,
+) -> MemoryPlan:
+    """The largest passes that fit into `limit` bytes: the whole part of the batch, or a half, a quarter, … of it.
+
+    precision: `float32` or `bfloat16`. at_most: images a pass to begin with. `train.micro_batch` is kept as it is. All
+    workers come to the same plan. MemoryShortError where what is asked for, or one image a pass, does not fit.
+    """
+    part = config.train.batch_size // workers.world
+    settled = config.train.micro_batch is not None or getattr(config.model, "batch_norm", False)
+    size = min(part, config.train.micro_batch or part)
+    if at_most is not None and not settled:
+        size = min(size, at_most)
+
+    def peak(images: int) -> int:
+        peaks = predict_peaks(model, config, micro_batch=images, precision=precision, workers=workers.world)
+        return max(peaks.values())
+
+    planned = limit if limit is None or _device(model).type == "cpu" else int(HEADROOM * limit)
+    while planned is not None and peak(size) > planned and size > 1 and not settled:
+        size = (size + 1) // 2
+    fits = limit is None or peak(size) <= limit
+    if workers.least(int(fits)) == 0:
+        peaks = predict_peaks(model, config, micro_batch=size, precision=precision, workers=workers.world)
+        raise _too_large(peaks, size, None if fits else limit, settled=settled)
+    size = workers.least(size)
+    return MemoryPlan(size, peak(size))
+
+
+def predict_peaks(
+    model: DensityModel, config: TrialConfig, *, micro_batch: int, precision: str, workers: int = 1
+) -> dict[Phase, int]:
+    """Most bytes of tensors in each phase of training on one worker, weights included.
+
+    The model is run on a few images and left as it was. It is not asked again for the same structure.
+    """
+    part = config.train.batch_size // workers
+    gradients = _bytes(model.parameters())
+    weights = gradients + _bytes(model.buffers())
+    state, working = _optimiser_shares(config.optim, _device(model))
+    held = weights + int(state * gradients) + (weights if config.optim.ema else 0)
+    held += gradients if workers > 1 else 0
+
+    training = _profile(model, config, "first", precision).peak(micro_batch)
+    if micro_batch < part:
+        training = max(training, gradients + _profile(model, config, "later", precision).peak(micro_batch))
+    forward = _profile(model, config, "forward", "float32")
+    phases = {
+        Phase.TRAIN: held + training,
+        Phase.UPDATE: held + gradients + int(working * gradients),
+        Phase.EVALUATE: held + gradients + forward.peak(config.train.eval_batch_size),
+    }
+    if model.is_initialised_by_data:
+        phases[Phase.INITIALISE] = weights + forward.peak(config.train.batch_size)
+    return phases
+
+
+def memory_limit(device: torch.device, *, gpu_share: float = 1.0) -> int | None:
+    """Bytes that a training may take of `device`; None where the machine does not tell.
+
+    GPU: its share of the whole, or what is free, where that is less. CPU: all that the machine, or the container, has.
+    """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return min(int(gpu_share * total), free + torch.cuda.memory_reserved(device))
+    limits = [_pages() * os.sysconf("SC_PAGE_SIZE")] if _pages() else []
+    limits += [int(text) for text in map(_read, _CGROUP_LIMITS) if text.isdigit()]
+    return min(limits, default=None)
+
+
+# --- Profiles ---------------------------------------------------------------------------------------------------------
+
+_profiles: dict[Hashable, Profile] = {}
+
+
+def _profile(model: DensityModel, config: TrialConfig, kind: str, precision: str) -> Profile:
+    """Of a pass: `first` of a step, `later` ones, which add to gradients, or `forward` without any."""
+    weight = next(model.parameters())
+    settings = config.model, config.likelihood, model.form, config.train.checkpoint_activations
+    key = kind, precision, type(model.network), weight.dtype, weight.device.type, settings
+    if key not in _profiles:
+        with _left_as_it_was(model):
+            run = _forward if kind == "forward" else _training_pass
+            lines = []
+            for images in SMALL_BATCHES:
+                if kind == "later":
+                    _training_pass(model, images, precision)
+                lines.append(tuple(run(model, images, precision)))
+                model.zero_grad(set_to_none=True)
+        _profiles[key] = Profile(*lines)
+    return _profiles[key]
+
+
+def _training_pass(model: DensityModel, images: int, precision: str) -> list[int]:
+    x_BCHW, label_B = _images(model, images)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    with LiveBytes([*model.parameters(), *model.buffers(), *gradients]) as alive:
+        with autocast(precision, x_BCHW.device):
+            nats_B = model.loss(x_BCHW, label_B, 0)
+        (nats_B.sum() / images).backward()
+    return alive.line
+
+
+def _forward(model: DensityModel, images: int, precision: str) -> list[int]:  # noqa: ARG001
+    """In float32, as evaluation is."""
+    x_BCHW, label_B = _images(model, images)
+    with torch.no_grad(), LiveBytes([*model.parameters(), *model.buffers()]) as alive:
+        model.log_prob(x_BCHW, label_B)
+    return alive.line
+
+
+def _images(model: DensityModel, images: int) -> tuple[Tensor, Tensor | None]:
+    device = _device(model)
+    x_BCHW = torch.zeros(images, *model.form.shape, dtype=torch.uint8, device=device)
+    return x_BCHW, None if model.form.num_classes is None else torch.zeros(images, dtype=torch.int64, device=device)
+
+
+@contextmanager
+def _left_as_it_was(model: DensityModel) -> Iterator[None]:
+    """In training mode, on other random numbers; batch statistics and mode are afterwards those from before."""
+    device, was_training = _device(model), model.training
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        model.train()
+        yield
+    model.train(was_training)
+    for buffer, before in buffers:
+        buffer.copy_(before)
+
+
+def _optimiser_shares(config: OptimConfig, device: torch.device) -> tuple[float, float]:
+    """What the optimiser holds, and what it takes for the time of a step, in units of the weights that it trains."""
+    layer = nn.utils.skip_init(nn.Linear, 64, 64, bias=False, device=device)
+    optimiser = build_optimizer(config, layer)
+    for _ in range(2):
+        layer(torch.ones(1, 64, device=device)).sum().backward()
+        state = [value for states in optimiser.state.values() for value in states.values()]
+        with LiveBytes([*layer.parameters(), *state]) as alive:
+            optimiser.step()
+    size = layer.weight.nbytes
+    held = _bytes(value for value in state if value.shape == layer.weight.shape)
+    return held / size, max(alive.line, default=0) // size
+
+
+# --- Limits -----------------------------------------------------------------------------------------------------------
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _pages() -> int:
+    return os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _too_large(peaks: dict[Phase, int], size: int, limit: int | None, *, settled: bool) -> MemoryShortError:
+    phase = max(peaks, key=peaks.__getitem__)
+    cure = {
+        Phase.TRAIN: "lower `train.micro_batch` or `train.batch_size`, or " if settled else "",
+        Phase.INITIALISE: "lower `train.batch_size`, or ",
+        Phase.EVALUATE: "lower `train.eval_batch_size`, or ",
+    }.get(phase, "")
+    if phase is Phase.TRAIN:
+        cure += "set `train.checkpoint_activations`, or "
+    there = "another worker has less" if limit is None else f"there are {limit / 1e9:.3g} GB"
+    images = f" with {size} image{'s' if size > 1 else ''} a pass" if phase is Phase.TRAIN else ""
+    return MemoryShortError(
+        f"a training must fit into memory, but {phase} needs {peaks[phase] / 1e9:.3g} GB{images}, and {there}; {cure}"
+        "take a smaller model",
+        needed=peaks[phase],
+    )
