@@ -61,8 +61,8 @@ def compress(
 
     batch_size: images a network call, and a stream. method: of `WALKS`; None takes `cached` where the
     network can be stepped through, else `naive`. advance: told of each network call.
-    Raises CodecError where the model has no code, DataError or ConfigError for images or
-    labels that are not the model's.
+    Raises CodecError where the model has no code, MissingPackageError without constriction, DataError or ConfigError
+    for images or labels that are not the model's.
     """
     require_codable(model)
     images_NCHW = _levels(model, images_NCHW)

@@ -16,7 +16,7 @@ from kinds import COUPLING_FAMILIES, every_kind, model_settings
 from leaks import leaking
 
 from pixeltune.config import ImageForm, TrialConfig
-from pixeltune.errors import CodecError, ConfigError, DataError
+from pixeltune.errors import CodecError, ConfigError, DataError, MissingPackageError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.sampling import codec
 from pixeltune.sampling.codec import compress, decompress
@@ -338,7 +338,7 @@ def test_a_missing_package_is_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "constriction", None)
     for attempt in (lambda: compress(coded[0], coded[1]), lambda: decompress(coded[2], coded[0])):
-        with pytest.raises(CodecError, match=r"pip install 'pixeltune\[codec\]'"):
+        with pytest.raises(MissingPackageError, match=r"pip install 'pixeltune\[codec\]'"):
             attempt()
 
 
