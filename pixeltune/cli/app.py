@@ -109,7 +109,7 @@ def add_galleries(parser: argparse.ArgumentParser) -> None:
         "--galleries",
         type=epochs,
         metavar="EPOCHS",
-        help="after these epochs, such as 1,5,20, keep a picture of what each model draws (it takes training's time)",
+        help="at the reports nearest to these epochs, such as 1,5,20, keep a picture of what each model draws",
     )
 
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def network_calls(
-    model: DensityModel, count: int, batch_size: int | None = None, walks: int = 1
+    model: DensityModel, count: int, batch_size: int | None = None, *, walks: int = 1, tells_time: bool = True
 ) -> Iterator[Callable[[int], None]]:
     """What is yielded is told of network calls that are done; the first hundredth of them tells the time it takes.
 
-    batch_size: images a call; None for all. walks: over all images.
+    batch_size: images a call; None for all. walks: over all images. tells_time: unless calls are not alike.
     """
     calls = (int(model.order().max()) + 1) * math.ceil(count / (batch_size or count)) * walks
     clock = _Clock(calls)
@@ -32,7 +32,7 @@ def network_calls(
         def advance(done: int) -> None:
             show(done)
             seconds = clock.forecast(done)
-            if seconds is not None:
+            if seconds is not None and tells_time:
                 say(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s")
 
         yield advance

@@ -86,7 +86,8 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None
             if not files.exists(weights):
                 continue
             started = time.monotonic()
-            seconds = _draw_gallery(weights, location, left)
+            title = f"{store.search}/{trial}, validation images, seed 0"
+            seconds = _draw_gallery(weights, location, title, left)
             if seconds is not None:
                 slow = (
                     f"Samples of trial {trial}: about {math.ceil(seconds / 60)} min on this machine; "
@@ -99,7 +100,7 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None
         out.print(line, highlight=False, soft_wrap=True)
 
 
-def _draw_gallery(weights: str, location: str, most_seconds: float) -> float | None:
+def _draw_gallery(weights: str, location: str, title: str, most_seconds: float) -> float | None:
     """None; or the seconds that it would take, and it is not drawn, where they are more than that."""
     from pixeltune.cli.images import images_of
     from pixeltune.cli.model import load_on_best_device
@@ -113,5 +114,5 @@ def _draw_gallery(weights: str, location: str, most_seconds: float) -> float | N
         examples = images_of(trained, "valid", {})[1]
     except DataError:  # the images lie where the trials ran
         examples = None
-    gallery(trained.model, examples).save(location)
+    gallery(trained.model, examples, title=title).save(location)
     return None

@@ -32,7 +32,7 @@ def add_verbs(verbs: Any) -> None:
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")
     shape.add_argument("--gallery", action="store_true", help="72 samples, and 12 images of --split completed 6 times")
-    parser.add_argument("--label", type=int, metavar="K", help="class to draw, of a conditional model [all in turn]")
+    parser.add_argument("--label", type=_label, metavar="K", help="class to draw, of a conditional model [all in turn]")
     _add_drawing(parser, "samples.png")
     parser.set_defaults(verb=sample)
 
@@ -64,6 +64,12 @@ def _add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
     add_storage(parser)
 
 
+def _label(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a class, a whole number from 0 on, but got {text[:40]!r}")
+    return int(text)
+
+
 def _seed(text: str) -> int:
     """A seed that torch takes."""
     if not text.isdecimal() or len(text) > len(str(2**63)) or int(text) >= 2**63:
@@ -83,19 +89,25 @@ def _temperature(text: str) -> float:
 
 def sample(options: argparse.Namespace) -> int:
     """Draw a grid or a gallery, and write it."""
-    from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn
+    from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn, upper_half, why_not_conditional
     from pixeltune.sampling import sample as draw
 
     require_png(options.out)
+    if options.gallery and options.label is not None:
+        raise ConfigError("--label draws one class, but a gallery has all of them in turn; leave one of both away")
+    if not options.gallery and options.settings:
+        raise ConfigError("--set says where the images of a --gallery lie, but none is asked for; leave it away")
     trained = load_on_best_device(find_weights(options.trial, options.storage))
     model = trained.model
     if options.gallery:
         examples = images_of(trained, options.split, settings_of(options))[1]
-        with network_calls(model, GALLERY_SIDE**2, walks=2) as advance:
-            return _write(gallery(model, examples, **_how(options, advance)), options.out)
+        walks = 1 if why_not_conditional(model, upper_half(model)) else 2
+        with network_calls(model, GALLERY_SIDE**2, walks=walks, tells_time=_tells_time(options)) as advance:
+            picture = gallery(model, examples, title=_title(options), **_how(options, advance))
+        return _write(picture, options.out)
     count, label = options.images, options.label
     labels = labels_in_turn(model, count) if label is None else [label] * count
-    with network_calls(model, count, _BATCH_SIZE) as advance:
+    with network_calls(model, count, _BATCH_SIZE, tells_time=_tells_time(options)) as advance:
         images = draw(model, count, labels=labels, **_how(options, advance))
     return _write(Picture(images, model.form.levels), options.out)
 
@@ -111,10 +123,19 @@ def complete(options: argparse.Namespace) -> int:
         require_conditional(model, known_HW)  # before the data is looked for
     images = images_of(trained, options.split, settings_of(options))[1]
     examples, count = first_images(images, options.images, options.split), options.images * options.draws
-    with network_calls(model, count, _BATCH_SIZE) as advance:
-        how = _how(options, advance)
-        picture = completions(model, examples, known_HW, draws=options.draws, clamp=options.clamp, **how)
+    with network_calls(model, count, _BATCH_SIZE, tells_time=_tells_time(options)) as advance:
+        how, told = _how(options, advance), {"draws": options.draws, "clamp": options.clamp}
+        picture = completions(model, examples, known_HW, title=_title(options), **told, **how)
     return _write(picture, options.out)
+
+
+def _title(options: argparse.Namespace) -> str:
+    return f"{options.trial}, {options.split} images, seed {options.seed}"
+
+
+def _tells_time(options: argparse.Namespace) -> bool:
+    """Fixed points settle many calls at once, at an end that nobody knows."""
+    return bool(options.method != "fixed_point")
 
 
 def _how(options: argparse.Namespace, advance: Advance) -> How:

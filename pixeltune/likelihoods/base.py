@@ -103,7 +103,10 @@ def upcast(theta: Tensor) -> Tensor:
 
 def _tempered(probs_BKHW: Tensor, temperature: float) -> Tensor:
     """Probabilities as p^(1/T), normalised; a level that cannot be stays so."""
-    return probs_BKHW if temperature == 1 else (probs_BKHW.log() / temperature).softmax(1)
+    if temperature == 1:
+        return probs_BKHW
+    log_BKHW = probs_BKHW.log()
+    return ((log_BKHW - log_BKHW.amax(1, keepdim=True)) / temperature).softmax(1)  # the likeliest stays at 0
 
 
 def inverse_cdf(probs_BKHW: Tensor, uniform_BHW: Tensor) -> Tensor:

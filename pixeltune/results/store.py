@@ -4,7 +4,7 @@
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
     <storage>/<search>/checkpoints/<trial>/              the trial's own affair
-    <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-epoch<E>.png
+    <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-<N>-images.png
     <storage>/<search>/_corrupt/<table>/                 what could not be read
 
 Every file is made in memory and published in one step, so that a reader never meets half of one. No pandas here:
@@ -71,9 +71,9 @@ class SearchStore:
         """The folder in which `trial` keeps its checkpoints."""
         return files.join(self.checkpoints, trial)
 
-    def gallery(self, trial: str, epoch: float | None = None) -> str:
-        """The PNG that shows what `trial` draws, at its end or at an epoch of its training."""
-        return files.join(self.folder, "samples", f"{trial}.png" if epoch is None else f"{trial}-epoch{epoch:g}.png")
+    def gallery(self, trial: str) -> str:
+        """The PNG that shows what `trial` draws at its end."""
+        return files.join(self.folder, "samples", f"{trial}.png")
 
     def exists(self) -> bool:
         """Whether the search was begun here."""

@@ -59,22 +59,25 @@ def upper_half(model: DensityModel) -> Tensor:
     return rows_H[:, None].repeat(1, model.form.width)
 
 
-def gallery(model: DensityModel, examples: ImageSet | None, **how: Unpack[How]) -> Picture:
+def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", **how: Unpack[How]) -> Picture:
     """12 rows of 12: 72 samples, and below them the lower halves of 12 examples, a column each, drawn 6 times.
 
-    Examples are the first of the set, completed with their labels. The lower half of the gallery is left out, and the
-    caption says why, where there are fewer than 12 examples or completions would not be exact. how: see `sample`.
+    Samples of a conditional model take the classes in turn. Examples are the first of the set, completed with their
+    labels. The lower half of the gallery is left out, and the caption says why, where there are fewer than 12 examples
+    or completions would not be exact. title: begins the caption. how: see `sample`.
     """
     count = GALLERY_SIDE * _DRAWS
     drawn = sample(model, count, labels=labels_in_turn(model, count), **how)
     known, few = upper_half(model), examples is None or len(examples) < GALLERY_SIDE
-    words = f"{count} samples{_tempered(how)}"
+    classes = "" if model.conditioning is None else " of the classes in turn"
+    words = f"{_titled(title)}{count} samples{classes}{_tempered(how)}"
     why_not = f"there are fewer than {GALLERY_SIDE} examples" if few else why_not_conditional(model, known)
     if why_not is not None or examples is None:
         return Picture(drawn, model.form.levels, GALLERY_SIDE, f"{words}; no completions: {why_not}")
     images, label_N = _chosen(model, examples, torch.arange(GALLERY_SIDE).repeat(_DRAWS))
     completed = complete(model, images, known, labels=label_N, **how)
-    caption = f"{words}; below, {GALLERY_SIDE} images whose lower half is drawn, {_DRAWS} times each"
+    told = "" if label_N is None else " given their class"
+    caption = f"{words}; lower {_DRAWS} rows: {GALLERY_SIDE} images, lower half drawn{told}, {_DRAWS} times each"
     return Picture(torch.cat([drawn, completed]), model.form.levels, GALLERY_SIDE, caption)
 
 
@@ -85,12 +88,13 @@ def completions(
     *,
     draws: int = _DRAWS,
     clamp: bool = False,
+    title: str = "",
     **how: Unpack[How],
 ) -> Picture:
     """A row an example: what is given, `draws` completions with the example's label, and the example itself.
 
-    ConfigError where completions would not be exact, unless `clamp`; the caption then says what they are not. how: see
-    `complete`.
+    ConfigError where completions would not be exact, unless `clamp`; the caption then says what they are not. title:
+    begins the caption. how: see `complete`.
     """
     count = len(examples)
     images, label_N = _chosen(model, examples, torch.arange(count).repeat_interleave(draws))
@@ -99,10 +103,9 @@ def completions(
     rows = torch.cat([original, drawn.unflatten(0, (count, draws)), original], dim=1)
     hidden = torch.zeros(count, draws + 2, *known_HW.shape, dtype=torch.bool)
     hidden[:, 0] = ~known_HW
-    caption = f"given, {draws} completions{_tempered(how)}, the original"
-    why_not = why_not_conditional(model, known_HW)
-    if why_not is not None:
-        caption = f"{NOT_CONDITIONAL}: {caption}; {why_not}"
+    caption = f"{_titled(title)}given, {draws} completions{_tempered(how)}, the original"
+    if why_not_conditional(model, known_HW) is not None:
+        caption = f"{NOT_CONDITIONAL}: {caption}"
     return Picture(rows.flatten(0, 1), model.form.levels, draws + 2, caption, hidden.flatten(0, 1))
 
 
@@ -113,6 +116,10 @@ def _chosen(model: DensityModel, examples: ImageSet, index_N: Tensor) -> tuple[T
     return torch.from_numpy(examples.pixels_NCHW[index]), None if labels_N is None else torch.from_numpy(
         labels_N[index]
     )
+
+
+def _titled(title: str) -> str:
+    return f"{title}: " if title else ""
 
 
 def _tempered(how: How) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pixeltune.errors import ConfigError
-from pixeltune.models import DensityModel, eval_mode
+from pixeltune.models import NO_LABEL, DensityModel, eval_mode
 from pixeltune.sampling.cached import cached
 from pixeltune.sampling.drawing import Advance, Drawing, Given, unheard
 from pixeltune.sampling.fixed_point import fixed_point
@@ -143,6 +144,7 @@ def _draw(
     if not 0 < temperature < math.inf:
         raise ConfigError(f"`temperature` must be a number above 0, but got {temperature}")
     label_N = checked_labels(model, n, labels)
+    _warn_of_no_label(model, label_N)
     generator = torch.Generator().manual_seed(seed)
     latents, noise = zip(*[(model.draw_latent(generator), model.noise(generator)) for _ in range(n)], strict=True)
     z_ND, noise_NNhw = torch.cat(latents), torch.cat(noise)
@@ -156,6 +158,15 @@ def _draw(
             drawing = Drawing(noise_NNhw[some].to(weight.device), s, temperature, part, advance)
             images.append(METHODS[method](model, drawing).to("cpu", torch.uint8))
     return torch.cat(images)
+
+
+def _warn_of_no_label(model: DensityModel, label_N: Tensor) -> None:
+    if model.conditioning is not None and not model.config.model.label_dropout and (label_N == NO_LABEL).any():
+        warnings.warn(
+            "images are drawn without a label from a model that was never trained without one; give `labels`, or train "
+            "with `model.label_dropout`",
+            stacklevel=4,
+        )
 
 
 def _on(device: torch.device, given: Given, some: Tensor) -> Given:

@@ -17,6 +17,8 @@ def checked_labels(model: DensityModel, n: int, labels: Sequence[int] | Tensor |
         return torch.full((n,), NO_LABEL)
     if model.conditioning is None:
         raise ConfigError("`labels` need a model with a model.conditioning of bias or map, but it has none")
+    if torch.as_tensor(labels).is_floating_point():
+        raise ConfigError(f"`labels` must be whole numbers, but got {torch.as_tensor(labels).tolist()}")
     label_N, num_classes = torch.as_tensor(labels, dtype=torch.int64).cpu(), model.conditioning.num_classes
     if label_N.shape != (n,):
         raise ConfigError(f"`labels` must be {n}, one an image, but got shape {tuple(label_N.shape)}")

@@ -141,9 +141,8 @@ class Ledger:
             objective=self.objective,
             cpus=self.resources.cpus,
             gpu_share=self.resources.gpus or 1.0,
-            galleries=tuple(
-                (epoch, files.absolute(self.store.gallery(plan.trial, epoch))) for epoch in self.space.galleries
-            ),
+            galleries=self.space.galleries,
+            gallery=files.absolute(self.store.gallery(plan.trial)),
         )
 
     def start(self, plan: Plan) -> None:

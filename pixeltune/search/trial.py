@@ -38,7 +38,8 @@ class TrialTask:
     trial: its id. config: the nested configuration. checkpoint: the trial's folder for state and weights.
     objective: the EpochReport field whose lowest value marks the weights to keep. cpus: threads of this worker.
     gpu_share: of the memory of its GPU.
-    galleries: files by the epochs after which what the model draws is shown there, at the first report then.
+    galleries: epochs at whose nearest report a picture of what the model draws is kept. gallery: the PNG at the
+        trial's end, beside which those lie.
     """
 
     trial: str
@@ -47,7 +48,8 @@ class TrialTask:
     objective: str = "valid_bits_per_dim"
     cpus: int | None = None
     gpu_share: float = 1.0
-    galleries: tuple[tuple[float, str], ...] = ()
+    galleries: tuple[float, ...] = ()
+    gallery: str = ""
 
 
 def state_file(checkpoint: str) -> str:
@@ -94,7 +96,9 @@ def _train(task: TrialTask) -> Iterator[Message]:
     reset_peak_memory()  # the audit is no part of what training takes
     yield {"facts": facts_of(training), "resumed": [_plain(report) for report in training.reports]}
     best = min((getattr(report, task.objective) for report in training.reports), default=math.inf)
-    peak, earlier = None, max((report.epoch for report in training.reports), default=0.0)
+    peak = None
+    for report in training.reports[-1:] if is_first else ():
+        _draw_gallery(task, training, report)  # the attempt before may not have come to it
     for report in training:
         value = getattr(report, task.objective)
         if is_first:
@@ -110,9 +114,8 @@ def _train(task: TrialTask) -> Iterator[Message]:
         best = min(best, value)
         peak = _larger(peak, peak_memory(training.device))
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
-        if is_first and _draw_galleries(task, training, report, earlier):
+        if is_first and _draw_gallery(task, training, report):
             reset_peak_memory()  # sampling is no part of what training takes
-        earlier = report.epoch
     yield _finished(training)
 
 
@@ -135,24 +138,33 @@ def _larger(peak: int | None, other: int | None) -> int | None:
     return max((value for value in (peak, other) if value is not None), default=None)
 
 
-def _draw_galleries(task: TrialTask, training: Training, report: EpochReport, earlier: float) -> bool:
-    """Those of the epochs since the report before; whether there were any. A lack of memory costs the picture alone."""
+def _draw_gallery(task: TrialTask, training: Training, report: EpochReport) -> bool:
+    """Of the report, if it is the nearest to a chosen epoch and not drawn yet; whether it was. Of a lack of memory it
+    costs the picture alone."""
     import torch
 
     from pixeltune.sampling import gallery
 
-    due = [location for epoch, location in task.galleries if earlier < epoch <= report.epoch]
-    if not due:
+    location = f"{task.gallery.removesuffix('.png')}-{report.images_seen}-images.png"
+    if report.images_seen not in _galleries(task, training) or files.exists(location):
         return False
+    title = f"trial {task.trial} after {report.images_seen:,} images (epoch {report.epoch:.2f}), seed 0"
     try:
-        picture = gallery(training.model_of_record, training.data.valid)
+        picture = gallery(training.model_of_record, training.data.valid, title=title)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        warnings.warn(f"{due[-1]} is left out: {error}", stacklevel=2)
+        warnings.warn(f"{location} is left out: {error}", stacklevel=2)
         return True
-    for location in due:
-        with _writing_to(location):
-            picture.save(location)
+    with _writing_to(location):
+        picture.save(location)
     return True
+
+
+def _galleries(task: TrialTask, training: Training) -> set[int]:
+    """Images seen at the reports nearest to the chosen epochs."""
+    every = training.config.train.report_every
+    assert every is not None, "resolve() fills train.report_every"
+    reports = [round(epoch * len(training.data.train) / every) for epoch in task.galleries]
+    return {min(training.config.train.images, max(1, report) * every) for report in reports}
 
 
 def _begin(task: TrialTask) -> Training:

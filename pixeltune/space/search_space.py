@@ -50,7 +50,7 @@ class SearchSpace:
     scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
     sampler: a name in SAMPLERS; seed: the sampler's.
     keep: trials, the best ones, whose weights are kept when the search ends; of them pictures are drawn.
-    galleries: epochs after which what each trial's model draws is kept as a picture, at the first report then.
+    galleries: epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
     callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) beside the store's own.
     title: one line for `--list`.
     """

@@ -254,6 +254,7 @@ def test_a_manifest_that_was_cut_short() -> None:
         "sample x --seed 9223372036854775808",
         "sample x --seed 99999999999999999999999",
         f"sample x --seed {'9' * 5000}",
+        "sample x --label -1",
         "sample x --temperature 0",
         "sample x --temperature nan",
         "sample x --temperature warm",

@@ -169,11 +169,11 @@ def test_samples_are_a_picture_and_the_same_again(trained: tuple[str, str, str])
 def test_a_gallery_is_twelve_by_twelve(trained: tuple[str, str, str]) -> None:
     said = done("sample", "tiny", "--storage", trained[1], "--gallery", "--temperature", "0.5")
     assert "144 images, 128 network calls, about " in said
-    assert "72 samples at temperature 0.5, not of the model's own distribution; below, 12 images" in said
+    assert "tiny, test images, seed 0: 72 samples at temperature 0.5, not of the model's own distribution" in said
     with Image.open("samples.png") as picture:
         assert picture.width == 12 * 65 + 1
         assert picture.height > 12 * 65 + 1  # and the caption
-        assert "12 images whose lower half is drawn" in picture.text["Description"]
+        assert "12 images, lower half drawn" in picture.text["Description"]
 
 
 def test_completions_stand_beside_what_was_given_and_the_original(trained: tuple[str, str, str]) -> None:
@@ -190,11 +190,22 @@ def test_completions_stand_beside_what_was_given_and_the_original(trained: tuple
     assert any(not np.array_equal(cell, original) for cell in cells[1:-1])
 
 
+def test_what_a_gallery_or_a_grid_does_not_take_is_refused(trained: tuple[str, str, str]) -> None:
+    words = ("sample", "tiny", "--storage", trained[1])
+    assert "--label draws one class" in refused(*words, "--gallery", "--label", "1")
+    assert "--set says where the images of a --gallery lie" in refused(*words, "--set", "data.path=x")
+
+
+def test_no_time_is_told_of_fixed_points(trained: tuple[str, str, str]) -> None:
+    said = done("sample", "tiny", "--storage", trained[1], "-n", "2", "--method", "fixed_point")
+    assert said == "Wrote samples.png\n"
+
+
 def test_left_halves_need_clamp_and_are_named_for_it(trained: tuple[str, str, str]) -> None:
     words = ("complete", "tiny", "--storage", trained[1], "-n", "1", "--draws", "2", "--columns", "4")
     said = refused(*words)
     assert "with clamp (--clamp) the given part is put over what is drawn, which is not a conditional sample" in said
-    assert "not a conditional sample: given, 2 completions, the original" in done(*words, "--clamp")
+    assert "not a conditional sample: tiny, test images, seed 0: given, 2 completions" in done(*words, "--clamp")
     with Image.open("completions.png") as picture:
         assert picture.text["Description"].startswith("not a conditional sample")
 
@@ -213,20 +224,28 @@ def test_completions_that_cannot_be(trained: tuple[str, str, str], words: str, s
     assert says in refused("complete", "tiny", "--storage", trained[1], *words.split())
 
 
-def test_galleries_are_kept_at_the_first_report_after_their_epochs() -> None:
+def test_galleries_are_kept_at_the_reports_nearest_to_their_epochs() -> None:
     """343 training images, reports at 128 and 256."""
-    said = done("train", "--config", write_tiny(), "--galleries", "0.1,0.5,0.7,9")
+    said = done("train", "--config", write_tiny(), "--galleries", "0.1,0.4,0.7,9")
     folder = Path("results/tiny/samples")
-    assert sorted(path.name for path in folder.iterdir()) == [f"00000-epoch{epoch}.png" for epoch in (0.1, 0.5, 0.7)]
-    first, *later = [folder / f"00000-epoch{epoch}.png" for epoch in (0.1, 0.5, 0.7)]
-    assert later[0].read_bytes() == later[1].read_bytes() != first.read_bytes()
-    assert "Best" in said
+    assert sorted(path.name for path in folder.iterdir()) == ["00000-128-images.png", "00000-256-images.png"]
+    with Image.open(folder / "00000-128-images.png") as picture:
+        assert picture.text["Description"].startswith("trial 00000 after 128 images (epoch 0.37), seed 0: 72 samples")
     plain = done("train", "--config", "tiny.toml", "--storage", "plain")
-    assert (
-        SearchStore("plain", "tiny").trials()[0]["valid_nats"]
-        == SearchStore("results", "tiny").trials()[0]["valid_nats"]
-    )
+    with_galleries, without = (SearchStore(storage, "tiny").trials()[0] for storage in ("results", "plain"))
+    assert with_galleries["valid_nats"] == without["valid_nats"]
     assert plain.splitlines()[-1] == said.splitlines()[-1]
+
+
+def test_a_gallery_that_was_interrupted_is_drawn_when_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "_draw_gallery", interrupted)
+        assert command("train", "--config", write_tiny(), "--galleries", "0.4").code == 130
+    done("train", "--config", "tiny.toml", "--galleries", "0.4")
+    assert Path("results/tiny/samples/00000-128-images.png").exists()
 
 
 @pytest.mark.parametrize("reference", ["tiny/1", "tiny/9", "tiny/00001", "tiny/x"])

@@ -188,9 +188,12 @@ def test_a_temperature_is_a_power_of_each_factor(name: str, causality: Causality
 
 
 @every_case
-def test_near_zero_temperature_leaves_the_likeliest_level(name: str, causality: Causality, C: int, K: int) -> None:
+@pytest.mark.parametrize("temperature", [1e-6, 1e-300])
+def test_near_zero_temperature_leaves_the_likeliest_level(
+    name: str, causality: Causality, C: int, K: int, temperature: float
+) -> None:
     likelihood = build(name, causality, C, K)
     theta, noise = random_theta(likelihood, 3, 2), likelihood.noise(3, 2, 2, generator(), torch.float64)
-    x = likelihood.sample(theta, noise, temperature=1e-6)
+    x = likelihood.sample(theta, noise, temperature=temperature)
     for j in range(C):
         assert torch.equal(x[:, j], likelihood.table(theta, x[:, :j]).argmax(1))

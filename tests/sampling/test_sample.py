@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -204,12 +205,23 @@ def test_a_sample_is_of_its_label(family: str, colour_order: str, conditioning: 
         ("bias", [0], "must be 2, one an image, but got shape"),
         ("bias", 0, "must be 2, one an image, but got shape"),
         ("map", [0, 3], r"must lie in 0..2, but got \[0, 3\]"),
+        ("map", [0.0, 1.5], r"must be whole numbers, but got \[0.0, 1.5\]"),
         ("map", [0, -2], r"must lie in 0..2, but got \[0, -2\]"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(conditioning: str, labels: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         sample(tiny_model(conditioning=conditioning), 2, labels=labels)
+
+
+def test_a_label_that_training_never_left_out_is_missed() -> None:
+    with pytest.warns(UserWarning, match="never trained without one"):
+        sample(tiny_model(conditioning="bias"), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(tiny_model(conditioning="bias", label_dropout=0.1), 2)
+        sample(tiny_model(conditioning="bias"), 2, labels=[0, 1])
+        sample(tiny_model(), 2)
 
 
 def test_unknown_method_and_empty_request_are_refused() -> None:

@@ -1,9 +1,9 @@
 """A network's graph, read off one run of its own `forward`.
 
-The network runs once on signals, which have a shape and no memory, and each function that it calls on them is written
-down. Weights, their norms and colour masks are plain tensors and are computed on the way, once for all pixels. So
-whatever is made of the functions in `_RULES` can be stepped through, with no second description of any model;
-whatever else mixes pixels is refused.
+The network runs once on signals, which stand for a batch of no images and so have no memory, and each function that it
+calls on them is written down. Weights, their norms and colour masks are plain tensors and are computed on the way, once
+for all pixels. So whatever is made of the functions in `_RULES` can be stepped through, with no second description of
+any model; whatever else mixes pixels is refused.
 
 Legend of shapes: B batch, F features, I input and O output features, H×W pixels, kh×kw window.
 """
@@ -31,7 +31,7 @@ def trace(network: nn.Module, x_BCHW: Tensor, s: Tensor | None = None) -> Slices
 
     Raises ConfigError where the network calls a function that cannot be taken pixel by pixel.
     """
-    record = Record(x_BCHW.device)
+    record = Record(x_BCHW.device, len(x_BCHW))
     image = Signal.of(x_BCHW, whole(Image(x_BCHW.shape[1], step=1)), record)
     label = None
     if s is not None:
@@ -42,9 +42,13 @@ def trace(network: nn.Module, x_BCHW: Tensor, s: Tensor | None = None) -> Slices
 
 @dataclass(frozen=True)
 class Record:
-    """What the signals of one run share. memo: nodes by what they compute, so that nothing is computed twice."""
+    """What the signals of one run share.
+
+    batch: images that they stand for. memo: nodes by what they compute, so that nothing is computed twice.
+    """
 
     device: torch.device
+    batch: int
     memo: dict[Hashable, Node] = field(default_factory=dict)
 
     def once(self, key: Hashable, build: Callable[[], Node]) -> Node:
@@ -62,7 +66,8 @@ class Record:
 class Signal(Tensor):
     """Stands for a tensor (B, F, H, W), the features `slices` after `padding` (left, right, top, bottom).
 
-    shaped: a plain tensor without memory that has its shape.
+    shaped: a plain tensor of its shape, but for no image. Of such, torch tells shapes at once, while its meta device
+        would import a compiler, seconds that a small model is sampled in.
     """
 
     slices: Slices
@@ -75,7 +80,7 @@ class Signal(Tensor):
         cls, like: Tensor, slices: Slices, record: Record, padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     ) -> Signal:
         """A signal of the shape and dtype of `like`."""
-        shaped = torch.empty(like.shape, dtype=like.dtype, device="meta")
+        shaped = torch.empty(0, *like.shape[1:], dtype=like.dtype, device="cpu")
         signal = Tensor._make_subclass(cls, shaped)
         signal.slices, signal.shaped, signal.record, signal.padding = slices, shaped, record, padding
         return signal
@@ -97,7 +102,7 @@ class Signal(Tensor):
 
 @dataclass(frozen=True)
 class Call:
-    """A function that the network calls on signals. shaped: its result without memory."""
+    """A function that the network calls on signals. shaped: its result for no image."""
 
     func: Callable
     args: tuple[Any, ...]
@@ -153,7 +158,7 @@ def _each(change: Callable[[Any], Any], value: Any) -> Any:
 def _without_memory(value: Any) -> Any:
     if isinstance(value, Signal):
         return value.shaped
-    return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value
+    return torch.empty_like(value, device="cpu") if isinstance(value, Tensor) else value  # not read, so not in memory
 
 
 # --- What is known beforehand -----------------------------------------------------------------------------------------
@@ -191,7 +196,7 @@ def _ones_like(call: Call, x: Signal) -> Signal:
 
 def _select(call: Call, x: Signal, *_args: Any, **_kwargs: Any) -> Any:
     """chunk, split, x[:, a:b]: the same, done to numbers in place of the values, tells which are meant."""
-    shape = (min(len(x), 2), *x.shape[1:])  # two images are enough to tell one from another
+    shape = (min(call.record.batch, 2), *x.shape[1:])  # two images are enough to tell one from another
     numbers = torch.arange(math.prod(shape)).view(shape)
     chosen = call.on(lambda value: numbers if isinstance(value, Signal) else value)
     if isinstance(chosen, Tensor):
