@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixeltune.config import ImageForm, TrialConfig
-from pixeltune.models import build_model
+from pixeltune.models import DensityModel, build_model
+from pixeltune.models.dropout import Dropout
 
 RECIPES = Path(__file__).resolve().parents[1] / "docs" / "recipes"
 
@@ -137,12 +139,21 @@ def count(config: TrialConfig, form: ImageForm) -> tuple[int, int, int]:
     """Parameters, and FLOPs and operators of forward and backward of one image."""
     # Not the meta device: the likelihood leaves autocast, which has no meta device to leave.
     with FakeTensorMode():
-        model = build_model(config, form).train()
+        model = _as_on_a_gpu(build_model(config, form).train())
         x_BCHW = torch.zeros(1, *form.shape, dtype=torch.uint8)
         label_B = torch.zeros(1, dtype=torch.int64)
         with FlopCounterMode(display=False) as flops, _OperatorCounter() as operators:
             model.loss(x_BCHW, label_B, step=0).mean().backward()
     return model.num_parameters(), flops.get_total_flops(), operators.count
+
+
+def _as_on_a_gpu(model: DensityModel) -> DensityModel:
+    """There one kernel draws the masks of dropout and multiplies by them."""
+    for module in [*model.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, nn.Dropout(child.rate))
+    return model
 
 
 def published_row(time: PublishedTime, cost: Cost) -> str:
