@@ -18,7 +18,7 @@ from pixeltune.models import DensityModel
 _PROBE_STEPS = 3
 _WORTH_IT = 1.1
 """How much faster another format or layout must be to be taken: below it the probe's noise would decide."""
-_WORTH_PROBING = 2e9
+_WORTH_PROBING = 1e10
 """Operations of a step below which the defaults are taken: calls count there, not arithmetic. Counted rather than
 timed, so that a small network is always trained alike."""
 
