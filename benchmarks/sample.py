@@ -97,7 +97,7 @@ def _row(options: argparse.Namespace, model: DensityModel, batch: int, device: t
     if options.fixed_point:
         iterated = f"{_seconds(lambda: passes.append(sum(1 for _ in iterates(model, drawing)))):.1f}"
     return (
-        f"| {datetime.now(UTC):%Y-%m-%d} | {_machine(device)}, {options.threads} | {NAMES[options.model]} | {batch} | "
+        f"| {datetime.now(UTC):%Y-%m-%d} | {machine(device)}, {options.threads} | {NAMES[options.model]} | {batch} | "
         f"{found.full:.2f} | {found.naive:.0f} | {found.cached:.2f} | {found.naive / found.cached:.0f} | "
         f"{found.cached / batch:.3f} | {found.cache_bytes / 1e6:.0f} | "
         f"{iterated} | {passes[0] if passes else '–'} |"
@@ -125,7 +125,8 @@ def model_of(name: str, size: int = 32, **settings: Any) -> DensityModel:
     return model
 
 
-def _machine(device: torch.device) -> str:
+def machine(device: torch.device) -> str:
+    """What measured: the GPU, or the processors."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     return f"{os.cpu_count()} × {cpu_name()}"

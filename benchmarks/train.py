@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import os
 import statistics
 import sys
 import time
@@ -33,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sample import machine
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +40,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
 from pixeltune.data.sets import ImageSet
-from pixeltune.search.facts import cpu_name
 
 EMA, LR, MIXTURES = 0.9995, 1e-4, 10
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
@@ -259,7 +258,7 @@ def _print_table(
     rates: dict[str, float],
     device: torch.device,
 ) -> None:
-    first, machine = candidates[0], f"{_machine(device)}, {options.threads}"
+    first, where = candidates[0], f"{machine(device)}, {options.threads}"
     print(
         f"{options.layers} × {options.channels} × {MIXTURES}, batch {options.batch}: {operations / 1e9:.0f} GFLOP a "
         f"step; products of 2048 × 2048 run at {rates['float32'] / 1e9:.0f} GFLOP/s in float32 and at "
@@ -271,7 +270,7 @@ def _print_table(
         ratios = [a / b for a, b in zip(first.seconds, candidate.seconds, strict=True)]
         seconds = statistics.median(candidate.seconds)
         print(
-            f"| {datetime.now(UTC):%Y-%m-%d} | {machine} | {candidate.name} | "
+            f"| {datetime.now(UTC):%Y-%m-%d} | {where} | {candidate.name} | "
             f"{candidate.precision}, {candidate.layout} | {candidate.first_seconds:.1f} | {seconds:.3f} | "
             f"{statistics.median(ratios):.2f} | {min(ratios):.2f} | "
             f"{operations / seconds / rates[candidate.precision]:.0%} |"
@@ -288,12 +287,6 @@ def _print_profile(candidate: Candidate, device: torch.device, steps: int = 3) -
     order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     print(f"{candidate.name}, {candidate.precision}, {steps} steps")
     print(seen.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=60))
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} × {cpu_name()}"
 
 
 if __name__ == "__main__":
