@@ -26,6 +26,8 @@ class DataConfig(Section):
     fraction: share of the training images that is used (seeded by split_seed); validation and test stay whole.
     num_valid: images carved from train as validation; None for the source's own choice.
     split_seed: seed of the carving; not the trial's seed, so all trials of a search see one split.
+    train_on_valid: train on the training and the validation images together, which leaves none to validate on: for
+        `pixeltune final`, which reads the test set.
     """
 
     name: str
@@ -39,6 +41,7 @@ class DataConfig(Section):
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     num_valid: int | None = Field(default=None, ge=1)
     split_seed: int = Field(default=0, ge=0, lt=2**63)
+    train_on_valid: bool = False
 
 
 class OptimConfig(Section):
@@ -67,7 +70,8 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long and how.
 
-    images: training images to see in all, repeats counted; a multiple of batch_size.
+    images: training images to see in all, repeats counted; a multiple of batch_size. Schedules are shares of them.
+    stop_after: images after which training stops early, its schedule as it was; None trains to the end.
     batch_size: images per optimiser step, over all workers.
     report_every: images between reports, a multiple of batch_size; None for one pass of the training set.
     eval_batch_size: the one batch shape of evaluation, on each worker.
@@ -84,6 +88,7 @@ class TrainConfig(Section):
     """
 
     images: int = Field(default=100_000, ge=1)
+    stop_after: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
     report_every: int | None = Field(default=None, ge=1)
     eval_batch_size: int = Field(default=100, ge=1)
@@ -92,3 +97,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     compile: bool = False
+
+    @property
+    def end(self) -> int:
+        """Training images after which training is over."""
+        return self.images if self.stop_after is None else self.stop_after

@@ -189,4 +189,4 @@ def _hashed(name: str, part: Part, digest: hashlib._Hash) -> Iterator[np.ndarray
 def _data_set(
     identity: DataIdentity, form: ImageForm, splits: dict[str, ImageSet], dynamic: DynamicDraw | None
 ) -> DataSet:
-    return DataSet(identity, form, splits["train"], splits["valid"], splits.get("test"), dynamic)
+    return DataSet(identity, form, splits["train"], splits.get("valid"), splits.get("test"), dynamic)

@@ -21,7 +21,7 @@ class Resolved:
 def resolve(config: TrialConfig) -> Resolved:
     """Load the data and refuse what cannot be trained on it; ConfigError or DataError in one line.
 
-    A `train.report_every` of None becomes one pass of the training set in whole batches, at most `train.images`.
+    A `train.report_every` of None becomes one pass of the training set in whole batches, at most the whole training.
     """
     data = load_data(config.data)
     config.model.require_form(data.form)
@@ -34,5 +34,5 @@ def resolve(config: TrialConfig) -> Resolved:
         )
     if config.train.report_every is None:
         one_pass = num_train // batch_size * batch_size
-        config = config.override({"train.report_every": min(one_pass, config.train.images)})
+        config = config.override({"train.report_every": min(one_pass, config.train.end)})
     return Resolved(config, data)

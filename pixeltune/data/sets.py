@@ -53,8 +53,9 @@ class DynamicDraw:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Three splits of one form.
+    """Splits of one form.
 
+    valid: None where it is trained on too (`data.train_on_valid`). test: None where the source has none.
     form: what the model sees; with dynamic binarisation it has 2 levels while `train.pixels_NCHW` holds the
         `dynamic.levels` grey levels, so training images must be taken through `train_batch`.
     """
@@ -62,7 +63,7 @@ class DataSet:
     identity: DataIdentity
     form: ImageForm
     train: ImageSet
-    valid: ImageSet
+    valid: ImageSet | None
     test: ImageSet | None
     dynamic: DynamicDraw | None = None
 

@@ -13,7 +13,7 @@ from pixeltune.results.store import find_searches
 
 Attempts = Literal["latest", "all"]
 
-_FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum")
+_FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "from_trial")
 _NULLABLE = {
     pa.int32(): pd.Int32Dtype(),
     pa.int64(): pd.Int64Dtype(),
@@ -44,6 +44,16 @@ def read_curves(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
     table = pa.concat_tables(store.curves_table() for store in find_searches(location))
     frame = _tidy(table).sort_values(["search", "trial", "images_seen", "attempt"], ignore_index=True)
     return frame if attempts == "all" else _latest(frame, ["search", "trial", "images_seen"])
+
+
+def read_images(location: str) -> pd.DataFrame:
+    """A row a test image and final run, of one search folder or of all searches in a storage.
+
+    `image` counts from 0 in the order of the test split; nats are float32 numbers, whose sum over the images of a run,
+    divided by their number, is its row's `test_nats`.
+    """
+    table = pa.concat_tables(store.images_table() for store in find_searches(location))
+    return _tidy(table).sort_values(["search", "trial", "image"], ignore_index=True)
 
 
 def _tidy(table: pa.Table) -> pd.DataFrame:

@@ -4,6 +4,7 @@
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
     <storage>/<search>/checkpoints/<trial>/              the trial's own affair
+    <storage>/<search>/images/<trial>.parquet            of a final run: a row a test image
     <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-<N>-images.png
     <storage>/<search>/_corrupt/<table>/                 what could not be read
 
@@ -27,7 +28,7 @@ from pixeltune.errors import StoreError
 from pixeltune.results.lock import lock_folder
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, to_rows
-from pixeltune.results.schema import CURVE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
+from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
 
 MANIFEST_NAME = "search.json"
 
@@ -47,7 +48,7 @@ def trial_name(number: int) -> str:
 class SearchStore:
     """The results of `search` under `storage`, a folder or a URI such as s3://bucket/results.
 
-    folder, trials_folder, curves_folder, checkpoints: locations below the storage.
+    folder, trials_folder, curves_folder, images_folder, checkpoints: locations below the storage.
     """
 
     def __init__(self, storage: str, search: str) -> None:
@@ -57,6 +58,7 @@ class SearchStore:
         self.folder = files.join(str(storage), search)
         self.trials_folder = files.join(self.folder, "trials")
         self.curves_folder = files.join(self.folder, "curves")
+        self.images_folder = files.join(self.folder, "images")
         self.checkpoints = files.join(self.folder, "checkpoints")
 
     @classmethod
@@ -70,6 +72,10 @@ class SearchStore:
     def checkpoint(self, trial: str) -> str:
         """The folder in which `trial` keeps its checkpoints."""
         return files.join(self.checkpoints, trial)
+
+    def images(self, trial: str) -> str:
+        """The file with the nats of each test image under `trial`, a final run."""
+        return files.join(self.images_folder, f"{trial}.parquet")
 
     def gallery(self, trial: str) -> str:
         """The PNG that shows what `trial` draws at its end."""
@@ -158,6 +164,10 @@ class SearchStore:
     def curves_table(self) -> pa.Table:
         """The reports of all attempts as Arrow, unsorted and not merged."""
         return self._table(self.curves_folder, self._names(self.curves_folder), CURVE_SCHEMA)
+
+    def images_table(self) -> pa.Table:
+        """The nats of each test image under all final runs as Arrow, unsorted."""
+        return self._table(self.images_folder, self._names(self.images_folder), IMAGE_SCHEMA)
 
     def _complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
         complete = {**row, "schema_version": SCHEMA_VERSION, "search": row.get("search", self.search)}

@@ -43,8 +43,8 @@ def facts_of(training: Training) -> dict[str, Any]:
         "levels": data.form.levels,
         "num_classes": data.form.num_classes,
         "num_train": len(data.train),
-        "num_valid": len(data.valid),
-        "evaluated_split": "valid",
+        "num_valid": 0 if data.valid is None else len(data.valid),
+        "evaluated_split": "test" if data.valid is None else "valid",
         "device": training.device.type,
         **_environment(training.device),
     }

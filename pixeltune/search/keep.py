@@ -38,10 +38,9 @@ class WeightKeeper:
         self.tidy()
 
     def _best(self) -> set[str]:
-        objective = self._ledger.objective
-        rows = [row for row in self._ledger.ended.values() if row["status"] in RANKED and row[objective] is not None]
-        rows.sort(key=lambda row: (row[objective], row["trial"]))
-        return {row["trial"] for row in rows[: self._ledger.space.keep]}
+        rows = [row for row in self._ledger.ended.values() if row["status"] in RANKED]
+        numbers = sorted((number, row["trial"]) for row in rows if (number := self._ledger.number(row)) is not None)
+        return {trial for _, trial in numbers[: self._ledger.space.keep]}
 
     @staticmethod
     def _remove(location: str, trial: str, done: set[str]) -> None:

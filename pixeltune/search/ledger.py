@@ -6,6 +6,7 @@ Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.results.judge import RANKED
+from pixeltune.results.judge import RANKED, value_of
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.results.store import SearchStore, trial_name
 from pixeltune.search.trial import Message, TrialTask
@@ -22,7 +23,7 @@ from pixeltune.space import Resources, SearchSpace
 
 Row = dict[str, Any]
 Curve = dict[int, float]
-"""The objective of one trial by training images seen."""
+"""The objective of one trial by training images seen; NaN where nothing is validated."""
 
 UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
 """The last word on a trial that goes on when the search does."""
@@ -100,7 +101,7 @@ class Ledger:
         for trial, row in {row["trial"]: row for row in attempts}.items():
             self._next_number = max(self._next_number, row["number"] + 1)
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
-            if row["status"] in UNDECIDED or owes_a_try_alone(row):
+            if row["status"] in self._to_go_on or owes_a_try_alone(row):
                 left = self._live_of(row, reports.get(trial, {}))
                 left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
                 self._left[trial] = row, left
@@ -112,6 +113,11 @@ class Ledger:
         """The EpochReport field by which a trial's best report is chosen."""
         first = self.space.objectives[0]
         return first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
+
+    @property
+    def _to_go_on(self) -> tuple[Status, ...]:
+        """A final is of given trials, so that those that crashed are tried again by the next launch."""
+        return (*UNDECIDED, Status.FAILED) if self.space.is_final else UNDECIDED
 
     @property
     def planned(self) -> int:
@@ -143,6 +149,9 @@ class Ledger:
             gpu_share=self.resources.gpus or 1.0,
             galleries=self.space.galleries,
             gallery=files.absolute(self.store.gallery(plan.trial)),
+            images=files.absolute(self.store.images(plan.trial)) if self.space.is_final else "",
+            search=self.store.search,
+            attempt=plan.attempt,
         )
 
     def start(self, plan: Plan) -> None:
@@ -215,10 +224,15 @@ class Ledger:
         return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
 
     def best(self) -> Row | None:
-        """The row with the lowest first objective among ended and live trials."""
+        """The row with the lowest number of record among ended and live trials."""
         ranked = (*RANKED, Status.RUNNING)
-        rows = [row for row in self._rows() if row[self.objective] is not None and row["status"] in ranked]
-        return min(rows, key=lambda row: row[self.objective], default=None)
+        numbers = [(self.number(row), row) for row in self._rows() if row["status"] in ranked]
+        known = [(number, row) for number, row in numbers if number is not None]
+        return min(known, key=lambda pair: pair[0], default=(None, None))[1]
+
+    def number(self, row: Row) -> float | None:
+        """The number of record of a row, in the unit of `objective`: of the test set in a final."""
+        return value_of(row, self.objective.removeprefix("valid_"))
 
     def values(self, row: Row) -> list[float] | None:
         """The objectives of a row, or None where one is missing."""
@@ -229,7 +243,11 @@ class Ledger:
         return [*self.ended.values(), *(self._row(live, Status.RUNNING, None) for live in self.live.values())]
 
     def _curve(self, reports: Iterable[Row]) -> Curve:
-        return {report["images_seen"]: report[self.objective] for report in reports}
+        return {report["images_seen"]: self._value(report) for report in reports}
+
+    def _value(self, report: Row) -> float:
+        value: float | None = report[self.objective]
+        return math.nan if value is None else value
 
     def _live_of(self, row: Row, reports: dict[int, Row]) -> Live:
         """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
@@ -261,7 +279,7 @@ class Ledger:
         live.reports[images] = live.new_reports[-1] | {"attempt": live.plan.attempt}
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
-        curve[images] = report[self.objective]
+        curve[images] = self._value(report)
         return self._judge(trial, curve)
 
     def _row(self, live: Live, status: Status, reason: str | None) -> Row:
@@ -272,13 +290,14 @@ class Ledger:
             "trial": plan.trial,
             "attempt": plan.attempt,
             "number": plan.number,
+            **self.space.origin(plan.number),
             "config_key": live.facts.get("config_key", plan.config.key()),
             "status": str(status),
             "reason": reason,
             "traceback": live.traceback,
             "started_at": live.started_at,
             "finished_at": live.ended_at,
-            "baseline_bits_per_dim": self.baseline,
+            "baseline_bits_per_dim": live.facts.get("baseline_bits_per_dim", self.baseline),
             "workers": live.resources.workers,
             "cpus_per_worker": live.resources.cpus,
             "gpus_per_worker": live.resources.gpus,
@@ -287,11 +306,13 @@ class Ledger:
         return dict.fromkeys(TRIAL_COLUMNS) | row | self._metrics(live)
 
     def _metrics(self, live: Live) -> Row:
-        """The best report's numbers; images and seconds are those of the whole trial."""
+        """The best report's numbers, the last one's where nothing is validated; images and seconds are those of the
+        whole trial."""
         if not live.reports:
             return {}
-        best = min(live.reports.values(), key=lambda report: report[self.objective])
         last = live.reports[max(live.reports)]
+        validated = [report for report in live.reports.values() if report[self.objective] is not None]
+        best = min(validated, key=lambda report: report[self.objective], default=last)
         return {
             **{name: best[name] for name in _BEST_REPORT},
             **{name: last[name] for name in ("train_seconds", "eval_seconds", "compile_seconds")},

@@ -75,7 +75,7 @@ class Progress(Watcher):
             self._display = None
 
     def _line(self, row: Row) -> str:
-        value = row[self._book.objective]
+        value = self._book.number(row)
         number = "" if value is None else f" {value:.4f}"
         why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
@@ -94,7 +94,7 @@ class Progress(Watcher):
 
     def _settings(self, row: Row) -> str:
         return " ".join(
-            f"{key.rpartition('.')[2]}={_short(row[key])}" for key in self._book.space.vary if row.get(key) is not None
+            f"{key.rpartition('.')[2]}={_short(row[key])}" for key in self._book.space.shown if row.get(key) is not None
         )
 
     def _count(self) -> str:
@@ -105,6 +105,8 @@ class Progress(Watcher):
         return text + (f", {bad} without a result" if bad else "")
 
     def _best(self) -> str:
+        if self._book.space.is_final:
+            return "means over seeds at the end"
         best = self._book.best()
         if best is None:
             return "no number yet"
@@ -148,14 +150,14 @@ def _beside_published(row: Row, form: ImageForm | None) -> str:
 
 
 def _live_cells(live: Live, objective: str) -> tuple[str, ...]:
-    total = live.plan.config.train.images
+    total = live.plan.config.train.end
     if not live.reports:
         return live.plan.trial, "starting", "", ""
     last = live.reports[max(live.reports)]
     return (
         live.plan.trial,
         f"{last['images_seen']:,} / {total:,} images",
-        f"{last[objective]:.4f}",
+        f"{last[objective]:.4f}" if last[objective] is not None else f"train {last['train_bits_per_dim']:.4f}",
         f"{last['images_per_second']:,.0f} images/s",
     )
 

@@ -11,11 +11,11 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pixeltune import files
 from pixeltune.config import ImageForm, require_workers
@@ -24,13 +24,12 @@ from pixeltune.errors import ConfigError, SearchError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.connect import connect, fit_to
+from pixeltune.search.final import require_final_data
 from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.plans import ListedPlans, Planner
 from pixeltune.search.scheduler import Rungs
-from pixeltune.space import Resources, SearchSpace
-
-if TYPE_CHECKING:
-    from pixeltune.search.suggest import Suggester
+from pixeltune.space import FinalSpace, Resources, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -113,10 +112,10 @@ def run_search(
     done = nothing_left(space, ledger)
     if done is not None:
         return Outcome(ledger, interrupted=False, reason=done)
-    from pixeltune.search.suggest import Suggester
-
     resolved = require_buildable(space)
     require_same_data(store, resolved.data.identity.checksum)
+    if manifest.final is not None:
+        require_final_data(space, manifest.final)
     for trial, curve in ledger.curves.items():
         if rungs:
             rungs.remember(trial, curve)
@@ -127,17 +126,26 @@ def run_search(
         try:
             stop = _Stop(space, ledger)
             trials = space.budget.trials - len(ledger.ended) - len(ledger.plans_to_try_alone())
-            _tune(stop, Suggester(space, ledger), ledger, trials, concurrent, watcher, keeper)
+            _tune(stop, _planner(space, ledger), ledger, trials, concurrent, watcher, keeper)
             alone = ledger.plans_to_try_alone()
             if alone and stop.reason is None:
                 watcher.say(f"Out of memory on a shared GPU: {len(alone)} trials, each of which is now tried alone.")
                 ledger.resources, concurrent = fit_to(nodes, replace(ledger.resources, gpus=1.0), watcher.say)
-                suggester = Suggester(space, ledger, waiting=alone)
-                _tune(stop, suggester, ledger, len(alone), concurrent, watcher, keeper)
+                planner = _planner(space, ledger, waiting=alone)
+                _tune(stop, planner, ledger, len(alone), concurrent, watcher, keeper)
         finally:
             watcher.end()
     keeper.tidy_all()
     return Outcome(ledger, interrupted=stop.by_hand, reason=stop.reason or f"all {space.budget.trials} trials are done")
+
+
+def _planner(space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan] | None = None) -> Planner:
+    """What plans the trials of a space; waiting: these alone."""
+    if isinstance(space, FinalSpace):
+        return ListedPlans(space, ledger, waiting=waiting)
+    from pixeltune.search.suggest import Suggester
+
+    return Suggester(space, ledger, waiting=waiting)
 
 
 def require_same_data(store: SearchStore, checksum: str) -> None:
@@ -174,14 +182,14 @@ class _Stop:
 
 def _tune(
     stop: _Stop,
-    suggester: Suggester,
+    planner: Planner,
     ledger: Ledger,
     trials: int,
     concurrent: int,
     watcher: Watcher,
     keeper: WeightKeeper,
 ) -> None:
-    """Run so many trials, as the suggester plans them and with the ledger's resources."""
+    """Run so many trials, as the planner plans them and with the ledger's resources."""
     if not trials:
         return
     from ray import tune
@@ -192,7 +200,7 @@ def _tune(
         keeper.tidy()
         watcher.change()
 
-    seats = tuning.Seats(suggester, ledger, on_change)
+    seats = tuning.Seats(planner, ledger, on_change)
     together = ledger.resources.workers > 1
     with _scratch(ledger.store, shared=together) as scratch, _interrupts(stop, watcher):
         tuner = tune.Tuner(

@@ -4,7 +4,8 @@
     {"facts": {...}, "resumed": [...]}      first, when the model is built and audited; the reports of the checkpoint
     {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
     {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
-                                            training came to its end, also {"facts": {...}}: how fast it samples
+                                            training came to its end, also {"facts": {...}}: how fast it samples,
+                                            and of a final run the numbers of the test set
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class TrialTask:
     gpu_share: of the memory of its GPU.
     galleries: epochs at whose nearest report a picture of what the model draws is kept. gallery: the PNG at the
         trial's end, beside which those lie.
+    images: of a final run, the file for the nats of each test image; "" does not read the test set.
+    search, attempt: beside `trial`, what that file says of itself.
     """
 
     trial: str
@@ -50,6 +53,9 @@ class TrialTask:
     gpu_share: float = 1.0
     galleries: tuple[float, ...] = ()
     gallery: str = ""
+    images: str = ""
+    search: str = ""
+    attempt: int = 1
 
 
 def state_file(checkpoint: str) -> str:
@@ -58,7 +64,7 @@ def state_file(checkpoint: str) -> str:
 
 
 def weights_file(checkpoint: str) -> str:
-    """Where a trial's folder holds the weights of its best report."""
+    """Where a trial's folder holds the weights of its best report; where nothing is validated, of its last."""
     return files.join(checkpoint, "weights.safetensors")
 
 
@@ -89,21 +95,22 @@ def run_trial(task: TrialTask) -> Iterator[Message]:
 
 
 def _train(task: TrialTask) -> Iterator[Message]:
+    from pixeltune.search.reading import read_test_set
     from pixeltune.training.weights import save_weights
 
     training = _begin(task)
     is_first = training.workers.rank == 0
     reset_peak_memory()  # the audit is no part of what training takes
     yield {"facts": facts_of(training), "resumed": [_plain(report) for report in training.reports]}
-    best = min((getattr(report, task.objective) for report in training.reports), default=math.inf)
-    peak = None
+    best = min((_value(report, task) for report in training.reports), default=math.inf)
+    is_new, peak = training.images_seen < training.config.train.end, None
     for report in training.reports[-1:] if is_first else ():
         _draw_gallery(task, training, report)  # the attempt before may not have come to it
     for report in training:
-        value = getattr(report, task.objective)
+        value = _value(report, task)
         if is_first:
             with _writing_to(task.checkpoint):
-                if value < best:
+                if value < best or training.data.valid is None:
                     save_weights(
                         training.model_of_record,
                         training.config,
@@ -116,7 +123,19 @@ def _train(task: TrialTask) -> Iterator[Message]:
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
         if is_first and _draw_gallery(task, training, report):
             reset_peak_memory()  # sampling is no part of what training takes
-    yield _finished(training)
+    tested = {}
+    if task.images:
+        with _writing_to(task.images):
+            tested = read_test_set(task, training, is_new=is_new)
+    end = _finished(training)
+    facts = tested | end.get("facts", {})
+    yield end | ({"facts": facts} if facts else {})
+
+
+def _value(report: EpochReport, task: TrialTask) -> float:
+    """What marks the weights to keep: the lower the better, and nothing where nothing is validated."""
+    value: float | None = getattr(report, task.objective)
+    return math.inf if value is None else value
 
 
 def _finished(training: Training) -> Message:
@@ -164,7 +183,7 @@ def _galleries(task: TrialTask, training: Training) -> set[int]:
     every = training.config.train.report_every
     assert every is not None, "resolve() fills train.report_every"
     reports = [round(epoch * len(training.data.train) / every) for epoch in task.galleries]
-    return {min(training.config.train.images, max(1, report) * every) for report in reports}
+    return {min(training.config.train.end, max(1, report) * every) for report in reports}
 
 
 def _begin(task: TrialTask) -> Training:

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from pixeltune.errors import StoreError
 from pixeltune.search.ledger import Ledger, Plan
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.plans import Planner
 from pixeltune.search.trial import Message, TrialTask, run_trial
 from pixeltune.space import Resources
 
@@ -93,8 +93,8 @@ class Seats:
     hooks. Tune would log it, or count it as the trial's; so it is kept here, the search stops, and `run` raises it.
     """
 
-    def __init__(self, suggester: Suggester, ledger: Ledger, on_change: Callable[[], None]) -> None:
-        self.suggester = suggester
+    def __init__(self, planner: Planner, ledger: Ledger, on_change: Callable[[], None]) -> None:
+        self.planner = planner
         self.ledger = ledger
         self.on_change = on_change
         self.plans: dict[str, Plan] = {}
@@ -115,7 +115,7 @@ class Seats:
         if crash is not None and plan.trial not in self.ledger.live:
             self.ledger.start(plan)  # Its process died before it began.
         if plan.trial in self.ledger.live:
-            self.suggester.tell(self.ledger.finish(plan.trial, crash=crash))
+            self.planner.tell(self.ledger.finish(plan.trial, crash=crash))
             self.on_change()
 
 
@@ -131,7 +131,7 @@ class SuggestSearcher(_StaysHere, Searcher):
         """The next trial as plain parameters; `settings` is there for other callbacks to show."""
         seats = self._seats
         with seats.guarded():
-            plan = seats.suggester.next_plan()
+            plan = seats.planner.next_plan()
             seats.plans[trial_id] = plan
             return {
                 _TASK: json.dumps(asdict(seats.ledger.task(plan))),

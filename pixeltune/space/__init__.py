@@ -4,6 +4,7 @@ A search file in `search_spaces/` defines `search = SearchSpace(...)`. A key is 
 `likelihood.name` in `vary`, `likelihood.mixtures` is asked when a trial drew logistic_mixture and not otherwise.
 """
 
+from pixeltune.space.final_space import FinalSpace
 from pixeltune.space.load import list_searches, load_search, search_folder, search_path
 from pixeltune.space.parts import Asha, Budget, Resources
 from pixeltune.space.search_space import METRICS, SAMPLERS, SearchSpace
@@ -13,6 +14,7 @@ __all__ = [
     "SAMPLERS",
     "Asha",
     "Budget",
+    "FinalSpace",
     "Resources",
     "SearchSpace",
     "list_searches",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.errors import ConfigError
@@ -68,15 +68,25 @@ class SearchSpace:
     callbacks: tuple[Any, ...] = ()
     title: str = ""
 
+    is_final: ClassVar[bool] = False
+    """Whether trials read the test set when they end."""
+    metrics: ClassVar[Mapping[str, str]] = METRICS
+    """What may be an objective."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrialConfig):
             raise ConfigError(f"base must be a TrialConfig, such as TrialConfig.build({{...}}), but got {self.base!r}")
         if not isinstance(self.vary, Mapping):
             raise ConfigError(f"vary must map dotted keys to Optuna distributions, but got {self.vary!r}")
-        _require_names("objectives", self.objectives, METRICS)
+        _require_names("objectives", self.objectives, self.metrics)
         _require_names("sampler", (self.sampler,), SAMPLERS)
         if not isinstance(self.galleries, tuple) or not all(epoch > 0 for epoch in self.galleries):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
+        if self.base.data.train_on_valid and not self.is_final:
+            raise ConfigError(
+                "a search chooses by the validation images, so `data.train_on_valid` must be false, but got true; "
+                "`pixeltune final` trains on them what a search has chosen"
+            )
         if self.scheduler is not None and len(self.objectives) > 1:
             raise ConfigError(f"Asha needs one objective, but got {self.objectives}; take scheduler=None")
         if self.scheduler is not None and not self.objectives[0].startswith("valid_"):
@@ -164,6 +174,15 @@ class SearchSpace:
                 drawn[key] = draw(key)
         return drawn
 
+    def origin(self, _number: int) -> Mapping[str, Scalar]:
+        """Row columns that say where the configuration of a trial comes from."""
+        return {}
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns of a row by which trials are told apart."""
+        return tuple(self.vary)
+
     def base_suggestion(self) -> dict[str, Scalar]:
         """The base configuration's own values of the varied keys: trial 0."""
         flat = self.base.flat()
@@ -193,10 +212,10 @@ class SearchSpace:
         if every is None:
             raise ConfigError("a search with Asha must set train.report_every, but its base leaves it to the data")
         for rung in self.scheduler.rungs:
-            if rung % every or rung >= config.train.images:
+            if rung % every or rung >= config.train.end:
                 raise ConfigError(
                     "each rung must be a multiple of train.report_every and below train.images, "
-                    f"but got {rung} with {every} and {config.train.images}; set `scheduler.rungs`"
+                    f"but got {rung} with {every} and {config.train.end}; set `scheduler.rungs`"
                 )
 
 

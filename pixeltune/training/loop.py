@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from pixeltune.audit import AuditReport, audit
 from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
-from pixeltune.errors import DivergedError
+from pixeltune.errors import DataError, DivergedError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.recompute import recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
@@ -140,7 +140,7 @@ class Training(Iterator[EpochReport]):
         return self
 
     def __next__(self) -> EpochReport:
-        if self.images_seen >= self.config.train.images:
+        if self.images_seen >= self.config.train.end:
             raise StopIteration
         stop = next_report(self.config, self.images_seen)
         first, tally = self.images_seen, Tally(self.device)
@@ -157,6 +157,8 @@ class Training(Iterator[EpochReport]):
     def evaluate(self, model: DensityModel, split: str = "valid") -> Evaluation:
         """Exact per-image nats of `valid` or `test`, over all workers."""
         images = getattr(self.data, split)
+        if images is None:
+            raise DataError(f"the data must have a {split} split, but {self.data.identity.name} has none")
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
 
     def _plan_memory(self, precision: str, state: TrainState | None) -> MemoryPlan:
@@ -235,11 +237,13 @@ class Training(Iterator[EpochReport]):
 
     def _report(self, train_nats: float, grad_norm: float, count: int) -> EpochReport:
         to_bits = 1 / (self.data.form.dims * math.log(2))
-        with self._clock.evaluating():
-            raw = self.evaluate(self.model)
-            ema = None if self.average is None else self.evaluate(self._averaged_model)
+        raw = ema = None
+        if self.data.valid is not None:
+            with self._clock.evaluating():
+                raw = self.evaluate(self.model)
+                ema = None if self.average is None else self.evaluate(self._averaged_model)
         record = ema or raw
-        if not math.isfinite(record.nats):
+        if record is not None and not math.isfinite(record.nats):
             raise DivergedError(
                 f"validation must be finite, but after {self.images_seen} images it is {record.nats} nats; "
                 "lower `optim.lr` or set `optim.clip`"
@@ -250,10 +254,10 @@ class Training(Iterator[EpochReport]):
             epoch=self.images_seen / len(self.data.train),
             train_bits_per_dim=train_nats * to_bits,
             train_nats=train_nats,
-            valid_bits_per_dim=record.bits_per_dim,
-            valid_nats=record.nats,
-            valid_bits_per_dim_raw=raw.bits_per_dim,
-            valid_nats_raw=raw.nats,
+            valid_bits_per_dim=record.bits_per_dim if record else None,
+            valid_nats=record.nats if record else None,
+            valid_bits_per_dim_raw=raw.bits_per_dim if raw else None,
+            valid_nats_raw=raw.nats if raw else None,
             valid_bits_per_dim_ema=ema.bits_per_dim if ema else None,
             valid_nats_ema=ema.nats if ema else None,
             lr=learning_rate(self.config.optim, self.config.train, self.step - 1),
@@ -295,7 +299,7 @@ def next_report(config: TrialConfig, images_seen: int) -> int:
     """The next number of training images at which `fit` reports: multiples of report_every, and the end."""
     every = config.train.report_every
     assert every is not None, "resolve() fills train.report_every"
-    return min(config.train.images, (images_seen // every + 1) * every)
+    return min(config.train.end, (images_seen // every + 1) * every)
 
 
 class _Clock:
