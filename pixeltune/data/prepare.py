@@ -96,7 +96,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All that a DataSet will be, with its pixels still to be formed. parts: train, and valid and test where there are."""
+    """All that a DataSet will be, with its pixels still to be formed. parts: train, perhaps valid and test."""
 
     name: str
     version: str

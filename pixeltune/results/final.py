@@ -75,9 +75,9 @@ def difference(nats_MN: np.ndarray, other_MN: np.ndarray, *, level: float = LEVE
     """The first minus the second, on the same images.
 
     Variance: s_a²/M_a + s_b²/M_b + s_δ²/N, with s_a and s_b over the seeds of each and s_δ over images of
-    δ_n = mean over seeds of a − mean over seeds of b at image n. half_width: √Σ t²_ν(1 − level/2) v over these three
-    variances v with ν = M_a − 1, M_b − 1 and N − 1 degrees of freedom (Banerjee 1960, Sankhyā 22, 357–358), which covers
-    the true difference at least as often as 1 − level says, also with two seeds, where Satterthwaite's does not.
+    δ_n = mean over seeds of a − mean over seeds of b at image n. half_width: √Σ t²_ν(1 − level/2) v over
+    these three variances v with ν = M_a − 1, M_b − 1 and N − 1 degrees of freedom (Banerjee 1960, Sankhyā 22,
+    357–358), which covers the true difference at least as often as 1 − level says, also with two seeds.
     """
     deltas_N = nats_MN.mean(axis=0) - other_MN.mean(axis=0)
     parts = [(nats_MN.mean(axis=1), len(nats_MN)), (other_MN.mean(axis=1), len(other_MN)), (deltas_N, len(deltas_N))]
@@ -85,10 +85,9 @@ def difference(nats_MN: np.ndarray, other_MN: np.ndarray, *, level: float = LEVE
     value, images_error = math.fsum(deltas_N) / len(deltas_N), errors[2]
     if errors[0] is None or errors[1] is None or images_error is None:
         return Estimate(value, None, images_error)
-    half_width = math.hypot(
-        *(t_quantile(1 - level / 2, count - 1) * (error or 0.0) for error, (_, count) in zip(errors, parts, strict=True))
-    )
-    return Estimate(value, math.hypot(errors[0], errors[1]), images_error, half_width)
+    quantiles = [t_quantile(1 - level / 2, count - 1) for _, count in parts]
+    widths = [quantile * (error or 0.0) for quantile, error in zip(quantiles, errors, strict=True)]
+    return Estimate(value, math.hypot(errors[0], errors[1]), images_error, math.hypot(*widths))
 
 
 def t_quantile(probability: float, degrees: float) -> float:
@@ -112,10 +111,10 @@ def verdict(apart: Estimate) -> Verdict:
 def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> list[Row]:
     """A row a configuration, the lowest mean over its seeds first; only finished runs count.
 
-    nats: (N,) of each finished run, by trial. Each row has rank, search, from_search, from_trial, runs (their names) and
-    seeds (how many); bits_per_dim and nats, means over seeds and images, with _error (of both noises), _seeds_error and
-    _images_error; difference_bits_per_dim and difference_nats to the lowest mean, with the same three and _half_width;
-    verdict. The lowest mean is picked by the very numbers that are compared, so that each pair of K configurations is
+    nats: (N,) of each finished run, by trial. Each row has rank, search, from_search, from_trial, runs (their names)
+    and seeds (how many); bits_per_dim and nats, means over seeds and images, with _error (of both noises),
+    _seeds_error and _images_error; difference_bits_per_dim and difference_nats to the lowest mean, with the same three
+    and _half_width; verdict. The lowest mean is picked by the very numbers that are compared, so that each pair of K configurations is
     judged at LEVEL divided by the K(K − 1)/2 pairs (Bonferroni).
     """
     finished = [row for row in rows if row["status"] == Status.FINISHED]

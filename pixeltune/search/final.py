@@ -42,6 +42,12 @@ class Request:
         return SearchStore(self.storage, self.name or f"{self.search}-final")
 
 
+def require_search(request: Request) -> None:
+    """StoreError where there is neither the search nor a final that has begun, before a folder is made."""
+    if not request.store.has_trials():
+        SearchStore(request.storage, request.search).manifest()
+
+
 def open_final(request: Request) -> tuple[SearchStore, SearchManifest, FinalSpace]:
     """Begin a final or go on with it; the caller holds `request.store.lock()`.
 
@@ -85,8 +91,8 @@ def require_final_data(space: SearchSpace, selection: Selection) -> None:
     checksum = resolve(config.override({"data.train_on_valid": False})).data.identity.checksum
     if checksum != selection.data_checksum:
         raise StoreError(
-            f"a final must be made on the images of its search (checksum {selection.data_checksum}), but got {checksum}; "
-            "put them back, or say with --set data.path where they lie"
+            f"a final must be made on the images of its search (checksum {selection.data_checksum}), but got "
+            f"{checksum}; put them back, or say with --set data.path where they lie"
         )
 
 
@@ -116,9 +122,7 @@ def _space(selection: Selection, request: Request) -> FinalSpace:
                 f"a final retrains configurations as they are: --set may only be {', '.join(NO_IDENTITY)} or "
                 f"resources.*, but got {key}"
             )
-    chosen: dict[str, TrialConfig] = {
-        trial: config.override(changes) for trial, config in selection.configs().items()
-    }
+    chosen: dict[str, TrialConfig] = {trial: config.override(changes) for trial, config in selection.configs().items()}
     own = {key: value for key, value in request.settings.items() if key.startswith("resources.")}
     return FinalSpace.of(
         chosen,
@@ -131,7 +135,8 @@ def _space(selection: Selection, request: Request) -> FinalSpace:
 
 def _resources(selection: Selection, changes: Mapping[str, Any]) -> Resources:
     """As much as any of the trials had, and what the settings say; several workers take whole GPUs, or none."""
-    workers, cpus, gpus = (max(getattr(item, name) for item in selection.chosen) for name in ("workers", "cpus", "gpus"))
+    chosen, names = selection.chosen, ("workers", "cpus", "gpus")
+    workers, cpus, gpus = (max(getattr(item, name) for item in chosen) for name in names)
     if changes.get("resources.workers", workers) != 1:
         gpus = float(math.ceil(gpus))
     return replaced("resources", Resources(workers, cpus, gpus), changes)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_test_set(task: TrialTask, training: Training, *, is_new: bool) -> dict[str, Any]:
-    """Row columns of the test set under the weights of record, the last ones; all workers evaluate, the first one keeps.
+    """Row columns of the test set under the weights of record, the last ones; all workers evaluate, the first keeps.
 
     is_new: weights that this attempt has trained. Else an earlier attempt may have read the test set under these very
     weights and died afterwards: what it kept is taken, and the test set is not read again.
