@@ -114,8 +114,8 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
     nats: (N,) of each finished run, by trial. Each row has rank, search, from_search, from_trial, runs (their names)
     and seeds (how many); bits_per_dim and nats, means over seeds and images, with _error (of both noises),
     _seeds_error and _images_error; difference_bits_per_dim and difference_nats to the lowest mean, with the same three
-    and _half_width; verdict. The lowest mean is picked by the very numbers that are compared, so that each pair of K configurations is
-    judged at LEVEL divided by the K(K − 1)/2 pairs (Bonferroni).
+    and _half_width; verdict. The lowest mean is picked by the very numbers that are compared, so that each pair of K
+    configurations is judged at LEVEL divided by the K(K − 1)/2 pairs (Bonferroni).
     """
     finished = [row for row in rows if row["status"] == Status.FINISHED]
     _require_same(finished)

@@ -249,4 +249,5 @@ def _caveats(ours: Identity, published: PublishedResult) -> Iterator[str]:
     if published.doubt:
         yield published.doubt
     if ours.fraction < 1.0:
-        yield f"trained on {ours.fraction:.3g} of the training images"
+        beside = ", and on validation" if ours.split == "test" else ""  # as `final` does
+        yield f"trained on {ours.fraction:.3g} of the training images{beside}"

@@ -14,7 +14,7 @@ import torch
 
 from pixeltune.audit import AuditReport
 from pixeltune.config import FAMILIES
-from pixeltune.errors import CheckpointError, ConfigError, DivergedError
+from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedError
 from pixeltune.models import DensityModel
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
@@ -112,6 +112,29 @@ def test_reports_fall_on_multiples_and_the_end() -> None:
     assert [report.images_seen for report in reports] == [96, 192, 224]
     assert [report.step for report in reports] == [3, 6, 7]
     assert all(later.train_seconds > earlier.train_seconds for earlier, later in pairwise(reports))
+
+
+def test_training_on_validation_reports_no_validation() -> None:
+    training = fit(tiny(data__train_on_valid=True, optim__ema=0.9))
+    reports = list(training)
+    assert [report.images_seen for report in reports] == [96, 192]
+    for report in reports:
+        assert {name for name, value in asdict(report).items() if value is None} == {
+            f"valid_{unit}{weights}" for unit in ("bits_per_dim", "nats") for weights in ("", "_raw", "_ema")
+        }
+        assert report.train_nats > 0
+        assert report.epoch == report.images_seen / 1437, "all images that are not of the test set"
+    with pytest.raises(DataError, match="must have a valid split, but digits has none"):
+        training.evaluate(training.model)
+
+
+def test_stopping_early_keeps_the_schedule() -> None:
+    """The first part of the whole training, number by number."""
+    config = tiny(train__images=384, optim__schedule="cosine", optim__warmup=0.2)
+    whole = [numbers(report) for report in fit(config)]
+    early = [numbers(report) for report in fit(config.override({"train.stop_after": 224}))]
+    assert [report["images_seen"] for report in early] == [96, 192, 224]
+    assert early[:2] == whole[:2]
 
 
 def test_training_learns() -> None:
