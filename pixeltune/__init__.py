@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pixeltune.data import load_data, resolve
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
-    from pixeltune.results.frames import read_curves, read_results
+    from pixeltune.results.frames import read_curves, read_final, read_images, read_results
     from pixeltune.results.studies import study
     from pixeltune.sampling import complete, sample, save_grid
     from pixeltune.space import Asha, Budget, Resources, SearchSpace, load_search
@@ -45,6 +45,8 @@ _HOMES = {
     "save_weights": "pixeltune.training.weights",
     "read_results": "pixeltune.results.frames",
     "read_curves": "pixeltune.results.frames",
+    "read_final": "pixeltune.results.frames",
+    "read_images": "pixeltune.results.frames",
     "study": "pixeltune.results.studies",
     "load_published": "pixeltune.results.compare",
     "compare": "pixeltune.results.compare",
@@ -66,6 +68,8 @@ __all__ = [
     "load_published",
     "load_search",
     "read_curves",
+    "read_final",
+    "read_images",
     "read_results",
     "resolve",
     "sample",

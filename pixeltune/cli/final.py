@@ -123,13 +123,13 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
 def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
     of it lies."""
-    from pixeltune.results.final import LEVEL, mean_row, read_final
+    from pixeltune.results.final import LEVEL, mean_row, leaderboard_of
     from pixeltune.results.leaderboard import comparison_lines, status_counts
 
     rows = store.trials()
     counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
     _say(out, f"Runs: {counts or 'none'}.")
-    places = read_final(store)
+    places = leaderboard_of(store)
     if not places:
         return
     out.print(_table(places, selection))

@@ -130,7 +130,7 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
     ]
 
 
-def read_final(store: SearchStore) -> list[Row]:
+def leaderboard_of(store: SearchStore) -> list[Row]:
     """The leaderboard of a final's folder; StoreError where a file of nats is missing or is not of its row."""
     finished = [row for row in store.trials() if row["status"] == Status.FINISHED]
     return final_leaderboard(finished, {row["trial"]: _nats_of(row, store) for row in finished})

@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 
 from pixeltune.errors import StoreError
+from pixeltune.results.final import leaderboard_of
 from pixeltune.results.schema import Status
-from pixeltune.results.store import find_searches
+from pixeltune.results.store import SearchStore, find_searches
 
 Attempts = Literal["latest", "all"]
 
@@ -54,6 +55,18 @@ def read_images(location: str) -> pd.DataFrame:
     """
     table = pa.concat_tables(store.images_table() for store in find_searches(location))
     return _tidy(table).sort_values(["search", "trial", "image"], ignore_index=True)
+
+
+def read_final(location: str) -> pd.DataFrame:
+    """The leaderboard of a final, such as results/digits_quick-final: a row a configuration, the lowest mean first.
+
+    Means over seeds, differences to the lowest, their standard errors and what may be said of them; the columns are
+    explained at `pixeltune.results.final.final_leaderboard`.
+    """
+    store = SearchStore.at(location)
+    if store.manifest().final is None:
+        raise StoreError(f"only a final has means over seeds, but {store.folder} is a search; run `pixeltune final`")
+    return pd.DataFrame(leaderboard_of(store))
 
 
 def _tidy(table: pa.Table) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.final import Verdict, difference, final_leaderboard, mean, mean_row, read_final, t_quantile
+from pixeltune.results.final import Verdict, difference, final_leaderboard, mean, mean_row, leaderboard_of, t_quantile
 from pixeltune.results.frames import read_images
 from pixeltune.results.images import read_nats, write_images
 from pixeltune.results.leaderboard import comparison, comparison_lines
@@ -206,7 +206,7 @@ def test_images_come_back_as_a_tidy_frame_whose_sum_is_the_row_s_number(tmp_path
             assert math.fsum(part) / len(part) == row["test_nats"]
             assert sum(part.tolist()) / len(part) == row["test_nats"], "in image order"
             assert np.array_equal(part.to_numpy(), nats[row["trial"]])
-    assert read_final(store) == final_leaderboard(rows, nats)
+    assert leaderboard_of(store) == final_leaderboard(rows, nats)
 
 
 def test_nats_that_are_missing_or_of_another_run_are_refused(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_nats_that_are_missing_or_of_another_run_are_refused(tmp_path: Path) -> 
     run = {"is_bound": False, "search": "s-final", "trial": "00001", "attempt": 1}
     write_images(store.images("00001"), nats["00000"], None, **run)
     with pytest.raises(StoreError, match=r"00001\.parquet is of another run"):
-        read_final(store)
+        leaderboard_of(store)
     whole = Path(store.images("00001")).read_bytes()
     for length in (len(whole) - 1, 100, 0):
         Path(store.images("00001")).write_bytes(whole[:length])
@@ -222,7 +222,7 @@ def test_nats_that_are_missing_or_of_another_run_are_refused(tmp_path: Path) -> 
             read_nats(store.images("00001"))
     Path(store.images("00001")).unlink()
     with pytest.raises(StoreError, match=r"there is no .*00001\.parquet"):
-        read_final(store)
+        leaderboard_of(store)
 
 
 def test_what_is_not_finite_is_not_stored(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pixeltune.config import TrialConfig
 from pixeltune.data import DataSet, ImageSet, Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import StoreError
 from pixeltune.results.compare import compare
-from pixeltune.results.final import read_final
+from pixeltune.results.final import leaderboard_of
 from pixeltune.results.frames import read_images, read_results
 from pixeltune.results.store import SearchStore
 from pixeltune.search import reading
@@ -147,7 +147,7 @@ def test_the_nats_of_its_images_are_those_of_its_weights_and_of_its_row(
     assert trained.config.key() == row["config_key"]
     again = evaluate(trained.model, data.test, batch_size=plan.config.train.eval_batch_size)
     assert np.array_equal(again.nats_N, frame["nats"])
-    (place,) = read_final(ledger.store)
+    (place,) = leaderboard_of(ledger.store)
     assert (place["nats"], place["runs"]) == (row["test_nats"], ["00000"])
 
 
@@ -166,7 +166,7 @@ def test_a_run_that_dies_after_the_reading_does_not_read_again(
     # The baseline is a histogram of the very same images; the model does not see them again.
     assert Path(ledger.store.images(plan.trial)).read_bytes() == kept
     assert row["status"] == "finished"
-    assert [place["nats"] for place in read_final(ledger.store)] == [row["test_nats"]]
+    assert [place["nats"] for place in leaderboard_of(ledger.store)] == [row["test_nats"]]
 
 
 def test_nor_does_its_model_see_them(
@@ -211,7 +211,7 @@ def test_weights_trained_anew_are_read_anew(tmp_path: Path, begun: tuple[Ledger,
     run(ledger, plan, events)
     row = ledger.finish(plan.trial)
     assert row["status"] == "finished"
-    assert [place["nats"] for place in read_final(ledger.store)] == [row["test_nats"]]
+    assert [place["nats"] for place in leaderboard_of(ledger.store)] == [row["test_nats"]]
 
 
 def test_a_search_reads_no_test_set(tmp_path: Path, events: list[str]) -> None:
@@ -267,5 +267,5 @@ def test_the_weights_of_every_run_stay(tmp_path: Path) -> None:
         str(path.relative_to(ledger.store.checkpoints)) for path in Path(ledger.store.checkpoints).rglob("*.*")
     )
     assert left == [f"{number:05d}/weights.safetensors" for number in range(6)]
-    places = read_final(SearchStore(str(tmp_path), "toy-final"))
+    places = leaderboard_of(SearchStore(str(tmp_path), "toy-final"))
     assert sorted(place["seeds"] for place in places) == [2, 2, 2]
