@@ -123,7 +123,7 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
 def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
     of it lies."""
-    from pixeltune.results.final import LEVEL, mean_row, leaderboard_of
+    from pixeltune.results.final import LEVEL, leaderboard_of, mean_row
     from pixeltune.results.leaderboard import comparison_lines, status_counts
 
     rows = store.trials()

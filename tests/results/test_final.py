@@ -11,7 +11,7 @@ import pytest
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.final import Verdict, difference, final_leaderboard, mean, mean_row, leaderboard_of, t_quantile
+from pixeltune.results.final import Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row, t_quantile
 from pixeltune.results.frames import read_images
 from pixeltune.results.images import read_nats, write_images
 from pixeltune.results.leaderboard import comparison, comparison_lines
