@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -289,6 +290,8 @@ class Training(Iterator[EpochReport]):
             compile_blocks(self.model)
         if self.workers.world == 1:
             return self.model
+        # A gradient with one number a channel has two names for one layout.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
 
