@@ -109,7 +109,7 @@ def _train(task: TrialTask) -> Iterator[Message]:
     for report in training:
         value = _value(report, task)
         if is_first:
-            with _writing_to(task.checkpoint):
+            with writing_to(task.checkpoint):
                 if value < best or training.data.valid is None:
                     save_weights(
                         training.model_of_record,
@@ -125,7 +125,7 @@ def _train(task: TrialTask) -> Iterator[Message]:
             reset_peak_memory()  # sampling is no part of what training takes
     tested = {}
     if task.images:
-        with _writing_to(task.images):
+        with writing_to(task.images):
             tested = read_test_set(task, training, is_new=is_new)
     end = _finished(training)
     facts = tested | end.get("facts", {})
@@ -173,7 +173,7 @@ def _draw_gallery(task: TrialTask, training: Training, report: EpochReport) -> b
     except (torch.OutOfMemoryError, MemoryError) as error:
         warnings.warn(f"{location} is left out: {error}", stacklevel=2)
         return True
-    with _writing_to(location):
+    with writing_to(location):
         picture.save(location)
     return True
 
@@ -204,7 +204,7 @@ def _begin(task: TrialTask) -> Training:
 
 
 @contextlib.contextmanager
-def _writing_to(location: str) -> Iterator[None]:
+def writing_to(location: str) -> Iterator[None]:
     """A full disk is no fault of the trial: a StoreError ends the search, from which it resumes."""
     try:
         yield
