@@ -1,4 +1,4 @@
-"""What is drawn for each training image, on the device where the image lies.
+"""What is drawn for each training image in each epoch, on the device where the image lies.
 
 Dynamic binarisation repeats the arithmetic of `pixeltune.data.draws` (SplitMix64) on tensors, bit for bit. PyTorch has
 no unsigned 64-bit products; those of int64 have the same bits, for both wrap around.
@@ -19,6 +19,11 @@ def draw_binary(pixels_BCHW: Tensor, keys_B: Tensor, *, levels: int) -> Tensor:
     """
     thresholds_BD = below(keys_B, pixels_BCHW[0].numel(), levels - 1)
     return (thresholds_BD.view_as(pixels_BCHW) < pixels_BCHW).to(torch.uint8)
+
+
+def flip(x_BCHW: Tensor, flipped_B: Tensor) -> Tensor:
+    """Left to right where `flipped_B` (B,), bool, says so."""
+    return torch.where(flipped_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)
 
 
 def below(keys_B: Tensor, count: int, limit: int) -> Tensor:

@@ -33,6 +33,7 @@ WAYS = {"mapped": Mapped, "reading": Reading, "resident": Resident}
 CHANGES: dict[str, dict[str, Any]] = {
     "labels": {"model__conditioning": "bias"},
     "dynamic": {"data__binarise": "dynamic", "likelihood__name": "bernoulli"},
+    "dynamic flipped": {"data__binarise": "dynamic", "data__flip": True, "likelihood__name": "bernoulli"},
 }
 
 
@@ -52,7 +53,7 @@ def batches_by(
     return made
 
 
-@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("changes", ["labels", "dynamic"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_gives_the_images_and_draws_of_the_data_set(
     way: str, changes: str, monkeypatch: pytest.MonkeyPatch
@@ -72,7 +73,7 @@ def test_every_way_gives_the_images_and_draws_of_the_data_set(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_workers_share_a_batch(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(**CHANGES["dynamic"])
+    config = tiny(**CHANGES["dynamic flipped"])
     parts = [batches_by(way, config, monkeypatch, Workers(rank, 4)) for rank in range(4)]
     for start in range(0, 192, 32):
         whole = parts[0].whole(start)
@@ -133,6 +134,74 @@ def test_nothing_in_a_resident_batch_waits_for_the_device(changes: str, monkeypa
     with Operators() as seen:
         torch.ones(3).sum().item()
     assert seen.names & WAITING
+
+
+# --- Flips ------------------------------------------------------------------------------------------------------------
+
+
+def flips_of(config: TrialConfig, made: Batches, epochs: int) -> dict[tuple[int, int], bool]:
+    """Whether each image was flipped, by (epoch, index); one that is its own mirror image is left out."""
+    data, size = resolve(config).data, config.train.batch_size
+    stream, found = ImageStream(config, len(data.train)), dict[tuple[int, int], bool]()
+    for start in range(0, epochs * len(data.train), size):
+        x_BCHW = made.part(start).x_BCHW.numpy()
+        for image, index, epoch in zip(x_BCHW, *stream.batch(start, size), strict=True):
+            plain = data.train.pixels_NCHW[index]
+            is_flipped = np.array_equal(image, plain[..., ::-1])
+            assert is_flipped or np.array_equal(image, plain)
+            if not np.array_equal(plain, plain[..., ::-1]):
+                found[int(epoch), int(index)] = is_flipped
+    return found
+
+
+def test_a_flip_is_of_seed_epoch_and_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(data__flip=True)
+    flips = flips_of(config, batches_by("mapped", config, monkeypatch), epochs=3)
+    for way, other in (("resident", config), ("reading", tiny(data__flip=True, train__batch_size=48))):
+        again = flips_of(other, batches_by(way, other, monkeypatch), epochs=2)
+        assert len(again) > 2000
+        common = flips.keys() & again.keys()
+        assert len(common) > 2000
+        assert {place: flips[place] for place in common} == {place: again[place] for place in common}
+
+
+def test_half_of_the_images_are_flipped_anew_in_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = (
+        flips_of(config, batches_by("mapped", config, monkeypatch), epochs=2)
+        for config in (tiny(data__flip=True), tiny(data__flip=True, seed=1))
+    )
+    images = {index for epoch, index in first if epoch == 1 and (0, index) in first}
+    over_epochs = [(first[0, index], first[1, index]) for index in images]
+    over_seeds = [(first[place], other[place]) for place in first.keys() & other.keys()]
+    for pairs in (over_epochs, over_seeds):
+        spread = 0.5 / np.sqrt(len(pairs))
+        assert abs(np.mean(pairs) - 0.5) < 4 * spread
+        assert abs(np.mean([a == b for a, b in pairs]) - 0.5) < 4 * spread
+
+
+def test_without_flip_no_image_is_flipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny()
+    assert not any(flips_of(config, batches_by("mapped", config, monkeypatch), epochs=1).values())
+
+
+def test_a_dynamic_draw_is_flipped_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, flipped = (
+        batches_by("mapped", tiny(**CHANGES[name]), monkeypatch).part(0).x_BCHW
+        for name in ("dynamic", "dynamic flipped")
+    )
+    is_flipped = (flipped == plain.flip(-1)).flatten(1).all(1)
+    assert (is_flipped | (flipped == plain).flatten(1).all(1)).all()
+    assert 4 < is_flipped.sum() < 28
+
+
+def test_evaluation_never_sees_a_flip() -> None:
+    """A step of nothing leaves the weights, so that validation is that of the plain set."""
+    still = {"optim__lr": 1e-30, "train__images": 32, "train__report_every": 32}
+    plain, flipped = (next(fit(tiny(**still, data__flip=on))) for on in (False, True))
+    assert flipped.valid_nats == plain.valid_nats
+    assert flipped.train_nats != plain.train_nats
+    test = [fit(tiny(**still, data__flip=on)) for on in (False, True)]
+    assert test[0].evaluate(test[0].model, "test").nats == test[1].evaluate(test[1].model, "test").nats
 
 
 # --- Reading ahead ----------------------------------------------------------------------------------------------------

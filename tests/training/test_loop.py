@@ -69,6 +69,7 @@ GOLDEN_CONFIGS = {
         "optim__ema": 0.9,
     },
     "gated split": {"model__split": 2},
+    "gated flip": {"data__flip": True},
     "pixelcnnpp split mixture": {
         "model__family": "pixelcnnpp",
         "model__layers": 1,
