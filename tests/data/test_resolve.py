@@ -96,6 +96,6 @@ def test_images_of_one_column_cannot_be_flipped(tmp_path: Path) -> None:
     np.save(tmp_path / "set.npy", random_pixels(60, 5, 1))
     config = BASE.override({"data.name": "array", "data.path": str(tmp_path / "set.npy")})
     resolve(config)
-    with pytest.raises(ConfigError, match="`data.flip` needs images at least 2 wide") as caught:
+    with pytest.raises(ConfigError, match=r"`data\.flip` needs images at least 2 wide") as caught:
         resolve(config.override({"data.flip": True}))
     assert "\n" not in str(caught.value)
