@@ -22,6 +22,8 @@ class DataConfig(Section):
     grey: one luma channel instead of colours.
     binarise: `static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels anew in each
         epoch, `threshold` cuts at half; each needs grey levels and leaves 2.
+    flip: training images left to right with probability ½, drawn anew in each epoch with the configuration's seed;
+        validation and test stay as they are.
     resize: side length to which images are resized (box filter); None takes them as they are.
     fraction: share of the training images that is used (seeded by split_seed); validation and test stay whole.
     num_valid: images carved from train as validation; None for the source's own choice.
@@ -37,6 +39,7 @@ class DataConfig(Section):
     grey: bool = False
     binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
     binarise_seed: int = Field(default=0, ge=0, lt=2**63)
+    flip: bool = False
     resize: int | None = Field(default=None, ge=2, le=4096)
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     num_valid: int | None = Field(default=None, ge=1)

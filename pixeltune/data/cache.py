@@ -40,8 +40,11 @@ def cache_root() -> Path:
 
 
 def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
-    """The folder for these options on these files, told by name, size and time of change."""
-    options = config.model_dump(exclude={"download", "path"})
+    """The folder for these options on these files, told by name, size and time of change.
+
+    Flips are drawn in training: the same folder serves with and without.
+    """
+    options = config.model_dump(exclude={"download", "path", "flip"})
     stats = [_fingerprint(file) for file in files]
     key = hashlib.sha256(json.dumps([_FORMAT, options, stats], sort_keys=True).encode()).hexdigest()[:16]
     return root / "prepared" / f"{config.name.replace(':', '-')}-{key}"

@@ -26,6 +26,8 @@ def resolve(config: TrialConfig) -> Resolved:
     data = load_data(config.data)
     config.model.require_form(data.form)
     config.likelihood.require_form(data.form)
+    if config.data.flip and data.form.width == 1:
+        raise ConfigError(f"`data.flip` needs images at least 2 wide, but those of {config.data.name} are 1; unset it")
     batch_size, num_train = config.train.batch_size, len(data.train)
     if batch_size > num_train:
         raise ConfigError(

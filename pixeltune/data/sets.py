@@ -70,7 +70,8 @@ class DataSet:
     def train_batch(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """(B, C, H, W) uint8 copies of the training images at `indices` (B,), as they look in `epochs` (B,).
 
-        A dynamic draw depends on (seed, epoch, index) alone: not on the batch, the worker or the order.
+        A dynamic draw depends on (seed, epoch, index) alone: not on the batch, the worker or the order. Training
+        itself draws on its device, the same, and flips there (`pixeltune.training.batches`).
         """
         pixels_BCHW = np.ascontiguousarray(self.train.pixels_NCHW[indices])
         if self.dynamic is None:

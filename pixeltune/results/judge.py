@@ -106,7 +106,7 @@ def identity_of(row: Mapping[str, Any]) -> Identity:
         split=row.get("evaluated_split") or "valid",
         is_bound=bool(row.get("is_bound")),
         conditional=(row.get("model.conditioning") or "none") != "none",
-        augmented=(row.get("data.augment") or "none") != "none",
+        augmented=bool(row.get("data.flip")),
         fraction=1.0 if row.get("data.fraction") is None else float(row["data.fraction"]),
     )
 

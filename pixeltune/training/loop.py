@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -30,13 +29,13 @@ from pixeltune.errors import DataError, DivergedError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
+from pixeltune.training.batches import Batch, Batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
 from pixeltune.training.precision import Numerics, autocast, choose_numerics, laid_out
 from pixeltune.training.report import EpochReport
-from pixeltune.training.stream import ImageStream
 from pixeltune.training.tally import Tally
 from pixeltune.training.workers import Workers, best_device
 
@@ -86,7 +85,7 @@ class Training(Iterator[EpochReport]):
         self.memory: MemoryPlan = self._plan_memory(foreseen, state)
         self.audit: AuditReport = audit(self.model)
         self.model.train()
-        self._stream = ImageStream(self.config, len(self.data.train))
+        self._batches = Batches(self.data, self.config, self.workers, self.device)
         if state is None and self.model.is_initialised_by_data:
             self._initialise()
         self.optimizer = build_optimizer(self.config.optim, self.model)
@@ -102,6 +101,8 @@ class Training(Iterator[EpochReport]):
         self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
         if self.numerics.precision != foreseen:
             self.memory = self._plan_memory(self.numerics.precision, state)
+        if self.memory.is_resident:
+            self._batches.keep_on_device()
         self._loss = self._build_loss()
 
     @property
@@ -170,19 +171,20 @@ class Training(Iterator[EpochReport]):
             precision=precision,
             workers=self.workers,
             limit=self._memory_limit,
+            images=self.data.train.pixels_NCHW.nbytes if self.device.type == "cuda" else 0,
             at_most=state.micro_batch if state else None,
         )
 
     def _initialise(self) -> None:
         """Fit the weights to the first batch, dropout on; every worker takes the whole of it, so all come out alike."""
-        x_BCHW, label_B = self._load(*self._stream.batch(0, self.config.train.batch_size))
+        batch = self._batches.whole(0)
         torch.manual_seed(self.config.seed_for("initialise"))
-        self.model.initialise(x_BCHW, label_B)
+        self.model.initialise(batch.x_BCHW, batch.label_B)
 
     def _train_step(self, tally: Tally) -> None:
         """One optimiser step, added to the tally."""
         with self._clock.training(self.device):
-            x_BCHW, label_B, position_B = self._next_batch()
+            batch = self._batches.part(self.images_seen)
             self.model.train()
             rate = learning_rate(self.config.optim, self.config.train, self.step)
             for group in self.optimizer.param_groups:
@@ -190,7 +192,7 @@ class Training(Iterator[EpochReport]):
             self.optimizer.zero_grad(set_to_none=True)
             if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
-            nats_B = self._add_gradients(x_BCHW, label_B, position_B)
+            nats_B = self._add_gradients(batch)
             tally.add(nats_B, self._clip(), self.step)
             if self._looks_at_every_step:
                 tally.require_finite(self.config.train.batch_size)
@@ -201,33 +203,21 @@ class Training(Iterator[EpochReport]):
             self.step += 1
             self.images_seen += self.config.train.batch_size
 
-    def _add_gradients(self, x_BCHW: Tensor, label_B: Tensor | None, position_B: Tensor) -> Tensor:
+    def _add_gradients(self, batch: Batch) -> Tensor:
         """The gradient of the mean nats of my part, in passes of `micro_batch` images; its nats (B,), detached.
 
         Dropout draws on from pass to pass, so that its masks follow from (config, step, rank, micro_batch) alone.
         """
         nats = list[Tensor]()
-        passes = list(micro_batches(len(x_BCHW), self.memory.micro_batch))
+        passes = list(micro_batches(len(batch), self.memory.micro_batch))
         for rows in passes:
-            label_b = None if label_B is None else label_B[rows]
+            part = batch[rows]
             with exchanging(self._loss, rows is passes[-1]):
                 with autocast(self.numerics.precision, self.device), laid_out(self.model, self.numerics.layout):
-                    nats_b = self._loss(x_BCHW[rows], label_b, self.step, position_B[rows])
-                (nats_b.sum() / len(x_BCHW)).backward()
+                    nats_b = self._loss(part.x_BCHW, part.label_B, self.step, part.position_B)
+                (nats_b.sum() / len(batch)).backward()
             nats.append(nats_b.detach())
         return torch.cat(nats)
-
-    def _next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        """This worker's part: levels, labels, and places in the stream."""
-        indices, epochs = self._stream.batch(self.images_seen, self.config.train.batch_size)
-        x_BCHW, label_B = self._load(self.workers.my_part(indices), self.workers.my_part(epochs))
-        position_B = torch.from_numpy(self.workers.my_part(self.images_seen + np.arange(len(indices))))
-        return x_BCHW, label_B, position_B
-
-    def _load(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        x_BCHW = torch.from_numpy(self.data.train_batch(indices, epochs)).to(self.device)
-        labels_N = self.data.train.labels_N
-        return x_BCHW, None if labels_N is None else torch.from_numpy(labels_N[indices]).to(self.device)
 
     def _clip(self) -> Tensor:
         """The gradient's norm before clipping: over all workers, for their gradients are averaged by now."""
@@ -281,7 +271,7 @@ class Training(Iterator[EpochReport]):
 
     def _choose_numerics(self) -> Numerics:
         """As the first worker finds it: all train alike."""
-        x_BCHW, *_ = self._next_batch()
+        x_BCHW = self._batches.part(self.images_seen).x_BCHW
         choice = choose_numerics(self.config.train, self.model, x_BCHW[: self.memory.micro_batch])
         is_bfloat16 = self.workers.as_first(choice.precision == "bfloat16")
         is_channels_last = self.workers.as_first(choice.layout == "channels_last")

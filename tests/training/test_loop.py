@@ -69,6 +69,7 @@ GOLDEN_CONFIGS = {
         "optim__ema": 0.9,
     },
     "gated split": {"model__split": 2},
+    "gated flip": {"data__flip": True},
     "pixelcnnpp split mixture": {
         "model__family": "pixelcnnpp",
         "model__layers": 1,
@@ -195,7 +196,7 @@ def test_initialisation_by_data_comes_before_the_first_step_and_never_again(
     config = tiny(**GOLDEN_CONFIGS["pixelcnnpp mixture dropout ema"])
     training = fit(config)
     assert [len(batch) for batch in batches] == [32]
-    assert torch.equal(batches[0], training._next_batch()[0])
+    assert torch.equal(batches[0], training._batches.part(0).x_BCHW)
     for name, tensor in training.model.state_dict().items():
         assert torch.equal(tensor, training.model_of_record.state_dict()[name])
     next(training)
