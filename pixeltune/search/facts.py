@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,35 @@ def sampling_facts(training: Training) -> dict[str, Any]:
 
     speed = images_per_second(training.model_of_record, SPEED_BATCH)
     return {"sample_images_per_second": speed, "sample_batch_size": SPEED_BATCH}
+
+
+_LOOK_AT_CPU, _LOOK_AT_GPU = 4, 64
+"""Images of a pass that is timed: a GPU needs some to be busy with."""
+_STEP_IN_PASSES = 4.0
+"""A training step is a pass forward, one back of twice its cost, and the optimiser's."""
+
+
+def seconds_to_report(training: Training) -> float:
+    """About how long it takes from here to the next report, from one pass over a few images.
+
+    Neither weights nor any random state is changed. Other trials on the same machine, and compiling, make it longer.
+    """
+    import numpy as np
+
+    from pixeltune.data import ImageSet
+    from pixeltune.training.evaluate import evaluate
+    from pixeltune.training.loop import next_report
+
+    valid, most = training.data.valid, _LOOK_AT_GPU if training.device.type == "cuda" else _LOOK_AT_CPU
+    few = np.arange(min(most, training.memory.micro_batch, len(valid)))
+    images = ImageSet(valid.pixels_NCHW[few], None if valid.labels_N is None else valid.labels_N[few])
+    for _ in range(2):  # the first one warms up
+        start = time.monotonic()
+        evaluate(training.model, images, batch_size=len(few))
+        seconds = time.monotonic() - start
+    train = next_report(training.config, training.images_seen) - training.images_seen
+    passes = _STEP_IN_PASSES * train + (1 if training.average is None else 2) * len(valid)
+    return seconds / len(few) * passes / training.workers.world
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
