@@ -91,7 +91,7 @@ def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None])
     if wanted.gpus and not any(node.get("GPU") for node in nodes):
         say("No GPU in this cluster: the trials train on the CPU.")
         resources = replace(wanted, gpus=0.0)
-    places = sum(_places(node, resources) for node in nodes)
+    places = sum(places_on(node, resources) for node in nodes)
     if places < resources.workers:
         have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
         each = f"{resources.cpus} CPUs" + (f" and {resources.gpus:g} GPUs" if resources.gpus else "")
@@ -103,7 +103,7 @@ def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None])
     return resources, places // resources.workers
 
 
-def _places(node: Node, resources: Resources) -> int:
+def places_on(node: Node, resources: Resources) -> int:
     """How many workers fit on a node; a little more than exact, for 0.1 GPUs fit ten times into one."""
     places = node.get("CPU", 0.0) / resources.cpus
     if resources.gpus:

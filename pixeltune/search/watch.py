@@ -5,12 +5,13 @@ Only monotonic clocks decide: a wall clock may be set while a search runs.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -73,6 +74,10 @@ class Watchdog:
         before = self._heard.get(trial)
         self._heard[trial] = _Heard(self._now, self._now, intervals=before.intervals if before else [])
 
+    def wait(self, trial: str) -> None:
+        """Its attempt is over, and another will begin."""
+        self._heard[trial].since = math.inf
+
     def hear(self, trial: str, message: Mapping[str, Any]) -> None:
         """A message of `run_trial`."""
         heard = self._heard[trial]
@@ -116,6 +121,20 @@ class Watchdog:
             return f"{silence} after its start, where {self._limit(heard):.0f} s are allowed"
         what = f"its reports come every {self._usual(heard):.0f} s" if heard.intervals else "its first was to come"
         return f"{silence}, where {what} and {self._limit(heard):.0f} s are allowed"
+
+
+class Vacancies:
+    """Groups of reserved resources that nobody has used for long: what a killed trial may leave behind."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._empty_since: dict[str, float] = {}
+
+    def leaked(self, groups: Iterable[str], used: Container[str], now: float) -> list[str]:
+        """Of `groups` those that were empty at every look for longer than the limit."""
+        empty = [group for group in groups if group not in used]
+        self._empty_since = {group: self._empty_since.get(group, now) for group in empty}
+        return [group for group, since in self._empty_since.items() if now - since > self._limit]
 
 
 class Heartbeat:
