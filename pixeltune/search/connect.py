@@ -38,6 +38,11 @@ _FOR_NODES = (".py", ".toml")
 _LONGEST_TEMPORARY = 40
 """Ray's sockets lie 60 characters below its folder, and a socket's path has at most 107."""
 
+HEAD = "node:__internal_head__"
+"""The resource that marks the node on which the drivers of trials of several workers run."""
+MEMORY_OF_A_DRIVER = 2e9
+"""Bytes of the processes beside the workers, measured: driver, controller, cleaner. Ray does not count them."""
+
 Node = Mapping[str, float]
 """What one machine of a cluster has, by kind of resource."""
 
@@ -100,7 +105,26 @@ def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None])
             f"for {places} ({len(nodes)} nodes, {have['CPU']:g} CPUs, {have['GPU']:g} GPUs in all); "
             "lower `resources.workers`, `resources.cpus` or `resources.gpus` with --set"
         )
-    return resources, places // resources.workers
+    return resources, _within_memory(nodes, resources, places // resources.workers, say)
+
+
+def _within_memory(nodes: Sequence[Node], resources: Resources, concurrent: int, say: Callable[[str], None]) -> int:
+    """As many trials as the head's memory has room for beside their workers."""
+    fitting = drivers_that_fit(nodes)
+    if resources.workers == 1 or fitting is None or concurrent <= max(1, int(fitting)):
+        return concurrent
+    most = max(1, int(fitting))
+    say(
+        f"The head has memory for {most} trials of several workers at a time, of about "
+        f"{MEMORY_OF_A_DRIVER / 1e9:g} GB beside their workers: {most} in place of {concurrent}."
+    )
+    return most
+
+
+def drivers_that_fit(nodes: Sequence[Node]) -> float | None:
+    """How many trials of several workers the head's memory holds; None where it does not tell."""
+    memory = next((node.get("memory") for node in nodes if HEAD in node), None)
+    return None if memory is None else memory / MEMORY_OF_A_DRIVER
 
 
 def places_on(node: Node, resources: Resources) -> int:

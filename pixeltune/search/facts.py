@@ -92,7 +92,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
     import torch
 
     return {
-        **_versions(),
+        **versions(),
         "hostname": socket.gethostname(),
         "cpu_name": cpu_name(),
         "gpu_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -101,7 +101,9 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 
 @cache
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """Of what a trial's numbers come from; None where a package is missing."""
+
     def version(name: str) -> str | None:
         try:
             return importlib.metadata.version(name)

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from pixeltune.errors import SearchError
-from pixeltune.search.connect import places_on
+from pixeltune.search.connect import HEAD, places_on
 from pixeltune.search.tuning import Seats, StaysHere
 from pixeltune.search.watch import Heartbeat, Vacancies
 from pixeltune.space import Resources
@@ -25,7 +25,6 @@ _RESET_SECONDS = 180.0
 _EMPTY_SECONDS = 90.0
 """Train gives up after 60 s to wait for a group, and fills one that it has got within seconds."""
 _LOOK_AT_GROUPS_SECONDS = 15.0
-_HEAD = "node:__internal_head__"
 
 
 class RescueCallback(StaysHere, tune.Callback):
@@ -138,7 +137,7 @@ def _groups_of_this_job() -> tuple[list[str], set[str]]:
         )
     except (RayStateApiException, OSError):
         return [], set()
-    of_train = [group for group in groups if not any(_HEAD in str(bundle) for bundle in group.bundles or ())]
+    of_train = [group for group in groups if not any(HEAD in str(bundle) for bundle in group.bundles or ())]
     return [group.placement_group_id for group in of_train], {actor.placement_group_id for actor in actors}
 
 

@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from pixeltune.data import Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, SearchError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.connect import connect, fit_to
+from pixeltune.search.connect import Node, connect, fit_to
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.scheduler import Rungs
@@ -130,6 +131,9 @@ def run_search(
     with Heartbeat(_LONGEST_STALL).watching() as heart, connect(address) as nodes:
         heart.beat()
         ledger.resources, concurrent = fit_to(nodes, space.resources, watcher.say)
+        for line in _preflight(nodes, ledger.resources, store):
+            watcher.say(line)
+        store.write_launch(_launch(space, ledger.resources, concurrent))
         watcher.begin(ledger, ledger.resources, concurrent, resolved.data.form)
         try:
             stop = _Stop(space, ledger)
@@ -154,6 +158,22 @@ def run_search(
             watcher.end()
     keeper.tidy_all()
     return Outcome(ledger, interrupted=stop.by_hand, reason=stop.reason or f"all {space.budget.trials} trials are done")
+
+
+def _launch(space: SearchSpace, resources: Resources, concurrent: int) -> dict[str, Any]:
+    """What `pixeltune status` shows of it beside the rows."""
+    return {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "budget": asdict(space.budget),
+        "resources": asdict(resources),
+        "concurrent": concurrent,
+    }
+
+
+def _preflight(nodes: Sequence[Node], resources: Resources, store: SearchStore) -> list[str]:
+    from pixeltune.search.nodes import preflight
+
+    return preflight(nodes, resources, store.folder)
 
 
 def require_same_data(store: SearchStore, checksum: str) -> None:

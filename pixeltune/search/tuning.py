@@ -15,6 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from pixeltune.errors import SearchError, StoreError
+from pixeltune.search.connect import HEAD
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.suggest import Suggester
 from pixeltune.search.trial import Message, TrialTask, run_trial
@@ -33,7 +34,7 @@ def trainable(resources: Resources) -> Any:
     if resources.workers == 1:
         return tune.with_resources(train_here, {"CPU": resources.cpus, "GPU": resources.gpus})
     # The trial's driver only waits: pinned to the head without a CPU, it cannot starve its own workers.
-    return tune.with_resources(train_together, {"node:__internal_head__": 0.001})
+    return tune.with_resources(train_together, {HEAD: 0.001})
 
 
 def train_here(params: dict[str, Any]) -> None:
