@@ -107,6 +107,15 @@ def test_how_a_search_stands() -> None:
     assert status.eta_seconds == pytest.approx(3600), "the hours are over before the trials are done"
 
 
+HOLDS = """
+import time
+from pixeltune.results.store import SearchStore
+with SearchStore("results", "toy").lock():
+    print("held", flush=True)
+    time.sleep(1000)
+"""
+
+
 def test_nobody_works_on_it_when_its_launcher_has_died() -> None:
     store = a_search()
     code = (

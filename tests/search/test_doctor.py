@@ -31,14 +31,14 @@ def with_version(name: str, version: str | None) -> NodeFacts:
         (
             doctor.check_room([{"CPU": 2.0}], Resources()),
             "ok",
-            "2 trials at a time, each 1 × (1 CPUs, 0 GPUs); 1 nodes",
+            "2 trials at a time, each 1 × (1 CPUs, 0 GPUs)",
         ),
         (doctor.check_room([{"CPU": 2.0}], Resources(workers=3)), "fail", "there is room for 2"),
         (doctor.check_room([{"CPU": 2.0}], Resources(gpus=0.5)), "warn", "no GPU, though 0.5 a worker are asked for"),
         (
             doctor.check_drivers([{HEAD: 1.0, "memory": 5e9}], TOGETHER),
             "ok",
-            "memory for 2 trials at a time, 2 GB each",
+            "memory for 2 trials at a time",
         ),
         (doctor.check_drivers([{HEAD: 1.0, "memory": 1.5e9}], TOGETHER), "warn", "memory for none"),
         (doctor.check_drivers([{HEAD: 1.0, "memory": 0.5e9}], TOGETHER), "fail", "memory for none"),
@@ -137,7 +137,7 @@ def test_the_facts_of_this_machine(tmp_path: Path) -> None:
 def test_a_search_starts_with_its_warnings_and_not_with_a_failure() -> None:
     fine, warning = Check("a", "x"), Check("b", "y is slow", Verdict.WARN, "wait")
     assert require_passed([fine, warning]) == ["b: y is slow; wait."]
-    with pytest.raises(SearchError, match="^c: z is broken; mend it$"):
+    with pytest.raises(SearchError, match=r"^c: z is broken; mend it$"):
         require_passed([warning, Check("c", "z is broken", Verdict.FAIL, "mend it")])
 
 
