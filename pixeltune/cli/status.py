@@ -56,14 +56,14 @@ def _plain(found: SearchStatus) -> dict[str, Any]:
 
 def _head(found: SearchStatus) -> Iterator[str]:
     from pixeltune.results.judge import beside_published
-    from pixeltune.results.status import duration, left_words
+    from pixeltune.results.status import below_baseline, duration, left_words
 
     yield f"[bold]{found.search}[/bold]: {_launcher(found)}"
     counts = [f"{count} {name}" for name, count in found.counts.items()]
     yield f"Trials: {', '.join([*counts, f'{len(found.running)} running'] if found.running else counts) or 'none'}"
     if found.best is not None:
-        value, baseline = found.best["valid_bits_per_dim"], found.baseline_bits_per_dim
-        below = f", {100 * (1 - value / baseline):.1f}% below the baseline {baseline:.4f}" if baseline else ""
+        value = found.best["valid_bits_per_dim"]
+        below = below_baseline(value, found.baseline_bits_per_dim)
         yield f"Best: {value:.4f} bits/dim ({found.best['trial']}){below}{beside_published(found.best)}"
     if found.left:
         eta = "" if found.eta_seconds is None else f"; about {duration(found.eta_seconds)} at this pace"

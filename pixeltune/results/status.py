@@ -105,7 +105,7 @@ def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime
         images_per_second=last.get("images_per_second"),
         running_seconds=max(0.0, (now - row["started_at"]).total_seconds()),
         silent_seconds=max(0.0, silent),
-        late=bool(between) and silent > max(_LATE_SECONDS, _LATE_TIMES * median(between)),
+        late=is_late(silent, between),
     )
 
 
@@ -189,6 +189,19 @@ def _eta(
         "hours": seconds / 3600,
     }
     return min((left[name] / done[name] * seconds for name in left if done[name] > 0), default=None)
+
+
+def below_baseline(value: float, baseline: float | None) -> str:
+    """How far a number of bits/dim lies below the order-0 baseline, to follow it; or ""."""
+    if not baseline:
+        return ""
+    percent = 100 * (1 - value / baseline)
+    return f", {abs(percent):.1f}% {'below' if percent >= 0 else 'above'} the baseline {baseline:.4f}"
+
+
+def is_late(silent: float, intervals: Sequence[float]) -> bool:
+    """Whether so many seconds without a report are unusual for a trial with these seconds between its reports."""
+    return bool(intervals) and silent > max(_LATE_SECONDS, _LATE_TIMES * median(intervals))
 
 
 def left_words(left: Mapping[str, float]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -68,8 +69,8 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> l
     for number, node in enumerate(alive):
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = ray.remote(node_facts).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0)
-        mark = files.join(marks, str(number))
-        asked[task.remote(data=data, gpus=gpus, mark=mark)] = node["NodeManagerHostname"]
+        mark, name = files.join(marks, str(number)), f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        asked[task.remote(data=data, gpus=gpus, mark=mark)] = name
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
     if silent:
         raise SearchError(
@@ -77,10 +78,11 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> l
             "did not; see to it, or take it out of the cluster"
         )
     try:
-        return list(ray.get(list(asked), timeout=_ANSWER_SECONDS))
+        facts = ray.get(list(asked), timeout=_ANSWER_SECONDS)
     except Exception as error:
         words = str(error).strip().splitlines()
         raise SearchError(f"every node must run pixeltune, but one of them stopped with {words[-1]}") from error
+    return [replace(fact, name=name) for fact, name in zip(facts, asked.values(), strict=True)]
 
 
 def ask_state_api() -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
 
 from rich.console import Console, Group
 from rich.live import Live as LiveDisplay
@@ -15,7 +17,7 @@ from rich.text import Text
 from pixeltune.config import ImageForm
 from pixeltune.results.judge import RANKED, beside_published
 from pixeltune.results.schema import Status
-from pixeltune.results.status import duration, left_words
+from pixeltune.results.status import below_baseline, duration, is_late, left_words
 from pixeltune.search.ledger import Ledger, Live, Row
 from pixeltune.search.run import Watcher
 from pixeltune.space import Resources
@@ -119,11 +121,9 @@ class Progress(Watcher):
         best = self._book.best()
         if best is None:
             return "no number yet"
-        value, baseline = best["valid_bits_per_dim"], self._book.baseline
-        text = f"best {value:.4f} bits/dim ({best['trial']})"
-        if baseline:
-            text += f", {100 * (1 - value / baseline):.1f}% below the baseline {baseline:.4f}"
-        return text + self._gap(best)
+        value = best["valid_bits_per_dim"]
+        below = below_baseline(value, self._book.baseline)
+        return f"best {value:.4f} bits/dim ({best['trial']}){below}{self._gap(best)}"
 
     def _gap(self, best: Row) -> str:
         if self._form is None:
@@ -161,12 +161,14 @@ class Progress(Watcher):
     def _panel(self) -> Group:
         head = Table.grid(padding=(0, 2))  # a bar ends no line of its own
         bar = ProgressBar(total=self._book.space.budget.trials, completed=len(self._book.ended), width=20)
-        head.add_row(bar, f"{self._count()} · {self._left()}")
+        head.add_row(bar, self._count())
         table = Table.grid(padding=(0, 2))
         for live in self._live():
             table.add_row(*_live_cells(live, self._book.objective, self._rungs))
         failures = self._failures()
-        return Group(head, Text(self._best()), table, *([Text(failures, style="yellow")] if failures else []))
+        return Group(
+            head, Text(self._left()), Text(self._best()), table, *([Text(failures, style="yellow")] if failures else [])
+        )
 
 
 def _live_cells(live: Live, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
@@ -181,8 +183,15 @@ def _live_cells(live: Live, objective: str, rungs: Sequence[int]) -> tuple[str, 
         f"{last['images_seen']:,} / {total:,} images",
         "" if rung is None else f"rung {rung:,}",
         f"{last[objective]:.4f}",
-        f"{last['images_per_second']:,.0f} images/s",
+        f"{last['images_per_second']:,.0f} images/s" + _silence(live),
     )
+
+
+def _silence(live: Live) -> str:
+    times = [report["reported_at"] for report in live.new_reports]
+    silent = (datetime.now(UTC) - (times or [live.started_at])[-1]).total_seconds()
+    late = is_late(silent, [(later - earlier).total_seconds() for earlier, later in pairwise(times)])
+    return f", no report for {duration(silent)}" if late else ""
 
 
 def _short(value: object) -> str:
