@@ -119,7 +119,7 @@ class Watchdog:
         silence = f"no report in {self._now - heard.since:.0f} s"
         if not heard.begun:
             return f"{silence} after its start, where {self._limit(heard):.0f} s are allowed"
-        what = f"its reports come every {self._usual(heard):.0f} s" if heard.intervals else "its first was to come"
+        what = f"its reports come every {self._usual(heard):.2g} s" if heard.intervals else "its first was to come"
         return f"{silence}, where {what} and {self._limit(heard):.0f} s are allowed"
 
 
@@ -134,7 +134,9 @@ class Vacancies:
         """Of `groups` those that were empty at every look for longer than the limit."""
         empty = [group for group in groups if group not in used]
         self._empty_since = {group: self._empty_since.get(group, now) for group in empty}
-        return [group for group, since in self._empty_since.items() if now - since > self._limit]
+        leaked = [group for group, since in self._empty_since.items() if now - since > self._limit]
+        self._empty_since |= dict.fromkeys(leaked, now)  # told once, while they are being removed
+        return leaked
 
 
 class Heartbeat:
