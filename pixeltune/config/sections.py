@@ -80,7 +80,8 @@ class TrainConfig(Section):
         likelihood and every number of record are float32.
     layout: of features in memory in training; `auto` takes channels_last only where a probe shows it faster. It
         changes numbers by their rounding alone.
-    compile: torch.compile the training step.
+    compile: torch.compile of each block of layers and of the likelihood, in training; evaluation stays uncompiled. It
+        changes numbers by their rounding, and the draws of dropout.
     """
 
     images: int = Field(default=100_000, ge=1)

@@ -109,7 +109,7 @@ def _train(task: TrialTask) -> Iterator[Message]:
     for report in training:
         value = getattr(report, task.objective)
         if is_first:
-            with _writing_to(task.checkpoint):
+            with writing_to(task.checkpoint):
                 if value < best:
                     save_weights(
                         training.model_of_record,
@@ -182,7 +182,7 @@ def _draw_gallery(task: TrialTask, training: Training, report: EpochReport, loca
     except (torch.OutOfMemoryError, MemoryError) as error:
         warnings.warn(f"{location} is left out: {error}", stacklevel=2)
         return
-    with _writing_to(location):
+    with writing_to(location):
         picture.save(location)
 
 
@@ -212,7 +212,7 @@ def _begin(task: TrialTask) -> Training:
 
 
 @contextlib.contextmanager
-def _writing_to(location: str) -> Iterator[None]:
+def writing_to(location: str) -> Iterator[None]:
     """A full disk is no fault of the trial: a StoreError ends the search, from which it resumes."""
     try:
         yield

@@ -154,6 +154,8 @@ class Seats:
         """A trial's attempt ended, and Tune begins another."""
         plan = self.plans[trial_id]
         self.watchdog.wait(trial_id)
+        if plan.trial not in self.ledger.live:
+            self.ledger.start(plan)  # Its process died before it began.
         is_cut = is_starved(crash)
         self.plans[trial_id] = self.ledger.retry(plan.trial, None if is_cut else crash, cut=_STARVED)
         if is_cut:

@@ -76,7 +76,8 @@ class Watchdog:
 
     def wait(self, trial: str) -> None:
         """Its attempt is over, and another will begin."""
-        self._heard[trial].since = math.inf
+        if trial in self._heard:  # it may have ended before it began
+            self._heard[trial].since = math.inf
 
     def hear(self, trial: str, message: Mapping[str, Any]) -> None:
         """A message of `run_trial`."""

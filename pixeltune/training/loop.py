@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -27,7 +28,7 @@ from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
 from pixeltune.errors import DivergedError
 from pixeltune.models import DensityModel, build_model
-from pixeltune.models.recompute import recompute_blocks
+from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
@@ -79,7 +80,7 @@ class Training(Iterator[EpochReport]):
 
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         if self.config.train.checkpoint_activations:
-            recompute_blocks(self.model.network)
+            recompute_blocks(self.model)
         self._memory_limit = memory_limit(self.device, gpu_share=gpu_share)
         foreseen = state.precision if state else self.config.train.precision.replace("auto", "float32")
         self.memory: MemoryPlan = self._plan_memory(foreseen, state)
@@ -285,10 +286,13 @@ class Training(Iterator[EpochReport]):
         )
 
     def _build_loss(self) -> Callable[..., Tensor]:
-        loss: Callable[..., Tensor] = self.model
-        if self.workers.world > 1:
-            loss = DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
-        return torch.compile(loss) if self.config.train.compile else loss
+        if self.config.train.compile:
+            compile_blocks(self.model)
+        if self.workers.world == 1:
+            return self.model
+        # A gradient with one number a channel has two names for one layout.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
 
 def next_report(config: TrialConfig, images_seen: int) -> int:

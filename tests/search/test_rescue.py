@@ -113,6 +113,15 @@ def test_what_has_ended_is_not_tried_again_when_its_process_dies(begin: Callable
     assert search.rows == [("00000", 1, "finished")]
 
 
+def test_a_process_may_die_before_it_begins(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.suggest("a")
+    search.die(trial, again=True)
+    search.die(trial, again=False)
+    assert search.seats.failure is None
+    assert search.rows == [("00000", 1, "failed"), ("00000", 2, "failed")]
+
+
 def test_a_trial_that_tune_drops_is_planned_again(begin: Callable[..., Search]) -> None:
     search = begin(most=1)
     trial = search.suggest("a")
