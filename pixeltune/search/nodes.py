@@ -85,6 +85,11 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> l
     return [replace(fact, name=name) for fact, name in zip(facts, asked.values(), strict=True)]
 
 
+def own_address() -> str:
+    """Of this launch's cluster, for the State API, which else refuses where several run on one machine."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def ask_state_api() -> str:
     """ "" where it answers, else why not. Just after its start it takes a while."""
     from ray.util.state import list_actors
@@ -92,7 +97,7 @@ def ask_state_api() -> str:
     end = time.monotonic() + _STATE_API_SECONDS
     while True:
         try:
-            list_actors(limit=1, timeout=5)
+            list_actors(address=own_address(), limit=1, timeout=5)
         except Exception as error:  # of many kinds, by what does not answer
             if time.monotonic() > end:
                 return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

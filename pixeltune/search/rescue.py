@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 
 from pixeltune.errors import SearchError
 from pixeltune.search.connect import HEAD, places_on
+from pixeltune.search.nodes import own_address
 from pixeltune.search.tuning import Seats, StaysHere
 from pixeltune.search.watch import Heartbeat, Vacancies
 from pixeltune.space import Resources
@@ -127,13 +128,21 @@ def _groups_of_this_job() -> tuple[list[str], set[str]]:
     from ray.util.state import list_actors, list_placement_groups
     from ray.util.state.exception import RayStateApiException
 
-    job = ray.get_runtime_context().get_job_id()
+    job, address = ray.get_runtime_context().get_job_id(), own_address()
     try:
         groups = list_placement_groups(
-            filters=[("creator_job_id", "=", job), ("state", "!=", "REMOVED")], detail=True, timeout=10, limit=1000
+            filters=[("creator_job_id", "=", job), ("state", "!=", "REMOVED")],
+            address=address,
+            detail=True,
+            timeout=10,
+            limit=1000,
         )
         actors = list_actors(
-            filters=[("job_id", "=", job), ("state", "!=", "DEAD")], detail=True, timeout=10, limit=1000
+            filters=[("job_id", "=", job), ("state", "!=", "DEAD")],
+            address=address,
+            detail=True,
+            timeout=10,
+            limit=1000,
         )
     except (RayStateApiException, OSError):
         return [], set()
