@@ -66,7 +66,15 @@ def run(ledger: Ledger, plan: Plan, events: list[str], *, cut_before: str = "") 
     messages = []
     ledger.start(plan)
     for message in run_trial(ledger.task(plan)):
-        kind = "end" if "end" in message else "report" if "report" in message else "begin"
+        kind = (
+            "end"
+            if "end" in message
+            else "report"
+            if "report" in message
+            else "begin"
+            if "facts" in message
+            else "wait"
+        )
         events.append(kind)
         if kind == cut_before:
             break
@@ -89,7 +97,7 @@ def in_order(events: list[str]) -> list[str]:
 def test_the_test_set_is_read_once_and_at_the_end(begun: tuple[Ledger, Plan], events: list[str]) -> None:
     ledger, plan = begun
     run(ledger, plan, events)
-    assert in_order(events) == ["begin", "report", "test", "end"]
+    assert in_order(events) == ["begin", "report", "wait", "test", "end"]
     assert events.count("report") == 3
 
 
