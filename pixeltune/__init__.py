@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pixeltune.results.frames import read_curves, read_final, read_images, read_results
     from pixeltune.results.studies import study
     from pixeltune.sampling import complete, sample, save_grid
-    from pixeltune.space import Asha, Budget, Resources, SearchSpace, load_search
+    from pixeltune.space import Asha, Budget, Patience, Resources, SearchSpace, load_search
     from pixeltune.training.evaluate import evaluate
     from pixeltune.training.loop import fit
     from pixeltune.training.weights import load_model, save_weights
@@ -32,6 +32,7 @@ _HOMES = {
     "Asha": "pixeltune.space",
     "Budget": "pixeltune.space",
     "Resources": "pixeltune.space",
+    "Patience": "pixeltune.space",
     "load_search": "pixeltune.space",
     "load_data": "pixeltune.data",
     "resolve": "pixeltune.data",
@@ -55,6 +56,7 @@ _HOMES = {
 __all__ = [
     "Asha",
     "Budget",
+    "Patience",
     "Resources",
     "SearchSpace",
     "TrialConfig",

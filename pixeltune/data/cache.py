@@ -45,6 +45,8 @@ def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
     Flips are drawn in training: the same folder serves with and without.
     """
     options = config.model_dump(exclude={"download", "path", "flip"})
+    if not config.train_on_valid:  # folders were made before there was a choice
+        del options["train_on_valid"]
     stats = [_fingerprint(file) for file in files]
     key = hashlib.sha256(json.dumps([_FORMAT, options, stats], sort_keys=True).encode()).hexdigest()[:16]
     return root / "prepared" / f"{config.name.replace(':', '-')}-{key}"

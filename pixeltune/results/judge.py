@@ -157,6 +157,18 @@ def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
     return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
 
 
+def beside_published(row: Mapping[str, Any]) -> str:
+    """The closest published result of the row's task, with the gap and what else differs, to follow a number; or ""."""
+    nearest = best_published(identity_of(row))
+    ours = value_of(row, nearest[0].metric) if nearest else None
+    if nearest is None or ours is None:
+        return ""
+    published, verdict = nearest
+    unit = "bits/dim" if published.metric == "bits_per_dim" else "nats"
+    notes = "; ".join([f"{ours - published.value:+.3f}", *verdict.why_not])
+    return f"; published {published.value:g} {unit} ({notes})"
+
+
 def _hinted(row: Mapping[str, Any]) -> str | None:
     """The published set of which files of one's own may be a copy, by a word of their name and the images' form.
 

@@ -1,6 +1,7 @@
 """The results of one search: a folder of Parquet files, one row a trial attempt, one curve an attempt.
 
     <storage>/<search>/search.json                       what the search is: SearchManifest
+    <storage>/<search>/launch.json                       budget and resources of the newest launch
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
     <storage>/<search>/checkpoints/<trial>/              the trial's own affair
@@ -14,6 +15,7 @@ a launch that finds its search finished says so within seconds.
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,12 +27,13 @@ import pyarrow as pa
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.results.lock import lock_folder
+from pixeltune.results.lock import holder_of, lock_folder
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, to_rows
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
 
 MANIFEST_NAME = "search.json"
+LAUNCH_NAME = "launch.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _SHOWN_DIFFERENCES = 3
@@ -92,6 +95,23 @@ class SearchStore:
     def lock(self) -> AbstractContextManager[None]:
         """Hold the search for this launch; a second launch gets a StoreError that names this one."""
         return lock_folder(self.folder)
+
+    def holder(self) -> dict[str, Any] | None:
+        """The launch that works on the search now, with `pid` and `host` where they are known; None without one."""
+        with _reading(self.folder):
+            return holder_of(self.folder)
+
+    def write_launch(self, launch: Mapping[str, Any]) -> None:
+        """What another shell may want to know of this launch: `started_at`, `budget`, `resources` and the like."""
+        self._write(files.join(self.folder, LAUNCH_NAME), (json.dumps(launch, indent=2) + "\n").encode())
+
+    def launch(self) -> dict[str, Any]:
+        """What the newest launch said of itself; empty where there was none, or where it cannot be read."""
+        try:
+            tree = json.loads(self._bytes(files.join(self.folder, LAUNCH_NAME)))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return tree if isinstance(tree, dict) else {}
 
     def open(self, manifest: SearchManifest) -> SearchManifest:
         """Begin the search, or make sure that the one begun here is the same; returns the manifest as first written.

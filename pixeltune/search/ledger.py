@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pixeltune import files
@@ -184,8 +185,8 @@ class Ledger:
                 return reason
         return None
 
-    def finish(self, trial: str, *, crash: str | None = None) -> Row:
-        """The attempt is over: as it said itself, or crashed, or else was interrupted. Its row is final."""
+    def finish(self, trial: str, *, crash: str | None = None, cut: str = "stopped before its end") -> Row:
+        """The attempt is over: as it said itself, or crashed, or else was cut, for that reason. Its row is final."""
         live = self.live.pop(trial)
         live.ended_at = _now()
         if live.end is not None:
@@ -195,19 +196,19 @@ class Ledger:
             reason = _last_words(crash)
             live.traceback = crash
         else:
-            status, reason = Status.INTERRUPTED, "stopped before its end"
+            status, reason = Status.INTERRUPTED, cut
         row = self._row(live, status, reason)
         self.store.write_trial(row)
-        if owes_a_try_alone(row):
+        if owes_a_try_alone(row) or status in UNDECIDED:
             self._left[trial] = row, live
-        elif status not in UNDECIDED:
+        else:
             self.ended[trial] = row
         return row
 
-    def retry(self, trial: str, crash: str) -> Plan:
-        """The attempt crashed and another follows: both stand in the store."""
+    def retry(self, trial: str, crash: str | None, cut: str = "") -> Plan:
+        """The attempt crashed, or was cut, and another follows: both stand in the store."""
         live = self.live[trial]
-        row = self.finish(trial, crash=crash)
+        row = self.finish(trial, crash=crash, cut=cut)
         self.ended.pop(trial, None)
         self._left[trial] = row, live
         plan = live.plan.next_attempt()
@@ -342,8 +343,13 @@ _BEST_REPORT = (
 )
 
 
+_BEGAN = datetime.now(UTC), time.monotonic()
+
+
 def _now() -> datetime:
-    return datetime.now(UTC)
+    """The wall clock as this launch began, and what has passed since: GPU-hours must not jump when it is set."""
+    began, seconds = _BEGAN
+    return began + timedelta(seconds=time.monotonic() - seconds)
 
 
 def _gpu_seconds(live: Live) -> float:

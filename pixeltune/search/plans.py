@@ -19,6 +19,9 @@ class Planner(Protocol):
     def tell(self, row: Row) -> None:
         """How a planned trial ended."""
 
+    def give_up(self, plan: Plan) -> None:
+        """A planned trial does not run; it will be planned again."""
+
 
 class ListedPlans:
     """The trials of a final: first those to resume, then the rest of the list.
@@ -39,3 +42,6 @@ class ListedPlans:
 
     def tell(self, row: Row) -> None:
         """Nothing follows from how a trial ends."""
+
+    def give_up(self, plan: Plan) -> None:
+        """Nor from that."""

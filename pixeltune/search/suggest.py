@@ -85,6 +85,10 @@ class Suggester:
             trial.set_constraint(name, violation)
         self._study.tell(trial, verdict.values, state=verdict.state)
 
+    def give_up(self, plan: Plan) -> None:
+        """It will not be run now, and nothing is known of its worth."""
+        self._study.tell(self._open.pop(plan.trial), state=TrialState.FAIL)
+
     def _verdict(self, row: Row) -> _Verdict:
         status, values = Status(row["status"]), self._ledger.values(row)
         if status is Status.FINISHED and values is not None:

@@ -1,8 +1,10 @@
 """One trial: the same steps under Tune, under Train and from the command line.
 
 `run_trial` is Ray-free. It yields messages, plain dictionaries:
-    {"facts": {...}, "resumed": [...]}      first, when the model is built and audited; the reports of the checkpoint
+    {"facts": {...}, "resumed": [...],      first, when the model is built and audited; the reports of the checkpoint,
+     "expects_seconds": ...}                and about how long it is until the next report
     {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
+    {"expects_seconds": ...}                before a picture is drawn: about how long it takes
     {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
                                             training came to its end, also {"facts": {...}}: how fast it samples,
                                             and of a final run the numbers of the test set
@@ -23,7 +25,7 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, MemoryShortError, StoreError
 from pixeltune.results.schema import Status
-from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts
+from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
     from pixeltune.training.loop import Training
@@ -100,12 +102,17 @@ def _train(task: TrialTask) -> Iterator[Message]:
 
     training = _begin(task)
     is_first = training.workers.rank == 0
+    expected = seconds_to_report(training)
     reset_peak_memory()  # the audit is no part of what training takes
-    yield {"facts": facts_of(training), "resumed": [_plain(report) for report in training.reports]}
+    yield {
+        "facts": facts_of(training),
+        "resumed": [_plain(report) for report in training.reports],
+        "expects_seconds": expected,
+    }
     best = min((_value(report, task) for report in training.reports), default=math.inf)
     is_new, peak = training.images_seen < training.config.train.end, None
-    for report in training.reports[-1:] if is_first else ():
-        _draw_gallery(task, training, report)  # the attempt before may not have come to it
+    for report in training.reports[-1:]:  # the attempt before may not have come to its picture
+        yield from _announced_gallery(task, training, report)
     for report in training:
         value = _value(report, task)
         if is_first:
@@ -121,10 +128,10 @@ def _train(task: TrialTask) -> Iterator[Message]:
         best = min(best, value)
         peak = _larger(peak, peak_memory(training.device))
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
-        if is_first and _draw_gallery(task, training, report):
-            reset_peak_memory()  # sampling is no part of what training takes
+        yield from _announced_gallery(task, training, report)
     tested = {}
     if task.images:
+        yield {"expects_seconds": expected}
         with writing_to(task.images):
             tested = read_test_set(task, training, is_new=is_new)
     end = _finished(training)
@@ -157,25 +164,46 @@ def _larger(peak: int | None, other: int | None) -> int | None:
     return max((value for value in (peak, other) if value is not None), default=None)
 
 
-def _draw_gallery(task: TrialTask, training: Training, report: EpochReport) -> bool:
-    """Of the report, if it is the nearest to a chosen epoch and not drawn yet; whether it was. Of a lack of memory it
-    costs the picture alone."""
+def _announced_gallery(task: TrialTask, training: Training, report: EpochReport) -> Iterator[Message]:
+    """Draw the report's picture, if it is the nearest to a chosen epoch and not drawn yet.
+
+    Before that all workers say so, for they report together; the first one, which draws, knows how long it takes.
+    """
+    if report.images_seen not in _galleries(task, training):
+        return
+    location = f"{task.gallery.removesuffix('.png')}-{report.images_seen}-images.png"
+    is_mine = training.workers.rank == 0 and not files.exists(location)
+    yield {"expects_seconds": _seconds_to_draw(training) if is_mine else 0.0}
+    if is_mine:
+        _draw_gallery(task, training, report, location)
+        reset_peak_memory()  # sampling is no part of what training takes
+
+
+def _seconds_to_draw(training: Training) -> float:
+    import torch
+
+    from pixeltune.sampling import GALLERY_SIDE, forecast
+
+    try:
+        return 2 * forecast(training.model_of_record, GALLERY_SIDE**2 // 2)
+    except (torch.OutOfMemoryError, MemoryError):
+        return 0.0
+
+
+def _draw_gallery(task: TrialTask, training: Training, report: EpochReport, location: str) -> None:
+    """A lack of memory costs the picture alone."""
     import torch
 
     from pixeltune.sampling import gallery
 
-    location = f"{task.gallery.removesuffix('.png')}-{report.images_seen}-images.png"
-    if report.images_seen not in _galleries(task, training) or files.exists(location):
-        return False
     title = f"trial {task.trial} after {report.images_seen:,} images (epoch {report.epoch:.2f}), seed 0"
     try:
         picture = gallery(training.model_of_record, training.data.valid, title=title)
     except (torch.OutOfMemoryError, MemoryError) as error:
         warnings.warn(f"{location} is left out: {error}", stacklevel=2)
-        return True
+        return
     with writing_to(location):
         picture.save(location)
-    return True
 
 
 def _galleries(task: TrialTask, training: Training) -> set[int]:

@@ -6,7 +6,7 @@ A search file in `search_spaces/` defines `search = SearchSpace(...)`. A key is 
 
 from pixeltune.space.final_space import FinalSpace
 from pixeltune.space.load import list_searches, load_search, search_folder, search_path
-from pixeltune.space.parts import Asha, Budget, Resources
+from pixeltune.space.parts import Asha, Budget, Patience, Resources
 from pixeltune.space.search_space import METRICS, SAMPLERS, SearchSpace
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Asha",
     "Budget",
     "FinalSpace",
+    "Patience",
     "Resources",
     "SearchSpace",
     "list_searches",

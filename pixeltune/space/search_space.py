@@ -21,7 +21,7 @@ from pixeltune.space.keys import (
     require_distribution,
     whole_numbers,
 )
-from pixeltune.space.parts import PART_SECTIONS, Asha, Budget, Resources, replaced, replaced_scheduler
+from pixeltune.space.parts import PART_SECTIONS, Asha, Budget, Patience, Resources, replaced, replaced_scheduler
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -61,6 +61,7 @@ class SearchSpace:
     budget: Budget = field(default_factory=Budget)
     scheduler: Asha | None = None
     resources: Resources = field(default_factory=Resources)
+    patience: Patience = field(default_factory=Patience)
     sampler: str = "tpe"
     seed: int = 0
     keep: int = 5
@@ -114,7 +115,8 @@ class SearchSpace:
             raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
-        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `scheduler.*`, or `scheduler` to None.
+        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `patience.*`, `scheduler.*`, or
+        `scheduler` to None.
 
         A varied key that is set is fixed to that value and no longer searched, also where only some trials have it;
         keys that no trial has any more leave `vary`.
@@ -128,6 +130,7 @@ class SearchSpace:
             vary=vary,
             budget=replaced("budget", self.budget, own),
             resources=replaced("resources", self.resources, own),
+            patience=replaced("patience", self.patience, own),
             scheduler=replaced_scheduler(self.scheduler, own),
         )
 

@@ -72,7 +72,7 @@ def test_flips_are_no_part_of_what_is_cached(tmp_path: Path, own_cache: Path) ->
     assert len(entries(own_cache)) == 1
 
 
-def test_folders_made_before_there_were_flips_are_found() -> None:
+def test_folders_made_before_there_were_flips_and_finals_are_found() -> None:
     config = DataConfig(name="digits", levels=4)
     for flip in (False, True):
         folder = cache.entry_folder(Path("/cache"), config.model_copy(update={"flip": flip}), [])
