@@ -259,7 +259,7 @@ def test_the_base_must_lie_inside_of_what_varies(distribution: BaseDistribution)
         ({"objectives": ()}, "objectives must name at least one"),
         ({"objectives": ("accuracy",)}, "but got 'accuracy'"),
         ({"objectives": "valid_nats"}, "objectives must be a tuple of names, but got 'valid_nats'"),
-        ({"sampler": "grid"}, "sampler must be among tpe, random, but got 'grid'"),
+        ({"sampler": "grid"}, "sampler must be among tpe, gp, cmaes, nsga2, random, but got 'grid'"),
         ({"scheduler": Asha((1600,)), "objectives": ("valid_nats", "gpu_seconds")}, "Asha needs one objective"),
         ({"scheduler": Asha((1600,)), "objectives": ("num_parameters",)}, "Asha judges by valid_bits_per_dim"),
         ({"scheduler": Asha((1601,))}, "got 1601 with 1600 and 6400"),

@@ -43,7 +43,7 @@ def show_plan(out: Console, space: SearchSpace, name: str) -> None:
     also = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
     out.print(
         f"Budget: {space.budget.trials} trials of at most {space.base.train.images:,} images{also}; {stopping}; "
-        f"sampler {space.sampler}, objective {_objectives(space)}",
+        f"sampler {_sampler(space)}, objective {_objectives(space)}",
         highlight=False,
     )
     resources = space.resources
@@ -52,6 +52,12 @@ def show_plan(out: Console, space: SearchSpace, name: str) -> None:
         highlight=False,
     )
     out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+
+
+def _sampler(space: SearchSpace) -> str:
+    learnt = space.learnt_keys()
+    drawn = ", ".join(key for key in space.vary if key not in learnt)
+    return space.sampler + (f" (draws {drawn} at random)" if drawn else "")
 
 
 def _objectives(space: SearchSpace) -> str:

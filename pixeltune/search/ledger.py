@@ -126,6 +126,10 @@ class Ledger:
         """The trials that ran out of memory on a GPU that they shared, as their next attempt."""
         return [live.plan.next_attempt() for row, live in self._left.values() if owes_a_try_alone(row)]
 
+    def pending(self) -> list[Plan]:
+        """The trials without an end: under way, to be resumed, or to be tried alone."""
+        return [live.plan for live in [*self.live.values(), *(live for _row, live in self._left.values())]]
+
     def plan(self, suggestion: Mapping[str, Any]) -> Plan:
         """A new trial."""
         plan = Plan(self._next_number, 1, dict(suggestion), self.space.configure(suggestion))

@@ -115,7 +115,7 @@ class Seats:
         if crash is not None and plan.trial not in self.ledger.live:
             self.ledger.start(plan)  # Its process died before it began.
         if plan.trial in self.ledger.live:
-            self.suggester.tell(self.ledger.finish(plan.trial, crash=crash))
+            self.ledger.finish(plan.trial, crash=crash)
             self.on_change()
 
 

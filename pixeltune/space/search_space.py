@@ -15,31 +15,20 @@ from pixeltune.space.keys import (
     contains,
     corners_of,
     discriminators_first,
+    is_choice,
     key_exists,
     keys_of,
     nearest,
     require_distribution,
     whole_numbers,
 )
+from pixeltune.space.metrics import METRICS, require_constraints
 from pixeltune.space.parts import PART_SECTIONS, Asha, Budget, Resources, replaced, replaced_scheduler
+from pixeltune.space.samplers import SAMPLERS, require_fit
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
-
-METRICS: dict[str, str] = {
-    "valid_bits_per_dim": "minimize",
-    "valid_nats": "minimize",
-    "gpu_seconds": "minimize",
-    "train_seconds": "minimize",
-    "num_parameters": "minimize",
-    "network_calls": "minimize",
-    "sample_images_per_second": "maximize",
-    "peak_memory_bytes": "minimize",
-}
-"""What a search can optimise, and in which direction: columns of a trial's row."""
-
-SAMPLERS = ("tpe", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +36,8 @@ class SearchSpace:
     """One search. base: trial 0, and every key that is not varied. vary: dotted key → Optuna distribution.
 
     objectives: names in METRICS; the first one ranks the leaderboard.
+    constraints: names in METRICS → the most that a trial may have of it, or the least of what is maximised. A trial
+        that breaks one is stopped as soon as that is known, and is never the best.
     scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
     sampler: a name in SAMPLERS; seed: the sampler's.
     keep: trials, the best ones, whose weights are kept when the search ends; of them pictures are drawn.
@@ -58,6 +49,7 @@ class SearchSpace:
     base: TrialConfig
     vary: Mapping[str, BaseDistribution] = field(default_factory=dict)
     objectives: tuple[str, ...] = ("valid_bits_per_dim",)
+    constraints: Mapping[str, float] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     scheduler: Asha | None = None
     resources: Resources = field(default_factory=Resources)
@@ -74,6 +66,7 @@ class SearchSpace:
         if not isinstance(self.vary, Mapping):
             raise ConfigError(f"vary must map dotted keys to Optuna distributions, but got {self.vary!r}")
         _require_names("objectives", self.objectives, METRICS)
+        require_constraints(self.constraints)
         _require_names("sampler", (self.sampler,), SAMPLERS)
         if not isinstance(self.galleries, tuple) or not all(epoch > 0 for epoch in self.galleries):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
@@ -102,6 +95,7 @@ class SearchSpace:
         unused = set(self.vary) - keys_of(self.corners())
         if unused:
             raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
+        require_fit(self.sampler, self.objectives, self.learnt_keys(), tuple(self.vary))
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
         """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `scheduler.*`, or `scheduler` to None.
@@ -163,6 +157,17 @@ class SearchSpace:
             if key_exists(self.base, key, drawn):
                 drawn[key] = draw(key)
         return drawn
+
+    def learnt_keys(self) -> tuple[str, ...]:
+        """The varied keys that the sampler learns; it draws the others at random."""
+        kind = SAMPLERS[self.sampler]
+        corners = [set(corner) for corner in self.corners()]
+        always = set.intersection(*corners) if corners else set()
+        return tuple(
+            key
+            for key, distribution in self.vary.items()
+            if (kind.follows_conditions or key in always) and not (kind.numbers_only and is_choice(distribution))
+        )
 
     def base_suggestion(self) -> dict[str, Scalar]:
         """The base configuration's own values of the varied keys: trial 0."""
