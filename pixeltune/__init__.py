@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pixeltune.results.frames import read_curves, read_results
     from pixeltune.results.studies import study
     from pixeltune.sampling import complete, sample, save_grid
-    from pixeltune.space import Asha, Budget, Resources, SearchSpace, load_search
+    from pixeltune.space import Asha, Budget, Median, Pareto, Resources, SearchSpace, load_search
     from pixeltune.training.evaluate import evaluate
     from pixeltune.training.loop import fit
     from pixeltune.training.weights import load_model, save_weights
@@ -31,6 +31,8 @@ _HOMES = {
     "SearchSpace": "pixeltune.space",
     "Asha": "pixeltune.space",
     "Budget": "pixeltune.space",
+    "Median": "pixeltune.space",
+    "Pareto": "pixeltune.space",
     "Resources": "pixeltune.space",
     "load_search": "pixeltune.space",
     "load_data": "pixeltune.data",
@@ -53,6 +55,8 @@ _HOMES = {
 __all__ = [
     "Asha",
     "Budget",
+    "Median",
+    "Pareto",
     "Resources",
     "SearchSpace",
     "TrialConfig",

@@ -22,7 +22,7 @@ from pixeltune.cli.app import (
     settings_of,
 )
 from pixeltune.errors import ConfigError, require_packages
-from pixeltune.space import SAMPLERS, SearchSpace, list_searches, load_search, search_path
+from pixeltune.space import SAMPLERS, SCHEDULERS, SearchSpace, list_searches, load_search, search_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the space, its corners and its cost, and leave")
     parser.add_argument("--trials", type=positive, metavar="N", help="trials in all (a larger number extends a search)")
     parser.add_argument("--sampler", choices=tuple(SAMPLERS), help="what proposes the trials [the search's own]")
+    parser.add_argument(
+        "--scheduler", choices=(*SCHEDULERS, "none"), help="what stops trials early; --set scheduler.KEY=VALUE sets it"
+    )
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
     parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
@@ -66,6 +69,8 @@ def search(options: argparse.Namespace) -> int:
     if options.search is None:
         raise ConfigError(f"--search must name a search: {', '.join(list_searches())} (or a path to a .py file)")
     settings = settings_of(options)
+    if options.scheduler is not None:
+        settings["scheduler"] = None if options.scheduler == "none" else options.scheduler
     space = _space(options, settings)
     name = options.name or search_path(options.search).stem
     if options.dry_run:

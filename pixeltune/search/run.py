@@ -26,7 +26,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.connect import connect, fit_to
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger
-from pixeltune.search.scheduler import Rungs
+from pixeltune.search.scheduler import judge_of
 from pixeltune.space import Resources, SearchSpace
 
 if TYPE_CHECKING:
@@ -102,13 +102,12 @@ def run_search(
     space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, address: str | None, watcher: Watcher
 ) -> Outcome:
     """Run what is left of a search; the caller holds `store.lock()`."""
-    rungs = Rungs(space.scheduler) if space.scheduler else None
     ledger = Ledger(
         space,
         store,
         resources=space.resources,
         baseline=manifest.baseline_bits_per_dim,
-        judge=rungs.judge if rungs else None,
+        judge=judge_of(space),
     )
     done = nothing_left(space, ledger)
     if done is not None:
@@ -117,9 +116,6 @@ def run_search(
 
     resolved = require_buildable(space)
     require_same_data(store, resolved.data.identity.checksum)
-    for trial, curve in ledger.curves.items():
-        if rungs:
-            rungs.remember(trial, curve)
     keeper = WeightKeeper(ledger)
     with connect(address) as nodes:
         ledger.resources, concurrent = fit_to(nodes, space.resources, watcher.say)

@@ -40,6 +40,7 @@ class TrialTask:
     gpu_share: of the memory of its GPU.
     galleries: epochs at whose nearest report a picture of what the model draws is kept. gallery: the PNG at the
         trial's end, beside which those lie.
+    speed_first: measure the sampling speed before training too, for by it trials are stopped.
     """
 
     trial: str
@@ -50,6 +51,7 @@ class TrialTask:
     gpu_share: float = 1.0
     galleries: tuple[float, ...] = ()
     gallery: str = ""
+    speed_first: bool = False
 
 
 def state_file(checkpoint: str) -> str:
@@ -93,8 +95,9 @@ def _train(task: TrialTask) -> Iterator[Message]:
 
     training = _begin(task)
     is_first = training.workers.rank == 0
-    reset_peak_memory()  # the audit is no part of what training takes
-    yield {"facts": facts_of(training), "resumed": [_plain(report) for report in training.reports]}
+    speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
+    reset_peak_memory()  # neither audit nor sampling is a part of what training takes
+    yield {"facts": facts_of(training) | speed, "resumed": [_plain(report) for report in training.reports]}
     best = min((getattr(report, task.objective) for report in training.reports), default=math.inf)
     peak = None
     for report in training.reports[-1:] if is_first else ():
@@ -127,11 +130,17 @@ def _finished(training: Training) -> Message:
     """
     if training.workers.rank:
         return _end(Status.FINISHED, None)
+    facts, why_not = _sampling_speed(training)
+    return _end(Status.FINISHED, why_not) | {"facts": facts}
+
+
+def _sampling_speed(training: Training) -> tuple[dict[str, Any], str | None]:
+    """The facts; or why there are none."""
     try:
-        return _end(Status.FINISHED, None) | {"facts": sampling_facts(training)}
+        return sampling_facts(training), None
     except (MemoryError, RuntimeError) as error:
         why = (str(error).splitlines() or ["out of memory"])[0]
-        return _end(Status.FINISHED, f"its sampling speed could not be measured: {why}")
+        return {}, f"its sampling speed could not be measured: {why}"
 
 
 def _larger(peak: int | None, other: int | None) -> int | None:

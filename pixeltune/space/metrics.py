@@ -38,6 +38,12 @@ def require_constraints(constraints: object) -> None:
             raise ConfigError(f"constraints[{name!r}] must be a number, but got {bound!r}")
 
 
+def replaced_constraints(constraints: Mapping[str, float], changes: Mapping[str, Any]) -> dict[str, float]:
+    """The constraints with `constraints.*` changed; None removes one."""
+    mine = {key.partition(".")[2]: value for key, value in changes.items() if key.partition(".")[0] == "constraints"}
+    return {name: bound for name, bound in (dict(constraints) | mine).items() if bound is not None}
+
+
 def violations(constraints: Mapping[str, float], row: Mapping[str, Any]) -> dict[str, float]:
     """How far each metric of `row` lies beyond its bound, in shares of it; 0 or less where it holds.
 

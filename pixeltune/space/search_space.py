@@ -22,8 +22,17 @@ from pixeltune.space.keys import (
     require_distribution,
     whole_numbers,
 )
-from pixeltune.space.metrics import METRICS, require_constraints
-from pixeltune.space.parts import PART_SECTIONS, Asha, Budget, Resources, replaced, replaced_scheduler
+from pixeltune.space.metrics import METRICS, replaced_constraints, require_constraints
+from pixeltune.space.parts import (
+    PART_SECTIONS,
+    Budget,
+    Median,
+    Pareto,
+    Resources,
+    Scheduler,
+    replaced,
+    replaced_scheduler,
+)
 from pixeltune.space.samplers import SAMPLERS, require_fit
 
 if TYPE_CHECKING:
@@ -38,7 +47,7 @@ class SearchSpace:
     objectives: names in METRICS; the first one ranks the leaderboard.
     constraints: names in METRICS → the most that a trial may have of it, or the least of what is maximised. A trial
         that breaks one is stopped as soon as that is known, and is never the best.
-    scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
+    scheduler: early stopping, on the first objective's value or (Pareto) on all; None lets every trial finish.
     sampler: a name in SAMPLERS; seed: the sampler's.
     keep: trials, the best ones, whose weights are kept when the search ends; of them pictures are drawn.
     galleries: epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
@@ -51,7 +60,7 @@ class SearchSpace:
     objectives: tuple[str, ...] = ("valid_bits_per_dim",)
     constraints: Mapping[str, float] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
-    scheduler: Asha | None = None
+    scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
     sampler: str = "tpe"
     seed: int = 0
@@ -70,12 +79,7 @@ class SearchSpace:
         _require_names("sampler", (self.sampler,), SAMPLERS)
         if not isinstance(self.galleries, tuple) or not all(epoch > 0 for epoch in self.galleries):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
-        if self.scheduler is not None and len(self.objectives) > 1:
-            raise ConfigError(f"Asha needs one objective, but got {self.objectives}; take scheduler=None")
-        if self.scheduler is not None and not self.objectives[0].startswith("valid_"):
-            raise ConfigError(
-                f"Asha judges by valid_bits_per_dim or valid_nats, but got {self.objectives[0]}; take scheduler=None"
-            )
+        self._require_scheduler_fits()
         for key, distribution in self.vary.items():
             require_distribution(key, distribution)
             if key.startswith("data."):
@@ -98,7 +102,8 @@ class SearchSpace:
         require_fit(self.sampler, self.objectives, self.learnt_keys(), tuple(self.vary))
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
-        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `scheduler.*`, or `scheduler` to None.
+        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `constraints.*` (None removes one),
+        `scheduler.*`, or `scheduler` to a name in SCHEDULERS or None.
 
         A varied key that is set is fixed to that value and no longer searched, also where only some trials have it;
         keys that no trial has any more leave `vary`.
@@ -113,6 +118,7 @@ class SearchSpace:
             budget=replaced("budget", self.budget, own),
             resources=replaced("resources", self.resources, own),
             scheduler=replaced_scheduler(self.scheduler, own),
+            constraints=replaced_constraints(self.constraints, own),
         )
 
     def _fixed(self, changes: Mapping[str, Any]) -> tuple[TrialConfig, dict[str, BaseDistribution]]:
@@ -158,6 +164,11 @@ class SearchSpace:
                 drawn[key] = draw(key)
         return drawn
 
+    def measures_speed_first(self) -> bool:
+        """Whether a trial's sampling speed must be known before it trains."""
+        named = {*self.constraints, *(self.objectives if isinstance(self.scheduler, Pareto) else ())}
+        return "sample_images_per_second" in named
+
     def learnt_keys(self) -> tuple[str, ...]:
         """The varied keys that the sampler learns; it draws the others at random."""
         kind = SAMPLERS[self.sampler]
@@ -191,12 +202,34 @@ class SearchSpace:
                         "set `step`, or take a CategoricalDistribution"
                     ) from None
 
+    def _require_scheduler_fits(self) -> None:
+        if self.scheduler is None:
+            return
+        name, several = type(self.scheduler).__name__, isinstance(self.scheduler, Pareto)
+        if several != (len(self.objectives) > 1):
+            rule, other = ("several objectives", "Asha or Median") if several else ("one objective", "Pareto")
+            raise ConfigError(f"{name} needs {rule}, but got {self.objectives}; take {other}, or scheduler=None")
+        if not self.objectives[0].startswith("valid_"):
+            raise ConfigError(
+                f"{name} judges by valid_bits_per_dim or valid_nats, but got {self.objectives[0]}; take scheduler=None"
+            )
+
     def _require_rungs(self, config: TrialConfig) -> None:
         if self.scheduler is None:
             return
+        if isinstance(self.scheduler, Median):
+            if self.scheduler.grace >= config.train.images:
+                raise ConfigError(
+                    f"Median.grace must be below train.images, but got {self.scheduler.grace} with "
+                    f"{config.train.images}; set `scheduler.grace`"
+                )
+            return
         every = config.train.report_every
         if every is None:
-            raise ConfigError("a search with Asha must set train.report_every, but its base leaves it to the data")
+            raise ConfigError(
+                f"a search with {type(self.scheduler).__name__} must set train.report_every, "
+                "but its base leaves it to the data"
+            )
         for rung in self.scheduler.rungs:
             if rung % every or rung >= config.train.images:
                 raise ConfigError(

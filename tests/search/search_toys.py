@@ -13,7 +13,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.search.ledger import Ledger, Live, Plan
-from pixeltune.search.scheduler import Rungs
+from pixeltune.search.scheduler import judge_of
 from pixeltune.space import Asha, Budget, SearchSpace
 
 VARY = {
@@ -51,14 +51,8 @@ def toy_store(folder: Path, space: SearchSpace) -> SearchStore:
 def toy_ledger(folder: Path, space: SearchSpace | None = None, **options: Any) -> Ledger:
     """A ledger as `run_search` makes it, on a new store or on the one that is there."""
     space = space or toy_space()
-    rungs = Rungs(space.scheduler) if space.scheduler else None
-    judge = rungs.judge if rungs else None
-    store = toy_store(folder, space)
-    ledger = Ledger(space, store, **({"resources": space.resources, "baseline": 3.0, "judge": judge} | options))
-    for trial, curve in ledger.curves.items():
-        if rungs:
-            rungs.remember(trial, curve)
-    return ledger
+    plain = {"resources": space.resources, "baseline": 3.0, "judge": judge_of(space)}
+    return Ledger(space, toy_store(folder, space), **(plain | options))
 
 
 def report(images: int, bits: float, **columns: Any) -> dict[str, Any]:

@@ -111,15 +111,6 @@ def test_nats_can_be_the_objective(tmp_path: Path) -> None:
     )
     assert (row["valid_nats"], row["valid_bits_per_dim"], row["best_images_seen"]) == (80.0, 2.1, 200)
     assert ledger.task(ledger.plan({})).objective == "valid_nats"
-    assert ledger.values(row) == [80.0]
-
-
-def test_values_are_the_objectives_or_none(tmp_path: Path) -> None:
-    space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
-    ledger = toy_ledger(tmp_path, space)
-    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), FINISHED)
-    assert ledger.values(row) == [2.0, 7.0]
-    assert ledger.values(row | {"num_parameters": None}) is None
 
 
 def test_asha_stops_with_its_reason(tmp_path: Path) -> None:
