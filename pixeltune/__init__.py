@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
     from pixeltune.results.frames import read_curves, read_results
+    from pixeltune.results.pareto import pareto
     from pixeltune.results.studies import study
     from pixeltune.sampling import complete, sample, save_grid
     from pixeltune.space import Asha, Budget, Median, Pareto, Resources, SearchSpace, load_search
@@ -48,6 +49,7 @@ _HOMES = {
     "read_results": "pixeltune.results.frames",
     "read_curves": "pixeltune.results.frames",
     "study": "pixeltune.results.studies",
+    "pareto": "pixeltune.results.pareto",
     "load_published": "pixeltune.results.compare",
     "compare": "pixeltune.results.compare",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "load_model",
     "load_published",
     "load_search",
+    "pareto",
     "read_curves",
     "read_results",
     "resolve",

@@ -6,12 +6,16 @@ import contextlib
 
 from pixeltune import files
 from pixeltune.results.judge import RANKED
+from pixeltune.results.pareto import front as find_front
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import state_file
+from pixeltune.space.metrics import not_met
 
 
 class WeightKeeper:
     """Keeps the weights of the best `keep` trials; the state stays only with trials that may go on.
+
+    The best keep to the constraints, and of several objectives stand on the front so far.
 
     A disk that refuses is no reason to stop a search: what could not be removed is tried again at the end.
     """
@@ -40,8 +44,17 @@ class WeightKeeper:
     def _best(self) -> set[str]:
         objective = self._ledger.objective
         rows = [row for row in self._ledger.ended.values() if row["status"] in RANKED and row[objective] is not None]
-        rows.sort(key=lambda row: (row[objective], row["trial"]))
-        return {row["trial"] for row in rows[: self._ledger.space.keep]}
+        space = self._ledger.space
+        front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)}
+        rows.sort(
+            key=lambda row: (
+                bool(not_met(space.constraints, row)),
+                len(space.objectives) > 1 and row["trial"] not in front,
+                row[objective],
+                row["trial"],
+            )
+        )
+        return {row["trial"] for row in rows[: space.keep]}
 
     @staticmethod
     def _remove(location: str, trial: str, done: set[str]) -> None:

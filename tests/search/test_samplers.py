@@ -19,7 +19,7 @@ from search_toys import VARY, settle, toy_config, toy_ledger, toy_space
 from pixeltune.errors import ConfigError, MissingPackageError
 from pixeltune.search.ledger import Plan
 from pixeltune.search.suggest import Suggester
-from pixeltune.space import SAMPLERS, Budget, SearchSpace
+from pixeltune.space import SAMPLERS, Budget, Pareto, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 LEARNERS = tuple(name for name in SAMPLERS if name != "random")
@@ -210,6 +210,59 @@ def test_it_leaves_a_region_where_nothing_gets_through(tmp_path: Path, sampler: 
     if sampler in ("tpe", "gp") and end == "diverged":
         as_failed = [bad_share(tmp_path / f"b{seed}", sampler, "failed", seed) for seed in seeds]
         assert sum(told_truly) <= 0.6 * sum(as_failed), (told_truly, as_failed)
+
+
+@pytest.mark.parametrize("sampler", LEARNERS)
+def test_it_keeps_to_constraints_where_the_best_values_break_them(tmp_path: Path, sampler: str) -> None:
+    """The larger the learning rate, the better and the larger the model; half of the space is out of bounds.
+
+    Measured shares of proposals out of bounds, with the constraint and without: tpe 0.38 and 0.93, gp 0.14 and 1,
+    cmaes 0.25 and 0.95, nsga2 0.36 and 0.63.
+    """
+
+    def share_out_of_bounds(constraints: dict[str, float], seed: int) -> float:
+        space = line(sampler, seed, constraints=constraints)
+        ledger = toy_ledger(tmp_path / f"{len(constraints)}{seed}", space)
+        suggester, rates = Suggester(space, ledger), []
+        for _ in range(26 if sampler == "gp" else 52):
+            plan = suggester.next_plan()
+            rates.append(plan.suggestion["optim.lr"])
+            settle(ledger, plan, "finished", 3 - 20 * rates[-1], num_parameters=int(10_000 * rates[-1]))
+        return statistics.mean(rate > 0.05 for rate in rates[12:])
+
+    seeds = range(1 if sampler == "gp" else 4)
+    bounded = statistics.mean(share_out_of_bounds({"num_parameters": 500}, seed) for seed in seeds)
+    free = statistics.mean(share_out_of_bounds({}, seed) for seed in seeds)
+    assert bounded < 0.6 * free, (bounded, free)
+
+
+@pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if kind.several])
+def test_stopped_trials_of_several_objectives_do_not_stop_the_search(tmp_path: Path, sampler: str) -> None:
+    """Told with their curves, the next proposal of TPE would raise."""
+    objectives = ("valid_bits_per_dim", "num_parameters", "gpu_seconds")
+    space = mixed_space(sampler, objectives=objectives, scheduler=Pareto((100, 200), 0.1))
+    ledger = toy_ledger(tmp_path, space)
+    suggester = Suggester(space, ledger)
+    for number in range(12):
+        plan = suggester.next_plan()
+        end = "pruned" if number % 3 else "finished"
+        settle(ledger, plan, end, loss(plan), num_parameters=plan.suggestion["model.layers"])
+    study = suggester.study()
+    states = {trial.state for trial in study.get_trials()}
+    assert states == {TrialState.COMPLETE} | ({TrialState.PRUNED} if SAMPLERS[sampler].sees_all else set())
+    assert not any(trial.intermediate_values for trial in study.get_trials())
+    assert suggester.next_plan().number == 12
+
+
+def test_what_a_stopped_trial_would_have_cost_is_told(tmp_path: Path) -> None:
+    """Its seconds so far would make the trial that was stopped first the cheapest."""
+    space = mixed_space("nsga2", objectives=("valid_bits_per_dim", "train_seconds", SPEED))
+    ledger = toy_ledger(tmp_path, space)
+    suggester = Suggester(space, ledger)
+    rows = [settle(ledger, suggester.next_plan(), "finished", 2.0, **{SPEED: 9.0})]
+    rows += [settle(ledger, suggester.next_plan(), "pruned", 2.5)]
+    rows[1] |= {"images_seen": 100, "train_seconds": 1.5}
+    assert [trial.values for trial in suggester.study().get_trials()] == [[2.0, 4.0, 9.0], [2.5, 6.0, 9.0]]
 
 
 def test_random_knows_of_no_region(tmp_path: Path) -> None:
