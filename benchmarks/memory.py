@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.models import DensityModel, build_model
-from pixeltune.models.recompute import recompute_blocks
+from pixeltune.models.blocks import recompute_blocks
 from pixeltune.search.facts import cpu_name
 from pixeltune.training.accumulate import micro_batches
 from pixeltune.training.memory import Phase, predict_peaks
@@ -72,7 +72,7 @@ def _row(name: str, means: str, factor: int, device: torch.device) -> str:
     config = TrialConfig.build(tree).override(train | changes)
     model = build_model(config, form).to(device).train()
     if config.train.checkpoint_activations:
-        recompute_blocks(model.network)
+        recompute_blocks(model)
     precision = config.train.precision.replace("auto", "float32")
     build_optimizer(config.optim, model)  # imports what any training does
     start = time.process_time()

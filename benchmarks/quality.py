@@ -47,6 +47,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "optim.beta1": 0.95,
         "optim.beta2": 0.9995,
     },
+    "constant, lr 1e-2": {"optim.lr": 1e-2},
+    "constant, in bfloat16": {"train.precision": "bfloat16"},
 }
 
 
@@ -54,7 +56,7 @@ def main() -> None:
     """Print a table row a variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="FOLDER")
-    parser.add_argument("--images", type=int, default=16_000)
+    parser.add_argument("--images", type=int, default=50_048)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -80,7 +82,12 @@ def main() -> None:
 def _config(options: argparse.Namespace, seed: int, changes: dict[str, Any]) -> TrialConfig:
     tree = BASE | {
         "data": {"name": "parquet", "path": options.data, "num_valid": 500},
-        "train": {"images": options.images, "batch_size": 32, "report_every": options.images // 4},
+        "train": {
+            "images": options.images,
+            "batch_size": 32,
+            "report_every": options.images // 4,
+            "precision": "float32",
+        },
         "seed": seed,
     }
     return TrialConfig.build(tree).override(changes)

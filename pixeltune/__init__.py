@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pixeltune.data import load_data, resolve
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
-    from pixeltune.results.frames import read_curves, read_results
+    from pixeltune.results.frames import read_curves, read_final, read_images, read_results
     from pixeltune.results.pareto import pareto
     from pixeltune.results.studies import study
     from pixeltune.sampling import complete, sample, save_grid
-    from pixeltune.space import Asha, Budget, Median, Pareto, Resources, SearchSpace, load_search
+    from pixeltune.space import Asha, Budget, Median, Pareto, Patience, Resources, SearchSpace, load_search
     from pixeltune.training.evaluate import evaluate
     from pixeltune.training.loop import fit
     from pixeltune.training.weights import load_model, save_weights
@@ -35,6 +35,7 @@ _HOMES = {
     "Median": "pixeltune.space",
     "Pareto": "pixeltune.space",
     "Resources": "pixeltune.space",
+    "Patience": "pixeltune.space",
     "load_search": "pixeltune.space",
     "load_data": "pixeltune.data",
     "resolve": "pixeltune.data",
@@ -48,6 +49,8 @@ _HOMES = {
     "save_weights": "pixeltune.training.weights",
     "read_results": "pixeltune.results.frames",
     "read_curves": "pixeltune.results.frames",
+    "read_final": "pixeltune.results.frames",
+    "read_images": "pixeltune.results.frames",
     "study": "pixeltune.results.studies",
     "pareto": "pixeltune.results.pareto",
     "load_published": "pixeltune.results.compare",
@@ -59,6 +62,7 @@ __all__ = [
     "Budget",
     "Median",
     "Pareto",
+    "Patience",
     "Resources",
     "SearchSpace",
     "TrialConfig",
@@ -73,6 +77,8 @@ __all__ = [
     "load_search",
     "pareto",
     "read_curves",
+    "read_final",
+    "read_images",
     "read_results",
     "resolve",
     "sample",

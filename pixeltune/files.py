@@ -1,21 +1,52 @@
 """Whole files: made in memory and published by one rename (local) or one PUT (object storage).
 
 A reader sees the old file or the new one, never half of either. Locations are paths or URIs
-(`s3://bucket/results`); everything that pixeltune keeps goes through this module.
+(`s3://bucket/results`); everything that pixeltune keeps goes through this module. A storage that refuses once is asked
+again, a full or closed one is not.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import shutil
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+TRIES = 4
+"""How often a storage is asked before its refusal counts: over 3.5 seconds, in which a search stands still."""
+
 _TEMPORARY = ".part-"
+_FIRST_WAIT_SECONDS = 0.5
+_PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""What network disks answer while a server restarts. Object storage gives no number, and is asked again."""
+
+
+def _patiently(operation: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The operation, tried again where the storage may only be busy; it must do no harm when it is done twice."""
+
+    @functools.wraps(operation)
+    def tried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        for number in range(1, TRIES):
+            try:
+                return operation(*args, **kwargs)
+            except OSError as error:
+                if isinstance(error, (FileNotFoundError, PermissionError)) or error.errno not in (None, *_PASSING):
+                    raise
+                time.sleep(_FIRST_WAIT_SECONDS * 2 ** (number - 1))
+        return operation(*args, **kwargs)
+
+    return tried
 
 
 def join(location: str, *parts: str) -> str:
@@ -39,6 +70,7 @@ def absolute(location: str) -> str:
     return location if is_uri(location) else str(local_path(location).resolve())
 
 
+@_patiently
 def write_whole(location: str, content: bytes) -> None:
     """Publish `content` at `location`: folders are made, an older file is replaced in one step."""
     if is_uri(location):
@@ -60,6 +92,7 @@ def write_whole(location: str, content: bytes) -> None:
         raise
 
 
+@_patiently
 def read_whole(location: str) -> bytes:
     """The bytes at `location`; FileNotFoundError where there is no file."""
     if is_uri(location):
@@ -69,6 +102,7 @@ def read_whole(location: str) -> bytes:
     return local_path(location).read_bytes()
 
 
+@_patiently
 def exists(location: str) -> bool:
     """Whether a file or folder is at `location`."""
     if is_uri(location):
@@ -79,6 +113,7 @@ def exists(location: str) -> bool:
     return local_path(location).exists()
 
 
+@_patiently
 def list_names(folder: str, suffix: str = "") -> list[str]:
     """Sorted names of the published files in `folder` that end with `suffix`; empty where there is no folder."""
     if is_uri(folder):
@@ -103,6 +138,7 @@ def move(source: str, target: str) -> None:
     local_path(source).replace(local_path(target))
 
 
+@_patiently
 def remove(location: str) -> None:
     """Remove a file or a whole folder; nothing happens where there is none."""
     if is_uri(location):

@@ -19,6 +19,7 @@ from pixeltune.space import (
     Budget,
     Median,
     Pareto,
+    Patience,
     Resources,
     SearchSpace,
     list_searches,
@@ -186,8 +187,10 @@ def test_budget_and_resources_and_scheduler_are_set_like_any_key() -> None:
             "resources.gpus": 1,
             "scheduler.rungs": [1600, 3200],
             "scheduler.reduction": 3,
+            "patience.times": 20,
         }
     )
+    assert changed.patience == Patience(times=20)
     assert changed.budget == Budget(trials=3, hours=0.5)
     assert changed.resources == Resources(workers=2, gpus=1)
     assert changed.scheduler == Asha(rungs=(1600, 3200), reduction=3)
@@ -339,6 +342,11 @@ def test_a_reduction_must_reduce(reduction: int) -> None:
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_a_budget_is_above_zero(name: str, value: float) -> None:
     assert refusal(lambda: Budget(**{name: value})) == f"budget.{name} must be above 0, but got {value}"
+
+
+@pytest.mark.parametrize(("name", "value"), [("times", 1), ("minutes", 0), ("start_minutes", float("inf"))])
+def test_patience_has_an_end(name: str, value: float) -> None:
+    assert f"patience.{name} must be a finite number above" in refusal(lambda: Patience(**{name: value}))
 
 
 def test_a_small_model_may_take_a_part_of_a_gpu() -> None:

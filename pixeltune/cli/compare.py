@@ -43,10 +43,11 @@ def compare(options: argparse.Namespace) -> int:
 
     location = files.join(options.storage, options.search) if options.search else options.storage
     rows = read_results(location)
-    rows = rows[rows["valid_bits_per_dim"].notna()]
+    rows = rows[rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()]
     if rows.empty:
         raise StoreError(f"there must be results to compare, but {location} holds none")
-    best = rows.sort_values("valid_bits_per_dim").groupby("search", observed=True).head(options.top)
+    # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
+    best = rows.sort_values("valid_bits_per_dim", kind="stable").groupby("search", observed=True).head(options.top)
     table = beside(best)
     if options.csv:
         with writing(options.csv):

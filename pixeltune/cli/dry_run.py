@@ -23,7 +23,8 @@ def show_plan(out: Console, space: SearchSpace, name: str) -> None:
     out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
     out.print(_keys(space))
     form, data = resolved.data.form, resolved.data
-    splits = f"{len(data.train):,} train, {len(data.valid):,} validation, {len(data.test) if data.test else 0:,} test"
+    counts = {"train": data.train, "validation": data.valid, "test": data.test}
+    splits = ", ".join(f"{len(images) if images else 0:,} {split}" for split, images in counts.items())
     out.print(
         f"Data: {data.identity.name} ({data.identity.version}), {form.channels}×{form.height}×{form.width}, "
         f"{form.levels} levels, {splits}; order-0 baseline {order0_bits_per_dim(data):.4f} bits/dim",

@@ -37,7 +37,8 @@ def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tupl
         )
     images = getattr(data, split)
     if images is None:
-        raise DataError(f"the data must have a {split} split, but {data.identity.name} has none")
+        why = "the model was trained on it; take --split test" if split == "valid" else f"{data.identity.name} has none"
+        raise DataError(f"the data must have a {split} split, but {why}")
     return data, images
 
 

@@ -117,12 +117,13 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger)
     if outcome.interrupted:
-        out.print(f"To go on: {_command()}", highlight=False, soft_wrap=True)
+        out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
         return EXIT_INTERRUPTED
     return EXIT_OK
 
 
-def _command() -> str:
+def command_again() -> str:
+    """The command that was given, to be copied."""
     import shlex
 
     program = Path(sys.argv[0])

@@ -22,10 +22,14 @@ class DataConfig(Section):
     grey: one luma channel instead of colours.
     binarise: `static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels anew in each
         epoch, `threshold` cuts at half; each needs grey levels and leaves 2.
+    flip: training images left to right with probability ½, drawn anew in each epoch with the configuration's seed;
+        validation and test stay as they are.
     resize: side length to which images are resized (box filter); None takes them as they are.
     fraction: share of the training images that is used (seeded by split_seed); validation and test stay whole.
     num_valid: images carved from train as validation; None for the source's own choice.
     split_seed: seed of the carving; not the trial's seed, so all trials of a search see one split.
+    train_on_valid: train on the training and the validation images together, which leaves none to validate on: for
+        `pixeltune final`, which reads the test set.
     """
 
     name: str
@@ -35,10 +39,12 @@ class DataConfig(Section):
     grey: bool = False
     binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
     binarise_seed: int = Field(default=0, ge=0, lt=2**63)
+    flip: bool = False
     resize: int | None = Field(default=None, ge=2, le=4096)
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     num_valid: int | None = Field(default=None, ge=1)
     split_seed: int = Field(default=0, ge=0, lt=2**63)
+    train_on_valid: bool = False
 
 
 class OptimConfig(Section):
@@ -67,7 +73,8 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long and how.
 
-    images: training images to see in all, repeats counted; a multiple of batch_size.
+    images: training images to see in all, repeats counted; a multiple of batch_size. Schedules are shares of them.
+    stop_after: images after which training stops early, its schedule as it was; None trains to the end.
     batch_size: images per optimiser step, over all workers.
     report_every: images between reports, a multiple of batch_size; None for one pass of the training set.
     eval_batch_size: the one batch shape of evaluation, on each worker.
@@ -80,10 +87,12 @@ class TrainConfig(Section):
         likelihood and every number of record are float32.
     layout: of features in memory in training; `auto` takes channels_last only where a probe shows it faster. It
         changes numbers by their rounding alone.
-    compile: torch.compile the training step.
+    compile: torch.compile of each block of layers and of the likelihood, in training; evaluation stays uncompiled. It
+        changes numbers by their rounding, and the draws of dropout.
     """
 
     images: int = Field(default=100_000, ge=1)
+    stop_after: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
     report_every: int | None = Field(default=None, ge=1)
     eval_batch_size: int = Field(default=100, ge=1)
@@ -92,3 +101,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     compile: bool = False
+
+    @property
+    def end(self) -> int:
+        """Training images after which training is over."""
+        return self.images if self.stop_after is None else self.stop_after

@@ -62,6 +62,13 @@ class TrialConfig(Section):
         _require_mixture_to_couple(self.model, self.likelihood)
         _require_whole_batch(self.model, self.train)
         _require_multiple("train.images", self.train.images, self.train.batch_size)
+        if self.train.stop_after is not None:
+            _require_multiple("train.stop_after", self.train.stop_after, self.train.batch_size)
+            if self.train.stop_after > self.train.images:
+                raise ConfigError(
+                    f"`train.stop_after` must be at most train.images, but got {self.train.stop_after} and "
+                    f"{self.train.images}; raise train.images"
+                )
         if self.train.report_every is not None:
             _require_multiple("train.report_every", self.train.report_every, self.train.batch_size)
         return self
@@ -91,6 +98,18 @@ class TrialConfig(Section):
             raise ConfigError(f"a configuration must be TOML, but {path} is not: {error}") from None
         except OSError as error:
             raise ConfigError(f"a configuration file must be readable, but {path} is not: {error.strerror}") from None
+        return cls.build(tree)
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Scalar]) -> Self:
+        """The configuration of what `flat` gave; keys that are left out take their defaults."""
+        tree: dict[str, Any] = {}
+        for key, value in flat.items():
+            section, dot, name = key.partition(".")
+            if dot:
+                tree.setdefault(section, {})[name] = value
+            else:
+                tree[section] = value
         return cls.build(tree)
 
     def flat(self) -> dict[str, Scalar]:

@@ -40,8 +40,13 @@ def cache_root() -> Path:
 
 
 def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
-    """The folder for these options on these files, told by name, size and time of change."""
-    options = config.model_dump(exclude={"download", "path"})
+    """The folder for these options on these files, told by name, size and time of change.
+
+    Flips are drawn in training: the same folder serves with and without.
+    """
+    options = config.model_dump(exclude={"download", "path", "flip"})
+    if not config.train_on_valid:  # folders were made before there was a choice
+        del options["train_on_valid"]
     stats = [_fingerprint(file) for file in files]
     key = hashlib.sha256(json.dumps([_FORMAT, options, stats], sort_keys=True).encode()).hexdigest()[:16]
     return root / "prepared" / f"{config.name.replace(':', '-')}-{key}"
@@ -189,4 +194,4 @@ def _hashed(name: str, part: Part, digest: hashlib._Hash) -> Iterator[np.ndarray
 def _data_set(
     identity: DataIdentity, form: ImageForm, splits: dict[str, ImageSet], dynamic: DynamicDraw | None
 ) -> DataSet:
-    return DataSet(identity, form, splits["train"], splits["valid"], splits.get("test"), dynamic)
+    return DataSet(identity, form, splits["train"], splits.get("valid"), splits.get("test"), dynamic)

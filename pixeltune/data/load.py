@@ -18,9 +18,9 @@ from pixeltune.errors import ConfigError
 def load_data(config: DataConfig) -> DataSet:
     """The data set that `config` describes; ConfigError or DataError, in one line, where there is none.
 
-    A process looks at the files once: what changes under it is seen by the next process.
+    A process looks at the files once: what changes under it is seen by the next process. Flips are left to training.
     """
-    return _load(config, cache_root(), data_root())
+    return _load(config.model_copy(update={"flip": False}), cache_root(), data_root())
 
 
 @lru_cache(maxsize=4)

@@ -51,19 +51,24 @@ class Formation:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A split of the model's data, not yet formed: rows of one split of the source, named by `stream`."""
+    """A split of the model's data, not yet formed: rows of one split of the source, named by `stream`.
+
+    then: images of another split of the source that follow, where both are trained on.
+    """
 
     source: ImageSet
     rows_N: np.ndarray
     stream: str
     formation: Formation
     labelled: bool
+    then: Part | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W) of what `chunks` yields in all."""
         _, channels, height, width = self.source.pixels_NCHW.shape
-        return len(self.rows_N), 1 if self.formation.grey else channels, height, width
+        count = len(self.rows_N) + (self.then.shape[0] if self.then else 0)
+        return count, 1 if self.formation.grey else channels, height, width
 
     @property
     def labels_N(self) -> np.ndarray | None:
@@ -71,7 +76,8 @@ class Part:
         if not self.labelled or self.source.labels_N is None:
             return None
         labels_N: np.ndarray = self.source.labels_N[self.rows_N].astype(np.int64)
-        return labels_N
+        more_N = self.then.labels_N if self.then else None
+        return labels_N if more_N is None else np.concatenate([labels_N, more_N])
 
     def chunks(self) -> Iterator[np.ndarray]:
         """The images, formed, a few MB at a time."""
@@ -80,11 +86,17 @@ class Part:
             rows = self.rows_N[start : start + step]
             pixels = self.formation.apply(self.source.pixels_NCHW[rows], stream=self.stream, rows_N=rows)
             yield np.ascontiguousarray(pixels)
+        if self.then:
+            yield from self.then.chunks()
+
+    def formed(self, formation: Formation) -> Part:
+        """The same images, formed in another way."""
+        return replace(self, formation=formation, then=self.then.formed(formation) if self.then else None)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All that a DataSet will be, with its pixels still to be formed. parts: train, valid and possibly test."""
+    """All that a DataSet will be, with its pixels still to be formed. parts: train, perhaps valid and test."""
 
     name: str
     version: str
@@ -102,8 +114,10 @@ def prepare(raw: RawData, config: DataConfig, *, default_num_valid: int | None, 
         name: Part(raw.splits[stream], rows_N, stream, formation, labelled=num_classes is not None)
         for name, (stream, rows_N) in split_rows(raw, config, default_num_valid).items()
     }
+    if config.train_on_valid:
+        parts["train"] = replace(parts["train"], then=parts.pop("valid"))
     if dynamic is not None:
-        parts["train"] = replace(parts["train"], formation=replace(formation, binarise="none"))
+        parts["train"] = parts["train"].formed(replace(formation, binarise="none"))
     levels = formation.levels if config.binarise == "none" else 2
     form = ImageForm(*parts["train"].shape[1:], levels=levels, num_classes=num_classes)
     return Prepared(config.name, raw.version, form, parts, dynamic)

@@ -21,11 +21,13 @@ class Resolved:
 def resolve(config: TrialConfig) -> Resolved:
     """Load the data and refuse what cannot be trained on it; ConfigError or DataError in one line.
 
-    A `train.report_every` of None becomes one pass of the training set in whole batches, at most `train.images`.
+    A `train.report_every` of None becomes one pass of the training set in whole batches, at most the whole training.
     """
     data = load_data(config.data)
     config.model.require_form(data.form)
     config.likelihood.require_form(data.form)
+    if config.data.flip and data.form.width == 1:
+        raise ConfigError(f"`data.flip` needs images at least 2 wide, but those of {config.data.name} are 1; unset it")
     batch_size, num_train = config.train.batch_size, len(data.train)
     if batch_size > num_train:
         raise ConfigError(
@@ -34,5 +36,5 @@ def resolve(config: TrialConfig) -> Resolved:
         )
     if config.train.report_every is None:
         one_pass = num_train // batch_size * batch_size
-        config = config.override({"train.report_every": min(one_pass, config.train.images)})
+        config = config.override({"train.report_every": min(one_pass, config.train.end)})
     return Resolved(config, data)

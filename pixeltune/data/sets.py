@@ -53,8 +53,9 @@ class DynamicDraw:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Three splits of one form.
+    """Splits of one form.
 
+    valid: None where it is trained on too (`data.train_on_valid`). test: None where the source has none.
     form: what the model sees; with dynamic binarisation it has 2 levels while `train.pixels_NCHW` holds the
         `dynamic.levels` grey levels, so training images must be taken through `train_batch`.
     """
@@ -62,14 +63,15 @@ class DataSet:
     identity: DataIdentity
     form: ImageForm
     train: ImageSet
-    valid: ImageSet
+    valid: ImageSet | None
     test: ImageSet | None
     dynamic: DynamicDraw | None = None
 
     def train_batch(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """(B, C, H, W) uint8 copies of the training images at `indices` (B,), as they look in `epochs` (B,).
 
-        A dynamic draw depends on (seed, epoch, index) alone: not on the batch, the worker or the order.
+        A dynamic draw depends on (seed, epoch, index) alone: not on the batch, the worker or the order. Training
+        itself draws on its device, the same, and flips there (`pixeltune.training.batches`).
         """
         pixels_BCHW = np.ascontiguousarray(self.train.pixels_NCHW[indices])
         if self.dynamic is None:

@@ -13,9 +13,23 @@ from torch import Tensor, nn
 
 from pixeltune.config import Causality, ImageForm, Layout, TrialConfig
 from pixeltune.likelihoods import Likelihood
+from pixeltune.models.blocks import LayerBlock
 from pixeltune.models.conditioning import NO_LABEL, build_conditioning
 from pixeltune.models.split import Split
 from pixeltune.models.weight_norm import initialising, is_initialised_by_data
+
+
+class _Nats(LayerBlock):
+    """The likelihood as a block: a mixture keeps many times the size of its θ, and consists of small operations."""
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        super().__init__()
+        self._likelihood = likelihood
+
+    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Nats (B,)."""
+        with torch.autocast(theta.device.type, enabled=False):
+            return self._likelihood.log_prob(theta, x)
 
 
 class DensityModel(nn.Module):
@@ -41,6 +55,7 @@ class DensityModel(nn.Module):
         self.split = Split(config.model.split, likelihood.causality, coupled=config.model.coupled_tiles > 1)
         self.conditioning = build_conditioning(config.model, form)
         self.likelihood = likelihood
+        self._nats = _Nats(likelihood)
         self.config = config
         self.form = form
 
@@ -92,8 +107,8 @@ class DensityModel(nn.Module):
     def log_prob_given(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of images of integer levels given labels and latent."""
         theta = self.parameters_of(self.scale(x_BCHW), label_B, z_BD)
-        with torch.autocast(theta.device.type, enabled=False):
-            return self.likelihood.log_prob(theta, self.split.to_sites(x_BCHW))
+        nats_B: Tensor = self._nats(theta, self.split.to_sites(x_BCHW))
+        return nats_B
 
     def loss(
         self,

@@ -15,9 +15,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pixeltune.config import GatedConfig
+from pixeltune.models.blocks import LayerBlock
 from pixeltune.models.dropout import Dropout
 from pixeltune.models.layers import AddCondition, Mask, ShiftedConv2d, head, own_pixel, rows_above, this_row
-from pixeltune.models.recompute import Recomputable
 
 
 class GatedPixelCNN(nn.Module):
@@ -50,7 +50,7 @@ class GatedPixelCNN(nn.Module):
         return theta
 
 
-class GatedLayer(Recomputable):
+class GatedLayer(LayerBlock):
     """y = tanh(W_f∗x + V_f∗s) ⊙ σ(W_g∗x + V_g∗s) in both stacks (equations 2 to 4, figure 2).
 
     Mask A makes it layer 0, without residual.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixeltune.models.recompute import Recomputable
+from pixeltune.models.blocks import LayerBlock
 
 
 class Mask(StrEnum):
@@ -124,7 +124,7 @@ class AddCondition(nn.Module):
         return y_BOHW + self.V(s_BDHW)
 
 
-class Conditioned(Recomputable):
+class Conditioned(LayerBlock):
     """A module whose `forward` takes the features s of label and latent, or None, beside its input."""
 
 

@@ -29,9 +29,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pixeltune.config import PixelCNNPPConfig
+from pixeltune.models.blocks import LayerBlock
 from pixeltune.models.dropout import Dropout
 from pixeltune.models.layers import AddCondition, ShiftedConv2d, own_pixel, rows_above
-from pixeltune.models.recompute import Recomputable
 from pixeltune.models.weight_norm import WeightNormed
 
 CHANNEL_SETS = 4
@@ -104,7 +104,7 @@ def _straight_stack(config: PixelCNNPPConfig, condition_features: int) -> Iterat
                 yield Block(config, has_skips=False, condition_features=condition_features, is_nin=True)
 
 
-class Block(Recomputable):
+class Block(LayerBlock):
     """A gated residual block of each stream: ul reads u, and on the way back both read the features stacked before.
 
     is_nin: its convolutions are 1×1.
@@ -129,7 +129,7 @@ class Block(Recomputable):
         return u, self.ul(ul, a=u if ul_skip is None else torch.cat([u, ul_skip], dim=1), s=s)
 
 
-class AutoregressiveChannelBlock(Recomputable):
+class AutoregressiveChannelBlock(LayerBlock):
     """A block of each stream, whose output passes through its sets of features before it is read."""
 
     def __init__(self, config: PixelCNNPPConfig, *, condition_features: int) -> None:
@@ -205,7 +205,7 @@ class GatedResnet(nn.Module):
         return x + value * gate.sigmoid()
 
 
-class DownSampling(Recomputable):
+class DownSampling(LayerBlock):
     """To half the height and width."""
 
     def __init__(self, features: int) -> None:
@@ -218,7 +218,7 @@ class DownSampling(Recomputable):
         return self.u(u), self.ul(ul)
 
 
-class UpSampling(Recomputable):
+class UpSampling(LayerBlock):
     """To twice the height and width."""
 
     def __init__(self, features: int) -> None:

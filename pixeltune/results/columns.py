@@ -43,6 +43,8 @@ IDENTITY_COLUMNS: dict[str, Column] = {
 _OUTCOME_COLUMNS: dict[str, Column] = {
     "number": Column(pa.int32(), "number of the trial within its search, from 0; 0 is the base configuration"),
     "config_key": Column(_TEXT, "12 hex digits that name the configuration; trials may share one"),
+    "from_search": Column(_TEXT, "search in which `final` found the configuration; empty in a search"),
+    "from_trial": Column(_TEXT, "trial of that search which `final` retrains; empty in a search"),
     "status": Column(_TEXT, "how the attempt stands, a word of `Status`", nullable=False),
     "reason": Column(_TEXT, "why it ended so, in one line"),
     "traceback": Column(_TEXT, "of the exception that ended it"),
@@ -127,11 +129,20 @@ _CURVE_ONLY_COLUMNS: dict[str, Column] = {
     "lr": Column(_FLOAT, "learning rate of the last step"),
 }
 
+IMAGE_COLUMNS: dict[str, Column] = IDENTITY_COLUMNS | {
+    "image": Column(_INT, "place of the image in the test split, from 0", nullable=False),
+    "nats": Column(_FLOAT, "negative log-likelihood, a float32 number, weights of record", "nats", nullable=False),
+    "label": Column(_INT, "class of the image; empty where the data has no labels"),
+    "is_bound": Column(_BOOL, "whether nats are a bound rather than exact", nullable=False),
+}
+"""A test image under one final run."""
+
 _CONFIG_UNITS = {
     "data.resize": "pixels",
     "data.num_valid": "images",
     "data.levels": "levels",
     "train.images": "images",
+    "train.stop_after": "images",
     "train.batch_size": "images",
     "train.report_every": "images",
     "train.eval_batch_size": "images",

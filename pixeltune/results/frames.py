@@ -8,12 +8,13 @@ import pandas as pd
 import pyarrow as pa
 
 from pixeltune.errors import StoreError
+from pixeltune.results.final import leaderboard_of
 from pixeltune.results.schema import Status
-from pixeltune.results.store import find_searches
+from pixeltune.results.store import SearchStore, find_searches
 
 Attempts = Literal["latest", "all"]
 
-_FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum")
+_FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "from_trial")
 _NULLABLE = {
     pa.int32(): pd.Int32Dtype(),
     pa.int64(): pd.Int64Dtype(),
@@ -44,6 +45,28 @@ def read_curves(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
     table = pa.concat_tables(store.curves_table() for store in find_searches(location))
     frame = _tidy(table).sort_values(["search", "trial", "images_seen", "attempt"], ignore_index=True)
     return frame if attempts == "all" else _latest(frame, ["search", "trial", "images_seen"])
+
+
+def read_images(location: str) -> pd.DataFrame:
+    """A row a test image and final run, of one search folder or of all searches in a storage.
+
+    `image` counts from 0 in the order of the test split; nats are float32 numbers, whose sum over the images of a run,
+    divided by their number, is its row's `test_nats`.
+    """
+    table = pa.concat_tables(store.images_table() for store in find_searches(location))
+    return _tidy(table).sort_values(["search", "trial", "image"], ignore_index=True)
+
+
+def read_final(location: str) -> pd.DataFrame:
+    """The leaderboard of a final, such as results/digits_quick-final: a row a configuration, the lowest mean first.
+
+    Means over seeds, differences to the lowest, their standard errors and what may be said of them; the columns are
+    explained at `pixeltune.results.final.final_leaderboard`.
+    """
+    store = SearchStore.at(location)
+    if store.manifest().final is None:
+        raise StoreError(f"only a final has means over seeds, but {store.folder} is a search; run `pixeltune final`")
+    return pd.DataFrame(leaderboard_of(store))
 
 
 def _tidy(table: pa.Table) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def identity_of(row: Mapping[str, Any]) -> Identity:
         split=row.get("evaluated_split") or "valid",
         is_bound=bool(row.get("is_bound")),
         conditional=(row.get("model.conditioning") or "none") != "none",
-        augmented=(row.get("data.augment") or "none") != "none",
+        augmented=bool(row.get("data.flip")),
         fraction=1.0 if row.get("data.fraction") is None else float(row["data.fraction"]),
     )
 
@@ -169,6 +169,18 @@ def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
         and not result.doubt
     ]
     return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
+
+
+def beside_published(row: Mapping[str, Any]) -> str:
+    """The closest published result of the row's task, with the gap and what else differs, to follow a number; or ""."""
+    nearest = best_published(identity_of(row))
+    ours = value_of(row, nearest[0].metric) if nearest else None
+    if nearest is None or ours is None:
+        return ""
+    published, verdict = nearest
+    unit = "bits/dim" if published.metric == "bits_per_dim" else "nats"
+    notes = "; ".join([f"{ours - published.value:+.3f}", *verdict.why_not])
+    return f"; published {published.value:g} {unit} ({notes})"
 
 
 def _hinted(row: Mapping[str, Any]) -> str | None:
@@ -263,4 +275,5 @@ def _caveats(ours: Identity, published: PublishedResult) -> Iterator[str]:
     if published.doubt:
         yield published.doubt
     if ours.fraction < 1.0:
-        yield f"trained on {ours.fraction:.3g} of the training images"
+        beside = ", and on validation" if ours.split == "test" else ""  # as `final` does
+        yield f"trained on {ours.fraction:.3g} of the training images{beside}"

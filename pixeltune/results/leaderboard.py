@@ -78,8 +78,11 @@ def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
     return sorted(measured, key=lambda beside: (len(beside["why_not"]), beside["published"]))[:limit]
 
 
-def comparison_lines(row: Row, limit: int = 6) -> list[str]:
-    """What the end of a search says of its best row: published numbers beside it, and whether they compare."""
+def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
+    """What the end of a search says of its best row: published numbers beside it, and whether they compare.
+
+    name: what the row is, where it is no trial.
+    """
     besides = comparison(row, limit)
     if not besides:
         return [f"No published results for {row.get('data.name')}; the order-0 baseline is the yardstick."]
@@ -88,7 +91,7 @@ def comparison_lines(row: Row, limit: int = 6) -> list[str]:
     shared = [reason for reason in besides[0]["why_not"] if all(reason in beside["why_not"] for beside in besides)]
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
     return [
-        f"Beside published results: trial {row['trial']} with {units} ({kind}){verdict}.",
+        f"Beside published results: {name or 'trial ' + row['trial']} with {units} ({kind}){verdict}.",
         *(_line(beside, shared) for beside in besides),
     ]
 

@@ -26,6 +26,8 @@ from pixeltune.errors import StoreError
 REFRESH_SECONDS = 30.0
 STALE_SECONDS = 120.0
 SETTLE_SECONDS = 1.0
+_LOOKED_AT = (0.05, 0.1, 0.0)
+"""Seconds between tries: `holder_of` takes a lock for an instant too."""
 
 
 @contextlib.contextmanager
@@ -33,6 +35,24 @@ def lock_folder(folder: str) -> Iterator[None]:
     """Hold `folder` for this process; StoreError names the holder where there is one."""
     with _lease(folder) if files.is_uri(folder) else _flock(files.local_path(folder)):
         yield
+
+
+def holder_of(folder: str) -> dict[str, Any] | None:
+    """Who holds `folder` now, as far as the lock tells; None where nobody does."""
+    if files.is_uri(folder):
+        lease = _read_lease(files.join(folder, ".lock"))
+        return lease if time.time() - float(lease.get("refreshed_at", 0.0)) < STALE_SECONDS else None
+    try:
+        handle = os.open(files.local_path(folder) / ".lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _parsed(os.pread(handle, 4096, 0))
+    finally:
+        os.close(handle)
+    return None
 
 
 @contextlib.contextmanager
@@ -51,9 +71,13 @@ def _flock(folder: Path) -> Iterator[None]:
 
 def _take(handle: int, folder: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _held(str(folder), _parsed(os.pread(handle, 4096, 0))) from None
+        for wait in _LOOKED_AT:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(wait)
+        else:
+            raise _held(str(folder), _parsed(os.pread(handle, 4096, 0)))
     except OSError as error:
         raise StoreError(f"a results folder must allow locks, but {folder} does not ({error.strerror})") from error
     with contextlib.suppress(OSError):  # A full disk: the lock holds, only its holder's name is missing.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.schema import SCHEMA_VERSION
-from pixeltune.space import METRICS, Scheduler, SearchSpace
+from pixeltune.results.selection import Selection
+from pixeltune.space import Scheduler, SearchSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -30,6 +31,7 @@ class SearchManifest:
     constraints: metric → bound. scheduler: its `name` and its settings, or None. sampler_seed: the sampler's.
     created_at: ISO 8601 in UTC. overrides: what --set changed, so that the command can be shown again; its effect
         is already in base and vary. baseline_bits_per_dim: order-0, on the validation set, where it was known.
+    final: of a final, what it retrains and why.
     """
 
     search: str
@@ -43,6 +45,7 @@ class SearchManifest:
     created_at: str
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     baseline_bits_per_dim: float | None = None
+    final: Selection | None = None
     constraints: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -54,6 +57,7 @@ class SearchManifest:
         *,
         overrides: Mapping[str, Scalar] | None = None,
         baseline_bits_per_dim: float | None = None,
+        final: Selection | None = None,
     ) -> Self:
         """The manifest of a space as it stands, its --set changes already applied."""
         return cls(
@@ -61,7 +65,7 @@ class SearchManifest:
             base={key: value for key, value in space.base.flat().items() if key not in NO_IDENTITY},
             vary={key: _to_json(distribution) for key, distribution in space.vary.items()},
             objectives=space.objectives,
-            directions=tuple(METRICS[name] for name in space.objectives),
+            directions=tuple(space.metrics[name] for name in space.objectives),
             constraints=dict(space.constraints),
             scheduler=_scheduler_tree(space.scheduler),
             sampler=space.sampler,
@@ -69,6 +73,7 @@ class SearchManifest:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             overrides=dict(overrides or {}),
             baseline_bits_per_dim=baseline_bits_per_dim,
+            final=final,
         )
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -79,6 +84,7 @@ class SearchManifest:
         """What differs between this manifest and that of the results, a line each; empty for the same search."""
         return [
             *_unequal("search", self.search, other.search),
+            *_unequal("final of", _chosen_text(self.final), _chosen_text(other.final)),
             *_unequal_tables(_completed(self.base), _completed(other.base)),
             *_unequal_vary(self.vary, other.vary),
             *_unequal("objectives", ", ".join(self.objectives), ", ".join(other.objectives)),
@@ -117,7 +123,8 @@ class SearchManifest:
                 _from_json(text)
             known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
             sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
-            return cls(**(known | sequences | {"vary": vary}))
+            final = Selection.from_tree(tree["final"]) if tree.get("final") else None
+            return cls(**(known | sequences | {"vary": vary, "final": final}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"search.json must hold a whole manifest, but {type(error).__name__}: {error}") from None
 
@@ -136,15 +143,8 @@ def _from_json(text: str) -> BaseDistribution:
 
 def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     """`base` with today's defaults for options that did not exist when it was written."""
-    tree: dict[str, Any] = {}
-    for key, value in base.items():
-        section, dot, name = key.partition(".")
-        if dot:
-            tree.setdefault(section, {})[name] = value
-        else:
-            tree[section] = value
     try:
-        flat = TrialConfig.build(tree).flat()
+        flat = TrialConfig.from_flat(base).flat()
     except ConfigError:
         return base
     return {key: value for key, value in flat.items() if key not in NO_IDENTITY}
@@ -175,6 +175,10 @@ def _range_text(text: str | None) -> str:
     distribution = _from_json(text)
     arguments = ", ".join(f"{name}={value!r}" for name, value in distribution._asdict().items())
     return f"{type(distribution).__name__}({arguments})"
+
+
+def _chosen_text(final: Selection | None) -> str:
+    return "none" if final is None else f"{final.search} ({', '.join(item.trial for item in final.chosen)})"
 
 
 def _bounds_text(constraints: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from pixeltune.results.columns import IDENTITY_COLUMNS, Column, curve_columns, trial_columns
+from pixeltune.results.columns import IDENTITY_COLUMNS, IMAGE_COLUMNS, Column, curve_columns, trial_columns
 
 SCHEMA_VERSION = 1
 
@@ -42,8 +42,8 @@ class Status(StrEnum):
 
 TRIAL_COLUMNS: dict[str, Column] = trial_columns()
 CURVE_COLUMNS: dict[str, Column] = IDENTITY_COLUMNS | curve_columns()
-COLUMNS: dict[str, Column] = CURVE_COLUMNS | TRIAL_COLUMNS
-"""Every column of both tables."""
+COLUMNS: dict[str, Column] = IMAGE_COLUMNS | CURVE_COLUMNS | TRIAL_COLUMNS
+"""Every column of the three tables."""
 
 
 def _schema(table: str, columns: Mapping[str, Column]) -> pa.Schema:
@@ -56,3 +56,4 @@ def _schema(table: str, columns: Mapping[str, Column]) -> pa.Schema:
 
 TRIAL_SCHEMA: pa.Schema = _schema("trials", TRIAL_COLUMNS)
 CURVE_SCHEMA: pa.Schema = _schema("curves", CURVE_COLUMNS)
+IMAGE_SCHEMA: pa.Schema = _schema("images", IMAGE_COLUMNS)

@@ -1,9 +1,11 @@
 """The results of one search: a folder of Parquet files, one row a trial attempt, one curve an attempt.
 
     <storage>/<search>/search.json                       what the search is: SearchManifest
+    <storage>/<search>/launch.json                       budget and resources of the newest launch
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
     <storage>/<search>/checkpoints/<trial>/              the trial's own affair
+    <storage>/<search>/images/<trial>.parquet            of a final run: a row a test image
     <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-<N>-images.png
     <storage>/<search>/_corrupt/<table>/                 what could not be read
 
@@ -13,6 +15,7 @@ a launch that finds its search finished says so within seconds.
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,12 +27,13 @@ import pyarrow as pa
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.results.lock import lock_folder
+from pixeltune.results.lock import holder_of, lock_folder
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, to_rows
-from pixeltune.results.schema import CURVE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
+from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
 
 MANIFEST_NAME = "search.json"
+LAUNCH_NAME = "launch.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _SHOWN_DIFFERENCES = 3
@@ -47,7 +51,7 @@ def trial_name(number: int) -> str:
 class SearchStore:
     """The results of `search` under `storage`, a folder or a URI such as s3://bucket/results.
 
-    folder, trials_folder, curves_folder, checkpoints: locations below the storage.
+    folder, trials_folder, curves_folder, images_folder, checkpoints: locations below the storage.
     """
 
     def __init__(self, storage: str, search: str) -> None:
@@ -57,6 +61,7 @@ class SearchStore:
         self.folder = files.join(str(storage), search)
         self.trials_folder = files.join(self.folder, "trials")
         self.curves_folder = files.join(self.folder, "curves")
+        self.images_folder = files.join(self.folder, "images")
         self.checkpoints = files.join(self.folder, "checkpoints")
 
     @classmethod
@@ -70,6 +75,10 @@ class SearchStore:
     def checkpoint(self, trial: str) -> str:
         """The folder in which `trial` keeps its checkpoints."""
         return files.join(self.checkpoints, trial)
+
+    def images(self, trial: str) -> str:
+        """The file with the nats of each test image under `trial`, a final run."""
+        return files.join(self.images_folder, f"{trial}.parquet")
 
     def gallery(self, trial: str) -> str:
         """The PNG that shows what `trial` draws at its end."""
@@ -86,6 +95,23 @@ class SearchStore:
     def lock(self) -> AbstractContextManager[None]:
         """Hold the search for this launch; a second launch gets a StoreError that names this one."""
         return lock_folder(self.folder)
+
+    def holder(self) -> dict[str, Any] | None:
+        """The launch that works on the search now, with `pid` and `host` where they are known; None without one."""
+        with _reading(self.folder):
+            return holder_of(self.folder)
+
+    def write_launch(self, launch: Mapping[str, Any]) -> None:
+        """What another shell may want to know of this launch: `started_at`, `budget`, `resources` and the like."""
+        self._write(files.join(self.folder, LAUNCH_NAME), (json.dumps(launch, indent=2) + "\n").encode())
+
+    def launch(self) -> dict[str, Any]:
+        """What the newest launch said of itself; empty where there was none, or where it cannot be read."""
+        try:
+            tree = json.loads(self._bytes(files.join(self.folder, LAUNCH_NAME)))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return tree if isinstance(tree, dict) else {}
 
     def open(self, manifest: SearchManifest) -> SearchManifest:
         """Begin the search, or make sure that the one begun here is the same; returns the manifest as first written.
@@ -158,6 +184,10 @@ class SearchStore:
     def curves_table(self) -> pa.Table:
         """The reports of all attempts as Arrow, unsorted and not merged."""
         return self._table(self.curves_folder, self._names(self.curves_folder), CURVE_SCHEMA)
+
+    def images_table(self) -> pa.Table:
+        """The nats of each test image under all final runs as Arrow, unsorted."""
+        return self._table(self.images_folder, self._names(self.images_folder), IMAGE_SCHEMA)
 
     def _complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
         complete = {**row, "schema_version": SCHEMA_VERSION, "search": row.get("search", self.search)}

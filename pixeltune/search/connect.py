@@ -38,6 +38,11 @@ _FOR_NODES = (".py", ".toml")
 _LONGEST_TEMPORARY = 40
 """Ray's sockets lie 60 characters below its folder, and a socket's path has at most 107."""
 
+HEAD = "node:__internal_head__"
+"""The resource that marks the node on which the drivers of trials of several workers run."""
+MEMORY_OF_A_DRIVER = 2e9
+"""Bytes of the processes beside the workers, measured: driver, controller, cleaner. Ray does not count them."""
+
 Node = Mapping[str, float]
 """What one machine of a cluster has, by kind of resource."""
 
@@ -62,7 +67,7 @@ def connect(address: str | None) -> Iterator[list[Node]]:
         cleanup.callback(ray.shutdown)
         try:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-        except (ConnectionError, RuntimeError, TimeoutError) as error:
+        except Exception as error:  # also of the plainest kind, where a busy machine starts it too slowly
             reason = " ".join(str(error).split())[:300]
             raise SearchError(f"a Ray cluster must answer at {address or 'this machine'}, but: {reason}") from error
         _tighten_token()
@@ -91,7 +96,7 @@ def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None])
     if wanted.gpus and not any(node.get("GPU") for node in nodes):
         say("No GPU in this cluster: the trials train on the CPU.")
         resources = replace(wanted, gpus=0.0)
-    places = sum(_places(node, resources) for node in nodes)
+    places = sum(places_on(node, resources) for node in nodes)
     if places < resources.workers:
         have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
         each = f"{resources.cpus} CPUs" + (f" and {resources.gpus:g} GPUs" if resources.gpus else "")
@@ -100,10 +105,29 @@ def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None])
             f"for {places} ({len(nodes)} nodes, {have['CPU']:g} CPUs, {have['GPU']:g} GPUs in all); "
             "lower `resources.workers`, `resources.cpus` or `resources.gpus` with --set"
         )
-    return resources, places // resources.workers
+    return resources, _within_memory(nodes, resources, places // resources.workers, say)
 
 
-def _places(node: Node, resources: Resources) -> int:
+def _within_memory(nodes: Sequence[Node], resources: Resources, concurrent: int, say: Callable[[str], None]) -> int:
+    """As many trials as the head's memory has room for beside their workers."""
+    fitting = drivers_that_fit(nodes)
+    if resources.workers == 1 or fitting is None or concurrent <= max(1, int(fitting)):
+        return concurrent
+    most = max(1, int(fitting))
+    say(
+        f"The head has memory for {most} trials of several workers at a time, of about "
+        f"{MEMORY_OF_A_DRIVER / 1e9:g} GB beside their workers: {most} in place of {concurrent}."
+    )
+    return most
+
+
+def drivers_that_fit(nodes: Sequence[Node]) -> float | None:
+    """How many trials of several workers the head's memory holds; None where it does not tell."""
+    memory = next((node.get("memory") for node in nodes if HEAD in node), None)
+    return None if memory is None else memory / MEMORY_OF_A_DRIVER
+
+
+def places_on(node: Node, resources: Resources) -> int:
     """How many workers fit on a node; a little more than exact, for 0.1 GPUs fit ten times into one."""
     places = node.get("CPU", 0.0) / resources.cpus
     if resources.gpus:

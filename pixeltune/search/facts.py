@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,8 @@ def facts_of(training: Training) -> dict[str, Any]:
         "levels": data.form.levels,
         "num_classes": data.form.num_classes,
         "num_train": len(data.train),
-        "num_valid": len(data.valid),
-        "evaluated_split": "valid",
+        "num_valid": 0 if data.valid is None else len(data.valid),
+        "evaluated_split": "test" if data.valid is None else "valid",
         "device": training.device.type,
         **_environment(training.device),
     }
@@ -58,11 +59,42 @@ def sampling_facts(training: Training) -> dict[str, Any]:
     return {"sample_images_per_second": speed, "sample_batch_size": SPEED_BATCH}
 
 
+_LOOK_AT_CPU, _LOOK_AT_GPU = 4, 64
+"""Images of a pass that is timed: a GPU needs some to be busy with."""
+_STEP_IN_PASSES = 4.0
+"""A training step is a pass forward, one back of twice its cost, and the optimiser's."""
+
+
+def seconds_to_report(training: Training) -> float:
+    """About how long it takes from here to the next report, from one pass over a few black images.
+
+    Neither weights nor any random state is changed. Other trials on the same machine, and compiling, make it longer.
+    """
+    import numpy as np
+
+    from pixeltune.data import ImageSet
+    from pixeltune.training.evaluate import evaluate
+    from pixeltune.training.loop import next_report
+
+    data, most = training.data, _LOOK_AT_GPU if training.device.type == "cuda" else _LOOK_AT_CPU
+    few = min(most, training.memory.micro_batch)
+    pixels_NCHW = np.zeros((few, *data.form.shape), dtype=np.uint8)
+    images = ImageSet(pixels_NCHW, None if data.train.labels_N is None else np.zeros(few, dtype=np.int64))
+    for _ in range(2):  # the first one warms up
+        start = time.monotonic()
+        evaluate(training.model, images, batch_size=few)
+        seconds = time.monotonic() - start
+    train = next_report(training.config, training.images_seen) - training.images_seen
+    validated = 0 if data.valid is None else len(data.valid)
+    passes = _STEP_IN_PASSES * train + (1 if training.average is None else 2) * validated
+    return seconds / few * passes / training.workers.world
+
+
 def _environment(device: torch.device) -> dict[str, Any]:
     import torch
 
     return {
-        **_versions(),
+        **versions(),
         "hostname": socket.gethostname(),
         "cpu_name": cpu_name(),
         "gpu_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -71,7 +103,9 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 
 @cache
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """Of what a trial's numbers come from; None where a package is missing."""
+
     def version(name: str) -> str | None:
         try:
             return importlib.metadata.version(name)

@@ -42,19 +42,16 @@ class WeightKeeper:
         self.tidy()
 
     def _best(self) -> set[str]:
-        objective = self._ledger.objective
-        rows = [row for row in self._ledger.ended.values() if row["status"] in RANKED and row[objective] is not None]
-        space = self._ledger.space
-        front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)}
-        rows.sort(
-            key=lambda row: (
-                bool(not_met(space.constraints, row)),
-                len(space.objectives) > 1 and row["trial"] not in front,
-                row[objective],
-                row["trial"],
-            )
-        )
-        return {row["trial"] for row in rows[: space.keep]}
+        ledger, space = self._ledger, self._ledger.space
+        rows = [row for row in ledger.ended.values() if row["status"] in RANKED]
+        several = len(space.objectives) > 1
+        front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)} if several else set()
+        places = [
+            (bool(not_met(space.constraints, row)), several and row["trial"] not in front, number, row["trial"])
+            for row in rows
+            if (number := ledger.number(row)) is not None
+        ]
+        return {trial for *_, trial in sorted(places)[: space.keep]}
 
     @staticmethod
     def _remove(location: str, trial: str, done: set[str]) -> None:

@@ -6,25 +6,27 @@ Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
 from __future__ import annotations
 
 import json
+import math
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.results.judge import RANKED
+from pixeltune.results.judge import RANKED, value_of
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.results.store import SearchStore, trial_name
 from pixeltune.search.scheduler import Judge, NoJudge, Trace
 from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
-from pixeltune.space.metrics import KNOWN_EARLY, broken, not_met
+from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
 
 Row = dict[str, Any]
 Curve = dict[int, float]
-"""The objective of one trial by training images seen."""
+"""The objective of one trial by training images seen; NaN where nothing is validated."""
 
 UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
 """The last word on a trial that goes on when the search does."""
@@ -109,7 +111,7 @@ class Ledger:
             self._next_number = max(self._next_number, row["number"] + 1)
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
-            if row["status"] in UNDECIDED or owes_a_try_alone(row):
+            if row["status"] in self._to_go_on or owes_a_try_alone(row):
                 left = self._live_of(row, reports.get(trial, {}))
                 left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
                 self._left[trial] = row, left
@@ -121,6 +123,11 @@ class Ledger:
         """The EpochReport field by which a trial's best report is chosen."""
         first = self.space.objectives[0]
         return first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
+
+    @property
+    def _to_go_on(self) -> tuple[Status, ...]:
+        """A final is of given trials, so that those that crashed are tried again by the next launch."""
+        return (*UNDECIDED, Status.FAILED) if self.space.is_final else UNDECIDED
 
     @property
     def planned(self) -> int:
@@ -156,6 +163,9 @@ class Ledger:
             gpu_share=self.resources.gpus or 1.0,
             galleries=self.space.galleries,
             gallery=files.absolute(self.store.gallery(plan.trial)),
+            images=files.absolute(self.store.images(plan.trial)) if self.space.is_final else "",
+            search=self.store.search,
+            attempt=plan.attempt,
             speed_first=self.space.measures_speed_first(),
         )
 
@@ -192,8 +202,8 @@ class Ledger:
             return breach
         return None
 
-    def finish(self, trial: str, *, crash: str | None = None) -> Row:
-        """The attempt is over: as it said itself, or crashed, or else was interrupted. Its row is final."""
+    def finish(self, trial: str, *, crash: str | None = None, cut: str = "stopped before its end") -> Row:
+        """The attempt is over: as it said itself, or crashed, or else was cut, for that reason. Its row is final."""
         live = self.live.pop(trial)
         live.ended_at = _now()
         if live.end is not None:
@@ -203,20 +213,20 @@ class Ledger:
             reason = _last_words(crash)
             live.traceback = crash
         else:
-            status, reason = Status.INTERRUPTED, "stopped before its end"
+            status, reason = Status.INTERRUPTED, cut
         row = self._row(live, status, reason)
         self.store.write_trial(row)
         self._remember(row, live.reports)
-        if owes_a_try_alone(row):
+        if owes_a_try_alone(row) or status in UNDECIDED:
             self._left[trial] = row, live
-        elif status not in UNDECIDED:
+        else:
             self.ended[trial] = row
         return row
 
-    def retry(self, trial: str, crash: str) -> Plan:
-        """The attempt crashed and another follows: both stand in the store."""
+    def retry(self, trial: str, crash: str | None, cut: str = "") -> Plan:
+        """The attempt crashed, or was cut, and another follows: both stand in the store."""
         live = self.live[trial]
-        row = self.finish(trial, crash=crash)
+        row = self.finish(trial, crash=crash, cut=cut)
         self.ended.pop(trial, None)
         self._left[trial] = row, live
         plan = live.plan.next_attempt()
@@ -233,15 +243,18 @@ class Ledger:
         return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
 
     def best(self) -> Row | None:
-        """The row with the lowest first objective among ended and live trials that keep to the constraints."""
+        """The row with the lowest number of record among ended and live trials that keep to the constraints."""
         ranked = (*RANKED, Status.RUNNING)
-        rows = [row for row in self._rows() if row[self.objective] is not None and row["status"] in ranked]
-        return min(filter(self._is_within_bounds, rows), key=lambda row: row[self.objective], default=None)
+        rows = [row for row in self._rows() if row["status"] in ranked and self._is_within_bounds(row)]
+        known = [(number, row) for row in rows if (number := self.number(row)) is not None]
+        return min(known, key=lambda pair: pair[0], default=(None, None))[1]
+
+    def number(self, row: Row) -> float | None:
+        """The number of record of a row, in the unit of `objective`: of the test set in a final."""
+        return value_of(row, self.objective.removeprefix("valid_"))
 
     def _is_within_bounds(self, row: Row) -> bool:
-        """Of a running trial as far as is known."""
-        says = broken if row["status"] == Status.RUNNING else not_met
-        return not says(self.space.constraints, row)
+        return keeps_to(self.space.constraints, row, has_ended=row["status"] != Status.RUNNING)
 
     def _breach(self, live: Live) -> str:
         """What a running trial has broken for good, in words."""
@@ -266,7 +279,11 @@ class Ledger:
         return [*self.ended.values(), *(self._row(live, Status.RUNNING, None) for live in self.live.values())]
 
     def _curve(self, reports: Iterable[Row]) -> Curve:
-        return {report["images_seen"]: report[self.objective] for report in reports}
+        return {report["images_seen"]: self._value(report) for report in reports}
+
+    def _value(self, report: Row) -> float:
+        value: float | None = report[self.objective]
+        return math.nan if value is None else value
 
     def _live_of(self, row: Row, reports: dict[int, Row]) -> Live:
         """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
@@ -300,7 +317,7 @@ class Ledger:
         live.reports[images] = live.new_reports[-1] | {"attempt": live.plan.attempt}
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
-        curve[images] = report[self.objective]
+        curve[images] = self._value(report)
         return self._judge.judge(trial, self._trace(live.facts, live.reports))
 
     def _row(self, live: Live, status: Status, reason: str | None) -> Row:
@@ -311,13 +328,14 @@ class Ledger:
             "trial": plan.trial,
             "attempt": plan.attempt,
             "number": plan.number,
+            **self.space.origin(plan.number),
             "config_key": live.facts.get("config_key", plan.config.key()),
             "status": str(status),
             "reason": reason,
             "traceback": live.traceback,
             "started_at": live.started_at,
             "finished_at": live.ended_at,
-            "baseline_bits_per_dim": self.baseline,
+            "baseline_bits_per_dim": live.facts.get("baseline_bits_per_dim", self.baseline),
             "workers": live.resources.workers,
             "cpus_per_worker": live.resources.cpus,
             "gpus_per_worker": live.resources.gpus,
@@ -326,11 +344,13 @@ class Ledger:
         return dict.fromkeys(TRIAL_COLUMNS) | row | self._metrics(live)
 
     def _metrics(self, live: Live) -> Row:
-        """The best report's numbers; images and seconds are those of the whole trial."""
+        """The best report's numbers, the last one's where nothing is validated; images and seconds are those of the
+        whole trial."""
         if not live.reports:
             return {}
-        best = min(live.reports.values(), key=lambda report: report[self.objective])
         last = live.reports[max(live.reports)]
+        validated = [report for report in live.reports.values() if report[self.objective] is not None]
+        best = min(validated, key=lambda report: report[self.objective], default=last)
         return {
             **{name: best[name] for name in _BEST_REPORT},
             **{name: last[name] for name in ("train_seconds", "eval_seconds", "compile_seconds")},
@@ -360,8 +380,13 @@ _BEST_REPORT = (
 )
 
 
+_BEGAN = datetime.now(UTC), time.monotonic()
+
+
 def _now() -> datetime:
-    return datetime.now(UTC)
+    """The wall clock as this launch began, and what has passed since: GPU-hours must not jump when it is set."""
+    began, seconds = _BEGAN
+    return began + timedelta(seconds=time.monotonic() - seconds)
 
 
 def _gpu_seconds(live: Live) -> float:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
 
 from rich.console import Console, Group
 from rich.live import Live as LiveDisplay
@@ -11,12 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pixeltune.config import ImageForm
-from pixeltune.results.judge import best_published, identity_of, value_of
+from pixeltune.results.judge import RANKED, beside_published
 from pixeltune.results.schema import Status
+from pixeltune.results.status import below_baseline, duration, is_late, left_words
 from pixeltune.search.ledger import Ledger, Live, Row
 from pixeltune.search.run import Watcher
-from pixeltune.space import Resources
+from pixeltune.space import Asha, Pareto, Resources
 
+_MOST_REASONS = 3
 _LONGEST_SILENCE = 60.0
 """Seconds after which a log without a live panel says how far the running trials are."""
 
@@ -31,12 +37,14 @@ class Progress(Watcher):
         self._display: LiveDisplay | None = None
         self._said: set[str] = set()
         self._started = self._last_line = 0.0
-        self._done_before = 0
+        self._done_before = self._images_before = 0
+        self._gpu_hours_before = 0.0
 
     def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
         """The cluster is up and trials start."""
         self._ledger, self._form, self._started = ledger, form, time.monotonic()
         self._done_before = len(ledger.ended)
+        self._images_before, self._gpu_hours_before = ledger.spent_images(), ledger.spent_gpu_hours()
         self._said = set(ledger.ended)
         gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
         workers = f"{resources.workers} workers of " if resources.workers > 1 else ""
@@ -57,7 +65,7 @@ class Progress(Watcher):
         is_due = time.monotonic() - self._last_line > _LONGEST_SILENCE
         if is_due and self._display is None and self._book.live:
             running = ", ".join(
-                " ".join(filter(None, _live_cells(live, self._book.objective))) for live in self._live()
+                " ".join(filter(None, _live_cells(live, self._book.objective, self._rungs))) for live in self._live()
             )
             self.say(f"Running: {running}  | {self._count()} | {self._best()} | {self._left()}")
 
@@ -75,7 +83,7 @@ class Progress(Watcher):
             self._display = None
 
     def _line(self, row: Row) -> str:
-        value = row[self._book.objective]
+        value = self._book.number(row)
         number = "" if value is None else f" {value:.4f}"
         why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
@@ -89,12 +97,17 @@ class Progress(Watcher):
         assert self._ledger is not None
         return self._ledger
 
+    @property
+    def _rungs(self) -> Sequence[int]:
+        scheduler = self._book.space.scheduler
+        return scheduler.rungs if isinstance(scheduler, Asha | Pareto) else ()
+
     def _live(self) -> list[Live]:
         return list(self._book.live.values())
 
     def _settings(self, row: Row) -> str:
         return " ".join(
-            f"{key.rpartition('.')[2]}={_short(row[key])}" for key in self._book.space.vary if row.get(key) is not None
+            f"{key.rpartition('.')[2]}={_short(row[key])}" for key in self._book.space.shown if row.get(key) is not None
         )
 
     def _count(self) -> str:
@@ -105,66 +118,83 @@ class Progress(Watcher):
         return text + (f", {bad} without a result" if bad else "")
 
     def _best(self) -> str:
+        if self._book.space.is_final:
+            return "means over seeds at the end"
         best = self._book.best()
         if best is None:
             return "no number yet"
-        value, baseline = best["valid_bits_per_dim"], self._book.baseline
-        text = f"best {value:.4f} bits/dim ({best['trial']})"
-        if baseline:
-            text += f", {100 * (1 - value / baseline):.1f}% below the baseline {baseline:.4f}"
-        return text + _beside_published(best, self._form)
+        value = best["valid_bits_per_dim"]
+        below = below_baseline(value, self._book.baseline)
+        return f"best {value:.4f} bits/dim ({best['trial']}){below}{self._gap(best)}"
+
+    def _gap(self, best: Row) -> str:
+        if self._form is None:
+            return ""
+        form = self._form
+        shape = {"image_channels": form.channels, "image_height": form.height, "image_width": form.width}
+        return beside_published(best | shape | {"levels": form.levels})
 
     def _left(self) -> str:
-        done = len(self._book.ended) - self._done_before
-        if not done:
-            return "time left: unknown"
-        rest = self._book.space.budget.trials - len(self._book.ended)
-        seconds = (time.monotonic() - self._started) / done * rest
-        return f"about {_clock(seconds)} left"
+        """Of the trials, and of each other limit that is set; and the time at the pace so far."""
+        budget, ledger = self._book.space.budget, self._book
+        hours = time.monotonic() - self._started
+        spent = {
+            "trials": (len(ledger.ended), self._done_before),
+            "images": (ledger.spent_images(), self._images_before),
+            "gpu_hours": (ledger.spent_gpu_hours(), self._gpu_hours_before),
+            "hours": (hours / 3600, 0.0),
+        }
+        limits = {name: getattr(budget, name) for name in spent if getattr(budget, name) is not None}
+        left = {name: max(0.0, limit - spent[name][0]) for name, limit in limits.items()}
+        paces = {name: (spent[name][0] - spent[name][1]) / hours for name in left if hours > 0}
+        seconds = min((left[name] / pace for name, pace in paces.items() if pace > 0), default=None)
+        more = "".join(f", {words} left" for words in left_words({k: v for k, v in left.items() if k != "trials"}))
+        return ("time left: unknown" if seconds is None else f"about {duration(seconds)} left") + more
+
+    def _failures(self) -> str:
+        """Why trials have no result, the commonest reason first; "" where all have one."""
+        reasons = Counter(
+            f"{row['status']}: {row['reason'] or 'no reason is known'}"
+            for row in self._book.ended.values()
+            if row["status"] not in RANKED
+        )
+        return "\n".join(f"{count} × {reason}" for reason, count in reasons.most_common(_MOST_REASONS))
 
     def _panel(self) -> Group:
         head = Table.grid(padding=(0, 2))  # a bar ends no line of its own
-        bar = ProgressBar(total=self._book.space.budget.trials, completed=len(self._book.ended), width=30)
-        head.add_row(bar, f"{self._count()} · {self._left()}")
+        bar = ProgressBar(total=self._book.space.budget.trials, completed=len(self._book.ended), width=20)
+        head.add_row(bar, self._count())
         table = Table.grid(padding=(0, 2))
         for live in self._live():
-            table.add_row(*_live_cells(live, self._book.objective))
-        return Group(head, Text(self._best()), table)
+            table.add_row(*_live_cells(live, self._book.objective, self._rungs))
+        failures = self._failures()
+        return Group(
+            head, Text(self._left()), Text(self._best()), table, *([Text(failures, style="yellow")] if failures else [])
+        )
 
 
-def _beside_published(row: Row, form: ImageForm | None) -> str:
-    """The closest published result of the same task, if any, with the gap and what else differs."""
-    if form is None:
-        return ""
-    shape = {"image_channels": form.channels, "image_height": form.height, "image_width": form.width}
-    nearest = best_published(identity_of(row | shape | {"levels": form.levels}))
-    ours = value_of(row, nearest[0].metric) if nearest else None
-    if nearest is None or ours is None:
-        return ""
-    published, verdict = nearest
-    unit = "bits/dim" if published.metric == "bits_per_dim" else "nats"
-    notes = "; ".join([f"{ours - published.value:+.3f}", *verdict.why_not])
-    return f"; published {published.value:g} {unit} ({notes})"
-
-
-def _live_cells(live: Live, objective: str) -> tuple[str, ...]:
-    total = live.plan.config.train.images
+def _live_cells(live: Live, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
+    """Trial, images, rung passed, objective, speed."""
+    total = live.plan.config.train.end
     if not live.reports:
-        return live.plan.trial, "starting", "", ""
+        return live.plan.trial, "starting", "", "", ""
     last = live.reports[max(live.reports)]
+    rung = max((rung for rung in rungs if rung <= last["images_seen"]), default=None)
     return (
         live.plan.trial,
         f"{last['images_seen']:,} / {total:,} images",
-        f"{last[objective]:.4f}",
-        f"{last['images_per_second']:,.0f} images/s",
+        "" if rung is None else f"rung {rung:,}",
+        f"{last[objective]:.4f}" if last[objective] is not None else f"train {last['train_bits_per_dim']:.4f}",
+        f"{last['images_per_second']:,.0f} images/s" + _silence(live),
     )
+
+
+def _silence(live: Live) -> str:
+    times = [report["reported_at"] for report in live.new_reports]
+    silent = (datetime.now(UTC) - (times or [live.started_at])[-1]).total_seconds()
+    late = is_late(silent, [(later - earlier).total_seconds() for earlier, later in pairwise(times)])
+    return f", no report for {duration(silent)}" if late else ""
 
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

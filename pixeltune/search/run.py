@@ -11,11 +11,12 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pixeltune import files
 from pixeltune.config import ImageForm, require_workers
@@ -23,14 +24,18 @@ from pixeltune.data import Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, SearchError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.connect import connect, fit_to
+from pixeltune.search.connect import Node, connect, fit_to
+from pixeltune.search.final import require_final_data
 from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.plans import ListedPlans, Planner
 from pixeltune.search.scheduler import judge_of
-from pixeltune.space import Resources, SearchSpace
+from pixeltune.search.watch import Heartbeat
+from pixeltune.space import FinalSpace, Resources, SearchSpace
 
-if TYPE_CHECKING:
-    from pixeltune.search.suggest import Suggester
+_LONGEST_STALL = 900.0
+"""Seconds after which a launch ends itself whose main thread has not come by; a slow storage has its time."""
+_MOST_FRUITLESS_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -112,28 +117,66 @@ def run_search(
     done = nothing_left(space, ledger)
     if done is not None:
         return Outcome(ledger, interrupted=False, reason=done)
-    from pixeltune.search.suggest import Suggester
-
     resolved = require_buildable(space)
     require_same_data(store, resolved.data.identity.checksum)
+    if manifest.final is not None:
+        require_final_data(space, manifest.final)
     keeper = WeightKeeper(ledger)
-    with connect(address) as nodes:
+    with Heartbeat(_LONGEST_STALL).watching() as heart, connect(address) as nodes:
+        heart.beat()
         ledger.resources, concurrent = fit_to(nodes, space.resources, watcher.say)
+        for line in _preflight(nodes, ledger.resources, store):
+            watcher.say(line)
+        store.write_launch(_launch(space, ledger.resources, concurrent))
         watcher.begin(ledger, ledger.resources, concurrent, resolved.data.form)
         try:
             stop = _Stop(space, ledger)
-            trials = space.budget.trials - len(ledger.ended) - len(ledger.plans_to_try_alone())
-            _tune(stop, Suggester(space, ledger), ledger, trials, concurrent, watcher, keeper)
+            runs = _Runs(stop, ledger, watcher, keeper, heart)
+            runs.until_done(
+                lambda: space.budget.trials - len(ledger.ended) - len(ledger.plans_to_try_alone()),
+                lambda lost: _planner(space, ledger, waiting=[*ledger.plans_to_resume(), *lost]),
+                concurrent,
+            )
             alone = ledger.plans_to_try_alone()
             if alone and stop.reason is None:
                 watcher.say(f"Out of memory on a shared GPU: {len(alone)} trials, each of which is now tried alone.")
                 ledger.resources, concurrent = fit_to(nodes, replace(ledger.resources, gpus=1.0), watcher.say)
-                suggester = Suggester(space, ledger, waiting=alone)
-                _tune(stop, suggester, ledger, len(alone), concurrent, watcher, keeper)
+                runs.until_done(
+                    lambda: space.budget.trials - len(ledger.ended),
+                    lambda lost: _planner(
+                        space, ledger, waiting=[*ledger.plans_to_try_alone(), *ledger.plans_to_resume(), *lost]
+                    ),
+                    concurrent,
+                )
         finally:
             watcher.end()
     keeper.tidy_all()
     return Outcome(ledger, interrupted=stop.by_hand, reason=stop.reason or f"all {space.budget.trials} trials are done")
+
+
+def _planner(space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan]) -> Planner:
+    """What plans the trials of a space; waiting: these first."""
+    if isinstance(space, FinalSpace):
+        return ListedPlans(space, ledger, waiting=waiting)
+    from pixeltune.search.suggest import Suggester
+
+    return Suggester(space, ledger, waiting=waiting)
+
+
+def _launch(space: SearchSpace, resources: Resources, concurrent: int) -> dict[str, Any]:
+    """What `pixeltune status` shows of it beside the rows."""
+    return {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "budget": asdict(space.budget),
+        "resources": asdict(resources),
+        "concurrent": concurrent,
+    }
+
+
+def _preflight(nodes: Sequence[Node], resources: Resources, store: SearchStore) -> list[str]:
+    from pixeltune.search.nodes import preflight
+
+    return preflight(nodes, resources, store.folder)
 
 
 def require_same_data(store: SearchStore, checksum: str) -> None:
@@ -168,60 +211,91 @@ class _Stop:
         self.reason, self.by_hand = "interrupted", True
 
 
-def _tune(
-    stop: _Stop,
-    suggester: Suggester,
-    ledger: Ledger,
-    trials: int,
-    concurrent: int,
-    watcher: Watcher,
-    keeper: WeightKeeper,
-) -> None:
-    """Run so many trials, as the suggester plans them and with the ledger's resources."""
-    if not trials:
-        return
-    from ray import tune
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of Ray Tune, one after another: as many as it takes until no trial is left."""
 
-    from pixeltune.search import tuning
+    stop: _Stop
+    ledger: Ledger
+    watcher: Watcher
+    keeper: WeightKeeper
+    heart: Heartbeat
 
-    def on_change() -> None:
-        keeper.tidy()
-        watcher.change()
+    def until_done(
+        self, left: Callable[[], int], planner: Callable[[Sequence[Plan]], Planner], concurrent: int
+    ) -> None:
+        """Run trials until none is `left`. `planner`: given the plans that a run of Tune dropped before they began.
 
-    seats = tuning.Seats(suggester, ledger, on_change)
-    together = ledger.resources.workers > 1
-    with _scratch(ledger.store, shared=together) as scratch, _interrupts(stop, watcher):
-        tuner = tune.Tuner(
-            tuning.trainable(ledger.resources),
-            tune_config=tune.TuneConfig(
-                search_alg=tuning.SuggestSearcher(seats, scratch),
-                scheduler=tuning.LedgerScheduler(seats),
-                num_samples=trials,
-                max_concurrent_trials=concurrent,
-                reuse_actors=not together,
-                trial_dirname_creator=tuning.directory_of,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                verbose=0,
-                stop=tuning.LimitStopper(lambda: seats.failure is not None or stop.due()),
-                failure_config=tune.FailureConfig(max_failures=1),
-                callbacks=[tuning.LedgerCallback(seats), *ledger.space.callbacks],
-            ),
-        )
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:  # The second Ctrl-C.
-            stop.interrupt()
-        except Exception as error:
-            with seats.guarded():
-                raise SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
-        for trial in list(ledger.live):
-            with seats.guarded():
-                ledger.finish(trial)
-    if seats.failure is not None:
-        raise seats.failure
+        One run is the rule. SearchError where several in a row end no trial.
+        """
+        lost: Sequence[Plan] = ()
+        fruitless = 0
+        while (trials := left()) > 0 and self.stop.reason is None:
+            ended = len(self.ledger.ended)
+            lost, stuck = self.once(trials, planner(lost), concurrent)
+            fruitless = 0 if len(self.ledger.ended) > ended else fruitless + 1
+            if fruitless == _MOST_FRUITLESS_RUNS:
+                raise SearchError(
+                    f"Ray Tune must run trials, but {fruitless} times in a row none came to its end "
+                    f"({stuck or 'they were dropped'}); see to the cluster, and give the same command"
+                )
+            if stuck:
+                self.watcher.say(f"Ray Tune is started anew: {stuck}.")
+
+    def once(self, trials: int, planner: Planner, concurrent: int) -> tuple[Sequence[Plan], str]:
+        """Run so many trials, as the planner plans them and with the ledger's resources.
+
+        Returns the plans that Tune dropped before they began, and why it has to be started anew, or "".
+        """
+        from ray import tune
+
+        from pixeltune.search import tuning
+        from pixeltune.search.rescue import RescueCallback
+
+        ledger = self.ledger
+        seats = tuning.Seats(planner, ledger, self._on_change, most=concurrent, say=self.watcher.say)
+        together = ledger.resources.workers > 1
+        with _scratch(ledger.store, shared=together) as scratch, _interrupts(self.stop, self.watcher):
+            tuner = tune.Tuner(
+                tuning.trainable(ledger.resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=tuning.SuggestSearcher(seats, scratch),
+                    scheduler=tuning.LedgerScheduler(seats),
+                    num_samples=trials,
+                    max_concurrent_trials=concurrent,
+                    reuse_actors=not together,
+                    trial_dirname_creator=tuning.directory_of,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=scratch,
+                    verbose=0,
+                    stop=tuning.LimitStopper(lambda: seats.is_over or self.stop.due()),
+                    failure_config=tune.FailureConfig(max_failures=1),
+                    callbacks=[
+                        RescueCallback(seats, self.heart),
+                        tuning.LedgerCallback(seats),
+                        *ledger.space.callbacks,
+                    ],
+                ),
+            )
+            try:
+                tuner.fit()
+            except KeyboardInterrupt:  # The second Ctrl-C.
+                self.stop.interrupt()
+            except Exception as error:
+                with seats.guarded():
+                    raise SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
+            for trial in list(ledger.live):
+                with seats.guarded():
+                    ledger.finish(trial)
+        if seats.failure is not None:
+            raise seats.failure
+        return seats.lost, seats.stuck
+
+    def _on_change(self) -> None:
+        self.keeper.tidy()
+        self.watcher.change()
 
 
 @contextmanager

@@ -75,8 +75,8 @@ class Suggester:
         return self._suggestions[row["trial"]]
 
     def _pending(self) -> list[Plan]:
-        """Trials under way, handed out, to be resumed or to be tried alone."""
-        plans = {plan.trial: plan for plan in [*self._ledger.pending(), *self._handed_out]}
+        """Trials under way, handed out or waiting, to be resumed or to be tried alone."""
+        plans = {plan.trial: plan for plan in [*self._ledger.pending(), *self._waiting, *self._handed_out]}
         return [plans[trial] for trial in sorted(plans) if trial not in self._ledger.ended]
 
     def _propose(self) -> dict[str, Scalar]:

@@ -1,10 +1,13 @@
 """One trial: the same steps under Tune, under Train and from the command line.
 
 `run_trial` is Ray-free. It yields messages, plain dictionaries:
-    {"facts": {...}, "resumed": [...]}      first, when the model is built and audited; the reports of the checkpoint
+    {"facts": {...}, "resumed": [...],      first, when the model is built and audited; the reports of the checkpoint,
+     "expects_seconds": ...}                and about how long it is until the next report
     {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
+    {"expects_seconds": ...}                before a picture is drawn: about how long it takes
     {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
-                                            training came to its end, also {"facts": {...}}: how fast it samples
+                                            training came to its end, also {"facts": {...}}: how fast it samples,
+                                            and of a final run the numbers of the test set
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, MemoryShortError, StoreError
 from pixeltune.results.schema import Status
-from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts
+from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
     from pixeltune.training.loop import Training
@@ -41,6 +44,8 @@ class TrialTask:
     galleries: epochs at whose nearest report a picture of what the model draws is kept. gallery: the PNG at the
         trial's end, beside which those lie.
     speed_first: measure the sampling speed before training too, for by it trials are stopped.
+    images: of a final run, the file for the nats of each test image; "" does not read the test set.
+    search, attempt: beside `trial`, what that file says of itself.
     """
 
     trial: str
@@ -52,6 +57,9 @@ class TrialTask:
     galleries: tuple[float, ...] = ()
     gallery: str = ""
     speed_first: bool = False
+    images: str = ""
+    search: str = ""
+    attempt: int = 1
 
 
 def state_file(checkpoint: str) -> str:
@@ -60,7 +68,7 @@ def state_file(checkpoint: str) -> str:
 
 
 def weights_file(checkpoint: str) -> str:
-    """Where a trial's folder holds the weights of its best report."""
+    """Where a trial's folder holds the weights of its best report; where nothing is validated, of its last."""
     return files.join(checkpoint, "weights.safetensors")
 
 
@@ -91,22 +99,28 @@ def run_trial(task: TrialTask) -> Iterator[Message]:
 
 
 def _train(task: TrialTask) -> Iterator[Message]:
+    from pixeltune.search.reading import read_test_set
     from pixeltune.training.weights import save_weights
 
     training = _begin(task)
     is_first = training.workers.rank == 0
+    expected = seconds_to_report(training)
     speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
     reset_peak_memory()  # neither audit nor sampling is a part of what training takes
-    yield {"facts": facts_of(training) | speed, "resumed": [_plain(report) for report in training.reports]}
-    best = min((getattr(report, task.objective) for report in training.reports), default=math.inf)
-    peak = None
-    for report in training.reports[-1:] if is_first else ():
-        _draw_gallery(task, training, report)  # the attempt before may not have come to it
+    yield {
+        "facts": facts_of(training) | speed,
+        "resumed": [_plain(report) for report in training.reports],
+        "expects_seconds": expected,
+    }
+    best = min((_value(report, task) for report in training.reports), default=math.inf)
+    is_new, peak = training.images_seen < training.config.train.end, None
+    for report in training.reports[-1:]:  # the attempt before may not have come to its picture
+        yield from _announced_gallery(task, training, report)
     for report in training:
-        value = getattr(report, task.objective)
+        value = _value(report, task)
         if is_first:
-            with _writing_to(task.checkpoint):
-                if value < best:
+            with writing_to(task.checkpoint):
+                if value < best or training.data.valid is None:
                     save_weights(
                         training.model_of_record,
                         training.config,
@@ -117,9 +131,21 @@ def _train(task: TrialTask) -> Iterator[Message]:
         best = min(best, value)
         peak = _larger(peak, peak_memory(training.device))
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
-        if is_first and _draw_gallery(task, training, report):
-            reset_peak_memory()  # sampling is no part of what training takes
-    yield _finished(training)
+        yield from _announced_gallery(task, training, report)
+    tested = {}
+    if task.images:
+        yield {"expects_seconds": expected}
+        with writing_to(task.images):
+            tested = read_test_set(task, training, is_new=is_new)
+    end = _finished(training)
+    facts = tested | end.get("facts", {})
+    yield end | ({"facts": facts} if facts else {})
+
+
+def _value(report: EpochReport, task: TrialTask) -> float:
+    """What marks the weights to keep: the lower the better, and nothing where nothing is validated."""
+    value: float | None = getattr(report, task.objective)
+    return math.inf if value is None else value
 
 
 def _finished(training: Training) -> Message:
@@ -147,25 +173,46 @@ def _larger(peak: int | None, other: int | None) -> int | None:
     return max((value for value in (peak, other) if value is not None), default=None)
 
 
-def _draw_gallery(task: TrialTask, training: Training, report: EpochReport) -> bool:
-    """Of the report, if it is the nearest to a chosen epoch and not drawn yet; whether it was. Of a lack of memory it
-    costs the picture alone."""
+def _announced_gallery(task: TrialTask, training: Training, report: EpochReport) -> Iterator[Message]:
+    """Draw the report's picture, if it is the nearest to a chosen epoch and not drawn yet.
+
+    Before that all workers say so, for they report together; the first one, which draws, knows how long it takes.
+    """
+    if report.images_seen not in _galleries(task, training):
+        return
+    location = f"{task.gallery.removesuffix('.png')}-{report.images_seen}-images.png"
+    is_mine = training.workers.rank == 0 and not files.exists(location)
+    yield {"expects_seconds": _seconds_to_draw(training) if is_mine else 0.0}
+    if is_mine:
+        _draw_gallery(task, training, report, location)
+        reset_peak_memory()  # sampling is no part of what training takes
+
+
+def _seconds_to_draw(training: Training) -> float:
+    import torch
+
+    from pixeltune.sampling import GALLERY_SIDE, forecast
+
+    try:
+        return 2 * forecast(training.model_of_record, GALLERY_SIDE**2 // 2)
+    except (torch.OutOfMemoryError, MemoryError):
+        return 0.0
+
+
+def _draw_gallery(task: TrialTask, training: Training, report: EpochReport, location: str) -> None:
+    """A lack of memory costs the picture alone."""
     import torch
 
     from pixeltune.sampling import gallery
 
-    location = f"{task.gallery.removesuffix('.png')}-{report.images_seen}-images.png"
-    if report.images_seen not in _galleries(task, training) or files.exists(location):
-        return False
     title = f"trial {task.trial} after {report.images_seen:,} images (epoch {report.epoch:.2f}), seed 0"
     try:
         picture = gallery(training.model_of_record, training.data.valid, title=title)
     except (torch.OutOfMemoryError, MemoryError) as error:
         warnings.warn(f"{location} is left out: {error}", stacklevel=2)
-        return True
-    with _writing_to(location):
+        return
+    with writing_to(location):
         picture.save(location)
-    return True
 
 
 def _galleries(task: TrialTask, training: Training) -> set[int]:
@@ -173,7 +220,7 @@ def _galleries(task: TrialTask, training: Training) -> set[int]:
     every = training.config.train.report_every
     assert every is not None, "resolve() fills train.report_every"
     reports = [round(epoch * len(training.data.train) / every) for epoch in task.galleries]
-    return {min(training.config.train.images, max(1, report) * every) for report in reports}
+    return {min(training.config.train.end, max(1, report) * every) for report in reports}
 
 
 def _begin(task: TrialTask) -> Training:
@@ -194,7 +241,7 @@ def _begin(task: TrialTask) -> Training:
 
 
 @contextlib.contextmanager
-def _writing_to(location: str) -> Iterator[None]:
+def writing_to(location: str) -> Iterator[None]:
     """A full disk is no fault of the trial: a StoreError ends the search, from which it resumes."""
     try:
         yield

@@ -14,16 +14,19 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from pixeltune.errors import StoreError
+from pixeltune.errors import SearchError, StoreError
+from pixeltune.search.connect import HEAD
 from pixeltune.search.ledger import Ledger, Plan
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.plans import Planner
 from pixeltune.search.trial import Message, TrialTask, run_trial
+from pixeltune.search.watch import Watchdog
 from pixeltune.space import Resources
 
 _TASK = "task"
 _MESSAGE = "message"
 """Tasks and messages travel as JSON: Tune flattens, copies and prints whatever is not a plain value."""
 _DIED = "the trial's process died"
+_STARVED = "its workers found no place in the cluster"
 
 
 def trainable(resources: Resources) -> Any:
@@ -31,7 +34,7 @@ def trainable(resources: Resources) -> Any:
     if resources.workers == 1:
         return tune.with_resources(train_here, {"CPU": resources.cpus, "GPU": resources.gpus})
     # The trial's driver only waits: pinned to the head without a CPU, it cannot starve its own workers.
-    return tune.with_resources(train_together, {"node:__internal_head__": 0.001})
+    return tune.with_resources(train_together, {HEAD: 0.001})
 
 
 def train_here(params: dict[str, Any]) -> None:
@@ -79,7 +82,7 @@ def _result_of(message: Message) -> dict[str, Any]:
     return message.get("report", {}) | {_MESSAGE: json.dumps(message)}
 
 
-class _StaysHere:
+class StaysHere:
     """Tune pickles its parts to restore them some day; ours stay in the driver, for Parquet is what we restore from."""
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -89,17 +92,40 @@ class _StaysHere:
 class Seats:
     """What the searcher, the scheduler and the callback share.
 
-    plans: Tune's trial id → our plan. on_change: told after each event. failure: the first exception in one of our
-    hooks. Tune would log it, or count it as the trial's; so it is kept here, the search stops, and `run` raises it.
+    plans: Tune's trial id → our plan. open: ids of those that have not ended. most: how many of them at once.
+    on_change: told after each event; say: a line for the user. silences: why the watchdog killed a trial's process.
+    lost: plans that Tune dropped before they began. stuck: why Tune must be started anew, or "".
+    failure: the first exception in one of our hooks. Tune would log it, or count it as the trial's; so it is kept here,
+        the search stops, and `run` raises it.
     """
 
-    def __init__(self, suggester: Suggester, ledger: Ledger, on_change: Callable[[], None]) -> None:
-        self.suggester = suggester
+    def __init__(
+        self,
+        planner: Planner,
+        ledger: Ledger,
+        on_change: Callable[[], None],
+        *,
+        most: int = 1,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.planner = planner
         self.ledger = ledger
         self.on_change = on_change
+        self.most = most
+        self.say = say
+        self.watchdog = Watchdog(ledger.space.patience)
         self.plans: dict[str, Plan] = {}
+        self.open: set[str] = set()
         self.crashes: dict[str, str] = {}
+        self.silences: dict[str, str] = {}
+        self.lost: list[Plan] = []
+        self.stuck = ""
         self.failure: BaseException | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether Tune should come to its end."""
+        return self.failure is not None or bool(self.stuck)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -111,15 +137,56 @@ class Seats:
 
     def end(self, trial_id: str, *, crash: str | None) -> None:
         """A trial ended for good, in whatever way; the ledger knows in which."""
+        self.open.discard(trial_id)
+        self.watchdog.forget(trial_id)
         plan = self.plans[trial_id]
         if crash is not None and plan.trial not in self.ledger.live:
             self.ledger.start(plan)  # Its process died before it began.
         if plan.trial in self.ledger.live:
-            self.ledger.finish(plan.trial, crash=crash)
+            is_cut = crash is not None and is_starved(crash)
+            self.ledger.finish(plan.trial, crash=None if is_cut else crash, cut=_STARVED)
+            if is_cut:
+                self.starve(plan)
             self.on_change()
 
+    def retry(self, trial_id: str, crash: str) -> None:
+        """A trial's attempt ended, and Tune begins another."""
+        plan = self.plans[trial_id]
+        self.watchdog.wait(trial_id)
+        if plan.trial not in self.ledger.live:
+            self.ledger.start(plan)  # Its process died before it began.
+        is_cut = is_starved(crash)
+        self.plans[trial_id] = self.ledger.retry(plan.trial, None if is_cut else crash, cut=_STARVED)
+        if is_cut:
+            self.starve(plan)
 
-class SuggestSearcher(_StaysHere, Searcher):
+    def drop(self, trial_id: str) -> None:
+        """Tune gave up a trial before it began; it is planned again when Tune has come to its end."""
+        self.open.discard(trial_id)
+        self.watchdog.forget(trial_id)
+        plan = self.plans[trial_id]
+        if plan.trial in self.ledger.live:
+            self.ledger.finish(plan.trial, cut="the process that should run it could not begin it")
+        else:
+            self.lost.append(plan)
+
+    def starve(self, plan: Plan) -> None:
+        """A trial's workers found no place: with fewer trials at a time the others will; a single one never would."""
+        if len(self.open - {trial_id for trial_id, other in self.plans.items() if other.trial == plan.trial}):
+            self.most = max(1, self.most - 1)
+            self.say(f"{plan.trial}: {_STARVED}; from now on {self.most} trials at a time.")
+        else:
+            raise SearchError(
+                f"the cluster must have room for a trial, but the {self.ledger.resources.workers} workers of "
+                f"{plan.trial} found none, and no other trial runs; see to its nodes, and give the same command"
+            )
+
+    def take_crash(self, trial: Any) -> str:
+        """What ended the newest attempt, in words."""
+        return self.silences.pop(trial.trial_id, "") or crash_of(trial)
+
+
+class SuggestSearcher(StaysHere, Searcher):
     """Tune asks, the Suggester answers; a trial's end goes to the ledger, and from there to the study."""
 
     def __init__(self, seats: Seats, scratch: str) -> None:
@@ -127,12 +194,17 @@ class SuggestSearcher(_StaysHere, Searcher):
         self._seats = seats
         self._scratch = scratch
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial as plain parameters; `settings` is there for other callbacks to show."""
         seats = self._seats
+        if len(seats.open) >= seats.most and not seats.is_over:
+            return None
         with seats.guarded():
-            plan = seats.suggester.next_plan()
+            if seats.is_over:
+                return self.FINISHED  # without a trial Tune would ask again for ten minutes
+            plan = seats.planner.next_plan()
             seats.plans[trial_id] = plan
+            seats.open.add(trial_id)
             return {
                 _TASK: json.dumps(asdict(seats.ledger.task(plan))),
                 "settings": plan.suggestion,
@@ -140,7 +212,11 @@ class SuggestSearcher(_StaysHere, Searcher):
                 "run_name": f"{plan.trial}-{plan.attempt}",
                 "scratch": self._scratch,
             }
-        return None
+        return self.FINISHED
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """We count them ourselves: of a trial that it drops before it begins, Tune tells nobody."""
+        return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial finished, was stopped by the scheduler, or failed once too often."""
@@ -158,7 +234,7 @@ class SuggestSearcher(_StaysHere, Searcher):
         """Nothing: a search resumes from its Parquet files."""
 
 
-class LedgerScheduler(_StaysHere, FIFOScheduler):
+class LedgerScheduler(StaysHere, FIFOScheduler):
     """First come, first served; the ledger reads each message and says when a trial stops."""
 
     def __init__(self, seats: Seats) -> None:
@@ -170,16 +246,20 @@ class LedgerScheduler(_StaysHere, FIFOScheduler):
         reason: str | None = None
         with self._seats.guarded():
             name = self._seats.plans[trial.trial_id].trial
-            reason = self._seats.ledger.receive(name, json.loads(result[_MESSAGE]))
+            message = json.loads(result[_MESSAGE])
+            self._seats.watchdog.hear(trial.trial_id, message)
+            reason = self._seats.ledger.receive(name, message)
+            if "end" in message:
+                trial.max_failures = 0  # Should its process die now, there is nothing to try again.
             self._seats.on_change()
         return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keep the crash's words; Tune tells the searcher no more than that there was one."""
-        self._seats.crashes[trial.trial_id] = crash_of(trial)
+        self._seats.crashes[trial.trial_id] = self._seats.take_crash(trial)
 
 
-class LedgerCallback(_StaysHere, tune.Callback):
+class LedgerCallback(StaysHere, tune.Callback):
     """Starts and retries, which only callbacks hear of."""
 
     def __init__(self, seats: Seats) -> None:
@@ -190,6 +270,7 @@ class LedgerCallback(_StaysHere, tune.Callback):
         """The first start; a retry was entered when the crash was."""
         with self._seats.guarded():
             plan = self._seats.plans[trial.trial_id]
+            self._seats.watchdog.begin(trial.trial_id)
             if plan.trial not in self._seats.ledger.live:
                 self._seats.ledger.start(plan)
                 self._seats.on_change()
@@ -197,13 +278,12 @@ class LedgerCallback(_StaysHere, tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A crash that Tune answers with another attempt."""
         with self._seats.guarded():
-            crash = crash_of(trial)
+            crash = self._seats.crashes.pop(trial.trial_id, None) or self._seats.take_crash(trial)
             _require_store(crash)
-            plan = self._seats.plans[trial.trial_id]
-            self._seats.plans[trial.trial_id] = self._seats.ledger.retry(plan.trial, crash)
+            self._seats.retry(trial.trial_id, crash)
 
 
-class LimitStopper(_StaysHere, tune.Stopper):
+class LimitStopper(StaysHere, tune.Stopper):
     """Ends the search when `due` says so; single trials are the scheduler's affair."""
 
     def __init__(self, due: Callable[[], bool]) -> None:
@@ -234,6 +314,11 @@ def crash_of(trial: Any) -> str:
         return _DIED
     newest = re.split(r"^Failure # \d+ \(occurred at .*\)\n", text, flags=re.MULTILINE)[-1]
     return re.sub(r"\x1b\[\d+m", "", newest).strip() or _DIED
+
+
+def is_starved(crash: str) -> bool:
+    """Whether Train gave up to wait for places for a trial's workers, which is no fault of the trial."""
+    return "WorkerGroupStartupTimeoutError" in crash
 
 
 def _require_store(crash: str) -> None:

@@ -75,5 +75,10 @@ def not_met(constraints: Mapping[str, float], row: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, [broken(constraints, row), *unknown]))
 
 
+def keeps_to(constraints: Mapping[str, float], row: Mapping[str, Any], *, has_ended: bool) -> bool:
+    """Whether a trial may be the best: of a running one as far as is known."""
+    return not (not_met(constraints, row) if has_ended else broken(constraints, row))
+
+
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"

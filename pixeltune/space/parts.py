@@ -1,7 +1,8 @@
-"""What a search is given beside its space: budget, early stopping, resources; and the overrides of each."""
+"""What a search is given beside its space: budget, early stopping, resources, patience; and the overrides of each."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, TypeVar
@@ -123,8 +124,27 @@ class Resources:
             )
 
 
-PART_SECTIONS = ("budget", "resources", "scheduler", "constraints")
-_Part = TypeVar("_Part", bound=Budget | Resources | Scheduler)
+@dataclass(frozen=True)
+class Patience:
+    """How long a trial may say nothing before its process is killed; it is then tried once more.
+
+    times: of its usual time between reports. minutes: always allowed, however quick its reports are usually.
+    start_minutes: always allowed until its first word (data, audit, probes), and to find its place in the cluster.
+    """
+
+    times: float = 10.0
+    minutes: float = 10.0
+    start_minutes: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("times", 1.0), ("minutes", 0.0), ("start_minutes", 0.0)):
+            value = getattr(self, name)
+            if not least < value < math.inf:  # as NaN is not
+                raise ConfigError(f"patience.{name} must be a finite number above {least:g}, but got {value}")
+
+
+PART_SECTIONS = ("budget", "resources", "scheduler", "patience", "constraints")
+_Part = TypeVar("_Part", bound=Budget | Resources | Scheduler | Patience)
 
 
 def replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.errors import ConfigError
@@ -28,6 +28,7 @@ from pixeltune.space.parts import (
     Budget,
     Median,
     Pareto,
+    Patience,
     Resources,
     Scheduler,
     replaced,
@@ -62,6 +63,7 @@ class SearchSpace:
     budget: Budget = field(default_factory=Budget)
     scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
+    patience: Patience = field(default_factory=Patience)
     sampler: str = "tpe"
     seed: int = 0
     keep: int = 5
@@ -69,16 +71,26 @@ class SearchSpace:
     callbacks: tuple[Any, ...] = ()
     title: str = ""
 
+    is_final: ClassVar[bool] = False
+    """Whether trials read the test set when they end."""
+    metrics: ClassVar[Mapping[str, str]] = METRICS
+    """What may be an objective."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrialConfig):
             raise ConfigError(f"base must be a TrialConfig, such as TrialConfig.build({{...}}), but got {self.base!r}")
         if not isinstance(self.vary, Mapping):
             raise ConfigError(f"vary must map dotted keys to Optuna distributions, but got {self.vary!r}")
-        _require_names("objectives", self.objectives, METRICS)
+        _require_names("objectives", self.objectives, self.metrics)
         require_constraints(self.constraints)
         _require_names("sampler", (self.sampler,), SAMPLERS)
         if not isinstance(self.galleries, tuple) or not all(epoch > 0 for epoch in self.galleries):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
+        if self.base.data.train_on_valid and not self.is_final:
+            raise ConfigError(
+                "a search chooses by the validation images, so `data.train_on_valid` must be false, but got true; "
+                "`pixeltune final` trains on them what a search has chosen"
+            )
         self._require_scheduler_fits()
         for key, distribution in self.vary.items():
             require_distribution(key, distribution)
@@ -102,8 +114,8 @@ class SearchSpace:
         require_fit(self.sampler, self.objectives, self.learnt_keys(), tuple(self.vary))
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
-        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `constraints.*` (None removes one),
-        `scheduler.*`, or `scheduler` to a name in SCHEDULERS or None.
+        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `patience.*`, `constraints.*` (None
+        removes one), `scheduler.*`, or `scheduler` to a name in SCHEDULERS or None.
 
         A varied key that is set is fixed to that value and no longer searched, also where only some trials have it;
         keys that no trial has any more leave `vary`.
@@ -117,6 +129,7 @@ class SearchSpace:
             vary=vary,
             budget=replaced("budget", self.budget, own),
             resources=replaced("resources", self.resources, own),
+            patience=replaced("patience", self.patience, own),
             scheduler=replaced_scheduler(self.scheduler, own),
             constraints=replaced_constraints(self.constraints, own),
         )
@@ -163,6 +176,15 @@ class SearchSpace:
             if key_exists(self.base, key, drawn):
                 drawn[key] = draw(key)
         return drawn
+
+    def origin(self, _number: int) -> Mapping[str, Scalar]:
+        """Row columns that say where the configuration of a trial comes from."""
+        return {}
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns of a row by which trials are told apart."""
+        return tuple(self.vary)
 
     def measures_speed_first(self) -> bool:
         """Whether a trial's sampling speed must be known before it trains."""
@@ -231,10 +253,10 @@ class SearchSpace:
                 "but its base leaves it to the data"
             )
         for rung in self.scheduler.rungs:
-            if rung % every or rung >= config.train.images:
+            if rung % every or rung >= config.train.end:
                 raise ConfigError(
                     "each rung must be a multiple of train.report_every and below train.images, "
-                    f"but got {rung} with {every} and {config.train.images}; set `scheduler.rungs`"
+                    f"but got {rung} with {every} and {config.train.end}; set `scheduler.rungs`"
                 )
 
 

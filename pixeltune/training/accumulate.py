@@ -22,9 +22,7 @@ def micro_batches(size: int, micro_batch: int | None) -> Iterator[slice]:
 
 def exchanging(loss: Callable[..., Any], is_last: bool) -> AbstractContextManager[None]:
     """Within, workers average their gradients in the last pass of a step only: once for all of its passes."""
-    # A compiled module keeps the one that it was made of.
-    module = getattr(loss, "_orig_mod", loss)
-    if is_last or not isinstance(module, DistributedDataParallel):
+    if is_last or not isinstance(loss, DistributedDataParallel):
         return nullcontext()
-    waiting: AbstractContextManager[None] = module.no_sync()
+    waiting: AbstractContextManager[None] = loss.no_sync()
     return waiting

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -25,17 +25,17 @@ from torch.optim.swa_utils import AveragedModel
 from pixeltune.audit import AuditReport, audit
 from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
-from pixeltune.errors import DivergedError
+from pixeltune.errors import DataError, DivergedError
 from pixeltune.models import DensityModel, build_model
-from pixeltune.models.recompute import recompute_blocks
+from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
+from pixeltune.training.batches import Batch, Batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
 from pixeltune.training.precision import Numerics, autocast, choose_numerics, laid_out
 from pixeltune.training.report import EpochReport
-from pixeltune.training.stream import ImageStream
 from pixeltune.training.tally import Tally
 from pixeltune.training.workers import Workers, best_device
 
@@ -79,13 +79,13 @@ class Training(Iterator[EpochReport]):
 
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         if self.config.train.checkpoint_activations:
-            recompute_blocks(self.model.network)
+            recompute_blocks(self.model)
         self._memory_limit = memory_limit(self.device, gpu_share=gpu_share)
         foreseen = state.precision if state else self.config.train.precision.replace("auto", "float32")
         self.memory: MemoryPlan = self._plan_memory(foreseen, state)
         self.audit: AuditReport = audit(self.model)
         self.model.train()
-        self._stream = ImageStream(self.config, len(self.data.train))
+        self._batches = Batches(self.data, self.config, self.workers, self.device)
         if state is None and self.model.is_initialised_by_data:
             self._initialise()
         self.optimizer = build_optimizer(self.config.optim, self.model)
@@ -101,6 +101,8 @@ class Training(Iterator[EpochReport]):
         self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
         if self.numerics.precision != foreseen:
             self.memory = self._plan_memory(self.numerics.precision, state)
+        if self.memory.is_resident:
+            self._batches.keep_on_device()
         self._loss = self._build_loss()
 
     @property
@@ -140,7 +142,7 @@ class Training(Iterator[EpochReport]):
         return self
 
     def __next__(self) -> EpochReport:
-        if self.images_seen >= self.config.train.images:
+        if self.images_seen >= self.config.train.end:
             raise StopIteration
         stop = next_report(self.config, self.images_seen)
         first, tally = self.images_seen, Tally(self.device)
@@ -157,6 +159,8 @@ class Training(Iterator[EpochReport]):
     def evaluate(self, model: DensityModel, split: str = "valid") -> Evaluation:
         """Exact per-image nats of `valid` or `test`, over all workers."""
         images = getattr(self.data, split)
+        if images is None:
+            raise DataError(f"the data must have a {split} split, but {self.data.identity.name} has none")
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
 
     def _plan_memory(self, precision: str, state: TrainState | None) -> MemoryPlan:
@@ -167,19 +171,20 @@ class Training(Iterator[EpochReport]):
             precision=precision,
             workers=self.workers,
             limit=self._memory_limit,
+            images=self.data.train.pixels_NCHW.nbytes if self.device.type == "cuda" else 0,
             at_most=state.micro_batch if state else None,
         )
 
     def _initialise(self) -> None:
         """Fit the weights to the first batch, dropout on; every worker takes the whole of it, so all come out alike."""
-        x_BCHW, label_B = self._load(*self._stream.batch(0, self.config.train.batch_size))
+        batch = self._batches.whole(0)
         torch.manual_seed(self.config.seed_for("initialise"))
-        self.model.initialise(x_BCHW, label_B)
+        self.model.initialise(batch.x_BCHW, batch.label_B)
 
     def _train_step(self, tally: Tally) -> None:
         """One optimiser step, added to the tally."""
         with self._clock.training(self.device):
-            x_BCHW, label_B, position_B = self._next_batch()
+            batch = self._batches.part(self.images_seen)
             self.model.train()
             rate = learning_rate(self.config.optim, self.config.train, self.step)
             for group in self.optimizer.param_groups:
@@ -187,7 +192,7 @@ class Training(Iterator[EpochReport]):
             self.optimizer.zero_grad(set_to_none=True)
             if self.config.model.dropout or self.config.model.label_dropout:
                 torch.manual_seed(self.config.seed_for("dropout", self.step, self.workers.rank))
-            nats_B = self._add_gradients(x_BCHW, label_B, position_B)
+            nats_B = self._add_gradients(batch)
             tally.add(nats_B, self._clip(), self.step)
             if self._looks_at_every_step:
                 tally.require_finite(self.config.train.batch_size)
@@ -198,33 +203,21 @@ class Training(Iterator[EpochReport]):
             self.step += 1
             self.images_seen += self.config.train.batch_size
 
-    def _add_gradients(self, x_BCHW: Tensor, label_B: Tensor | None, position_B: Tensor) -> Tensor:
+    def _add_gradients(self, batch: Batch) -> Tensor:
         """The gradient of the mean nats of my part, in passes of `micro_batch` images; its nats (B,), detached.
 
         Dropout draws on from pass to pass, so that its masks follow from (config, step, rank, micro_batch) alone.
         """
         nats = list[Tensor]()
-        passes = list(micro_batches(len(x_BCHW), self.memory.micro_batch))
+        passes = list(micro_batches(len(batch), self.memory.micro_batch))
         for rows in passes:
-            label_b = None if label_B is None else label_B[rows]
+            part = batch[rows]
             with exchanging(self._loss, rows is passes[-1]):
                 with autocast(self.numerics.precision, self.device), laid_out(self.model, self.numerics.layout):
-                    nats_b = self._loss(x_BCHW[rows], label_b, self.step, position_B[rows])
-                (nats_b.sum() / len(x_BCHW)).backward()
+                    nats_b = self._loss(part.x_BCHW, part.label_B, self.step, part.position_B)
+                (nats_b.sum() / len(batch)).backward()
             nats.append(nats_b.detach())
         return torch.cat(nats)
-
-    def _next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        """This worker's part: levels, labels, and places in the stream."""
-        indices, epochs = self._stream.batch(self.images_seen, self.config.train.batch_size)
-        x_BCHW, label_B = self._load(self.workers.my_part(indices), self.workers.my_part(epochs))
-        position_B = torch.from_numpy(self.workers.my_part(self.images_seen + np.arange(len(indices))))
-        return x_BCHW, label_B, position_B
-
-    def _load(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        x_BCHW = torch.from_numpy(self.data.train_batch(indices, epochs)).to(self.device)
-        labels_N = self.data.train.labels_N
-        return x_BCHW, None if labels_N is None else torch.from_numpy(labels_N[indices]).to(self.device)
 
     def _clip(self) -> Tensor:
         """The gradient's norm before clipping: over all workers, for their gradients are averaged by now."""
@@ -235,11 +228,13 @@ class Training(Iterator[EpochReport]):
 
     def _report(self, train_nats: float, grad_norm: float, count: int) -> EpochReport:
         to_bits = 1 / (self.data.form.dims * math.log(2))
-        with self._clock.evaluating():
-            raw = self.evaluate(self.model)
-            ema = None if self.average is None else self.evaluate(self._averaged_model)
+        raw = ema = None
+        if self.data.valid is not None:
+            with self._clock.evaluating():
+                raw = self.evaluate(self.model)
+                ema = None if self.average is None else self.evaluate(self._averaged_model)
         record = ema or raw
-        if not math.isfinite(record.nats):
+        if record is not None and not math.isfinite(record.nats):
             raise DivergedError(
                 f"validation must be finite, but after {self.images_seen} images it is {record.nats} nats; "
                 "lower `optim.lr` or set `optim.clip`"
@@ -250,10 +245,10 @@ class Training(Iterator[EpochReport]):
             epoch=self.images_seen / len(self.data.train),
             train_bits_per_dim=train_nats * to_bits,
             train_nats=train_nats,
-            valid_bits_per_dim=record.bits_per_dim,
-            valid_nats=record.nats,
-            valid_bits_per_dim_raw=raw.bits_per_dim,
-            valid_nats_raw=raw.nats,
+            valid_bits_per_dim=record.bits_per_dim if record else None,
+            valid_nats=record.nats if record else None,
+            valid_bits_per_dim_raw=raw.bits_per_dim if raw else None,
+            valid_nats_raw=raw.nats if raw else None,
             valid_bits_per_dim_ema=ema.bits_per_dim if ema else None,
             valid_nats_ema=ema.nats if ema else None,
             lr=learning_rate(self.config.optim, self.config.train, self.step - 1),
@@ -276,7 +271,7 @@ class Training(Iterator[EpochReport]):
 
     def _choose_numerics(self) -> Numerics:
         """As the first worker finds it: all train alike."""
-        x_BCHW, *_ = self._next_batch()
+        x_BCHW = self._batches.part(self.images_seen).x_BCHW
         choice = choose_numerics(self.config.train, self.model, x_BCHW[: self.memory.micro_batch])
         is_bfloat16 = self.workers.as_first(choice.precision == "bfloat16")
         is_channels_last = self.workers.as_first(choice.layout == "channels_last")
@@ -285,17 +280,20 @@ class Training(Iterator[EpochReport]):
         )
 
     def _build_loss(self) -> Callable[..., Tensor]:
-        loss: Callable[..., Tensor] = self.model
-        if self.workers.world > 1:
-            loss = DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
-        return torch.compile(loss) if self.config.train.compile else loss
+        if self.config.train.compile:
+            compile_blocks(self.model)
+        if self.workers.world == 1:
+            return self.model
+        # A gradient with one number a channel has two names for one layout.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
 
 def next_report(config: TrialConfig, images_seen: int) -> int:
     """The next number of training images at which `fit` reports: multiples of report_every, and the end."""
     every = config.train.report_every
     assert every is not None, "resolve() fills train.report_every"
-    return min(config.train.images, (images_seen // every + 1) * every)
+    return min(config.train.end, (images_seen // every + 1) * every)
 
 
 class _Clock:

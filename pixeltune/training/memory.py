@@ -29,7 +29,16 @@ from pixeltune.training.workers import Workers
 HEADROOM = 0.9
 """The share of a GPU's memory that is planned with: what the prediction does not see must fit in the rest."""
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+RESIDENT_SHARE = 0.25
+"""Of the memory that a training may take of a GPU: the training images stay there where they take no more than this,
+and leave room for the passes as they are without them."""
+
+_GROUPS = Path("/proc/self/cgroup")
+_GROUP_LIMITS = {
+    "": ("/sys/fs/cgroup", "memory.max"),
+    "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+}
+"""Of control groups of version 2 and 1: by controller, where they lie and the file that holds a group's limit."""
 
 
 class Phase(StrEnum):
@@ -43,10 +52,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """micro_batch: images a pass on each worker. predicted_peak_bytes: of tensors on each worker's device."""
+    """micro_batch: images a pass on each worker. predicted_peak_bytes: of tensors on each worker's device.
+
+    is_resident: whether the whole training set is among them.
+    """
 
     micro_batch: int
     predicted_peak_bytes: int
+    is_resident: bool = False
 
 
 def plan_memory(
@@ -56,12 +69,14 @@ def plan_memory(
     precision: str,
     workers: Workers,
     limit: int | None,
+    images: int = 0,
     at_most: int | None = None,
 ) -> MemoryPlan:
     """The largest passes that fit into `limit` bytes: the whole part of the batch, or a half, a quarter, … of it.
 
-    precision: `float32` or `bfloat16`. at_most: images a pass to begin with. `train.micro_batch` is kept as it is. All
-    workers come to the same plan. MemoryShortError where what is asked for, or one image a pass, does not fit.
+    precision: `float32` or `bfloat16`. images: bytes of the training set, where it may stay on the device; 0 where it
+    may not. at_most: images a pass to begin with. `train.micro_batch` is kept as it is. All workers come to the same
+    passes. MemoryShortError where what is asked for, or one image a pass, does not fit.
     """
     part = config.train.batch_size // workers.world
     settled = config.train.micro_batch is not None or getattr(config.model, "batch_norm", False)
@@ -69,8 +84,8 @@ def plan_memory(
     if at_most is not None and not settled:
         size = min(size, at_most)
 
-    def peak(images: int) -> int:
-        peaks = predict_peaks(model, config, micro_batch=images, precision=precision, workers=workers.world)
+    def peak(count: int) -> int:
+        peaks = predict_peaks(model, config, micro_batch=count, precision=precision, workers=workers.world)
         return max(peaks.values())
 
     planned = limit if limit is None or _device(model).type == "cpu" else int(HEADROOM * limit)
@@ -81,7 +96,9 @@ def plan_memory(
         peaks = predict_peaks(model, config, micro_batch=size, precision=precision, workers=workers.world)
         raise _too_large(peaks, size, None if fits else limit, settled=settled)
     size = workers.least(size)
-    return MemoryPlan(size, peak(size))
+    room = 0 if planned is None else min(int(RESIDENT_SHARE * planned), planned - peak(size))
+    is_resident = 0 < images <= room
+    return MemoryPlan(size, peak(size) + images * is_resident, is_resident)
 
 
 def predict_peaks(
@@ -115,14 +132,14 @@ def predict_peaks(
 def memory_limit(device: torch.device, *, gpu_share: float = 1.0) -> int | None:
     """Bytes that a training may take of `device`; None where the machine does not tell.
 
-    GPU: its share of the whole, or what is free, where that is less. CPU: all that the machine, or the container, has.
+    GPU: its share of the whole, or what is free, where that is less. CPU: all that the machine has, or that the
+    control groups of this process allow, as those of containers and batch systems do.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return min(int(gpu_share * total), free + torch.cuda.memory_reserved(device))
     limits = [_pages() * os.sysconf("SC_PAGE_SIZE")] if _pages() else []
-    limits += [int(text) for text in map(_read, _CGROUP_LIMITS) if text.isdigit()]
-    return min(limits, default=None)
+    return min([*limits, *_group_limits()], default=None)
 
 
 # --- Profiles ---------------------------------------------------------------------------------------------------------
@@ -214,9 +231,21 @@ def _pages() -> int:
     return os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
 
 
-def _read(path: str) -> str:
+def _group_limits() -> Iterator[int]:
+    """Of this process's control group and those around it, as far as they can be seen from here."""
+    for line in _read(_GROUPS).splitlines():
+        _, controllers, group = line.split(":", 2)
+        for controller in controllers.split(","):
+            root, name = _GROUP_LIMITS.get(controller, ("", ""))
+            for folder in (Path(group), *Path(group).parents) if root else ():
+                text = _read(Path(root) / folder.relative_to("/") / name)
+                if text.isdigit():
+                    yield int(text)
+
+
+def _read(path: Path) -> str:
     try:
-        return Path(path).read_text(encoding="ascii").strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 

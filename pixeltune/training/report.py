@@ -13,7 +13,8 @@ class EpochReport:
     train_bits_per_dim, train_nats: mean over the images trained on since the report before (weights moving,
         dropout on); nats are per image.
     valid_bits_per_dim, valid_nats: exact, over the whole validation set, with the weights of record: the
-        average where `optim.ema` > 0, else the raw ones; `_raw` and `_ema` give each.
+        average where `optim.ema` > 0, else the raw ones; `_raw` and `_ema` give each. None with
+        `data.train_on_valid`, which leaves nothing to validate on.
     lr: learning rate of the last step. grad_norm: mean norm of the gradient of the mean nats per image since the
         report before, before clipping.
     train_seconds, eval_seconds, compile_seconds: summed over the trial; compiling and the first step, which
@@ -25,10 +26,10 @@ class EpochReport:
     epoch: float
     train_bits_per_dim: float
     train_nats: float
-    valid_bits_per_dim: float
-    valid_nats: float
-    valid_bits_per_dim_raw: float
-    valid_nats_raw: float
+    valid_bits_per_dim: float | None
+    valid_nats: float | None
+    valid_bits_per_dim_raw: float | None
+    valid_nats_raw: float | None
     valid_bits_per_dim_ema: float | None
     valid_nats_ema: float | None
     lr: float

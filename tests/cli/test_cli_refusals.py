@@ -17,6 +17,7 @@ from pixeltune.space import load_search
 VERBS = (
     "search",
     "train",
+    "final",
     "evaluate",
     "sample",
     "complete",
@@ -275,3 +276,46 @@ def test_a_manifest_that_was_cut_short() -> None:
 )
 def test_a_bad_option_says_where_help_is(words: str) -> None:
     assert refused(*words.split()).rstrip().endswith(f"see pixeltune {words.split()[0]} --help")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("final nowhere", "nowhere/search.json does not exist"),
+        ("final digits_quick --top 0", "must be a whole number above 0, but got '0'"),
+        ("final digits_quick --seeds 0", "must be a whole number above 0, but got '0'"),
+        ("final digits_quick --images 0", "must be a whole number above 0, but got '0'"),
+        ("final digits_quick --workers 0", "must be a whole number above 0, but got '0'"),
+        ("final digits_quick --top 1 --trial 0", "not allowed with argument"),
+        ("final digits_quick --name ../elsewhere", "a search name must be letters"),
+        ("final digits_quick", "digits_quick has none (1 running); let the search go on first"),
+        ("final digits_quick --trial 0", "digits_quick has none (1 running)"),
+        ("final", "the following arguments are required: SEARCH"),
+    ],
+)
+def test_a_final_that_cannot_start(words: str, says: str) -> None:
+    begin()
+    assert says in refused(*words.split())
+    assert not Path("results/nowhere-final").exists()
+
+
+def test_a_final_waits_for_its_search() -> None:
+    with begin().lock():
+        assert "one launch must work on a search at a time" in refused("final", "digits_quick")
+
+
+def test_a_final_of_impossible_settings() -> None:
+    store = begin()
+    (row,) = store.trials()
+    config = load_search("digits_quick").base
+    told = {"status": "finished", "valid_bits_per_dim": 2.0, "best_images_seen": 16_000, "images_seen": 16_000}
+    store.write_trial(row | told | {"config_key": config.key(), "data_checksum": "abc"})
+    for options, says in (
+        ("--set model.layers=3", "a final retrains configurations as they are"),
+        ("--set resources.workers=0", "workers >= 1"),
+        ("--images 33", "`train.images` must be a multiple of train.batch_size, but got 33 and 32"),
+        ("--hours -1", "budget.hours must be above 0, but got -1"),
+        ("--workers 5", "`train.batch_size` must divide by the 5 workers, but got 32"),
+        ("--set data.path=elsewhere", "on the images of its search (checksum abc), but got "),
+    ):
+        assert says in refused("final", "digits_quick", *options.split())

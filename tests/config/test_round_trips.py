@@ -76,6 +76,7 @@ def test_a_change_of_any_key_changes_the_key() -> None:
     config = smallest().override({"model.conditioning": "bias", "model.colour_order": "likelihood"})
     config = config.override({"likelihood.name": "logistic_mixture"})
     other_values = {"model.kernel_size": 7, "train.images": 32 * 7, "train.report_every": 32, "train.batch_size": 25}
+    other_values["train.stop_after"] = 64
     told = {f"{section}.{name}" for section, name in DISCRIMINATORS.items()}
     free = [key for key in config.flat() if key not in told and key not in NO_IDENTITY]
     seen = {config.key()}

@@ -63,6 +63,22 @@ def test_the_loser_of_a_race_takes_the_winners(
     assert published.identity == data.identity
 
 
+def test_flips_are_no_part_of_what_is_cached(tmp_path: Path, own_cache: Path) -> None:
+    plain = make_array(tmp_path)
+    flipped = plain.model_copy(update={"flip": True})
+    assert load_data(flipped) is load_data(plain)
+    forget_loaded()
+    assert load_data(flipped).identity == load_data(plain).identity
+    assert len(entries(own_cache)) == 1
+
+
+def test_folders_made_before_there_were_flips_and_finals_are_found() -> None:
+    config = DataConfig(name="digits", levels=4)
+    for flip in (False, True):
+        folder = cache.entry_folder(Path("/cache"), config.model_copy(update={"flip": flip}), [])
+        assert folder == Path("/cache/prepared/digits-da32bf0def096505")
+
+
 def test_a_second_load_does_not_read_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_folder(tmp_path / "source")
     first = load_data(config)

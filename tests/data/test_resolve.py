@@ -90,3 +90,12 @@ def test_baseline_of_a_split_that_is_not_there(tmp_path: Path) -> None:
     data = load_data(DataConfig(name="array", path=str(tmp_path / "set.npy")))
     with pytest.raises(DataError, match="'test'"):
         order0_bits_per_dim(data, "test")
+
+
+def test_images_of_one_column_cannot_be_flipped(tmp_path: Path) -> None:
+    np.save(tmp_path / "set.npy", random_pixels(60, 5, 1))
+    config = BASE.override({"data.name": "array", "data.path": str(tmp_path / "set.npy")})
+    resolve(config)
+    with pytest.raises(ConfigError, match=r"`data\.flip` needs images at least 2 wide") as caught:
+        resolve(config.override({"data.flip": True}))
+    assert "\n" not in str(caught.value)

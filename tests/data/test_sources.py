@@ -57,6 +57,47 @@ def test_validation_is_disjoint_complete_and_seeded(config: DataConfig) -> None:
     assert len(train_0) == len(train_1)
 
 
+def test_training_on_validation_too_takes_the_same_images_and_leaves_none_to_validate_on(config: DataConfig) -> None:
+    for changes in ({}, {"split_seed": 1}):
+        apart = load_data(config.model_copy(update=changes))
+        together = load_data(config.model_copy(update=changes | {"train_on_valid": True}))
+        assert apart.valid is not None
+        assert together.valid is None
+        for what in ("pixels_NCHW", "labels_N"):
+            train, valid, both = (getattr(part, what) for part in (apart.train, apart.valid, together.train))
+            assert (both is None) if train is None else np.array_equal(both, np.concatenate([train, valid]))
+        assert (apart.test is None) == (together.test is None)
+        if apart.test is not None and together.test is not None:
+            assert np.array_equal(apart.test.pixels_NCHW, together.test.pixels_NCHW)
+        assert together.identity.checksum != apart.identity.checksum
+        assert together.form == apart.form
+
+
+@pytest.mark.parametrize("has_own_valid", [False, True])
+@pytest.mark.parametrize("binarise", ["static", "dynamic"])
+def test_images_that_are_drawn_are_the_same_ones_when_validation_is_trained_on(
+    tmp_path: Path, binarise: str, has_own_valid: bool
+) -> None:
+    """A static draw stays what it was; a dynamic one keeps the grey levels of all that is trained on."""
+    splits = {"train": random_pixels(50, 4, 4), "test": random_pixels(6, 4, 4, seed=1)}
+    if has_own_valid:
+        splits["valid"] = random_pixels(9, 4, 4, seed=2)
+    np.savez(tmp_path / "set.npz", **splits)
+    config = DataConfig(name="array", path=str(tmp_path / "set.npz"), binarise=binarise)
+    apart = load_data(config)
+    together = load_data(config.model_copy(update={"train_on_valid": True}))
+    assert apart.valid is not None
+    if binarise == "static":
+        every = np.concatenate([apart.train.pixels_NCHW, apart.valid.pixels_NCHW])
+        assert np.array_equal(together.train.pixels_NCHW, every)
+    else:
+        grey = [splits["train"], *([splits["valid"]] if has_own_valid else [])]
+        images = sorted(image.tobytes() for part in grey for image in part)
+        assert sorted(image.tobytes() for image in together.train.pixels_NCHW) == images
+        epochs = np.zeros(len(together.train), dtype=np.int64)
+        assert together.train_batch(np.arange(len(together.train)), epochs).max() == 1
+
+
 def test_a_fraction_shortens_train_alone_and_is_nested(config: DataConfig) -> None:
     whole, half, quarter = (load_data(config.model_copy(update={"fraction": share})) for share in (1.0, 0.5, 0.25))
     images = [{image.tobytes() for image in data.train.pixels_NCHW} for data in (quarter, half, whole)]

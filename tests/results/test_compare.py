@@ -36,7 +36,7 @@ def twin(published: PublishedResult) -> dict[str, Any]:
         f"valid_{published.metric}": published.value,
         "is_bound": published.likelihood is not Exactness.EXACT,
         "model.conditioning": "bias" if published.conditional else "none",
-        "data.augment": "flip" if published.augmentation else None,
+        "data.flip": bool(published.augmentation),
     }
 
 
@@ -81,7 +81,7 @@ def _differences(published: PublishedResult) -> dict[str, tuple[dict[str, Any], 
             "class-conditional",
         )
     if published.augmentation is not None:
-        table["augmentation"] = ({"data.augment": None if published.augmentation else "flip"}, "augment")
+        table["augmentation"] = ({"data.flip": not published.augmentation}, "augment")
     if published.version is not None:
         table["version"] = ({"data_version": "new" if published.version == "old" else "old"}, "version of the set")
     if published.binarisation == "static":
@@ -95,6 +95,13 @@ def test_one_respect_that_differs_is_the_one_reason(published: PublishedResult) 
         found = reasons(twin(published) | change, published)
         assert len(found) == 1, respect
         assert words in found[0], respect
+
+
+@pytest.mark.parametrize("flip", [None, pd.NA])
+def test_rows_from_before_there_were_flips_are_not_augmented(flip: Any) -> None:
+    frame = pd.DataFrame([cifar_row(0, **{"data.flip": flip}), cifar_row(1, **{"data.flip": True})])
+    reasons = compare(frame.astype({"data.flip": "boolean"})).query("model == 'VDM, no augmentation'")["why_not"]
+    assert ["augmented, the published is not" in why for why in reasons] == [False, True]
 
 
 @every_row

@@ -56,15 +56,23 @@ class Launch:
     """A launch under way. Its descendants are known by a mark in their environment."""
 
     def __init__(
-        self, search: Path, *options: str, temporary: str, interpreter: tuple[str, ...] = (), **more: str
+        self,
+        search: Path,
+        *options: str,
+        temporary: str,
+        interpreter: tuple[str, ...] = (),
+        verb: tuple[str, ...] = (),
+        **more: str,
     ) -> None:
         self.mark = uuid.uuid4().hex
         self.temporary = Path(temporary)
         self.folder = search.parent
-        environment = os.environ | {_MARK: self.mark, "TMPDIR": temporary, "PYTHONPATH": str(self.folder)} | more
+        path = os.pathsep.join([str(self.folder), str(ROOT)])
+        environment = os.environ | {_MARK: self.mark, "TMPDIR": temporary, "PYTHONPATH": path} | more
         streams = self.folder / f"{self.mark}.out", self.folder / f"{self.mark}.err"
         self._streams = streams
-        command = [sys.executable, *interpreter, str(ROOT / "launch.py"), "--search", str(search), *options]
+        entry = ("-m", "pixeltune", *verb) if verb else (str(ROOT / "launch.py"), "--search", str(search))
+        command = [sys.executable, *interpreter, *entry, *options]
         with streams[0].open("wb") as out, streams[1].open("wb") as err:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=err, env=environment, cwd=self.folder, start_new_session=True

@@ -81,6 +81,19 @@ def test_no_ray_is_imported_for_an_address_that_is_dead(monkeypatch: pytest.Monk
         pass
 
 
+def test_a_ray_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is very busy Ray raises an Exception of the plainest kind."""
+    import ray
+
+    def too_slow(**_options: Any) -> None:
+        raise Exception("The current node timed out during startup.\nOr so.")
+
+    monkeypatch.setattr(ray, "init", too_slow)
+    words = r"answer at this machine, but: .* timed out during startup\. Or"
+    with pytest.raises(SearchError, match=words), connect(None):
+        pass
+
+
 def test_names_of_ray_settings_are_set_before_ray_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     environment: dict[str, Any] = {}
     monkeypatch.setattr("os.environ", environment)

@@ -84,7 +84,9 @@ def test_a_log_is_not_silent_for_long(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(progress, "_LONGEST_SILENCE", 0.0)
     ledger.receive(plan.trial, reported(100, 2.6))
     watcher.change()
-    assert shown(console)[1].startswith("Running: 00000 100 / 400 images 2.6000 100 images/s  | 0/20 done, 1 running")
+    assert shown(console)[1].startswith(
+        "Running: 00000 100 / 400 images rung 100 2.6000 100 images/s  | 0/20 done, 1 running"
+    )
 
 
 def test_the_panel_of_a_terminal(tmp_path: Path) -> None:

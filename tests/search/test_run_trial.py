@@ -15,6 +15,7 @@ from pixeltune.errors import AuditError, StoreError
 from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.sampling import SPEED_BATCH
+from pixeltune.search import facts
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
 from pixeltune.training import loop
@@ -44,6 +45,7 @@ def test_a_trial_from_facts_to_its_end(tmp_path: Path) -> None:
     first, *reports, last = run_trial(task)
     assert first["resumed"] == []
     assert (first["facts"]["num_valid"], first["facts"]["levels"], first["facts"]["device"]) == (100, 17, "cpu")
+    assert 0 < first["expects_seconds"] < 60
     assert [message["report"]["images_seen"] for message in reports] == [100, 200, 300, 400]
     assert all(message["facts"]["peak_memory_bytes"] > 1e6 for message in reports)
     assert (last["end"], last["reason"]) == ("finished", None)
@@ -59,6 +61,16 @@ def test_measuring_the_speed_first_changes_no_number(tmp_path: Path) -> None:
     assert "sample_images_per_second" not in plain[0]["facts"]
     assert first[0]["facts"]["sample_images_per_second"] > 0
     assert numbers(first) == numbers(plain)
+
+
+def test_what_a_trial_expects_follows_from_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock by which a pass over four images takes a second."""
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr(facts.time, "monotonic", lambda: float(next(clock)))
+    first = next(iter(run_trial(task_in(tmp_path))))
+    assert first["expects_seconds"] == (4 * 100 + 2 * 100) / 4
+    first = next(iter(run_trial(task_in(tmp_path, **{"train.report_every": 400, "optim.ema": 0.0}))))
+    assert first["expects_seconds"] == (4 * 400 + 100) / 4
 
 
 def test_its_messages_make_a_row(tmp_path: Path) -> None:

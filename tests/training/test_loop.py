@@ -14,7 +14,7 @@ import torch
 
 from pixeltune.audit import AuditReport
 from pixeltune.config import FAMILIES
-from pixeltune.errors import CheckpointError, ConfigError, DivergedError
+from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedError
 from pixeltune.models import DensityModel
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
@@ -69,6 +69,7 @@ GOLDEN_CONFIGS = {
         "optim__ema": 0.9,
     },
     "gated split": {"model__split": 2},
+    "gated flip": {"data__flip": True},
     "pixelcnnpp split mixture": {
         "model__family": "pixelcnnpp",
         "model__layers": 1,
@@ -112,6 +113,29 @@ def test_reports_fall_on_multiples_and_the_end() -> None:
     assert [report.images_seen for report in reports] == [96, 192, 224]
     assert [report.step for report in reports] == [3, 6, 7]
     assert all(later.train_seconds > earlier.train_seconds for earlier, later in pairwise(reports))
+
+
+def test_training_on_validation_reports_no_validation() -> None:
+    training = fit(tiny(data__train_on_valid=True, optim__ema=0.9))
+    reports = list(training)
+    assert [report.images_seen for report in reports] == [96, 192]
+    for report in reports:
+        assert {name for name, value in asdict(report).items() if value is None} == {
+            f"valid_{unit}{weights}" for unit in ("bits_per_dim", "nats") for weights in ("", "_raw", "_ema")
+        }
+        assert report.train_nats > 0
+        assert report.epoch == report.images_seen / 1437, "all images that are not of the test set"
+    with pytest.raises(DataError, match="must have a valid split, but digits has none"):
+        training.evaluate(training.model)
+
+
+def test_stopping_early_keeps_the_schedule() -> None:
+    """The first part of the whole training, number by number."""
+    config = tiny(train__images=384, optim__schedule="cosine", optim__warmup=0.2)
+    whole = [numbers(report) for report in fit(config)]
+    early = [numbers(report) for report in fit(config.override({"train.stop_after": 224}))]
+    assert [report["images_seen"] for report in early] == [96, 192, 224]
+    assert early[:2] == whole[:2]
 
 
 def test_training_learns() -> None:
@@ -172,7 +196,7 @@ def test_initialisation_by_data_comes_before_the_first_step_and_never_again(
     config = tiny(**GOLDEN_CONFIGS["pixelcnnpp mixture dropout ema"])
     training = fit(config)
     assert [len(batch) for batch in batches] == [32]
-    assert torch.equal(batches[0], training._next_batch()[0])
+    assert torch.equal(batches[0], training._batches.part(0).x_BCHW)
     for name, tensor in training.model.state_dict().items():
         assert torch.equal(tensor, training.model_of_record.state_dict()[name])
     next(training)

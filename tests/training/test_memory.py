@@ -12,10 +12,10 @@ from pixeltune.config import FAMILIES, ImageForm, TrialConfig
 from pixeltune.errors import MemoryShortError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.search.trial import TrialTask, run_trial
-from pixeltune.training import loop
+from pixeltune.training import loop, memory
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import Training, fit
-from pixeltune.training.memory import Phase, memory_limit, plan_memory, predict_peaks
+from pixeltune.training.memory import MemoryPlan, Phase, memory_limit, plan_memory, predict_peaks
 from pixeltune.training.tally import Tally
 from pixeltune.training.workers import Workers
 
@@ -107,8 +107,8 @@ SMALL_EVALUATION = {"train__eval_batch_size": 1}
 
 
 def plan(model: DensityModel, config: TrialConfig, limit: int | None, at_most: int | None = None) -> int:
-    memory = plan_memory(model, config, precision="float32", workers=Workers(), limit=limit, at_most=at_most)
-    return memory.micro_batch
+    found = plan_memory(model, config, precision="float32", workers=Workers(), limit=limit, at_most=at_most)
+    return found.micro_batch
 
 
 @pytest.mark.parametrize(("fits", "micro_batch"), [(32, 32), (31, 16), (16, 16), (9, 8), (1, 1)])
@@ -123,6 +123,29 @@ def test_the_whole_part_of_a_batch_where_there_is_room_or_no_limit_known() -> No
     model, _ = model_and_peak(config, 32)
     assert plan(model, config, None) == plan(model, config, 10**12) == 32
     assert plan(model, config, 10**12, at_most=8) == 8
+
+
+@pytest.mark.parametrize(
+    ("images", "spare", "is_resident"),
+    [
+        (1000, 1000, True),
+        (1000, 999, False),  # the passes come first
+        (0, 10**9, False),
+        (10**9, 4 * 10**9, True),
+        (10**9, 2 * 10**9, False),  # more than their share
+    ],
+)
+def test_images_stay_where_they_have_room_and_are_counted(images: int, spare: int, is_resident: bool) -> None:
+    config = tiny(**SMALL_EVALUATION)
+    model, peak = model_and_peak(config, 32)
+    found = plan_memory(model, config, precision="float32", workers=Workers(), limit=peak + spare, images=images)
+    assert found == MemoryPlan(32, peak + images * is_resident, is_resident)
+
+
+def test_images_never_stay_in_memory_of_unknown_size() -> None:
+    config = tiny()
+    model, _ = model_and_peak(config, 32)
+    assert not plan_memory(model, config, precision="float32", workers=Workers(), limit=None, images=1).is_resident
 
 
 def test_what_the_user_asks_for_is_kept_or_refused() -> None:
@@ -199,3 +222,30 @@ def test_a_training_goes_on_in_the_passes_it_began_with(state_path: str, monkeyp
 def test_the_memory_of_this_machine() -> None:
     limit = memory_limit(torch.device("cpu"))
     assert limit is None or 1e8 < limit < 1e15
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        (
+            "0::/user/job7",
+            {"v2/memory.max": "max", "v2/user/memory.max": "5000", "v2/user/job7/memory.max": "7000"},
+            5000,
+        ),
+        ("4:cpu,memory:/job7\n0::/", {"v1/job7/memory.limit_in_bytes": "3000"}, 3000),
+        ("4:memory:/docker/4f5e", {"v1/memory.limit_in_bytes": "9000"}, 9000),  # a container sees its own as the root
+        ("3:cpu:/job7", {"v1/job7/memory.limit_in_bytes": "3000"}, None),
+    ],
+)
+def test_the_memory_of_a_process_is_that_of_its_control_groups(
+    groups: str, limits: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n", encoding="ascii")
+    (tmp_path / "cgroup").write_text(groups + "\n", encoding="ascii")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "cgroup")
+    folders = {"": (str(tmp_path / "v2"), "memory.max"), "memory": (str(tmp_path / "v1"), "memory.limit_in_bytes")}
+    monkeypatch.setattr(memory, "_GROUP_LIMITS", folders)
+    limit = memory_limit(torch.device("cpu"))
+    assert limit == expected if expected else limit is None or limit > 10**8

@@ -1,6 +1,9 @@
-"""Blocks that compute their layers again give the same gradients, for less memory."""
+"""Blocks that compute their layers again, or are compiled, give the same gradients."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from kinds import every_network
 from tiny import random_levels, tiny_model
 
 from pixeltune.models import DensityModel
-from pixeltune.models.recompute import recompute_blocks
+from pixeltune.models.blocks import LayerBlock, compile_blocks, recompute_blocks
 from pixeltune.sampling import sample
 
 
@@ -44,7 +47,7 @@ def saved_bytes(model: DensityModel) -> int:
 def test_losses_and_gradients_are_the_same_dropout_included(family: str, colour_order: str) -> None:
     model = network_of(family, colour_order, dropout=0.5)
     nats_B, gradients = losses_and_gradients(model)
-    recompute_blocks(model.network)
+    recompute_blocks(model)
     again_B, again = losses_and_gradients(model)
     assert torch.equal(nats_B, again_B)
     assert all(torch.equal(one, other) for one, other in zip(gradients, again, strict=True))
@@ -55,7 +58,7 @@ def test_a_deep_network_keeps_about_half(family: str, colour_order: str) -> None
     """But for the simple variant, whose convolutions are its blocks: ReLU and dropout lie between them."""
     model = network_of(family, colour_order, layers=12, channels=24, head_channels=0, dropout=0.5)
     before = saved_bytes(model)
-    recompute_blocks(model.network)
+    recompute_blocks(model)
     assert (1.2 if family == "pixelcnn/simple" else 1.8) * saved_bytes(model) < before
 
 
@@ -63,11 +66,65 @@ def test_a_deep_network_keeps_about_half(family: str, colour_order: str) -> None
 def test_only_training_computes_again(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network_of(family, "likelihood").eval()
     images = sample(model, 2, seed=3, method="cached")
-    recompute_blocks(model.network)
-    monkeypatch.setattr("pixeltune.models.recompute.checkpoint", None)
+    recompute_blocks(model)
+    monkeypatch.setattr("pixeltune.models.blocks.checkpoint", None)
     model.loss(random_levels(model, 2)).mean().backward()
     assert torch.equal(sample(model, 2, seed=3, method="cached"), images)
     with torch.no_grad():
         model.train().loss(random_levels(model, 2))
     with pytest.raises(TypeError):
         model.loss(random_levels(model, 2))
+
+
+class Counted:
+    """Stands in for torch.compile: runs what it is given, and counts how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def counted(*inputs: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return run(*inputs)
+
+        return counted
+
+
+@every_network
+def test_training_alone_runs_compiled_blocks(family: str, colour_order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, counted = network_of(family, colour_order), Counted()
+    monkeypatch.setattr(torch, "compile", counted)
+    compile_blocks(model)
+    blocks = sum(module.compiled is not None for module in model.modules() if isinstance(module, LayerBlock))
+    model.eval().loss(random_levels(model, 2))
+    with torch.no_grad():
+        model.train().loss(random_levels(model, 2))
+    assert counted.calls == 0
+    model.loss(random_levels(model, 2)).mean().backward()
+    assert counted.calls >= blocks > 2, "each block, and the likelihood"
+    once = counted.calls
+    recompute_blocks(model)
+    model.loss(random_levels(model, 2)).mean().backward()
+    assert counted.calls > 2 * once, "forward, and again for the gradient"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_compiled_blocks_have_the_gradients_of_the_others(recomputes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and differentiated as for any compiler, of which none then writes code, for that takes minutes.
+
+    Without dropout, whose draws differ.
+    """
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model = network_of("pixelcnnpp", "likelihood")
+    nats_B, gradients = losses_and_gradients(model)
+    if recomputes:
+        recompute_blocks(model)
+    compile_blocks(model)
+    torch._dynamo.utils.counters.clear()
+    again_B, again = losses_and_gradients(model)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+    torch.testing.assert_close(again_B, nats_B, rtol=1e-5, atol=0)
+    for one, other in zip(gradients, again, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)

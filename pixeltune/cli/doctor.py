@@ -1,0 +1,129 @@
+"""`pixeltune doctor`: whether this machine or cluster is fit for a search, before one starts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.cli.app import (
+    EXIT_OK,
+    EXIT_REFUTED,
+    add_settings,
+    add_storage,
+    console,
+    settings_of,
+)
+from pixeltune.errors import PixeltuneError, require_packages
+from pixeltune.space import Resources, SearchSpace, load_search
+
+if TYPE_CHECKING:
+    from pixeltune.search.doctor import Check
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune doctor`."""
+    parser = verbs.add_parser("doctor", help="check machine, cluster, storage and data before a search")
+    parser.add_argument("--search", metavar="NAME|PATH", help="what that search needs [what any needs]")
+    parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [this machine]")
+    add_settings(parser)
+    add_storage(parser)
+    parser.set_defaults(verb=doctor)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print the table of checks; 1 where one failed."""
+    require_packages("a search", "optuna", "rich", "ray")
+    space = load_search(options.search).override(settings_of(options)) if options.search else None
+    checks = _alone(space, options.storage) if options.address is None else _together(space, options)
+    _show(checks)
+    return EXIT_REFUTED if any(check.verdict == "fail" for check in checks) else EXIT_OK
+
+
+def _alone(space: SearchSpace | None, storage: str) -> list[Check]:
+    """On this machine, where a search would start a Ray of its own; none is started for this."""
+    from pixeltune.search import doctor
+
+    here = doctor.node_facts(data=_data_of(space), gpus=bool(space and space.resources.gpus))
+    nodes = [doctor.local_node()]
+    resources = space.resources if space else Resources()
+    return [
+        doctor.check_versions(here.versions, [here]),
+        doctor.check_room(nodes, resources),
+        doctor.check_drivers(nodes, resources),
+        doctor.check_state_api(resources, None),
+        *_of_storage(space, storage),
+        doctor.check_shared(storage, [here], []),
+        doctor.check_clocks(here.clock, [here]),
+        *([doctor.check_data(space.base.data.name, here.data, [here])] if space else []),
+        doctor.check_gpus(nodes, resources, [here]),
+    ]
+
+
+def _together(space: SearchSpace | None, options: argparse.Namespace) -> list[Check]:
+    from pixeltune.search import doctor
+    from pixeltune.search.connect import connect
+
+    resources = space.resources if space else Resources()
+    with connect(options.address) as nodes:
+        from pixeltune.search.nodes import ask_state_api, cluster_checks
+
+        storage = _of_storage(space, options.storage)
+        facts, compared = cluster_checks(options.storage, data=_data_of(space), gpus=bool(resources.gpus))
+        own = doctor.node_facts(data=_data_of(space))
+        return [
+            doctor.check_room(nodes, resources),
+            doctor.check_drivers(nodes, resources),
+            doctor.check_state_api(resources, ask_state_api() if resources.workers > 1 else None),
+            *storage,
+            *compared,
+            *([doctor.check_data(space.base.data.name, own.data, [own, *facts])] if space else []),
+            doctor.check_gpus(nodes, resources, facts),
+        ]
+
+
+def _of_storage(space: SearchSpace | None, storage: str) -> list[Check]:
+    from pixeltune.search import doctor
+
+    checks = [doctor.check_storage(storage)]
+    if checks[0].verdict != "fail":
+        checks.append(doctor.check_disk(storage, _checkpoint_bytes(space), doctor.free_disk(storage)))
+    return checks
+
+
+def _data_of(space: SearchSpace | None) -> dict[str, object] | None:
+    return None if space is None else space.base.model_dump()
+
+
+def _checkpoint_bytes(space: SearchSpace | None) -> int:
+    """At most: the state of each live trial, twice while it is written, and the weights of the best."""
+    if space is None:
+        return 0
+    import torch
+
+    from pixeltune.data import resolve
+    from pixeltune.models import build_model
+    from pixeltune.search.doctor import local_node, most_at_once
+
+    try:
+        form = resolve(space.base).data.form
+    except PixeltuneError:  # the check of the data says so
+        return 0
+    with torch.device("meta"):
+        weights = max(4 * build_model(space.configure(corner), form).num_parameters() for corner in space.corners())
+    states = 4 if space.base.optim.ema else 3  # weights, Adam's two moments, the average
+    return weights * (2 * states * most_at_once([local_node()], space.resources) + space.keep)
+
+
+def _show(checks: Sequence[Check]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("check", "verdict", "found", "what to do"):
+        table.add_column(title, overflow="fold")
+    for check in checks:
+        colour = _COLOURS[check.verdict]
+        table.add_row(check.name, f"[{colour}]{check.verdict}[/]", check.found, check.advice)
+    console().print(table)

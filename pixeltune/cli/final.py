@@ -1,0 +1,182 @@
+"""`pixeltune final`: the best configurations of a search, retrained and measured on the test set."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.cli.app import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    add_settings,
+    add_storage,
+    console,
+    positive,
+    settings_of,
+)
+from pixeltune.errors import require_packages
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pixeltune.results.rows import Row
+    from pixeltune.results.selection import Selection
+    from pixeltune.results.store import SearchStore
+    from pixeltune.search.final import Request
+
+_TOP = 3
+_SEEDS = 3
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune final`."""
+    parser = verbs.add_parser("final", help="retrain the best of a search on train + validation, and read the test set")
+    parser.add_argument("search", metavar="SEARCH", help="a search, or a training, in the storage")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--top", type=positive, metavar="K", help=f"the K best configurations [{_TOP}]")
+    which.add_argument(
+        "--trial", action="append", default=[], metavar="T", dest="trials", help="this trial; repeatable, for --top"
+    )
+    parser.add_argument(
+        "--seeds", type=positive, default=_SEEDS, metavar="M", help=f"seeds each; more of them later go on [{_SEEDS}]"
+    )
+    parser.add_argument("--images", type=positive, metavar="N", help="train for N images, the schedule stretched")
+    parser.add_argument("--workers", type=positive, metavar="N", help="workers that train a run together")
+    parser.add_argument("--name", default="", metavar="NAME", help="name of the results folder [SEARCH-final]")
+    parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
+    parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
+    add_settings(parser)
+    add_storage(parser)
+    parser.set_defaults(verb=final)
+
+
+def final(options: argparse.Namespace) -> int:
+    """Choose once, run what is left, and say what came of it."""
+    require_packages("a final", "optuna", "rich", "ray")
+    from pixeltune.search.final import open_final, require_search
+    from pixeltune.search.progress import Progress
+    from pixeltune.search.run import run_search
+
+    request, out = _request(options), console()
+    require_search(request)
+    with request.store.lock():
+        store, manifest, space = open_final(request)
+        assert manifest.final is not None, "open_final wrote it"
+        _show_choice(out, store, manifest.final, request)
+        outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out))
+        out.print(f"Ended: {outcome.reason}.", highlight=False)
+        show_final(out, store, manifest.final)
+    if outcome.interrupted:
+        from pixeltune.cli.search import command_again
+
+        out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def _request(options: argparse.Namespace) -> Request:
+    from pixeltune.search.final import Request
+
+    workers = {} if options.workers is None else {"resources.workers": options.workers}
+    return Request(
+        search=options.search,
+        storage=options.storage,
+        name=options.name,
+        top=None if options.trials else options.top or _TOP,
+        trials=tuple(options.trials),
+        seeds=options.seeds,
+        images=options.images,
+        settings=settings_of(options) | workers,
+        hours=options.hours,
+    )
+
+
+def _show_choice(out: Console, store: SearchStore, selection: Selection, request: Request) -> None:
+    """What is retrained, and why; what could not be; and whether the search would choose otherwise by now."""
+    from pixeltune.search.final import moved_on
+
+    chosen = selection.chosen
+    seeds = ", ".join(map(str, selection.seeds(request.seeds)))
+    _say(
+        out,
+        f"[bold]{store.search}[/bold]: {_counted(len(chosen), 'configuration')} of {selection.search}, by "
+        f"{selection.objective}, on train and validation; seeds {seeds}; the test set is read once a run, at its end",
+    )
+    for item in chosen:
+        length = selection.images or item.best_images
+        why = ""
+        if selection.images is None and item.best_images < item.images:
+            why = f", where it was best of {item.images:,}"
+        _say(out, f"  {item.trial}  {selection.objective} {item.value:.6g}; {length:,} images{why}")
+    if selection.left_out:
+        _say(out, f"Fewer than asked for: {'; '.join(selection.left_out)}.")
+    now = moved_on(request, selection)
+    if now:
+        _say(
+            out,
+            f"The search has gone on and would now choose {', '.join(now)}; this final keeps to its choice, "
+            "another --name makes a new one.",
+        )
+
+
+def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
+    """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
+    of it lies."""
+    from pixeltune.results.final import LEVEL, leaderboard_of, mean_row
+    from pixeltune.results.leaderboard import comparison_lines, status_counts
+
+    rows = store.trials()
+    counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
+    _say(out, f"Runs: {counts or 'none'}.")
+    places = leaderboard_of(store)
+    if not places:
+        return
+    out.print(_table(places, selection))
+    if len(places) > 1:
+        _say(
+            out,
+            "± is one standard error: of bits/dim over seeds, of the difference over seeds and images. Clearly worse: "
+            f"outside of the {1 - LEVEL:.0%} intervals of both noises, for all pairs at once.",
+        )
+    order = [item.trial for item in selection.chosen]
+    first = min(places, key=lambda place: order.index(place["from_trial"]))
+    name = f"{selection.search}/{first['from_trial']}, mean of {_counted(first['seeds'], 'seed')},"
+    for line in comparison_lines(mean_row(first, rows), name=name):
+        _say(out, line)
+    _say(out, f'Rows: {store.trials_folder}    nats of each test image: pt.read_images("{store.folder}")')
+
+
+def _table(places: list[Row], selection: Selection) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    titles = ["#", "trial", selection.objective, "seeds", "test bits/dim", "nats", "difference", "verdict"]
+    for title in titles:
+        table.add_column(title, justify="left" if title in ("trial", "verdict") else "right")
+    values = {item.trial: item.value for item in selection.chosen}
+    for place in places:
+        apart = "" if place["rank"] == 1 else f"{place['difference_bits_per_dim']:+.5f}"
+        table.add_row(
+            str(place["rank"]),
+            place["from_trial"],
+            f"{values[place['from_trial']]:.6g}",
+            str(place["seeds"]),
+            f"{place['bits_per_dim']:.5f}{_error(place['bits_per_dim_seeds_error'])}",
+            f"{place['nats']:.3f}",
+            f"{apart}{_error(place['difference_bits_per_dim_error'])}",
+            place["verdict"],
+        )
+    return table
+
+
+def _error(error: float | None) -> str:
+    return "" if error is None else f" ± {error:.5f}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def _say(out: Console, line: str) -> None:
+    out.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,110 @@
+"""`pixeltune status SEARCH`: how a search stands, from another shell while it runs, or afterwards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.cli.app import EXIT_OK, add_storage, console, say
+from pixeltune.errors import require_packages
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pixeltune.results.status import Running, SearchStatus
+
+_IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "num_parameters")
+"""Of the best row."""
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune status`."""
+    parser = verbs.add_parser("status", help="how a search stands, while it runs or afterwards")
+    parser.add_argument("search", metavar="SEARCH", help="its name in the storage")
+    parser.add_argument("--json", action="store_true", help="as one JSON object, for scripts")
+    add_storage(parser)
+    parser.set_defaults(verb=status)
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print it; nothing is written and no lock is held."""
+    from pixeltune.results.status import read_status
+    from pixeltune.results.store import SearchStore
+
+    found = read_status(SearchStore(options.storage, options.search))
+    if options.json:
+        say(json.dumps(_plain(found)))
+        return EXIT_OK
+    require_packages("a table", "rich")
+    out = console()
+    for line in _head(found):
+        out.print(line, highlight=False, soft_wrap=True)
+    if found.running:
+        out.print(_table(found))
+    for reason, count in found.failures.items():
+        out.print(f"  {count} × {reason}", highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def _plain(found: SearchStatus) -> dict[str, Any]:
+    best = None if found.best is None else {name: found.best.get(name) for name in _IN_JSON}
+    return asdict(found) | {"best": best}
+
+
+def _head(found: SearchStatus) -> Iterator[str]:
+    from pixeltune.results.judge import beside_published
+    from pixeltune.results.status import below_baseline, duration, left_words
+
+    yield f"[bold]{found.search}[/bold]: {_launcher(found)}"
+    counts = [f"{count} {name}" for name, count in found.counts.items()]
+    yield f"Trials: {', '.join([*counts, f'{len(found.running)} running'] if found.running else counts) or 'none'}"
+    if found.best is not None:
+        value = found.best["valid_bits_per_dim"]
+        below = below_baseline(value, found.baseline_bits_per_dim)
+        yield f"Best: {value:.4f} bits/dim ({found.best['trial']}){below}{beside_published(found.best)}"
+    if found.left:
+        eta = "" if found.eta_seconds is None else f"; about {duration(found.eta_seconds)} at this pace"
+        yield f"Budget left: {', '.join(left_words(found.left))}{eta}"
+
+
+def _launcher(found: SearchStatus) -> str:
+    if found.launcher is not None:
+        who = found.launcher
+        return f"running, process {who['pid']} on {who.get('host', '?')}" if "pid" in who else "running"
+    if found.running:
+        return "no launch works on it; the same command goes on with the trials that its last one left"
+    return "no launch works on it"
+
+
+def _table(found: SearchStatus) -> Table:
+    from rich.table import Table
+
+    from pixeltune.results.status import duration
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("trial", "images", "rung", "bits/dim", "images/s", "since", ""):
+        table.add_column(title, justify="left" if title in ("trial", "") else "right", no_wrap=title != "")
+    for trial in found.running:
+        table.add_row(
+            trial.trial + (f" (attempt {trial.attempt})" if trial.attempt > 1 else ""),
+            f"{trial.images_seen:,} / {trial.images:,}",
+            "–" if trial.rung is None else f"{trial.rung:,}",
+            "–" if trial.bits_per_dim is None else f"{trial.bits_per_dim:.4f}",
+            "–" if trial.images_per_second is None else f"{trial.images_per_second:,.0f}",
+            duration(trial.running_seconds),
+            _note(trial, is_live=found.launcher is not None),
+        )
+    return table
+
+
+def _note(trial: Running, *, is_live: bool) -> str:
+    from pixeltune.results.status import duration
+
+    if not is_live:
+        return "left behind"
+    if trial.late:
+        return f"no report for {duration(trial.silent_seconds)}"
+    return "" if trial.images_per_second is not None else "starting"

@@ -1,0 +1,197 @@
+"""The leaderboard of a final: means over seeds, and differences that are only called so where noise does not explain
+them. Plain numbers, no pandas.
+
+nats_MN: negative log-likelihoods of one configuration, M seeds × N test images, float64. Two noises make its mean
+uncertain: training once more with other seeds moves it, and so would other images of the same kind. Images are hard or
+easy for all configurations alike, so that differences are taken image by image; seeds of two configurations have
+nothing in common.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from pixeltune.errors import StoreError
+from pixeltune.results.images import read_nats
+from pixeltune.results.judge import SAME_IN_ALL
+from pixeltune.results.rows import Row
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore
+
+LEVEL = 0.05
+"""How often a difference that is none may be called one, over all pairs of a leaderboard."""
+
+_ANGLES = 20_000
+_LARGE = 10_000.0
+"""Degrees of freedom from which t is as good as normal."""
+
+
+class Verdict(StrEnum):
+    """What may be said of a configuration beside the one with the lowest mean."""
+
+    BEST = "lowest mean"
+    WITHIN_NOISE = "within noise"
+    CLEARLY_WORSE = "clearly worse"
+    UNKNOWN = "one seed: noise unknown"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, or a difference of means, in nats per image, with what makes it uncertain.
+
+    seeds_error, images_error: standard errors over seeds (None with one seed) and over images. error: of both.
+    half_width: of the interval outside of which a difference is called one; None where the noise is not known.
+    """
+
+    value: float
+    seeds_error: float | None
+    images_error: float | None
+    half_width: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """Of both: the variances added. What belongs to a seed and an image together is in each, hence counted twice:
+        the true variance σ²_seed/M + σ²_image/N + σ²_both/MN (two-way crossed random effects; Searle, Casella and
+        McCulloch 1992, ch. 4) is exceeded by σ²_both/MN on average."""
+        if self.seeds_error is None or self.images_error is None:
+            return None
+        return math.hypot(self.seeds_error, self.images_error)
+
+
+def mean(nats_MN: np.ndarray) -> Estimate:
+    """Of one configuration: s_seed²/M and s_image²/N, where s_seed is the standard deviation over seeds of the mean
+    over images, and s_image that over images of the mean over seeds."""
+    return Estimate(
+        math.fsum(nats_MN.mean(axis=1)) / len(nats_MN), _error(nats_MN.mean(axis=1)), _error(nats_MN.mean(axis=0))
+    )
+
+
+def difference(nats_MN: np.ndarray, other_MN: np.ndarray, *, level: float = LEVEL) -> Estimate:
+    """The first minus the second, on the same images.
+
+    Variance: s_a²/M_a + s_b²/M_b + s_δ²/N, with s_a and s_b over the seeds of each and s_δ over images of
+    δ_n = mean over seeds of a − mean over seeds of b at image n. half_width: √Σ t²_ν(1 − level/2) v over
+    these three variances v with ν = M_a − 1, M_b − 1 and N − 1 degrees of freedom (Banerjee 1960, Sankhyā 22,
+    357–358), which covers the true difference at least as often as 1 − level says, also with two seeds.
+    """
+    deltas_N = nats_MN.mean(axis=0) - other_MN.mean(axis=0)
+    parts = [(nats_MN.mean(axis=1), len(nats_MN)), (other_MN.mean(axis=1), len(other_MN)), (deltas_N, len(deltas_N))]
+    errors = [_error(values) for values, _ in parts]
+    value, images_error = math.fsum(deltas_N) / len(deltas_N), errors[2]
+    if errors[0] is None or errors[1] is None or images_error is None:
+        return Estimate(value, None, images_error)
+    quantiles = [t_quantile(1 - level / 2, count - 1) for _, count in parts]
+    widths = [quantile * (error or 0.0) for quantile, error in zip(quantiles, errors, strict=True)]
+    return Estimate(value, math.hypot(errors[0], errors[1]), images_error, math.hypot(*widths))
+
+
+def t_quantile(probability: float, degrees: float) -> float:
+    """Of Student's t, for a probability above one half: T = √ν tan Θ, where Θ has a density as cos^(ν−1)."""
+    degrees = min(degrees, _LARGE)
+    # Cells are finer where the density lies: within a few 1/√ν of zero.
+    angles = np.pi / 2 * np.linspace(0, 1, _ANGLES + 1) ** 2
+    middles = (angles[1:] + angles[:-1]) / 2
+    masses = np.cos(middles) ** (degrees - 1) * np.diff(angles)
+    above = np.cumsum(masses) / masses.sum()
+    return math.sqrt(degrees) * math.tan(float(np.interp(2 * probability - 1, above, angles[1:])))
+
+
+def verdict(apart: Estimate) -> Verdict:
+    """Of a difference to the lowest mean."""
+    if apart.half_width is None:
+        return Verdict.UNKNOWN
+    return Verdict.CLEARLY_WORSE if apart.value > apart.half_width else Verdict.WITHIN_NOISE
+
+
+def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> list[Row]:
+    """A row a configuration, the lowest mean over its seeds first; only finished runs count.
+
+    nats: (N,) of each finished run, by trial. Each row has rank, search, from_search, from_trial, runs (their names)
+    and seeds (how many); bits_per_dim and nats, means over seeds and images, with _error (of both noises),
+    _seeds_error and _images_error; difference_bits_per_dim and difference_nats to the lowest mean, with the same three
+    and _half_width; verdict. The lowest mean is picked by the very numbers that are compared, so that each pair of K
+    configurations is judged at LEVEL divided by the K(K − 1)/2 pairs (Bonferroni).
+    """
+    finished = [row for row in rows if row["status"] == Status.FINISHED]
+    _require_same(finished)
+    runs: dict[str, list[Row]] = {}
+    for row in finished:
+        runs.setdefault(row["from_trial"], []).append(row)
+    stacks = {trial: np.stack([nats[row["trial"]] for row in runs[trial]]) for trial in runs}
+    order = sorted(runs, key=lambda trial: (mean(stacks[trial]).value, trial))
+    level = LEVEL / max(1, len(order) * (len(order) - 1) // 2)
+    return [
+        _place(rank, runs[trial], stacks[trial], stacks[order[0]], level) for rank, trial in enumerate(order, start=1)
+    ]
+
+
+def leaderboard_of(store: SearchStore) -> list[Row]:
+    """The leaderboard of a final's folder; StoreError where a file of nats is missing or is not of its row."""
+    finished = [row for row in store.trials() if row["status"] == Status.FINISHED]
+    return final_leaderboard(finished, {row["trial"]: _nats_of(row, store) for row in finished})
+
+
+def mean_row(place: Row, rows: Sequence[Row]) -> Row:
+    """A row of the results that stands for the mean of a place's runs, beside published numbers."""
+    first = next(row for row in rows if row["trial"] == place["runs"][0])
+    return first | {"test_bits_per_dim": place["bits_per_dim"], "test_nats": place["nats"]}
+
+
+def _nats_of(row: Row, store: SearchStore) -> np.ndarray:
+    nats_N = read_nats(store.images(row["trial"]))
+    if not len(nats_N) or math.fsum(nats_N) / len(nats_N) != row["test_nats"]:
+        raise StoreError(
+            f"the nats of test images must be those of their row, but {store.images(row['trial'])} is of another run; "
+            "put the right one back"
+        )
+    return nats_N
+
+
+def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndarray, level: float) -> Row:
+    first = runs[0]
+    dims = first["image_channels"] * first["image_height"] * first["image_width"]
+    own, apart = mean(nats_MN), difference(nats_MN, best_MN, level=level)
+    return {
+        "rank": rank,
+        **{name: first[name] for name in ("search", "from_search", "from_trial")},
+        "runs": [row["trial"] for row in runs],
+        "seeds": len(runs),
+        **_columns("", own, dims),
+        **_columns("difference_", apart if rank > 1 else Estimate(0.0, None, None), dims),
+        "verdict": str(Verdict.BEST if rank == 1 else verdict(apart)),
+    }
+
+
+def _columns(prefix: str, estimate: Estimate, dims: int) -> Row:
+    """In both units."""
+    values = {
+        "": estimate.value,
+        "_error": estimate.error,
+        "_seeds_error": estimate.seeds_error,
+        "_images_error": estimate.images_error,
+    }
+    if prefix:
+        values["_half_width"] = estimate.half_width
+    scales = {"bits_per_dim": 1 / (dims * math.log(2)), "nats": 1.0}
+    return {
+        f"{prefix}{unit}{name}": None if value is None else value * scale
+        for unit, scale in scales.items()
+        for name, value in values.items()
+    }
+
+
+def _error(values: np.ndarray) -> float | None:
+    """The standard error of the mean of independent values; None for one alone."""
+    return None if len(values) < 2 else float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def _require_same(rows: Sequence[Row]) -> None:
+    for name in SAME_IN_ALL:
+        values = sorted({str(row[name]) for row in rows})
+        if len(values) > 1:
+            raise StoreError(f"runs of a final must agree in {name}, but got {', '.join(values)}")

@@ -1,0 +1,342 @@
+"""What must hold before trials run: checks on plain facts, each with its verdict and what to do.
+
+The facts of a node are gathered on that node (`node_facts`); the checks only compare them, so that no cluster is
+needed to test what they say.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pixeltune import files
+from pixeltune.errors import PixeltuneError, SearchError
+from pixeltune.search.connect import HEAD, MEMORY_OF_A_DRIVER, Node, drivers_that_fit, fit_to
+from pixeltune.search.facts import versions
+from pixeltune.space import Resources
+
+_SKEW_SECONDS = 2.0
+_WORST_SKEW_SECONDS = 60.0
+"""A lease on object storage lasts two minutes."""
+_SLOW_WRITE_SECONDS = 1.0
+_MUST_BE_EQUAL = ("python", "ray", "torch")
+_DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "opentelemetry", "prometheus_client")
+"""What Ray's dashboard, which serves the State API, imports; `ray[default]` brings it."""
+
+
+class Verdict(StrEnum):
+    """Of one check."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table. name: what was looked at. found: what is there. advice: what to do, "" where nothing."""
+
+    name: str
+    found: str
+    verdict: Verdict = Verdict.OK
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What one machine says of itself.
+
+    clock: its seconds since 1970. versions: of python and packages, None where one is missing. free_memory: bytes.
+    gpus: names of those that torch sees. data: checksum of the images as this node resolves them; data_error: why it
+    cannot. storage_error: why it cannot write its file there.
+    """
+
+    name: str
+    clock: float
+    versions: Mapping[str, str | None]
+    free_memory: int | None = None
+    gpus: tuple[str, ...] = ()
+    data: str | None = None
+    data_error: str = ""
+    storage_error: str = ""
+
+
+def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, mark: str = "") -> NodeFacts:
+    """The facts of this machine. data: a nested configuration whose images it should have, which may take long.
+
+    gpus: ask torch, which takes seconds. mark: a file to write, by which the driver knows that both see one storage.
+    """
+    checksum, data_error = _data_checksum(data) if data else (None, "")
+    return NodeFacts(
+        name=socket.gethostname(),
+        clock=time.time(),
+        versions={name.removesuffix("_version"): version for name, version in versions().items()},
+        free_memory=free_memory(),
+        gpus=_gpu_names() if gpus else (),
+        data=checksum,
+        data_error=data_error,
+        storage_error=_write_mark(mark) if mark else "",
+    )
+
+
+def free_memory() -> int | None:
+    """Bytes that new processes of this machine can have; None where its system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def check_room(nodes: Sequence[Node], wanted: Resources) -> Check:
+    """Whether a trial fits, and how many run at once."""
+    said: list[str] = []
+    try:
+        resources, concurrent = fit_to(nodes, wanted, said.append)
+    except SearchError as error:
+        condition, _, advice = str(error).partition("; ")
+        return Check("room for a trial", condition, Verdict.FAIL, advice)
+    each = f"{resources.workers} × ({resources.cpus} CPUs, {resources.gpus:g} GPUs)"
+    found = f"{concurrent} trials at a time, each {each}; {len(nodes)} nodes"
+    if wanted.gpus and not resources.gpus:
+        return Check(
+            "room for a trial",
+            f"{found}; no GPU, though {wanted.gpus:g} a worker are asked for",
+            Verdict.WARN,
+            "start nodes with GPUs, or set resources.gpus=0",
+        )
+    return Check("room for a trial", found)
+
+
+def check_drivers(nodes: Sequence[Node], resources: Resources) -> Check:
+    """Whether the head has memory for the processes beside the workers of trials of several workers."""
+    if resources.workers == 1:
+        return Check("memory of drivers", "trials of one worker have none", Verdict.SKIPPED)
+    fitting = drivers_that_fit(nodes)
+    if fitting is None:
+        return Check("memory of drivers", "the head does not tell its memory", Verdict.SKIPPED)
+    each = f"{MEMORY_OF_A_DRIVER / 1e9:g} GB each"
+    if fitting < 1:
+        return Check(
+            "memory of drivers",
+            f"the head has memory for none, {each}",
+            Verdict.FAIL if fitting < 0.5 else Verdict.WARN,
+            "take a head with more memory, or resources.workers=1",
+        )
+    return Check("memory of drivers", f"the head has memory for {int(fitting)} trials at a time, {each}")
+
+
+def check_state_api(resources: Resources, answer: str | None) -> Check:
+    """`answer`: what it said to a question, "" where it answered, None where it was not asked."""
+    if resources.workers == 1:
+        return Check("Ray's State API", "only trials of several workers need it", Verdict.SKIPPED)
+    missing = [name for name in _DASHBOARD if importlib.util.find_spec(name) is None]
+    advice = "install ray[default] on all nodes, and leave the dashboard on: it frees what stopped trials had reserved"
+    if missing:
+        return Check("Ray's State API", f"its packages are missing: {', '.join(missing)}", Verdict.FAIL, advice)
+    if answer is None:
+        return Check("Ray's State API", "its packages are there; not asked without a cluster")
+    if answer:
+        return Check("Ray's State API", f"it does not answer ({answer})", Verdict.FAIL, advice)
+    return Check("Ray's State API", "it answers")
+
+
+def check_storage(storage: str) -> Check:
+    """Whether whole files can be written there, replaced and read again, as every row is."""
+    probe = files.join(storage, f".doctor-{uuid.uuid4().hex}")
+    try:
+        start = time.monotonic()
+        for content in (b"first", b"second"):
+            files.write_whole(probe, content)
+        seconds = (time.monotonic() - start) / 2
+        read = files.read_whole(probe)
+        files.remove(probe)
+    except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        return Check(
+            "storage", f"{storage} is not writable ({reason})", Verdict.FAIL, "mount or free it, or take another"
+        )
+    if read != b"second":
+        return Check(
+            "storage",
+            f"{storage} gives back an older file than was written",
+            Verdict.FAIL,
+            "take a storage that is consistent, such as a local disk, NFS without caching, or S3",
+        )
+    found = f"{storage}: written, replaced and read, {seconds:.3f} s a file"
+    if seconds > _SLOW_WRITE_SECONDS:
+        return Check("storage", found, Verdict.WARN, "a nearer storage; each report writes two files")
+    return Check("storage", found)
+
+
+def check_shared(storage: str, facts: Sequence[NodeFacts], seen: Iterable[str]) -> Check:
+    """Whether the nodes write where the launcher reads. seen: names of the nodes whose file it found."""
+    name = "storage on all nodes"
+    if len(facts) < 2:
+        return Check(name, "one node", Verdict.SKIPPED)
+    seen = set(seen)
+    advice = "take an object storage (s3://…), or a folder that is mounted at the same path on every node"
+    refused = [f"{fact.name}: {fact.storage_error}" for fact in facts if fact.storage_error]
+    if refused:
+        return Check(name, f"{storage} is not writable on {'; '.join(refused)}", Verdict.FAIL, advice)
+    elsewhere = [fact.name for fact in facts if fact.name not in seen]
+    if elsewhere:
+        found = f"{storage} is another place on {', '.join(elsewhere)}: what it writes is not seen here"
+        return Check(name, found, Verdict.FAIL, advice)
+    return Check(name, f"{len(facts)} nodes write where the launcher reads")
+
+
+def check_disk(storage: str, needed: int, free: int | None) -> Check:
+    """Free bytes against those that checkpoints will take at most."""
+    if free is None:
+        return Check("free disk", f"{storage} does not tell", Verdict.SKIPPED)
+    found = f"{_gigabytes(free)} free, checkpoints take at most {_gigabytes(needed)}"
+    if free < needed:
+        return Check("free disk", found, Verdict.FAIL, "free some, take another --storage, or keep fewer weights")
+    if free < 2 * needed:
+        return Check("free disk", found, Verdict.WARN, "free some: other things grow too")
+    return Check("free disk", found)
+
+
+def check_clocks(driver: float, facts: Sequence[NodeFacts]) -> Check:
+    """Nodes' clocks beside the launcher's, as it was when they were asked."""
+    if len(facts) < 2:
+        return Check("clocks", "one node", Verdict.SKIPPED)
+    skews = {fact.name: fact.clock - driver for fact in facts}
+    worst = max(skews, key=lambda name: abs(skews[name]))
+    found = f"{worst} is {abs(skews[worst]):.1f} s {'ahead' if skews[worst] > 0 else 'behind'}"
+    advice = "let NTP set the clocks; times in the rows, and leases on object storage, follow them"
+    if abs(skews[worst]) > _WORST_SKEW_SECONDS:
+        return Check("clocks", found, Verdict.FAIL, advice)
+    if abs(skews[worst]) > _SKEW_SECONDS:
+        return Check("clocks", found, Verdict.WARN, advice)
+    return Check("clocks", f"within {max(abs(skew) for skew in skews.values()):.1f} s")
+
+
+def check_versions(here: Mapping[str, str | None], facts: Sequence[NodeFacts]) -> Check:
+    """Nodes' packages beside the launcher's. pixeltune itself travels with the search."""
+    shown = ", ".join(f"{name} {version}" for name, version in here.items() if version)
+    advice = "install the same versions on all nodes"
+    missing = [name for name in (*_MUST_BE_EQUAL, "optuna") if here.get(name) is None]
+    if missing:
+        return Check("versions", f"{', '.join(missing)} missing here", Verdict.FAIL, "pip install pixeltune")
+    others = [
+        (name, f"{fact.name} has {name} {fact.versions.get(name) or 'not at all'} where {here[name]} is here")
+        for fact in facts
+        for name in here
+        if name != "pixeltune" and fact.versions.get(name) != here[name]
+    ]
+    serious = [words for name, words in others if name in _MUST_BE_EQUAL]
+    if serious:
+        return Check("versions", "; ".join(serious), Verdict.FAIL, advice)
+    if others:
+        return Check("versions", "; ".join(words for _, words in others), Verdict.WARN, advice)
+    return Check("versions", shown + (f", on {len(facts)} nodes" if len(facts) > 1 else ""))
+
+
+def check_data(name: str, checksum: str | None, facts: Sequence[NodeFacts]) -> Check:
+    """Whether every node has the launcher's images. checksum: of those, None where it has none itself."""
+    advice = "put the files there, set data.path, or data.download=true"
+    lacking = [f"{fact.name}: {fact.data_error}" for fact in facts if fact.data_error]
+    if lacking:
+        return Check("data", f"{name} is missing on {'; '.join(lacking)}", Verdict.FAIL, advice)
+    other = [fact.name for fact in facts if fact.data not in (None, checksum)]
+    if other:
+        return Check("data", f"{name} is not the same on {', '.join(other)}", Verdict.FAIL, "copy the same files there")
+    return Check("data", f"{name} ({checksum}), on {len(facts) or 1} nodes")
+
+
+def check_gpus(nodes: Sequence[Node], resources: Resources, facts: Sequence[NodeFacts]) -> Check:
+    """Whether torch sees the GPUs that are asked for."""
+    if not resources.gpus:
+        return Check("GPUs", "none are asked for", Verdict.SKIPPED)
+    if not any(node.get("GPU") for node in nodes):
+        advice = "see nvidia-smi; or set resources.gpus=0"
+        return Check("GPUs", f"{resources.gpus:g} a worker are asked for, and Ray knows of none", Verdict.WARN, advice)
+    blind = [fact.name for fact in facts if not fact.gpus]
+    if blind and len(blind) == len(facts):
+        advice = "install a torch that is built for CUDA, and the driver that it needs"
+        return Check("GPUs", f"Ray has some, but torch sees none on {', '.join(blind)}", Verdict.FAIL, advice)
+    names = sorted({name for fact in facts for name in fact.gpus})
+    return Check("GPUs", ", ".join(names))
+
+
+def require_passed(checks: Iterable[Check]) -> list[str]:
+    """SearchError at the first check that failed; else a line for each warning."""
+    checks = list(checks)
+    for check in checks:
+        if check.verdict is Verdict.FAIL:
+            raise SearchError(f"{check.name}: {check.found}; {check.advice}")
+    return [f"{check.name}: {check.found}; {check.advice}." for check in checks if check.verdict is Verdict.WARN]
+
+
+def free_disk(storage: str) -> int | None:
+    """Bytes; None on object storage."""
+    if files.is_uri(storage):
+        return None
+    folder = files.local_path(storage).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def most_at_once(nodes: Sequence[Node], resources: Resources) -> int:
+    """Trials; 1 where none fits."""
+    try:
+        return fit_to(nodes, resources, lambda _line: None)[1]
+    except SearchError:
+        return 1
+
+
+def local_node() -> Node:
+    """This machine as Ray would see it, without a Ray."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = free_memory()
+    known = {} if memory is None else {"memory": float(memory)}
+    return {"CPU": float(cpus), "GPU": float(_num_gpus()), HEAD: 1.0, **known}
+
+
+def _num_gpus() -> int:
+    """As Ray counts them: the devices of the driver, or those that the environment allows."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([word for word in visible.split(",") if word.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def _gpu_names() -> tuple[str, ...]:
+    import torch
+
+    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _data_checksum(config: Mapping[str, object]) -> tuple[str | None, str]:
+    from pixeltune.config import TrialConfig
+    from pixeltune.data import resolve
+
+    try:
+        return resolve(TrialConfig.build(dict(config))).data.identity.checksum, ""
+    except (PixeltuneError, OSError) as error:
+        return None, " ".join(str(error).split())[:200]
+
+
+def _write_mark(location: str) -> str:
+    try:
+        files.write_whole(location, platform.node().encode())
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,195 @@
+"""Nothing waits forever: trials that fall silent, and a launcher whose own loop stands still. Ray-free.
+
+Only monotonic clocks decide: a wall clock may be set while a search runs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from pixeltune.space import Patience
+
+_LONGEST_LOOK = 10.0
+"""Seconds that count between two looks. The watchdog may have slept itself: a suspended machine, a slow disk, Ctrl-Z;
+then it has not heard what there was to hear."""
+
+EXIT_STALLED = 3
+"""The launcher ended itself, for it could not go on."""
+
+
+@dataclass
+class _Heard:
+    """What a trial has said. since: of its last word; reported: of its last report, or of its begin of training.
+
+    expected: seconds that it asked for until its next word. Times are those of the watchdog.
+    """
+
+    since: float
+    reported: float
+    begun: bool = False
+    expected: float = 0.0
+    intervals: list[float] = field(default_factory=list)
+
+
+class Watchdog:
+    """Says which trials have been silent for too long.
+
+    A trial's usual time is the median of its own between reports. Before the first one it is what the trial foresaw
+    from one pass of its network, times what others took longer than they foresaw.
+    """
+
+    def __init__(self, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience = patience
+        self._clock = clock
+        self._looked = clock()
+        self._now = 0.0
+        self._heard: dict[str, _Heard] = {}
+        self._starts: list[float] = []
+        self._slower: list[float] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds that were watched so far."""
+        return self._now
+
+    def look(self) -> float:
+        """Time goes on; call it often. Returns `now`."""
+        clock = self._clock()
+        self._now += min(clock - self._looked, _LONGEST_LOOK)
+        self._looked = clock
+        return self._now
+
+    def begin(self, trial: str) -> None:
+        """An attempt starts; the trial's intervals so far stay known."""
+        before = self._heard.get(trial)
+        self._heard[trial] = _Heard(self._now, self._now, intervals=before.intervals if before else [])
+
+    def wait(self, trial: str) -> None:
+        """Its attempt is over, and another will begin."""
+        if trial in self._heard:  # it may have ended before it began
+            self._heard[trial].since = math.inf
+
+    def hear(self, trial: str, message: Mapping[str, Any]) -> None:
+        """A message of `run_trial`."""
+        heard = self._heard[trial]
+        if not heard.begun:
+            self._starts.append(self._now - heard.since)
+            heard.begun, heard.reported = True, self._now
+        if "report" in message:
+            interval = self._now - heard.reported
+            if not heard.intervals and heard.expected:
+                self._slower.append(interval / heard.expected)
+            heard.intervals.append(interval)
+            heard.reported, heard.expected = self._now, 0.0
+        heard.since = self._now
+        heard.expected = message.get("expects_seconds", heard.expected)
+
+    def forget(self, trial: str) -> None:
+        """It no longer runs."""
+        self._heard.pop(trial, None)
+
+    def silent(self) -> dict[str, str]:
+        """Trials that have said nothing for longer than they may, each with the reason in words."""
+        return {trial: self._words(heard) for trial, heard in self._heard.items() if self._is_late(heard)}
+
+    def _is_late(self, heard: _Heard) -> bool:
+        return self._now - heard.since > self._limit(heard)
+
+    def _limit(self, heard: _Heard) -> float:
+        patience = self._patience
+        if not heard.begun:
+            return max(60 * patience.start_minutes, patience.times * median(self._starts or [0.0]))
+        return max(60 * patience.minutes, patience.times * max(self._usual(heard), heard.expected))
+
+    def _usual(self, heard: _Heard) -> float:
+        if heard.intervals:
+            return median(heard.intervals)
+        return heard.expected * max(1.0, median(self._slower or [1.0]))
+
+    def _words(self, heard: _Heard) -> str:
+        silence = f"no report in {self._now - heard.since:.0f} s"
+        if not heard.begun:
+            return f"{silence} after its start, where {self._limit(heard):.0f} s are allowed"
+        what = f"its reports come every {self._usual(heard):.2g} s" if heard.intervals else "its first was to come"
+        return f"{silence}, where {what} and {self._limit(heard):.0f} s are allowed"
+
+
+class Vacancies:
+    """Groups of reserved resources that nobody has used for long: what a killed trial may leave behind."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._empty_since: dict[str, float] = {}
+
+    def leaked(self, groups: Iterable[str], used: Container[str], now: float) -> list[str]:
+        """Of `groups` those that were empty at every look for longer than the limit."""
+        empty = [group for group in groups if group not in used]
+        self._empty_since = {group: self._empty_since.get(group, now) for group in empty}
+        leaked = [group for group, since in self._empty_since.items() if now - since > self._limit]
+        self._empty_since |= dict.fromkeys(leaked, now)  # told once, while they are being removed
+        return leaked
+
+
+class Heartbeat:
+    """A thread that ends the launcher when its main thread has not come by for long, whatever it is stuck in.
+
+    What hangs there cannot be interrupted from Python: a disk that does not answer, a call into Ray. The rows are in
+    the store, and the same command goes on from them.
+    """
+
+    def __init__(self, limit: float, *, tick: float = 1.0, leave: Callable[[int], Any] = os._exit) -> None:
+        self._limit = limit
+        self._tick = tick
+        self._leave = leave
+        self._silence = 0.0
+        self._done = threading.Event()
+        self._main = threading.get_ident()
+
+    def beat(self) -> None:
+        """The main thread has come by."""
+        self._silence = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[Heartbeat]:
+        """The thread runs meanwhile."""
+        thread = threading.Thread(target=self._watch, daemon=True, name="pixeltune-heartbeat")
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._done.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._done.wait(self._tick):
+            now = time.monotonic()
+            self._silence += min(now - before, _LONGEST_LOOK)  # a suspended launcher has not been stuck
+            before = now
+            if self._silence > self._limit:
+                print(
+                    f"pixeltune: a search must go on, but for {self._silence:.0f} s this launch has been stuck in "
+                    f"{self._where()}; its results are kept, and the same command goes on with them",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                self._leave(EXIT_STALLED)
+                return
+
+    def _where(self) -> str:
+        """The main thread's innermost line."""
+        frame = sys._current_frames().get(self._main)
+        if frame is None:
+            return "a thread that is gone"
+        last = traceback.extract_stack(frame)[-1]
+        return f"{last.name} ({last.filename}:{last.lineno})"

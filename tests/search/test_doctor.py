@@ -1,0 +1,155 @@
+"""What the doctor says of faked nodes: every verdict of every check. No Ray is started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pixeltune import files
+from pixeltune.errors import SearchError
+from pixeltune.search import doctor
+from pixeltune.search.connect import HEAD, fit_to
+from pixeltune.search.doctor import Check, NodeFacts, Verdict, require_passed
+from pixeltune.space import Resources
+
+VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0", "pixeltune": "0.1"}
+HERE = NodeFacts("head", 1000.0, VERSIONS, data="abc")
+OTHER = NodeFacts("worker", 1000.1, VERSIONS, data="abc")
+TOGETHER = Resources(workers=2)
+GB = 10**9
+
+
+def with_version(name: str, version: str | None) -> NodeFacts:
+    return replace(OTHER, versions=VERSIONS | {name: version})
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict", "words"),
+    [
+        (
+            doctor.check_room([{"CPU": 2.0}], Resources()),
+            "ok",
+            "2 trials at a time, each 1 × (1 CPUs, 0 GPUs)",
+        ),
+        (doctor.check_room([{"CPU": 2.0}], Resources(workers=3)), "fail", "there is room for 2"),
+        (doctor.check_room([{"CPU": 2.0}], Resources(gpus=0.5)), "warn", "no GPU, though 0.5 a worker are asked for"),
+        (
+            doctor.check_drivers([{HEAD: 1.0, "memory": 5e9}], TOGETHER),
+            "ok",
+            "memory for 2 trials at a time",
+        ),
+        (doctor.check_drivers([{HEAD: 1.0, "memory": 1.5e9}], TOGETHER), "warn", "memory for none"),
+        (doctor.check_drivers([{HEAD: 1.0, "memory": 0.5e9}], TOGETHER), "fail", "memory for none"),
+        (doctor.check_drivers([{HEAD: 1.0}], TOGETHER), "skipped", "does not tell"),
+        (doctor.check_drivers([{HEAD: 1.0, "memory": 0.5e9}], Resources()), "skipped", "one worker have none"),
+        (doctor.check_state_api(Resources(), None), "skipped", "only trials of several workers"),
+        (doctor.check_state_api(TOGETHER, None), "ok", "not asked"),
+        (doctor.check_state_api(TOGETHER, ""), "ok", "it answers"),
+        (doctor.check_state_api(TOGETHER, "refused"), "fail", "it does not answer (refused)"),
+        (doctor.check_shared("r", [HERE], []), "skipped", "one node"),
+        (doctor.check_shared("r", [HERE, OTHER], ["head", "worker"]), "ok", "2 nodes write where the launcher reads"),
+        (doctor.check_shared("r", [HERE, OTHER], ["head"]), "fail", "r is another place on worker"),
+        (
+            doctor.check_shared("r", [HERE, replace(OTHER, storage_error="Read-only file system")], ["head"]),
+            "fail",
+            "r is not writable on worker: Read-only file system",
+        ),
+        (doctor.check_disk("r", 2 * GB, 10 * GB), "ok", "10.0 GB free, checkpoints take at most 2.0 GB"),
+        (doctor.check_disk("r", 2 * GB, 3 * GB), "warn", "3.0 GB free"),
+        (doctor.check_disk("r", 2 * GB, 1 * GB), "fail", "1.0 GB free"),
+        (doctor.check_disk("s3://r", 2 * GB, None), "skipped", "does not tell"),
+        (doctor.check_clocks(1000.0, [HERE]), "skipped", "one node"),
+        (doctor.check_clocks(1000.0, [HERE, OTHER]), "ok", "within 0.1 s"),
+        (doctor.check_clocks(1000.0, [HERE, replace(OTHER, clock=1005.0)]), "warn", "worker is 5.0 s ahead"),
+        (doctor.check_clocks(1000.0, [HERE, replace(OTHER, clock=400.0)]), "fail", "worker is 600.0 s behind"),
+        (doctor.check_versions(VERSIONS, [HERE]), "ok", "torch 2.15.0"),
+        (doctor.check_versions(VERSIONS, [HERE, OTHER]), "ok", "on 2 nodes"),
+        (doctor.check_versions(VERSIONS, [HERE, with_version("pixeltune", None)]), "ok", "on 2 nodes"),
+        (doctor.check_versions(VERSIONS, [with_version("optuna", None)]), "warn", "worker has optuna not at all"),
+        *[
+            (doctor.check_versions(VERSIONS, [with_version(name, "1.0")]), "fail", f"worker has {name} 1.0 where")
+            for name in ("python", "torch", "ray")
+        ],
+        (doctor.check_versions(VERSIONS | {"torch": None}, [HERE]), "fail", "torch missing here"),
+        (doctor.check_data("mnist", "abc", [HERE, OTHER]), "ok", "mnist (abc), on 2 nodes"),
+        (doctor.check_data("mnist", "abc", [replace(OTHER, data="x")]), "fail", "mnist is not the same on worker"),
+        (
+            doctor.check_data("mnist", "abc", [replace(OTHER, data=None, data_error="no file")]),
+            "fail",
+            "mnist is missing on worker: no file",
+        ),
+        (doctor.check_gpus([{"CPU": 2.0}], Resources(), [HERE]), "skipped", "none are asked for"),
+        (doctor.check_gpus([{"CPU": 2.0}], Resources(gpus=1.0), [HERE]), "warn", "Ray knows of none"),
+        (doctor.check_gpus([{"GPU": 1.0}], Resources(gpus=1.0), [HERE]), "fail", "torch sees none on head"),
+        (
+            doctor.check_gpus([{}, {"GPU": 1.0}], Resources(gpus=1.0), [HERE, replace(OTHER, gpus=("H200",))]),
+            "ok",
+            "H200",
+        ),
+    ],
+)
+def test_verdicts(check: Check, verdict: str, words: str) -> None:
+    assert (check.verdict, words in check.found) == (verdict, True), check
+    assert bool(check.advice) == (verdict in ("warn", "fail"))
+
+
+def test_what_ray_default_brings_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_DASHBOARD", ("aiohttp", "no_such_package"))
+    check = doctor.check_state_api(TOGETHER, "")
+    assert (check.verdict, check.found) == (Verdict.FAIL, "its packages are missing: no_such_package")
+    assert "ray[default]" in check.advice
+
+
+def test_storage_is_written_replaced_and_read(tmp_path: Path) -> None:
+    assert doctor.check_storage(str(tmp_path)).verdict == "ok"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    check = doctor.check_storage(str(tmp_path / "file"))
+    assert (check.verdict, "is not writable (" in check.found) == ("fail", True)
+    assert doctor.check_storage("nonsense://bucket").verdict == "fail"
+
+
+def test_storage_that_is_slow_or_gives_back_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(doctor, "_SLOW_WRITE_SECONDS", 0.0)
+        assert doctor.check_storage(str(tmp_path)).verdict == "warn"
+    monkeypatch.setattr(files, "read_whole", lambda _location: b"first")
+    check = doctor.check_storage(str(tmp_path))
+    assert (check.verdict, "gives back an older file" in check.found) == ("fail", True)
+
+
+def test_the_facts_of_this_machine(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    facts = doctor.node_facts(mark=str(mark), data={"data": {"name": "digits"}, "model": {"family": "gated"}})
+    assert mark.read_bytes()
+    assert facts.versions["torch"]
+    assert facts.data_error
+    assert facts.storage_error == ""
+    assert facts.free_memory is None or facts.free_memory > 0
+    assert doctor.node_facts(mark=str(mark / "below")).storage_error
+    assert doctor.local_node()["CPU"] >= 1
+    assert (doctor.free_disk(str(tmp_path / "not" / "there")) or 0) > 0
+    assert doctor.free_disk("s3://bucket/x") is None
+
+
+def test_a_search_starts_with_its_warnings_and_not_with_a_failure() -> None:
+    fine, warning = Check("a", "x"), Check("b", "y is slow", Verdict.WARN, "wait")
+    assert require_passed([fine, warning]) == ["b: y is slow; wait."]
+    with pytest.raises(SearchError, match=r"^c: z is broken; mend it$"):
+        require_passed([warning, Check("c", "z is broken", Verdict.FAIL, "mend it")])
+
+
+@pytest.mark.parametrize(
+    ("memory", "workers", "concurrent"), [(100e9, 2, 4), (5e9, 2, 2), (1e9, 2, 1), (1e9, 1, 8), (None, 2, 4)]
+)
+def test_drivers_of_trials_of_several_workers_count_in_the_heads_memory(
+    memory: float | None, workers: int, concurrent: int
+) -> None:
+    head = {"CPU": 4.0, HEAD: 1.0} | ({} if memory is None else {"memory": memory})
+    said: list[str] = []
+    assert fit_to([head, {"CPU": 4.0}], Resources(workers=workers), said.append)[1] == concurrent
+    assert bool(said) == (concurrent < 8 // workers)
+    if said:
+        assert f"The head has memory for {concurrent} trials of several workers at a time" in said[0]

@@ -1,0 +1,271 @@
+"""A final run from its start to the one reading of the test set, whatever cuts it short; no Ray."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from finals import asked, final_ledger, searched
+
+from pixeltune.config import TrialConfig
+from pixeltune.data import DataSet, ImageSet, Resolved, order0_bits_per_dim, resolve
+from pixeltune.errors import StoreError
+from pixeltune.results.compare import compare
+from pixeltune.results.final import leaderboard_of
+from pixeltune.results.frames import read_images, read_results
+from pixeltune.results.store import SearchStore
+from pixeltune.search import reading
+from pixeltune.search.keep import WeightKeeper
+from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.plans import ListedPlans
+from pixeltune.search.trial import Message, run_trial, state_file, weights_file
+from pixeltune.training import loop
+from pixeltune.training.evaluate import evaluate
+from pixeltune.training.weights import load_with_config
+
+
+class Watched(ImageSet):
+    """A test split that notes each time its pixels are looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "pixels_NCHW" and "events" in object.__getattribute__(self, "__dict__"):
+            self.events.append("test")
+        return object.__getattribute__(self, name)
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happened, in order: looks at the test images during a run, and whatever a test adds."""
+    seen: list[str] = []
+
+    def watching(config: TrialConfig) -> Resolved:
+        found = resolve(config)
+        assert found.data.test is not None
+        test = Watched(found.data.test.pixels_NCHW, found.data.test.labels_N)
+        object.__setattr__(test, "events", seen)
+        data = DataSet(**(vars(found.data) | {"test": test}))
+        return Resolved(found.config, data)
+
+    monkeypatch.setattr(loop, "resolve", watching)
+    return seen
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[Ledger, Plan]:
+    """A final of one configuration with two seeds, best after 300 of 400 images, and its first plan."""
+    searched(tmp_path, [(1.5, 300)])
+    ledger, space = final_ledger(asked(tmp_path, top=1))
+    return ledger, ListedPlans(space, ledger).next_plan()
+
+
+def run(ledger: Ledger, plan: Plan, events: list[str], *, cut_before: str = "") -> list[Message]:
+    """A run in its process; where `cut_before` is a kind of message, it dies before the first of that kind is told."""
+    messages = []
+    ledger.start(plan)
+    for message in run_trial(ledger.task(plan)):
+        kind = "end" if "end" in message else "report" if "report" in message else "begin"
+        events.append(kind)
+        if kind == cut_before:
+            break
+        messages.append(message)
+        ledger.receive(plan.trial, message)
+    return messages
+
+
+def opened(folder: Path) -> tuple[Ledger, Plan]:
+    """The final as the next launch finds it, and what it resumes."""
+    ledger, space = final_ledger(asked(folder, top=1))
+    return ledger, ListedPlans(space, ledger).next_plan()
+
+
+def in_order(events: list[str]) -> list[str]:
+    """Without repetitions: one evaluation looks at the images batch by batch."""
+    return [event for event, before in zip(events, ["", *events], strict=False) if event != before]
+
+
+def test_the_test_set_is_read_once_and_at_the_end(begun: tuple[Ledger, Plan], events: list[str]) -> None:
+    ledger, plan = begun
+    run(ledger, plan, events)
+    assert in_order(events) == ["begin", "report", "test", "end"]
+    assert events.count("report") == 3
+
+
+def test_its_row_says_what_was_done(tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]) -> None:
+    ledger, plan = begun
+    run(ledger, plan, events)
+    ledger.finish(plan.trial)
+    (row,) = ledger.store.trials()
+    expected = {
+        "status": "finished",
+        "from_search": "toy",
+        "from_trial": "00000",
+        "seed": 6,
+        "evaluated_split": "test",
+        "data.train_on_valid": True,
+        "num_train": 1437,
+        "num_valid": 0,
+        "images_seen": 300,
+        "best_images_seen": 300,
+        "step": 6,
+        "epoch": 300 / 1437,
+        "train.images": 400,
+        "train.stop_after": 300,
+        "valid_bits_per_dim": None,
+        "valid_nats": None,
+        "weights": "ema",
+    }
+    assert {name: row[name] for name in expected} == expected
+    data = resolve(plan.config).data
+    assert row["data_checksum"] == data.identity.checksum
+    assert row["baseline_bits_per_dim"] == order0_bits_per_dim(data, "test")
+    assert row["test_bits_per_dim"] == row["test_nats"] / (64 * math.log(2))
+    assert row["sample_images_per_second"] > 0
+    assert row["train_nats"] > 0
+    frame = read_results(ledger.store.folder)
+    assert frame["valid_nats"].isna().all()
+    assert compare(frame).empty, "nothing is published of digits"
+
+
+def test_the_nats_of_its_images_are_those_of_its_weights_and_of_its_row(
+    begun: tuple[Ledger, Plan], events: list[str]
+) -> None:
+    ledger, plan = begun
+    run(ledger, plan, events)
+    row = ledger.finish(plan.trial)
+    frame = read_images(ledger.store.folder)
+    data = resolve(plan.config).data
+    assert data.test is not None
+    assert data.test.labels_N is not None
+    assert math.fsum(frame["nats"]) / len(frame) == row["test_nats"]
+    assert frame["image"].tolist() == list(range(len(data.test)))
+    assert frame["label"].tolist() == data.test.labels_N.tolist()
+    assert np.array_equal(frame["nats"], np.float32(frame["nats"]).astype(np.float64))
+    trained = load_with_config(weights_file(ledger.store.checkpoint(plan.trial)))
+    assert trained.config.key() == row["config_key"]
+    again = evaluate(trained.model, data.test, batch_size=plan.config.train.eval_batch_size)
+    assert np.array_equal(again.nats_N, frame["nats"])
+    (place,) = leaderboard_of(ledger.store)
+    assert (place["nats"], place["runs"]) == (row["test_nats"], ["00000"])
+
+
+def test_a_run_that_dies_after_the_reading_does_not_read_again(
+    tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]
+) -> None:
+    ledger, plan = begun
+    run(ledger, plan, events, cut_before="end")
+    assert ledger.store.trials()[0]["test_nats"] is None
+    kept = Path(ledger.store.images(plan.trial)).read_bytes()
+    events.clear()
+    ledger, plan = opened(tmp_path)
+    assert (plan.number, plan.attempt) == (0, 2)
+    run(ledger, plan, events)
+    row = ledger.finish(plan.trial)
+    # The baseline is a histogram of the very same images; the model does not see them again.
+    assert Path(ledger.store.images(plan.trial)).read_bytes() == kept
+    assert row["status"] == "finished"
+    assert [place["nats"] for place in leaderboard_of(ledger.store)] == [row["test_nats"]]
+
+
+def test_nor_does_its_model_see_them(
+    tmp_path: Path, begun: tuple[Ledger, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, plan = begun
+    run(ledger, plan, [], cut_before="end")
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the test set was read before")
+
+    monkeypatch.setattr(loop.Training, "evaluate", never)
+    ledger, plan = opened(tmp_path)
+    run(ledger, plan, [])
+    assert ledger.finish(plan.trial)["test_nats"] is not None
+
+
+def test_a_run_that_dies_before_goes_on_from_its_checkpoint_to_the_same_number(
+    tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]
+) -> None:
+    ledger, plan = begun
+    run(ledger, plan, events, cut_before="report")
+    assert "test" not in events
+    ledger, plan = opened(tmp_path)
+    messages = run(ledger, plan, events)
+    assert len(messages[0]["resumed"]) == 1
+    cut = ledger.finish(plan.trial)
+    searched(tmp_path / "whole", [(1.5, 300)])
+    whole, first = opened(tmp_path / "whole")
+    run(whole, first, [])
+    assert cut["test_nats"] == whole.finish(first.trial)["test_nats"]
+
+
+def test_weights_trained_anew_are_read_anew(tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]) -> None:
+    """A checkpoint that was lost after the reading: what was kept is of weights that are no more."""
+    ledger, plan = begun
+    run(ledger, plan, events, cut_before="end")
+    Path(state_file(ledger.store.checkpoint(plan.trial))).unlink()
+    images = Path(ledger.store.images(plan.trial))
+    images.write_bytes(images.read_bytes()[:-9])
+    ledger, plan = opened(tmp_path)
+    run(ledger, plan, events)
+    row = ledger.finish(plan.trial)
+    assert row["status"] == "finished"
+    assert [place["nats"] for place in leaderboard_of(ledger.store)] == [row["test_nats"]]
+
+
+def test_a_search_reads_no_test_set(tmp_path: Path, events: list[str]) -> None:
+    search = searched(tmp_path, [])
+    plan = search.plan({"optim.lr": 0.01})
+    run(search, plan, events)
+    row = search.finish(plan.trial)
+    assert in_order(events) == ["begin", "report", "end"]
+    assert (row["evaluated_split"], row["num_valid"], row["test_nats"]) == ("valid", 100, None)
+    assert not Path(search.store.images_folder).exists()
+
+
+def test_test_images_that_are_impossible_end_the_run_as_diverged(
+    begun: tuple[Ledger, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, plan = begun
+    whole = loop.Training.evaluate
+
+    def spoiled(self: loop.Training, *words: Any) -> Any:
+        found = whole(self, *words)
+        found.nats_N[3] = math.inf
+        return found
+
+    monkeypatch.setattr(loop.Training, "evaluate", spoiled)
+    run(ledger, plan, [])
+    row = ledger.finish(plan.trial)
+    assert (row["status"], row["test_nats"]) == ("diverged", None)
+    assert "test images must have finite nats" in row["reason"]
+    assert not Path(ledger.store.images(plan.trial)).exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_run(begun: tuple[Ledger, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reading, "write_images", full)
+    with pytest.raises(StoreError, match=r"00000\.parquet is not \(No space left on device\)"):
+        run(*begun, [])
+
+
+def test_the_weights_of_every_run_stay(tmp_path: Path) -> None:
+    searched(tmp_path, [(1.5, 100), (1.6, 100), (1.7, 100)])
+    ledger, space = final_ledger(asked(tmp_path, top=3))
+    plans = ListedPlans(space, ledger)
+    keeper = WeightKeeper(ledger)
+    for _ in range(6):
+        plan = plans.next_plan()
+        run(ledger, plan, [])
+        ledger.finish(plan.trial)
+        keeper.tidy()
+    keeper.tidy_all()
+    left = sorted(
+        str(path.relative_to(ledger.store.checkpoints)) for path in Path(ledger.store.checkpoints).rglob("*.*")
+    )
+    assert left == [f"{number:05d}/weights.safetensors" for number in range(6)]
+    places = leaderboard_of(SearchStore(str(tmp_path), "toy-final"))
+    assert sorted(place["seeds"] for place in places) == [2, 2, 2]

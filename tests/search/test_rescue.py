@@ -1,0 +1,234 @@
+"""What is done about trials of Ray Tune that hang, are dropped or cannot start; Ray is faked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from search_toys import BEGUN, FINISHED, reported, toy_ledger, toy_space
+
+from pixeltune.errors import SearchError
+from pixeltune.search import rescue
+from pixeltune.search.rescue import RescueCallback
+from pixeltune.search.suggest import Suggester
+from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, Seats, SuggestSearcher, _result_of
+from pixeltune.search.watch import Heartbeat, Vacancies, Watchdog
+from pixeltune.space import Patience, Resources
+
+STARVED = "ray.train.…: WorkerGroupStartupTimeoutError: The worker group startup timed out"
+
+
+class Search:
+    """Seats as `run_search` makes them, with a clock that the test moves."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, workers: int = 1, most: int = 2) -> None:
+        space = toy_space(scheduler=None, patience=Patience(minutes=1, start_minutes=10))
+        self.ledger = toy_ledger(folder, space, resources=Resources(workers=workers))
+        self.said: list[str] = []
+        self.killed: list[str] = []
+        self.seats = Seats(Suggester(space, self.ledger), self.ledger, lambda: None, most=most, say=self.said.append)
+        self.clock = 0.0
+        self.seats.watchdog = Watchdog(space.patience, clock=lambda: self.clock)
+        self.searcher = SuggestSearcher(self.seats, str(folder))
+        self.scheduler, self.callback = LedgerScheduler(self.seats), LedgerCallback(self.seats)
+        self.rescue = RescueCallback(self.seats, Heartbeat(100))
+        self.trials: list[Any] = []
+        self.has_room = False
+        monkeypatch.setattr(rescue, "_has_room", lambda _resources: self.has_room)
+        monkeypatch.setattr(rescue, "_free", lambda: "0 CPUs")
+        monkeypatch.setattr(rescue.ray, "kill", lambda actor, **_options: self.killed.append(actor))
+
+    def suggest(self, name: str) -> Any:
+        assert isinstance(self.searcher.suggest(name), dict)
+        state = SimpleNamespace(ray_actor=None)
+        self.trials.append(
+            SimpleNamespace(
+                trial_id=name, status="PENDING", temporary_state=state, error_file="", last_result={}, max_failures=1
+            )
+        )
+        return self.trials[-1]
+
+    def run(self, name: str) -> Any:
+        trial = self.suggest(name)
+        trial.status, trial.temporary_state.ray_actor = "RUNNING", f"actor of {name}"
+        self.callback.on_trial_start(0, self.trials, trial)
+        self.tell(trial, BEGUN)
+        return trial
+
+    def tell(self, trial: Any, message: dict[str, Any]) -> None:
+        self.scheduler.on_trial_result(None, trial, _result_of(message))
+
+    def die(self, trial: Any, *, again: bool) -> None:
+        """As Tune tells it."""
+        self.scheduler.on_trial_error(None, trial)
+        if again:
+            trial.status, trial.temporary_state.ray_actor = "PENDING", None
+            self.callback.on_trial_recover(0, self.trials, trial)
+        else:
+            self.searcher.on_trial_complete(trial.trial_id, error=True)
+            trial.status = "ERROR"
+
+    def pass_by(self, seconds: float) -> None:
+        for _ in range(int(seconds // 5)):
+            self.clock += 5
+            self.rescue.on_step_begin(0, self.trials)
+
+    @property
+    def rows(self) -> list[tuple[str, int, str]]:
+        return [(row["trial"], row["attempt"], row["status"]) for row in self.ledger.store.attempts()]
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Search]:
+    return lambda **options: Search(tmp_path, monkeypatch, **options)
+
+
+def test_a_silent_trial_is_killed_and_its_row_says_why(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial, other = search.run("a"), search.run("b")
+    search.tell(trial, reported(100, 2.0))
+    for _ in range(7):
+        search.pass_by(10)
+        search.tell(other, reported(100, 2.0))
+    assert search.killed == ["actor of a"]
+    assert search.said[0].startswith("00000: no report in 65 s")
+    search.die(trial, again=True)
+    first = search.ledger.store.attempts()[0]
+    assert (first["status"], first["reason"][:18]) == ("failed", "no report in 65 s,")
+    search.pass_by(50)
+    assert search.killed == ["actor of a"], "it waits for its next attempt"
+    assert search.seats.failure is None
+
+
+def test_what_has_ended_is_not_tried_again_when_its_process_dies(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.run("a")
+    search.tell(trial, reported(400, 2.0))
+    search.tell(trial, FINISHED)
+    assert trial.max_failures == 0
+    search.die(trial, again=False)
+    assert search.rows == [("00000", 1, "finished")]
+
+
+def test_a_process_may_die_before_it_begins(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.suggest("a")
+    search.die(trial, again=True)
+    search.die(trial, again=False)
+    assert search.seats.failure is None
+    assert search.rows == [("00000", 1, "failed"), ("00000", 2, "failed")]
+
+
+def test_a_trial_that_tune_drops_is_planned_again(begin: Callable[..., Search]) -> None:
+    search = begin(most=1)
+    trial = search.suggest("a")
+    assert search.searcher.suggest("b") is None, "one at a time"
+    trial.status = "ERROR"
+    search.pass_by(5)
+    assert [plan.trial for plan in search.seats.lost] == ["00000"]
+    assert search.rows == []
+    search.run("b")
+    assert [plan.trial for plan in search.seats.plans.values()] == ["00000", "00001"]
+    again = Suggester(search.ledger.space, search.ledger, waiting=search.seats.lost)
+    assert again.next_plan() == search.seats.lost[0]
+
+
+def test_a_retry_that_tune_drops_is_interrupted_and_resumed_by_the_same_launch(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.run("a")
+    search.die(trial, again=True)
+    trial.status = "ERROR"
+    search.pass_by(5)
+    assert search.rows == [("00000", 1, "failed"), ("00000", 2, "interrupted")]
+    assert search.seats.lost == []
+    assert [(plan.trial, plan.attempt) for plan in search.ledger.plans_to_resume()] == [("00000", 3)]
+
+
+def test_an_actor_that_cannot_begin_the_next_trial_is_killed(begin: Callable[..., Search]) -> None:
+    search = begin()
+    search.suggest("a").temporary_state.ray_actor = "reused"
+    search.pass_by(180)
+    assert search.killed == []
+    search.pass_by(10)
+    assert search.killed == ["reused"]
+
+
+def test_workers_that_find_no_place_are_no_fault_of_the_trial(begin: Callable[..., Search]) -> None:
+    search = begin(workers=2, most=2)
+    search.rescue._groups_due = 1e9
+    trial, _other = search.run("a"), search.run("b")
+    search.seats.silences["a"] = STARVED
+    search.die(trial, again=True)
+    assert search.seats.most == 1
+    assert search.said == ["00000: its workers found no place in the cluster; from now on 1 trials at a time."]
+    assert search.rows[0] == ("00000", 1, "interrupted")
+    assert search.seats.failure is None
+
+
+def test_where_no_other_trial_runs_the_search_ends_and_can_be_resumed(begin: Callable[..., Search]) -> None:
+    search = begin(workers=2, most=1)
+    trial = search.run("a")
+    search.seats.silences["a"] = STARVED
+    search.die(trial, again=False)
+    assert isinstance(search.seats.failure, SearchError)
+    assert "the 2 workers of 00000 found none, and no other trial runs" in str(search.seats.failure)
+    assert search.rows == [("00000", 1, "interrupted")]
+    assert search.searcher.suggest("b") == "FINISHED", "to None, Tune would ask again for ten minutes"
+
+
+def test_tune_is_started_anew_when_it_leaves_free_resources_unused(begin: Callable[..., Search]) -> None:
+    search = begin()
+    search.suggest("a")
+    search.has_room = True
+    search.pass_by(120)
+    assert search.seats.stuck == ""
+    search.pass_by(10)
+    assert "although there is room for one" in search.seats.stuck
+    assert search.seats.is_over
+    assert search.seats.failure is None
+
+
+def test_a_search_without_room_ends_with_what_it_needs(begin: Callable[..., Search]) -> None:
+    search = begin()
+    search.suggest("a")
+    search.pass_by(600)
+    assert not search.seats.is_over
+    search.pass_by(10)
+    assert "it needs 1 times 1 CPUs, and there are 0 CPUs free" in str(search.seats.failure)
+
+
+def test_while_another_trial_runs_one_may_wait_for_its_place(begin: Callable[..., Search]) -> None:
+    search = begin()
+    running = search.run("a")
+    search.suggest("b")
+    for _ in range(200):
+        search.pass_by(10)
+        search.tell(running, reported(100, 2.0))
+    assert not search.seats.is_over
+    assert search.killed == []
+
+
+def test_groups_that_nobody_uses_are_freed(begin: Callable[..., Search], monkeypatch: pytest.MonkeyPatch) -> None:
+    search = begin(workers=2)
+    removed: list[str] = []
+    monkeypatch.setattr(rescue, "_groups_of_this_job", lambda: (["used", "left"], {"used", None}))
+    monkeypatch.setattr(rescue, "_remove_group", removed.append)
+    search.suggest("a")
+    search.pass_by(90)
+    assert removed == []
+    search.pass_by(30)
+    assert removed == ["left"]
+    assert "are free again" in search.said[0]
+
+
+def test_a_group_in_use_now_and_then_is_not_leaked() -> None:
+    vacancies = Vacancies(60)
+    assert vacancies.leaked(["a"], set(), 0) == []
+    assert vacancies.leaked(["a"], {"a"}, 50) == []
+    assert vacancies.leaked(["a"], set(), 100) == []
+    assert vacancies.leaked(["a"], set(), 150) == []
+    assert vacancies.leaked(["a"], set(), 161) == ["a"]
+    assert vacancies.leaked([], set(), 200) == []
