@@ -29,7 +29,7 @@ from pixeltune.search.final import require_final_data
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.plans import ListedPlans, Planner
-from pixeltune.search.scheduler import Rungs
+from pixeltune.search.scheduler import judge_of
 from pixeltune.search.watch import Heartbeat
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 
@@ -107,13 +107,12 @@ def run_search(
     space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, address: str | None, watcher: Watcher
 ) -> Outcome:
     """Run what is left of a search; the caller holds `store.lock()`."""
-    rungs = Rungs(space.scheduler) if space.scheduler else None
     ledger = Ledger(
         space,
         store,
         resources=space.resources,
         baseline=manifest.baseline_bits_per_dim,
-        judge=rungs.judge if rungs else None,
+        judge=judge_of(space),
     )
     done = nothing_left(space, ledger)
     if done is not None:
@@ -122,9 +121,6 @@ def run_search(
     require_same_data(store, resolved.data.identity.checksum)
     if manifest.final is not None:
         require_final_data(space, manifest.final)
-    for trial, curve in ledger.curves.items():
-        if rungs:
-            rungs.remember(trial, curve)
     keeper = WeightKeeper(ledger)
     with Heartbeat(_LONGEST_STALL).watching() as heart, connect(address) as nodes:
         heart.beat()
