@@ -125,6 +125,9 @@ def train_here(params: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     from pixeltune.cli.search import launch
+    from pixeltune.search.connect import set_environment
+
+    set_environment(None)  # before Ray is imported, as ever
     from pixeltune.search import tuning
 
     tuning.train_here = train_here
