@@ -60,7 +60,7 @@ _INSTALLED_BY = {
     "optuna": "optuna",
     "ray": "'ray[default,train,tune]'",
     "rich": "rich",
-    "scipy": "'pixeltune[samplers]'",
+    "scipy": "scipy",
     "sklearn": "scikit-learn",
     "torch": "torch",
 }

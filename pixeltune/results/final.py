@@ -26,10 +26,6 @@ from pixeltune.results.store import SearchStore
 LEVEL = 0.05
 """How often a difference that is none may be called one, over all pairs of a leaderboard."""
 
-_ANGLES = 20_000
-_LARGE = 10_000.0
-"""Degrees of freedom from which t is as good as normal."""
-
 
 class Verdict(StrEnum):
     """What may be said of a configuration beside the one with the lowest mean."""
@@ -85,20 +81,11 @@ def difference(nats_MN: np.ndarray, other_MN: np.ndarray, *, level: float = LEVE
     value, images_error = math.fsum(deltas_N) / len(deltas_N), errors[2]
     if errors[0] is None or errors[1] is None or images_error is None:
         return Estimate(value, None, images_error)
-    quantiles = [t_quantile(1 - level / 2, count - 1) for _, count in parts]
+    from scipy.special import stdtrit
+
+    quantiles = [float(stdtrit(count - 1, 1 - level / 2)) for _, count in parts]
     widths = [quantile * (error or 0.0) for quantile, error in zip(quantiles, errors, strict=True)]
     return Estimate(value, math.hypot(errors[0], errors[1]), images_error, math.hypot(*widths))
-
-
-def t_quantile(probability: float, degrees: float) -> float:
-    """Of Student's t, for a probability above one half: T = √ν tan Θ, where Θ has a density as cos^(ν−1)."""
-    degrees = min(degrees, _LARGE)
-    # Cells are finer where the density lies: within a few 1/√ν of zero.
-    angles = np.pi / 2 * np.linspace(0, 1, _ANGLES + 1) ** 2
-    middles = (angles[1:] + angles[:-1]) / 2
-    masses = np.cos(middles) ** (degrees - 1) * np.diff(angles)
-    above = np.cumsum(masses) / masses.sum()
-    return math.sqrt(degrees) * math.tan(float(np.interp(2 * probability - 1, above, angles[1:])))
 
 
 def verdict(apart: Estimate) -> Verdict:

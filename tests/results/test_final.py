@@ -11,7 +11,7 @@ import pytest
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.final import Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row, t_quantile
+from pixeltune.results.final import Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row
 from pixeltune.results.frames import read_images
 from pixeltune.results.images import read_nats, write_images
 from pixeltune.results.leaderboard import comparison, comparison_lines
@@ -26,13 +26,6 @@ def crossed(
     """Nats of one configuration whose true mean is 100, (M, N), float32 numbers as evaluation gives them."""
     seed_M1, image_N, both_MN = rng.normal(size=(seeds, 1)), rng.normal(size=images), rng.normal(size=(seeds, images))
     return np.float32(100 + by_seed * seed_M1 + by_image * image_N + by_both * both_MN).astype(np.float64)
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 359, 9999])
-@pytest.mark.parametrize("probability", [0.975, 0.995, 0.9995])
-def test_quantiles_are_those_of_student(probability: float, degrees: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    assert t_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-5)
 
 
 def test_a_mean_has_the_errors_of_its_formula() -> None:

@@ -66,7 +66,7 @@ def run(ledger: Ledger, plan: Plan, events: list[str], *, cut_before: str = "") 
     messages = []
     ledger.start(plan)
     for message in run_trial(ledger.task(plan)):
-        kind = "end" if "end" in message else "report" if "report" in message else "begin"
+        kind = next((kind for kind in ("end", "report", "resumed") if kind in message), "wait")
         events.append(kind)
         if kind == cut_before:
             break
@@ -89,7 +89,7 @@ def in_order(events: list[str]) -> list[str]:
 def test_the_test_set_is_read_once_and_at_the_end(begun: tuple[Ledger, Plan], events: list[str]) -> None:
     ledger, plan = begun
     run(ledger, plan, events)
-    assert in_order(events) == ["begin", "report", "test", "end"]
+    assert in_order(events) == ["resumed", "report", "wait", "test", "end"]
     assert events.count("report") == 3
 
 
@@ -219,7 +219,7 @@ def test_a_search_reads_no_test_set(tmp_path: Path, events: list[str]) -> None:
     plan = search.plan({"optim.lr": 0.01})
     run(search, plan, events)
     row = search.finish(plan.trial)
-    assert in_order(events) == ["begin", "report", "end"]
+    assert in_order(events) == ["resumed", "report", "end"]
     assert (row["evaluated_split"], row["num_valid"], row["test_nats"]) == ("valid", 100, None)
     assert not Path(search.store.images_folder).exists()
 
