@@ -22,13 +22,15 @@ from gpu_checks.images import draw
 from gpu_checks.kinds import Kind, structures
 from gpu_checks.report import Found, Report, tensor_float
 from pixeltune.config import ImageForm, TrialConfig
-from pixeltune.data import ImageSet
+from pixeltune.data import ImageSet, load_data
 from pixeltune.models import DensityModel, build_model
 from pixeltune.sampling import METHODS, complete, labels_in_turn, sample, upper_half, why_not_conditional
+from pixeltune.training.batches import Batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.loop import fit
 from pixeltune.training.optim import build_optimizer
+from pixeltune.training.workers import Workers
 
 LOG_PROB, GRADIENTS, WEIGHTS = 1e-12, 1e-10, 1e-9
 """Largest difference over the largest value, in float64."""
@@ -62,6 +64,9 @@ TRAINED: dict[str, Any] = {
 }
 
 
+DYNAMIC = {"data.levels": 16, "data.binarise": "dynamic"}
+
+
 def run(report: Report, _options: argparse.Namespace) -> None:
     """All checks, the shortest first."""
     kinds = list(structures(report.is_quick))
@@ -69,6 +74,8 @@ def run(report: Report, _options: argparse.Namespace) -> None:
         report.check("float64, as on the CPU", name, partial(_parity, some, report.device))
     for name, sections in EVALUATED.items():
         report.check("evaluation in float32", name, partial(_evaluation, sections, report), seconds=40)
+    report.check("images in training", "flipped", partial(_batches, {}, report.device))
+    report.check("images in training", "drawn anew, flipped", partial(_batches, DYNAMIC, report.device))
     report.check("training", "PixelCNN++ 1 × 16, dropout, EMA", partial(_training, report), seconds=60)
     for name, some in kinds:
         check = "images, as drawn on the CPU"
@@ -145,6 +152,34 @@ def _apart(one: Evaluation, other: Evaluation) -> float:
 
 
 # --- Training again, and resumed --------------------------------------------------------------------------------------
+
+
+def _batches(changes: dict[str, Any], device: torch.device) -> Iterator[Found]:
+    """Those that a training takes, of two epochs; a wait of the host for the GPU would be an error."""
+    config = TrialConfig.build(TRAINED).override({"data.flip": True, **changes})
+    data = load_data(config.data)
+    here, streamed, resident = (
+        Batches(data, config, Workers(), place) for place in (torch.device("cpu"), device, device)
+    )
+    resident.keep_on_device()
+    starts = range(0, 2 * len(data.train), config.train.batch_size)
+    for way, batches in (("streamed", streamed), ("resident", resident)):
+        with _no_waiting(device):
+            found = [batches.part(start).x_BCHW for start in starts]
+        is_same = all(torch.equal(x.cpu(), here.part(start).x_BCHW) for x, start in zip(found, starts, strict=True))
+        yield Found.is_so(is_same, "equal", setting=way)
+
+
+@contextmanager
+def _no_waiting(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def _training(report: Report) -> Iterator[Found]:

@@ -289,10 +289,10 @@ def test_one_that_reads_finished_trials_alone_is_told_values(tmp_path: Path, sam
 
 
 @pytest.mark.parametrize(
-    ("sampler", "package", "by"), [("cmaes", "cmaes", "'pixeltune[samplers]'"), ("gp", "scipy", "scipy")]
+    ("sampler", "package", "install"), [("cmaes", "cmaes", "'pixeltune[samplers]'"), ("gp", "scipy", "scipy")]
 )
 def test_what_is_not_installed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, package: str, by: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, package: str, install: str
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == package else find(name, *more))
@@ -300,7 +300,7 @@ def test_what_is_not_installed_is_named(
     with pytest.raises(MissingPackageError) as caught:
         Suggester(space, toy_ledger(tmp_path, space)).study()
     assert f"the sampler {sampler} needs " in str(caught.value)
-    assert f"{package} is not installed; pip install {by}" in str(caught.value)
+    assert f"{package} is not installed; pip install {install}" in str(caught.value)
 
 
 def test_several_objectives_are_refused_where_optuna_refuses_them() -> None:
