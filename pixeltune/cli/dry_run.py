@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,14 +11,18 @@ from rich.table import Table
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import Resolved, order0_bits_per_dim
 from pixeltune.search.run import require_buildable
+from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
 
 _PROBE_STEPS = 3
 _MOST_PROBE_IMAGES = 32
 
 
-def show_plan(out: Console, space: SearchSpace, name: str) -> None:
-    """Print space, corners, data, trials, resources and a cost estimate; ConfigError where a corner cannot be built."""
+def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[str]) -> None:
+    """Print space, corners, data, trials, resources and a cost estimate; ConfigError where a corner cannot be built.
+
+    warm_start: results of other searches, of which is said what would be told.
+    """
     resolved = require_buildable(space)
     corners = list(space.corners())
     out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
@@ -47,6 +52,8 @@ def show_plan(out: Console, space: SearchSpace, name: str) -> None:
             for name, bound in space.constraints.items()
         )
         out.print(f"Constraints: {bounds}", highlight=False)
+    for line in read_warm_start(warm_start, space, resolved).lines() if warm_start else ():
+        out.print(line, highlight=False, soft_wrap=True)
     resources = space.resources
     out.print(
         f"Resources: {resources.workers} worker(s) a trial, each {resources.cpus} CPU and {resources.gpus:g} GPU",

@@ -53,6 +53,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
+    parser.add_argument(
+        "--warm-start",
+        nargs="+",
+        default=[],
+        metavar="RESULTS",
+        help="folders of searches whose compatible trials the sampler is told; their best are tried first",
+    )
     parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
     add_galleries(parser)
     add_settings(parser)
@@ -76,7 +83,7 @@ def search(options: argparse.Namespace) -> int:
     if options.dry_run:
         from pixeltune.cli.dry_run import show_plan
 
-        show_plan(out, space, name)
+        show_plan(out, space, name, options.warm_start)
         return EXIT_OK
     return _run(out, space, name, settings, options)
 
@@ -106,13 +113,18 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
 
+    said: list[str] = []
     with SearchStore(options.storage, name).lock():
-        store, manifest = open_search(space, name, options.storage, overrides=settings)
+        store, manifest = open_search(
+            space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=said.append
+        )
         baseline = manifest.baseline_bits_per_dim
         out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
         out.print(
             f"Order-0 baseline (one histogram per position): {baseline:.4f} bits/dim on validation", highlight=False
         )
+        for line in said:
+            out.print(line, highlight=False, soft_wrap=True)
         outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger)

@@ -31,7 +31,7 @@ class SearchManifest:
     constraints: metric → bound. scheduler: its `name` and its settings, or None. sampler_seed: the sampler's.
     created_at: ISO 8601 in UTC. overrides: what --set changed, so that the command can be shown again; its effect
         is already in base and vary. baseline_bits_per_dim: order-0, on the validation set, where it was known.
-    final: of a final, what it retrains and why.
+    final: of a final, what it retrains and why. warm_start: names of the results that the sampler was told.
     """
 
     search: str
@@ -47,6 +47,7 @@ class SearchManifest:
     baseline_bits_per_dim: float | None = None
     final: Selection | None = None
     constraints: Mapping[str, float] = field(default_factory=dict)
+    warm_start: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -58,6 +59,7 @@ class SearchManifest:
         overrides: Mapping[str, Scalar] | None = None,
         baseline_bits_per_dim: float | None = None,
         final: Selection | None = None,
+        warm_start: tuple[str, ...] = (),
     ) -> Self:
         """The manifest of a space as it stands, its --set changes already applied."""
         return cls(
@@ -74,6 +76,7 @@ class SearchManifest:
             overrides=dict(overrides or {}),
             baseline_bits_per_dim=baseline_bits_per_dim,
             final=final,
+            warm_start=warm_start,
         )
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -90,6 +93,7 @@ class SearchManifest:
             *_unequal("objectives", ", ".join(self.objectives), ", ".join(other.objectives)),
             *_unequal("constraints", _bounds_text(self.constraints), _bounds_text(other.constraints)),
             *_unequal("scheduler", _scheduler_text(self.scheduler), _scheduler_text(other.scheduler)),
+            *_unequal("warm start", ", ".join(self.warm_start) or "none", ", ".join(other.warm_start) or "none"),
             *_unequal("sampler", self.sampler, other.sampler),
             *_unequal("sampler seed", self.sampler_seed, other.sampler_seed),
         ]
@@ -123,6 +127,7 @@ class SearchManifest:
                 _from_json(text)
             known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
             sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
+            sequences["warm_start"] = tuple(tree.get("warm_start", ()))
             final = Selection.from_tree(tree["final"]) if tree.get("final") else None
             return cls(**(known | sequences | {"vary": vary, "final": final}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

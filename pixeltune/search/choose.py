@@ -85,21 +85,27 @@ def _named(name: str, rows: Sequence[Row], able: Sequence[Row], search: str) -> 
     return found[0]
 
 
+def space_of(manifest: SearchManifest) -> SearchSpace:
+    """Base and varied keys of a search, as its manifest has them."""
+    return SearchSpace(base=TrialConfig.from_flat(manifest.base), vary=manifest.distributions())
+
+
+def config_of(row: Row, space: SearchSpace, manifest: SearchManifest) -> TrialConfig:
+    """The configuration of a row, where its data lies included; StoreError where it is not what was trained."""
+    told = {key: row[key] for key in _ALSO_TOLD if row[key] is not None}
+    config = space.configure(space.suggestion_of(row)).override(told)
+    if config.key() != row["config_key"]:
+        raise StoreError(
+            f"the configuration of {manifest.search}/{row['trial']} must be {row['config_key']} as it was trained, "
+            f"but its row and search.json make {config.key()}; retrain it with the pixeltune that trained it "
+            f"({row['pixeltune_version']})"
+        )
+    return config
+
+
 def _configs(rows: Sequence[Row], manifest: SearchManifest) -> dict[str, TrialConfig]:
-    """The configuration of each row, where its data lies included; StoreError where it is not what was trained."""
-    space = SearchSpace(base=TrialConfig.from_flat(manifest.base), vary=manifest.distributions())
-    configs = {}
-    for row in rows:
-        told = {key: row[key] for key in _ALSO_TOLD if row[key] is not None}
-        config = space.configure(space.suggestion_of(row)).override(told)
-        if config.key() != row["config_key"]:
-            raise StoreError(
-                f"the configuration of {manifest.search}/{row['trial']} must be {row['config_key']} as it was trained, "
-                f"but its row and search.json make {config.key()}; retrain it with the pixeltune that trained it "
-                f"({row['pixeltune_version']})"
-            )
-        configs[row["trial"]] = config
-    return configs
+    space = space_of(manifest)
+    return {row["trial"]: config_of(row, space, manifest) for row in rows}
 
 
 def _distinct(rows: Sequence[Row], configs: Mapping[str, TrialConfig]) -> list[Row]:

@@ -119,7 +119,7 @@ def _reached(space: SearchSpace, row: Row, known: list[tuple[float, float]]) -> 
     for number, name in enumerate(space.objectives):
         value = row[name]
         if value is not None and name in GROWS:
-            value *= row["train.images"] / row["images_seen"] if row["images_seen"] else 1
+            value *= (row["train.stop_after"] or row["train.images"]) / (row["images_seen"] or row["train.images"])
         if value is None and not known:
             return None
         values.append(float(known[number][0] if value is None else value))

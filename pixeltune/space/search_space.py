@@ -240,10 +240,10 @@ class SearchSpace:
         if self.scheduler is None:
             return
         if isinstance(self.scheduler, Median):
-            if self.scheduler.grace >= config.train.images:
+            if self.scheduler.grace >= config.train.end:
                 raise ConfigError(
                     f"Median.grace must be below train.images, but got {self.scheduler.grace} with "
-                    f"{config.train.images}; set `scheduler.grace`"
+                    f"{config.train.end}; set `scheduler.grace`"
                 )
             return
         every = config.train.report_every
