@@ -1,7 +1,7 @@
 """What a long search costs its driver: `uv run benchmarks/driver_memory.py [--trials 1000]`.
 
-Launches a search of trials that train nothing (benchmarks/noop.py), reads the launcher's resident memory at each hundred
-of them, and prints a row for RESULTS.md: memory at trial 100 and at the last, and trials a second between.
+Launches a search of trials that train nothing (benchmarks/noop.py), reads the resident memory of the launcher at each
+hundred of them, and prints a row for RESULTS.md: memory at trial 100 and at the last, and trials a second between.
 """
 
 from __future__ import annotations
