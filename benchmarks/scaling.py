@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images of each worker [8]")
     parser.add_argument("--layers", type=int, default=2, help="blocks a stage [2]")
     parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--steps", type=int, default=3, help="a round [3]")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
@@ -99,7 +100,12 @@ def _training(options: argparse.Namespace, workers: int) -> Training:
             "model": {"family": "pixelcnnpp", "layers": options.layers, "channels": options.channels, "dropout": 0.5},
             "likelihood": {"name": "logistic_mixture", "mixtures": 10},
             "optim": {"lr": 1e-4, "ema": 0.9995},
-            "train": {"images": 10_000 * options.batch * workers, "batch_size": options.batch * workers},
+            "train": {
+                "images": 10_000 * options.batch * workers,
+                "batch_size": options.batch * workers,
+                "precision": options.precision,  # not by a probe, which may choose otherwise for another worker
+                "layout": "channels_last",
+            },
         }
     )
     return fit(config, device="cpu")
@@ -126,7 +132,7 @@ def _print(options: argparse.Namespace, seconds: dict[str, list[float]], paramet
     )
     print(
         f"| {datetime.now(UTC):%Y-%m-%d} | {machine(torch.device('cpu'))} | PixelCNN++ {options.layers} × "
-        f"{options.channels}, {parameters / 1e6:.2f} M | {options.batch} | {options.workers} | {' | '.join(steps)} | "
+        f"{options.channels}, {parameters / 1e6:.2f} M, {options.precision} | {options.batch} | {options.workers} | {' | '.join(steps)} | "
         f"{ratio('alone'):.2f} | {ratio('each by itself'):.2f} |"
     )
     print("\n| weights | workers | MB a worker sends a step | " + " | ".join(f"ms at {link}" for link in LINKS) + " |")
