@@ -130,10 +130,10 @@ def _print(options: argparse.Namespace, seconds: dict[str, list[float]], paramet
         "| date | machine | network | batch a worker | workers | alone s | each by itself s | together s | "
         "efficiency | of the machine's |\n|---|---|---|---|---|---|---|---|---|---|"
     )
+    network = f"PixelCNN++ {options.layers} × {options.channels}, {parameters / 1e6:.2f} M, {options.precision}"
     print(
-        f"| {datetime.now(UTC):%Y-%m-%d} | {machine(torch.device('cpu'))} | PixelCNN++ {options.layers} × "
-        f"{options.channels}, {parameters / 1e6:.2f} M, {options.precision} | {options.batch} | {options.workers} | {' | '.join(steps)} | "
-        f"{ratio('alone'):.2f} | {ratio('each by itself'):.2f} |"
+        f"| {datetime.now(UTC):%Y-%m-%d} | {machine(torch.device('cpu'))} | {network} | {options.batch} | "
+        f"{options.workers} | {' | '.join(steps)} | {ratio('alone'):.2f} | {ratio('each by itself'):.2f} |"
     )
     print("\n| weights | workers | MB a worker sends a step | " + " | ".join(f"ms at {link}" for link in LINKS) + " |")
     print(f"|---|---|---|{'---|' * len(LINKS)}")
