@@ -1,7 +1,8 @@
 """All that waits for a GPU: `python benchmarks/gpu.py --part A|B|C [--device cuda|cpu] [--quick]`.
 
 A: the same numbers as on the CPU, in float64; evaluation; the three ways of sampling; training again and resumed.
-B: speed, memory and compile cost of training PixelCNN++ as published, beside what the card can do.
+B: speed, memory and compile cost of training PixelCNN++ as published, beside what the card can do; with `--peer`, a
+   smaller network beside a widely used port.
 C: speed and memory of sampling, a short training, what feeding a network costs.
 
 Each part ends within `--minutes` and prints one Markdown table, each row as soon as it is measured; what no time is
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), help="[the GPU, where there is one]")
     parser.add_argument("--quick", action="store_true", help="toys in place of networks")
     parser.add_argument("--minutes", type=float, default=8.5, help="a part's time [8.5]")
+    parser.add_argument("--peer", type=Path, metavar="FOLDER", help="the port of benchmarks/train.py, for part B")
     parser.add_argument("--data", type=Path, metavar="FILE.npz", help="images to train on, as of source array [drawn]")
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # pixeltune of this checkout, installed or not

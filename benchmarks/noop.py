@@ -21,7 +21,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger, Plan
-from pixeltune.search.scheduler import Rungs
+from pixeltune.search.scheduler import judge_of
 from pixeltune.search.suggest import Suggester
 from pixeltune.search.trial import Message, TrialTask, state_file, weights_file, writing_to
 from pixeltune.space import Asha, Budget, SearchSpace
@@ -70,11 +70,7 @@ def drive(space: SearchSpace, folder: str, *, at_once: int = 2) -> Ledger:
     store = SearchStore(folder, "noop")
     with store.lock():
         store.open(SearchManifest.of(space, "noop"))
-        rungs = Rungs(space.scheduler) if isinstance(space.scheduler, Asha) else None
-        ledger = Ledger(space, store, resources=space.resources, judge=rungs.judge if rungs else None)
-        for trial, curve in ledger.curves.items():
-            if rungs:
-                rungs.remember(trial, curve)
+        ledger = Ledger(space, store, resources=space.resources, judge=judge_of(space))
         suggester, keeper = Suggester(space, ledger), WeightKeeper(ledger)
         running: dict[str, Iterator[Message]] = {}
         while len(ledger.ended) < space.budget.trials:
@@ -85,7 +81,7 @@ def drive(space: SearchSpace, folder: str, *, at_once: int = 2) -> Ledger:
                 message = next(told, None)
                 if message is None or ledger.receive(trial, message) is not None:
                     del running[trial]
-                    suggester.tell(ledger.finish(trial))
+                    ledger.finish(trial)
                     keeper.tidy()
         keeper.tidy_all()
     return ledger
@@ -129,6 +125,9 @@ def train_here(params: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     from pixeltune.cli.search import launch
+    from pixeltune.search.connect import set_environment
+
+    set_environment(None)  # before Ray is imported, as ever
     from pixeltune.search import tuning
 
     tuning.train_here = train_here

@@ -100,7 +100,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    candidates = list(_candidates(options, device))
+    candidates = list(candidates_of(options, device))
     if options.profile:
         for candidate in candidates:
             _print_profile(candidate, device)
@@ -144,7 +144,7 @@ def _options() -> argparse.Namespace:
 # --- What is trained --------------------------------------------------------------------------------------------------
 
 
-def _candidates(options: argparse.Namespace, device: torch.device) -> Iterator[Candidate]:
+def candidates_of(options: argparse.Namespace, device: torch.device) -> Iterator[Candidate]:
     """The peer, the other checkout, and the variants, in this order."""
     if options.peer is not None:
         yield _peer(options, device)

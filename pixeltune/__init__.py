@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
     from pixeltune.results.frames import read_curves, read_final, read_images, read_results
+    from pixeltune.results.pareto import pareto
     from pixeltune.results.studies import study
     from pixeltune.sampling import complete, sample, save_grid
-    from pixeltune.space import Asha, Budget, Patience, Resources, SearchSpace, load_search
+    from pixeltune.space import Asha, Budget, Median, Pareto, Patience, Resources, SearchSpace, load_search
     from pixeltune.training.evaluate import evaluate
     from pixeltune.training.loop import fit
     from pixeltune.training.weights import load_model, save_weights
@@ -31,6 +32,8 @@ _HOMES = {
     "SearchSpace": "pixeltune.space",
     "Asha": "pixeltune.space",
     "Budget": "pixeltune.space",
+    "Median": "pixeltune.space",
+    "Pareto": "pixeltune.space",
     "Resources": "pixeltune.space",
     "Patience": "pixeltune.space",
     "load_search": "pixeltune.space",
@@ -49,6 +52,7 @@ _HOMES = {
     "read_final": "pixeltune.results.frames",
     "read_images": "pixeltune.results.frames",
     "study": "pixeltune.results.studies",
+    "pareto": "pixeltune.results.pareto",
     "load_published": "pixeltune.results.compare",
     "compare": "pixeltune.results.compare",
 }
@@ -56,6 +60,8 @@ _HOMES = {
 __all__ = [
     "Asha",
     "Budget",
+    "Median",
+    "Pareto",
     "Patience",
     "Resources",
     "SearchSpace",
@@ -69,6 +75,7 @@ __all__ = [
     "load_model",
     "load_published",
     "load_search",
+    "pareto",
     "read_curves",
     "read_final",
     "read_images",

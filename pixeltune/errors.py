@@ -55,11 +55,14 @@ class MissingPackageError(PixeltuneError):
 
 
 _INSTALLED_BY = {
+    "cmaes": "'pixeltune[samplers]'",
     "constriction": "'pixeltune[codec]'",
     "optuna": "optuna",
     "ray": "'ray[default,train,tune]'",
     "rich": "rich",
+    "scipy": "scipy",
     "sklearn": "scikit-learn",
+    "torch": "torch",
 }
 """What training, evaluation and sampling do without, and what pip is told to install it."""
 

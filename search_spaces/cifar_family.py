@@ -16,7 +16,7 @@ search = SearchSpace(
             "data": {"name": "cifar10", "download": True},
             "model": {"family": "pixelcnnpp", "layers": 3, "channels": 96, "stages": 3, "dropout": 0.3},
             "likelihood": {"name": "logistic_mixture", "mixtures": 10},
-            "optim": {"lr": 1e-3, "schedule": "cosine", "warmup": 0.01, "ema": 0.9995, "clip": 5000.0},
+            "optim": {"lr": 1e-3, "warmup": 0.01, "ema": 0.9995, "clip": 5000.0},
             "train": {"images": 3_200_000, "batch_size": 64, "report_every": 160_000, "eval_batch_size": 100},
         }
     ),

@@ -23,7 +23,7 @@ search = SearchSpace(
                 "split": 4,
             },
             "likelihood": {"name": "logistic_mixture", "mixtures": 10},
-            "optim": {"lr": 1e-3, "schedule": "cosine", "warmup": 0.01, "ema": 0.9995, "clip": 20_000.0},
+            "optim": {"lr": 1e-3, "warmup": 0.01, "ema": 0.9995, "clip": 20_000.0},
             "train": {"images": 6_400_000, "batch_size": 64, "report_every": 320_000, "eval_batch_size": 100},
         }
     ),

@@ -17,6 +17,8 @@ from pixeltune.space import (
     METRICS,
     Asha,
     Budget,
+    Median,
+    Pareto,
     Patience,
     Resources,
     SearchSpace,
@@ -216,7 +218,15 @@ def test_budget_and_resources_and_scheduler_are_set_like_any_key() -> None:
         ({"resources.gpus": float("nan")}, "gpus >= 0"),
         ({"resources.gpus": 2}, "at most one GPU"),
         ({"resources.workers": 2, "resources.gpus": 0.5}, "a whole one (or none)"),
-        ({"scheduler": 3}, "`scheduler` can be set to none"),
+        ({"scheduler": 3}, "`scheduler` must be asha, median, pareto or none, but got 3"),
+        ({"scheduler": "asha"}, "a search with Asha needs `scheduler.rungs` first"),
+        ({"scheduler": "pareto", "scheduler.rungs": [1600]}, "a search with Pareto needs `scheduler.margin` first"),
+        ({"scheduler": "median", "scheduler.rungs": [1600]}, "unknown key `scheduler.rungs`"),
+        ({"scheduler": "median", "scheduler.grace": 6400}, "Median.grace must be below train.images, but got 6400"),
+        ({"scheduler": None, "scheduler.rungs": [1600]}, "without a scheduler must not set `scheduler.rungs`"),
+        ({"constraints.accuracy": 1}, "constraints must be of valid_bits_per_dim, "),
+        ({"constraints.gpu_seconds": "much"}, "constraints['gpu_seconds'] must be a number, but got 'much'"),
+        ({"constraints.gpu_seconds": float("nan")}, "must be a number, but got nan"),
         ({"scheduler.reduction": 3}, "needs `scheduler.rungs` first"),
         ({"scheduler.rungs": 1600}, "`scheduler.rungs` must be a list of whole numbers"),
         ({"scheduler.rungs": [3200, 1600]}, "must be rising"),
@@ -228,6 +238,28 @@ def test_budget_and_resources_and_scheduler_are_set_like_any_key() -> None:
 )
 def test_a_bad_override_is_refused(changes: dict[str, Any], words: str) -> None:
     assert words in refusal(lambda: space().override(changes))
+
+
+def test_schedulers_are_changed_by_name_and_keep_what_they_share() -> None:
+    asha = space().override({"scheduler": "asha", "scheduler.rungs": [1600]})
+    assert asha.scheduler == Asha((1600,))
+    assert asha.override({"scheduler": "median"}).scheduler == Median()
+    assert asha.override({"scheduler": "median", "scheduler.grace": 1600}).scheduler == Median(grace=1600)
+    front = space(objectives=("valid_nats", "num_parameters"), scheduler=Pareto((1600,), 0.5))
+    assert front.override({"scheduler.margin": 1}).scheduler == Pareto((1600,), 1)
+    with pytest.raises(ConfigError, match="Asha needs one objective"):
+        front.override({"scheduler": "asha"})
+
+
+def test_constraints_are_set_and_removed_like_any_key() -> None:
+    bounded = space().override({"constraints.gpu_seconds": 60, "constraints.network_calls": 256})
+    assert bounded.constraints == {"gpu_seconds": 60, "network_calls": 256}
+    assert bounded.override({"constraints.gpu_seconds": None}).constraints == {"network_calls": 256}
+
+
+@pytest.mark.parametrize("margin", [0, -1, float("nan")])
+def test_a_margin_is_above_zero(margin: float) -> None:
+    assert f"but got {margin}" in refusal(lambda: Pareto((1,), margin))
 
 
 def test_an_override_leaves_the_original() -> None:
@@ -271,8 +303,12 @@ def test_the_base_must_lie_inside_of_what_varies(distribution: BaseDistribution)
         ({"objectives": ()}, "objectives must name at least one"),
         ({"objectives": ("accuracy",)}, "but got 'accuracy'"),
         ({"objectives": "valid_nats"}, "objectives must be a tuple of names, but got 'valid_nats'"),
-        ({"sampler": "grid"}, "sampler must be among tpe, random, but got 'grid'"),
+        ({"sampler": "grid"}, "sampler must be among tpe, gp, cmaes, nsga2, random, but got 'grid'"),
         ({"scheduler": Asha((1600,)), "objectives": ("valid_nats", "gpu_seconds")}, "Asha needs one objective"),
+        ({"scheduler": Median(), "objectives": ("valid_nats", "gpu_seconds")}, "Median needs one objective"),
+        ({"scheduler": Pareto((1600,), 0.1)}, "Pareto needs several objectives"),
+        ({"scheduler": Pareto((1600,), 0.1), "objectives": ("gpu_seconds", "valid_nats")}, "Pareto judges by valid_"),
+        ({"constraints": ("gpu_seconds",)}, "constraints must map metrics to bounds"),
         ({"scheduler": Asha((1600,)), "objectives": ("num_parameters",)}, "Asha judges by valid_bits_per_dim"),
         ({"scheduler": Asha((1601,))}, "got 1601 with 1600 and 6400"),
         ({"scheduler": Asha((8000,))}, "got 8000 with 1600 and 6400"),

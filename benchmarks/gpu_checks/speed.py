@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from statistics import median
 
 import torch
+import train
 from recipe_flops import PEAK_TFLOPS, RECIPES, count
 
 from gpu_checks.report import Found, Report, forget_earlier, peak_gigabytes, seconds_of, tensor_float, wait_for
@@ -72,11 +74,17 @@ class Case:
         return TrialConfig.from_toml(RECIPES / f"{FILTERS[self.filters]}.toml").override(changes)
 
 
-def run(report: Report, _options: argparse.Namespace) -> None:
+def run(report: Report, options: argparse.Namespace) -> None:
     """Rates of the card, then every case; of the compiled ones, which take long, the fastest numbers first."""
     rates: dict[str, float] = {}
     for products in PRODUCTS:
         report.check("square matrix products", products.name, partial(_rate, products, rates, report))
+    for batch in BATCHES if options.peer else ():
+        for products in PRODUCTS[1:]:
+            name = f"PixelCNN++ 2 × 64, batch {batch}, {products.name} in the port"
+            report.check(
+                "training step, the port's / ours", name, partial(_beside_port, options, report, batch, products)
+            )
     for case in _cases(report):
         if case.compiled and report.device.type == "cpu":
             report.skip("training step", case.name, "a CPU takes minutes to compile a toy")
@@ -119,6 +127,29 @@ def _rate(products: Products, rates: dict[str, float], report: Report) -> Iterat
 def _flops(filters: int, *, is_quick: bool) -> int:
     """Of forward and backward of one image."""
     return count(Case(filters, BATCHES[0], PRODUCTS[0]).config(is_quick=is_quick), CIFAR10)[1]
+
+
+def _beside_port(options: argparse.Namespace, report: Report, batch: int, products: Products) -> Iterator[Found]:
+    """Whole steps in turn, A B A B, as in benchmarks/train.py; ours takes the products that its probe finds fastest."""
+    layers, channels, batch = (1, 4, 2) if report.is_quick else (2, 64, batch)
+    words = argparse.Namespace(
+        peer=options.peer, base=None, variants="as set", batch=batch, layers=layers, channels=channels
+    )
+    with tensor_float(products.tensor_float):
+        port, ours = train.candidates_of(words, report.device)
+        for step in (port.step, ours.step):
+            for _ in range(1 if report.is_quick else 5):
+                step()
+        wait_for(report.device)
+        rounds = range(2 if report.is_quick else 15)
+        pairs = [[seconds_of(step, report.device) for step in (port.step, ours.step)] for _ in rounds]
+    ratio = median(theirs / own for theirs, own in pairs)
+    theirs, own = (median(seconds) for seconds in zip(*pairs, strict=True))
+    yield Found(
+        f"{ratio:.2f}: {theirs * 1e3:.1f} ms, {own * 1e3:.1f} ms in {ours.precision}, {ours.layout}",
+        "≥ 5 on an H200",
+        ratio >= 5 if report.device.type == "cuda" else None,
+    )
 
 
 def _training_step(case: Case, rates: dict[str, float], report: Report) -> Iterator[Found]:

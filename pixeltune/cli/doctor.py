@@ -56,7 +56,7 @@ def _alone(space: SearchSpace | None, storage: str) -> list[Check]:
         doctor.check_state_api(resources, None),
         *_of_storage(space, storage),
         doctor.check_shared(storage, [here], []),
-        doctor.check_clocks(here.clock, [here]),
+        doctor.check_clocks([here]),
         *([doctor.check_data(space.base.data.name, here.data, [here])] if space else []),
         doctor.check_gpus(nodes, resources, [here]),
     ]

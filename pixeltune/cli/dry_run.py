@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,14 +11,18 @@ from rich.table import Table
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import Resolved, order0_bits_per_dim
 from pixeltune.search.run import require_buildable
-from pixeltune.space import METRICS, SearchSpace
+from pixeltune.search.warm_start import read_warm_start
+from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
 
 _PROBE_STEPS = 3
 _MOST_PROBE_IMAGES = 32
 
 
-def show_plan(out: Console, space: SearchSpace, name: str) -> None:
-    """Print space, corners, data, trials, resources and a cost estimate; ConfigError where a corner cannot be built."""
+def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[str]) -> None:
+    """Print space, corners, data, trials, resources and a cost estimate; ConfigError where a corner cannot be built.
+
+    warm_start: results of other searches, of which is said what would be told.
+    """
     resolved = require_buildable(space)
     corners = list(space.corners())
     out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
@@ -34,25 +39,48 @@ def show_plan(out: Console, space: SearchSpace, name: str) -> None:
         f"Corners: {len(corners)}, all of them can be built: {_parameter_range(space, corners, resolved)}",
         highlight=False,
     )
-    asha = space.scheduler
-    stopping = (
-        f"ASHA keeps the best 1/{asha.reduction} at {', '.join(f'{rung:,}' for rung in asha.rungs)} images"
-        if asha
-        else "every trial runs to its end"
-    )
     limits = {"images": space.budget.images, "GPU-hours": space.budget.gpu_hours, "hours": space.budget.hours}
     also = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
     out.print(
-        f"Budget: {space.budget.trials} trials of at most {space.base.train.images:,} images{also}; {stopping}; "
-        f"sampler {space.sampler}, objective {_objectives(space)}",
+        f"Budget: {space.budget.trials} trials of at most {space.base.train.images:,} images{also}; "
+        f"{_stopping(space.scheduler)}; sampler {_sampler(space)}, objective {_objectives(space)}",
         highlight=False,
     )
+    if space.constraints:
+        bounds = ", ".join(
+            f"{name} {'at most' if METRICS[name] == 'minimize' else 'at least'} {bound:,.6g}"
+            for name, bound in space.constraints.items()
+        )
+        out.print(f"Constraints: {bounds}", highlight=False)
+    for line in read_warm_start(warm_start, space, resolved).lines() if warm_start else ():
+        out.print(line, highlight=False, soft_wrap=True)
     resources = space.resources
     out.print(
         f"Resources: {resources.workers} worker(s) a trial, each {resources.cpus} CPU and {resources.gpus:g} GPU",
         highlight=False,
     )
     out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+
+
+def _stopping(scheduler: Scheduler | None) -> str:
+    match scheduler:
+        case Asha(rungs, reduction):
+            return f"ASHA keeps the best 1/{reduction} at {_listed(rungs)} images"
+        case Median(grace, completed):
+            return f"trials above the median stop, after {grace:,} images and {completed} finished trials"
+        case Pareto(rungs, margin):
+            return f"trials dominated by {margin:g} stop at {_listed(rungs)} images"
+    return "every trial runs to its end"
+
+
+def _listed(rungs: tuple[int, ...]) -> str:
+    return ", ".join(f"{rung:,}" for rung in rungs)
+
+
+def _sampler(space: SearchSpace) -> str:
+    learnt = space.learnt_keys()
+    drawn = ", ".join(key for key in space.vary if key not in learnt)
+    return space.sampler + (f" (draws {drawn} at random)" if drawn else "")
 
 
 def _objectives(space: SearchSpace) -> str:

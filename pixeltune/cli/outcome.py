@@ -12,6 +12,7 @@ from rich.table import Table
 from pixeltune import files
 from pixeltune.errors import DataError
 from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
+from pixeltune.results.pareto import front
 from pixeltune.results.store import SearchStore
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import weights_file
@@ -33,21 +34,43 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: L
     rows = list(ledger.ended.values())
     counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
     out.print(f"Trials: {counts or 'none'}.", highlight=False)
-    places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary))
+    places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
     if not places:
         return
-    out.print(_table(places, list(space.vary), space.objectives))
-    best = next(row for row in rows if row["trial"] == places[0]["trial"])
-    for line in comparison_lines(best):
-        out.print(line, highlight=False, soft_wrap=True)
+    out.print(_table(places, list(space.vary), space))
+    _show_front(out, space, rows)
+    within = [place["trial"] for place in places if place["out_of_bounds"] is None]
+    if within:
+        for line in comparison_lines(next(row for row in rows if row["trial"] == within[0])):
+            out.print(line, highlight=False, soft_wrap=True)
+    else:
+        out.print("No trial keeps to the constraints.", highlight=False)
     out.print(
         f'Rows: {store.trials_folder}    pd.read_parquet("{store.trials_folder}")', highlight=False, soft_wrap=True
     )
-    _show_galleries(out, store, [place["trial"] for place in places[: space.keep]])
+    _show_galleries(out, store, within[: space.keep])
 
 
-def _table(places: list[dict[str, Any]], keys: list[str], objectives: tuple[str, ...]) -> Table:
-    """The usual columns, then the objectives that are not among them."""
+def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) -> None:
+    """Of several objectives, the finished trials that no other beats in all of them."""
+    if len(space.objectives) == 1:
+        return
+    best = front(rows, space.objectives, space.constraints)
+    names = " and ".join([", ".join(space.objectives[:-1]), space.objectives[-1]])
+    out.print(f"Front of {names}: {len(best)} finished trials that no other beats.", highlight=False)
+    if not best:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    shown = ["trial", *space.objectives, *space.vary]
+    for name in shown:
+        table.add_column(name if name in space.objectives else name.rpartition(".")[2], justify="right")
+    for row in best:
+        table.add_row(*(_cell(name, row[name]) for name in shown))
+    out.print(table)
+
+
+def _table(places: list[dict[str, Any]], keys: list[str], space: SearchSpace) -> Table:
+    """The usual columns, then objectives and constraints that are not among them."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     shown = {
         "rank": "#",
@@ -61,7 +84,8 @@ def _table(places: list[dict[str, Any]], keys: list[str], objectives: tuple[str,
         "images_seen": "images",
         "seconds": "seconds",
     }
-    shown |= {name: name for name in objectives if name not in shown}
+    shown |= {name: name for name in (*space.objectives, *space.constraints) if name not in shown}
+    shown |= {"out_of_bounds": "out of bounds"} if space.constraints else {}
     for name, title in shown.items():
         table.add_column(title, justify="left" if name in ("trial", "status", "likelihood.name") else "right")
     for place in places:

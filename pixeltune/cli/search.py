@@ -22,7 +22,7 @@ from pixeltune.cli.app import (
     settings_of,
 )
 from pixeltune.errors import ConfigError, require_packages
-from pixeltune.space import SearchSpace, list_searches, load_search, search_path
+from pixeltune.space import SAMPLERS, SCHEDULERS, SearchSpace, list_searches, load_search, search_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,8 +47,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the searches and leave")
     parser.add_argument("--dry-run", action="store_true", help="show the space, its corners and its cost, and leave")
     parser.add_argument("--trials", type=positive, metavar="N", help="trials in all (a larger number extends a search)")
+    parser.add_argument("--sampler", choices=tuple(SAMPLERS), help="what proposes the trials [the search's own]")
+    parser.add_argument(
+        "--scheduler", choices=(*SCHEDULERS, "none"), help="what stops trials early; --set scheduler.KEY=VALUE sets it"
+    )
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
+    parser.add_argument(
+        "--warm-start",
+        nargs="+",
+        default=[],
+        metavar="RESULTS",
+        help="folders of searches whose compatible trials the sampler is told; their best are tried first",
+    )
     parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
     add_galleries(parser)
     add_settings(parser)
@@ -65,12 +76,14 @@ def search(options: argparse.Namespace) -> int:
     if options.search is None:
         raise ConfigError(f"--search must name a search: {', '.join(list_searches())} (or a path to a .py file)")
     settings = settings_of(options)
+    if options.scheduler is not None:
+        settings["scheduler"] = None if options.scheduler == "none" else options.scheduler
     space = _space(options, settings)
     name = options.name or search_path(options.search).stem
     if options.dry_run:
         from pixeltune.cli.dry_run import show_plan
 
-        show_plan(out, space, name)
+        show_plan(out, space, name, options.warm_start)
         return EXIT_OK
     return _run(out, space, name, settings, options)
 
@@ -80,6 +93,9 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
     space = load_search(options.search)
     if options.galleries is not None:
         space = replace(space, galleries=options.galleries)
+    if options.sampler is not None:
+        space = replace(space, sampler=options.sampler)
+    require_packages(f"the sampler {space.sampler}", *SAMPLERS[space.sampler].packages)
     return space.override(settings | {key: value for key, value in budget.items() if value is not None})
 
 
@@ -97,13 +113,18 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
 
+    said: list[str] = []
     with SearchStore(options.storage, name).lock():
-        store, manifest = open_search(space, name, options.storage, overrides=settings)
+        store, manifest = open_search(
+            space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=said.append
+        )
         baseline = manifest.baseline_bits_per_dim
         out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
         out.print(
             f"Order-0 baseline (one histogram per position): {baseline:.4f} bits/dim on validation", highlight=False
         )
+        for line in said:
+            out.print(line, highlight=False, soft_wrap=True)
         outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger)

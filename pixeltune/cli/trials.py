@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pixeltune import files
 from pixeltune.errors import StoreError
+from pixeltune.results.rows import Row
 from pixeltune.results.store import SearchStore
 from pixeltune.search.trial import weights_file
+from pixeltune.space.metrics import not_met
 
 
 def find_weights(reference: str, storage: str) -> str:
@@ -26,10 +28,15 @@ def find_weights(reference: str, storage: str) -> str:
 
 
 def _kept(store: SearchStore) -> list[str]:
-    """Trials with weights, best first."""
+    """Trials with weights, best first; those that break the search's constraints last."""
     rows = [row for row in store.trials() if files.exists(weights_file(store.checkpoint(row["trial"])))]
-    rows.sort(key=lambda row: float("inf") if row["valid_bits_per_dim"] is None else row["valid_bits_per_dim"])
+    bounds = store.manifest().constraints
+    rows.sort(key=lambda row: (bool(not_met(bounds, row)), _bits(row)))
     return [row["trial"] for row in rows]
+
+
+def _bits(row: Row) -> float:
+    return float("inf") if row["valid_bits_per_dim"] is None else float(row["valid_bits_per_dim"])
 
 
 def _matching(wanted: str, kept: list[str], reference: str) -> str:

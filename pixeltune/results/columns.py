@@ -177,10 +177,10 @@ def config_columns() -> dict[str, Column]:
 
 
 def curve_columns() -> dict[str, Column]:
-    """A column for every field of EpochReport, after when it was made."""
+    """A column for every field of EpochReport, after when it was made and what the trial had taken by then."""
     hints = typing.get_type_hints(EpochReport)
     known = _METRIC_COLUMNS | _COST_COLUMNS | _CURVE_ONLY_COLUMNS
-    columns = {"reported_at": known["reported_at"]}
+    columns = {name: known[name] for name in ("reported_at", "gpu_seconds", "peak_memory_bytes")}
     for field in dataclasses.fields(EpochReport):
         declared = known.get(field.name, Column(arrow_type(hints[field.name]), ""))
         columns[field.name] = dataclasses.replace(declared, type=arrow_type(hints[field.name]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from pixeltune.errors import StoreError
 from pixeltune.results.images import read_nats
-from pixeltune.results.leaderboard import SAME_IN_ALL
+from pixeltune.results.judge import SAME_IN_ALL
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore

@@ -11,10 +11,11 @@ unclear is a mismatch, since those are 0.26 bits/dim and about a nat apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pixeltune.errors import StoreError
 from pixeltune.results.published import Exactness, PublishedResult, published_results
 from pixeltune.results.schema import Status
 
@@ -38,6 +39,9 @@ EDITIONS = ("original", "old", "new")
 
 RANKED = (Status.FINISHED, Status.PRUNED)
 """Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
+
+SAME_IN_ALL = ("data_checksum", "evaluated_split", "levels")
+"""Rows that differ in one of these measure different things and are not ranked together."""
 
 _ARTICLES = {
     Exactness.EXACT: "exact",
@@ -114,6 +118,16 @@ def identity_of(row: Mapping[str, Any]) -> Identity:
 def judge(ours: Identity, published: PublishedResult) -> Verdict:
     """Compare all that matters, respect by respect."""
     return Verdict(tuple(_mismatches(ours, published)), tuple(_caveats(ours, published)))
+
+
+def require_same(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rows that measure different things."""
+    for name in SAME_IN_ALL:
+        values = sorted({str(row.get(name)) for row in rows})
+        if len(values) > 1:
+            raise StoreError(
+                f"ranked rows must agree in {name}, but got {', '.join(values)}; keep the rows of one of them"
+            )
 
 
 def value_of(row: Mapping[str, Any], metric: str) -> float | None:

@@ -7,13 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pixeltune.errors import StoreError
-from pixeltune.results.judge import RANKED, Identity, identity_of, is_near, is_same_task, judge, same_set, value_of
+from pixeltune.results.judge import (
+    RANKED,
+    Identity,
+    identity_of,
+    is_near,
+    is_same_task,
+    judge,
+    require_same,
+    same_set,
+    value_of,
+)
 from pixeltune.results.published import PublishedResult
 from pixeltune.results.rows import Row
 from pixeltune.space import METRICS
-
-SAME_IN_ALL = ("data_checksum", "evaluated_split", "levels")
-"""Rows that differ in one of these measure different things and are not ranked together."""
+from pixeltune.space.metrics import not_met
 
 _UNITS = {"bits_per_dim": "bits/dim", "nats": "nats"}
 _SECONDS = ("train_seconds", "eval_seconds", "compile_seconds", "audit_seconds")
@@ -24,21 +32,24 @@ def leaderboard(
     objective: str = "valid_bits_per_dim",
     top: int | None = None,
     vary: Sequence[str] | None = None,
+    constraints: Mapping[str, float] | None = None,
 ) -> list[Row]:
     """The `top` best rows by `objective`, best first; only finished and pruned ones are ranked.
 
     Each has rank, trial, status, the keys in `vary` (by default those that differ between the rows), all METRICS,
     below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and audit). Rows
-    that differ in SAME_IN_ALL are refused.
+    that differ in SAME_IN_ALL are refused. Rows that do not keep to the constraints (metric → bound) come last, without
+    a rank, and say why in `out_of_bounds`.
     """
     if objective not in METRICS:
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
     ranked = [row for row in rows if row["status"] in RANKED and row.get(objective) is not None]
-    _require_same(ranked)
+    require_same(ranked)
     sign = 1 if METRICS[objective] == "minimize" else -1
-    ranked.sort(key=lambda row: (sign * row[objective], row["trial"]))
+    breaches = {row["trial"]: not_met(constraints or {}, row) for row in ranked}
+    ranked.sort(key=lambda row: (bool(breaches[row["trial"]]), sign * row[objective], row["trial"]))
     keys = differing_keys(ranked) if vary is None else list(vary)
-    return [_place(rank, row, keys) for rank, row in enumerate(ranked[:top], start=1)]
+    return [_place(rank, row, keys, breaches[row["trial"]]) for rank, row in enumerate(ranked[:top], start=1)]
 
 
 def differing_keys(rows: Sequence[Row]) -> list[str]:
@@ -114,11 +125,11 @@ def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, 
     }
 
 
-def _place(rank: int, row: Row, keys: Sequence[str]) -> Row:
+def _place(rank: int, row: Row, keys: Sequence[str], breach: str) -> Row:
     bits, baseline = row.get("valid_bits_per_dim"), row.get("baseline_bits_per_dim")
     below = None if bits is None or not baseline else 100.0 * (baseline - bits) / baseline
     return {
-        "rank": rank,
+        "rank": None if breach else rank,
         "trial": row["trial"],
         "status": row["status"],
         **{key: row.get(key) for key in keys},
@@ -126,13 +137,5 @@ def _place(rank: int, row: Row, keys: Sequence[str]) -> Row:
         "images_seen": row.get("images_seen"),
         "below_baseline_percent": below,
         "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),
+        "out_of_bounds": breach or None,
     }
-
-
-def _require_same(rows: Sequence[Row]) -> None:
-    for name in SAME_IN_ALL:
-        values = sorted({str(row.get(name)) for row in rows})
-        if len(values) > 1:
-            raise StoreError(
-                f"ranked rows must agree in {name}, but got {', '.join(values)}; keep the rows of one of them"
-            )

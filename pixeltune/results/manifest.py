@@ -15,7 +15,7 @@ from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.schema import SCHEMA_VERSION
 from pixeltune.results.selection import Selection
-from pixeltune.space import SearchSpace
+from pixeltune.space import Scheduler, SearchSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -28,10 +28,10 @@ class SearchManifest:
     """The identity of a search.
 
     base: dotted keys of the base configuration, without NO_IDENTITY. vary: key → Optuna's JSON of its distribution.
-    scheduler: `rungs` (images seen) and `reduction`, or None. sampler_seed: the sampler's.
+    constraints: metric → bound. scheduler: its `name` and its settings, or None. sampler_seed: the sampler's.
     created_at: ISO 8601 in UTC. overrides: what --set changed, so that the command can be shown again; its effect
         is already in base and vary. baseline_bits_per_dim: order-0, on the validation set, where it was known.
-    final: of a final, what it retrains and why.
+    final: of a final, what it retrains and why. warm_start: names of the results that the sampler was told.
     """
 
     search: str
@@ -46,6 +46,8 @@ class SearchManifest:
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     baseline_bits_per_dim: float | None = None
     final: Selection | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    warm_start: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -57,22 +59,24 @@ class SearchManifest:
         overrides: Mapping[str, Scalar] | None = None,
         baseline_bits_per_dim: float | None = None,
         final: Selection | None = None,
+        warm_start: tuple[str, ...] = (),
     ) -> Self:
         """The manifest of a space as it stands, its --set changes already applied."""
-        asha = space.scheduler
         return cls(
             search=name,
             base={key: value for key, value in space.base.flat().items() if key not in NO_IDENTITY},
             vary={key: _to_json(distribution) for key, distribution in space.vary.items()},
             objectives=space.objectives,
             directions=tuple(space.metrics[name] for name in space.objectives),
-            scheduler=None if asha is None else {"rungs": list(asha.rungs), "reduction": asha.reduction},
+            constraints=dict(space.constraints),
+            scheduler=_scheduler_tree(space.scheduler),
             sampler=space.sampler,
             sampler_seed=space.seed,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             overrides=dict(overrides or {}),
             baseline_bits_per_dim=baseline_bits_per_dim,
             final=final,
+            warm_start=warm_start,
         )
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -87,7 +91,9 @@ class SearchManifest:
             *_unequal_tables(_completed(self.base), _completed(other.base)),
             *_unequal_vary(self.vary, other.vary),
             *_unequal("objectives", ", ".join(self.objectives), ", ".join(other.objectives)),
+            *_unequal("constraints", _bounds_text(self.constraints), _bounds_text(other.constraints)),
             *_unequal("scheduler", _scheduler_text(self.scheduler), _scheduler_text(other.scheduler)),
+            *_unequal("warm start", ", ".join(self.warm_start) or "none", ", ".join(other.warm_start) or "none"),
             *_unequal("sampler", self.sampler, other.sampler),
             *_unequal("sampler seed", self.sampler_seed, other.sampler_seed),
         ]
@@ -121,6 +127,7 @@ class SearchManifest:
                 _from_json(text)
             known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
             sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
+            sequences["warm_start"] = tuple(tree.get("warm_start", ()))
             final = Selection.from_tree(tree["final"]) if tree.get("final") else None
             return cls(**(known | sequences | {"vary": vary, "final": final}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -179,5 +186,24 @@ def _chosen_text(final: Selection | None) -> str:
     return "none" if final is None else f"{final.search} ({', '.join(item.trial for item in final.chosen)})"
 
 
+def _bounds_text(constraints: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {constraints[name]:.15g}" for name in sorted(constraints)) or "none"
+
+
+def _scheduler_tree(scheduler: Scheduler | None) -> dict[str, Any] | None:
+    if scheduler is None:
+        return None
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(scheduler).items()}
+    return {"name": type(scheduler).__name__.lower()} | settings
+
+
 def _scheduler_text(scheduler: Mapping[str, Any] | None) -> str:
-    return "none" if scheduler is None else f"ASHA at {scheduler.get('rungs')} by {scheduler.get('reduction')}"
+    """Of one that was written before there were several: Asha's."""
+    if scheduler is None:
+        return "none"
+    match scheduler.get("name", "asha"):
+        case "median":
+            return f"median after {scheduler.get('grace')} images and {scheduler.get('completed')} finished trials"
+        case "pareto":
+            return f"Pareto at {scheduler.get('rungs')} with a margin of {scheduler.get('margin')}"
+    return f"ASHA at {scheduler.get('rungs')} by {scheduler.get('reduction')}"

@@ -17,6 +17,7 @@ from pixeltune.results.judge import RANKED
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
+from pixeltune.space.metrics import keeps_to
 
 _LATE_TIMES = 3.0
 _LATE_SECONDS = 60.0
@@ -122,7 +123,14 @@ def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
 def _best(rows: Sequence[Row], manifest: Any) -> Row | None:
     first = manifest.objectives[0]
     objective = first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
-    ranked = [row for row in rows if row["status"] in (*RANKED, Status.RUNNING) and row[objective] is not None]
+    bounds = manifest.constraints
+    ranked = [
+        row
+        for row in rows
+        if row["status"] in (*RANKED, Status.RUNNING)
+        and row[objective] is not None
+        and keeps_to(bounds, row, has_ended=row["status"] != Status.RUNNING)
+    ]
     return min(ranked, key=lambda row: row[objective], default=None)
 
 

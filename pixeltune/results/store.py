@@ -4,6 +4,7 @@
     <storage>/<search>/launch.json                       budget and resources of the newest launch
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
+    <storage>/<search>/warm_start.parquet                rows of other searches that its sampler was told
     <storage>/<search>/checkpoints/<trial>/              the trial's own affair
     <storage>/<search>/images/<trial>.parquet            of a final run: a row a test image
     <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-<N>-images.png
@@ -33,6 +34,7 @@ from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, t
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
 
 MANIFEST_NAME = "search.json"
+_WARM_START_NAME = "warm_start.parquet"
 LAUNCH_NAME = "launch.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -158,6 +160,24 @@ class SearchStore:
         """Publish the curve of one attempt so far, a row a report, in place of a shorter one."""
         content = encode([self._complete({**row, "trial": trial, "attempt": attempt}) for row in rows], CURVE_SCHEMA)
         self._write(files.join(self.curves_folder, _file_name(trial, attempt)), content)
+
+    def write_warm_start(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep rows of other searches as they are now, in place of any that were kept; no file where there are none."""
+        location = files.join(self.folder, _WARM_START_NAME)
+        if rows:
+            self._write(location, encode(rows, TRIAL_SCHEMA))
+        else:
+            files.remove(location)
+
+    def warm_start(self) -> list[Row]:
+        """The rows of other searches that were kept when this one began; none where it began alone."""
+        location = files.join(self.folder, _WARM_START_NAME)
+        try:
+            return to_rows(decode_table(self._bytes(location), TRIAL_SCHEMA))
+        except FileNotFoundError:
+            return []
+        except UnreadableError as error:
+            raise StoreError(f"the rows of a warm start must be readable, but {location} is not ({error})") from None
 
     def trials(self) -> list[Row]:
         """The latest attempt of each trial, by number."""

@@ -14,6 +14,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
+from pixeltune.space.metrics import violations
 
 _STATES = {
     Status.FINISHED: TrialState.COMPLETE,
@@ -30,8 +31,8 @@ def study(search_folder: str) -> optuna.Study:
     """One search as an Optuna study in memory, for `optuna.visualization` and `optuna.importance`.
 
     finished is COMPLETE; pruned is PRUNED with its curve as intermediate values (one objective); diverged, oom,
-    failed, interrupted and rejected are FAIL; running trials are left out. `trial.user_attrs` has the trial's
-    name, number, status, reason and config_key.
+    failed, interrupted and rejected are FAIL; running trials are left out. A search's constraints are Optuna's, so that
+    `best_trials` keep to them. `trial.user_attrs` has the trial's name, number, status, reason and config_key.
     """
     store = SearchStore.at(search_folder)
     manifest = store.manifest()
@@ -70,6 +71,7 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
         distributions=asked,
         values=values if known and state is not TrialState.FAIL else None,
         intermediate_values=dict(curve),
+        constraints=violations(manifest.constraints, row) if state is not TrialState.FAIL else None,
         user_attrs={name: row[name] for name in ("trial", "number", "status", "reason", "config_key")},
     )
     # Optuna's plots read naive local times.

@@ -12,6 +12,7 @@ from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.selection import Chosen, Selection
 from pixeltune.space import SearchSpace
+from pixeltune.space.metrics import keeps_to
 
 _ALSO_TOLD = (*NO_IDENTITY, "train.report_every")
 """What a row knows better than search.json: that leaves the first out, and may leave the last to the data."""
@@ -27,7 +28,8 @@ def choose(
 ) -> Selection:
     """The `top` best finished rows of a search by its first objective, or the named `trials`; StoreError where none is.
 
-    A pruned row is no finished model. Rows of one configuration, whatever their seed, count once: the best of them.
+    A pruned row is no finished model, and one that breaks the search's constraints is only
+    retrained where it is named. Rows of one configuration, whatever their seed, count once: the best of them.
     """
     objective, direction = manifest.objectives[0], manifest.directions[0]
     sign = 1 if direction == "minimize" else -1
@@ -37,6 +39,14 @@ def choose(
         raise StoreError(
             f"a final retrains finished trials, but {manifest.search} has none ({_counted(rows)}); "
             "let the search go on first"
+        )
+    finished = len(able)
+    if not trials:
+        able = [row for row in able if keeps_to(manifest.constraints, row, has_ended=True)]
+    if not able:
+        raise StoreError(
+            f"a final retrains trials that keep to the constraints, but none of the {finished} finished ones of "
+            f"{manifest.search} does; name one with --trial, or let the search go on"
         )
     if trials:
         named = [_named(name, rows, able, manifest.search) for name in trials]
@@ -75,21 +85,27 @@ def _named(name: str, rows: Sequence[Row], able: Sequence[Row], search: str) -> 
     return found[0]
 
 
+def space_of(manifest: SearchManifest) -> SearchSpace:
+    """Base and varied keys of a search, as its manifest has them."""
+    return SearchSpace(base=TrialConfig.from_flat(manifest.base), vary=manifest.distributions())
+
+
+def config_of(row: Row, space: SearchSpace, manifest: SearchManifest) -> TrialConfig:
+    """The configuration of a row, where its data lies included; StoreError where it is not what was trained."""
+    told = {key: row[key] for key in _ALSO_TOLD if row[key] is not None}
+    config = space.configure(space.suggestion_of(row)).override(told)
+    if config.key() != row["config_key"]:
+        raise StoreError(
+            f"the configuration of {manifest.search}/{row['trial']} must be {row['config_key']} as it was trained, "
+            f"but its row and search.json make {config.key()}; retrain it with the pixeltune that trained it "
+            f"({row['pixeltune_version']})"
+        )
+    return config
+
+
 def _configs(rows: Sequence[Row], manifest: SearchManifest) -> dict[str, TrialConfig]:
-    """The configuration of each row, where its data lies included; StoreError where it is not what was trained."""
-    space = SearchSpace(base=TrialConfig.from_flat(manifest.base), vary=manifest.distributions())
-    configs = {}
-    for row in rows:
-        told = {key: row[key] for key in _ALSO_TOLD if row[key] is not None}
-        config = space.configure(space.suggestion_of(row)).override(told)
-        if config.key() != row["config_key"]:
-            raise StoreError(
-                f"the configuration of {manifest.search}/{row['trial']} must be {row['config_key']} as it was trained, "
-                f"but its row and search.json make {config.key()}; retrain it with the pixeltune that trained it "
-                f"({row['pixeltune_version']})"
-            )
-        configs[row["trial"]] = config
-    return configs
+    space = space_of(manifest)
+    return {row["trial"]: config_of(row, space, manifest) for row in rows}
 
 
 def _distinct(rows: Sequence[Row], configs: Mapping[str, TrialConfig]) -> list[Row]:

@@ -50,10 +50,7 @@ Node = Mapping[str, float]
 @contextmanager
 def connect(address: str | None) -> Iterator[list[Node]]:
     """Ray is up; yields what each of its nodes has."""
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    if address is None or _token_file().is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    set_environment(address)
     if address is not None:
         require_answer(address)
     with ExitStack() as cleanup:
@@ -72,6 +69,14 @@ def connect(address: str | None) -> Iterator[list[Node]]:
             raise SearchError(f"a Ray cluster must answer at {address or 'this machine'}, but: {reason}") from error
         _tighten_token()
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def set_environment(address: str | None) -> None:
+    """What Ray reads when it is imported, which must come after this."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if address is None or _token_file().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def require_answer(address: str) -> None:

@@ -56,14 +56,14 @@ class Check:
 class NodeFacts:
     """What one machine says of itself.
 
-    clock: its seconds since 1970. versions: of python and packages, None where one is missing. free_memory: bytes.
-    gpus: names of those that torch sees. data: checksum of the images as this node resolves them; data_error: why it
-    cannot. storage_error: why it cannot write its file there.
+    ahead: seconds of its clock before the launcher's. versions: of python and packages, None where one is missing.
+    free_memory: bytes. gpus: names of those that torch sees. data: checksum of the images as this node resolves them;
+    data_error: why it cannot. storage_error: why it cannot write its file there.
     """
 
     name: str
-    clock: float
     versions: Mapping[str, str | None]
+    ahead: float = 0.0
     free_memory: int | None = None
     gpus: tuple[str, ...] = ()
     data: str | None = None
@@ -79,7 +79,6 @@ def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, 
     checksum, data_error = _data_checksum(data) if data else (None, "")
     return NodeFacts(
         name=socket.gethostname(),
-        clock=time.time(),
         versions={name.removesuffix("_version"): version for name, version in versions().items()},
         free_memory=free_memory(),
         gpus=_gpu_names() if gpus else (),
@@ -208,11 +207,11 @@ def check_disk(storage: str, needed: int, free: int | None) -> Check:
     return Check("free disk", found)
 
 
-def check_clocks(driver: float, facts: Sequence[NodeFacts]) -> Check:
-    """Nodes' clocks beside the launcher's, as it was when they were asked."""
+def check_clocks(facts: Sequence[NodeFacts]) -> Check:
+    """Nodes' clocks beside the launcher's."""
     if len(facts) < 2:
         return Check("clocks", "one node", Verdict.SKIPPED)
-    skews = {fact.name: fact.clock - driver for fact in facts}
+    skews = {fact.name: fact.ahead for fact in facts}
     worst = max(skews, key=lambda name: abs(skews[name]))
     found = f"{worst} is {abs(skews[worst]):.1f} s {'ahead' if skews[worst] > 0 else 'behind'}"
     advice = "let NTP set the clocks; times in the rows, and leases on object storage, follow them"

@@ -6,12 +6,16 @@ import contextlib
 
 from pixeltune import files
 from pixeltune.results.judge import RANKED
+from pixeltune.results.pareto import front as find_front
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import state_file
+from pixeltune.space.metrics import not_met
 
 
 class WeightKeeper:
     """Keeps the weights of the best `keep` trials; the state stays only with trials that may go on.
+
+    The best keep to the constraints, and of several objectives stand on the front so far.
 
     A disk that refuses is no reason to stop a search: what could not be removed is tried again at the end.
     """
@@ -38,9 +42,16 @@ class WeightKeeper:
         self.tidy()
 
     def _best(self) -> set[str]:
-        rows = [row for row in self._ledger.ended.values() if row["status"] in RANKED]
-        numbers = sorted((number, row["trial"]) for row in rows if (number := self._ledger.number(row)) is not None)
-        return {trial for _, trial in numbers[: self._ledger.space.keep]}
+        ledger, space = self._ledger, self._ledger.space
+        rows = [row for row in ledger.ended.values() if row["status"] in RANKED]
+        several = len(space.objectives) > 1
+        front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)} if several else set()
+        places = [
+            (bool(not_met(space.constraints, row)), several and row["trial"] not in front, number, row["trial"])
+            for row in rows
+            if (number := ledger.number(row)) is not None
+        ]
+        return {trial for *_, trial in sorted(places)[: space.keep]}
 
     @staticmethod
     def _remove(location: str, trial: str, done: set[str]) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,8 +19,10 @@ from pixeltune.config import TrialConfig
 from pixeltune.results.judge import RANKED, value_of
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.results.store import SearchStore, trial_name
+from pixeltune.search.scheduler import Judge, NoJudge, Trace
 from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
+from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
 
 Row = dict[str, Any]
 Curve = dict[int, float]
@@ -28,6 +30,9 @@ Curve = dict[int, float]
 
 UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
 """The last word on a trial that goes on when the search does."""
+
+_MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
+"""Trials by which others are judged: one that did not get through would have shown no number in the end."""
 
 _LONGEST_REASON = 300
 _OUT_OF_MEMORY = ("OutOfMemoryError", "running low on memory")
@@ -70,7 +75,10 @@ class Live:
 
 
 class Ledger:
-    """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on."""
+    """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on.
+
+    A trial that breaks one of the space's constraints for good is stopped as soon as that is known.
+    """
 
     def __init__(
         self,
@@ -79,7 +87,7 @@ class Ledger:
         *,
         resources: Resources,
         baseline: float | None = None,
-        judge: Callable[[str, Curve], str | None] | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.space = space
         self.store = store
@@ -88,7 +96,7 @@ class Ledger:
         self.ended: dict[str, Row] = {}
         self.live: dict[str, Live] = {}
         self.curves: dict[str, Curve] = {}
-        self._judge = judge or (lambda _trial, _curve: None)
+        self._judge = judge or NoJudge()
         self._left: dict[str, tuple[Row, Live]] = {}
         self._next_number = 0
         self._read_store()
@@ -102,6 +110,7 @@ class Ledger:
         for trial, row in {row["trial"]: row for row in attempts}.items():
             self._next_number = max(self._next_number, row["number"] + 1)
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
+            self._remember(row, reports.get(trial, {}))
             if row["status"] in self._to_go_on or owes_a_try_alone(row):
                 left = self._live_of(row, reports.get(trial, {}))
                 left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
@@ -133,6 +142,10 @@ class Ledger:
         """The trials that ran out of memory on a GPU that they shared, as their next attempt."""
         return [live.plan.next_attempt() for row, live in self._left.values() if owes_a_try_alone(row)]
 
+    def pending(self) -> list[Plan]:
+        """The trials without an end: under way, to be resumed, or to be tried alone."""
+        return [live.plan for live in [*self.live.values(), *(live for _row, live in self._left.values())]]
+
     def plan(self, suggestion: Mapping[str, Any]) -> Plan:
         """A new trial."""
         plan = Plan(self._next_number, 1, dict(suggestion), self.space.configure(suggestion))
@@ -153,6 +166,7 @@ class Ledger:
             images=files.absolute(self.store.images(plan.trial)) if self.space.is_final else "",
             search=self.store.search,
             attempt=plan.attempt,
+            speed_first=self.space.measures_speed_first(),
         )
 
     def start(self, plan: Plan) -> None:
@@ -183,6 +197,9 @@ class Ledger:
             if reason is not None:
                 live.end = Status.PRUNED, reason
                 return reason
+        if live.end is None and (breach := self._breach(live)):
+            live.end = Status.PRUNED, f"out of bounds: {breach}"
+            return breach
         return None
 
     def finish(self, trial: str, *, crash: str | None = None, cut: str = "stopped before its end") -> Row:
@@ -199,6 +216,7 @@ class Ledger:
             status, reason = Status.INTERRUPTED, cut
         row = self._row(live, status, reason)
         self.store.write_trial(row)
+        self._remember(row, live.reports)
         if owes_a_try_alone(row) or status in UNDECIDED:
             self._left[trial] = row, live
         else:
@@ -225,20 +243,37 @@ class Ledger:
         return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
 
     def best(self) -> Row | None:
-        """The row with the lowest number of record among ended and live trials."""
+        """The row with the lowest number of record among ended and live trials that keep to the constraints."""
         ranked = (*RANKED, Status.RUNNING)
-        numbers = [(self.number(row), row) for row in self._rows() if row["status"] in ranked]
-        known = [(number, row) for number, row in numbers if number is not None]
+        rows = [row for row in self._rows() if row["status"] in ranked and self._is_within_bounds(row)]
+        known = [(number, row) for row in rows if (number := self.number(row)) is not None]
         return min(known, key=lambda pair: pair[0], default=(None, None))[1]
 
     def number(self, row: Row) -> float | None:
         """The number of record of a row, in the unit of `objective`: of the test set in a final."""
         return value_of(row, self.objective.removeprefix("valid_"))
 
-    def values(self, row: Row) -> list[float] | None:
-        """The objectives of a row, or None where one is missing."""
-        values = [row[name] for name in self.space.objectives]
-        return None if any(value is None for value in values) else [float(value) for value in values]
+    def _is_within_bounds(self, row: Row) -> bool:
+        return keeps_to(self.space.constraints, row, has_ended=row["status"] != Status.RUNNING)
+
+    def _breach(self, live: Live) -> str:
+        """What a running trial has broken for good, in words."""
+        constraints = self.space.constraints
+        return broken(constraints, self._row(live, Status.RUNNING, None), KNOWN_EARLY) if constraints else ""
+
+    def _remember(self, row: Row, reports: Mapping[int, Row]) -> None:
+        """Tell the judge how a trial stands."""
+        is_measure = row["status"] in _MEASURES and not broken(self.space.constraints, row, KNOWN_EARLY)
+        remember = self._judge.remember_finished if row["status"] == Status.FINISHED else self._judge.remember
+        remember(row["trial"], self._trace(row, reports) if is_measure else {})
+
+    def _trace(self, facts: Row, reports: Mapping[int, Row]) -> Trace:
+        """The objectives at each report; what a report does not hold was known when the model was built."""
+        names = [self.objective, *self.space.objectives[1:]]
+        return {
+            images: tuple(report[name] if name in report else facts.get(name) for name in names)
+            for images, report in reports.items()
+        }
 
     def _rows(self) -> list[Row]:
         return [*self.ended.values(), *(self._row(live, Status.RUNNING, None) for live in self.live.values())]
@@ -273,15 +308,17 @@ class Ledger:
             self.store.write_curve(live.plan.trial, attempt, rows)
         live.reports = {images: report for images, report in live.reports.items() if images in kept}
         self.curves[live.plan.trial] = self._curve(live.reports.values())
+        self._remember(self._row(live, Status.RUNNING, None), live.reports)
 
     def _enter(self, live: Live, report: Row) -> str | None:
         trial, images = live.plan.trial, report["images_seen"]
-        live.new_reports.append(dict(report) | {"reported_at": _now()})
+        spent = {"gpu_seconds": _gpu_seconds(live), "peak_memory_bytes": live.facts.get("peak_memory_bytes")}
+        live.new_reports.append(dict(report) | {"reported_at": _now()} | spent)
         live.reports[images] = live.new_reports[-1] | {"attempt": live.plan.attempt}
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = self._value(report)
-        return self._judge(trial, curve)
+        return self._judge.judge(trial, self._trace(live.facts, live.reports))
 
     def _row(self, live: Live, status: Status, reason: str | None) -> Row:
         plan = live.plan

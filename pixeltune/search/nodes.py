@@ -46,31 +46,58 @@ def cluster_checks(
     """The facts of all nodes, and the checks that only compare them."""
     marks = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:
-        asked = time.time()
         facts = ask_nodes(data=data, gpus=gpus, marks=files.absolute(marks))
         seen = [fact.name for number, fact in enumerate(facts) if files.exists(files.join(marks, str(number)))]
     finally:
         files.remove(marks)
-    clock = asked + (time.time() - asked) / 2
     here = {name.removesuffix("_version"): version for name, version in versions().items()}
     return facts, [
         check_shared(storage, facts, seen),
-        check_clocks(clock, facts),
+        check_clocks(facts),
         check_versions(here, facts),
     ]
 
 
 def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> list[NodeFacts]:
     """The facts of every node that is alive; SearchError names those that do not answer."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    asked = {
+        _on(node, node_facts).remote(data=data, gpus=gpus, mark=files.join(marks, str(number))): _name(node)
+        for number, node in enumerate(alive)
+    }
+    facts = _answers(asked)
+    ahead = [_seconds_ahead(node) for node in alive]
+    return [
+        replace(fact, name=_name(node), ahead=seconds) for node, fact, seconds in zip(alive, facts, ahead, strict=True)
+    ]
+
+
+def _seconds_ahead(node: Mapping[str, Any]) -> float:
+    """Of a node's clock before this one's, as far as the time of asking lets see; its worker is warm by now."""
+    before = time.time()
+    (clock,) = _answers({_on(node, _clock).remote(): _name(node)})
+    after = time.time()
+    return max(0.0, clock - after) - max(0.0, before - clock)
+
+
+def _clock() -> float:
+    return time.time()
+
+
+def _on(node: Mapping[str, Any], function: Any) -> Any:
+    """A task of that node alone."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    asked: dict[Any, str] = {}
-    for number, node in enumerate(alive):
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(node_facts).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0)
-        mark, name = files.join(marks, str(number)), f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        asked[task.remote(data=data, gpus=gpus, mark=mark)] = name
+    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(function).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0)
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def _answers(asked: Mapping[Any, str]) -> list[Any]:
+    """Of tasks, by the names of their nodes; SearchError where one does not answer in time, or raises."""
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
     if silent:
         raise SearchError(
@@ -78,11 +105,10 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> l
             "did not; see to it, or take it out of the cluster"
         )
     try:
-        facts = ray.get(list(asked), timeout=_ANSWER_SECONDS)
+        return list(ray.get(list(asked), timeout=_ANSWER_SECONDS))
     except Exception as error:
         words = str(error).strip().splitlines()
         raise SearchError(f"every node must run pixeltune, but one of them stopped with {words[-1]}") from error
-    return [replace(fact, name=name) for fact, name in zip(facts, asked.values(), strict=True)]
 
 
 def own_address() -> str:

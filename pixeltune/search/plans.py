@@ -6,21 +6,15 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from pixeltune.search.ledger import Ledger, Plan, Row
+from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.space import FinalSpace
 
 
 class Planner(Protocol):
-    """Plans trials one by one, and hears how each ends."""
+    """Plans trials one by one; how each ends stands in the ledger."""
 
     def next_plan(self) -> Plan:
         """The next attempt to run."""
-
-    def tell(self, row: Row) -> None:
-        """How a planned trial ended."""
-
-    def give_up(self, plan: Plan) -> None:
-        """A planned trial does not run; it will be planned again."""
 
 
 class ListedPlans:
@@ -39,9 +33,3 @@ class ListedPlans:
         if self._waiting:
             return self._waiting.popleft()
         return self._ledger.plan(self._suggestions[self._ledger.planned])
-
-    def tell(self, row: Row) -> None:
-        """Nothing follows from how a trial ends."""
-
-    def give_up(self, plan: Plan) -> None:
-        """Nor from that."""

@@ -20,7 +20,7 @@ from pixeltune.results.schema import Status
 from pixeltune.results.status import below_baseline, duration, is_late, left_words
 from pixeltune.search.ledger import Ledger, Live, Row
 from pixeltune.search.run import Watcher
-from pixeltune.space import Resources
+from pixeltune.space import Asha, Pareto, Resources
 
 _MOST_REASONS = 3
 _LONGEST_SILENCE = 60.0
@@ -100,7 +100,7 @@ class Progress(Watcher):
     @property
     def _rungs(self) -> Sequence[int]:
         scheduler = self._book.space.scheduler
-        return scheduler.rungs if scheduler else ()
+        return scheduler.rungs if isinstance(scheduler, Asha | Pareto) else ()
 
     def _live(self) -> list[Live]:
         return list(self._book.live.values())

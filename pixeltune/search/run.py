@@ -29,7 +29,8 @@ from pixeltune.search.final import require_final_data
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger, Plan
 from pixeltune.search.plans import ListedPlans, Planner
-from pixeltune.search.scheduler import Rungs
+from pixeltune.search.scheduler import judge_of
+from pixeltune.search.warm_start import read_warm_start
 from pixeltune.search.watch import Heartbeat
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 
@@ -64,16 +65,35 @@ class Watcher:
 
 
 def open_search(
-    space: SearchSpace, name: str, storage: str, *, overrides: dict[str, Any] | None = None
+    space: SearchSpace,
+    name: str,
+    storage: str,
+    *,
+    overrides: dict[str, Any] | None = None,
+    warm_start: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _line: None,
 ) -> tuple[SearchStore, SearchManifest]:
-    """Begin or go on with the search's results folder; the baseline is computed once and kept there."""
+    """Begin or go on with the search's results folder; the baseline is computed once and kept there.
+
+    warm_start: results of other searches. What of them is told to the sampler is kept there too, when the search
+    begins; from then on they are not read again. say: told about it.
+    """
     store = SearchStore(storage, name)
+    sources = tuple(sorted({location.rstrip("/").rpartition("/")[2] for location in warm_start}))
     if store.has_trials():
-        return store, store.open(SearchManifest.of(space, name, overrides=overrides))
+        manifest = store.open(SearchManifest.of(space, name, overrides=overrides, warm_start=sources))
+        if sources:
+            say(f"Warm start: {len(store.warm_start())} trials of other searches, as they were when this one began.")
+        return store, manifest
     resolved = require_buildable(space)
+    told = read_warm_start(warm_start, space, resolved)
     baseline = order0_bits_per_dim(resolved.data)
-    manifest = SearchManifest.of(space, name, overrides=overrides, baseline_bits_per_dim=baseline)
-    return store, store.open(manifest)
+    manifest = SearchManifest.of(space, name, overrides=overrides, baseline_bits_per_dim=baseline, warm_start=sources)
+    manifest = store.open(manifest)
+    store.write_warm_start(told.rows)
+    for line in told.lines() if warm_start else ():
+        say(line)
+    return store, manifest
 
 
 def require_buildable(space: SearchSpace) -> Resolved:
@@ -107,13 +127,12 @@ def run_search(
     space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, address: str | None, watcher: Watcher
 ) -> Outcome:
     """Run what is left of a search; the caller holds `store.lock()`."""
-    rungs = Rungs(space.scheduler) if space.scheduler else None
     ledger = Ledger(
         space,
         store,
         resources=space.resources,
         baseline=manifest.baseline_bits_per_dim,
-        judge=rungs.judge if rungs else None,
+        judge=judge_of(space),
     )
     done = nothing_left(space, ledger)
     if done is not None:
@@ -122,9 +141,6 @@ def run_search(
     require_same_data(store, resolved.data.identity.checksum)
     if manifest.final is not None:
         require_final_data(space, manifest.final)
-    for trial, curve in ledger.curves.items():
-        if rungs:
-            rungs.remember(trial, curve)
     keeper = WeightKeeper(ledger)
     with Heartbeat(_LONGEST_STALL).watching() as heart, connect(address) as nodes:
         heart.beat()

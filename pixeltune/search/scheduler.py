@@ -1,37 +1,69 @@
-"""Early stopping: asynchronous successive halving at exact rungs."""
+"""Early stopping: whether a trial goes on, by what it and the others had at as many images. Ray-free.
+
+All that a judge knows is in the stored rows and curves, so that a resumed search judges as the uninterrupted one.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
-from pixeltune.space import Asha
+from pixeltune.space import METRICS, Asha, Median, Pareto, SearchSpace
+
+Trace = Mapping[int, Sequence[float | None]]
+"""The objectives of one trial, in the space's order, by training images seen; None where one is not known then. The
+first is known always."""
 
 
-class Rungs:
-    """The values of all trials at each rung; a trial goes on while it is among the best of those seen there so far.
+class Judge(ABC):
+    """Decides at each report. A trial's value is its best so far, as its final one will be."""
 
-    A trial's value at a rung is its best so far, as its final value will be. A trial that comes to a rung again
-    replaces its own value.
-    """
+    @abstractmethod
+    def remember(self, trial: str, trace: Trace) -> None:
+        """All that is known of a trial, in place of what was; an empty trace forgets it."""
+
+    def remember_finished(self, trial: str, trace: Trace) -> None:
+        """The same of one that came to its end."""
+        self.remember(trial, trace)
+
+    @abstractmethod
+    def judge(self, trial: str, trace: Trace) -> str | None:
+        """Why the trial should stop at the newest point of its trace, or None."""
+
+
+class NoJudge(Judge):
+    """Every trial goes on."""
+
+    def remember(self, trial: str, trace: Trace) -> None:
+        """Nothing."""
+
+    def judge(self, trial: str, trace: Trace) -> str | None:
+        """Never."""
+
+
+class Rungs(Judge):
+    """Successive halving: at a rung a trial goes on while it is among the best of those seen there so far."""
 
     def __init__(self, asha: Asha) -> None:
         self._reduction = asha.reduction
         self._values: dict[int, dict[str, float]] = {rung: {} for rung in asha.rungs}
 
-    def remember(self, trial: str, curve: Mapping[int, float]) -> None:
-        """Take in what an earlier launch saw: the objective by images seen."""
+    def remember(self, trial: str, trace: Trace) -> None:
+        """Its value at each rung."""
         for rung, values in self._values.items():
-            if rung in curve:
-                values[trial] = _best_until(rung, curve)
+            values.pop(trial, None)
+            if rung in trace:
+                values[trial] = _best_until(rung, trace)
 
-    def judge(self, trial: str, curve: Mapping[int, float]) -> str | None:
-        """Why the trial should stop at the newest point of its curve, or None."""
-        rung = max(curve)
+    def judge(self, trial: str, trace: Trace) -> str | None:
+        """At a rung, by its rank."""
+        rung = max(trace)
         if rung not in self._values:
             return None
         seen = self._values[rung]
-        seen[trial] = value = _best_until(rung, curve)
+        seen[trial] = value = _best_until(rung, trace)
         kept = math.ceil(len(seen) / self._reduction)
         rank = 1 + sum(other < value for other in seen.values())
         if rank <= kept:
@@ -39,5 +71,92 @@ class Rungs:
         return f"rank {rank} of {len(seen)} at the rung of {rung} images, where the best {kept} go on"
 
 
-def _best_until(rung: int, curve: Mapping[int, float]) -> float:
-    return min(value for images, value in curve.items() if images <= rung)
+class MedianRule(Judge):
+    """A trial goes on while it is not worse than the median of the finished ones."""
+
+    def __init__(self, median: Median) -> None:
+        self._rule = median
+        self._curves: dict[str, Trace] = {}
+        self._finished: set[str] = set()
+
+    def remember(self, trial: str, trace: Trace) -> None:
+        """Its curve, by which nobody is judged before it is finished."""
+        self._curves[trial] = dict(trace)
+        self._finished.discard(trial)
+
+    def remember_finished(self, trial: str, trace: Trace) -> None:
+        """Its whole curve."""
+        self.remember(trial, trace)
+        self._finished.add(trial)
+
+    def judge(self, trial: str, trace: Trace) -> str | None:
+        """At every report after the grace."""
+        images = max(trace)
+        curves = [self._curves[name] for name in self._finished if name != trial]
+        others = [_best_until(images, other) for other in curves if other and min(other) <= images <= max(other)]
+        if images < self._rule.grace or len(others) < self._rule.completed:
+            return None
+        value, median = _best_until(images, trace), statistics.median(others)
+        if value <= median:
+            return None
+        return f"{value:.4f} at {images} images, above the median {median:.4f} of {len(others)} finished trials"
+
+
+class Front(Judge):
+    """At a rung a trial goes on unless another dominates it there by a margin; see `Pareto`."""
+
+    def __init__(self, pareto: Pareto, objectives: Sequence[str]) -> None:
+        self._margin = pareto.margin
+        self._signs = [1 if METRICS[name] == "minimize" else -1 for name in objectives]
+        self._names = objectives
+        self._losses: dict[int, dict[str, list[float | None]]] = {rung: {} for rung in pareto.rungs}
+
+    def remember(self, trial: str, trace: Trace) -> None:
+        """Where it stood at each rung."""
+        for rung, losses in self._losses.items():
+            losses.pop(trial, None)
+            if rung in trace:
+                losses[trial] = self._loss(rung, trace)
+
+    def judge(self, trial: str, trace: Trace) -> str | None:
+        """At a rung."""
+        rung = max(trace)
+        if rung not in self._losses:
+            return None
+        own = self._losses[rung][trial] = self._loss(rung, trace)
+        for name, other in self._losses[rung].items():
+            if name != trial and self._dominates(other, own):
+                return (
+                    f"dominated at the rung of {rung} images by trial {name}: {self._names[0]} {other[0]:.4f} against "
+                    f"{own[0]:.4f}, no worse in {', '.join(self._names[1:])}"
+                )
+        return None
+
+    def _loss(self, rung: int, trace: Trace) -> list[float | None]:
+        costs = [
+            None if value is None else sign * value
+            for sign, value in zip(self._signs[1:], trace[rung][1:], strict=True)
+        ]
+        return [_best_until(rung, trace), *costs]
+
+    def _dominates(self, other: Sequence[float | None], own: Sequence[float | None]) -> bool:
+        if None in other or None in own:
+            return False
+        gains = [mine - its for its, mine in zip(other, own, strict=True) if its is not None and mine is not None]
+        return gains[0] >= self._margin and min(gains[1:]) >= 0
+
+
+def judge_of(space: SearchSpace) -> Judge:
+    """The judge of a space's scheduler."""
+    match space.scheduler:
+        case Asha():
+            return Rungs(space.scheduler)
+        case Median():
+            return MedianRule(space.scheduler)
+        case Pareto():
+            return Front(space.scheduler, space.objectives)
+    return NoJudge()
+
+
+def _best_until(images: int, trace: Trace) -> float:
+    return min(values[0] for seen, values in trace.items() if seen <= images and values[0] is not None)

@@ -43,6 +43,7 @@ class TrialTask:
     gpu_share: of the memory of its GPU.
     galleries: epochs at whose nearest report a picture of what the model draws is kept. gallery: the PNG at the
         trial's end, beside which those lie.
+    speed_first: measure the sampling speed before training too, for by it trials are stopped.
     images: of a final run, the file for the nats of each test image; "" does not read the test set.
     search, attempt: beside `trial`, what that file says of itself.
     """
@@ -55,6 +56,7 @@ class TrialTask:
     gpu_share: float = 1.0
     galleries: tuple[float, ...] = ()
     gallery: str = ""
+    speed_first: bool = False
     images: str = ""
     search: str = ""
     attempt: int = 1
@@ -103,9 +105,10 @@ def _train(task: TrialTask) -> Iterator[Message]:
     training = _begin(task)
     is_first = training.workers.rank == 0
     expected = seconds_to_report(training)
-    reset_peak_memory()  # the audit is no part of what training takes
+    speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
+    reset_peak_memory()  # neither audit nor sampling is a part of what training takes
     yield {
-        "facts": facts_of(training),
+        "facts": facts_of(training) | speed,
         "resumed": [_plain(report) for report in training.reports],
         "expects_seconds": expected,
     }
@@ -153,11 +156,17 @@ def _finished(training: Training) -> Message:
     """
     if training.workers.rank:
         return _end(Status.FINISHED, None)
+    facts, why_not = _sampling_speed(training)
+    return _end(Status.FINISHED, why_not) | {"facts": facts}
+
+
+def _sampling_speed(training: Training) -> tuple[dict[str, Any], str | None]:
+    """The facts; or why there are none."""
     try:
-        return _end(Status.FINISHED, None) | {"facts": sampling_facts(training)}
+        return sampling_facts(training), None
     except (MemoryError, RuntimeError) as error:
         why = (str(error).splitlines() or ["out of memory"])[0]
-        return _end(Status.FINISHED, f"its sampling speed could not be measured: {why}")
+        return {}, f"its sampling speed could not be measured: {why}"
 
 
 def _larger(peak: int | None, other: int | None) -> int | None:

@@ -144,8 +144,7 @@ class Seats:
             self.ledger.start(plan)  # Its process died before it began.
         if plan.trial in self.ledger.live:
             is_cut = crash is not None and is_starved(crash)
-            row = self.ledger.finish(plan.trial, crash=None if is_cut else crash, cut=_STARVED)
-            self.planner.tell(row)
+            self.ledger.finish(plan.trial, crash=None if is_cut else crash, cut=_STARVED)
             if is_cut:
                 self.starve(plan)
             self.on_change()
@@ -166,7 +165,6 @@ class Seats:
         self.open.discard(trial_id)
         self.watchdog.forget(trial_id)
         plan = self.plans[trial_id]
-        self.planner.give_up(plan)
         if plan.trial in self.ledger.live:
             self.ledger.finish(plan.trial, cut="the process that should run it could not begin it")
         else:

@@ -51,6 +51,13 @@ def choice_of_one(value: Scalar) -> BaseDistribution:
     return CategoricalDistribution((value,))
 
 
+def is_choice(distribution: BaseDistribution) -> bool:
+    """Whether the values have no order."""
+    from optuna.distributions import CategoricalDistribution
+
+    return isinstance(distribution, CategoricalDistribution)
+
+
 def whole_numbers(distribution: BaseDistribution) -> range:
     """Every value of a range of whole numbers; of any other distribution, none."""
     from optuna.distributions import IntDistribution

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from pixeltune.config.base import unknown_key
@@ -54,6 +54,56 @@ class Asha:
 
 
 @dataclass(frozen=True)
+class Median:
+    """Median stopping (Golovin et al. 2017, Google Vizier, §3.2.1), on each trial's best value so far.
+
+    A trial stops at a report where it is worse than the median of what the finished trials had at as many images.
+    grace: training images seen before which no trial is stopped. completed: finished trials that it takes to judge.
+    """
+
+    grace: int = 0
+    completed: int = 4
+
+    def __post_init__(self) -> None:
+        if self.grace < 0 or self.completed < 1:
+            raise ConfigError(f"Median must have grace >= 0 and completed >= 1, but got {self}")
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """Early stopping for several objectives: at a rung a trial stops only where another ε-dominates it.
+
+    The other came to that rung too, was better there in the first objective by `margin`, and is no worse in every other
+    one (additive ε-dominance in the first objective; Laumanns et al. 2002). So a trial of the final front is lost only
+    where two curves change places by `margin` or more between rung and end. Ranks, as those of multi-objective ASHA
+    (Schmucker et al. 2021, arXiv 2106.12639), would stop a fixed share, front or not.
+
+    What the others are at a rung: num_parameters and network_calls are known when the model is built, and so is
+    sample_images_per_second, which such a search measures then, and again at the end. gpu_seconds, train_seconds and
+    peak_memory_bytes are those of the rung; a lucky measurement keeps a trial. A trial whose value is not known neither
+    stops nor is stopped.
+
+    rungs: training images seen, as Asha's. margin: in units of the first objective.
+    """
+
+    rungs: tuple[int, ...]
+    margin: float
+
+    def __post_init__(self) -> None:
+        if not _are_rising(self.rungs):
+            raise ConfigError(
+                f"Pareto.rungs must be rising numbers of images, such as (10_000, 20_000), but got {self.rungs!r}"
+            )
+        if not self.margin > 0:  # as NaN is not
+            raise ConfigError(f"Pareto.margin must be above 0, but got {self.margin}")
+
+
+Scheduler = Asha | Median | Pareto
+SCHEDULERS: dict[str, type[Asha] | type[Median] | type[Pareto]] = {"asha": Asha, "median": Median, "pareto": Pareto}
+"""Early stopping by name. Asha and Median judge by one objective, Pareto by several."""
+
+
+@dataclass(frozen=True)
 class Resources:
     """What one trial takes. workers: processes that train it together; cpus and gpus: of each worker.
 
@@ -93,8 +143,8 @@ class Patience:
                 raise ConfigError(f"patience.{name} must be a finite number above {least:g}, but got {value}")
 
 
-PART_SECTIONS = ("budget", "resources", "scheduler", "patience")
-_Part = TypeVar("_Part", Budget, Resources, Asha, Patience)
+PART_SECTIONS = ("budget", "resources", "scheduler", "patience", "constraints")
+_Part = TypeVar("_Part", bound=Budget | Resources | Scheduler | Patience)
 
 
 def replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
@@ -109,19 +159,36 @@ def replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
     return replace(part, **changed)
 
 
-def replaced_scheduler(scheduler: Asha | None, changes: Mapping[str, Any]) -> Asha | None:
-    """The scheduler with its keys changed, switched on by `scheduler.rungs` or off by `scheduler` = None."""
+def replaced_scheduler(scheduler: Scheduler | None, changes: Mapping[str, Any]) -> Scheduler | None:
+    """The scheduler with its keys changed; `scheduler` itself names another one, or none.
+
+    Where there is none, `scheduler.rungs` alone means Asha. Keys that two kinds share are carried over.
+    """
+    keys = {key: value for key, value in changes.items() if key.startswith("scheduler.")}
+    kind: type[Asha] | type[Median] | type[Pareto] = type(scheduler) if scheduler is not None else Asha
     if "scheduler" in changes:
-        if changes["scheduler"] is not None:
-            raise ConfigError(
-                f"`scheduler` can be set to none, or its keys one by one, but got {changes['scheduler']!r}"
-            )
-        return None
-    if not any(key.startswith("scheduler.") for key in changes):
+        name = changes["scheduler"]
+        if name is not None and name not in SCHEDULERS:
+            raise ConfigError(f"`scheduler` must be {', '.join(SCHEDULERS)} or none, but got {name!r}")
+        if name is None:
+            if keys:
+                raise ConfigError(f"a search without a scheduler must not set `{next(iter(keys))}`")
+            return None
+        kind = SCHEDULERS[name]
+    elif not keys:
         return scheduler
-    if scheduler is None and "scheduler.rungs" not in changes:
-        raise ConfigError("a search without a scheduler needs `scheduler.rungs` first, such as [10000, 20000]")
-    return replaced("scheduler", scheduler or Asha(rungs=(1,)), changes)
+    old = {item.name: getattr(scheduler, item.name) for item in fields(scheduler)} if scheduler is not None else {}
+    named = {key.partition(".")[2] for key in keys}
+    for item in fields(kind):
+        if item.default is MISSING and item.name not in named | old.keys():
+            raise ConfigError(f"a search with {kind.__name__} needs `scheduler.{item.name}` first")
+    blank = {item.name: _BLANK[item.name] for item in fields(kind) if item.default is MISSING}
+    carried = {item.name: old[item.name] for item in fields(kind) if item.name in old}
+    return replaced("scheduler", kind(**(blank | carried)), keys)
+
+
+_BLANK: dict[str, Any] = {"rungs": (1,), "margin": 1.0}
+"""What stands for a key that is about to be set."""
 
 
 def _require_type(key: str, annotation: str, value: object) -> None:

@@ -15,31 +15,30 @@ from pixeltune.space.keys import (
     contains,
     corners_of,
     discriminators_first,
+    is_choice,
     key_exists,
     keys_of,
     nearest,
     require_distribution,
     whole_numbers,
 )
-from pixeltune.space.parts import PART_SECTIONS, Asha, Budget, Patience, Resources, replaced, replaced_scheduler
+from pixeltune.space.metrics import METRICS, replaced_constraints, require_constraints
+from pixeltune.space.parts import (
+    PART_SECTIONS,
+    Budget,
+    Median,
+    Pareto,
+    Patience,
+    Resources,
+    Scheduler,
+    replaced,
+    replaced_scheduler,
+)
+from pixeltune.space.samplers import SAMPLERS, require_fit
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
-
-METRICS: dict[str, str] = {
-    "valid_bits_per_dim": "minimize",
-    "valid_nats": "minimize",
-    "gpu_seconds": "minimize",
-    "train_seconds": "minimize",
-    "num_parameters": "minimize",
-    "network_calls": "minimize",
-    "sample_images_per_second": "maximize",
-    "peak_memory_bytes": "minimize",
-}
-"""What a search can optimise, and in which direction: columns of a trial's row."""
-
-SAMPLERS = ("tpe", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,9 @@ class SearchSpace:
     """One search. base: trial 0, and every key that is not varied. vary: dotted key → Optuna distribution.
 
     objectives: names in METRICS; the first one ranks the leaderboard.
-    scheduler: early stopping, on the first objective's value at its rungs; None lets every trial finish.
+    constraints: names in METRICS → the most that a trial may have of it, or the least of what is maximised. A trial
+        that breaks one is stopped as soon as that is known, and is never the best.
+    scheduler: early stopping, on the first objective's value or (Pareto) on all; None lets every trial finish.
     sampler: a name in SAMPLERS; seed: the sampler's.
     keep: trials, the best ones, whose weights are kept when the search ends; of them pictures are drawn.
     galleries: epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
@@ -58,8 +59,9 @@ class SearchSpace:
     base: TrialConfig
     vary: Mapping[str, BaseDistribution] = field(default_factory=dict)
     objectives: tuple[str, ...] = ("valid_bits_per_dim",)
+    constraints: Mapping[str, float] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
-    scheduler: Asha | None = None
+    scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
     patience: Patience = field(default_factory=Patience)
     sampler: str = "tpe"
@@ -80,6 +82,7 @@ class SearchSpace:
         if not isinstance(self.vary, Mapping):
             raise ConfigError(f"vary must map dotted keys to Optuna distributions, but got {self.vary!r}")
         _require_names("objectives", self.objectives, self.metrics)
+        require_constraints(self.constraints)
         _require_names("sampler", (self.sampler,), SAMPLERS)
         if not isinstance(self.galleries, tuple) or not all(epoch > 0 for epoch in self.galleries):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
@@ -88,12 +91,7 @@ class SearchSpace:
                 "a search chooses by the validation images, so `data.train_on_valid` must be false, but got true; "
                 "`pixeltune final` trains on them what a search has chosen"
             )
-        if self.scheduler is not None and len(self.objectives) > 1:
-            raise ConfigError(f"Asha needs one objective, but got {self.objectives}; take scheduler=None")
-        if self.scheduler is not None and not self.objectives[0].startswith("valid_"):
-            raise ConfigError(
-                f"Asha judges by valid_bits_per_dim or valid_nats, but got {self.objectives[0]}; take scheduler=None"
-            )
+        self._require_scheduler_fits()
         for key, distribution in self.vary.items():
             require_distribution(key, distribution)
             if key.startswith("data."):
@@ -113,10 +111,11 @@ class SearchSpace:
         unused = set(self.vary) - keys_of(self.corners())
         if unused:
             raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
+        require_fit(self.sampler, self.objectives, self.learnt_keys(), tuple(self.vary))
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
-        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `patience.*`, `scheduler.*`, or
-        `scheduler` to None.
+        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `patience.*`, `constraints.*` (None
+        removes one), `scheduler.*`, or `scheduler` to a name in SCHEDULERS or None.
 
         A varied key that is set is fixed to that value and no longer searched, also where only some trials have it;
         keys that no trial has any more leave `vary`.
@@ -132,6 +131,7 @@ class SearchSpace:
             resources=replaced("resources", self.resources, own),
             patience=replaced("patience", self.patience, own),
             scheduler=replaced_scheduler(self.scheduler, own),
+            constraints=replaced_constraints(self.constraints, own),
         )
 
     def _fixed(self, changes: Mapping[str, Any]) -> tuple[TrialConfig, dict[str, BaseDistribution]]:
@@ -186,6 +186,22 @@ class SearchSpace:
         """The columns of a row by which trials are told apart."""
         return tuple(self.vary)
 
+    def measures_speed_first(self) -> bool:
+        """Whether a trial's sampling speed must be known before it trains."""
+        named = {*self.constraints, *(self.objectives if isinstance(self.scheduler, Pareto) else ())}
+        return "sample_images_per_second" in named
+
+    def learnt_keys(self) -> tuple[str, ...]:
+        """The varied keys that the sampler learns; it draws the others at random."""
+        kind = SAMPLERS[self.sampler]
+        corners = [set(corner) for corner in self.corners()]
+        always = set.intersection(*corners) if corners else set()
+        return tuple(
+            key
+            for key, distribution in self.vary.items()
+            if (kind.follows_conditions or key in always) and not (kind.numbers_only and is_choice(distribution))
+        )
+
     def base_suggestion(self) -> dict[str, Scalar]:
         """The base configuration's own values of the varied keys: trial 0."""
         flat = self.base.flat()
@@ -208,12 +224,34 @@ class SearchSpace:
                         "set `step`, or take a CategoricalDistribution"
                     ) from None
 
+    def _require_scheduler_fits(self) -> None:
+        if self.scheduler is None:
+            return
+        name, several = type(self.scheduler).__name__, isinstance(self.scheduler, Pareto)
+        if several != (len(self.objectives) > 1):
+            rule, other = ("several objectives", "Asha or Median") if several else ("one objective", "Pareto")
+            raise ConfigError(f"{name} needs {rule}, but got {self.objectives}; take {other}, or scheduler=None")
+        if not self.objectives[0].startswith("valid_"):
+            raise ConfigError(
+                f"{name} judges by valid_bits_per_dim or valid_nats, but got {self.objectives[0]}; take scheduler=None"
+            )
+
     def _require_rungs(self, config: TrialConfig) -> None:
         if self.scheduler is None:
             return
+        if isinstance(self.scheduler, Median):
+            if self.scheduler.grace >= config.train.end:
+                raise ConfigError(
+                    f"Median.grace must be below train.images, but got {self.scheduler.grace} with "
+                    f"{config.train.end}; set `scheduler.grace`"
+                )
+            return
         every = config.train.report_every
         if every is None:
-            raise ConfigError("a search with Asha must set train.report_every, but its base leaves it to the data")
+            raise ConfigError(
+                f"a search with {type(self.scheduler).__name__} must set train.report_every, "
+                "but its base leaves it to the data"
+            )
         for rung in self.scheduler.rungs:
             if rung % every or rung >= config.train.end:
                 raise ConfigError(

@@ -60,6 +60,12 @@ def begin(name: str = "digits_quick", storage: str = "results") -> SearchStore:
         ("--search digits_quick --name ../elsewhere", "a search name must be letters"),
         ("--search digits_quick --address 127.0.0.1:1", "127.0.0.1:1 does not"),
         ("--search digits_quick --address nowhere", "HOST:PORT"),
+        ("--search digits_quick --sampler grid", "invalid choice: 'grid'"),
+        ("--search digits_pareto --sampler cmaes", "the sampler cmaes must have one objective"),
+        ("--search digits_quick --scheduler hyperband", "invalid choice: 'hyperband'"),
+        ("--search digits_quick --scheduler pareto", "a search with Pareto needs `scheduler.margin` first"),
+        ("--search digits_quick --set constraints.accuracy=1", "constraints must be of valid_bits_per_dim"),
+        ("--search digits_quick --warm-start nowhere", "there is nothing at nowhere"),
         ("--search digits_quick --frobnicate", "unrecognized arguments: --frobnicate"),
     ],
 )

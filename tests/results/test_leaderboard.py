@@ -67,6 +67,23 @@ def test_another_objective_ranks_and_an_unknown_one_is_refused() -> None:
         leaderboard(rows, "accuracy")
 
 
+def test_rows_out_of_bounds_come_last_without_a_rank_and_say_why() -> None:
+    rows = [
+        ranked_row(0, 3.0, gpu_seconds=10.0, num_parameters=5),
+        ranked_row(1, 2.0, gpu_seconds=99.0, num_parameters=1_000_000),
+        ranked_row(2, 2.5, "pruned", gpu_seconds=20.0),
+    ]
+    board = leaderboard(rows, constraints={"gpu_seconds": 20, "num_parameters": 10})
+    assert [(row["rank"], row["trial"], row["out_of_bounds"]) for row in board] == [
+        (1, "00000", None),
+        (None, "00001", "gpu_seconds 99 above 20; num_parameters 1,000,000 above 10"),
+        (None, "00002", "num_parameters unknown"),
+    ]
+    speeds = [ranked_row(0, 3.0, sample_images_per_second=2.0)]
+    [row] = leaderboard(speeds, constraints={"sample_images_per_second": 2.5})
+    assert row["out_of_bounds"] == "sample_images_per_second 2 below 2.5"
+
+
 def test_statuses_are_counted() -> None:
     rows = [ranked_row(0, 2.0), ranked_row(1, 2.0, "pruned"), ranked_row(2, 2.0, "pruned")]
     assert status_counts(rows) == {"pruned": 2, "finished": 1}

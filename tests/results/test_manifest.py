@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from result_rows import make_space
 
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.space import Asha, Budget, Resources
+from pixeltune.space import Asha, Budget, Median, Pareto, Resources
 
 SPACE = make_space()
 
@@ -55,6 +56,15 @@ def test_a_manifest_comes_back_equal(
         ({"objectives": ("valid_nats",)}, "objectives: valid_nats here, valid_bits_per_dim in the results"),
         ({"scheduler": None}, "scheduler: none here, ASHA at [1600, 3200] by 2 in the results"),
         ({"scheduler": Asha((1600,))}, "scheduler: ASHA at [1600] by 2 here, ASHA at [1600, 3200] by 2 in the results"),
+        (
+            {"scheduler": Median(grace=1600)},
+            "scheduler: median after 1600 images and 4 finished trials here, ASHA at [1600, 3200] by 2 in the results",
+        ),
+        (
+            {"scheduler": Pareto((1600,), 0.1), "objectives": ("valid_nats", "num_parameters")},
+            "scheduler: Pareto at [1600] with a margin of 0.1 here, ASHA at [1600, 3200] by 2 in the results",
+        ),
+        ({"constraints": {"gpu_seconds": 60}}, "constraints: gpu_seconds 60 here, none in the results"),
         ({"sampler": "random"}, "sampler: random here, tpe in the results"),
         ({"seed": 5}, "sampler seed: 5 here, 0 in the results"),
     ],
@@ -84,6 +94,15 @@ def test_an_option_that_did_not_exist_yet_counts_with_its_default() -> None:
     assert today.difference(before) == []
     clipped = replace(today, base={**today.base, "optim.clip": 2.0})
     assert clipped.difference(before) == ["optim.clip: 2.0 here, None in the results"]
+
+
+def test_a_manifest_from_before_there_were_several_schedulers_opens_and_agrees() -> None:
+    today = SearchManifest.of(SPACE, "tiny")
+    tree = json.loads(today.to_json())
+    del tree["constraints"]
+    tree["scheduler"] = {"rungs": [1600, 3200], "reduction": 2}
+    before = SearchManifest.from_json(json.dumps(tree))
+    assert today.difference(before) == before.difference(today) == []
 
 
 def test_a_changed_family_shows_the_keys_that_come_and_go() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.search.ledger import Ledger, Plan
-from pixeltune.search.scheduler import Rungs
+from pixeltune.search.ledger import Ledger, Live, Plan
+from pixeltune.search.scheduler import judge_of
 from pixeltune.space import Asha, Budget, SearchSpace
 
 VARY = {
@@ -49,14 +51,8 @@ def toy_store(folder: Path, space: SearchSpace) -> SearchStore:
 def toy_ledger(folder: Path, space: SearchSpace | None = None, **options: Any) -> Ledger:
     """A ledger as `run_search` makes it, on a new store or on the one that is there."""
     space = space or toy_space()
-    rungs = Rungs(space.scheduler) if space.scheduler else None
-    judge = rungs.judge if rungs else None
-    store = toy_store(folder, space)
-    ledger = Ledger(space, store, **({"resources": space.resources, "baseline": 3.0, "judge": judge} | options))
-    for trial, curve in ledger.curves.items():
-        if rungs:
-            rungs.remember(trial, curve)
-    return ledger
+    plain = {"resources": space.resources, "baseline": 3.0, "judge": judge_of(space)}
+    return Ledger(space, toy_store(folder, space), **(plain | options))
 
 
 def report(images: int, bits: float, **columns: Any) -> dict[str, Any]:
@@ -103,3 +99,13 @@ def play(ledger: Ledger, plan: Plan, *messages: dict[str, Any], crash: str | Non
         if ledger.receive(plan.trial, message) is not None:
             break
     return ledger.finish(plan.trial, crash=crash)
+
+
+def settle(ledger: Ledger, plan: Plan, status: str, bits: float | None = None, **facts: Any) -> dict[str, Any]:
+    """The end of a trial of one report, in the ledger alone: a hundred times as fast as `play`."""
+    now = datetime.now(UTC)
+    reports = {} if bits is None else {400: report(400, bits)}
+    live = Live(plan, ledger.resources, now, reports=reports, facts=FACTS | facts, ended_at=now)
+    row = ledger.ended[plan.trial] = ledger._row(live, Status(status), None)
+    ledger.curves[plan.trial] = ledger._curve(reports.values())
+    return row

@@ -111,15 +111,6 @@ def test_nats_can_be_the_objective(tmp_path: Path) -> None:
     )
     assert (row["valid_nats"], row["valid_bits_per_dim"], row["best_images_seen"]) == (80.0, 2.1, 200)
     assert ledger.task(ledger.plan({})).objective == "valid_nats"
-    assert ledger.values(row) == [80.0]
-
-
-def test_values_are_the_objectives_or_none(tmp_path: Path) -> None:
-    space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
-    ledger = toy_ledger(tmp_path, space)
-    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), FINISHED)
-    assert ledger.values(row) == [2.0, 7.0]
-    assert ledger.values(row | {"num_parameters": None}) is None
 
 
 def test_asha_stops_with_its_reason(tmp_path: Path) -> None:
@@ -340,3 +331,45 @@ def test_a_retry_that_begins_anew_drops_the_reports_of_the_attempt_before(tmp_pa
         ledger.receive(plan.trial, message)
     assert ledger.finish(plan.trial)["valid_bits_per_dim"] == 2.0
     assert [(point["attempt"], point["valid_bits_per_dim"]) for point in ledger.store.curve(plan.trial)] == [(2, 2.0)]
+
+
+BOUNDS = {"num_parameters": 10, "peak_memory_bytes": 2500, "valid_bits_per_dim": 1.9}
+
+
+def test_a_trial_out_of_bounds_for_good_is_stopped_as_soon_as_that_is_known(tmp_path: Path) -> None:
+    """At its first message where the model alone decides; what training may still bring within its bound waits."""
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None, constraints=BOUNDS))
+    too_large = {"facts": FACTS | {"num_parameters": 11}, "resumed": []}
+    row = play(ledger, ledger.plan({}), too_large, reported(100, 1.0), FINISHED)
+    assert (row["status"], row["reason"]) == ("pruned", "out of bounds: num_parameters 11 above 10")
+    assert row["valid_bits_per_dim"] is None
+    row = play(ledger, ledger.plan({}), BEGUN, reported(200, 1.0), reported(300, 0.9), reported(400, 0.8), FINISHED)
+    assert (row["reason"], row["images_seen"]) == ("out of bounds: peak_memory_bytes 3,000 above 2,500", 300)
+    assert ledger.best() is None, "out of bounds, whatever its bits/dim"
+    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 3.0), reported(200, 1.8), FINISHED)
+    assert (row["status"], row["reason"]) == ("finished", None)
+    play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), FINISHED)
+    assert ledger.best()["trial"] == "00002"
+    ledger.start(ledger.plan({}))
+    ledger.receive("00004", {"facts": {"num_parameters": 1}, "resumed": []})
+    ledger.receive("00004", {"report": report(100, 1.5)})
+    assert ledger.best()["trial"] == "00004", "its peak is not known yet"
+
+
+def test_a_trial_out_of_bounds_takes_no_place_at_a_rung(tmp_path: Path) -> None:
+    space = toy_space(constraints={"peak_memory_bytes": 500})
+    ledger = toy_ledger(tmp_path, space)
+    play(ledger, ledger.plan({}), BEGUN, reported(100, 0.5))
+    messages = ({"report": report(100, 2.0)}, {"report": report(400, 2.0)}, FINISHED)
+    assert play(ledger, ledger.plan({}), BEGUN, *messages)["status"] == "finished"
+    assert play(toy_ledger(tmp_path, space), ledger.plan({}), BEGUN, *messages)["status"] == "finished"
+
+
+def test_gpu_seconds_and_memory_stand_in_the_curve(tmp_path: Path, now: list[datetime]) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None), resources=Resources(gpus=1.0))
+    ledger.start(ledger.plan({}))
+    for images in (100, 200):
+        now[0] += timedelta(seconds=10)
+        ledger.receive("00000", reported(images, 2.0))
+    curve = ledger.store.curve("00000")
+    assert [(point["gpu_seconds"], point["peak_memory_bytes"]) for point in curve] == [(10.0, 1000), (20.0, 2000)]

@@ -113,6 +113,23 @@ def test_weights_of_the_best_stay_and_states_of_the_unfinished(tmp_path: Path) -
     assert kept() == {"00001": best, "00002": best, "00005": both, "00006": both}
 
 
+def test_of_several_objectives_the_front_keeps_its_weights(tmp_path: Path) -> None:
+    space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None, keep=2, constraints=BOUND)
+    ledger = toy_ledger(tmp_path, space)
+    for number, (bits, size) in enumerate([(0.5, 999), (1.0, 50), (1.1, 60), (3.0, 5)]):
+        with_checkpoint(ledger, number)
+        ledger.start(ledger.plan({}))
+        begun = {"facts": FACTS | {"num_parameters": size}, "resumed": []}
+        for message in (begun, reported(400, bits), FINISHED):
+            ledger.receive(f"{number:05d}", message)
+        ledger.finish(f"{number:05d}")
+    WeightKeeper(ledger).tidy_all()
+    assert sorted(folder.name for folder in Path(ledger.store.checkpoints).iterdir()) == ["00001", "00003"]
+
+
+BOUND = {"num_parameters": 100}
+
+
 def test_a_disk_that_refuses_does_not_stop_the_tidying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1))
     keeper = WeightKeeper(ledger)

@@ -1,0 +1,104 @@
+"""Rows of other searches from which a search may learn, and why others are left out.
+
+What is told is copied into the search's own folder when it begins, so that it is the same at every launch, whatever
+becomes of the other search.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
+from pixeltune.data import Resolved
+from pixeltune.errors import StoreError
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.rows import Row
+from pixeltune.results.schema import Status
+from pixeltune.results.store import find_searches
+from pixeltune.search.choose import config_of, space_of
+from pixeltune.space import SearchSpace
+from pixeltune.space.keys import contains, key_exists
+
+_TOLD = (Status.FINISHED, Status.DIVERGED)
+_MAY_DIFFER = (*NO_IDENTITY, "seed", "train.report_every")
+"""Keys of a base in which two searches measure the same."""
+_SHOWN = 3
+
+
+@dataclass
+class WarmStart:
+    """rows: to be told. left_out: how many were not, by reason."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def lines(self) -> list[str]:
+        """How many of which search, and why not the others."""
+        counts = Counter(str(row["search"]) for row in self.rows)
+        told = ", ".join(f"{count} of {search}" for search, count in counts.items()) or "none"
+        lines = [f"Warm start: {len(self.rows)} trials of other searches are told to the sampler ({told})."]
+        if self.left_out:
+            reasons = [f"{count} {reason}" for reason, count in self.left_out.most_common()]
+            more = f"; and {len(reasons) - _SHOWN} more reasons" if len(reasons) > _SHOWN else ""
+            lines.append(f"Not told: {'; '.join(reasons[:_SHOWN])}{more}.")
+        return lines
+
+
+def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Resolved) -> WarmStart:
+    """Finished and diverged trials of the searches at `locations` that could be trials of `space` on the same images.
+
+    StoreError where there is no search. A stopped trial is not told: it has trained for less, by another's rungs.
+    """
+    found, seen = WarmStart(), set()
+    for location in locations:
+        for store in find_searches(location):
+            if store.folder in seen:
+                continue
+            seen.add(store.folder)
+            manifest = store.manifest()
+            for row in store.trials():
+                reason = _why_not(row, manifest, space, resolved)
+                if reason:
+                    found.left_out[reason] += 1
+                else:
+                    found.rows.append(row)
+    return found
+
+
+def _why_not(row: Row, manifest: SearchManifest, space: SearchSpace, resolved: Resolved) -> str:
+    """Why a row cannot be told, in words; "" where it can."""
+    if row["status"] not in _TOLD:
+        return f"{row['status']}"
+    if manifest.final is not None or row["evaluated_split"] == "test":
+        return "measured on the test set"
+    if row["status"] == Status.FINISHED:
+        missing = [name for name in space.objectives if row[name] is None]
+        if missing:
+            return f"without {missing[0]}"
+    identity = resolved.data.identity
+    if row["data_checksum"] != identity.checksum or row["levels"] != resolved.data.form.levels:
+        return "of other images"
+    try:
+        theirs = config_of(row, space_of(manifest), manifest)
+    except StoreError:
+        return "whose configuration is not known any more"
+    return _difference(theirs, space)
+
+
+def _difference(theirs: TrialConfig, space: SearchSpace) -> str:
+    """What makes a configuration none of the space's."""
+    there = theirs.flat()
+    suggestion: dict[str, Scalar] = {}
+    for key, distribution in space.vary.items():
+        if not key_exists(space.base, key, suggestion):
+            continue
+        if key not in there or not contains(distribution, there[key]):
+            return f"with {key} = {there.get(key, 'not there')}, outside of what is searched"
+        suggestion[key] = there[key]
+    here = space.configure(suggestion).flat()
+    for key in [*here, *(key for key in there if key not in here)]:
+        if key not in _MAY_DIFFER and here.get(key) != there.get(key):
+            return f"with {key} = {there.get(key, 'not there')}, here {here.get(key, 'not there')}"
+    return ""

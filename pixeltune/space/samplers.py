@@ -1,0 +1,47 @@
+"""The samplers by name, and what Optuna's of each name can do: measured, in `tests/search/test_samplers.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pixeltune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SamplerKind:
+    """packages: what it needs beside Optuna. several: takes several objectives.
+
+    sees_all: it reads stopped trials and constraints, as told; any other reads finished trials alone.
+    numbers_only: it searches numbers alone, and draws choices at random.
+    follows_conditions: it learns keys that only some trials have; any other draws them at random.
+    """
+
+    packages: tuple[str, ...] = ()
+    several: bool = True
+    sees_all: bool = False
+    numbers_only: bool = False
+    follows_conditions: bool = False
+
+
+SAMPLERS: Mapping[str, SamplerKind] = {
+    "tpe": SamplerKind(sees_all=True, follows_conditions=True),
+    "gp": SamplerKind(packages=("scipy", "torch")),
+    "cmaes": SamplerKind(packages=("cmaes",), several=False, numbers_only=True),
+    "nsga2": SamplerKind(),
+    "random": SamplerKind(sees_all=True, follows_conditions=True),
+}
+"""What proposes trials. tpe: Parzen estimators, of groups of keys that occur together. gp: a Gaussian process.
+cmaes: an evolution strategy for numbers. nsga2: a genetic algorithm. random: draws alone."""
+
+
+def require_fit(name: str, objectives: tuple[str, ...], learnt: tuple[str, ...], varied: tuple[str, ...]) -> None:
+    """Refuse a sampler that would raise, or draw every key at random. learnt: the keys that it learns."""
+    if len(objectives) > 1 and not SAMPLERS[name].several:
+        able = ", ".join(other for other, kind in SAMPLERS.items() if kind.several)
+        raise ConfigError(f"the sampler {name} must have one objective, but got {', '.join(objectives)}; take {able}")
+    if varied and not learnt:
+        raise ConfigError(
+            f"the sampler {name} must have a key of numbers that every trial has, but got {', '.join(varied)}; "
+            "take tpe or random"
+        )

@@ -1,0 +1,210 @@
+"""What a search learns from the rows of others, and that it stays the same at every launch."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import IntDistribution
+from search_toys import VARY, settle, toy_config, toy_space
+
+from pixeltune.data import Resolved, resolve
+from pixeltune.errors import StoreError
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.store import SearchStore
+from pixeltune.search.ledger import Ledger
+from pixeltune.search.run import open_search
+from pixeltune.search.scheduler import judge_of
+from pixeltune.search.suggest import Suggester
+from pixeltune.search.warm_start import read_warm_start
+from pixeltune.space import SAMPLERS, SearchSpace
+
+BASE = toy_config().override({"data.num_valid": 100})
+MIXTURE = {"likelihood.name": "logistic_mixture", "likelihood.mixtures": 3, "model.layers": 3, "optim.lr": 0.02}
+PLAIN = {"likelihood.name": "categorical", "model.layers": 4, "optim.lr": 0.005}
+
+
+@pytest.fixture(scope="module")
+def resolved() -> Resolved:
+    return resolve(BASE)
+
+
+def a_space(**changes: Any) -> SearchSpace:
+    return toy_space(**({"base": BASE, "scheduler": None} | changes))
+
+
+class Earlier:
+    """A search whose trials ended as told."""
+
+    def __init__(self, folder: Path, resolved: Resolved, space: SearchSpace | None = None, name: str = "earlier"):
+        self.space = space or a_space()
+        self.store = SearchStore(str(folder), name)
+        self.store.open(SearchManifest.of(self.space, name))
+        self.ledger = Ledger(self.space, self.store, resources=self.space.resources)
+        self.facts = {"data_checksum": resolved.data.identity.checksum, "levels": 17, "evaluated_split": "valid"}
+
+    def add(self, suggestion: dict[str, Any], status: str, bits: float | None = None, **facts: Any) -> None:
+        plan = self.ledger.plan(suggestion)
+        known = self.facts | {"config_key": plan.config.key()} | facts
+        self.store.write_trial(settle(self.ledger, plan, status, bits, **known))
+
+
+def opened(folder: Path, space: SearchSpace, *sources: str) -> tuple[Ledger, list[str]]:
+    said: list[str] = []
+    store, _ = open_search(space, "later", str(folder), warm_start=sources, say=said.append)
+    return Ledger(space, store, resources=space.resources, judge=judge_of(space)), said
+
+
+def some_trials(folder: Path, resolved: Resolved) -> Earlier:
+    earlier = Earlier(folder, resolved)
+    for number, bits in enumerate([2.0, 1.5, 1.75, 1.25, 3.0]):
+        earlier.add(PLAIN | {"optim.lr": 0.002 * (number + 1)}, "finished", bits)
+    earlier.add(MIXTURE, "finished", 1.3)
+    earlier.add(MIXTURE | {"model.layers": 6}, "diverged")
+    return earlier
+
+
+def test_what_fits_is_told_and_the_rest_is_counted_with_its_reason(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    earlier.add(PLAIN, "pruned", 2.0)
+    earlier.add(PLAIN, "failed")
+    earlier.add(PLAIN, "finished", 2.0, data_checksum="other")
+    earlier.add(PLAIN, "finished", 2.0, evaluated_split="test")
+    earlier.add(PLAIN, "finished", 2.0, config_key="ffffffffffff")
+    found = read_warm_start([earlier.store.folder], a_space(), resolved)
+    assert len(found.rows) == 7
+    assert found.lines() == [
+        "Warm start: 7 trials of other searches are told to the sampler (7 of earlier).",
+        "Not told: 1 pruned; 1 failed; 1 of other images; and 2 more reasons.",
+    ]
+    assert dict(found.left_out) == {
+        "pruned": 1,
+        "failed": 1,
+        "of other images": 1,
+        "measured on the test set": 1,
+        "whose configuration is not known any more": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "reason"),
+    [
+        ({}, 7, None),
+        (
+            {"vary": VARY | {"model.layers": IntDistribution(2, 3)}},
+            1,
+            "with model.layers = 4, outside of what is searched",
+        ),
+        ({"base": BASE.override({"optim.ema": 0.5})}, 0, "with optim.ema = 0.9, here 0.5"),
+        ({"base": BASE.override({"train.images": 800})}, 0, "with train.images = 400, here 800"),
+        ({"base": BASE.override({"seed": 9, "train.report_every": 200, "data.path": "/elsewhere"})}, 7, None),
+        ({"vary": {"optim.lr": VARY["optim.lr"]}}, 0, "with model.layers = 4, here 2"),
+        ({"objectives": ("valid_bits_per_dim", "sample_images_per_second")}, 1, "without sample_images_per_second"),
+    ],
+    ids=str,
+)
+def test_only_trials_of_this_space_are_told(
+    tmp_path: Path, resolved: Resolved, changes: dict[str, Any], told: int, reason: str | None
+) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    found = read_warm_start([str(tmp_path), earlier.store.folder], a_space(**changes), resolved)
+    assert len(found.rows) == told
+    assert reason is None or found.left_out[reason]
+
+
+def test_the_best_are_tried_after_the_base_and_the_sampler_sees_all(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    space = a_space()
+    ledger, said = opened(tmp_path, space, earlier.store.folder)
+    assert said[0].startswith("Warm start: 7 trials")
+    suggester = Suggester(space, ledger)
+    plans = [suggester.next_plan() for _ in range(5)]
+    assert [plan.suggestion for plan in plans[:4]] == [
+        space.base_suggestion(),
+        PLAIN | {"optim.lr": 0.008},
+        MIXTURE,
+        PLAIN | {"optim.lr": 0.004},
+    ]
+    assert [plan.number for plan in plans] == list(range(5))
+    states = [trial.state.name for trial in suggester.study().get_trials()]
+    assert states == ["COMPLETE"] * 6 + ["PRUNED"] + ["RUNNING"] * 5
+    assert ledger.store.trials() == []
+    assert ledger.best() is None
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_it_is_the_same_at_every_launch_whatever_becomes_of_the_others(
+    tmp_path: Path, resolved: Resolved, sampler: str
+) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    space = a_space(sampler=sampler)
+    ledger, _ = opened(tmp_path, space, earlier.store.folder)
+    live = Suggester(space, ledger)
+    plans = [live.next_plan() for _ in range(6)]
+    for plan in plans:
+        ledger.store.write_trial(settle(ledger, plan, "finished", 1.0 + plan.suggestion["optim.lr"]))
+    shutil.rmtree(earlier.store.folder)
+    again, said = opened(tmp_path, space, earlier.store.folder)
+    assert said == ["Warm start: 7 trials of other searches, as they were when this one began."]
+    assert Suggester(space, again).next_plan() == live.next_plan()
+    assert [row["search"] for row in again.store.trials()] == ["later"] * 6
+
+
+def test_another_warm_start_is_another_search(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    space = a_space()
+    ledger, _ = opened(tmp_path, space, earlier.store.folder)
+    ledger.start(ledger.plan(space.base_suggestion()))
+    for sources, words in (
+        ((), "warm start: none here, earlier in the results"),
+        (("x/other",), "warm start: other here"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            opened(tmp_path, space, *sources)
+    opened(tmp_path, space, earlier.store.folder + "/")
+
+
+def test_a_search_without_a_trial_begins_anew(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    opened(tmp_path, a_space(), earlier.store.folder)
+    ledger, said = opened(tmp_path, a_space())
+    assert said == []
+    assert ledger.store.warm_start() == []
+
+
+def test_of_several_objectives_trials_along_the_front_are_tried(tmp_path: Path, resolved: Resolved) -> None:
+    space = a_space(objectives=("valid_bits_per_dim", "num_parameters"))
+    earlier = Earlier(tmp_path, resolved, space)
+    for layers in (2, 3, 4, 5, 6):
+        earlier.add(PLAIN | {"model.layers": layers}, "finished", 3 - layers / 4, num_parameters=layers)
+    earlier.add(MIXTURE, "finished", 3.0, num_parameters=9)
+    ledger, _ = opened(tmp_path, space, earlier.store.folder)
+    suggester = Suggester(space, ledger)
+    assert [suggester.next_plan().suggestion["model.layers"] for _ in range(4)] == [2, 6, 4, 2]
+
+
+def test_nothing_there_is_said(tmp_path: Path, resolved: Resolved) -> None:
+    with pytest.raises(StoreError, match="there is nothing at"):
+        opened(tmp_path, a_space(), str(tmp_path / "nowhere"))
+
+
+def test_a_file_that_was_cut_short_is_no_empty_one(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    ledger, _ = opened(tmp_path, a_space(), earlier.store.folder)
+    path = Path(ledger.store.folder) / "warm_start.parquet"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(StoreError, match="the rows of a warm start must be readable"):
+        Suggester(a_space(), ledger)
+
+
+def test_bounds_of_the_later_search_hold_for_earlier_trials(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    space = replace(a_space(), constraints={"num_parameters": 5})  # all have 7
+    ledger, _ = opened(tmp_path, space, earlier.store.folder)
+    suggester = Suggester(space, ledger)
+    assert len([trial for trial in suggester.study().get_trials() if trial.constraints]) == 7
+    assert suggester.next_plan().suggestion == space.base_suggestion()
+    assert suggester.next_plan().suggestion not in [space.suggestion_of(row) for row in ledger.store.warm_start()]
