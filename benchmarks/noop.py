@@ -39,7 +39,8 @@ def messages(task: TrialTask) -> Iterator[Message]:
     for images in range(len(reports) * every + every, config.train.images + 1, every):
         if PAUSE in os.environ:
             time.sleep(float(os.environ[PAUSE]))
-        reports.append(_report(config, images))
+        value = 2 + abs(math.log10(config.optim.lr / 0.01)) + 100 / images
+        reports.append(report_of(config, images, value))
         with writing_to(task.checkpoint):
             files.write_whole(weights_file(task.checkpoint), b"weights")
             files.write_whole(location, json.dumps(reports).encode())
@@ -47,8 +48,8 @@ def messages(task: TrialTask) -> Iterator[Message]:
     yield {"end": "finished", "reason": None, "facts": {"sample_images_per_second": 1.0, "sample_batch_size": 16}}
 
 
-def _report(config: TrialConfig, images: int) -> dict[str, Any]:
-    value = 2 + abs(math.log10(config.optim.lr / 0.01)) + 100 / images
+def report_of(config: TrialConfig, images: int, value: float) -> dict[str, Any]:
+    """An EpochReport as a dictionary, with this bits/dim in each of its columns."""
     bits = ("train_bits_per_dim", "valid_bits_per_dim", "valid_bits_per_dim_raw", "valid_bits_per_dim_ema")
     nats = ("train_nats", "valid_nats", "valid_nats_raw", "valid_nats_ema")
     seconds = ("train_seconds", "eval_seconds", "compile_seconds")

@@ -1,0 +1,104 @@
+"""A worker of several, or a node, dies in the middle of a search: its trials go on from their checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import curve_of, launches, store_in, write_search
+
+pytestmark = pytest.mark.slow
+
+MODULE = """
+import os, signal, sys
+from pathlib import Path
+
+from pixeltune.data.readers import digits
+
+
+def images(config):
+    return digits.read(config)
+
+
+if "default_worker" in sys.argv[0]:
+    from pixeltune.training.loop import Training
+
+    step = Training._train_step
+
+    def dying(self, tally):
+        if self.config.optim.lr == 0.01 and self.images_seen == 350 and self.workers.rank == 1:
+            try:
+                os.close(os.open(Path(__file__).with_name("died"), os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        step(self, tally)
+
+    Training._train_step = dying
+"""
+
+
+def _reports(folder: Path, trial: str) -> list[tuple[int, int]]:
+    return [(point["attempt"], point["images_seen"]) for point in curve_of(folder, trial)]
+
+
+def test_a_killed_worker_of_two_costs_its_trial_one_attempt(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    (tmp_path / "mymod.py").write_text(MODULE)
+    search = write_search(tmp_path, trials=2)
+    search.write_text(search.read_text().replace('"name": "digits"', '"name": "mymod:images"'))
+    with launches(folder) as launch:
+        run = launch(search, "--set", "resources.workers=2")
+        assert run.wait(500) == 0, run.err
+        assert run.err == ""
+        assert run.left_behind() == []
+    attempts = [(row["trial"], row["attempt"], row["status"]) for row in store_in(folder).attempts()]
+    assert attempts == [("00000", 1, "failed"), ("00000", 2, "finished"), ("00001", 1, "finished")]
+    expected = [(1, images) for images in (100, 200, 300)] + [(2, images) for images in (400, 500, 600)]
+    assert _reports(folder, "00000") == expected, "no image is counted twice, none left out"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without a place for trials, and two nodes with one each."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # as `connect` does, before Ray is imported
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def test_a_node_that_dies_costs_its_trial_one_attempt(tmp_path: Path, cluster: Any) -> None:
+    folder = tmp_path / "r"
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+    search = write_search(tmp_path, images=16_000, every=1000, trials=3)
+
+    def both_report() -> bool:
+        if not (folder / "tiny" / "search.json").exists():
+            return False
+        running = [row["trial"] for row in store_in(folder).trials() if row["status"] == "running"]
+        return sum(len(_reports(folder, trial)) >= 2 for trial in running) == 2
+
+    with launches(folder) as launch:
+        run = launch(search, "--address", cluster.address)
+        run.wait_until(both_report)
+        cluster.remove_node(nodes[1], allow_graceful=False)
+        assert run.wait(400) == 0, run.err
+        assert run.err == ""
+    rows = store_in(folder).attempts()
+    last = {row["trial"]: row["status"] for row in rows}
+    assert last == {f"{number:05d}": "finished" for number in range(3)}
+    assert [row["status"] for row in rows].count("failed") == 1
+    assert len(rows) == 4
+    for trial in last:
+        points = _reports(folder, trial)
+        assert [images for _, images in points] == list(range(1000, 16001, 1000))
+        assert points == sorted(points)
