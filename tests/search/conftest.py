@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pixeltune.search.connect import set_environment
+
+set_environment(None)  # before any test module imports Ray, which reads it then
+
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:

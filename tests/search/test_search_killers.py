@@ -62,10 +62,8 @@ def test_a_killed_worker_of_two_costs_its_trial_one_attempt(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """A head without a place for trials, and two nodes with one each."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # as `connect` does, before Ray is imported
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
