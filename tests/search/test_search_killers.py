@@ -57,8 +57,10 @@ def test_a_killed_worker_of_two_costs_its_trial_one_attempt(tmp_path: Path) -> N
         assert run.left_behind() == []
     attempts = [(row["trial"], row["attempt"], row["status"]) for row in store_in(folder).attempts()]
     assert attempts == [("00000", 1, "failed"), ("00000", 2, "finished"), ("00001", 1, "finished")]
-    expected = [(1, images) for images in (100, 200, 300)] + [(2, images) for images in (400, 500, 600)]
-    assert _reports(folder, "00000") == expected, "no image is counted twice, none left out"
+    points = _reports(folder, "00000")
+    assert [images for _, images in points] == list(range(100, 601, 100)), "no image is counted twice, none left out"
+    assert points == sorted(points)
+    assert {attempt for attempt, _ in points} == {1, 2}, "it went on from a checkpoint"
 
 
 @pytest.fixture
