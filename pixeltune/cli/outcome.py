@@ -17,6 +17,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
+from pixeltune.space.keys import short_name
 
 _TOP = 10
 _MOST_SAMPLING_SECONDS = 60.0
@@ -63,7 +64,7 @@ def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) ->
     table = Table(box=None, header_style="bold", pad_edge=False)
     shown = ["trial", *space.objectives, *space.vary]
     for name in shown:
-        table.add_column(name if name in space.objectives else name.rpartition(".")[2], justify="right")
+        table.add_column(name if name in space.objectives else short_name(name), justify="right")
     for row in best:
         table.add_row(*(_cell(name, row[name]) for name in shown))
     out.print(table)
@@ -76,7 +77,7 @@ def _table(places: list[dict[str, Any]], keys: list[str], space: SearchSpace) ->
         "rank": "#",
         "trial": "trial",
         "status": "status",
-        **{key: key.rpartition(".")[2] if key != "likelihood.name" else "likelihood" for key in keys},
+        **{key: short_name(key) for key in keys},
         "valid_bits_per_dim": "bits/dim",
         "valid_nats": "nats",
         "below_baseline_percent": "% below baseline",

@@ -21,6 +21,7 @@ from pixeltune.results.status import below_baseline, duration, is_late, left_wor
 from pixeltune.search.ledger import Ledger, Live, Row
 from pixeltune.search.run import Watcher
 from pixeltune.space import Asha, Pareto, Resources
+from pixeltune.space.keys import short_name
 
 _MOST_REASONS = 3
 _LONGEST_SILENCE = 60.0
@@ -107,7 +108,7 @@ class Progress(Watcher):
 
     def _settings(self, row: Row) -> str:
         return " ".join(
-            f"{key.rpartition('.')[2]}={_short(row[key])}" for key in self._book.space.shown if row.get(key) is not None
+            f"{short_name(key)}={_short(row[key])}" for key in self._book.space.shown if row.get(key) is not None
         )
 
     def _count(self) -> str:

@@ -122,3 +122,9 @@ def key_exists(base: TrialConfig, key: str, drawn: Mapping[str, Scalar]) -> bool
 def discriminators_first(vary: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
     """The keys in an order in which each is drawn after those that decide whether it exists."""
     return dict(sorted(vary.items(), key=lambda item: item[0] not in DISCRIMINATOR_KEYS))
+
+
+def short_name(key: str) -> str:
+    """What tables call a key: `layers` of model.layers, `likelihood` of likelihood.name."""
+    section, _, name = key.rpartition(".")
+    return section if name == "name" else name
