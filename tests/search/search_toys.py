@@ -109,3 +109,16 @@ def settle(ledger: Ledger, plan: Plan, status: str, bits: float | None = None, *
     row = ledger.ended[plan.trial] = ledger._row(live, Status(status), None)
     ledger.curves[plan.trial] = ledger._curve(reports.values())
     return row
+
+
+def seen(trial: Any) -> tuple[Any, ...]:
+    """All that a sampler can see of a trial."""
+    return (
+        trial.state,
+        trial.params,
+        trial.distributions,
+        trial.values,
+        trial.intermediate_values,
+        trial.constraints,
+        trial.system_attrs,
+    )

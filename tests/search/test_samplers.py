@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from search_toys import VARY, settle, toy_config, toy_ledger, toy_space
+from search_toys import VARY, seen, settle, toy_config, toy_ledger, toy_space
 
 from pixeltune.errors import ConfigError, MissingPackageError
 from pixeltune.search.ledger import Plan
@@ -122,19 +122,6 @@ def test_a_resumed_search_proposes_what_the_uninterrupted_one_does(
     assert [resumed.next_plan().trial for _ in range(2)] == ["00014", "00015"]
     proposals = [live.next_plan(), live.next_plan()]
     assert [resumed.next_plan(), resumed.next_plan()] == proposals
-
-
-def seen(trial: Any) -> tuple[Any, ...]:
-    """All that a sampler can see of a trial."""
-    return (
-        trial.state,
-        trial.params,
-        trial.distributions,
-        trial.values,
-        trial.intermediate_values,
-        trial.constraints,
-        trial.system_attrs,
-    )
 
 
 # ------------------------------------------------------------------------------------------------------ it learns

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from optuna.distributions import FloatDistribution
-from optuna.trial import FrozenTrial, TrialState
-from search_toys import BEGUN, FINISHED, ended, play, report, reported, toy_config, toy_ledger, toy_space
+from optuna.trial import TrialState
+from search_toys import BEGUN, FINISHED, ended, play, report, reported, seen, toy_config, toy_ledger, toy_space
 
 from pixeltune.results.leaderboard import leaderboard
 from pixeltune.results.schema import Status
@@ -25,17 +25,6 @@ every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
 def told(suggester: Suggester) -> list[tuple[Any, ...]]:
     """All that a sampler can see of a study."""
-
-    def seen(trial: FrozenTrial) -> tuple[Any, ...]:
-        return (
-            trial.state,
-            trial.params,
-            trial.distributions,
-            trial.values,
-            trial.intermediate_values,
-            trial.constraints,
-        )
-
     return [seen(trial) for trial in suggester.study().get_trials(deepcopy=False)]
 
 
