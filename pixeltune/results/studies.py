@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import optuna
@@ -36,13 +36,18 @@ def study(search_folder: str) -> optuna.Study:
     """
     store = SearchStore.at(search_folder)
     manifest = store.manifest()
+    return study_of(manifest, store.trials(), store.curves() if len(manifest.objectives) == 1 else [])
+
+
+def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Row]) -> optuna.Study:
+    """The same of rows and reports that were read before; reports: of a search with one objective."""
     rebuilt = _quiet_study(manifest)
     curves: dict[str, dict[int, float]] = {}
-    for report in store.curves() if len(manifest.objectives) == 1 else []:
+    for report in reports:
         value = report.get(manifest.objectives[0])
         if value is not None:
             curves.setdefault(report["trial"], {})[report["images_seen"]] = value
-    for row in store.trials():
+    for row in rows:
         if row["status"] != Status.RUNNING:
             rebuilt.add_trial(_frozen(row, manifest, curves.get(row["trial"], {})))
     return rebuilt
