@@ -64,7 +64,7 @@ def _quiet_study(manifest: SearchManifest) -> optuna.Study:
 
 
 def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> FrozenTrial:
-    asked = {key: value for key, value in manifest.distributions().items() if _has_key(row, key)}
+    asked = {key: value for key, value in manifest.distributions().items() if has_key(row, key)}
     values = [row[objective] for objective in manifest.objectives]
     known = None not in values
     state = _STATES[Status(row["status"])]
@@ -85,7 +85,7 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
     return frozen
 
 
-def _has_key(row: Row, key: str) -> bool:
+def has_key(row: Row, key: str) -> bool:
     """Whether the trial's family or likelihood has `key`: null may also be a value."""
     section, _, name = key.partition(".")
     if section == "model":
