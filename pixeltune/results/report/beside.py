@@ -1,4 +1,4 @@
-"""The best of a search, or the choice of a final, beside published numbers: with a word on each whether they compare."""
+"""The best of a search, or the choice of a final, beside published numbers, and whether each may be compared."""
 
 from __future__ import annotations
 
@@ -48,17 +48,22 @@ def beside_published(snapshot: Snapshot, places: Sequence[Row] = ()) -> Beside:
         return Beside(["There is no result yet to stand beside them."], "", [])
     besides = comparison(row, _MOST)
     if not besides:
-        return Beside([f"No published results are known for {row['data.name']}; the order-0 baseline is the yardstick."], "", [])
+        return Beside(
+            [f"No published results are known for {row['data.name']}; the order-0 baseline is the yardstick."], "", []
+        )
     test = row["evaluated_split"] == "test"
     sentences = [f"Ours: {name}."]
     if not test:
         sentences.append(
-            "A validation number, of the trial that validation chose: it cannot be compared with published test numbers, "
-            "whatever the difference is. Only a final run reads the test set (see below how to run one)."
+            "A validation number, of the trial that validation chose: it cannot be compared with published test "
+            "numbers, whatever the difference is. Only a final run reads the test set (see below how to run one)."
         )
     comparable = sum(beside["comparable"] for beside in besides)
     unit = " and ".join(dict.fromkeys(cell_title(beside["metric"]) for beside in besides))
-    caption = f"The {counted(len(besides), 'published number')} nearest in kind, in {unit}, lower is better; {comparable} of them comparable. ≤ marks upper bounds."
+    caption = (
+        f"The {counted(len(besides), 'published number')} nearest in kind, in {unit}, lower is better; "
+        f"{comparable} of them comparable. ≤ marks upper bounds."
+    )
     return Beside(sentences, caption, [_line(beside, bool(row["is_bound"])) for beside in besides])
 
 
@@ -76,7 +81,8 @@ def _ours(snapshot: Snapshot, places: Sequence[Row]) -> tuple[Row | None, str]:
         return None, ""
     order = [item.trial for item in final.chosen]
     first = min(places, key=lambda place: order.index(place["from_trial"]))
-    name = f"{final.search}/{first['from_trial']}, which validation put first: the mean of {counted(first['seeds'], 'seed')} on the test set"
+    seeds = counted(first["seeds"], "seed")
+    name = f"{final.search}/{first['from_trial']}, which validation put first: the mean of {seeds} on the test set"
     return mean_row(first, snapshot.rows), name
 
 

@@ -70,7 +70,9 @@ def board(snapshot: Snapshot) -> Board:
     rows = {row["trial"]: row for row in snapshot.rows}
     records = [rows[place["trial"]] | place for place in snapshot.places]
     records += [row | figures_of(row, []) for row in snapshot.rows if row["trial"] not in ranked]
-    columns = [column for column in _columns(snapshot) if any(record.get(column.name) is not None for record in records)]
+    columns = [
+        column for column in _columns(snapshot) if any(record.get(column.name) is not None for record in records)
+    ]
     lines = [Line(str(record["status"]), [_cell(column.name, record) for column in columns]) for record in records]
     return Board(columns, lines, list(_notes(snapshot)))
 

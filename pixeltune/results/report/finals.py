@@ -48,18 +48,18 @@ def headline(snapshot: Snapshot, places: Sequence[Row]) -> str:
         return "No run has finished: the test set has not been read to an end yet."
     first = places[0]
     mark = "≤ " if snapshot.is_bound else ""
-    text = (
-        f"Lowest mean: {first['from_trial']} with {mark}{_with_error(first['bits_per_dim'], first['bits_per_dim_seeds_error'], 5)} "
-        f"test bits/dim over {counted(first['seeds'], 'seed')}."
-    )
-    if len(places) == 1:
-        return text
+    mean = _with_error(first["bits_per_dim"], first["bits_per_dim_seeds_error"], 5)
+    text = f"Lowest mean: {first['from_trial']} with {mark}{mean} test bits/dim over {counted(first['seeds'], 'seed')}."
     worse = sum(place["verdict"] == Verdict.CLEARLY_WORSE for place in places)
-    if worse == len(places) - 1:
+    others = len(places) - 1
+    if not others:
+        return text
+    if worse == others:
         return f"{text} All others are clearly worse."
     if worse == 0:
-        return f"{text} None of the others can be told apart from it: the differences are within the noise, or the noise is not known."
-    return f"{text} {worse} of the {len(places) - 1} others {'is' if worse == 1 else 'are'} clearly worse; the rest cannot be told apart from it."
+        return f"{text} No other can be told apart from it: differences are within the noise, or noise is not known."
+    verb = "is" if worse == 1 else "are"
+    return f"{text} {worse} of the {others} others {verb} clearly worse; the rest cannot be told apart from it."
 
 
 def _columns(snapshot: Snapshot) -> list[Column]:
@@ -93,9 +93,16 @@ def _line(place: Row, snapshot: Snapshot) -> Line:
             Cell(place["from_trial"], place["from_trial"]),
             Cell(cell(final.objective, chosen[place["from_trial"]]), chosen[place["from_trial"]]),
             Cell(str(place["seeds"]), place["seeds"]),
-            Cell(mark + _with_error(place["bits_per_dim"], place["bits_per_dim_seeds_error"], 5), place["bits_per_dim"]),
+            Cell(
+                mark + _with_error(place["bits_per_dim"], place["bits_per_dim_seeds_error"], 5), place["bits_per_dim"]
+            ),
             Cell(mark + _with_error(place["nats"], place["nats_seeds_error"], 3), place["nats"]),
-            Cell(NOTHING if is_first else "+" * (difference >= 0) + _with_error(difference, place["difference_bits_per_dim_error"], 5), difference),
+            Cell(
+                NOTHING
+                if is_first
+                else "+" * (difference >= 0) + _with_error(difference, place["difference_bits_per_dim_error"], 5),
+                difference,
+            ),
             Cell(NOTHING if width is None else f"{width:.5f}", width),
             Cell(place["verdict"], place["verdict"]),
         ],
@@ -110,8 +117,9 @@ def _notes(places: Sequence[Row]) -> list[str]:
     notes = ["Retrained on train and validation; the test set was read once a run, at its end."]
     if len(places) > 1:
         notes.append(
-            "± of bits/dim and nats is one standard error over seeds, of a difference over seeds and images; differences are taken "
-            f"image by image. Clearly worse: outside of the {1 - LEVEL:.0%} intervals of both noises, for all pairs at once."
+            "± of bits/dim and nats is one standard error over seeds, of a difference over seeds and images; differences "
+            f"are taken image by image. Clearly worse: outside of the {1 - LEVEL:.0%} intervals of both noises, for all "
+            "pairs at once."
         )
     if any(place["seeds"] == 1 for place in places):
         notes.append("With one seed the noise of training is not known, and nothing is called worse.")
@@ -131,7 +139,11 @@ def _differences(places: Sequence[Row]) -> Chart:
             go.Scatter(
                 x=[place["difference_bits_per_dim"] for place in shown],
                 y=[plain(place["from_trial"]) for place in shown],
-                error_x={"type": "data", "array": [place["difference_bits_per_dim_half_width"] for place in shown], "thickness": 1.5},
+                error_x={
+                    "type": "data",
+                    "array": [place["difference_bits_per_dim_half_width"] for place in shown],
+                    "thickness": 1.5,
+                },
                 mode="markers",
                 marker={"size": 9, "color": "#0072B2"},
                 hovertemplate="%{y}: %{x:+.5f}<extra></extra>",
@@ -142,14 +154,20 @@ def _differences(places: Sequence[Row]) -> Chart:
         showlegend=False,
     )
     figure.add_vline(x=0, line={"color": "#444", "width": 1.2, "dash": "dash"})
-    text = f"{1 - LEVEL:.0%} intervals of seeds and images, for all pairs at once. An interval that reaches 0 is within the noise."
-    return Chart(name=name, title=title, caption=text, figure=figure, height=110 + 36 * len(shown), alt=text)
+    text = (
+        f"{1 - LEVEL:.0%} intervals of seeds and images, for all pairs at once; one that reaches 0 is within the noise."
+    )
+    return Chart(
+        name=name, title=title, caption=text, figure=figure, height=110 + 36 * len(shown), is_wide=True, alt=text
+    )
 
 
 def _images(snapshot: Snapshot, places: Sequence[Row]) -> Chart:
     """Which images are dear: the nats of each, mean over seeds, of the best configurations."""
     shown = places[: len(BEST_COLOURS)]
-    stacks = [np.stack([read_nats(snapshot.store.images(run)) for run in place["runs"]]).mean(axis=0) for place in shown]
+    stacks = [
+        np.stack([read_nats(snapshot.store.images(run)) for run in place["runs"]]).mean(axis=0) for place in shown
+    ]
     edges = np.histogram_bin_edges(np.concatenate(stacks), bins=40)
     traces = []
     for place, nats_N, colour in zip(shown, stacks, BEST_COLOURS, strict=False):
@@ -164,6 +182,12 @@ def _images(snapshot: Snapshot, places: Sequence[Row]) -> Chart:
                 hovertemplate="from %{x:.1f} nats: %{y} images<extra></extra>",
             )
         )
-    figure = new_figure(traces, xaxis={"title": {"text": "nats of a test image, mean over seeds"}}, yaxis={"title": {"text": "images"}, "rangemode": "tozero"})
-    text = f"{counted(len(stacks[0]), 'test image')}. All configurations find the same images hard, so that they are compared image by image."
-    return Chart(name="images", title="Nats of single images", caption=text, figure=figure, height=340, alt=text)
+    figure = new_figure(
+        traces,
+        xaxis={"title": {"text": "nats of a test image, mean over seeds"}},
+        yaxis={"title": {"text": "images"}, "rangemode": "tozero"},
+    )
+    text = f"{counted(len(stacks[0]), 'test image')}; the configurations are compared image by image."
+    return Chart(
+        name="images", title="Nats of single images", caption=text, figure=figure, height=340, is_wide=True, alt=text
+    )

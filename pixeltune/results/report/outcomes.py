@@ -43,7 +43,7 @@ def outcomes(snapshot: Snapshot) -> Outcomes:
     for row in told:
         groups.setdefault((row["status"], _kind(row["reason"] or _WITHOUT_WORDS)), []).append(row)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    caption = f"{counted(len(told), 'trial')} by outcome and reason; reasons that differ in numbers alone stand in one line, with the first."
+    caption = f"{counted(len(told), 'trial')} by outcome and reason; of reasons that differ in numbers alone the first."
     if len(ordered) > _MOST_GROUPS:
         caption += f" The {_MOST_GROUPS} most frequent of {len(ordered):,}."
     return Outcomes([_group(status, rows) for (status, _), rows in ordered[:_MOST_GROUPS]], caption)

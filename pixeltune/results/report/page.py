@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
-from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pixeltune import files
 from pixeltune.results.report.rerun import Command, shown_location, storage_words
 from pixeltune.results.report.snapshot import Snapshot
-from pixeltune.results.report.words import counted, listed, size
+from pixeltune.results.report.words import cell, counted, listed, size, title_of
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 
@@ -87,14 +87,22 @@ def _picture(content: bytes, row: Row, snapshot: Snapshot) -> Picture | None:
         width=width,
         height=height,
         alt=f"What {snapshot.search}/{row['trial']} draws: samples above, completions of given upper halves below.",
-        caption=f"{'Run' if snapshot.is_final else 'Trial'} {row['trial']}",
+        caption=_caption(row, snapshot),
     )
+
+
+def _caption(row: Row, snapshot: Snapshot) -> str:
+    name = snapshot.objective
+    what = f"Run {row['trial']}, of {row['from_trial']}" if snapshot.is_final else f"Trial {row['trial']}"
+    return f"{what}: {title_of(name)} {cell(name, row[name], is_bound=bool(row['is_bound']))}"
 
 
 def _words(shown: Sequence[Picture], without: Sequence[Row], heavy: Sequence[str]) -> str:
     if not (shown or without or heavy):
         return "There is no trial yet whose samples could be shown."
-    parts = [f"What {counted(len(shown), 'trial')} drew, best first, without any choice among the draws."] if shown else []
+    parts = (
+        [f"What {counted(len(shown), 'trial')} drew, best first, without any choice among the draws."] if shown else []
+    )
     if without:
         parts.append(f"No picture was kept of {listed(row['trial'] for row in without)}.")
     if heavy:
@@ -105,7 +113,15 @@ def _words(shown: Sequence[Picture], without: Sequence[Row], heavy: Sequence[str
 def _command(snapshot: Snapshot, row: Row) -> Command:
     location = shown_location(snapshot.store.gallery(row["trial"]))
     split = "test" if snapshot.is_final else "valid"
-    words = ["pixeltune", "sample", f"{snapshot.search}/{row['trial']}", "--gallery", "--split", split, *storage_words(snapshot.store)]
+    words = [
+        "pixeltune",
+        "sample",
+        f"{snapshot.search}/{row['trial']}",
+        "--gallery",
+        "--split",
+        split,
+        *storage_words(snapshot.store),
+    ]
     return Command(
         f"Draws the picture of trial {row['trial']}, where its weights were kept; the next report shows it.",
         shlex.join([*words, "--out", location]),

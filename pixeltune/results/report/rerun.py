@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -57,7 +57,9 @@ def toml_of(flat: Mapping[str, Scalar]) -> str:
     lines = [f"{key} = {_toml(value)}" for key, value in known.items() if "." not in key]
     for section in dict.fromkeys(key.partition(".")[0] for key in known if "." in key):
         lines += ["", f"[{section}]"]
-        lines += [f"{key.partition('.')[2]} = {_toml(value)}" for key, value in known.items() if key.startswith(f"{section}.")]
+        lines += [
+            f"{key.partition('.')[2]} = {_toml(value)}" for key, value in known.items() if key.startswith(f"{section}.")
+        ]
     return "\n".join(lines).strip()
 
 
@@ -100,7 +102,10 @@ def _search(snapshot: Snapshot) -> Command:
     command += ["--sampler", manifest.sampler]
     command += [] if scheduler is _UNSET else ["--scheduler", "none" if scheduler is None else str(scheduler)]
     if manifest.warm_start:
-        command += ["--warm-start", *(f"{shown_location(_parent(snapshot.store))}/{name}" for name in manifest.warm_start)]
+        command += [
+            "--warm-start",
+            *(f"{shown_location(_parent(snapshot.store))}/{name}" for name in manifest.warm_start),
+        ]
     command += _sets(overrides)
     return Command(words, _words(*command, *storage_words(snapshot.store)))
 
@@ -115,11 +120,20 @@ def _search_file(manifest: SearchManifest) -> tuple[str, str]:
     differences = {name: _difference(name, manifest) for name in candidates}
     for name, lines in differences.items():
         if not lines:
-            return name, f"The same search: checked against {name} as this pixeltune has it. From its results it goes on, elsewhere it begins anew."
+            return (
+                name,
+                f"The same search: checked against {name} as this pixeltune has it. From its results it goes on, elsewhere it begins anew.",
+            )
     if manifest.search in known:
         lines = "; ".join(differences[manifest.search][:3])
-        return manifest.search, f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({lines})."
-    return "FILE.py", "The same search: put its own search file in place of FILE.py, for it is none that pixeltune ships."
+        return (
+            manifest.search,
+            f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({lines}).",
+        )
+    return (
+        "FILE.py",
+        "The same search: put its own search file in place of FILE.py, for it is none that pixeltune ships.",
+    )
 
 
 def _difference(name: str, manifest: SearchManifest) -> list[str]:
@@ -139,7 +153,8 @@ def _training(snapshot: Snapshot) -> Command:
     file = f"{manifest.search}.toml"
     return Command(
         "The same training, of this configuration.",
-        _heredoc(file, dict(manifest.base)) + _words("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
+        _heredoc(file, dict(manifest.base))
+        + _words("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
     )
 
 
@@ -148,7 +163,8 @@ def _best_alone(snapshot: Snapshot, best: Row) -> Command:
     config = TrialConfig.from_flat(_configuration(best))
     return Command(
         f"The best trial, {best['trial']}, trained alone: its whole configuration but for what has its default.",
-        _heredoc(f"{name}.toml", config.changed()) + _words("pixeltune", "train", "--config", f"{name}.toml", *storage_words(snapshot.store)),
+        _heredoc(f"{name}.toml", config.changed())
+        + _words("pixeltune", "train", "--config", f"{name}.toml", *storage_words(snapshot.store)),
     )
 
 

@@ -58,9 +58,15 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     if manifest.vary:
         yield "Searched", listed((title_of(key) for key in manifest.vary), 20)
     directions = zip(manifest.objectives, manifest.directions, strict=True)
-    yield "Objective" + "s" * (len(manifest.objectives) > 1), ", ".join(f"{title_of(name)} ({way})" for name, way in directions)
+    yield (
+        "Objective" + "s" * (len(manifest.objectives) > 1),
+        ", ".join(f"{title_of(name)} ({way})" for name, way in directions),
+    )
     if manifest.constraints:
-        yield "Constraints", ", ".join(f"{title_of(name)} {number(bound)}" for name, bound in manifest.constraints.items())
+        yield (
+            "Constraints",
+            ", ".join(f"{title_of(name)} {number(bound)}" for name, bound in manifest.constraints.items()),
+        )
     if not snapshot.is_final and manifest.vary:
         yield "Sampler", f"{manifest.sampler}, seed {manifest.sampler_seed}"
         yield "Early stopping", _scheduler(snapshot)

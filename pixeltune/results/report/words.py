@@ -20,7 +20,7 @@ TITLES = {
     "test_nats": "test nats/image",
     "bits_per_dim": "bits/dim",
     "nats": "nats/image",
-    "below_baseline_percent": "below baseline, %",
+    "below_baseline_percent": "% below baseline",
     "num_parameters": "parameters",
     "network_calls": "network calls/image",
     "sample_images_per_second": "sampling speed, images/s",

@@ -79,7 +79,9 @@ def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
     return [
         curves,
         ChartSection("space", "The space searched", "", [*importance_charts(snapshot), parallel_coordinates(snapshot)]),
-        ChartSection("slices", "Slices", "The objective against one key, whatever the others were.", slice_charts(snapshot)),
+        ChartSection(
+            "slices", "Slices", "The objective against one key, whatever the others were.", slice_charts(snapshot)
+        ),
         ChartSection("contours", "Contours", "", contour_charts(snapshot)),
         ChartSection("front", "What likelihood costs", "", front_charts(snapshot)),
     ]
@@ -96,4 +98,12 @@ def _contents(found: Finals | None, sections: list[ChartSection]) -> list[tuple[
     begin = [("summary", "Summary"), *([("final", "Test numbers")] if found else [])]
     middle = [("leaderboard", "Runs" if found else "Leaderboard"), ("published", "Published numbers")]
     charts = [(section.id, section.title) for section in sections]
-    return [*begin, *middle, *charts, ("samples", "Samples"), ("outcomes", "Outcomes"), ("rerun", "Rerun"), ("environment", "Environment")]
+    return [
+        *begin,
+        *middle,
+        *charts,
+        ("samples", "Samples"),
+        ("outcomes", "Outcomes"),
+        ("rerun", "Rerun"),
+        ("environment", "Environment"),
+    ]

@@ -1,6 +1,6 @@
 """What all figures share: a Chart, colours that colour-blind eyes tell apart, fonts, axes.
 
-Only scatter, bar and contour traces are used: they are drawn as SVG, so that a report needs no WebGL and prints sharply.
+Only scatter, bar and contour traces are used: they are drawn as SVG, need no WebGL, and print sharply.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _AXIS = {
     "tickcolor": "#777",
     "automargin": True,
     "exponentformat": "power",
-    "title": {"standoff": 8},
+    "title": {"standoff": 8, "font": {"size": 13}},
 }
 _TEMPLATE = go.layout.Template(
     layout={
@@ -64,8 +64,9 @@ _TEMPLATE = go.layout.Template(
 class Chart:
     """A figure with its words, or why there is none.
 
-    name: of its element and of its PNG. title: its heading. caption: what it shows, and what it leaves out. figure: None
-    where `missing` says why. height: in pixels. alt: what it shows, to those who do not see it.
+    name: of its element and of its PNG. title: its heading. caption: what it shows, and what it leaves out.
+    figure: None where `missing` says why. height: in pixels. is_wide: takes the whole width of the page. alt: what it
+    shows, to those who do not see it.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Chart:
     figure: go.Figure | None = None
     missing: str = ""
     height: int = 420
+    is_wide: bool = False
     alt: str = ""
 
 
@@ -88,10 +90,10 @@ def plain(text: object) -> str:
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """The axis settings of positive values: logarithmic, with ticks at 1, 2 and 5 times a power of ten, few but some."""
+    """The axis settings of positive values: logarithmic, with more ticks a power of ten where these are few."""
     low, high = min(values), max(values)
     decades = math.log10(high / low) if low > 0 else 0.0
-    steps = (1, 2, 5) if decades < 2.5 else (1,)
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 8) if decades < 0.9 else (1, 2, 5) if decades < 2.5 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
     padding = 0.04 * max(decades, 0.1)

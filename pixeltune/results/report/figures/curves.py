@@ -21,7 +21,7 @@ _TITLE = "Learning curves"
 
 
 def learning_curves(snapshot: Snapshot, top: int) -> Chart:
-    """One line a trial, the best `top` apart, the others by outcome; of a final the training loss, for it has no more."""
+    """A line a trial, the best `top` apart, the others by outcome; of a final the training loss, for it has no more."""
     split = "train" if snapshot.is_final else "valid"
     metric = f"{split}_{snapshot.unit}"
     curves = {
@@ -50,6 +50,7 @@ def learning_curves(snapshot: Snapshot, top: int) -> Chart:
         caption=_caption(snapshot, curves, thinned, metric, ceiling),
         figure=figure,
         height=520,
+        is_wide=True,
         alt=f"{counted(len(curves), 'curve')} of {title_of(metric)} against training images seen.",
     )
 
@@ -81,7 +82,9 @@ def _groups(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str
         trials = [trial for trial in curves if status_of.get(trial) == status and trial not in best]
         if trials:
             opacity = max(0.18, min(0.75, 12 / len(trials)))
-            traces.append(_trace({t: curves[t] for t in trials}, metric, f"{status} ({len(trials):,})", colour, opacity))
+            traces.append(
+                _trace({t: curves[t] for t in trials}, metric, f"{status} ({len(trials):,})", colour, opacity)
+            )
     return traces
 
 
@@ -137,20 +140,32 @@ def _draw_line(figure: go.Figure, text: str, value: float) -> None:
     """A line with its text above it at the right end, where curves are low."""
     figure.add_hline(y=value, line={"color": "#444", "width": 1.3, "dash": "dash"})
     figure.add_annotation(
-        x=1, xref="paper", xanchor="right", y=value, yanchor="bottom", text=plain(text), showarrow=False,
-        font={"size": 11.5, "color": "#333"}, bgcolor="rgba(255,255,255,0.75)", borderpad=1,
+        x=1,
+        xref="paper",
+        xanchor="right",
+        y=value,
+        yanchor="bottom",
+        text=plain(text),
+        showarrow=False,
+        font={"size": 11.5, "color": "#333"},
+        bgcolor="rgba(255,255,255,0.75)",
+        borderpad=1,
     )
 
 
 def _ceiling(curves: Mapping[str, Sequence[Row]], metric: str, lines: Sequence[float]) -> float:
     """The upper edge: above the baseline and where most curves end; what began or blew up above it is cut off."""
-    ends = sorted(points[-1][metric] for points in curves.values())
+    ends: list[float] = sorted(points[-1][metric] for points in curves.values())
     usual = ends[min(len(ends) - 1, int(0.9 * len(ends)))]
     return max([usual, *lines])
 
 
-def _range(curves: Mapping[str, Sequence[Row]], metric: str, lines: Sequence[tuple[str, float]], ceiling: float) -> list[float]:
-    lowest = min([min(report[metric] for report in points) for points in curves.values()] + [value for _, value in lines])
+def _range(
+    curves: Mapping[str, Sequence[Row]], metric: str, lines: Sequence[tuple[str, float]], ceiling: float
+) -> list[float]:
+    lowest = min(
+        [min(report[metric] for report in points) for points in curves.values()] + [value for _, value in lines]
+    )
     highest = max(report[metric] for points in curves.values() for report in points)
     ceiling = min(max(ceiling, lowest), highest) if not lines else ceiling
     padding = 0.06 * (ceiling - lowest) or 0.05 * abs(ceiling) or 1.0
@@ -175,7 +190,9 @@ def _caption(
     if snapshot.is_final:
         parts.append("The mean loss since the report before: a final has no validation images.")
     if drawn < points:
-        parts.append(f"Thinned: {drawn:,} of {points:,} reports are drawn, the first, last and best of each trial among them.")
+        parts.append(
+            f"Thinned: {drawn:,} of {points:,} reports are drawn, the first, last and best of each trial among them."
+        )
     if above:
         parts.append(f"{counted(above, 'report')} above the upper edge; double-click shows all.")
     silent = sum(1 for row in snapshot.rows if row["trial"] not in curves)

@@ -41,8 +41,17 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
     objectives = snapshot.manifest.objectives if len(snapshot.manifest.objectives) > 1 else (first, other)
     best = front(snapshot.rows, objectives, snapshot.manifest.constraints)
     traces = [
-        _points([row for row in known if row["status"] == Status.PRUNED], first, other, "pruned, at the rung reached", "circle-open", Status.PRUNED),
-        _points([row for row in finished if row not in best], first, other, "finished, beaten", "circle", Status.FINISHED),
+        _points(
+            [row for row in known if row["status"] == Status.PRUNED],
+            first,
+            other,
+            "pruned, at the rung reached",
+            "circle-open",
+            Status.PRUNED,
+        ),
+        _points(
+            [row for row in finished if row not in best], first, other, "finished, beaten", "circle", Status.FINISHED
+        ),
         _front(best, first, other, stepped=len(objectives) == 2),
     ]
     values = [row[other] for row in known]
@@ -52,14 +61,18 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
         xaxis=(log_ticks(values) if spread else {}) | {"title": {"text": plain(title_of(other))}},
         yaxis={"title": {"text": plain(title_of(first))}},
     )
-    names = ", ".join(title_of(name) for name in objectives)
+    names = " and ".join(title_of(name) for name in objectives)
     caption = f"{counted(len(best), 'finished trial')} that no other finished trial beats in {names}: {_named(best)}."
     if snapshot.manifest.constraints:
         caption += " Trials that break a constraint are not on the front."
     if other == "sample_images_per_second":
         caption += " Speeds are measured at a trial's end, beside whatever else its machine did."
     return Chart(
-        name=f"front-{other}", title=f"{title_of(first)} and {title_of(other)}", caption=caption, figure=figure, height=400,
+        name=f"front-{other}",
+        title=f"{title_of(first)} and {title_of(other)}",
+        caption=caption,
+        figure=figure,
+        height=400,
         alt=f"{title_of(first)} against {title_of(other)} of {counted(len(known), 'trial')}.",
     )
 
@@ -74,8 +87,13 @@ def _points(rows: Sequence[Row], first: str, other: str, name: str, symbol: str,
         return None
     marker = {"color": STATUS_COLOURS[status], "size": 7, "symbol": symbol, "opacity": 0.7 if len(rows) < 200 else 0.4}
     return go.Scatter(
-        x=[row[other] for row in rows], y=[row[first] for row in rows], text=[_label(row, first, other) for row in rows],
-        name=name, mode="markers", marker=marker, hovertemplate="%{text}<extra></extra>",
+        x=[row[other] for row in rows],
+        y=[row[first] for row in rows],
+        text=[_label(row, first, other) for row in rows],
+        name=name,
+        mode="markers",
+        marker=marker,
+        hovertemplate="%{text}<extra></extra>",
     )
 
 
@@ -86,9 +104,14 @@ def _front(best: Sequence[Row], first: str, other: str, *, stepped: bool) -> Any
     rows = sorted(best, key=lambda row: row[other])
     shape = "hv" if METRICS[other] == "minimize" else "vh"
     return go.Scatter(
-        x=[row[other] for row in rows], y=[row[first] for row in rows], text=[_label(row, first, other) for row in rows],
-        name="front", mode="lines+markers" if stepped else "markers", line={"color": "#B2182B", "width": 1.5, "shape": shape},
-        marker={"size": 9, "symbol": "diamond", "color": "#B2182B"}, hovertemplate="%{text}<extra></extra>",
+        x=[row[other] for row in rows],
+        y=[row[first] for row in rows],
+        text=[_label(row, first, other) for row in rows],
+        name="front",
+        mode="lines+markers" if stepped else "markers",
+        line={"color": "#B2182B", "width": 1.5, "shape": shape},
+        marker={"size": 9, "symbol": "diamond", "color": "#B2182B"},
+        hovertemplate="%{text}<extra></extra>",
     )
 
 

@@ -101,7 +101,12 @@ def _chart(snapshot: Snapshot, index: int, *, several: bool) -> Chart:
         bargap=0.35,
     )
     return Chart(
-        name=element, title=title, caption=_caption(found), figure=figure, height=110 + 34 * len(keys),
+        name=element,
+        title=title,
+        caption=_caption(found),
+        figure=figure,
+        height=110 + 30 * len(keys),
+        is_wide=not several,
         alt="Importances: " + ", ".join(f"{title_of(key)} {share:.0%}" for key, share in found.shares.items()),
     )
 

@@ -18,15 +18,23 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
+_GOLDEN = 0.6180339887
+"""Its multiples modulo one spread evenly, however many there are."""
+
+
 @dataclass(frozen=True)
 class KeyAxis:
-    """A varied key. choices: its values where they have no order, else none. low, high: of what trials had."""
+    """A varied key. choices: its values where they have no order, else none. low, high: of what trials had.
+
+    is_whole: whether all values are whole numbers.
+    """
 
     key: str
-    choices: Sequence[Any]
-    is_log: bool
-    low: float
-    high: float
+    choices: Sequence[Any] = ()
+    is_log: bool = False
+    low: float = 0.0
+    high: float = 0.0
+    is_whole: bool = False
 
     @property
     def title(self) -> str:
@@ -41,35 +49,40 @@ class KeyAxis:
         low, high, at = (math.log(number) if self.is_log else number for number in (self.low, self.high, value))
         return (at - low) / (high - low) if high > low else 0.5
 
-    def at(self, value: Any) -> Any:
-        """A value as plotly's axis takes it."""
-        return plain(value) if self.choices else value
+    def at(self, value: Any, index: int) -> float:
+        """Where the `index`th point of a figure stands: points of one choice side by side, to be told apart."""
+        if not self.choices:
+            return float(value)
+        place = list(map(str, self.choices)).index(str(value))
+        return place + 0.5 * ((index * _GOLDEN) % 1 - 0.5)
 
     def layout(self) -> dict[str, Any]:
         """Plotly's settings of the axis."""
         title = {"title": {"text": plain(self.title)}}
         if self.choices:
             names = [plain(choice) for choice in self.choices]
-            return title | {"type": "category", "categoryorder": "array", "categoryarray": names}
+            ticks = {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
+            return title | ticks | {"range": [-0.6, len(names) - 0.4]}
         if self.is_log:
             return title | log_ticks([self.low, self.high])
         padding = 0.05 * (self.high - self.low) or 0.5
-        return title | {"range": [self.low - padding, self.high + padding]}
+        step = {"dtick": _whole_step(self.high - self.low)} if self.is_whole else {}
+        return title | step | {"range": [self.low - padding, self.high + padding]}
 
     def ticks(self) -> list[tuple[float, str]]:
         """Positions between 0 and 1 with their texts, few enough to be read one above the other."""
         if self.choices:
             return [(self.position(choice), str(choice)) for choice in self.choices]
         if self.is_log:
-            inner = [value for value in log_ticks([self.low, self.high])["tickvals"] if self.low < value < self.high]
-            marks = [self.low, *inner, self.high]
+            inner = log_ticks([self.low, self.high])["tickvals"]
         else:
-            marks = [self.low + (self.high - self.low) * step / 4 for step in range(5)]
-            if float(self.low).is_integer() and float(self.high).is_integer():
-                marks = [float(mark) for mark in sorted({round(mark) for mark in marks})]
+            step = _whole_step(self.high - self.low) if self.is_whole else _step((self.high - self.low) / 5)
+            first = math.ceil(self.low / step)
+            inner = [step * count for count in range(first, math.floor(self.high / step) + 1)]
+        marks = [self.low, self.high, *(mark for mark in inner if self.low < mark < self.high)]
         kept: list[tuple[float, str]] = []
-        for mark in dict.fromkeys([marks[0], marks[-1], *marks[1:-1]]):
-            if all(abs(self.position(mark) - other) > 0.09 for other, _ in kept):
+        for mark in marks:
+            if all(abs(self.position(mark) - other) > 0.06 for other, _ in kept):
                 kept.append((self.position(mark), short(mark)))
         return kept
 
@@ -97,8 +110,19 @@ def _axis(key: str, distribution: BaseDistribution, rows: Sequence[Row]) -> KeyA
     if len(set(values)) < 2:
         return None
     if isinstance(distribution, CategoricalDistribution):
-        return KeyAxis(key, [choice for choice in distribution.choices if choice in values], False, 0.0, 0.0)
+        return KeyAxis(key, [choice for choice in distribution.choices if choice in values])
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if any(value is None for value in values):
         return None
-    return KeyAxis(key, (), bool(distribution.log), min(values), max(values))
+    return KeyAxis(key, (), bool(distribution.log), min(values), max(values), isinstance(distribution, IntDistribution))
+
+
+def _step(least: float) -> float:
+    """The next 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
+
+
+def _whole_step(spread: float) -> float:
+    """Between ticks of whole numbers: of few, one each."""
+    return max(1.0, _step(spread / 8)) if spread else 1.0

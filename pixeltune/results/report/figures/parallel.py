@@ -31,44 +31,58 @@ def parallel_coordinates(snapshot: Snapshot) -> Chart:
     rows = sorted(measured(snapshot, (Status.FINISHED,)), key=lambda row: snapshot.sign * row[snapshot.objective])
     axes = axes_of(snapshot, rows)
     if len(rows) < 2 or len(axes) < 2:
-        few = len(snapshot.manifest.vary) >= 2
-        return Chart(
-            name="parallel",
-            title=_TITLE,
-            missing=f"They need two finished trials that differ in two keys, and there {'is' if len(rows) == 1 else 'are'} {len(rows)} finished."
-            if few
-            else "Fewer than two keys were searched.",
-        )
+        return Chart(name="parallel", title=_TITLE, missing=_why_none(snapshot, rows))
     low, high = rows[0][snapshot.objective], rows[-1][snapshot.objective]
-    goal = KeyAxis(snapshot.objective, (), False, min(low, high), max(low, high))
-    traces = [
-        _trace(name, colour, group, axes, goal, width)
-        for name, colour, group, width in reversed(_grouped(rows))
-    ]
+    goal = KeyAxis(snapshot.objective, low=min(low, high), high=max(low, high))
+    traces = [_trace(name, colour, group, axes, goal, width) for name, colour, group, width in reversed(_grouped(rows))]
     absent = any(not has(axis, row) for axis in axes for row in rows)
     figure = new_figure(
         traces,
         xaxis={
             "tickvals": list(range(len(axes) + 1)),
-            "ticktext": [plain(axis.title) for axis in axes] + [plain(title_of(snapshot.objective))],
-            "showgrid": False, "showline": False, "ticks": "", "range": [-0.35, len(axes) + 0.35], "side": "top", "fixedrange": True,
+            "ticktext": [plain(axis.title) for axis in axes]
+            + [plain(title_of(snapshot.objective).removeprefix("validation "))],
+            "showgrid": False,
+            "showline": False,
+            "ticks": "",
+            "range": [-0.35, len(axes) + 0.35],
+            "side": "top",
+            "fixedrange": True,
         },
         yaxis={"visible": False, "range": [(_ABSENT - 0.06) if absent else -0.04, 1.04], "fixedrange": True},
         legend={"y": -0.02, "yanchor": "top", "traceorder": "reversed"},
-        margin={"l": 16, "r": 16, "t": 40, "b": 40},
+        margin={"l": 16, "r": 36, "t": 40, "b": 40},
     )
     for index, axis in enumerate(axes):
         _draw_axis(figure, index, axis.ticks(), any(not has(axis, row) for row in rows))
     _draw_axis(figure, len(axes), _goal_ticks(goal), False)
-    caption = f"{counted(len(rows), 'finished trial')}; a click in the legend hides a group."
+    caption = (
+        f"{counted(len(rows), 'finished trial')}; the axis to the right is {title_of(snapshot.objective)}. "
+        "A click in the legend hides a group."
+    )
     if absent:
         caption += " A line below an axis is of a trial that has no such key."
-    return Chart(name="parallel", title=_TITLE, caption=caption, figure=figure, height=500, alt=f"A line through {', '.join(axis.title for axis in axes)} for each of {len(rows)} finished trials.")
+    return Chart(
+        name="parallel",
+        title=_TITLE,
+        caption=caption,
+        figure=figure,
+        height=500,
+        is_wide=True,
+        alt=f"A line through {', '.join(axis.title for axis in axes)} for each of {len(rows)} finished trials.",
+    )
+
+
+def _why_none(snapshot: Snapshot, rows: Sequence[Row]) -> str:
+    if len(snapshot.manifest.vary) < 2:
+        return "Fewer than two keys were searched."
+    return f"They need two finished trials that differ in two keys; {counted(len(rows), 'trial')} finished."
 
 
 def _grouped(rows: Sequence[Row]) -> list[tuple[str, str, Sequence[Row], float]]:
     """The rows, best first, cut into groups of which none is empty; the best group has one trial at least."""
-    groups, begin = [], 0
+    groups: list[tuple[str, str, Sequence[Row], float]] = []
+    begin = 0
     for name, share, colour in _GROUPS:
         end = max(begin, round(share * len(rows)), 1)
         if end > begin:
@@ -85,14 +99,28 @@ def _trace(name: str, colour: str, rows: Sequence[Row], axes: Sequence[KeyAxis],
     texts: list[str | None] = []
     for row in rows:
         xs += [*range(len(axes) + 1), None]
-        ys += [*(axis.position(row[axis.key]) if has(axis, row) else _ABSENT for axis in axes), goal.position(row[goal.key]), None]
+        ys += [
+            *(axis.position(row[axis.key]) if has(axis, row) else _ABSENT for axis in axes),
+            goal.position(row[goal.key]),
+            None,
+        ]
         label = f"{plain(row['trial'])}: {cell(goal.key, row[goal.key])}"
-        texts += [*(f"{label}<br>{plain(axis.title)} {plain(cell(axis.key, row[axis.key])) if has(axis, row) else 'not there'}" for axis in axes), label, None]
+        texts += [*(f"{label}<br>{_told(axis, row)}" for axis in axes), label, None]
     return go.Scatter(
-        x=xs[:-1], y=ys[:-1], text=texts[:-1], name=f"{name} ({len(rows):,})", mode="lines+markers",
-        line={"color": colour, "width": width}, marker={"size": 4}, opacity=max(0.25, min(0.9, 60 / len(rows))),
+        x=xs[:-1],
+        y=ys[:-1],
+        text=texts[:-1],
+        name=f"{name} ({len(rows):,})",
+        mode="lines+markers",
+        line={"color": colour, "width": width},
+        marker={"size": 4},
+        opacity=max(0.25, min(0.9, 60 / len(rows))),
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def _told(axis: KeyAxis, row: Row) -> str:
+    return plain(f"{axis.title} {cell(axis.key, row[axis.key]) if has(axis, row) else 'is not there'}")
 
 
 def _goal_ticks(goal: KeyAxis) -> list[tuple[float, str]]:
@@ -105,6 +133,13 @@ def _draw_axis(figure: go.Figure, index: int, ticks: Sequence[tuple[float, str]]
     marks = [*ticks, *([(_ABSENT, "none")] if absent else [])]
     for at, text in marks:
         figure.add_annotation(
-            x=index, y=at, text=plain(text), showarrow=False, xanchor="left", xshift=5, font={"size": 11, "color": "#333"},
-            bgcolor="rgba(255,255,255,0.7)", borderpad=0,
+            x=index,
+            y=at,
+            text=plain(text),
+            showarrow=False,
+            xanchor="left",
+            xshift=5,
+            font={"size": 11, "color": "#333"},
+            bgcolor="rgba(255,255,255,0.7)",
+            borderpad=0,
         )

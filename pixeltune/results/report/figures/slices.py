@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -17,13 +18,9 @@ from pixeltune.results.report.words import cell, counted, title_of
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 
-_FEWEST_FOR_CONTOUR = 8
+_FEWEST_FOR_CONTOUR = 10
 _PAIRS = 3
 _GRID = 36
-_WIDTH = 0.09
-"""Of the Gaussian that smooths, in shares of an axis."""
-_REACH = 0.2
-"""Where the weights of all trials together are less than that of one at so many shares of an axis, nothing is shown."""
 
 
 def slice_charts(snapshot: Snapshot) -> list[Chart]:
@@ -31,7 +28,11 @@ def slice_charts(snapshot: Snapshot) -> list[Chart]:
     rows = measured(snapshot)
     axes = _by_importance(snapshot, axes_of(snapshot, rows))
     if not axes:
-        why = "No key was searched." if not snapshot.manifest.vary else "They need two trials with a result that differ in a key."
+        why = (
+            "No key was searched."
+            if not snapshot.manifest.vary
+            else "They need two trials with a result that differ in a key."
+        )
         return [Chart(name="slices", title="Slices", missing=why)]
     edge = _upper_edge(snapshot, rows)
     return [_slice(snapshot, axis, [row for row in rows if has(axis, row)], edge) for axis in axes]
@@ -48,21 +49,23 @@ def contour_charts(snapshot: Snapshot) -> list[Chart]:
         return drawn
     why = (
         f"They need {_FEWEST_FOR_CONTOUR} finished trials that differ in two keys which are numbers; "
-        f"{counted(len(rows), 'trial')} finished, and {counted(len(axes), 'such key')} differ{'s' if len(axes) == 1 else ''}."
+        f"{counted(len(rows), 'trial')} finished, with {counted(len(axes), 'such key')}."
     )
     return [Chart(name="contours", title="Contours", missing=why)]
 
 
 def smooth(points_N2: np.ndarray, values_N: np.ndarray, grid: int) -> np.ndarray:
     """(grid, grid), rows along the second coordinate: Gaussian means of the values over the unit square (Nadaraya 1964,
-    Watson 1964); NaN where no trial is near."""
+    Watson 1964), as wide as Scott's rule makes them for points spread evenly; NaN where none is within 1.5 widths."""
+    width = math.sqrt(1 / 12) * len(points_N2) ** (-1 / 6)
     line = np.linspace(0.0, 1.0, grid)
     across, up = np.meshgrid(line, line)
     squares = (across[..., None] - points_N2[:, 0]) ** 2 + (up[..., None] - points_N2[:, 1]) ** 2
-    weights = np.exp(-squares / (2 * _WIDTH**2))
+    weights = np.exp(-squares / (2 * width**2))
     sums = weights.sum(axis=-1)
+    nearest = squares.min(axis=-1)
     means = (weights * values_N).sum(axis=-1) / np.maximum(sums, 1e-300)
-    return np.where(sums < np.exp(-(_REACH**2) / (2 * _WIDTH**2)), np.nan, means)
+    return np.where(nearest > (1.5 * width) ** 2, np.nan, means)
 
 
 def _by_importance(snapshot: Snapshot, axes: Sequence[KeyAxis]) -> list[KeyAxis]:
@@ -100,7 +103,11 @@ def _slice(snapshot: Snapshot, axis: KeyAxis, rows: Sequence[Row], edge: float |
     if missing:
         caption.append(f"{counted(missing, 'trial')} without this key.")
     return Chart(
-        name=f"slice-{axis.key.replace('.', '-')}", title=axis.title, caption=" ".join(caption), figure=figure, height=310,
+        name=f"slice-{axis.key.replace('.', '-')}",
+        title=axis.title,
+        caption=" ".join(caption),
+        figure=figure,
+        height=310,
         alt=f"{title_of(goal)} of {counted(len(rows), 'trial')} against {axis.title}.",
     )
 
@@ -108,10 +115,13 @@ def _slice(snapshot: Snapshot, axis: KeyAxis, rows: Sequence[Row], edge: float |
 def _points(rows: Sequence[Row], axis: KeyAxis, goal: str, status: str) -> Any:
     is_whole = status == Status.FINISHED
     return go.Scatter(
-        x=[axis.at(row[axis.key]) for row in rows],
+        x=[axis.at(row[axis.key], index) for index, row in enumerate(rows)],
         y=[row[goal] for row in rows],
-        text=[f"{plain(row['trial'])}: {cell(goal, row[goal])}<br>{plain(axis.title)} {plain(cell(axis.key, row[axis.key]))}" for row in rows],
-        name=status if is_whole else f"{status}, at the rung reached",
+        text=[
+            f"{row['trial']}: {cell(goal, row[goal])}<br>{plain(axis.title)} {plain(cell(axis.key, row[axis.key]))}"
+            for row in rows
+        ],
+        name=status if is_whole else f"{status}, at its rung",
         mode="markers",
         marker={
             "color": STATUS_COLOURS[status],
@@ -135,20 +145,34 @@ def _contour(snapshot: Snapshot, across: KeyAxis, up: KeyAxis, rows: Sequence[Ro
     means = smooth(points, values, _GRID)
     lines = [_line(axis) for axis in (across, up)]
     surface = go.Contour(
-        x=lines[0], y=lines[1], z=np.where(np.isnan(means), None, means).tolist(),
-        colorscale=SCALE, reversescale=snapshot.sign > 0, contours={"coloring": "heatmap", "showlines": True},
-        line={"width": 0.6, "color": "rgba(255,255,255,0.6)"}, ncontours=12, connectgaps=False,
-        colorbar={"title": {"text": plain(title_of(goal)), "side": "right"}, "thickness": 12, "outlinewidth": 0}, hoverinfo="skip",
+        x=lines[0],
+        y=lines[1],
+        z=[[None if math.isnan(mean) else mean for mean in line] for line in means.tolist()],
+        colorscale=SCALE,
+        reversescale=snapshot.sign > 0,
+        contours={"coloring": "heatmap", "showlines": True},
+        line={"width": 0.6, "color": "rgba(255,255,255,0.6)"},
+        ncontours=12,
+        connectgaps=False,
+        colorbar={"title": {"text": plain(title_of(goal)), "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        hoverinfo="skip",
     )
     dots = go.Scatter(
-        x=[row[across.key] for row in both], y=[row[up.key] for row in both], mode="markers",
-        marker={"size": 6, "color": "white", "line": {"color": "black", "width": 1}}, opacity=0.8 if len(both) < 200 else 0.45,
-        text=[f"{plain(row['trial'])}: {cell(goal, row[goal])}" for row in both], hovertemplate="%{text}<extra></extra>",
+        x=[row[across.key] for row in both],
+        y=[row[up.key] for row in both],
+        mode="markers",
+        marker={"size": 6, "color": "white", "line": {"color": "black", "width": 1}},
+        opacity=0.8 if len(both) < 200 else 0.45,
+        text=[f"{plain(row['trial'])}: {cell(goal, row[goal])}" for row in both],
+        hovertemplate="%{text}<extra></extra>",
     )
     figure = new_figure([surface, dots], xaxis=across.layout(), yaxis=up.layout(), showlegend=False)
     return Chart(
-        name=name, title=title, figure=figure, height=360,
-        caption=f"Means over {counted(len(both), 'finished trial')}, smoothed over neighbours; the other keys differ too. White: no trial near.",
+        name=name,
+        title=title,
+        figure=figure,
+        height=360,
+        caption=f"Means of {counted(len(both), 'finished trial')}, smoothed; the other keys differ too. White: no trial near.",
         alt=f"{title_of(goal)} over {across.title} and {up.title}.",
     )
 

@@ -35,14 +35,28 @@ def timeline(snapshot: Snapshot) -> Chart:
         barmode="overlay",
         bargap=0.25,
         xaxis={"type": "date", "title": {"text": "time, UTC"}},
-        yaxis={"categoryorder": "array", "categoryarray": [labels[name] for name in reversed(names)], "showline": False, "ticks": "", "showgrid": False},
+        yaxis={
+            "categoryorder": "array",
+            "categoryarray": [labels[name] for name in reversed(names)],
+            "showline": False,
+            "ticks": "",
+            "showgrid": False,
+        },
     )
     hosts = len({host for host, _ in names})
-    text = f"A bar each of {counted(len(spans), 'attempt')} on {counted(hosts, 'machine')}; which worker of a machine ran it is not recorded, each stands on the first line that was free."
+    text = (
+        f"A bar each of {counted(len(spans), 'attempt')} on {counted(hosts, 'machine')}; which worker of a machine ran it is "
+        "not recorded, so that each stands on the first line that was free."
+    )
     if any(row["status"] == Status.RUNNING for row, *_ in spans):
-        text += " Running ones end with their last report, or with this report while a launcher is at work."
+        text += " Running ones end with their last report, or now where a launcher is at work."
     return Chart(
-        name="timeline", title=_TITLE, caption=text, figure=figure, height=min(900, 130 + 26 * len(names)),
+        name="timeline",
+        title=_TITLE,
+        caption=text,
+        figure=figure,
+        height=min(900, 130 + 26 * len(names)),
+        is_wide=True,
         alt=f"{counted(len(spans), 'attempt')} over time, by machine and outcome.",
     )
 
@@ -62,7 +76,9 @@ def assign_lanes(spans: Sequence[tuple[str, datetime, datetime]]) -> list[tuple[
 
 def _labels(names: Sequence[tuple[str, int]]) -> dict[tuple[str, int], str]:
     several = {host for host, line in names if line > 0}
-    return {(host, line): plain(shortened(host, 28)) + (f" {line + 1}" if host in several else "") for host, line in names}
+    return {
+        (host, line): plain(shortened(host, 28)) + (f" {line + 1}" if host in several else "") for host, line in names
+    }
 
 
 def _span(row: Row, snapshot: Snapshot) -> tuple[datetime, datetime]:
@@ -71,7 +87,9 @@ def _span(row: Row, snapshot: Snapshot) -> tuple[datetime, datetime]:
         return start, max(start, row["finished_at"])
     if snapshot.launcher is not None and row["status"] == Status.RUNNING:
         return start, max(start, snapshot.read_at)
-    reports = [report["reported_at"] for report in snapshot.curves.get(row["trial"], []) if report["attempt"] == row["attempt"]]
+    reports = [
+        report["reported_at"] for report in snapshot.curves.get(row["trial"], []) if report["attempt"] == row["attempt"]
+    ]
     return start, max([start, *reports])
 
 
@@ -87,6 +105,10 @@ def _bars(items: Sequence[Any], status: str, labels: Mapping[tuple[str, int], st
         reason = f"<br>{plain(shortened(row['reason'], 90))}" if row["reason"] else ""
         bars["text"].append(f"{row['trial']}, attempt {row['attempt']}: {status}<br>{span(seconds)}{reason}")
     return go.Bar(
-        **bars, orientation="h", name=f"{status} ({len(items):,})", textposition="none",
-        marker={"color": STATUS_COLOURS[status], "line": {"color": "white", "width": 0.6}}, hovertemplate="%{text}<extra></extra>",
+        **bars,
+        orientation="h",
+        name=f"{status} ({len(items):,})",
+        textposition="none",
+        marker={"color": STATUS_COLOURS[status], "line": {"color": "white", "width": 0.6}},
+        hovertemplate="%{text}<extra></extra>",
     )
