@@ -117,9 +117,9 @@ def _notes(places: Sequence[Row]) -> list[str]:
     notes = ["Retrained on train and validation; the test set was read once a run, at its end."]
     if len(places) > 1:
         notes.append(
-            "± of bits/dim and nats is one standard error over seeds, of a difference over seeds and images; differences "
-            f"are taken image by image. Clearly worse: outside of the {1 - LEVEL:.0%} intervals of both noises, for all "
-            "pairs at once."
+            "± of bits/dim and nats is one standard error over seeds, of a difference over seeds and images; "
+            f"differences are taken image by image. Clearly worse: outside of the {1 - LEVEL:.0%} intervals of both "
+            "noises, for all pairs at once."
         )
     if any(place["seeds"] == 1 for place in places):
         notes.append("With one seed the noise of training is not known, and nothing is called worse.")

@@ -77,15 +77,15 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
     best = next(iter(snapshot.best(1)), None)
     if best is not None:
         yield Command(
-            "The best configurations on the test set, with new seeds: the numbers that may compare with published ones.",
+            "The best configurations on the test set, with new seeds: numbers that may compare with published ones.",
             _words("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
         )
         if snapshot.manifest.vary:
             yield _best_alone(snapshot, best)
+    code = f'import pixeltune as pt; print(pt.read_results("{shown_location(snapshot.store.folder)}"))'
     yield Command(
         "The rows behind this report, and the report again.",
-        f"python -c {shlex.quote(f'import pixeltune as pt; print(pt.read_results({shown_location(snapshot.store.folder)!r}))')}\n"
-        + _words("pixeltune", "report", search, *storage),
+        "\n".join([_words("python", "-c", code), _words("pixeltune", "report", search, *storage)]),
     )
 
 
@@ -120,15 +120,15 @@ def _search_file(manifest: SearchManifest) -> tuple[str, str]:
     differences = {name: _difference(name, manifest) for name in candidates}
     for name, lines in differences.items():
         if not lines:
-            return (
-                name,
-                f"The same search: checked against {name} as this pixeltune has it. From its results it goes on, elsewhere it begins anew.",
+            return name, (
+                f"The same search: checked against {name} as this pixeltune has it. From its results it goes on, "
+                "elsewhere it begins anew."
             )
     if manifest.search in known:
-        lines = "; ".join(differences[manifest.search][:3])
+        told = "; ".join(differences[manifest.search][:3])
         return (
             manifest.search,
-            f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({lines}).",
+            f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({told}).",
         )
     return (
         "FILE.py",
@@ -173,7 +173,7 @@ def _configuration(row: Row) -> dict[str, Scalar]:
     from pixeltune.config import NO_IDENTITY
     from pixeltune.results.studies import has_key
 
-    keys = [key for key in TrialConfig.model_fields] + [key for key in row if "." in key]
+    keys = list(TrialConfig.model_fields) + [key for key in row if "." in key]
     return {key: row[key] for key in keys if key in row and key not in NO_IDENTITY and has_key(row, key)}
 
 

@@ -11,6 +11,7 @@ from pixeltune.results.report.snapshot import Snapshot
 from pixeltune.results.report.words import cell, counted, listed, moment, number, span, title_of
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
+from pixeltune.results.status import below_baseline
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,15 @@ def headline(snapshot: Snapshot) -> str:
             return "No trial has begun."
         return f"None of {counted(len(snapshot.rows), 'trial')} has a result to rank."
     value = cell(snapshot.objective, best[snapshot.objective], is_bound=bool(best["is_bound"]))
-    ranked = len(snapshot.places)
     text = f"Best by {title_of(snapshot.objective)}: trial {best['trial']} with {value}"
     if snapshot.objective == "valid_bits_per_dim" and best["baseline_bits_per_dim"]:
-        percent = 100 * (1 - best["valid_bits_per_dim"] / best["baseline_bits_per_dim"])
-        text += f", {abs(percent):.1f}% {'below' if percent >= 0 else 'above'} the order-0 baseline {best['baseline_bits_per_dim']:.4f}"
+        below = below_baseline(best["valid_bits_per_dim"], best["baseline_bits_per_dim"])
+        text += below.replace("the baseline", "the order-0 baseline")
     if best["status"] == Status.PRUNED:
         text += f"; pruned, so as it stood after {number(best['images_seen'])} images"
-    return f"{text}. The lowest of {counted(ranked, 'trial')}, chosen by these very validation images, and so a little optimistic."
+    if len(snapshot.places) == 1:
+        return f"{text}."
+    return f"{text}. The best of {counted(len(snapshot.places), 'ranked trial')} by these very images: a little optimistic."
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

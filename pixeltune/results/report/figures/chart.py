@@ -53,6 +53,7 @@ _TEMPLATE = go.layout.Template(
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         "margin": {"l": 56, "r": 16, "t": 12, "b": 44},
+        "colorway": list(STATUS_COLOURS.values()),
         "hoverlabel": {"align": "left", "font": {"size": 12}},
         "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "hovermode": "closest",

@@ -154,7 +154,11 @@ def _contour(snapshot: Snapshot, across: KeyAxis, up: KeyAxis, rows: Sequence[Ro
         line={"width": 0.6, "color": "rgba(255,255,255,0.6)"},
         ncontours=12,
         connectgaps=False,
-        colorbar={"title": {"text": plain(title_of(goal)), "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        colorbar={
+            "title": {"text": plain(title_of(goal)), "side": "right", "font": {"size": 13}},
+            "thickness": 12,
+            "outlinewidth": 0,
+        },
         hoverinfo="skip",
     )
     dots = go.Scatter(
@@ -172,7 +176,7 @@ def _contour(snapshot: Snapshot, across: KeyAxis, up: KeyAxis, rows: Sequence[Ro
         title=title,
         figure=figure,
         height=360,
-        caption=f"Means of {counted(len(both), 'finished trial')}, smoothed; the other keys differ too. White: no trial near.",
+        caption=f"Smoothed means of {counted(len(both), 'finished trial')}; other keys differ too. White: no trial near.",
         alt=f"{title_of(goal)} over {across.title} and {up.title}.",
     )
 

@@ -45,8 +45,8 @@ def timeline(snapshot: Snapshot) -> Chart:
     )
     hosts = len({host for host, _ in names})
     text = (
-        f"A bar each of {counted(len(spans), 'attempt')} on {counted(hosts, 'machine')}; which worker of a machine ran it is "
-        "not recorded, so that each stands on the first line that was free."
+        f"A bar each of {counted(len(spans), 'attempt')} on {counted(hosts, 'machine')}; which worker of a machine ran "
+        "it is not recorded, so that each stands on the first line that was free."
     )
     if any(row["status"] == Status.RUNNING for row, *_ in spans):
         text += " Running ones end with their last report, or now where a launcher is at work."
