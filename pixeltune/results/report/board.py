@@ -85,9 +85,10 @@ def _columns(snapshot: Snapshot) -> Iterator[Column]:
         metrics = [*_METRICS, *manifest.objectives, *manifest.constraints]
         names = ["rank", "trial", "status", *manifest.vary, *metrics, "out_of_bounds", "reason"]
     asked = (*manifest.objectives, *manifest.constraints)
+    beside = ("peak_memory_bytes", *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats"))
     for name in dict.fromkeys(names):
         is_text = name in _TEXTS or any(isinstance(row.get(name), str | bool) for row in snapshot.rows)
-        yield Column(name, _SHORT.get(name) or title_of(name), is_text, name != "peak_memory_bytes" or name in asked)
+        yield Column(name, _SHORT.get(name) or title_of(name), is_text, name not in beside or name in asked)
 
 
 def _cell(name: str, record: Row) -> Cell:

@@ -117,7 +117,7 @@ def _search_file(manifest: SearchManifest) -> tuple[str, str]:
     """The search file to name, and what is known of it: whether this pixeltune's would search the same."""
     known = list_searches()
     candidates = [manifest.search] if manifest.search in known else known
-    differences = {name: _difference(name, manifest) for name in candidates}
+    differences = {name: _difference(name, manifest) for name in candidates if _may_be(name, manifest)}
     for name, lines in differences.items():
         if not lines:
             return name, (
@@ -134,6 +134,15 @@ def _search_file(manifest: SearchManifest) -> tuple[str, str]:
         "FILE.py",
         "The same search: put its own search file in place of FILE.py, for it is none that pixeltune ships.",
     )
+
+
+def _may_be(name: str, manifest: SearchManifest) -> bool:
+    """Whether it is worth a look: --set only takes away from what is varied."""
+    try:
+        space = load_search(name)
+    except PixeltuneError:
+        return name == manifest.search
+    return name == manifest.search or set(manifest.vary) <= set(space.vary) and space.seed == manifest.sampler_seed
 
 
 def _difference(name: str, manifest: SearchManifest) -> list[str]:

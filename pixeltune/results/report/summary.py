@@ -50,7 +50,8 @@ def headline(snapshot: Snapshot) -> str:
         text += f"; pruned, so as it stood after {number(best['images_seen'])} images"
     if len(snapshot.places) == 1:
         return f"{text}."
-    return f"{text}. The best of {counted(len(snapshot.places), 'ranked trial')} by these very images: a little optimistic."
+    ranked = counted(len(snapshot.places), "ranked trial")
+    return f"{text}. The best of {ranked} by these very images, and so a little optimistic."
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

@@ -37,10 +37,10 @@ _FORMATS = {
     "test_bits_per_dim": ".4f",
     "train_bits_per_dim": ".4f",
     "bits_per_dim": ".4f",
-    "valid_nats": ".2f",
-    "test_nats": ".2f",
-    "train_nats": ".2f",
-    "nats": ".2f",
+    "valid_nats": ",.2f",
+    "test_nats": ",.2f",
+    "train_nats": ",.2f",
+    "nats": ",.2f",
     "below_baseline_percent": ".1f",
 }
 _BYTES = ("peak_memory_bytes",)
@@ -93,7 +93,9 @@ def size(count: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """Such as 3.4 s, 2:07 min or 3:02:11 h."""
+    """Such as 3.4 s, 2:07 min, 3:02:11 h or 231 h."""
+    if seconds >= 360_000:
+        return f"{seconds / 3600:,.0f} h"
     if seconds < 60:
         return f"{seconds:.3g} s"
     return f"{duration(seconds)} {'h' if seconds >= 3600 else 'min'}"

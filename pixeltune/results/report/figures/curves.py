@@ -14,10 +14,15 @@ from pixeltune.results.report.figures.chart import BEST_COLOURS, STATUS_COLOURS,
 from pixeltune.results.report.snapshot import Snapshot
 from pixeltune.results.report.words import cell, counted, title_of
 from pixeltune.results.rows import Row
+from pixeltune.results.schema import Status
 
 _MOST_POINTS = 24_000
 _FEWEST_OF_A_CURVE = 6
 _TITLE = "Learning curves"
+_CROWD = 100
+"""Curves above which those of trials without a result are hidden until they are asked for."""
+
+_RESULTLESS = (Status.INTERRUPTED, Status.DIVERGED, Status.OOM, Status.FAILED, Status.REJECTED)
 
 
 def learning_curves(snapshot: Snapshot, top: int) -> Chart:
@@ -78,13 +83,14 @@ def _groups(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str
     """A trace an outcome: a thousand traces, each with an entry in the legend, could neither be drawn nor read."""
     status_of = {row["trial"]: str(row["status"]) for row in snapshot.rows}
     traces = []
-    for status, colour in STATUS_COLOURS.items():
+    for status in (*_RESULTLESS, Status.RUNNING, Status.PRUNED, Status.FINISHED):
         trials = [trial for trial in curves if status_of.get(trial) == status and trial not in best]
         if trials:
-            opacity = max(0.18, min(0.75, 12 / len(trials)))
-            traces.append(
-                _trace({t: curves[t] for t in trials}, metric, f"{status} ({len(trials):,})", colour, opacity)
-            )
+            opacity = max(0.28, min(0.75, 12 / len(trials)))
+            name = f"{status} ({len(trials):,})"
+            trace = _trace({trial: curves[trial] for trial in trials}, metric, name, STATUS_COLOURS[status], opacity)
+            hidden = status in _RESULTLESS and len(curves) > _CROWD
+            traces.append(trace.update(visible="legendonly") if hidden else trace)
     return traces
 
 
@@ -106,13 +112,13 @@ def _trace(
         xs += [*(report["images_seen"] for report in points), None]
         ys += [*(report[metric] for report in points), None]
         texts += [*([plain(trial)] * len(points)), None]
-    alone = all(len(points) == 1 for points in curves.values())
+    are_few = len(xs) < 400
     return go.Scatter(
         x=xs[:-1],
         y=ys[:-1],
         text=texts[:-1],
         name=name,
-        mode="lines+markers" if alone or len(xs) < 2000 else "lines",
+        mode="lines+markers" if are_few else "lines",
         line={"color": colour, "width": width},
         marker={"size": 4},
         opacity=opacity,
@@ -195,6 +201,8 @@ def _caption(
         )
     if above:
         parts.append(f"{counted(above, 'report')} above the upper edge; double-click shows all.")
+    if len(curves) > _CROWD and any(row["status"] in _RESULTLESS for row in snapshot.rows):
+        parts.append("Trials without a result are hidden; a click on their outcome in the legend shows them.")
     silent = sum(1 for row in snapshot.rows if row["trial"] not in curves)
     if silent:
         parts.append(f"{counted(silent, 'trial')} without a report {'is' if silent == 1 else 'are'} not here.")

@@ -86,7 +86,7 @@ def _grouped(rows: Sequence[Row]) -> list[tuple[str, str, Sequence[Row], float]]
     for name, share, colour in _GROUPS:
         end = max(begin, round(share * len(rows)), 1)
         if end > begin:
-            groups.append((name, colour, rows[begin:end], 2.0 if not groups else 1.4))
+            groups.append((name, colour, rows[begin:end], 2.0 if end <= 10 else 1.3))
         begin = end
     if begin < len(rows):
         groups.append((_REST[0], _REST[1], rows[begin:], 1.0))
@@ -140,6 +140,6 @@ def _draw_axis(figure: go.Figure, index: int, ticks: Sequence[tuple[float, str]]
             xanchor="left",
             xshift=5,
             font={"size": 11, "color": "#333"},
-            bgcolor="rgba(255,255,255,0.7)",
+            bgcolor="rgba(255,255,255,0.85)",
             borderpad=0,
         )

@@ -171,12 +171,14 @@ def _contour(snapshot: Snapshot, across: KeyAxis, up: KeyAxis, rows: Sequence[Ro
         hovertemplate="%{text}<extra></extra>",
     )
     figure = new_figure([surface, dots], xaxis=across.layout(), yaxis=up.layout(), showlegend=False)
+    told = counted(len(both), "finished trial")
+    caption = f"Smoothed means of {told}; other keys differ too. White: no trial near."
     return Chart(
         name=name,
         title=title,
         figure=figure,
         height=360,
-        caption=f"Smoothed means of {counted(len(both), 'finished trial')}; other keys differ too. White: no trial near.",
+        caption=caption,
         alt=f"{title_of(goal)} over {across.title} and {up.title}.",
     )
 
