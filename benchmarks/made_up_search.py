@@ -118,11 +118,11 @@ def _write_trial(
     attempt = 1
     if rng.random() < 0.05:
         lost = start + timedelta(seconds=20)
-        store.write_trial(_row(space, number, 1, "interrupted", flat, [], start, lost, host, rng))
+        store.write_trial(_row(number, 1, "interrupted", flat, [], start, lost, host, rng))
         attempt, start = 2, lost
     for report in curve:
         report["attempt"] = attempt
-    row = _row(space, number, attempt, status, flat, curve, start, None if status == "running" else end, host, rng)
+    row = _row(number, attempt, status, flat, curve, start, None if status == "running" else end, host, rng)
     store.write_trial(row)
     if curve:
         store.write_curve(trial_name(number), attempt, curve)
@@ -165,7 +165,6 @@ def _report(
 
 
 def _row(
-    space: SearchSpace,
     number: int,
     attempt: int,
     status: str,

@@ -142,7 +142,7 @@ def _may_be(name: str, manifest: SearchManifest) -> bool:
         space = load_search(name)
     except PixeltuneError:
         return name == manifest.search
-    return name == manifest.search or set(manifest.vary) <= set(space.vary) and space.seed == manifest.sampler_seed
+    return name == manifest.search or (set(manifest.vary) <= set(space.vary) and space.seed == manifest.sampler_seed)
 
 
 def _difference(name: str, manifest: SearchManifest) -> list[str]:

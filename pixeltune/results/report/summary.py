@@ -58,6 +58,11 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     manifest = snapshot.manifest
     yield "State", _state(snapshot)
     yield "Data", data_words(snapshot)
+    if manifest.final is not None:
+        chosen = listed((item.trial for item in manifest.final.chosen), 12)
+        yield "Retrained", f"{chosen} of {manifest.final.search}, chosen by {title_of(manifest.final.objective)}"
+        if manifest.final.left_out:
+            yield "Left out", "; ".join(manifest.final.left_out)
     if manifest.vary:
         yield "Searched", listed((title_of(key) for key in manifest.vary), 20)
     directions = zip(manifest.objectives, manifest.directions, strict=True)

@@ -79,9 +79,7 @@ def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
     return [
         curves,
         ChartSection("space", "The space searched", "", [*importance_charts(snapshot), parallel_coordinates(snapshot)]),
-        ChartSection(
-            "slices", "Slices", "The objective against one key, whatever the others were.", slice_charts(snapshot)
-        ),
+        ChartSection("slices", "Slices", "Trials by one key, whatever their others were.", slice_charts(snapshot)),
         ChartSection("contours", "Contours", "", contour_charts(snapshot)),
         ChartSection("front", "What likelihood costs", "", front_charts(snapshot)),
     ]

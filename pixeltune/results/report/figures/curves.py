@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
@@ -40,7 +41,10 @@ def learning_curves(snapshot: Snapshot, top: int) -> Chart:
     best = [row["trial"] for row in snapshot.best(min(top, len(BEST_COLOURS))) if row["trial"] in curves]
     lines = _yardsticks(snapshot)
     ceiling = _ceiling(curves, metric, [value for _, value in lines])
-    traces = [*_groups(snapshot, thinned, metric, best), *_best(thinned, metric, best)]
+    if snapshot.is_final:
+        traces = _configurations(snapshot, thinned, metric)
+    else:
+        traces = [*_groups(snapshot, thinned, metric, best), *_best(thinned, metric, best)]
     images = [report["images_seen"] for points in curves.values() for report in (points[0], points[-1])]
     figure = new_figure(
         traces,
@@ -92,6 +96,19 @@ def _groups(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str
             hidden = status in _RESULTLESS and len(curves) > _CROWD
             traces.append(trace.update(visible="legendonly") if hidden else trace)
     return traces
+
+
+def _configurations(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str) -> list[Any]:
+    """A trace a configuration of a final, with the curves of all its seeds."""
+    runs: dict[str, dict[str, Sequence[Row]]] = {}
+    for row in snapshot.rows:
+        if row["trial"] in curves:
+            runs.setdefault(str(row["from_trial"]), {})[row["trial"]] = curves[row["trial"]]
+    colours = cycle(BEST_COLOURS)
+    return [
+        _trace(group, metric, f"{trial}, {counted(len(group), 'run')}", next(colours), 0.9)
+        for trial, group in runs.items()
+    ]
 
 
 def _best(curves: Mapping[str, Sequence[Row]], metric: str, best: Sequence[str]) -> list[Any]:
@@ -160,10 +177,11 @@ def _draw_line(figure: go.Figure, text: str, value: float) -> None:
 
 
 def _ceiling(curves: Mapping[str, Sequence[Row]], metric: str, lines: Sequence[float]) -> float:
-    """The upper edge: above the baseline and where most curves end; what began or blew up above it is cut off."""
-    ends: list[float] = sorted(points[-1][metric] for points in curves.values())
-    usual = ends[min(len(ends) - 1, int(0.9 * len(ends)))]
-    return max([usual, *lines])
+    """The upper edge: the highest report, unless a few lie so far above the others that they would flatten them."""
+    values: list[float] = sorted(report[metric] for points in curves.values() for report in points)
+    usual = values[int(0.97 * (len(values) - 1))]
+    far = usual + (usual - values[0])
+    return max([values[-1] if values[-1] <= far else usual, *lines])
 
 
 def _range(
@@ -172,8 +190,6 @@ def _range(
     lowest = min(
         [min(report[metric] for report in points) for points in curves.values()] + [value for _, value in lines]
     )
-    highest = max(report[metric] for points in curves.values() for report in points)
-    ceiling = min(max(ceiling, lowest), highest) if not lines else ceiling
     padding = 0.06 * (ceiling - lowest) or 0.05 * abs(ceiling) or 1.0
     return [lowest - padding, ceiling + padding]
 
