@@ -100,11 +100,14 @@ def data_words(snapshot: Snapshot) -> str:
     name = str(snapshot.manifest.base.get("data.name"))
     if row is None:
         return name
-    form = "×".join(str(row[f"image_{side}"]) for side in ("height", "width"))
-    colours = row["image_channels"]
-    counts = [f"{number(row[f'num_{part}'])} {part}" for part in ("train", "valid") if row[f"num_{part}"]]
+    parts = []
+    if row["image_height"] and row["image_width"] and row["image_channels"]:
+        parts += [f"{row['image_height']}×{row['image_width']}", counted(row["image_channels"], "channel")]
+    parts.append(f"{row['levels']} levels")
     version = "" if row["data_version"] in (None, "original") else f", {row['data_version']}"
-    return f"{name}{version}: {form}, {counted(colours, 'channel')}, {row['levels']} levels; {', '.join(counts)} images"
+    counts = [f"{number(row[f'num_{part}'])} {part}" for part in ("train", "valid") if row[f"num_{part}"]]
+    images = f"; {' and '.join(counts)} images" if counts else ""
+    return f"{name}{version}: {', '.join(parts)}{images}"
 
 
 def _scheduler(snapshot: Snapshot) -> str:
