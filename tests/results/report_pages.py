@@ -23,9 +23,9 @@ from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from made_up_search import HOSTILE, space_of, write_search  # noqa: E402
+from made_up_search import HOSTILE, space_of, write_search
 
-__all__ = ["HOSTILE", "READ_AT", "Page", "make_final", "make_page", "made_up", "space_of", "write_search"]
+__all__ = ["HOSTILE", "READ_AT", "Page", "made_up", "make_final", "make_page", "space_of", "write_search"]
 
 READ_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OUTCOMES = ("finished", "pruned", "diverged", "oom", "failed", "interrupted", "rejected", "running")
@@ -37,12 +37,23 @@ def made_up(folder: Path, trials: int = 24, **how: Any) -> Snapshot:
     return read_snapshot(write_search(str(folder), "toy", trials=trials, statuses=statuses, **how), now=READ_AT)
 
 
-def make_final(folder: Path, means: dict[str, float], *, seeds: int = 3, images: int = 200, noise: float = 0.5) -> Snapshot:
+def make_final(
+    folder: Path, means: dict[str, float], *, seeds: int = 3, images: int = 200, noise: float = 0.5
+) -> Snapshot:
     """A final `toy-final` of binarised images: of each trial its true mean of nats, and what seeds add."""
     rng = np.random.default_rng(0)
     config = make_config()
     chosen = tuple(
-        Chosen(trial=trial, value=1.0 + place / 10, config=config.flat(), images=6400, best_images=6400, workers=1, cpus=1, gpus=0.0)
+        Chosen(
+            trial=trial,
+            value=1.0 + place / 10,
+            config=config.flat(),
+            images=6400,
+            best_images=6400,
+            workers=1,
+            cpus=1,
+            gpus=0.0,
+        )
         for place, trial in enumerate(means)
     )
     told = {"objective": "valid_bits_per_dim", "direction": "minimize", "top": len(means), "trials": (), "images": None}
@@ -54,14 +65,27 @@ def make_final(folder: Path, means: dict[str, float], *, seeds: int = 3, images:
     hard_N = rng.normal(0, 5, images)
     for number, (origin, run) in enumerate(zip(space.origins, space.configs, strict=True)):
         trial = origin["from_trial"]
-        nats_N = np.float32(means[str(trial)] + noise * rng.normal() + hard_N + rng.normal(0, 0.5, images)).astype(np.float64)
+        nats_N = np.float32(means[str(trial)] + noise * rng.normal() + hard_N + rng.normal(0, 0.5, images)).astype(
+            np.float64
+        )
         told_nats = math.fsum(nats_N) / images
         form = {"levels": 2, "image_channels": 1, "image_height": 28, "image_width": 28, "data.name": "mnist_static"}
         row = make_row(number, **form, is_bound=False, evaluated_split="test", data_version="original", finished_at=NOW)
-        row |= {**origin, "seed": run.seed, "test_nats": told_nats, "test_bits_per_dim": told_nats / (784 * math.log(2))}
+        row |= {
+            **origin,
+            "seed": run.seed,
+            "test_nats": told_nats,
+            "test_bits_per_dim": told_nats / (784 * math.log(2)),
+        }
         store.write_trial(row | {"data_checksum": "abc", "images_seen": 6400, "data.binarise": "static"})
         write_images(
-            store.images(f"{number:05d}"), nats_N, None, is_bound=False, search="toy-final", trial=f"{number:05d}", attempt=1
+            store.images(f"{number:05d}"),
+            nats_N,
+            None,
+            is_bound=False,
+            search="toy-final",
+            trial=f"{number:05d}",
+            attempt=1,
         )
     return read_snapshot(store, now=READ_AT)
 

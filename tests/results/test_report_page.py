@@ -32,7 +32,14 @@ def page(folder: Path) -> Page:
 
 def test_the_numbers_of_the_table_are_those_of_the_results(folder: Path, page: Page) -> None:
     frame = read_results(str(folder / "toy")).set_index("trial")
-    names = ("valid_bits_per_dim", "valid_nats", "num_parameters", "sample_images_per_second", "optim.lr", "model.layers")
+    names = (
+        "valid_bits_per_dim",
+        "valid_nats",
+        "num_parameters",
+        "sample_images_per_second",
+        "optim.lr",
+        "model.layers",
+    )
     lines = page.board()
     assert {line["trial"][1] for line in lines} == set(frame.index)
     for line in lines:

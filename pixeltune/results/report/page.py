@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -38,6 +39,7 @@ def figure_json(chart: Chart) -> Markup:
     return Markup(_without_markup(text))
 
 
+@cache
 def packed_plotly() -> str:
     """plotly.js as base64 of gzip, 2 MB in place of 5: a page which is sent around, and read before it is drawn."""
     source = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()

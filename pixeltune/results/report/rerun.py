@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pixeltune.config import Scalar, TrialConfig, parse_setting
 from pixeltune.errors import PixeltuneError
-from pixeltune.files import is_uri
+from pixeltune.files import is_uri, join
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.report.snapshot import Snapshot
 from pixeltune.results.rows import Row
@@ -22,6 +22,8 @@ from pixeltune.space import list_searches, load_search
 
 _HARMLESS = ("region", "scheme", "endpoint_override")
 """Options of an object storage's URI that are shown; others may be keys."""
+
+_UNSET = object()
 
 
 @dataclass(frozen=True)
@@ -104,45 +106,35 @@ def _search(snapshot: Snapshot) -> Command:
     if manifest.warm_start:
         command += [
             "--warm-start",
-            *(f"{shown_location(_parent(snapshot.store))}/{name}" for name in manifest.warm_start),
+            *(shown_location(join(_parent(snapshot.store), name)) for name in manifest.warm_start),
         ]
     command += _sets(overrides)
     return Command(words, _words(*command, *storage_words(snapshot.store)))
 
 
-_UNSET = object()
-
-
 def _search_file(manifest: SearchManifest) -> tuple[str, str]:
-    """The search file to name, and what is known of it: whether this pixeltune's would search the same."""
-    known = list_searches()
-    candidates = [manifest.search] if manifest.search in known else known
-    differences = {name: _difference(name, manifest) for name in candidates if _may_be(name, manifest)}
+    """The search file to name, and what is known of it: whether this pixeltune's would search the same.
+
+    The results do not hold it; a search is named after its file, or with --name often after that and more.
+    """
+    shipped = [name for name in list_searches() if name in manifest.search]
+    differences = {name: _difference(name, manifest) for name in shipped}
     for name, lines in differences.items():
         if not lines:
             return name, (
                 f"The same search: checked against {name} as this pixeltune has it. From its results it goes on, "
                 "elsewhere it begins anew."
             )
-    if manifest.search in known:
+    if manifest.search in shipped:
         told = "; ".join(differences[manifest.search][:3])
         return (
             manifest.search,
             f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({told}).",
         )
-    return (
-        "FILE.py",
-        "The same search: put its own search file in place of FILE.py, for it is none that pixeltune ships.",
+    return "FILE.py", (
+        "The same search: in place of FILE.py the file, or name, with which it was launched; pixeltune ships no search "
+        f"called {manifest.search}."
     )
-
-
-def _may_be(name: str, manifest: SearchManifest) -> bool:
-    """Whether it is worth a look: --set only takes away from what is varied."""
-    try:
-        space = load_search(name)
-    except PixeltuneError:
-        return name == manifest.search
-    return name == manifest.search or (set(manifest.vary) <= set(space.vary) and space.seed == manifest.sampler_seed)
 
 
 def _difference(name: str, manifest: SearchManifest) -> list[str]:
