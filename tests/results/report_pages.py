@@ -103,6 +103,7 @@ class Page(HTMLParser):
         self.scripts: list[dict[str, str | None]] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.json: dict[str, Any] = {}
+        self._packed: dict[str, str] = {}
         self.text = ""
         self._stack: list[tuple[str, dict[str, str | None]]] = []
         self._table: list[list[tuple[str, str | None]]] = []
@@ -130,6 +131,8 @@ class Page(HTMLParser):
         tag, given = self._stack[-1] if self._stack else ("", {})
         if tag == "script" and given.get("type") == "application/json":
             self.json[str(given["id"])] = json.loads(data)
+        elif tag == "script" and "id" in given:
+            self._packed[str(given["id"])] = data
         elif tag not in ("script", "style"):
             self.text += data
         for inner, _ in reversed(self._stack):
@@ -142,6 +145,10 @@ class Page(HTMLParser):
         """The table of trials, by the names of the results' columns."""
         names = [str(given["data-name"]) for tag, given in self.tags if tag == "th" and "data-name" in given]
         return [dict(zip(names, cells, strict=True)) for cells in self.tables["board"][1:]]
+
+    def scripts_of(self, name: str) -> str:
+        """The content of a script that is no JSON, by its id."""
+        return self._packed[name]
 
     def words(self) -> str:
         """All text, spaces as one."""

@@ -191,7 +191,7 @@ def test_a_thousand_trials_are_far_below_fifteen_megabytes_and_open(
     for row in snapshot.best(5):
         add_picture(store.gallery(row["trial"]), big)
     size = write_report(snapshot, str(tmp_path / "large.html"))
-    assert 6_000_000 < size < 15_000_000
+    assert 5_000_000 < size < 15_000_000
     tab = Tab(browser, tmp_path / "large.html")
     assert len(tab.draw_all()) >= 12
     assert tab.said == []

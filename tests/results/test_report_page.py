@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from pathlib import Path
 
 import pytest
@@ -219,3 +221,12 @@ def test_a_report_can_be_made_of_any_search(
     assert headings.count("h1") == 1
     for name, figure in page.json.items():
         assert any(len(trace.get("x", ())) for trace in figure["data"]), name
+
+
+def test_the_page_holds_the_bundle_that_draws_what_is_used(page: Page) -> None:
+    held = base64.b64decode(page.scripts_of("plotly-js"))
+    script = gzip.decompress(held).decode()
+    assert "plotly.js (cartesian - minified) v3.7.0" in script[:200]
+    assert "Licensed under the MIT license" in script[:400]
+    kinds = {trace["type"] for figure in page.json.values() for trace in figure["data"]}
+    assert kinds == {"scatter", "bar", "contour"}, "another kind may need another bundle"
