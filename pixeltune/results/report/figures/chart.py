@@ -66,8 +66,8 @@ class Chart:
     """A figure with its words, or why there is none.
 
     name: of its element and of its PNG. title: its heading. caption: what it shows, and what it leaves out.
-    figure: None where `missing` says why. height: in pixels. is_wide: takes the whole width of the page. alt: what it
-    shows, to those who do not see it.
+    figure: None where `missing` says why. height: in pixels. is_wide: takes the whole width of the page.
+    least_width: in pixels, below which it is scrolled. alt: what it shows, to those who do not see it.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Chart:
     missing: str = ""
     height: int = 420
     is_wide: bool = False
+    least_width: int = 0
     alt: str = ""
 
 
@@ -94,12 +95,15 @@ def log_ticks(values: Sequence[float]) -> dict[str, Any]:
     """The axis settings of positive values: logarithmic, with more ticks a power of ten where these are few."""
     low, high = min(values), max(values)
     decades = math.log10(high / low) if low > 0 else 0.0
-    steps = (1, 1.5, 2, 3, 4, 5, 6, 8) if decades < 0.9 else (1, 2, 5) if decades < 2.5 else (1,)
+    steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.9 else (1, 2, 5) if decades < 2.5 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    if not any(low <= tick <= high for tick in ticks):
+        ticks = [low, high]
     padding = 0.04 * max(decades, 0.1)
     return {
         "type": "log",
+        "tickangle": 0,
         "tickvals": ticks,
         "ticktext": [short(tick) for tick in ticks],
         "range": [math.log10(low) - padding, math.log10(high) + padding],

@@ -69,6 +69,7 @@ def parallel_coordinates(snapshot: Snapshot) -> Chart:
         figure=figure,
         height=500,
         is_wide=True,
+        least_width=120 * (len(axes) + 1),
         alt=f"A line through {', '.join(axis.title for axis in axes)} for each of {len(rows)} finished trials.",
     )
 
