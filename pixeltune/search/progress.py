@@ -18,7 +18,8 @@ from pixeltune.config import ImageForm
 from pixeltune.results.judge import RANKED, beside_published
 from pixeltune.results.schema import Status
 from pixeltune.results.status import below_baseline, duration, is_late, left_words
-from pixeltune.search.ledger import Ledger, Live, Row
+from pixeltune.search.attempts import Live, Row
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.run import Watcher
 from pixeltune.space import Asha, Pareto, Resources
 from pixeltune.space.keys import short_name

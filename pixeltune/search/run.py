@@ -24,10 +24,11 @@ from pixeltune.data import Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, SearchError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
+from pixeltune.search.attempts import Plan
 from pixeltune.search.connect import Node, connect, fit_to
 from pixeltune.search.final import require_final_data
 from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.plans import ListedPlans, Planner
 from pixeltune.search.scheduler import judge_of
 from pixeltune.search.warm_start import read_warm_start
