@@ -93,7 +93,7 @@ class StaysHere:
 class Seats:
     """What the searcher, the scheduler and the callback share.
 
-    plans: Tune's trial id → our plan, until it ends. open: ids of those that have not ended. most: how many of them at once.
+    plans: Tune's trial id → our plan, until it ends. open: ids of those that have not ended. most: how many at once.
     on_change: told after each event; say: a line for the user. silences: why the watchdog killed a trial's process.
     lost: plans that Tune dropped before they began. stuck: why Tune must be started anew, or "".
     failure: the first exception in one of our hooks. Tune would log it, or count it as the trial's; so it is kept here,
