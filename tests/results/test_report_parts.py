@@ -33,7 +33,7 @@ from pixeltune.results.report.figures.timeline import assign_lanes, timeline
 from pixeltune.results.report.outcomes import outcomes
 from pixeltune.results.report.page import figure_json
 from pixeltune.results.report.pictures import pictures
-from pixeltune.results.report.rerun import setting, shown_location, toml_of
+from pixeltune.results.report.rerun import rerun, setting, shown_location
 from pixeltune.results.report.snapshot import Snapshot, read_snapshot
 from pixeltune.results.report.words import cell, number, size, span
 from pixeltune.results.store import SearchStore
@@ -220,11 +220,15 @@ def test_a_setting_is_read_back_as_it_was(value: Any) -> None:
 
 
 @pytest.mark.parametrize(("family", "likelihood"), PAIRS)
-def test_a_configuration_is_read_back_from_its_file(tmp_path: Path, family: str, likelihood: str) -> None:
-    config = make_config(family, likelihood).override({"optim.lr": 0.1 + 0.2, "data.path": 'a "b"\\c'})
+def test_the_best_configuration_is_read_back_from_the_page(tmp_path: Path, family: str, likelihood: str) -> None:
+    config = make_config(family, likelihood).override({"optim.lr": 0.1 + 0.2, "data.path": "/d"})
+    store = SearchStore(str(tmp_path), "toy")
+    store.open(SearchManifest.of(make_space(), "toy"))
+    store.write_trial(make_row(0, valid_bits_per_dim=2.0) | {"likelihood.mixtures": None} | config.flat())
+    [command] = [command.command for command in rerun(read_snapshot(store)) if "<<'END'" in command.command]
     file = tmp_path / "config.toml"
-    file.write_text(toml_of(config.changed()), encoding="utf-8")
-    assert TrialConfig.from_toml(file) == config
+    file.write_text(command.partition("<<'END'\n")[2].partition("END\n")[0], encoding="utf-8")
+    assert TrialConfig.from_toml(file) == config.override({"data.path": None})
 
 
 @pytest.mark.parametrize(

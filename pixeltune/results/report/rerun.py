@@ -53,18 +53,6 @@ def setting(key: str, value: Any) -> str:
     return f"{key}={_value(key, value)}"
 
 
-def toml_of(flat: Mapping[str, Scalar]) -> str:
-    """Flat keys as the TOML file of `pixeltune train`; None is left to the defaults, as TOML has no word for it."""
-    known = {key: value for key, value in flat.items() if value is not None}
-    lines = [f"{key} = {_toml(value)}" for key, value in known.items() if "." not in key]
-    for section in dict.fromkeys(key.partition(".")[0] for key in known if "." in key):
-        lines += ["", f"[{section}]"]
-        lines += [
-            f"{key.partition('.')[2]} = {_toml(value)}" for key, value in known.items() if key.startswith(f"{section}.")
-        ]
-    return "\n".join(lines).strip()
-
-
 def _commands(snapshot: Snapshot) -> Iterator[Command]:
     storage, search = storage_words(snapshot.store), snapshot.search
     final = snapshot.manifest.final
@@ -83,7 +71,7 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
             _words("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
         )
         if snapshot.manifest.vary:
-            yield _best_alone(snapshot, best)
+            yield from _best_alone(snapshot, best)
     code = f'import pixeltune as pt; print(pt.read_results("{shown_location(snapshot.store.folder)}"))'
     yield Command(
         "The rows behind this report, and the report again.",
@@ -154,18 +142,22 @@ def _training(snapshot: Snapshot) -> Command:
     file = f"{manifest.search}.toml"
     return Command(
         "The same training, of this configuration.",
-        _heredoc(file, dict(manifest.base))
+        _heredoc(file, TrialConfig.from_flat(manifest.base))
         + _words("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
     )
 
 
-def _best_alone(snapshot: Snapshot, best: Row) -> Command:
+def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
     name = f"{snapshot.search}-{best['trial']}"
-    config = TrialConfig.from_flat(_configuration(best))
-    return Command(
-        f"The best trial, {best['trial']}, trained alone: its whole configuration but for what has its default.",
-        _heredoc(f"{name}.toml", config.changed())
-        + _words("pixeltune", "train", "--config", f"{name}.toml", *storage_words(snapshot.store)),
+    storage = storage_words(snapshot.store)
+    yield Command(
+        f"The best trial, {best['trial']}, trained once more beside these results.",
+        _words("pixeltune", "rerun", f"{snapshot.search}/{best['trial']}", *storage),
+    )
+    yield Command(
+        "The same without these results: its whole configuration.",
+        _heredoc(f"{name}.toml", TrialConfig.from_flat(_configuration(best)))
+        + _words("pixeltune", "train", "--config", f"{name}.toml"),
     )
 
 
@@ -209,8 +201,8 @@ def _words(*words: str) -> str:
     return shlex.join(words)
 
 
-def _heredoc(file: str, flat: Mapping[str, Scalar]) -> str:
-    return f"cat > {shlex.quote(file)} <<'END'\n{toml_of(flat)}\nEND\n"
+def _heredoc(file: str, config: TrialConfig) -> str:
+    return f"cat > {shlex.quote(file)} <<'END'\n{config.to_toml()}END\n"
 
 
 def _value(key: str, value: Any) -> str:
