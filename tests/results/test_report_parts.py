@@ -315,3 +315,17 @@ def searched(folder: Path, space: Any, trials: int) -> Snapshot:
     for trial in range(trials):
         store.write_trial(make_row(trial, valid_bits_per_dim=2.0 + trial))
     return read_snapshot(store, now=READ_AT)
+
+
+def test_a_search_at_work_says_so_and_its_running_bars_reach_to_the_moment_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_up(tmp_path, trials=1, statuses=["running"])
+    assert "1 trial left behind as running" in make_page(made).words()
+    monkeypatch.setattr(SearchStore, "holder", lambda _: {"pid": 1, "host": "here"})
+    now = made.rows[0]["started_at"] + timedelta(hours=5)
+    live = read_snapshot(made.store, now=now)
+    assert "running: 1 trial at work when this was written" in make_page(live).words()
+    bars = [chart.figure.data[0].x for chart in (timeline(made), timeline(live)) if chart.figure]
+    assert bars[1] == (5 * 3600 * 1000,)
+    assert bars[0] < bars[1]

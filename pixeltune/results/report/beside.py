@@ -9,7 +9,7 @@ from pixeltune.results.final import mean_row
 from pixeltune.results.leaderboard import comparison
 from pixeltune.results.published import Exactness
 from pixeltune.results.report.snapshot import Snapshot
-from pixeltune.results.report.words import cell, counted
+from pixeltune.results.report.words import cell, counted, title_of
 from pixeltune.results.rows import Row
 
 _MOST = 15
@@ -76,7 +76,7 @@ def _ours(snapshot: Snapshot, places: Sequence[Row]) -> tuple[Row | None, str]:
     final = snapshot.manifest.final
     if final is None:
         row = next(iter(snapshot.best(1)), None)
-        return row, f"trial {row['trial']} ({row['status']})" if row else ""
+        return row, f"trial {row['trial']} ({row['status']}), the best by {title_of(snapshot.objective)}" if row else ""
     if not places:
         return None, ""
     order = [item.trial for item in final.chosen]
