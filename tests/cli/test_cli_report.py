@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from commands import command, done, refused
 from optuna.distributions import FloatDistribution
-from report_pages import make_final
 
 import pixeltune.errors
 from pixeltune.cli import search as search_verb
@@ -130,23 +129,3 @@ def test_the_other_verbs_load_no_plotly(store: SearchStore) -> None:
     code = "import sys; from pixeltune.cli import main; main(['status', 'toy']); print('plotly' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert said.stdout.splitlines()[-1] == "False"
-
-
-def test_the_command_of_a_finals_report_asks_for_the_same_final() -> None:
-    from pixeltune.cli import final as final_verb
-
-    made = make_final(Path("results"), {"00003": 80.0, "00007": 81.0}, seeds=3)
-    [again, report] = rerun(made)
-    words = shlex.split(again.command)
-    asked: list[argparse.Namespace] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(final_verb, "final", lambda options: asked.append(options) or 0)
-        assert command(*words[1:]).code == 0
-    [options] = asked
-    request, selection = final_verb._request(options), made.manifest.final
-    assert selection is not None
-    assert (
-        selection.difference(search=request.search, top=request.top, trials=request.trials, images=request.images) == []
-    )
-    assert (request.seeds, request.store.folder) == (3, made.store.folder)
-    assert shlex.split(report.command)[:3] == ["pixeltune", "report", "toy-final"]

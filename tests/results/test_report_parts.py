@@ -17,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 from PIL import Image
-from report_pages import HOSTILE, READ_AT, made_up, make_page, write_search
+from report_pages import HOSTILE, READ_AT, make_final, make_page, write_search
 from result_rows import PAIRS, make_config, make_report, make_row, make_space
 
 from pixeltune import files
+from pixeltune.cli import command_line
+from pixeltune.cli import final as final_verb
 from pixeltune.config import TrialConfig, parse_setting
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.report.figures.chart import log_ticks, short
@@ -329,3 +331,19 @@ def test_a_search_at_work_says_so_and_its_running_bars_reach_to_the_moment_of_th
     bars = [chart.figure.data[0].x for chart in (timeline(made), timeline(live)) if chart.figure]
     assert bars[1] == (5 * 3600 * 1000,)
     assert bars[0] < bars[1]
+
+
+def test_the_command_of_a_finals_report_asks_for_the_same_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = make_final(Path("results"), {"00003": 80.0, "00007": 81.0}, seeds=3)
+    [again, report] = rerun(made)
+    options = command_line().parse_args(shlex.split(again.command)[1:])
+    assert options.verb is final_verb.final
+    request, selection = final_verb._request(options), made.manifest.final
+    assert selection is not None
+    asked = {"search": request.search, "top": request.top, "trials": request.trials, "images": request.images}
+    assert selection.difference(**asked) == []
+    assert (request.seeds, request.store.folder) == (3, made.store.folder)
+    assert shlex.split(report.command)[:3] == ["pixeltune", "report", "toy-final"]
