@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 from PIL import Image
-from report_pages import HOSTILE, READ_AT, make_final, make_page, write_search
+from report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
 from result_rows import PAIRS, make_config, make_report, make_row, make_space
 
 from pixeltune import files
