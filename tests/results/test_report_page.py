@@ -223,10 +223,8 @@ def test_a_report_can_be_made_of_any_search(
         assert any(len(trace.get("x", ())) for trace in figure["data"]), name
 
 
-def test_the_page_holds_the_bundle_that_draws_what_is_used(page: Page) -> None:
-    held = base64.b64decode(page.scripts_of("plotly-js"))
-    script = gzip.decompress(held).decode()
-    assert "plotly.js (cartesian - minified) v3.7.0" in script[:200]
+def test_the_page_holds_the_library_that_draws_its_figures(page: Page) -> None:
+    script = gzip.decompress(base64.b64decode(page.scripts_of("plotly-js"))).decode()
     assert "Licensed under the MIT license" in script[:400]
     kinds = {trace["type"] for figure in page.json.values() for trace in figure["data"]}
-    assert kinds == {"scatter", "bar", "contour"}, "another kind may need another bundle"
+    assert kinds == {"scatter", "bar", "contour"}, "another kind may need WebGL"

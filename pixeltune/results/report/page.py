@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from pixeltune.results.report.figures.chart import Chart
 
-PLOTLY = "plotly-cartesian-3.7.0.min.js.gz"
 _PACKAGE = "pixeltune.results.report"
 
 
@@ -41,12 +42,8 @@ def figure_json(chart: Chart) -> Markup:
 
 @cache
 def packed_plotly() -> str:
-    """plotly.js as base64 of gzip: a page that is sent around, and read before it is drawn.
-
-    The bundle `cartesian`, a third of the whole that the Python package brings, draws scatter, bar and contour traces
-    among others; it lies beside this file, as `npm pack plotly.js-cartesian-dist-min@3.7.0` gives it.
-    """
-    return base64.b64encode(resources.files(_PACKAGE).joinpath("page", PLOTLY).read_bytes()).decode()
+    """plotly.js as base64 of gzip, unpacked by the page when a figure is drawn: the page is read before that."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _without_markup(text: str) -> str:
