@@ -26,6 +26,9 @@ _R = TypeVar("_R")
 TRIES = 4
 """How often a storage is asked before its refusal counts: over 3.5 seconds, in which a search stands still."""
 
+AT_ONCE = 16
+"""Requests to object storage at a time, where there are many: each takes tens of milliseconds, nearly all waiting."""
+
 _TEMPORARY = ".part-"
 _FIRST_WAIT_SECONDS = 0.5
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
@@ -156,6 +159,26 @@ def remove(location: str) -> None:
         shutil.rmtree(target)
     else:
         target.unlink(missing_ok=True)
+
+
+def settle(folder: str) -> None:
+    """What was published in `folder` so far is there after a power cut too."""
+    if is_uri(folder):
+        return
+    handle = os.open(local_path(folder), os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(folder: str) -> None:
+    """Remove the temporary files of writers that were killed; who writes in `folder` now would lose his."""
+    if is_uri(folder) or not local_path(folder).is_dir():
+        return
+    for entry in local_path(folder).iterdir():
+        if entry.name.startswith(_TEMPORARY):
+            entry.unlink(missing_ok=True)
 
 
 def _remote(location: str) -> tuple[pafs.FileSystem, str]:

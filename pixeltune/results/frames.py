@@ -30,7 +30,7 @@ def read_results(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
     units, stand in `pixeltune.results.schema.COLUMNS`.
     """
     _require_attempts(attempts)
-    table = pa.concat_tables(store.attempts_table() for store in find_searches(location))
+    table = pa.concat_tables(store.trial_files.read() for store in find_searches(location))
     frame = _tidy(table).sort_values(["search", "number", "trial", "attempt"], ignore_index=True)
     return frame if attempts == "all" else _latest(frame, ["search", "trial"])
 
@@ -42,7 +42,7 @@ def read_curves(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
     later counts. `attempts="all"` keeps both.
     """
     _require_attempts(attempts)
-    table = pa.concat_tables(store.curves_table() for store in find_searches(location))
+    table = pa.concat_tables(store.curve_files.read() for store in find_searches(location))
     frame = _tidy(table).sort_values(["search", "trial", "images_seen", "attempt"], ignore_index=True)
     return frame if attempts == "all" else _latest(frame, ["search", "trial", "images_seen"])
 
@@ -53,7 +53,7 @@ def read_images(location: str) -> pd.DataFrame:
     `image` counts from 0 in the order of the test split; nats are float32 numbers, whose sum over the images of a run,
     divided by their number, is its row's `test_nats`.
     """
-    table = pa.concat_tables(store.images_table() for store in find_searches(location))
+    table = pa.concat_tables(store.image_files.read() for store in find_searches(location))
     return _tidy(table).sort_values(["search", "trial", "image"], ignore_index=True)
 
 
