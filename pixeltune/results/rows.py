@@ -91,9 +91,9 @@ class TableFile:
             self._file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(words))
             self.version = _require_ours(self._file.metadata.metadata or {}, schema)
             self._names = self._file.schema_arrow.names
-            self._lacking = [field for field in schema if field.name not in self._names]
-            if required := [field.name for field in self._lacking if not field.nullable]:
-                raise ValueError(f"it lacks the column {required[0]}")
+            for name in set(schema.names).difference(self._names):
+                if not schema.field(name).nullable:
+                    raise ValueError(f"it lacks the column {name}")
 
     @property
     def is_current(self) -> bool:
@@ -102,8 +102,9 @@ class TableFile:
 
     def read(self, columns: Collection[str] | None = None, trial: str | None = None) -> pa.Table:
         """Its rows with all columns of the schema, or with these alone; of all trials, or of this one alone."""
-        fields = [field for field in self._schema if columns is None or field.name in columns]
-        names = [field.name for field in fields if field.name in self._names]
+        is_plain = columns is None and not self._words
+        target = self._schema if is_plain else view_of(self._schema, columns, self._words)
+        names = [field.name for field in target if field.name in self._names]
         with _damage():
             table = self._file.read_row_groups(
                 self._groups_that_may_hold(trial),
@@ -112,7 +113,6 @@ class TableFile:
             )
             if trial is not None:
                 table = table.filter(pc.equal(table["trial"], text_array([trial])[0]))
-            target = pa.schema([(field.name, self._type(field)) for field in fields])
             if table.schema.equals(target):
                 return table
             return pa.Table.from_arrays([_column(table, field) for field in target], schema=target)
@@ -125,8 +125,11 @@ class TableFile:
         statistics = self._file.metadata.row_group(group).column(self._names.index("trial")).statistics
         return statistics is None or not statistics.has_min_max or statistics.min <= trial <= statistics.max
 
-    def _type(self, field: pa.Field) -> pa.DataType:
-        return WORDS if field.name in self._words else field.type
+
+def view_of(schema: pa.Schema, columns: Collection[str] | None, words: Collection[str]) -> pa.Schema:
+    """These columns of a schema, or all; `words` as dictionaries."""
+    chosen = [field for field in schema if columns is None or field.name in columns]
+    return pa.schema([field.with_type(WORDS) if field.name in words else field for field in chosen])
 
 
 def to_rows(table: pa.Table) -> list[Row]:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.results.rows import WORDS, NewerError, TableFile, UnreadableError, encode, text_array
+from pixeltune.results.rows import WORDS, NewerError, TableFile, UnreadableError, encode, text_array, view_of
 
 COMPACTED = "compacted"
 """What the names of compacted files begin with; no trial may be called so."""
@@ -115,7 +115,7 @@ class TableFolder:
             raise StoreError(f"results must stand still to be read, but {self.folder} changes all the time; try again")
         if unreadable:
             self.set_aside(unreadable)
-        return found.table(self._view(columns, words))
+        return found.table(view_of(self.schema, columns, words))
 
     def require_known(self) -> None:
         """Refuse a table with files of a newer pixeltune: who cannot read them might write in their place."""
@@ -167,15 +167,6 @@ class TableFolder:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
         warnings.warn(f"left out {first}{more} of {self.folder}: {why}; {whither}", StoreWarning, stacklevel=6)
 
-    def _view(self, columns: Collection[str] | None, words: Collection[str]) -> pa.Schema:
-        return pa.schema(
-            [
-                (field.name, WORDS if field.name in words else field.type)
-                for field in self.schema
-                if columns is None or field.name in columns
-            ]
-        )
-
 
 class _Found:
     """What was read of a folder so far. names: of the files that were."""
@@ -216,7 +207,8 @@ class _Found:
         block = pa.concat_tables(self._singles).combine_chunks()
         for place, name in enumerate(block.schema.names):
             if name in self._words:
-                block = block.set_column(place, name, block[name].dictionary_encode().cast(WORDS))
+                field = block.schema.field(name).with_type(WORDS)
+                block = block.set_column(place, field, block[name].dictionary_encode().cast(WORDS))
         self._blocks.append(block)
         self._singles = []
 
