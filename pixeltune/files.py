@@ -10,12 +10,16 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from pixeltune.errors import StoreError
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -31,6 +35,11 @@ AT_ONCE = 16
 
 _TEMPORARY = ".part-"
 _FIRST_WAIT_SECONDS = 0.5
+_REFUSALS = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+"""What object storage says where asking again is of no use."""
+
+_SECRET = re.compile("secret|password|token|key|sig|credential", re.IGNORECASE)
+_PLAIN_URI = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[\w.-]+)(?P<path>(?:/[\w.~+=-]*)*)(?P<query>\?.*)?")
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """What network disks answer while a server restarts. Object storage gives no number, and is asked again."""
 
@@ -44,12 +53,19 @@ def _patiently(operation: Callable[_P, _R]) -> Callable[_P, _R]:
             try:
                 return operation(*args, **kwargs)
             except OSError as error:
-                if isinstance(error, (FileNotFoundError, PermissionError)) or error.errno not in (None, *_PASSING):
+                if _is_final(error):
                     raise
                 time.sleep(_FIRST_WAIT_SECONDS * 2 ** (number - 1))
         return operation(*args, **kwargs)
 
     return tried
+
+
+def _is_final(error: OSError) -> bool:
+    """Whether asking again would be answered alike."""
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return True
+    return any(word in str(error) for word in _REFUSALS) if error.errno is None else error.errno not in _PASSING
 
 
 def join(location: str, *parts: str) -> str:
@@ -181,8 +197,37 @@ def remove_unfinished(folder: str) -> None:
             entry.unlink(missing_ok=True)
 
 
+def require_no_secrets(location: str) -> None:
+    """Refuse a URI with keys or a password in it: it would stand in messages, logs and what nodes are told."""
+    parts = urlsplit(location) if is_uri(location) else urlsplit("")
+    user, has_password, _ = (parts.netloc.rpartition("@")[0] or "").partition(":")
+    is_key = bool(user) and parts.scheme == "s3"
+    named = [name for name, _value in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(name)]
+    if has_password or is_key or named:
+        where = f"the query has {named[0]}" if named else "keys stand before its @"
+        raise StoreError(
+            f"a storage must be named without secrets, but in this {parts.scheme}:// location {where}; give them by "
+            "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by a file such as ~/.aws/credentials"
+        )
+
+
 def _remote(location: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a URI, and the path in it. One is kept for each bucket: its connections are reused."""
     from pyarrow import fs as pafs
 
-    filesystem, path = pafs.FileSystem.from_uri(location)
-    return filesystem, path
+    require_no_secrets(location)
+    match = _PLAIN_URI.fullmatch(location)
+    if match is None:
+        filesystem, path = pafs.FileSystem.from_uri(location)
+        return filesystem, path
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_"))))
+    bucket = f"{match['scheme']}://{match['bucket']}{match['query'] or ''}"
+    return _bucket(bucket, os.getpid(), settings), match["bucket"] + match["path"].rstrip("/")
+
+
+@functools.lru_cache(maxsize=16)
+def _bucket(uri: str, _pid: int, _settings: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
+    """Of this process and this environment: a fork must not share connections, nor another account its keys."""
+    from pyarrow import fs as pafs
+
+    return pafs.FileSystem.from_uri(uri)[0]

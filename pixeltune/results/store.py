@@ -57,6 +57,7 @@ class SearchStore:
     def __init__(self, storage: str, search: str) -> None:
         if not _NAME.fullmatch(search):
             raise StoreError(f"a search name must be letters, digits and inner . _ + -, but got {search!r}; rename it")
+        files.require_no_secrets(str(storage))
         self.search = search
         self.folder = files.join(str(storage), search)
         self.trials_folder = files.join(self.folder, "trials")
