@@ -21,6 +21,9 @@ KEY, SECRET = "loopback-key", "loopback-secret-that-nobody-may-see"
 FAULTS = ("500", "503", "cut", "lost")
 """Refused; refused as too busy; cut before it is done; done, and the answer cut."""
 
+STALL_SECONDS = 30.0
+"""Of a further fault, "stall": no answer for so long, and then a cut connection."""
+
 Plan = Callable[[int, str, str], str]
 """Given a request's number, method and path: its fault, or "" for an answer."""
 
@@ -90,9 +93,11 @@ def s3_server() -> Iterator[S3Server]:
         server.requests.append((method, path))
         fault = server.plan(len(server.requests), method, path)
         if fault in ("500", "503"):
-            environ["wsgi.input"].read()
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(f"{fault} {'Slow Down' if fault == '503' else 'Internal Error'}", [("Content-Length", "0")])
             return []
+        if fault == "stall":
+            time.sleep(STALL_SECONDS)
         if fault == "lost":
             list(inner(environ, lambda *_: lambda _data: None))
         if fault:

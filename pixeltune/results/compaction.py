@@ -26,6 +26,9 @@ from pixeltune.results.tables import TableFolder, attempt_key, compacted_name, c
 FULL_BYTES = 64 * 2**20
 """Of Arrow columns in one merged file; less than half of it may be merged again."""
 
+MANY_FILES = 1000
+"""Files of rows and curves from which on a search merges them at its end by itself."""
+
 _BLOCK = 200
 """Files that are taken in at a time: of long curves, some tens of megabytes."""
 _ORDER = {"trials": ("number", "trial", "attempt"), "curves": ("trial", "images_seen", "attempt")}
@@ -51,9 +54,15 @@ def compact(store: SearchStore) -> Compaction:
     return _compact(store.trial_files, ended) + _compact(store.curve_files, ended)
 
 
-def count_files(store: SearchStore) -> int:
-    """How many files of rows and curves there are."""
-    return len(store.trial_files.names()) + len(store.curve_files.names())
+def compact_many(store: SearchStore) -> str:
+    """The same where there are many files, as a search does at its end; what was done in a line, or ""."""
+    if len(store.trial_files.names()) + len(store.curve_files.names()) < MANY_FILES:
+        return ""
+    try:
+        done = compact(store)
+    except StoreError as error:  # The search has ended well, and reads as it is.
+        return f"Its files were not merged: {error}"
+    return f"Its {done.merged:,} files of rows and curves were merged into {done.written:,}." if done.merged else ""
 
 
 def _ended(store: SearchStore) -> set[str]:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pixeltune.errors import StoreError
 from pixeltune.results.final import leaderboard_of
+from pixeltune.results.rows import view_of
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore, find_searches
 from pixeltune.results.tables import TableFolder
@@ -72,14 +73,25 @@ def read_final(location: str) -> pd.DataFrame:
     return pd.DataFrame(leaderboard_of(store))
 
 
+def dtype_names(schema: pa.Schema) -> dict[str, str]:
+    """The pandas type that each column has in a frame of ours, in words."""
+    empty = _tidy(pa.Table.from_batches([], view_of(schema, None, _words(schema))))
+    return {str(name): str(dtype) for name, dtype in empty.dtypes.items()}
+
+
+def _words(schema: pa.Schema) -> list[str]:
+    """The columns of text that become categories."""
+    text = [field.name for field in schema if pa.types.is_string(field.type)]
+    return [name for name in text if name not in FREE_TEXT]
+
+
 def _frame(tables: Sequence[TableFolder], order: list[str], attempts: Attempts) -> pd.DataFrame:
     """Tables of several searches in this order, whose last key tells attempts apart; of rows that are equal in the
     others, the last.
 
     Everything is done before pandas has it: then 100,000 rows of 128 columns take a second, and lie in memory once.
     """
-    text = [field.name for field in tables[0].schema if pa.types.is_string(field.type)]
-    words = [name for name in text if name not in FREE_TEXT]
+    words = _words(tables[0].schema)
     table = pa.concat_tables(part.read(words=words) for part in tables).unify_dictionaries()
     if table.num_rows < 2:
         return _tidy(table)

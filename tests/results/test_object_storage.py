@@ -39,6 +39,8 @@ def server(running: S3Server, request: pytest.FixtureRequest, monkeypatch: pytes
     """A folder of its own for each test; nobody waits long."""
     monkeypatch.setattr(files, "_FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(files, "_REQUESTS", 2)
+    files._bucket.cache_clear()
     for name in objects(running):
         files.remove(f"s3://{running.bucket}/{name}")
     yield running
