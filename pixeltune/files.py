@@ -36,7 +36,7 @@ AT_ONCE = 16
 _TEMPORARY = ".part-"
 _FIRST_WAIT_SECONDS = 0.5
 _CONNECT_SECONDS, _SILENT_SECONDS, _REQUESTS = 5.0, 10.0, 3
-"""Of a request to S3: until it is connected, without a byte, and how often it is sent. Arrow's own are 3 s, 31 times, by
+"""Of a request to S3: until it is connected, without a byte, and how often it is sent. Arrow has 3 s and 31 times, by
 which each of our tries took 100 s on a server that was silent."""
 
 _REFUSALS = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")

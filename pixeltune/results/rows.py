@@ -104,11 +104,10 @@ class TableFile:
         """Its rows with all columns of the schema, or with these alone; of all trials, or of this one alone."""
         is_plain = columns is None and not self._words
         target = self._schema if is_plain else view_of(self._schema, columns, self._words)
-        names = [field.name for field in target if field.name in self._names]
         with _damage():
             table = self._file.read_row_groups(
                 self._groups_that_may_hold(trial),
-                columns=None if columns is None else names,  # All columns by their names would take longer.
+                columns=None if columns is None else [name for name in target.names if name in self._names],
                 use_threads=self._file.metadata.num_rows > _FEW_ROWS,
             )
             if trial is not None:

@@ -30,7 +30,7 @@ COMPACTED = "compacted"
 
 _COMPACTED_NAME = re.compile(rf"{COMPACTED}-([0-9]+)\.parquet")
 _ATTEMPT_NAME = re.compile(r"([A-Za-z0-9]+-[0-9]+)\.parquet")
-_BLOCK = 1000
+_BLOCK = 250
 """Single rows are joined by so many: a table of one row in 100 columns takes 100 times the memory of its values."""
 _MOST_LOOKS = 20
 _ASKED_FOR = 256
