@@ -253,7 +253,7 @@ def test_a_search_that_lost_its_storage_goes_on_where_it_was(
     server: S3Server, gone_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.fail(lambda number, *_: "503" if number > gone_from else "")
-    with pytest.raises((StoreError, OSError), match="s3://|AWS Error"):  # the no-op trial's own words are Arrow's
+    with pytest.raises((StoreError, OSError), match=r"s3://|AWS Error"):  # the no-op trial's own words are Arrow's
         drive(SPACE, server.storage)
     server.heal()
     monkeypatch.setattr(locks, "STALE_SECONDS", 0.0)
