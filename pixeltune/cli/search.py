@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
 def launch(argv: Sequence[str] | None = None) -> int:
     """The whole of launch.py."""
+    return run(search, launch_line().parse_args(argv))
+
+
+def launch_line() -> Parser:
+    """The parser of launch.py."""
     parser = Parser(prog="launch.py", description="Search a space with Ray Tune and Optuna.")
     _add_options(parser)
-    return run(search, parser.parse_args(argv))
+    return parser
 
 
 def add_verbs(verbs: Any) -> None:
@@ -126,7 +131,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         )
         for line in said:
             out.print(line, highlight=False, soft_wrap=True)
-        outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out))
+        outcome = run_search(space, store, manifest, address=options.address, listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger)
         merged = "" if outcome.interrupted else compact_many(store)

@@ -163,16 +163,16 @@ def test_a_full_disk_is_not_asked_again_and_loses_nothing(tmp_path: Path, monkey
 
 def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A day back and a day forth, while trials run and between launches."""
-    from datetime import datetime, timedelta
+    from datetime import UTC, datetime, timedelta
 
-    from pixeltune.search import ledger
+    from pixeltune.search import clock
 
     chance = random.Random(0)
 
     def jumping() -> datetime:
-        return datetime.now(ledger.UTC) + timedelta(days=chance.choice((-1, 0, 1)))
+        return datetime.now(UTC) + timedelta(days=chance.choice((-1, 0, 1)))
 
-    monkeypatch.setattr(ledger, "_now", jumping)
+    monkeypatch.setattr(clock, "now", jumping)
     ends_killed(tmp_path, At(150, killed))
     drive(SPACE, str(tmp_path))
     require_whole(tmp_path)
