@@ -151,6 +151,18 @@ def list_names(folder: str, suffix: str = "") -> list[str]:
     return sorted(name for name in names if name.endswith(suffix) and not name.startswith(_TEMPORARY))
 
 
+@_patiently
+def list_folders(location: str) -> list[str]:
+    """Sorted names of the folders at `location`."""
+    if not is_uri(location):
+        return sorted(entry.name for entry in local_path(location).iterdir() if entry.is_dir())
+    from pyarrow import fs as pafs
+
+    filesystem, path = _remote(location)
+    infos = filesystem.get_file_info(pafs.FileSelector(path))
+    return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+
+
 def move(source: str, target: str) -> None:
     """Move one file."""
     if is_uri(source):

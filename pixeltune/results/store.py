@@ -228,7 +228,7 @@ def find_searches(location: str) -> list[SearchStore]:
     if any(_exists(files.join(location, name)) for name in (MANIFEST_NAME, "trials", "curves")):
         return [SearchStore.at(location)]
     with reading(location):
-        stores = [SearchStore(location, name) for name in _folder_names(location) if _NAME.fullmatch(name)]
+        stores = [SearchStore(location, name) for name in files.list_folders(location) if _NAME.fullmatch(name)]
     found = [store for store in stores if store.exists() or _exists(store.trials_folder)]
     if not found:
         raise StoreError(f"results must be a search folder or a storage of some, but {location} holds no search")
@@ -239,16 +239,6 @@ def merge_attempts(rows: Iterable[Row]) -> list[Row]:
     """One row for each trial and number of images seen, the latest attempt's, in order of both."""
     latest = {(row["trial"], row["images_seen"]): row for row in sorted(rows, key=lambda row: row["attempt"])}
     return sorted(latest.values(), key=lambda row: (row["trial"], row["images_seen"]))
-
-
-def _folder_names(location: str) -> list[str]:
-    if not files.is_uri(location):
-        return sorted(entry.name for entry in files.local_path(location).iterdir() if entry.is_dir())
-    from pyarrow import fs
-
-    filesystem, path = fs.FileSystem.from_uri(location)
-    infos = filesystem.get_file_info(fs.FileSelector(path))
-    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
 
 
 def _bytes(location: str) -> bytes:
