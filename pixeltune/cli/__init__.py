@@ -21,14 +21,21 @@ def command_line() -> Parser:
     """The parser of all verbs."""
     from pixeltune.cli import (
         codec,
+<<<<<<< HEAD
         columns,
         compact,
+=======
+>>>>>>> main
         compare,
         config,
         doctor,
         final,
         model,
         pictures,
+<<<<<<< HEAD
+=======
+        report,
+>>>>>>> main
         search,
         share,
         show,
@@ -39,6 +46,7 @@ def command_line() -> Parser:
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+<<<<<<< HEAD
     for group in (
         search,
         status,
@@ -55,5 +63,9 @@ def command_line() -> Parser:
         columns,
         config,
     ):
+=======
+    groups = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share, config)
+    for group in groups:
+>>>>>>> main
         group.add_verbs(verbs)
     return parser
