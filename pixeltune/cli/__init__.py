@@ -21,21 +21,15 @@ def command_line() -> Parser:
     """The parser of all verbs."""
     from pixeltune.cli import (
         codec,
-<<<<<<< HEAD
         columns,
         compact,
-=======
->>>>>>> main
         compare,
         config,
         doctor,
         final,
         model,
         pictures,
-<<<<<<< HEAD
-=======
         report,
->>>>>>> main
         search,
         share,
         show,
@@ -46,26 +40,7 @@ def command_line() -> Parser:
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-<<<<<<< HEAD
-    for group in (
-        search,
-        status,
-        show,
-        doctor,
-        train,
-        final,
-        model,
-        pictures,
-        codec,
-        compare,
-        share,
-        compact,
-        columns,
-        config,
-    ):
-=======
-    groups = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share, config)
-    for group in groups:
->>>>>>> main
+    first = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share)
+    for group in (*first, compact, columns, config):
         group.add_verbs(verbs)
     return parser
