@@ -10,12 +10,16 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from pixeltune.errors import StoreError
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -26,8 +30,20 @@ _R = TypeVar("_R")
 TRIES = 4
 """How often a storage is asked before its refusal counts: over 3.5 seconds, in which a search stands still."""
 
+AT_ONCE = 16
+"""Requests to object storage at a time, where there are many: each takes tens of milliseconds, nearly all waiting."""
+
 _TEMPORARY = ".part-"
 _FIRST_WAIT_SECONDS = 0.5
+_CONNECT_SECONDS, _SILENT_SECONDS, _REQUESTS = 5.0, 10.0, 3
+"""Of a request to S3: until it is connected, without a byte, and how often it is sent. Arrow has 3 s and 31 times, by
+which each of our tries took 100 s on a server that was silent."""
+
+_REFUSALS = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+"""What object storage says where asking again is of no use."""
+
+_SECRET = re.compile("secret|password|token|key|sig|credential", re.IGNORECASE)
+_PLAIN_URI = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[\w.-]+)(?P<path>(?:/[\w.~+=-]*)*)(?P<query>\?.*)?")
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """What network disks answer while a server restarts. Object storage gives no number, and is asked again."""
 
@@ -41,12 +57,19 @@ def _patiently(operation: Callable[_P, _R]) -> Callable[_P, _R]:
             try:
                 return operation(*args, **kwargs)
             except OSError as error:
-                if isinstance(error, (FileNotFoundError, PermissionError)) or error.errno not in (None, *_PASSING):
+                if _is_final(error):
                     raise
                 time.sleep(_FIRST_WAIT_SECONDS * 2 ** (number - 1))
         return operation(*args, **kwargs)
 
     return tried
+
+
+def _is_final(error: OSError) -> bool:
+    """Whether asking again would be answered alike."""
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return True
+    return any(word in str(error) for word in _REFUSALS) if error.errno is None else error.errno not in _PASSING
 
 
 def join(location: str, *parts: str) -> str:
@@ -128,6 +151,18 @@ def list_names(folder: str, suffix: str = "") -> list[str]:
     return sorted(name for name in names if name.endswith(suffix) and not name.startswith(_TEMPORARY))
 
 
+@_patiently
+def list_folders(location: str) -> list[str]:
+    """Sorted names of the folders at `location`."""
+    if not is_uri(location):
+        return sorted(entry.name for entry in local_path(location).iterdir() if entry.is_dir())
+    from pyarrow import fs as pafs
+
+    filesystem, path = _remote(location)
+    infos = filesystem.get_file_info(pafs.FileSelector(path))
+    return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+
+
 def move(source: str, target: str) -> None:
     """Move one file."""
     if is_uri(source):
@@ -158,8 +193,77 @@ def remove(location: str) -> None:
         target.unlink(missing_ok=True)
 
 
+def settle(folder: str) -> None:
+    """What was published in `folder` so far is there after a power cut too."""
+    if is_uri(folder):
+        return
+    handle = os.open(local_path(folder), os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(folder: str) -> None:
+    """Remove the temporary files of writers that were killed; who writes in `folder` now would lose his."""
+    if is_uri(folder) or not local_path(folder).is_dir():
+        return
+    for entry in local_path(folder).iterdir():
+        if entry.name.startswith(_TEMPORARY):
+            entry.unlink(missing_ok=True)
+
+
+def require_no_secrets(location: str) -> None:
+    """Refuse a URI with keys or a password in it: it would stand in messages, logs and what nodes are told."""
+    parts = urlsplit(location) if is_uri(location) else urlsplit("")
+    user, has_password, _ = (parts.netloc.rpartition("@")[0] or "").partition(":")
+    is_key = bool(user) and parts.scheme == "s3"
+    named = [name for name, _value in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(name)]
+    if has_password or is_key or named:
+        where = f"the query has {named[0]}" if named else "keys stand before its @"
+        raise StoreError(
+            f"a storage must be named without secrets, but in this {parts.scheme}:// location {where}; give them by "
+            "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by a file such as ~/.aws/credentials"
+        )
+
+
 def _remote(location: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a URI, and the path in it. One is kept for each bucket: its connections are reused."""
     from pyarrow import fs as pafs
 
-    filesystem, path = pafs.FileSystem.from_uri(location)
-    return filesystem, path
+    require_no_secrets(location)
+    match = _PLAIN_URI.fullmatch(location)
+    if match is None:
+        filesystem, path = pafs.FileSystem.from_uri(location)
+        return filesystem, path
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_"))))
+    bucket = f"{match['scheme']}://{match['bucket']}{match['query'] or ''}"
+    return _bucket(bucket, os.getpid(), settings), match["bucket"] + match["path"].rstrip("/")
+
+
+@functools.lru_cache(maxsize=16)
+def _bucket(uri: str, _pid: int, _settings: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
+    """Of this process and this environment: a fork must not share connections, nor another account its keys."""
+    from pyarrow import fs as pafs
+
+    parts = urlsplit(uri)
+    options = dict(parse_qsl(parts.query))
+    if parts.scheme != "s3" or not options.keys() <= {"region", "scheme", "endpoint_override"}:
+        return pafs.FileSystem.from_uri(uri)[0]
+    endpoint = _first_set(options.get("endpoint_override"), "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    region = _first_set(options.get("region"), "AWS_REGION", "AWS_DEFAULT_REGION")
+    if endpoint is None and region is None:
+        region = pafs.resolve_s3_region(parts.netloc)
+    return pafs.S3FileSystem(
+        region=region,
+        endpoint_override=endpoint,
+        scheme=options.get("scheme"),
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_SILENT_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_REQUESTS),
+        allow_delayed_open=True,  # a small file is one PUT, not three requests
+    )
+
+
+def _first_set(value: str | None, *variables: str) -> str | None:
+    return value or next((os.environ[name] for name in variables if os.environ.get(name)), None)

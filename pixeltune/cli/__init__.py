@@ -21,6 +21,8 @@ def command_line() -> Parser:
     """The parser of all verbs."""
     from pixeltune.cli import (
         codec,
+        columns,
+        compact,
         compare,
         config,
         doctor,
@@ -38,7 +40,7 @@ def command_line() -> Parser:
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    groups = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share, config)
-    for group in groups:
+    first = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share)
+    for group in (*first, compact, columns, config):
         group.add_verbs(verbs)
     return parser

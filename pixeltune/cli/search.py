@@ -114,6 +114,7 @@ def _list(out: Console) -> int:
 
 def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
     from pixeltune.cli.outcome import show_outcome
+    from pixeltune.results.compaction import compact_many
     from pixeltune.results.store import SearchStore
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
@@ -133,6 +134,9 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         outcome = run_search(space, store, manifest, address=options.address, listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger)
+        merged = "" if outcome.interrupted else compact_many(store)
+        if merged:
+            out.print(merged, highlight=False, soft_wrap=True)
     if outcome.interrupted:
         out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
         return EXIT_INTERRUPTED

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pixeltune.errors import StoreError
@@ -17,11 +19,20 @@ from pixeltune.results.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, Sta
 
 Row = dict[str, Any]
 
+WORDS = pa.dictionary(pa.int32(), pa.string())
+"""The type of a column of text that repeats."""
+
+_FEW_ROWS = 1000
+_ROWS_IN_A_GROUP = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UnreadableError(Exception):
     """Bytes that are no table of ours: cut short, foreign, or of a newer version."""
+
+
+class NewerError(UnreadableError):
+    """A table of ours whose columns mean what this version does not know."""
 
 
 def encode(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
@@ -43,6 +54,18 @@ def encode(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     return bytes(sink.getvalue())
 
 
+def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
+    """A Parquet file of many rows: words by dictionary, and statistics by which the groups of a trial are found."""
+    bare = pa.schema([field.remove_metadata() for field in schema], schema.metadata)
+    words = [field.name for field in schema if pa.types.is_string(field.type)]
+    sink = pa.BufferOutputStream()
+    options = {"compression": "zstd", "use_dictionary": words, "write_statistics": ["trial"], "store_schema": False}
+    with pq.ParquetWriter(sink, bare, **options) as writer:
+        writer.write_table(table.cast(bare), row_group_size=_ROWS_IN_A_GROUP)
+        writer.add_key_value_metadata(schema.metadata)
+    return bytes(sink.getvalue())
+
+
 def decode(content: bytes, schema: pa.Schema) -> list[Row]:
     """The rows of a file of `encode`, every column of `schema` in each; UnreadableError where it is none."""
     return to_rows(decode_table(content, schema))
@@ -50,21 +73,75 @@ def decode(content: bytes, schema: pa.Schema) -> list[Row]:
 
 def decode_table(content: bytes, schema: pa.Schema) -> pa.Table:
     """The same as an Arrow table: columns that the file lacks are null, those unknown here are left out."""
-    try:
-        file = pq.ParquetFile(pa.BufferReader(content))
-        _require_ours(file.metadata.metadata or {}, schema)
-        table = file.read(use_threads=False)
-        if table.schema.equals(schema):
-            return table
-        return pa.Table.from_arrays([_column(table, field) for field in schema], schema=schema)
-    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError) as error:
-        raise UnreadableError(_first_line(error)) from error
+    return TableFile(content, schema).read()
+
+
+class TableFile:
+    """A file of `encode` or `encode_table`, opened; UnreadableError where it is none of `schema`.
+
+    words: columns of text to be read as dictionaries. is_current: whether it has this version's meaning and no column
+    that is unknown here, so that writing it anew loses nothing.
+    """
+
+    def __init__(self, content: bytes, schema: pa.Schema, words: Collection[str] = ()) -> None:
+        self._content = content
+        self._schema = schema
+        self._words = words
+        with _damage():
+            self._file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(words))
+            self.version = _require_ours(self._file.metadata.metadata or {}, schema)
+            self._names = self._file.schema_arrow.names
+            for name in set(schema.names).difference(self._names):
+                if not schema.field(name).nullable:
+                    raise ValueError(f"it lacks the column {name}")
+
+    @property
+    def is_current(self) -> bool:
+        """See the class."""
+        return self.version == SCHEMA_VERSION and set(self._names) <= set(self._schema.names)
+
+    def read(self, columns: Collection[str] | None = None, trial: str | None = None) -> pa.Table:
+        """Its rows with all columns of the schema, or with these alone; of all trials, or of this one alone."""
+        is_plain = columns is None and not self._words
+        target = self._schema if is_plain else view_of(self._schema, columns, self._words)
+        with _damage():
+            table = self._file.read_row_groups(
+                self._groups_that_may_hold(trial),
+                columns=None if columns is None else [name for name in target.names if name in self._names],
+                use_threads=self._file.metadata.num_rows > _FEW_ROWS,
+            )
+            if trial is not None:
+                table = table.filter(pc.equal(table["trial"], text_array([trial])[0]))
+            if table.schema.equals(target):
+                return table
+            return pa.Table.from_arrays([_column(table, field) for field in target], schema=target)
+
+    def _groups_that_may_hold(self, trial: str | None) -> list[int]:
+        groups = range(self._file.metadata.num_row_groups)
+        return [group for group in groups if trial is None or self._may_hold(group, trial)]
+
+    def _may_hold(self, group: int, trial: str) -> bool:
+        statistics = self._file.metadata.row_group(group).column(self._names.index("trial")).statistics
+        return statistics is None or not statistics.has_min_max or statistics.min <= trial <= statistics.max
+
+
+def view_of(schema: pa.Schema, columns: Collection[str] | None, words: Collection[str]) -> pa.Schema:
+    """These columns of a schema, or all; `words` as dictionaries."""
+    chosen = [field for field in schema if columns is None or field.name in columns]
+    return pa.schema([field.with_type(WORDS) if field.name in words else field for field in chosen])
 
 
 def to_rows(table: pa.Table) -> list[Row]:
     """A table as dictionaries. Arrow's own conversion of timestamps imports pandas, so they go by way of integers."""
     lists = {field.name: _values(table[field.name], field.type) for field in table.schema}
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+
+
+def text_array(words: Iterable[str]) -> pa.Array:
+    """An Arrow array of text. `pa.array` of a list, and `pa.scalar`, import pandas, which takes a second."""
+    builder = pa.lib.StringBuilder()
+    builder.append_values(list(words))
+    return builder.finish()
 
 
 def _values(column: pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
@@ -77,17 +154,29 @@ def _values(column: pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
 def _column(table: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
     if field.name in table.schema.names:
         return table[field.name].cast(field.type)
-    if not field.nullable:
-        raise ValueError(f"it lacks the column {field.name}")
     return pa.nulls(table.num_rows, field.type)
 
 
-def _require_ours(metadata: Mapping[bytes, bytes], schema: pa.Schema) -> None:
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError) as error:
+        raise UnreadableError(_first_line(error)) from error
+
+
+def _require_ours(metadata: Mapping[bytes, bytes], schema: pa.Schema) -> int:
+    """The version of the file."""
     if metadata.get(TABLE_KEY) != schema.metadata[TABLE_KEY]:
         raise UnreadableError(f"it is no table of {schema.metadata[TABLE_KEY].decode()} by pixeltune")
     version = int(metadata.get(VERSION_KEY, b"0"))
-    if not 1 <= version <= SCHEMA_VERSION:
-        raise UnreadableError(f"it has schema version {version} and this pixeltune reads up to {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
+        raise NewerError(
+            f"it has schema version {version} and this pixeltune reads up to {SCHEMA_VERSION}; take a newer one"
+        )
+    if version < 1:
+        raise UnreadableError("it has no schema version")
+    return version
 
 
 def _checked(row: Mapping[str, Any], schema: pa.Schema) -> Row:

@@ -4,6 +4,7 @@
     <storage>/<search>/launch.json                       budget and resources of the newest launch
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
+    <storage>/<search>/{trials,curves}/compacted-<n>.parquet  many attempts, merged: `tables`, `compaction`
     <storage>/<search>/warm_start.parquet                rows of other searches that its sampler was told
     <storage>/<search>/checkpoints/<trial>/              the trial's own affair
     <storage>/<search>/images/<trial>.parquet            of a final run: a row a test image
@@ -18,9 +19,8 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from pixeltune.results.lock import holder_of, lock_folder
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, to_rows
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
+from pixeltune.results.tables import COMPACTED, TableFolder, publish, reading
 
 MANIFEST_NAME = "search.json"
 _WARM_START_NAME = "warm_start.parquet"
@@ -39,10 +40,6 @@ LAUNCH_NAME = "launch.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _SHOWN_DIFFERENCES = 3
-
-
-class StoreWarning(UserWarning):
-    """A file of the results that could not be read and was set aside."""
 
 
 def trial_name(number: int) -> str:
@@ -53,18 +50,23 @@ def trial_name(number: int) -> str:
 class SearchStore:
     """The results of `search` under `storage`, a folder or a URI such as s3://bucket/results.
 
-    folder, trials_folder, curves_folder, images_folder, checkpoints: locations below the storage.
+    folder, trials_folder, curves_folder, images_folder, checkpoints: locations below the storage. trial_files,
+    curve_files, image_files: the tables in them.
     """
 
     def __init__(self, storage: str, search: str) -> None:
         if not _NAME.fullmatch(search):
             raise StoreError(f"a search name must be letters, digits and inner . _ + -, but got {search!r}; rename it")
+        files.require_no_secrets(str(storage))
         self.search = search
         self.folder = files.join(str(storage), search)
         self.trials_folder = files.join(self.folder, "trials")
         self.curves_folder = files.join(self.folder, "curves")
         self.images_folder = files.join(self.folder, "images")
         self.checkpoints = files.join(self.folder, "checkpoints")
+        self.trial_files = self._table(self.trials_folder, TRIAL_SCHEMA)
+        self.curve_files = self._table(self.curves_folder, CURVE_SCHEMA)
+        self.image_files = self._table(self.images_folder, IMAGE_SCHEMA)
 
     @classmethod
     def at(cls, folder: str) -> SearchStore:
@@ -92,7 +94,7 @@ class SearchStore:
 
     def has_trials(self) -> bool:
         """Whether any trial has begun here."""
-        return bool(self._names(self.trials_folder))
+        return bool(self.trial_files.names())
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the search for this launch; a second launch gets a StoreError that names this one."""
@@ -100,17 +102,17 @@ class SearchStore:
 
     def holder(self) -> dict[str, Any] | None:
         """The launch that works on the search now, with `pid` and `host` where they are known; None without one."""
-        with _reading(self.folder):
+        with reading(self.folder):
             return holder_of(self.folder)
 
     def write_launch(self, launch: Mapping[str, Any]) -> None:
         """What another shell may want to know of this launch: `started_at`, `budget`, `resources` and the like."""
-        self._write(files.join(self.folder, LAUNCH_NAME), (json.dumps(launch, indent=2) + "\n").encode())
+        publish(files.join(self.folder, LAUNCH_NAME), (json.dumps(launch, indent=2) + "\n").encode())
 
     def launch(self) -> dict[str, Any]:
         """What the newest launch said of itself; empty where there was none, or where it cannot be read."""
         try:
-            tree = json.loads(self._bytes(files.join(self.folder, LAUNCH_NAME)))
+            tree = json.loads(_bytes(files.join(self.folder, LAUNCH_NAME)))
         except (FileNotFoundError, ValueError):
             return {}
         return tree if isinstance(tree, dict) else {}
@@ -128,15 +130,16 @@ class SearchStore:
                     f"a search with results must have its {MANIFEST_NAME}, but {self.folder} has none; "
                     "put it back, or take another name or --storage"
                 )
-            self._write(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
+            publish(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
             return manifest
         known = self.manifest()
         if not self.has_trials():
-            self._write(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
+            publish(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
             return manifest
         self._require_same(manifest, known)
+        self.trial_files.require_known()
         probe = files.join(self.folder, ".writable")
-        self._write(probe, b"")
+        publish(probe, b"")
         files.remove(probe)
         return known
 
@@ -144,7 +147,7 @@ class SearchStore:
         """What `open` wrote when the search began."""
         location = files.join(self.folder, MANIFEST_NAME)
         try:
-            return SearchManifest.from_json(self._bytes(location))
+            return SearchManifest.from_json(_bytes(location))
         except FileNotFoundError:
             raise StoreError(f"a search must have been begun to be read, but {location} does not exist") from None
         except StoreError as error:
@@ -153,19 +156,18 @@ class SearchStore:
     def write_trial(self, row: Mapping[str, Any]) -> None:
         """Publish the row of one attempt, in place of an earlier state of it. Columns left out are null."""
         complete = self._complete(row)
-        content = encode([complete], TRIAL_SCHEMA)
-        self._write(files.join(self.trials_folder, _file_name(row["trial"], row["attempt"])), content)
+        self.trial_files.write(row["trial"], row["attempt"], [complete])
 
     def write_curve(self, trial: str, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Publish the curve of one attempt so far, a row a report, in place of a shorter one."""
-        content = encode([self._complete({**row, "trial": trial, "attempt": attempt}) for row in rows], CURVE_SCHEMA)
-        self._write(files.join(self.curves_folder, _file_name(trial, attempt)), content)
+        complete = [self._complete({**row, "trial": trial, "attempt": attempt}) for row in rows]
+        self.curve_files.write(trial, attempt, complete)
 
     def write_warm_start(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows of other searches as they are now, in place of any that were kept; no file where there are none."""
         location = files.join(self.folder, _WARM_START_NAME)
         if rows:
-            self._write(location, encode(rows, TRIAL_SCHEMA))
+            publish(location, encode(rows, TRIAL_SCHEMA))
         else:
             files.remove(location)
 
@@ -173,7 +175,7 @@ class SearchStore:
         """The rows of other searches that were kept when this one began; none where it began alone."""
         location = files.join(self.folder, _WARM_START_NAME)
         try:
-            return to_rows(decode_table(self._bytes(location), TRIAL_SCHEMA))
+            return to_rows(decode_table(_bytes(location), TRIAL_SCHEMA))
         except FileNotFoundError:
             return []
         except UnreadableError as error:
@@ -186,28 +188,19 @@ class SearchStore:
 
     def attempts(self) -> list[Row]:
         """The rows of all attempts, by number and attempt."""
-        return sorted(to_rows(self.attempts_table()), key=lambda row: (*_by_number(row), row["attempt"]))
+        return sorted(to_rows(self.trial_files.read()), key=lambda row: (*_by_number(row), row["attempt"]))
 
     def curve(self, trial: str) -> list[Row]:
         """The reports of one trial by images seen; where attempts overlap, the later one counts."""
-        names = [name for name in self._names(self.curves_folder) if name.startswith(f"{trial}-")]
-        return merge_attempts(to_rows(self._table(self.curves_folder, names, CURVE_SCHEMA)))
+        return merge_attempts(to_rows(self.curve_files.read(trial=trial)))
 
     def curves(self) -> list[Row]:
         """The reports of all trials, merged as `curve` does."""
-        return merge_attempts(to_rows(self.curves_table()))
+        return merge_attempts(to_rows(self.curve_files.read()))
 
-    def attempts_table(self) -> pa.Table:
-        """The rows of all attempts as Arrow, unsorted."""
-        return self._table(self.trials_folder, self._names(self.trials_folder), TRIAL_SCHEMA)
-
-    def curves_table(self) -> pa.Table:
-        """The reports of all attempts as Arrow, unsorted and not merged."""
-        return self._table(self.curves_folder, self._names(self.curves_folder), CURVE_SCHEMA)
-
-    def images_table(self) -> pa.Table:
-        """The nats of each test image under all final runs as Arrow, unsorted."""
-        return self._table(self.images_folder, self._names(self.images_folder), IMAGE_SCHEMA)
+    def _table(self, folder: str, schema: pa.Schema) -> TableFolder:
+        corrupt = files.join(self.folder, "_corrupt", schema.metadata[TABLE_KEY].decode())
+        return TableFolder(folder, corrupt, schema)
 
     def _complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
         complete = {**row, "schema_version": SCHEMA_VERSION, "search": row.get("search", self.search)}
@@ -215,48 +208,6 @@ class SearchStore:
             raise StoreError(f"`search` must be {self.search} in its own results, but got {complete['search']!r}")
         _require_name(row.get("trial"), row.get("attempt"))
         return complete
-
-    def _write(self, location: str, content: bytes) -> None:
-        try:
-            files.write_whole(location, content)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(
-                f"results must be writable, but {location} is not ({_reason(error)}); free or mount the disk, "
-                "or take another --storage"
-            ) from error
-
-    def _table(self, folder: str, names: Iterable[str], schema: pa.Schema) -> pa.Table:
-        tables, unreadable = [pa.Table.from_batches([], schema)], {}
-        for name in names:
-            try:
-                tables.append(decode_table(self._bytes(files.join(folder, name)), schema))
-            except UnreadableError as error:
-                unreadable[name] = str(error)
-            except FileNotFoundError:  # Set aside by another reader since the folder was listed.
-                continue
-        if unreadable:
-            self._set_aside(folder, unreadable, schema.metadata[TABLE_KEY].decode())
-        return pa.concat_tables(tables)
-
-    def _names(self, folder: str) -> list[str]:
-        with _reading(folder):
-            return files.list_names(folder, ".parquet")
-
-    def _bytes(self, location: str) -> bytes:
-        with _reading(location):
-            return files.read_whole(location)
-
-    def _set_aside(self, folder: str, unreadable: Mapping[str, str], table: str) -> None:
-        corrupt = files.join(self.folder, "_corrupt", table)
-        try:
-            for name in unreadable:
-                files.move(files.join(folder, name), files.join(corrupt, name))
-            whither = f"moved to {corrupt}"
-        except OSError as error:
-            whither = f"still there, since {corrupt} cannot be written ({_reason(error)})"
-        first, why = next(iter(unreadable.items()))
-        more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-        warnings.warn(f"left out {first}{more} of {folder}: {why}; {whither}", StoreWarning, stacklevel=4)
 
     @staticmethod
     def _require_same(manifest: SearchManifest, known: SearchManifest) -> None:
@@ -276,8 +227,8 @@ def find_searches(location: str) -> list[SearchStore]:
         raise StoreError(f"results must be a search folder or a storage of some, but there is nothing at {location}")
     if any(_exists(files.join(location, name)) for name in (MANIFEST_NAME, "trials", "curves")):
         return [SearchStore.at(location)]
-    with _reading(location):
-        stores = [SearchStore(location, name) for name in _folder_names(location) if _NAME.fullmatch(name)]
+    with reading(location):
+        stores = [SearchStore(location, name) for name in files.list_folders(location) if _NAME.fullmatch(name)]
     found = [store for store in stores if store.exists() or _exists(store.trials_folder)]
     if not found:
         raise StoreError(f"results must be a search folder or a storage of some, but {location} holds no search")
@@ -290,30 +241,14 @@ def merge_attempts(rows: Iterable[Row]) -> list[Row]:
     return sorted(latest.values(), key=lambda row: (row["trial"], row["images_seen"]))
 
 
-def _folder_names(location: str) -> list[str]:
-    if not files.is_uri(location):
-        return sorted(entry.name for entry in files.local_path(location).iterdir() if entry.is_dir())
-    from pyarrow import fs
-
-    filesystem, path = fs.FileSystem.from_uri(location)
-    infos = filesystem.get_file_info(fs.FileSelector(path))
-    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+def _bytes(location: str) -> bytes:
+    with reading(location):
+        return files.read_whole(location)
 
 
 def _exists(location: str) -> bool:
-    with _reading(location):
+    with reading(location):
         return files.exists(location)
-
-
-@contextmanager
-def _reading(location: str) -> Iterator[None]:
-    """Turn what object storage or a disk answers into one line; a file that is not there is the caller's affair."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"results must be readable, but {location} is not ({_reason(error)})") from error
 
 
 def _absolute(path: str) -> Path:
@@ -324,17 +259,8 @@ def _by_number(row: Row) -> tuple[float, str]:
     return (float("inf") if row["number"] is None else row["number"]), row["trial"]
 
 
-def _file_name(trial: str, attempt: int) -> str:
-    return f"{trial}-{attempt}.parquet"
-
-
 def _require_name(trial: object, attempt: object) -> None:
-    if not isinstance(trial, str) or not trial.isalnum() or not trial.isascii():
+    if not isinstance(trial, str) or not trial.isalnum() or not trial.isascii() or trial == COMPACTED:
         raise StoreError(f"`trial` must be letters and digits such as 00007, but got {trial!r}")
     if not isinstance(attempt, int) or attempt < 1:
         raise StoreError(f"`attempt` must be an integer from 1, but got {attempt!r}")
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0]

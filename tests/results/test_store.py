@@ -21,7 +21,8 @@ from pixeltune.errors import StoreError
 from pixeltune.results import lock as locks
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import TRIAL_SCHEMA
-from pixeltune.results.store import SearchStore, StoreWarning, find_searches, trial_name
+from pixeltune.results.store import SearchStore, find_searches, trial_name
+from pixeltune.results.tables import StoreWarning
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 

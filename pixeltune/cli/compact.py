@@ -1,0 +1,29 @@
+"""`pixeltune compact SEARCH`: the many small files of a search made into few large ones, which read faster."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pixeltune.cli.app import EXIT_OK, add_storage, say
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune compact`."""
+    parser = verbs.add_parser("compact", help="merge a search's many small files into few large ones")
+    parser.add_argument("search", metavar="SEARCH", help="its name in the storage")
+    add_storage(parser)
+    parser.set_defaults(verb=compact_search)
+
+
+def compact_search(options: argparse.Namespace) -> int:
+    """Merge them; a launch that holds the search is left in peace."""
+    from pixeltune.results.compaction import compact
+    from pixeltune.results.store import SearchStore
+
+    store = SearchStore(options.storage, options.search)
+    store.manifest()  # a search that is not there says so, and no folder is made
+    with store.lock():
+        done = compact(store)
+    say(f"{options.search}: {done.merged:,} files merged into {done.written:,}; {done.left:,} files are there now.")
+    return EXIT_OK
