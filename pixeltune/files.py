@@ -158,6 +158,13 @@ def remove(location: str) -> None:
         target.unlink(missing_ok=True)
 
 
+def sweep(folder: str) -> None:
+    """Remove what writers that were killed left unpublished in `folder`; nobody else may be writing there."""
+    if not is_uri(folder) and local_path(folder).is_dir():
+        for left in local_path(folder).glob(f"{_TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+
+
 def _remote(location: str) -> tuple[pafs.FileSystem, str]:
     from pyarrow import fs as pafs
 
