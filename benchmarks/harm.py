@@ -121,7 +121,9 @@ def _count_reports(harm: Harm, space: SearchSpace, row: Row, points: list[Row]) 
     false = [point for point in points if point["valid_bits_per_dim"] != values[point["images_seen"]]]
     harm.add("wrong", f"{trial}: reports {_names(false)}", len(false))
     best = min(values.values(), default=None)
-    harm.add("wrong", f"{trial}: its row has {row['valid_bits_per_dim']}, not {best}", row["valid_bits_per_dim"] != best)
+    harm.add(
+        "wrong", f"{trial}: its row has {row['valid_bits_per_dim']}, not {best}", row["valid_bits_per_dim"] != best
+    )
 
 
 def _names(rows: Iterable[Row]) -> str:

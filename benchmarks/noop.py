@@ -31,7 +31,6 @@ from pixeltune.search.trial import Message, TrialTask, state_file, weights_file,
 from pixeltune.space import Asha, Budget, SearchSpace
 
 
-
 @dataclass(frozen=True)
 class Orders:
     """What trials are told. seconds: between reports.

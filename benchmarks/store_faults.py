@@ -46,6 +46,7 @@ class At:
         self.number, self.what, self.times, self.kind, self.seen = number, what, times, kind, 0
 
     def __call__(self, name: str, *arguments: Any) -> None:
+        """An operation comes."""
         self.seen += not self.kind or name == self.kind
         if self.number <= self.seen < self.number + self.times and name == (self.kind or name):
             self.what(name, *arguments)
@@ -89,7 +90,7 @@ def meeting(fault: Fault) -> Iterator[None]:
         mock.patch.object(files.shutil, "rmtree", asked("remove", shutil.rmtree)),
         mock.patch.object(Path, "replace", asked("publish", Path.replace)),
         mock.patch.object(Path, "read_bytes", asked("read", Path.read_bytes)),
-        mock.patch.object(files.time, "sleep", lambda _seconds: None),
+        mock.patch.object(files.time, "sleep"),
     ):
         yield
 
@@ -112,9 +113,9 @@ class Scene:
         return 1 + int(share * operations()[kind])
 
     def run(self, fault: Fault = lambda *_operation: None) -> tuple[str, str]:
-        """Begin or go on with the search in a process; how it ended: "finished", "killed", "refused", "hung", "crashed".
+        """Begin or go on with the search in a process.
 
-        With it the words with which it was refused.
+        Returns how it ended ("finished", "killed", "refused", "hung" or "crashed"), and what it said.
         """
         with TemporaryDirectory() as told:
             pid = os.fork()
@@ -142,8 +143,8 @@ class Scene:
         """The last process has run; look at what there is."""
         self.harm.seconds = time.monotonic() - self._began
         count_harm(self.harm, self.store, SPACE, ends=self.ends, before=self.before)
-        left = [path.name for path in self.folder.rglob("*.part-*")]
-        self.harm.require(len(left) <= 1, f"temporary files of one kill: {left}")
+        left = [path.name for path in self.folder.rglob(".part-*")]
+        self.harm.require(not left, f"half-written files: {left}")
         return self.harm
 
 
