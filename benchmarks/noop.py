@@ -69,7 +69,7 @@ def messages(task: TrialTask, *, is_first: bool = True) -> Iterator[Message]:
     if is_meant and orders.images == 0:
         yield _meet(orders.what)
         return
-    yield {"facts": {"config_key": config.key(), "num_parameters": 1, "data_checksum": "noop"}, "resumed": reports}
+    yield {"facts": {"config_key": config.key(), "num_parameters": 1}, "resumed": reports}
     every = config.train.report_every or config.train.batch_size
     for images in range(len(reports) * every + every, config.train.images + 1, every):
         time.sleep(orders.seconds)

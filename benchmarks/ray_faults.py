@@ -230,10 +230,12 @@ def interrupted(scene: Scene) -> None:
 
 
 def two_launchers(scene: Scene) -> None:
-    """The second is told of the first, which does not notice."""
+    """The second is told of the first, which stands still meanwhile, for it might else be over before."""
     launch = scene.begin()
     scene.wait_for_moment(launch)
+    launch.process.send_signal(signal.SIGSTOP)
     scene.wait(scene.begin(), 2, "one launch must work on a search at a time", f"process {launch.process.pid} ")
+    launch.process.send_signal(signal.SIGCONT)
     scene.wait(launch)
 
 
@@ -243,6 +245,8 @@ def node_killed(scene: Scene) -> None:
     scene.wait_for_moment(launch)
     scene.stand.kill_node(scene.chance.randrange(2))
     scene.wait(launch)
+    failed = [row["trial"] for row in scene.store.attempts() if row["status"] == "failed"]
+    scene.harm.require(len(failed) <= 1, f"one trial at most had its process there, but {failed} failed")
 
 
 def disk_full(scene: Scene) -> None:
@@ -258,6 +262,8 @@ def disk_full(scene: Scene) -> None:
                     stream.write(bytes(4096))
             time.sleep(0.01)
     scene.wait(launch, 2, "must be writable", "No space left on device", "take another --storage")
+    failed = [row["trial"] for row in scene.store.attempts() if row["status"] == "failed"]
+    scene.harm.require(not failed, f"a full disk is no fault of {failed}")
     filler.unlink()
     scene.strike()
     scene.wait(scene.begin())
