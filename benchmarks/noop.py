@@ -23,8 +23,9 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
+from pixeltune.search.attempts import Plan
 from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.scheduler import judge_of
 from pixeltune.search.suggest import Suggester
 from pixeltune.search.trial import Message, TrialTask, state_file, weights_file, writing_to

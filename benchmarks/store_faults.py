@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ from noop import Orders, drive, instruct, noop_space
 from pixeltune import files
 from pixeltune.errors import PixeltuneError
 from pixeltune.results.store import SearchStore
-from pixeltune.search import ledger
+from pixeltune.search import clock
 
 MOMENTS = 20
 SPACE = noop_space(trials=6, images=800, every=100)
@@ -253,9 +253,9 @@ def clock_jumps(scene: Scene) -> Harm:
     steps = [timedelta(days=365), timedelta(days=1), timedelta(hours=1), timedelta(0)]
 
     def jumping() -> datetime:
-        return datetime.now(ledger.UTC) + scene.chance.choice((-1, 1)) * scene.chance.choice(steps)
+        return datetime.now(UTC) + scene.chance.choice((-1, 1)) * scene.chance.choice(steps)
 
-    with mock.patch.object(ledger, "_now", jumping):
+    with mock.patch.object(clock, "now", jumping):
         return _kill(scene, At(scene.number(), killed))
 
 

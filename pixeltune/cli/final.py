@@ -64,7 +64,7 @@ def final(options: argparse.Namespace) -> int:
         store, manifest, space = open_final(request)
         assert manifest.final is not None, "open_final wrote it"
         _show_choice(out, store, manifest.final, request)
-        outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out))
+        outcome = run_search(space, store, manifest, address=options.address, listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
     if outcome.interrupted:

@@ -125,7 +125,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         )
         for line in said:
             out.print(line, highlight=False, soft_wrap=True)
-        outcome = run_search(space, store, manifest, address=options.address, watcher=Progress(out))
+        outcome = run_search(space, store, manifest, address=options.address, listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger)
     if outcome.interrupted:

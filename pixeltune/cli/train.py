@@ -27,7 +27,8 @@ from pixeltune.cli.app import (
 )
 from pixeltune.config import TrialConfig
 from pixeltune.results.schema import Status
-from pixeltune.search.ledger import Ledger, Plan, Row
+from pixeltune.search.attempts import Plan, Row
+from pixeltune.search.ledger import Ledger
 from pixeltune.space import Budget, Resources, SearchSpace
 
 _HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     raw     EMA  images/s"

@@ -72,7 +72,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
     curves: dict[str, list[Row]] = {}
     for report in store.curves():
         curves.setdefault(report["trial"], []).append(report)
-    rows = store.trials()
+    rows = _latest_rows(store.attempts())
     live = [row for row in rows if row["status"] == Status.RUNNING]
     ended = [row for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
     rungs = list((manifest.scheduler or {}).get("rungs", ()))
@@ -88,6 +88,17 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         left=left,
         eta_seconds=_eta(left, rows, ended, curves, launch, now) if launcher else None,
     )
+
+
+def _latest_rows(attempts: Sequence[Row]) -> list[Row]:
+    """The latest attempt of each trial. `gpu_seconds` of one that runs are those of the attempts before it: its row
+    tells what it had taken when it was last written, which was at no known time."""
+    taken = {(row["trial"], row["attempt"]): row["gpu_seconds"] for row in attempts}
+    latest = {row["trial"]: row for row in attempts}
+    return [
+        row | {"gpu_seconds": taken.get((row["trial"], row["attempt"] - 1))} if row["status"] == Status.RUNNING else row
+        for row in latest.values()
+    ]
 
 
 def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime) -> Running:

@@ -7,71 +7,26 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.results.judge import RANKED, value_of
-from pixeltune.results.schema import TRIAL_COLUMNS, Status
-from pixeltune.results.store import SearchStore, trial_name
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore
+from pixeltune.search import clock
+from pixeltune.search.attempts import UNDECIDED, Live, Plan, Row, owes_a_try_alone, row_of
 from pixeltune.search.scheduler import Judge, NoJudge, Trace
 from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
 
-Row = dict[str, Any]
 Curve = dict[int, float]
 """The objective of one trial by training images seen; NaN where nothing is validated."""
 
-UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
-"""The last word on a trial that goes on when the search does."""
-
 _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
 """Trials by which others are judged: one that did not get through would have shown no number in the end."""
-
-_LONGEST_REASON = 300
-_OUT_OF_MEMORY = ("OutOfMemoryError", "running low on memory")
-"""Of torch, and of Ray where it kills the largest process before the machine runs out."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One attempt at a trial. suggestion: the varied keys with their values."""
-
-    number: int
-    attempt: int
-    suggestion: dict[str, Any]
-    config: TrialConfig
-
-    @property
-    def trial(self) -> str:
-        """The trial's id: its number, in five digits."""
-        return trial_name(self.number)
-
-    def next_attempt(self) -> Plan:
-        """The same trial once more."""
-        return Plan(self.number, self.attempt + 1, self.suggestion, self.config)
-
-
-@dataclass
-class Live:
-    """A trial attempt that runs. reports: by images seen, those of earlier attempts included."""
-
-    plan: Plan
-    resources: Resources
-    started_at: datetime
-    facts: Row = field(default_factory=dict)
-    reports: dict[int, Row] = field(default_factory=dict)
-    new_reports: list[Row] = field(default_factory=list)
-    end: tuple[Status, str | None] | None = None
-    ended_at: datetime | None = None
-    gpu_seconds_before: float = 0.0
-    traceback: str | None = None
 
 
 class Ledger:
@@ -171,11 +126,11 @@ class Ledger:
 
     def start(self, plan: Plan) -> None:
         """The attempt runs: its row appears with status `running`."""
-        live = Live(plan, self.resources, started_at=_now())
+        live = Live(plan, self.resources, started_at=clock.now())
         if plan.trial in self._left:
             row, earlier = self._left.pop(plan.trial)
             live.reports = earlier.reports
-            live.gpu_seconds_before = _gpu_seconds(earlier)
+            live.gpu_seconds_before = earlier.gpu_seconds()
             self._settle(row, earlier)
         self.live[plan.trial] = live
         self.store.write_trial(self._row(live, Status.RUNNING, None))
@@ -205,15 +160,10 @@ class Ledger:
     def finish(self, trial: str, *, crash: str | None = None, cut: str = "stopped before its end") -> Row:
         """The attempt is over: as it said itself, or crashed, or else was cut, for that reason. Its row is final."""
         live = self.live.pop(trial)
-        live.ended_at = _now()
-        if live.end is not None:
-            status, reason = live.end
-        elif crash is not None:
-            status = Status.OOM if any(words in crash for words in _OUT_OF_MEMORY) else Status.FAILED
-            reason = _last_words(crash)
+        live.ended_at = clock.now()
+        if live.end is None:
             live.traceback = crash
-        else:
-            status, reason = Status.INTERRUPTED, cut
+        status, reason = live.outcome(crash, cut)
         row = self._row(live, status, reason)
         self.store.write_trial(row)
         self._remember(row, live.reports)
@@ -312,8 +262,8 @@ class Ledger:
 
     def _enter(self, live: Live, report: Row) -> str | None:
         trial, images = live.plan.trial, report["images_seen"]
-        spent = {"gpu_seconds": _gpu_seconds(live), "peak_memory_bytes": live.facts.get("peak_memory_bytes")}
-        live.new_reports.append(dict(report) | {"reported_at": _now()} | spent)
+        spent = {"gpu_seconds": live.gpu_seconds(), "peak_memory_bytes": live.facts.get("peak_memory_bytes")}
+        live.new_reports.append(dict(report) | {"reported_at": clock.now()} | spent)
         live.reports[images] = live.new_reports[-1] | {"attempt": live.plan.attempt}
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
@@ -321,89 +271,12 @@ class Ledger:
         return self._judge.judge(trial, self._trace(live.facts, live.reports))
 
     def _row(self, live: Live, status: Status, reason: str | None) -> Row:
-        plan = live.plan
-        row: Row = plan.config.flat() | live.facts
-        row |= {
-            "search": self.store.search,
-            "trial": plan.trial,
-            "attempt": plan.attempt,
-            "number": plan.number,
-            **self.space.origin(plan.number),
-            "config_key": live.facts.get("config_key", plan.config.key()),
-            "status": str(status),
-            "reason": reason,
-            "traceback": live.traceback,
-            "started_at": live.started_at,
-            "finished_at": live.ended_at,
-            "baseline_bits_per_dim": live.facts.get("baseline_bits_per_dim", self.baseline),
-            "workers": live.resources.workers,
-            "cpus_per_worker": live.resources.cpus,
-            "gpus_per_worker": live.resources.gpus,
-            "gpu_seconds": _gpu_seconds(live),
-        }
-        return dict.fromkeys(TRIAL_COLUMNS) | row | self._metrics(live)
-
-    def _metrics(self, live: Live) -> Row:
-        """The best report's numbers, the last one's where nothing is validated; images and seconds are those of the
-        whole trial."""
-        if not live.reports:
-            return {}
-        last = live.reports[max(live.reports)]
-        validated = [report for report in live.reports.values() if report[self.objective] is not None]
-        best = min(validated, key=lambda report: report[self.objective], default=last)
-        return {
-            **{name: best[name] for name in _BEST_REPORT},
-            **{name: last[name] for name in ("train_seconds", "eval_seconds", "compile_seconds")},
-            "images_seen": last["images_seen"],
-            "best_images_seen": best["images_seen"],
-            "images_per_second": last["images_per_second"],
-        }
-
-
-def owes_a_try_alone(row: Row) -> bool:
-    """Whether a neighbour on its GPU may have been the cause: it is no verdict on the configuration yet."""
-    return row["status"] == Status.OOM and 0 < (row["gpus_per_worker"] or 0) < 1
-
-
-_BEST_REPORT = (
-    "step",
-    "epoch",
-    "train_bits_per_dim",
-    "train_nats",
-    "valid_bits_per_dim",
-    "valid_nats",
-    "valid_bits_per_dim_raw",
-    "valid_nats_raw",
-    "valid_bits_per_dim_ema",
-    "valid_nats_ema",
-    "grad_norm",
-)
-
-
-_BEGAN = datetime.now(UTC), time.monotonic()
-
-
-def _now() -> datetime:
-    """The wall clock as this launch began, and what has passed since: GPU-hours must not jump when it is set."""
-    began, seconds = _BEGAN
-    return began + timedelta(seconds=time.monotonic() - seconds)
-
-
-def _gpu_seconds(live: Live) -> float:
-    """Wall time × GPUs held, of all attempts: a crash and a trial without a report have cost as much as any."""
-    held = ((live.ended_at or _now()) - live.started_at).total_seconds()
-    return live.gpu_seconds_before + held * live.resources.gpus * live.resources.workers
+        origin = self.space.origin(live.plan.number)
+        whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
+        return row_of(live, status, reason, whose, self.objective)
 
 
 def _found_from_anywhere(config: TrialConfig) -> TrialConfig:
     """A trial's process has a working directory of its own."""
     path = config.data.path
     return config if path is None else config.override({"data.path": files.absolute(path)})
-
-
-def _last_words(crash: str) -> str:
-    """The exception at the end of a traceback in one line; without one the last line."""
-    lines = crash.strip().splitlines() or ["the trial's process died"]
-    exceptions = [number for number, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*: ", line)]
-    first = exceptions[-1] if exceptions else -1
-    return " ".join(" ".join(lines[first:]).split())[:_LONGEST_REASON]

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.attempts import Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.space import FinalSpace
 
 

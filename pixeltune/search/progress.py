@@ -18,8 +18,9 @@ from pixeltune.config import ImageForm
 from pixeltune.results.judge import RANKED, beside_published
 from pixeltune.results.schema import Status
 from pixeltune.results.status import below_baseline, duration, is_late, left_words
-from pixeltune.search.ledger import Ledger, Live, Row
-from pixeltune.search.run import Watcher
+from pixeltune.search.attempts import Live, Row
+from pixeltune.search.ledger import Ledger
+from pixeltune.search.listener import Listener
 from pixeltune.space import Asha, Pareto, Resources
 from pixeltune.space.keys import short_name
 
@@ -28,7 +29,7 @@ _LONGEST_SILENCE = 60.0
 """Seconds after which a log without a live panel says how far the running trials are."""
 
 
-class Progress(Watcher):
+class Progress(Listener):
     """Shows trials done, running and pruned, the best so far, and the time left."""
 
     def __init__(self, console: Console) -> None:

@@ -17,7 +17,8 @@ from optuna.samplers import RandomSampler
 from pixeltune.config import Scalar
 from pixeltune.results.pareto import front
 from pixeltune.results.schema import Status
-from pixeltune.search.ledger import Ledger, Plan, Row
+from pixeltune.search.attempts import Plan, Row
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.samplers import build_sampler
 from pixeltune.search.verdicts import PENDING, verdicts
 from pixeltune.space import METRICS, SearchSpace

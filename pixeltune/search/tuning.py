@@ -15,8 +15,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from pixeltune.errors import SearchError, StoreError
+from pixeltune.search.attempts import Plan
 from pixeltune.search.connect import HEAD
-from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.plans import Planner
 from pixeltune.search.trial import Message, TrialTask, run_trial
 from pixeltune.search.watch import Watchdog

@@ -23,7 +23,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pixeltune.results.schema import Status
-from pixeltune.search.ledger import Curve, Row
+from pixeltune.search.attempts import Row
+from pixeltune.search.ledger import Curve
 from pixeltune.space import METRICS, SAMPLERS, SearchSpace
 from pixeltune.space.metrics import GROWS, violations
 

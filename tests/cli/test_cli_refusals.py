@@ -11,7 +11,8 @@ from commands import refused, write_tiny
 
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.attempts import Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.space import load_search
 
 VERBS = (

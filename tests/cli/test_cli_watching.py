@@ -107,6 +107,15 @@ def test_how_a_search_stands() -> None:
     assert status.eta_seconds == pytest.approx(3600), "the hours are over before the trials are done"
 
 
+def test_gpu_hours_of_a_running_trial_are_counted_once() -> None:
+    """Its row was written some seconds into the attempt, and holds what had passed until then."""
+    store = a_search()
+    row(store, 1, "interrupted", minutes=(60, 20), gpu_seconds=600.0)
+    row(store, 1, "running", minutes=(10, None), attempt=2, gpu_seconds=645.0)
+    gpu_minutes = 0.5 * (20 + 20 + 20 + 1) + (10 + 0.5 * 10)
+    assert status_of(store).left["gpu_hours"] == pytest.approx(10 - gpu_minutes / 60)
+
+
 HOLDS = """
 import time
 from pixeltune.results.store import SearchStore

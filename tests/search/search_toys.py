@@ -12,7 +12,8 @@ from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.search.ledger import Ledger, Live, Plan
+from pixeltune.search.attempts import Live, Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.scheduler import judge_of
 from pixeltune.space import Asha, Budget, SearchSpace
 

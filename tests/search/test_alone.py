@@ -12,7 +12,8 @@ import pytest
 from search_toys import FACTS, report, toy_config, toy_space
 
 from pixeltune.search import run, tuning
-from pixeltune.search.run import Watcher, open_search, run_search
+from pixeltune.search.listener import Listener
+from pixeltune.search.run import open_search, run_search
 from pixeltune.space import Budget, Resources
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def test_they_are_tried_alone_when_the_others_are_done(tmp_path: Path, monkeypat
         resources=Resources(gpus=0.5),
     )
     store, manifest = open_search(space, "shared", str(tmp_path))
-    outcome = run_search(space, store, manifest, address=None, watcher=Watcher())
+    outcome = run_search(space, store, manifest, address=None, listener=Listener())
     assert (outcome.interrupted, outcome.reason) == (False, "all 4 trials are done")
     attempts = [(row["trial"], row["attempt"], row["status"], row["gpus_per_worker"]) for row in store.attempts()]
     assert attempts == [

@@ -18,8 +18,9 @@ from pixeltune.results.final import leaderboard_of
 from pixeltune.results.frames import read_images, read_results
 from pixeltune.results.store import SearchStore
 from pixeltune.search import reading
+from pixeltune.search.attempts import Plan
 from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.plans import ListedPlans
 from pixeltune.search.trial import Message, run_trial, state_file, weights_file
 from pixeltune.training import loop

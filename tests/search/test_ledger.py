@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, toy_ledger, toy_space
 
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
-from pixeltune.search import ledger as ledger_module
+from pixeltune.search import clock
 from pixeltune.space import Budget, Resources
 
 
@@ -68,7 +68,7 @@ def test_columns_of_the_best_report_and_of_the_whole_trial(tmp_path: Path) -> No
 def now(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     """The ledger's time, for the test to set."""
     time = [datetime(2026, 1, 1, tzinfo=UTC)]
-    monkeypatch.setattr(ledger_module, "_now", lambda: time[0])
+    monkeypatch.setattr(clock, "now", lambda: time[0])
     return time
 
 

@@ -26,15 +26,15 @@ def test_a_line_for_every_trial(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
     ledger = toy_ledger(tmp_path, toy_space(budget=Budget(trials=6)))
     play(ledger, ledger.plan({}), BEGUN, reported(100, 2.5), reported(400, 2.5), FINISHED)
-    watcher = Progress(console)
-    watcher.begin(ledger, Resources(), 2, FORM)
+    listener = Progress(console)
+    listener.begin(ledger, Resources(), 2, FORM)
     play(ledger, ledger.plan({"optim.lr": 0.0125}), BEGUN, reported(100, 2.6), reported(200, 2.0), FINISHED)
-    watcher.change()
-    watcher.change()
+    listener.change()
+    listener.change()
     play(ledger, ledger.plan({}), ended("diverged", "the norm is inf"))
     ledger.start(ledger.plan({}))
-    watcher.change()
-    watcher.end()
+    listener.change()
+    listener.end()
     first, *lines = shown(console)
     assert first == "2 trials at a time, each 1 CPU; 1 trials done before"
     assert [line.split()[:2] for line in lines] == [["00001", "pruned"], ["00002", "diverged"]]
@@ -62,12 +62,12 @@ def test_a_published_number_stands_there_only_for_the_same_task_and_says_what_di
 ) -> None:
     console = Console(file=io.StringIO(), width=80)
     ledger = toy_ledger(tmp_path, toy_space(base=toy_config().override({"data.name": "cifar10"})))
-    watcher = Progress(console)
+    listener = Progress(console)
     form = CIFAR10_FORM | facts
-    watcher.begin(ledger, Resources(), 2, ImageForm(*form.values()))
+    listener.begin(ledger, Resources(), 2, ImageForm(*form.values()))
     begun = {"facts": FACTS | {"data_version": "original"} | form, "resumed": []}
     play(ledger, ledger.plan({}), begun, reported(400, 2.5), FINISHED)
-    watcher.change()
+    listener.change()
     line = shown(console)[1]
     assert words in line if words else "published" not in line
 
@@ -75,15 +75,15 @@ def test_a_published_number_stands_there_only_for_the_same_task_and_says_what_di
 def test_a_log_is_not_silent_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=80)
     ledger = toy_ledger(tmp_path)
-    watcher = Progress(console)
-    watcher.begin(ledger, Resources(), 2, FORM)
+    listener = Progress(console)
+    listener.begin(ledger, Resources(), 2, FORM)
     plan = ledger.plan({})
     ledger.start(plan)
-    watcher.change()
+    listener.change()
     assert len(shown(console)) == 1
     monkeypatch.setattr(progress, "_LONGEST_SILENCE", 0.0)
     ledger.receive(plan.trial, reported(100, 2.6))
-    watcher.change()
+    listener.change()
     assert shown(console)[1].startswith(
         "Running: 00000 100 / 400 images rung 100 2.6000 100 images/s  | 0/20 done, 1 running"
     )
@@ -92,12 +92,12 @@ def test_a_log_is_not_silent_for_long(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_panel_of_a_terminal(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     ledger = toy_ledger(tmp_path)
-    watcher = Progress(console)
-    watcher.begin(ledger, Resources(workers=2, gpus=1.0), 1, FORM)
+    listener = Progress(console)
+    listener.begin(ledger, Resources(workers=2, gpus=1.0), 1, FORM)
     ledger.start(ledger.plan({}))
     ledger.receive("00000", reported(100, 2.6))
-    console.print(watcher._panel())
-    watcher.end()
+    console.print(listener._panel())
+    listener.end()
     text = "\n".join(shown(console))
     for part in ("each 2 workers of 1 CPU, 1 GPU", "100 / 400 images", "0/20 done, 1 running", "2.6000"):
         assert part in text

@@ -12,7 +12,8 @@ from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_confi
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger
-from pixeltune.search.run import nothing_left, open_search, require_buildable, require_same_data
+from pixeltune.search.run import open_search, require_buildable, require_same_data
+from pixeltune.search.stop import nothing_left
 from pixeltune.search.trial import state_file, weights_file
 from pixeltune.space import Budget, Resources, SearchSpace
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from search_toys import VARY, seen, settle, toy_config, toy_ledger, toy_space
 
 from pixeltune.errors import ConfigError, MissingPackageError
-from pixeltune.search.ledger import Plan
+from pixeltune.search.attempts import Plan
 from pixeltune.search.suggest import Suggester
 from pixeltune.space import SAMPLERS, Budget, Pareto, SearchSpace
 

@@ -16,7 +16,8 @@ from search_toys import BEGUN, FINISHED, ended, play, report, reported, seen, to
 from pixeltune.results.leaderboard import leaderboard
 from pixeltune.results.schema import Status
 from pixeltune.results.studies import study
-from pixeltune.search.ledger import Ledger, Plan
+from pixeltune.search.attempts import Plan
+from pixeltune.search.ledger import Ledger
 from pixeltune.search.suggest import Suggester
 from pixeltune.space import SAMPLERS, Budget, Resources, SearchSpace
 
@@ -225,7 +226,7 @@ def test_a_long_search_resumes_fast(tmp_path: Path) -> None:
 def _live(ledger: Ledger, plan: Plan, bits: float) -> Any:
     from datetime import UTC, datetime
 
-    from pixeltune.search.ledger import Live
+    from pixeltune.search.attempts import Live
 
     return Live(plan, ledger.resources, datetime.now(UTC), reports={200: report(200, bits)})
 
