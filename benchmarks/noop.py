@@ -36,8 +36,8 @@ from pixeltune.space import Asha, Budget, SearchSpace
 class Orders:
     """What trials are told. seconds: between reports.
 
-    trial: the one that meets with `what` in its first `attempts` attempts, after so many images. `what`: "raise",
-    "hang", or a status with which it ends.
+    trial: the one that meets with `what` in its first `attempts` attempts, once it has seen so many images. `what`:
+    "raise", "hang", or a status with which it ends.
     """
 
     seconds: float = 0.0
@@ -66,12 +66,12 @@ def messages(task: TrialTask, *, is_first: bool = True) -> Iterator[Message]:
     orders = _orders(task)
     config, location = TrialConfig.build(task.config), state_file(task.checkpoint)
     reports = json.loads(files.read_whole(location)) if files.exists(location) else []
+    every = config.train.report_every or config.train.batch_size
     is_meant = orders.trial == task.trial and task.attempt <= orders.attempts
-    if is_meant and orders.images == 0:
+    if is_meant and len(reports) * every >= orders.images:
         yield _meet(orders.what)
         return
     yield {"facts": {"config_key": config.key(), "num_parameters": 1}, "resumed": reports}
-    every = config.train.report_every or config.train.batch_size
     for images in range(len(reports) * every + every, config.train.images + 1, every):
         time.sleep(orders.seconds)
         reports.append(report_of(config, images, value_of(config.optim.lr, images)))
@@ -80,7 +80,7 @@ def messages(task: TrialTask, *, is_first: bool = True) -> Iterator[Message]:
                 files.write_whole(weights_file(task.checkpoint), b"weights")
                 files.write_whole(location, json.dumps(reports).encode())
         yield {"report": reports[-1], "facts": {"peak_memory_bytes": 1}}
-        if is_meant and orders.images == images:
+        if is_meant and images >= orders.images:
             yield _meet(orders.what)
             return
     yield {"end": "finished", "reason": None, "facts": {"sample_images_per_second": 1.0, "sample_batch_size": 16}}
