@@ -310,7 +310,7 @@ class Fault:
     left_seconds: float = 60.0
 
 
-_PATIENCE = ("--set", "patience.minutes=0.15", "--set", "patience.times=3", "--set", "patience.start_minutes=10")
+_PATIENCE = ("--set", "patience.minutes=0.15", "--set", "patience.times=3", "--set", "patience.start_minutes=1")
 
 FAULTS: dict[str, Fault] = {
     "trial killed": Fault(_kill_and_finish("ImplicitFunc")),
