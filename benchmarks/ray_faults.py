@@ -108,7 +108,10 @@ class Stand:
 
 
 class Scene:
-    """One run: a folder, a moment with its own chance, and what came of it."""
+    """One run: a folder, a moment with its own chance, and what came of it.
+
+    known: temporary folders that a killed launch has left.
+    """
 
     def __init__(self, name: str, moment: int, folder: Path, stand: Stand, launch: Callable[..., Launch]) -> None:
         fault = FAULTS[name]
@@ -122,6 +125,7 @@ class Scene:
         self.ends: dict[str, str] = {}
         self.runs: list[Launch] = []
         self.cleanup = contextlib.ExitStack()
+        self.known: list[str] = []
         self._options = (*fault.options, *(("--address", stand.address) if stand.address else ()))
         self._launch = launch
         self._began = time.monotonic()
@@ -177,6 +181,8 @@ class Scene:
         is_right = len(lines) == 1 and all(word in run.err for word in words) if words else not lines
         self.harm.require(is_right, f"said {run.err[-500:]!r}")
         self.harm.require("Traceback" not in run.out, "a traceback")
+        folders = [name for name in run.temporary_folders() if name not in self.known]
+        self.harm.require(not folders, f"left {folders}")
 
     def kill_one(self, kind: str, run: Launch) -> None:
         """One of the processes of this kind that run now, or come next."""
@@ -213,7 +219,11 @@ def launcher_killed(scene: Scene) -> None:
     scene.wait_for_moment(launch)
     launch.kill()
     scene.strike()
-    scene.wait(scene.begin())
+    scene.known = launch.temporary_folders()
+    again = scene.begin()
+    scene.wait(again)
+    done = sum(row["status"] == "finished" for row in scene.before.rows)
+    scene.harm.require(not done or f"{done} trials done before" in again.out, f"said {again.out[:300]}")
 
 
 def interrupted(scene: Scene) -> None:
@@ -225,8 +235,11 @@ def interrupted(scene: Scene) -> None:
     else:
         launch.signal_group(signal.SIGINT)
     scene.wait(launch, 130)
-    had_begun = "Stopping: running trials" in launch.out
-    scene.harm.require("To go on: python noop.py" in launch.out or not had_begun, f"ended with {launch.out[-300:]}")
+    if "Stopping: running trials keep their last checkpoint." in launch.out:  # else it had not begun
+        again = f"To go on: python noop.py --search {scene.folder / 'tiny.py'} --storage {scene.storage}"
+        scene.harm.require("Ended: interrupted." in launch.out and again in launch.out, launch.out[-500:])
+    statuses = {row["status"] for row in scene.store.attempts()}
+    scene.harm.require("running" not in statuses, "a trial is running still")
     scene.wait(scene.begin())
 
 
