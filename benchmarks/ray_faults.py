@@ -34,6 +34,9 @@ _LONGEST_SECONDS = 300.0
 _FIRST_SECONDS = 6.0
 """From the cluster's answer to the first reports, about: the first moments lie there."""
 
+_OF_TRIALS = re.compile(r"ray::(?!IDLE|\w+Agent|_AutoscalingCoordinatorActor)")
+"""Processes that run something for a launch; the others are the cluster's own, of which Train adds one for all."""
+
 SEARCH = """
 from dataclasses import replace
 from noop import noop_space
@@ -94,7 +97,7 @@ class Stand:
 
     def _busy(self, run: Launch) -> dict[int, str]:
         found = marked(self._mark if self.address else run.mark)
-        of_trials = {pid: words for pid, words in found.items() if re.match(r"ray::(?!IDLE|\w+Agent)", words)}
+        of_trials = {pid: words for pid, words in found.items() if _OF_TRIALS.match(words)}
         return of_trials | (marked(run.mark) if self.address else {})
 
     def close(self) -> None:
