@@ -39,7 +39,7 @@ KINDS = (
     "left_behind",
     "other",
 )
-_AT_ONCE = 4
+_AT_ONCE = 2
 """Moments that a standing Ray sees of its faults before the next kind of Ray is started."""
 
 Run = dict[str, Any]
