@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import EXIT_OK, add_storage, console, positive, say, writing
 from pixeltune.errors import StoreError
 
-_COLUMNS = {
-    "trial": "trial",
-    "metric": "metric",
-    "ours": "ours",
-    "published": "published",
-    "gap": "gap",
-    "rank": "rank",
-    "model": "published model",
-    "year": "year",
-    "arxiv": "arXiv",
-    "where": "where",
-    "comparable": "comparable",
-    "why_not": "why not",
-    "caveats": "caveats",
-}
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def add_verbs(verbs: Any) -> None:
@@ -31,6 +19,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("search", nargs="?", metavar="SEARCH", help="one search [all of the storage]")
     parser.add_argument("--top", type=positive, default=1, metavar="K", help="best trials of each search [1]")
     parser.add_argument("--csv", metavar="FILE", help="write the whole table as CSV")
+    parser.add_argument("--own", metavar="FILE", help="CSV with published rows of yours [STORAGE/published.csv]")
     add_storage(parser)
     parser.set_defaults(verb=compare)
 
@@ -38,6 +27,7 @@ def add_verbs(verbs: Any) -> None:
 def compare(options: argparse.Namespace) -> int:
     """Print, or write, the comparison."""
     from pixeltune import files
+    from pixeltune.results.compare import OWN_TABLE
     from pixeltune.results.compare import compare as beside
     from pixeltune.results.frames import read_results
 
@@ -46,32 +36,69 @@ def compare(options: argparse.Namespace) -> int:
     rows = rows[rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()]
     if rows.empty:
         raise StoreError(f"there must be results to compare, but {location} holds none")
+    beside_results = files.join(options.storage, OWN_TABLE)
+    own = options.own or (beside_results if files.exists(beside_results) else None)
     # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
     best = rows.sort_values("valid_bits_per_dim", kind="stable").groupby("search", observed=True).head(options.top)
-    table = beside(best)
+    table = beside(best, own)
     if options.csv:
         with writing(options.csv):
             files.write_whole(options.csv, table.to_csv(index=False).encode())
         say(f"Wrote {len(table):,} rows to {options.csv}")
         return EXIT_OK
-    shown = table.sort_values(["trial", "comparable", "published"], ascending=[True, False, True])
     out = console()
-    from rich.table import Table
-
-    for search, part in shown.groupby("search", observed=True):
-        view = Table(title=str(search), title_justify="left", box=None, header_style="bold", pad_edge=False)
-        for title in _COLUMNS.values():
-            view.add_column(title, overflow="fold")
-        for record in part.to_dict("records"):
-            view.add_row(*(_cell(record[name]) for name in _COLUMNS))
-        out.print(view)
+    if own:
+        out.print(f"With the rows of {own}.", highlight=False)
+    for _, part in table.groupby(["search", "trial", "metric"], observed=True, sort=False):
+        _print(out, part.to_dict("records"))
     if table.empty:
         names = ", ".join(sorted({str(name) for name in best["data.name"]}))
         out.print(f"No published results for {names}.", highlight=False)
     return EXIT_OK
 
 
-def _cell(value: object) -> str:
-    if value is None or value != value:  # NaN is unlike itself
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
+    """One number of ours beside the published ones, the comparable first; what all differ in is said once."""
+    from rich.table import Table
+
+    reasons = [str(record["why_not"]).split("; ") if record["why_not"] else [] for record in records]
+    shared = [reason for reason in reasons[0] if all(reason in others for others in reasons)]
+    first = records[0]
+    unit = "bits/dim" if first["metric"] == "bits_per_dim" else "nats"
+    hours = "" if _is_blank(first["our_gpu_hours"]) else f", {first['our_gpu_hours']:.3g} GPU-hours"
+    kind = "test" if first["evaluated_split"] == "test" else "validation"
+    verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
+    title = f"{first['search']}/{first['trial']}: {first['ours']:.4f} {unit} ({kind}){hours}{_rank(records)}{verdict}"
+    view = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
+    for name in ("published", "gap", "GPU-hours"):
+        view.add_column(name, justify="right", no_wrap=True)
+    for name in ("model", "source", "not comparable; caveats"):
+        view.add_column(name, overflow="fold")
+    ordered = sorted(zip(records, reasons, strict=True), key=lambda pair: (len(pair[1]), pair[0]["published"]))
+    for record, why_not in ordered:
+        own = [reason for reason in why_not if reason not in shared]
+        notes = [f"not comparable: {'; '.join(own)}"] if own else ["comparable"] * (not why_not)
+        notes += [f"caveats: {record['caveats']}"] if record["caveats"] else []
+        source = ", ".join(str(part) for part in (record["arxiv"], record["where"]) if not _is_blank(part))
+        view.add_row(
+            f"{record['published']:g}",
+            "" if _is_blank(record["gap"]) else f"{record['gap']:+.3f}",
+            "" if _is_blank(record["gpu_hours"]) else f"{record['gpu_hours']:,.4g}",
+            f"{record['model']} ({record['year']})",
+            source,
+            "; ".join(notes),
+        )
+    out.print(view, highlight=False)
+    out.print()
+
+
+def _rank(records: Sequence[Mapping[Hashable, Any]]) -> str:
+    """The place among the comparable, which is one and the same beside each of them."""
+    places = {(record["rank"], record["rank_of"]) for record in records if not _is_blank(record["rank"])}
+    return "".join(f"; it would be number {rank:.0f} of {of:.0f}" for rank, of in places)
+
+
+def _is_blank(value: Any) -> bool:
+    from pandas import isna
+
+    return bool(isna(value))

@@ -50,17 +50,24 @@ def train(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     config = TrialConfig.from_toml(options.config).override(settings)
     name = options.name or Path(options.config).stem
+    return train_config(config, name, settings, storage=options.storage, galleries=options.galleries or ())
+
+
+def train_config(
+    config: TrialConfig, name: str, settings: dict[str, Any], *, storage: str, galleries: tuple[float, ...] = ()
+) -> int:
+    """Train `config`, in which `settings` are made already, into the results `name`; the exit code."""
     with _process_group() as (rank, world):
         space = SearchSpace(
             base=config,
             budget=Budget(trials=1),
             resources=Resources(workers=world),
-            galleries=options.galleries or (),
+            galleries=galleries,
             title="one trial",
         )
         if rank == 0:
-            return _train_and_keep(space, name, settings, options.storage)
-        return _train_along(space, name, options.storage)
+            return _train_and_keep(space, name, settings, storage)
+        return _train_along(space, name, storage)
 
 
 def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:

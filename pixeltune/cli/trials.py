@@ -1,13 +1,58 @@
-"""Which trial `SEARCH/TRIAL` means, and where its weights lie."""
+"""Which trial `SEARCH/TRIAL` means, its configuration, and where its weights lie."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from pixeltune import files
+from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
+from pixeltune.results.judge import RANKED
+from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.store import SearchStore
+from pixeltune.search.choose import config_of, space_of
 from pixeltune.search.trial import weights_file
 from pixeltune.space.metrics import not_met
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trial of the results: where it lies, what its search is, and the row of its latest attempt."""
+
+    store: SearchStore
+    manifest: SearchManifest
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """SEARCH/TRIAL."""
+        return f"{self.store.search}/{self.row['trial']}"
+
+    @property
+    def weights(self) -> str:
+        """Where its weights lie, if they were kept."""
+        return weights_file(self.store.checkpoint(self.row["trial"]))
+
+    def config(self) -> TrialConfig:
+        """The configuration as it was trained; StoreError where the results no longer tell it."""
+        final = self.manifest.final
+        if final is None:
+            return config_of(self.row, space_of(self.manifest), self.manifest)
+        return final.configs()[self.row["from_trial"]].override({"seed": self.row["seed"]})
+
+
+def find_trial(reference: str, storage: str) -> Found:
+    """The trial that SEARCH/TRIAL means, where a unique beginning is enough, or a number; SEARCH alone means its best.
+
+    StoreError where there is none, or more than one.
+    """
+    store, manifest, name = _search_of(reference, storage)
+    rows = {row["trial"]: row for row in _best_first(store.trials(), manifest.constraints)}
+    if not rows:
+        raise StoreError(f"{store.search} must have a trial, but none has begun")
+    return Found(store, manifest, rows[_matching(name, list(rows), reference, "trials")])
 
 
 def find_weights(reference: str, storage: str) -> str:
@@ -17,35 +62,46 @@ def find_weights(reference: str, storage: str) -> str:
     """
     if reference.endswith(".safetensors"):
         return reference
+    store, manifest, name = _search_of(reference, storage)
+    kept = [row for row in store.trials() if files.exists(weights_file(store.checkpoint(row["trial"])))]
+    if not kept:
+        raise StoreError(f"{store.search} must have a trial with kept weights, but {store.checkpoints} holds none")
+    trials = [row["trial"] for row in _best_first(kept, manifest.constraints)]
+    return weights_file(store.checkpoint(_matching(name, trials, reference, "weights")))
+
+
+def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifest, str]:
     search, _, trial = reference.partition("/")
     store = SearchStore(storage, search)
-    store.manifest()  # a search that is not there says so
-    kept = _kept(store)
-    if not kept:
-        raise StoreError(f"{search} must have a trial with kept weights, but {store.checkpoints} holds none")
-    chosen = kept[0] if not trial else _matching(trial, kept, reference)
-    return weights_file(store.checkpoint(chosen))
+    return store, store.manifest(), trial  # a search that is not there says so
 
 
-def _kept(store: SearchStore) -> list[str]:
-    """Trials with weights, best first; those that break the search's constraints last."""
-    rows = [row for row in store.trials() if files.exists(weights_file(store.checkpoint(row["trial"])))]
-    bounds = store.manifest().constraints
-    rows.sort(key=lambda row: (bool(not_met(bounds, row)), _bits(row)))
-    return [row["trial"] for row in rows]
+def _best_first(rows: Sequence[Row], bounds: Mapping[str, float]) -> list[Row]:
+    """By bits/dim; those without a true number, or that break the search's constraints, come last."""
+    return sorted(rows, key=lambda row: (row["status"] not in RANKED, bool(not_met(bounds, row)), _bits(row)))
 
 
 def _bits(row: Row) -> float:
-    return float("inf") if row["valid_bits_per_dim"] is None else float(row["valid_bits_per_dim"])
+    """On validation: the runs of a final, which have none, stay in its order. No trial is picked by the test set."""
+    value: float | None = row["valid_bits_per_dim"]
+    return float("inf") if value is None else value
 
 
-def _matching(wanted: str, kept: list[str], reference: str) -> str:
-    exact = [trial for trial in kept if wanted.isdigit() and int(trial) == int(wanted)]
-    found = exact or [trial for trial in kept if trial.startswith(wanted)]
+def _matching(wanted: str, trials: Sequence[str], reference: str, what: str) -> str:
+    """The one of `trials` (the best first) that is wanted; the best where none is named."""
+    if not wanted:
+        return trials[0]
+    exact = [trial for trial in trials if wanted.isdigit() and int(trial) == int(wanted)]
+    found = exact or [trial for trial in trials if trial.startswith(wanted)]
     if len(found) != 1:
-        what = "none" if not found else ", ".join(found)
+        shown = _shortened(sorted(trials))
         raise StoreError(
-            f"a trial must be named by a unique beginning, but {reference!r} fits {what}; "
-            f"weights are kept of {', '.join(sorted(kept))}"
+            f"a trial must be named by a unique beginning, but {reference!r} fits {_shortened(found) or 'none'}; "
+            + (f"weights are kept of {shown}" if what == "weights" else f"there are {shown}")
         )
     return found[0]
+
+
+def _shortened(trials: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(trials) - most} more" if len(trials) > most else ""
+    return ", ".join(trials[:most]) + more

@@ -58,7 +58,7 @@ class Identity:
 
     dataset: the published set that it is about, None where there is none. is_guessed: that was concluded from the
         name of one's own files. is_published_set: those very images, not a copy. published_draw: binarised as
-        published. fraction: of the training images that was used.
+        published. fraction: of the training images that was used. checksum: of the images.
     """
 
     dataset: str | None
@@ -76,6 +76,7 @@ class Identity:
     augmented: bool
     fraction: float = 1.0
     is_guessed: bool = False
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,14 @@ class Verdict:
         return not self.why_not
 
 
-def identity_of(row: Mapping[str, Any]) -> Identity:
-    """The identity of a row of the results (columns that it lacks count as their default)."""
+def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> Identity:
+    """The identity of a row of the results (columns that it lacks count as their default).
+
+    own: results that the user adds to the shipped ones; their data sets are known too.
+    """
     name = str(row.get("data.name"))
     version = str(row.get("data_version") or "unknown").split()[0]
-    hint = _hinted(row)
+    hint = _hinted(row, (*published_results(), *own))
     return Identity(
         dataset=SOURCES.get(name, hint),
         is_guessed=hint is not None,
@@ -112,6 +116,7 @@ def identity_of(row: Mapping[str, Any]) -> Identity:
         conditional=(row.get("model.conditioning") or "none") != "none",
         augmented=bool(row.get("data.flip")),
         fraction=1.0 if row.get("data.fraction") is None else float(row["data.fraction"]),
+        checksum=row.get("data_checksum"),
     )
 
 
@@ -136,9 +141,9 @@ def value_of(row: Mapping[str, Any], metric: str) -> float | None:
     return None if value is None else float(value)
 
 
-def same_set(ours: Identity) -> list[PublishedResult]:
-    """The published results of the data set that `ours` is about."""
-    return [result for result in published_results() if result.dataset == ours.dataset]
+def same_set(ours: Identity, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:
+    """The published results of the data set that `ours` is about; own: those that the user adds."""
+    return [result for result in (*published_results(), *own) if _is_of_the_set(ours, result)]
 
 
 def is_same_task(ours: Identity, published: PublishedResult) -> bool:
@@ -183,7 +188,15 @@ def beside_published(row: Mapping[str, Any]) -> str:
     return f"; published {published.value:g} {unit} ({notes})"
 
 
-def _hinted(row: Mapping[str, Any]) -> str | None:
+def _is_of_the_set(ours: Identity, published: PublishedResult) -> bool:
+    return published.dataset == ours.dataset or _are_same_images(ours, published)
+
+
+def _are_same_images(ours: Identity, published: PublishedResult) -> bool:
+    return published.data_checksum is not None and published.data_checksum == ours.checksum
+
+
+def _hinted(row: Mapping[str, Any], results: Sequence[PublishedResult]) -> str | None:
     """The published set of which files of one's own may be a copy, by a word of their name and the images' form.
 
     Only the last part of the path counts, or the function's name; a known source says itself what it is.
@@ -196,7 +209,7 @@ def _hinted(row: Mapping[str, Any]) -> str | None:
     if "fashion" in words:  # Fashion-MNIST has the form of MNIST
         return None
     form = row.get("image_channels"), row.get("image_height"), row.get("image_width")
-    for result in published_results():
+    for result in results:
         if result.dataset in words and form == _published_form(result):
             return result.dataset
     return None
@@ -211,11 +224,7 @@ def _published_form(published: PublishedResult) -> tuple[int, int, int]:
 
 
 def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
-    if ours.is_guessed:
-        yield f"possibly a copy of {ours.dataset}, not the published set"
-    elif not ours.is_published_set:
-        yield "own copy of the data, not the published set"
-    yield from _version_mismatch(ours, published)
+    yield from _set_mismatch(ours, published)
     yield from _split_mismatch(ours, published)
     yield from _form_mismatch(ours, published)
     yield from _binarisation_mismatch(ours, published)
@@ -226,6 +235,18 @@ def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
         yield "class-conditional, the published is not" if ours.conditional else "published is class-conditional"
     if published.augmentation is not None and ours.augmented != published.augmentation:
         yield "augmented, the published is not" if ours.augmented else "published with augmentation"
+
+
+def _set_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.data_checksum is not None:
+        if not _are_same_images(ours, published):
+            yield f"images of checksum {ours.checksum}, not {published.data_checksum}"
+        return
+    if ours.is_guessed:
+        yield f"possibly a copy of {ours.dataset}, not the published set"
+    elif not ours.is_published_set:
+        yield "own copy of the data, not the published set"
+    yield from _version_mismatch(ours, published)
 
 
 def _version_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
@@ -272,6 +293,8 @@ def _caveats(ours: Identity, published: PublishedResult) -> Iterator[str]:
         yield published.likelihood_detail
     if published.evidence == "secondary":
         yield "as printed by another paper"
+    if published.evidence == "own":
+        yield "from your own table"
     if published.doubt:
         yield published.doubt
     if ours.fraction < 1.0:

@@ -93,7 +93,7 @@ class StaysHere:
 class Seats:
     """What the searcher, the scheduler and the callback share.
 
-    plans: Tune's trial id → our plan. open: ids of those that have not ended. most: how many of them at once.
+    plans: Tune's trial id → our plan, until it ends. open: ids of those that have not ended. most: how many at once.
     on_change: told after each event; say: a line for the user. silences: why the watchdog killed a trial's process.
     lost: plans that Tune dropped before they began. stuck: why Tune must be started anew, or "".
     failure: the first exception in one of our hooks. Tune would log it, or count it as the trial's; so it is kept here,
@@ -140,7 +140,7 @@ class Seats:
         """A trial ended for good, in whatever way; the ledger knows in which."""
         self.open.discard(trial_id)
         self.watchdog.forget(trial_id)
-        plan = self.plans[trial_id]
+        plan = self.plans.pop(trial_id)
         if crash is not None and plan.trial not in self.ledger.live:
             self.ledger.start(plan)  # Its process died before it began.
         if plan.trial in self.ledger.live:
@@ -165,7 +165,7 @@ class Seats:
         """Tune gave up a trial before it began; it is planned again when Tune has come to its end."""
         self.open.discard(trial_id)
         self.watchdog.forget(trial_id)
-        plan = self.plans[trial_id]
+        plan = self.plans.pop(trial_id)
         if plan.trial in self.ledger.live:
             self.ledger.finish(plan.trial, cut="the process that should run it could not begin it")
         else:
@@ -284,9 +284,11 @@ class LedgerCallback(StaysHere, tune.Callback):
             self._seats.retry(trial.trial_id, crash)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune keeps all its trials to the end, with 70 kB each of means and extremes that nobody asks for."""
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
+        """Tune keeps all its trials to the end, with 80 kB each of what nobody will ask for."""
+        kept = (trial.metric_analysis, trial.metric_n_steps, trial.last_result, trial.config, trial.evaluated_params)
+        for what in kept:
+            what.clear()
+        trial.set_experiment_tag("")  # holds the configuration once more
 
 
 class LimitStopper(StaysHere, tune.Stopper):

@@ -27,6 +27,9 @@ VERBS = (
     "decompress",
     "verify-bits",
     "compare",
+    "show",
+    "export",
+    "rerun",
     "config",
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
@@ -96,20 +95,6 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         else:
             tree[section] = value
     return tree
-
-
-def to_toml(config: TrialConfig) -> str:
-    """A file that describes `config`; TOML has no None, so such keys are left out."""
-    lines = [f"seed = {config.seed}"]
-    for section, table in nested(config.flat()).items():
-        if isinstance(table, dict):
-            lines.append(f"[{section}]")
-            lines += [f"{name} = {_toml_value(value)}" for name, value in table.items() if value is not None]
-    return "\n".join(lines)
-
-
-def _toml_value(value: Any) -> str:
-    return repr(value) if type(value) is float else json.dumps(value, ensure_ascii=False)
 
 
 def refusal(attempt: Any) -> str:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from config_strategies import PAIRS, configs, field_of, nested, smallest, to_toml
+from config_strategies import PAIRS, configs, field_of, nested, smallest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +39,7 @@ def test_an_override_by_its_own_values_changes_nothing(config: TrialConfig, data
 def test_toml_and_json_bring_any_configuration_back(config: TrialConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.toml"
-        path.write_text(to_toml(config), encoding="utf-8")
+        path.write_text(config.to_toml(), encoding="utf-8")
         assert TrialConfig.from_toml(path) == config
     assert TrialConfig.model_validate_json(config.model_dump_json()) == config
 

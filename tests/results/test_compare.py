@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ from result_rows import make_row
 
 from pixeltune import data
 from pixeltune.errors import StoreError
-from pixeltune.results.compare import compare
+from pixeltune.results.compare import compare, load_published
 from pixeltune.results.judge import OWN_SOURCES, SOURCES, best_published, identity_of, judge
 from pixeltune.results.published import Exactness, PublishedResult, published_results
 
@@ -293,3 +294,86 @@ def test_doubtful_numbers_are_no_yardstick_and_data_of_ones_own_has_none() -> No
 @pytest.mark.parametrize("columns", [{"levels": 16}, {"image_channels": 1}, {"image_width": 16}])
 def test_another_task_has_no_yardstick(columns: dict[str, Any]) -> None:
     assert best_published(identity_of(cifar_row(**columns))) is None
+
+
+OWN = """dataset,model,metric,value,likelihood,year,gpu_hours,conditional,augmentation
+cifar10,ours of last year,bits_per_dim,2.90,exact,2025,50,no,no
+"""
+
+
+def own_table(folder: Path, text: str = OWN) -> str:
+    (folder / "published.csv").write_text(text)
+    return str(folder)
+
+
+def test_rows_of_ones_own_stand_among_the_published(tmp_path: Path) -> None:
+    frame = pd.DataFrame([cifar_row(0, gpu_seconds=36_000.0)])
+    before, after = compare(frame), compare(frame, own_table(tmp_path))
+    assert len(after) == len(before) + 1
+    own = after[after["evidence"] == "own"].iloc[0]
+    assert (own["model"], own["published"], own["comparable"], own["where"]) == (
+        "ours of last year",
+        2.90,
+        True,
+        "your own table",
+    )
+    assert "from your own table" in own["caveats"]
+    assert set(after["rank_of"].dropna()) == {before["rank_of"].max() + 1}
+    assert load_published(own_table(tmp_path)).iloc[-1]["model"] == "ours of last year"
+    assert len(load_published(str(tmp_path / "published.csv"))) == len(load_published()) + 1
+
+
+def test_training_compute_stands_beside_what_was_published_of_it(tmp_path: Path) -> None:
+    frame = pd.DataFrame([cifar_row(0, gpu_seconds=36_000.0), cifar_row(1, gpu_seconds=0.0), cifar_row(2)])
+    table = compare(frame, own_table(tmp_path)).set_index(["trial", "model"])
+    assert tuple(table.loc[("00000", "ours of last year"), ["our_gpu_hours", "gpu_hours", "compute_ratio"]]) == (
+        10.0,
+        50.0,
+        0.2,
+    )
+    assert table.loc[("00000", "PixelCNN++"), "compute_ratio"] == pytest.approx(10 / 960)
+    assert pd.isna(table.loc[("00000", "PixelSNAIL"), "compute_ratio"]), "its hours are not stated"
+    for trial in ("00001", "00002"):
+        assert table.loc[trial, ["our_gpu_hours", "compute_ratio"]].isna().all(axis=None), "no GPU was used"
+
+
+def test_a_checksum_says_that_the_images_are_the_same_whatever_they_are_called(tmp_path: Path) -> None:
+    text = "dataset,model,metric,value,likelihood,year,image_height,image_width,image_channels,levels,binarisation,"
+    text += "data_checksum\ncells,rival,bits_per_dim,1.5,exact,2026,16,24,1,256,none,abc\n"
+    ours = cifar_row(
+        0, image_channels=1, image_height=16, image_width=24, **{"data.name": "folder", "data.path": "x/y"}
+    )
+    same, other = (ours | {"data_checksum": checksum} for checksum in ("abc", "abd"))
+    table = compare(pd.DataFrame([same, other]), own_table(tmp_path, text))
+    assert list(table["model"]) == ["rival"], "another data set is not on the table"
+    assert list(table["comparable"]) == [True]
+    named = other | {"data.path": "x/cells"}
+    table = compare(pd.DataFrame([named]), own_table(tmp_path, text))
+    assert list(table["why_not"]) == ["images of checksum abd, not abc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dataset,model\n", "but the file lacks metric, value, likelihood, year"),
+        (OWN.replace("gpu_hours", "gpu_hrs"), "but the file has gpu_hrs"),
+        (OWN.replace("2.90", "low"), "line 2 of the published results must have value, but got 'low'"),
+        (OWN.replace("2.90", "nan"), "line 2 of the published results must have value, but got 'nan'"),
+        (OWN.replace("exact", "exactly"), "must have likelihood, but got 'exactly'"),
+        (OWN.replace("bits_per_dim", "bpd"), "must have metric bits_per_dim or nats, but got 'bpd'"),
+        (OWN.replace("cifar10,", "svhn,"), "line 2 of your published results must have image_height"),
+        (OWN.replace("2.90", "2,90"), "as many fields as the header"),
+        ("", "but the file lacks dataset"),
+    ],
+)
+def test_a_table_of_ones_own_that_is_wrong_says_where(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        compare(pd.DataFrame([cifar_row(0)]), own_table(tmp_path, text))
+    assert words in str(caught.value)
+    assert "published.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_ones_own_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"must be a CSV file, but .*published.csv is not"):
+        compare(pd.DataFrame([cifar_row(0)]), str(tmp_path))

@@ -81,3 +81,13 @@ def test_the_table_is_a_frame_with_a_row_a_result() -> None:
 def test_a_damaged_table_names_the_line(old: str, new: str, complaint: str) -> None:
     with pytest.raises(StoreError, match=complaint):
         parse_published(TEXT.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    "result", [result for result in RESULTS if result.gpu_hours is not None], ids=lambda result: result.model
+)
+def test_gpu_hours_are_gpus_times_hours_as_stated(result: PublishedResult) -> None:
+    stated = re.match(r"(\d+) .*?~?([\d.]+) (h|days|weeks)\b", result.compute or "")
+    assert stated
+    gpus, time, unit = stated.groups()
+    assert result.gpu_hours == int(gpus) * float(time) * {"h": 1, "days": 24, "weeks": 168}[unit]

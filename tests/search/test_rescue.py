@@ -131,7 +131,7 @@ def test_a_trial_that_tune_drops_is_planned_again(begin: Callable[..., Search]) 
     assert [plan.trial for plan in search.seats.lost] == ["00000"]
     assert search.rows == []
     search.run("b")
-    assert [plan.trial for plan in search.seats.plans.values()] == ["00000", "00001"]
+    assert [plan.trial for plan in search.seats.plans.values()] == ["00001"]
     again = Suggester(search.ledger.space, search.ledger, waiting=search.seats.lost)
     assert again.next_plan() == search.seats.lost[0]
 

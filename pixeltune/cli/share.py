@@ -1,0 +1,79 @@
+"""`pixeltune export` and `rerun`: a trial for others, and a trial once more."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pixeltune import files
+from pixeltune.cli.app import EXIT_OK, add_galleries, add_settings, add_storage, say, settings_of, writing
+from pixeltune.cli.show import TRIAL_HELP
+from pixeltune.cli.trials import find_trial
+from pixeltune.errors import StoreError
+from pixeltune.results.schema import Status
+
+
+def add_verbs(verbs: Any) -> None:
+    """The two verbs."""
+    parser = verbs.add_parser("export", help="a folder with weights, configuration and model card of one trial")
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
+    parser.add_argument("--out", metavar="FOLDER", help="a new folder or URI [SEARCH-TRIAL]")
+    add_storage(parser)
+    parser.set_defaults(verb=export)
+
+    parser = verbs.add_parser("rerun", help="train a trial's configuration anew, with changes if you like")
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
+    parser.add_argument("--name", metavar="NAME", help="name in the results [SEARCH-TRIAL-rerun]")
+    add_galleries(parser)
+    add_settings(parser)
+    add_storage(parser)
+    parser.set_defaults(verb=rerun)
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the folder; the weights are those kept, byte for byte."""
+    from pixeltune.results.card import model_card
+
+    found = find_trial(options.trial, options.storage)
+    if not files.exists(found.weights):
+        raise StoreError(
+            f"an exported trial must have kept weights, but {found.name} has none; "
+            f"pixeltune rerun {found.name} trains it anew"
+        )
+    folder = options.out or f"{found.store.search}-{found.row['trial']}"
+    if files.exists(folder):
+        raise StoreError(f"--out must be a new folder, but {folder} exists; remove it or name another")
+    ended = [row for row in found.store.trials() if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
+    config = found.config()
+    # The card comes last: a folder with one is whole.
+    contents = {
+        "model.safetensors": files.read_whole(found.weights),
+        "config.toml": config.to_toml().encode(),
+        "README.md": model_card(found.row, config, found.manifest, len(ended)).encode(),
+    }
+    for name, content in contents.items():
+        with writing(files.join(folder, name)):
+            files.write_whole(files.join(folder, name), content)
+    say(f"Wrote {folder}: {', '.join(contents)}")
+    say(f'Loads with: import pixeltune as pt; model = pt.load_model("{files.join(folder, "model.safetensors")}")')
+    return EXIT_OK
+
+
+def rerun(options: argparse.Namespace) -> int:
+    """Train it as `pixeltune train` does, then put both numbers side by side."""
+    from pixeltune.cli.train import train_config
+    from pixeltune.results.store import SearchStore
+
+    found = find_trial(options.trial, options.storage)
+    settings = settings_of(options)
+    name = options.name or f"{found.store.search}-{found.row['trial']}-rerun"
+    code = train_config(
+        found.config().override(settings), name, settings, storage=options.storage, galleries=options.galleries or ()
+    )
+    again = SearchStore(options.storage, name).trials()
+    if code == EXIT_OK and again:
+        before, after = found.row["valid_bits_per_dim"], again[0]["valid_bits_per_dim"]
+        changed = f" with {', '.join(f'{key}={value}' for key, value in settings.items())}" if settings else ""
+        if before is not None and after is not None:
+            say(f"{found.name}: {before:.5f} bits/dim; {name}{changed}: {after:.5f} ({after - before:+.5f})")
+    return code

@@ -1,0 +1,148 @@
+"""`pixeltune show`: all that is known of one trial."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pixeltune import files
+from pixeltune.cli.app import EXIT_OK, add_storage, console
+from pixeltune.cli.trials import Found, find_trial
+from pixeltune.errors import StoreError
+from pixeltune.results.rows import Row
+
+TRIAL_HELP = "SEARCH (its best trial) or SEARCH/TRIAL (a unique beginning is enough)"
+_MOST_REPORTS = 20
+_BAR = 40
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune show`."""
+    parser = verbs.add_parser("show", help="one trial: numbers, configuration, curve, artefacts")
+    parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
+    parser.add_argument("--toml", action="store_true", help="its configuration alone, as `pixeltune train` reads it")
+    add_storage(parser)
+    parser.set_defaults(verb=show)
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print it; nothing is written."""
+    found = find_trial(options.trial, options.storage)
+    if options.toml:
+        print(found.config().to_toml(), end="")
+        return EXIT_OK
+    out = console()
+    for line in (*_outcome(found), *_configuration(found), *_curve(found), *_artefacts(found, options.storage)):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+    return EXIT_OK
+
+
+def _outcome(found: Found) -> Iterator[str]:
+    from pixeltune.results.judge import beside_published
+    from pixeltune.results.status import below_baseline
+
+    row = found.row
+    attempts = f", attempt {row['attempt']}" if row["attempt"] > 1 else ""
+    why = f": {row['reason']}" if row["reason"] else ""
+    yield f"{found.name}{attempts}: {row['status']}{why}"
+    for split, name in (("valid", "validation"), ("test", "test")):
+        bits, nats = row[f"{split}_bits_per_dim"], row[f"{split}_nats"]
+        if bits is not None:
+            bound = "at most " if row["is_bound"] else ""
+            baseline = row["baseline_bits_per_dim"] if row["evaluated_split"] == split else None
+            yield f"  {name}: {bound}{bits:.5f} bits/dim, {nats:.4f} nats{below_baseline(bits, baseline)}"
+    beside = beside_published(row)
+    if beside:
+        yield f"  {beside.removeprefix('; ')}"
+    yield from (f"  {name}: {text}" for name, text in _facts(row) if text)
+
+
+def _facts(row: Row) -> Iterator[tuple[str, str]]:
+    """What of a row a reader asks for first, with units; "" where it is not known."""
+
+    def told(name: str, text: str) -> str:
+        return "" if row[name] is None else text.format(row[name])
+
+    seen = told("images_seen", "{:,}")
+    best = told("best_images_seen", ", best after {:,}") if row["best_images_seen"] != row["images_seen"] else ""
+    yield "images seen", seen + best
+    seconds = [row[f"{name}_seconds"] for name in ("train", "eval", "compile", "audit")]
+    yield (
+        "seconds",
+        ", ".join(
+            f"{value:,.1f} {name}"
+            for name, value in zip(("training", "evaluation", "compilation", "audit"), seconds, strict=True)
+            if value is not None
+        ),
+    )
+    yield "GPU-hours", f"{row['gpu_seconds'] / 3600:,.3g}" if row["gpu_seconds"] else ""
+    yield "parameters", told("num_parameters", "{:,}")
+    calls = told("network_calls", ", {:,} network calls an image without the cache")
+    yield "sampling", told("sample_images_per_second", "{:,.4g} images/s") + calls if row["sample_batch_size"] else ""
+    yield "peak memory", f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB" if row["peak_memory_bytes"] else ""
+    rows, columns = row["receptive_field_rows"], row["receptive_field_columns"]
+    yield "receptive field", f"{rows} rows × {columns} columns" if rows else ""
+    yield "weights of record", told("weights", "{}")
+    where = [row["gpu_name"] or row["cpu_name"], told("hostname", "on {}"), told("precision", "in {}")]
+    workers = f"{row['workers']} workers, " if (row["workers"] or 1) > 1 else ""
+    yield "trained", workers + " ".join(filter(None, where))
+    yield "data", " ".join(filter(None, (row["data.name"], told("data_version", "({})"), told("data_checksum", "{}"))))
+    versions = [told(f"{name}_version", name + " {}") for name in ("pixeltune", "torch", "python")]
+    yield "with", ", ".join(filter(None, [*versions, told("git_commit", "commit {}")]))
+
+
+def _configuration(found: Found) -> Iterator[str]:
+    varied = found.manifest.vary
+    try:
+        config = found.config()
+    except StoreError as error:
+        yield f"Configuration: {error}"
+        return
+    yield f"Configuration {found.row['config_key']} (* is varied by the search; the rest as in `pixeltune config`):"
+    for key, value in config.flat().items():
+        if key in varied or key in config.changed():
+            yield f"  {'*' if key in varied else ' '} {key} = {value}"
+
+
+def _curve(found: Found) -> Iterator[str]:
+    name = found.manifest.objectives[0]
+    name = name if name in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
+    curve = [point for point in found.store.curve(found.row["trial"]) if point[name] is not None]
+    if not curve:
+        return
+    unit = "bits/dim" if name == "valid_bits_per_dim" else "nats"
+    low, high = (pick(point[name] for point in curve) for pick in (min, max))
+    yield f"Validation, {unit} by images seen:"
+    for point in _thinned(curve):
+        bar = "█" * round(_BAR * (point[name] - low) / (high - low)) if high > low else ""
+        best = "  best" if point[name] == low else ""
+        yield f"  {point['images_seen']:>12,}  {point[name]:.4f}  {bar}{best}"
+    if len(curve) > _MOST_REPORTS:
+        yield f"  {_MOST_REPORTS} of {len(curve)} reports; all of them: pt.read_curves({found.store.folder!r})"
+
+
+def _thinned(curve: Sequence[Row]) -> list[Row]:
+    """At most so many reports, the first and the last among them."""
+    if len(curve) <= _MOST_REPORTS:
+        return list(curve)
+    step = (len(curve) - 1) / (_MOST_REPORTS - 1)
+    return [curve[round(place * step)] for place in range(_MOST_REPORTS)]
+
+
+def _artefacts(found: Found, storage: str) -> Iterator[str]:
+    store, trial = found.store, found.row["trial"]
+    where = "" if storage == "results" else f" --storage {shlex.quote(storage)}"
+    yield "Artefacts:"
+    yield f"  row      {store.trials_folder}"
+    yield f"  curve    {store.curves_folder}"
+    has_weights = files.exists(found.weights)
+    yield f"  weights  {found.weights if has_weights else 'not kept; the search keeps those of its best trials'}"
+    if files.exists(store.gallery(trial)):
+        yield f"  picture  {store.gallery(trial)}"
+    if files.exists(store.images(trial)):
+        yield f"  nats     {store.images(trial)}"
+    yield f"Again: pixeltune rerun {found.name}{where}"
+    if has_weights:
+        yield f"To take along: pixeltune export {found.name}{where}"

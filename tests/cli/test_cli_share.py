@@ -1,0 +1,130 @@
+"""`pixeltune show`, `export` and `rerun`: one trial looked at, taken along, and trained once more."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from commands import command, done, refused, write_tiny
+
+import pixeltune as pt
+from pixeltune.config import TrialConfig
+from pixeltune.results.store import SearchStore
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Results with one trained trial, `tiny`."""
+    folder = tmp_path_factory.mktemp("trained")
+    done("train", "--config", write_tiny(folder / "tiny.toml"), "--storage", str(folder / "results"))
+    return str(folder / "results")
+
+
+def test_show_tells_numbers_configuration_curve_and_artefacts(storage: str) -> None:
+    said = done("show", "tiny", "--storage", storage)
+    (row,) = SearchStore(storage, "tiny").trials()
+    assert said.startswith("tiny/00000: finished\n")
+    assert f"validation: {row['valid_bits_per_dim']:.5f} bits/dim, {row['valid_nats']:.4f} nats" in said
+    assert f"parameters: {row['num_parameters']:,}" in said
+    assert "    model.dropout = 0.25\n" in said
+    assert "train.checkpoint_activations" not in said, "what is as by default is not repeated"
+    for point in SearchStore(storage, "tiny").curve("00000"):
+        assert re.search(rf"{point['images_seen']:,}  {point['valid_bits_per_dim']:.4f}", said)
+    assert f"weights  {storage}/tiny/checkpoints/00000/weights.safetensors" in said
+    assert f"pixeltune export tiny/00000 --storage {storage}" in said
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny/0", "tiny/00000", "tiny/000"])
+def test_the_configuration_alone_is_a_file_for_train(name: str, storage: str) -> None:
+    Path("again.toml").write_text(done("show", name, "--storage", storage, "--toml"))
+    assert TrialConfig.from_toml("again.toml") == TrialConfig.from_toml(write_tiny())
+
+
+def test_show_of_a_trial_that_has_just_begun(storage: str) -> None:
+    store = SearchStore("results", "tiny")
+    earlier = SearchStore(storage, "tiny")
+    store.open(earlier.manifest())
+    begun = {name: earlier.trials()[0][name] for name in ("trial", "attempt", "number", "started_at", "config_key")}
+    store.write_trial(TrialConfig.from_toml(write_tiny()).flat() | begun | {"status": "running"})
+    said = done("show", "tiny/0")
+    assert said.startswith("tiny/00000: running\n")
+    assert "weights  not kept" in said
+    assert "None" not in said
+
+
+def test_a_configuration_that_the_results_no_longer_tell_is_said_beside_the_rest(storage: str) -> None:
+    earlier = SearchStore(storage, "tiny")
+    store = SearchStore("results", "tiny")
+    store.open(earlier.manifest())
+    store.write_trial(earlier.trials()[0] | {"config_key": "0123456789ab"})
+    said = done("show", "tiny")
+    assert "must be 0123456789ab as it was trained" in said
+    assert "bits/dim" in said
+    assert "must be 0123456789ab" in refused("export", "tiny", "--storage", "results") + refused("rerun", "tiny")
+
+
+def test_an_export_is_loaded_in_three_lines_and_measures_the_same(storage: str) -> None:
+    said = done("export", "tiny", "--storage", storage)
+    folder = Path("tiny-00000")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.toml", "model.safetensors"]
+    assert 'pt.load_model("tiny-00000/model.safetensors")' in said
+    model = pt.load_model(str(folder / "model.safetensors"))
+    kept = pt.load_model(SearchStore(storage, "tiny").checkpoint("00000") + "/weights.safetensors")
+    assert all(torch.equal(kept.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    (row,) = SearchStore(storage, "tiny").trials()
+    assert f"valid: {row['valid_bits_per_dim']:.5f} bits/dim" in done("evaluate", "tiny-00000/model.safetensors")
+    assert TrialConfig.from_toml(folder / "config.toml") == TrialConfig.from_toml(write_tiny())
+
+
+def test_the_card_tells_the_numbers_of_the_row_and_what_they_are_worth(storage: str) -> None:
+    done("export", "tiny", "--storage", storage)
+    card = Path("tiny-00000/README.md").read_text()
+    (row,) = SearchStore(storage, "tiny").trials()
+    assert f"| validation | {row['valid_bits_per_dim']:.5f} | {row['valid_nats']:.4f} | 256 |" in card
+    assert f"{{type: bits_per_dim, value: {row['valid_bits_per_dim']!r}}}" in card
+    assert "no test set was read" in card
+    assert "| test |" not in card
+    assert str(row["data_checksum"]) in card
+    assert TrialConfig.from_toml(write_tiny()).to_toml() in card
+    assert "None" not in card
+
+
+def test_an_export_overwrites_nothing_and_needs_weights(storage: str) -> None:
+    Path("here").mkdir()
+    assert "must be a new folder, but here exists" in refused("export", "tiny", "--storage", storage, "--out", "here")
+    Path("file").touch()
+    said = refused("export", "tiny", "--storage", storage, "--out", "file/deep")
+    assert "a file must be writable, but file/deep/model.safetensors is not" in said
+    store = SearchStore("results", "tiny")
+    store.open(SearchStore(storage, "tiny").manifest())
+    store.write_trial(SearchStore(storage, "tiny").trials()[0])
+    said = refused("export", "tiny")
+    assert "tiny/00000 has none; pixeltune rerun tiny/00000 trains it anew" in said
+
+
+def test_a_rerun_comes_to_the_same_number(storage: str) -> None:
+    said = done("rerun", "tiny", "--storage", storage)
+    first, second = (SearchStore(storage, name).trials()[0] for name in ("tiny", "tiny-00000-rerun"))
+    assert second["valid_bits_per_dim"] == first["valid_bits_per_dim"]
+    assert second["config_key"] == first["config_key"]
+    value = f"{first['valid_bits_per_dim']:.5f}"
+    assert f"tiny/00000: {value} bits/dim; tiny-00000-rerun: {value} (+0.00000)" in said
+
+
+def test_a_rerun_with_a_change_says_it_and_does_not_pass_for_another(storage: str) -> None:
+    said = done("rerun", "tiny/0", "--storage", storage, "--set", "optim.lr=0.001", "--name", "slower")
+    (row,) = SearchStore(storage, "slower").trials()
+    assert row["optim.lr"] == 0.001
+    assert f"; slower with optim.lr=0.001: {row['valid_bits_per_dim']:.5f} (" in said
+    again = refused("rerun", "tiny/0", "--storage", storage, "--set", "optim.lr=0.002", "--name", "slower")
+    assert "optim.lr: 0.002 here, 0.001 in the results" in again
+
+
+@pytest.mark.parametrize("verb", ["show", "export", "rerun"])
+def test_a_trial_that_is_not_there(verb: str, storage: str) -> None:
+    assert "there are 00000" in refused(verb, "tiny/7", "--storage", storage)
+    assert "a search must have been begun to be read" in refused(verb, "other", "--storage", storage)
+    assert "a search name must be letters" in refused(verb, "../tiny", "--storage", storage)
+    assert command(verb, "--storage", storage).code == 2
