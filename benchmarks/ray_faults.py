@@ -113,7 +113,7 @@ class Stand:
 class Scene:
     """One run: a folder, a moment with its own chance, and what came of it.
 
-    known: temporary folders that a killed launch has left.
+    known: temporary folders of another launch, which was killed or stands still.
     """
 
     def __init__(self, name: str, moment: int, folder: Path, stand: Stand, launch: Callable[..., Launch]) -> None:
@@ -251,7 +251,9 @@ def two_launchers(scene: Scene) -> None:
     launch = scene.begin()
     scene.wait_for_moment(launch)
     launch.process.send_signal(signal.SIGSTOP)
+    scene.known = launch.temporary_folders()
     scene.wait(scene.begin(), 2, "one launch must work on a search at a time", f"process {launch.process.pid} ")
+    scene.known = []
     launch.process.send_signal(signal.SIGCONT)
     scene.wait(launch)
 
