@@ -49,7 +49,7 @@ class Harm:
 
     def plain(self) -> dict[str, Any]:
         """As a row of a table."""
-        return asdict(self) | {"words": "\n".join(self.words)}
+        return asdict(self) | {"seconds": round(self.seconds, 2), "words": "\n".join(self.words)}
 
 
 @dataclass(frozen=True)
