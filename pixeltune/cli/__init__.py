@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixeltune.cli.app import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run one verb; the exit code."""
+    from pixeltune.cli.app import run
+
+    options = command_line().parse_args(argv)
+    return run(options.verb, options)
+
+
+def command_line() -> Parser:
+    """The parser of all verbs."""
     from pixeltune.cli import codec, compare, config, doctor, final, model, pictures, search, share, show, status, train
-    from pixeltune.cli.app import Parser, run
+    from pixeltune.cli.app import Parser
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for group in (search, status, show, doctor, train, final, model, pictures, codec, compare, share, config):
         group.add_verbs(verbs)
-    options = parser.parse_args(argv)
-    return run(options.verb, options)
+    return parser

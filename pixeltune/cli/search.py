@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
 def launch(argv: Sequence[str] | None = None) -> int:
     """The whole of launch.py."""
+    return run(search, launch_line().parse_args(argv))
+
+
+def launch_line() -> Parser:
+    """The parser of launch.py."""
     parser = Parser(prog="launch.py", description="Search a space with Ray Tune and Optuna.")
     _add_options(parser)
-    return run(search, parser.parse_args(argv))
+    return parser
 
 
 def add_verbs(verbs: Any) -> None:

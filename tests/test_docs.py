@@ -1,0 +1,119 @@
+"""The commands and examples of the README and of docs/: all parse, and all run that this machine has the means for.
+
+A page is gone through from its top in one empty folder, as a reader would. `$ cat FILE` shows a file, which is made so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pixeltune.cli import command_line
+from pixeltune.cli.search import launch_line
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+NEEDS = {
+    "cifar": "needs CIFAR-10",
+    "mnist": "needs MNIST",
+    "imagenet": "needs ImageNet",
+    "s3://": "needs a bucket",
+    "--address": "needs a running cluster",
+    "ray up": "needs a cloud",
+    "gpu.py": "needs a GPU",
+    "pip install": "installs",
+    "pytest": "would run itself",
+    "ruff": "is no command of pixeltune",
+    "…": "is a form to be filled in",
+}
+"""What a command says that keeps it from being run here, and why."""
+
+PROGRAMS = {"launch.py": [str(ROOT / "launch.py")], "pixeltune": ["-m", "pixeltune"]}
+PROGRAMS |= {"torchrun": ["-m", "torch.distributed.run"]}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command or a piece of Python of a page. files: those that the page has shown before it."""
+
+    text: str
+    is_python: bool = False
+    shown_file: tuple[str, str] | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The command without `uv run` before it."""
+        words = shlex.split(self.text, comments=True)
+        return words[2:] if words[:2] == ["uv", "run"] else words
+
+    @property
+    def needs(self) -> str:
+        """Why it is not run here, or ""."""
+        return "" if self.is_python else next((why for sign, why in NEEDS.items() if sign in self.text), "")
+
+
+def examples(page: Path) -> Iterator[Example]:
+    """The fenced commands and Python of a page, in order."""
+    for kind, block in re.findall(r"^```(console|python)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        if kind == "python":
+            yield Example(block, is_python=True)
+        else:
+            for part in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
+                command, _, output = part.partition("\n")
+                shown = re.fullmatch(r"cat (\S+)", command.strip())
+                yield Example(command, shown_file=(shown[1], output) if shown else None)
+
+
+def commands(page: Path) -> list[Example]:
+    return [each for each in examples(page) if not each.is_python and not each.shown_file]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_ours_parses(page: Path) -> None:
+    parsers = {"launch.py": launch_line(), "pixeltune": command_line()}
+    for command in commands(page):
+        words = command.words[command.words.index("pixeltune") :] if "pixeltune" in command.words else command.words
+        words = words[1:] if words[0] == "python" else words
+        if words[0] in parsers:
+            parsers[words[0]].parse_args(words[1:])  # exits where it does not parse
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_program_is_known(page: Path) -> None:
+    for command in commands(page):
+        assert command.needs or command.words[0] in PROGRAMS or command.words[0] == "python", command.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(not each.needs for each in examples(page))], ids=lambda page: page.name
+)
+def test_every_example_runs(page: Path, tmp_path: Path) -> None:
+    for example in examples(page):
+        if example.shown_file:
+            name, content = example.shown_file
+            (tmp_path / name).write_text(content)
+        elif not example.needs:
+            _run(example, tmp_path)
+
+
+def _run(example: Example, folder: Path) -> None:
+    if example.is_python:
+        arguments = ["-c", example.text]
+    else:
+        program, *rest = example.words[1:] if example.words[0] == "python" else example.words
+        arguments = [*PROGRAMS[program], *rest]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PIXELTUNE_CACHE": str(folder / ".cache")}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, f"{example.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
