@@ -57,7 +57,10 @@ class MissingPackageError(PixeltuneError):
 _INSTALLED_BY = {
     "cmaes": "'pixeltune[samplers]'",
     "constriction": "'pixeltune[codec]'",
+    "jinja2": "'pixeltune[report]'",
+    "kaleido": "'pixeltune[report]'",
     "optuna": "optuna",
+    "plotly": "'pixeltune[report]'",
     "ray": "'ray[default,train,tune]'",
     "rich": "rich",
     "scipy": "scipy",
@@ -72,9 +75,10 @@ def require_packages(purpose: str, *names: str) -> None:
     missing = [name for name in names if not has_package(name)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
+        packages = dict.fromkeys(_INSTALLED_BY[name] for name in missing)
         raise MissingPackageError(
             f"{purpose} needs {_listed(names)}, but {_listed(missing)} {verb} not installed; "
-            f"pip install {' '.join(_INSTALLED_BY[name] for name in missing)}"
+            f"pip install {' '.join(packages)}"
         )
 
 

@@ -30,6 +30,7 @@ NEEDS = {
     "--address": "needs a running cluster",
     "ray up": "needs a cloud",
     "gpu.py": "needs a GPU",
+    "--png": "needs Chrome or Chromium",
     "pip install": "installs",
     "pytest": "would run itself",
     "ruff": "is no command of pixeltune",

@@ -19,11 +19,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command_line() -> Parser:
     """The parser of all verbs."""
-    from pixeltune.cli import codec, compare, config, doctor, final, model, pictures, search, share, show, status, train
+    from pixeltune.cli import (
+        codec,
+        compare,
+        config,
+        doctor,
+        final,
+        model,
+        pictures,
+        report,
+        search,
+        share,
+        show,
+        status,
+        train,
+    )
     from pixeltune.cli.app import Parser
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for group in (search, status, show, doctor, train, final, model, pictures, codec, compare, share, config):
+    groups = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share, config)
+    for group in groups:
         group.add_verbs(verbs)
     return parser

@@ -50,7 +50,8 @@ def compare(options: argparse.Namespace) -> int:
     if own:
         out.print(f"With the rows of {own}.", highlight=False)
     for _, part in table.groupby(["search", "trial", "metric"], observed=True, sort=False):
-        _print(out, part.to_dict("records"))
+        known = part.astype(object).where(part.notna(), None)
+        _print(out, known.to_dict("records"))
     if table.empty:
         names = ", ".join(sorted({str(name) for name in best["data.name"]}))
         out.print(f"No published results for {names}.", highlight=False)
@@ -65,7 +66,7 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     shared = [reason for reason in reasons[0] if all(reason in others for others in reasons)]
     first = records[0]
     unit = "bits/dim" if first["metric"] == "bits_per_dim" else "nats"
-    hours = "" if _is_blank(first["our_gpu_hours"]) else f", {first['our_gpu_hours']:.3g} GPU-hours"
+    hours = "" if first["our_gpu_hours"] is None else f", {first['our_gpu_hours']:.3g} GPU-hours"
     kind = "test" if first["evaluated_split"] == "test" else "validation"
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
     title = f"{first['search']}/{first['trial']}: {first['ours']:.4f} {unit} ({kind}){hours}{_rank(records)}{verdict}"
@@ -79,11 +80,11 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
         own = [reason for reason in why_not if reason not in shared]
         notes = [f"not comparable: {'; '.join(own)}"] if own else ["comparable"] * (not why_not)
         notes += [f"caveats: {record['caveats']}"] if record["caveats"] else []
-        source = ", ".join(str(part) for part in (record["arxiv"], record["where"]) if not _is_blank(part))
+        source = ", ".join(str(part) for part in (record["arxiv"], record["where"]) if part)
         view.add_row(
             f"{record['published']:g}",
-            "" if _is_blank(record["gap"]) else f"{record['gap']:+.3f}",
-            "" if _is_blank(record["gpu_hours"]) else f"{record['gpu_hours']:,.4g}",
+            "" if record["gap"] is None else f"{record['gap']:+.3f}",
+            "" if record["gpu_hours"] is None else f"{record['gpu_hours']:,.4g}",
             f"{record['model']} ({record['year']})",
             source,
             "; ".join(notes),
@@ -94,11 +95,5 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
 
 def _rank(records: Sequence[Mapping[Hashable, Any]]) -> str:
     """The place among the comparable, which is one and the same beside each of them."""
-    places = {(record["rank"], record["rank_of"]) for record in records if not _is_blank(record["rank"])}
+    places = {(record["rank"], record["rank_of"]) for record in records if record["rank"] is not None}
     return "".join(f"; it would be number {rank:.0f} of {of:.0f}" for rank, of in places)
-
-
-def _is_blank(value: Any) -> bool:
-    from pandas import isna
-
-    return bool(isna(value))

@@ -49,7 +49,14 @@ def leaderboard(
     breaches = {row["trial"]: not_met(constraints or {}, row) for row in ranked}
     ranked.sort(key=lambda row: (bool(breaches[row["trial"]]), sign * row[objective], row["trial"]))
     keys = differing_keys(ranked) if vary is None else list(vary)
-    return [_place(rank, row, keys, breaches[row["trial"]]) for rank, row in enumerate(ranked[:top], start=1)]
+    return [
+        {
+            "rank": None if breaches[row["trial"]] else rank,
+            **figures_of(row, keys),
+            "out_of_bounds": breaches[row["trial"]] or None,
+        }
+        for rank, row in enumerate(ranked[:top], start=1)
+    ]
 
 
 def differing_keys(rows: Sequence[Row]) -> list[str]:
@@ -68,7 +75,7 @@ def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
 
     Those of the same task and binarisation where there are any; of them the fewest mismatches, then the lowest.
     Each has model, year, metric, published, ours, gap (ours − published, None where the task is another), comparable,
-    why_not, caveats, arxiv, where.
+    why_not, caveats, likelihood (a word of `Exactness`), split, arxiv, where.
     """
     identity = identity_of(row)
     results = same_set(identity)
@@ -120,16 +127,18 @@ def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, 
         "comparable": verdict.comparable,
         "why_not": list(verdict.why_not),
         "caveats": list(verdict.caveats),
+        "likelihood": str(result.likelihood),
+        "split": result.split,
         "arxiv": result.arxiv,
         "where": result.where,
     }
 
 
-def _place(rank: int, row: Row, keys: Sequence[str], breach: str) -> Row:
+def figures_of(row: Row, keys: Sequence[str]) -> Row:
+    """What a leaderboard tells of a row, ranked or not."""
     bits, baseline = row.get("valid_bits_per_dim"), row.get("baseline_bits_per_dim")
     below = None if bits is None or not baseline else 100.0 * (baseline - bits) / baseline
     return {
-        "rank": None if breach else rank,
         "trial": row["trial"],
         "status": row["status"],
         **{key: row.get(key) for key in keys},
@@ -137,5 +146,4 @@ def _place(rank: int, row: Row, keys: Sequence[str], breach: str) -> Row:
         "images_seen": row.get("images_seen"),
         "below_baseline_percent": below,
         "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),
-        "out_of_bounds": breach or None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import optuna
@@ -36,13 +36,18 @@ def study(search_folder: str) -> optuna.Study:
     """
     store = SearchStore.at(search_folder)
     manifest = store.manifest()
+    return study_of(manifest, store.trials(), store.curves() if len(manifest.objectives) == 1 else [])
+
+
+def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Row]) -> optuna.Study:
+    """The same of rows and reports that were read before; reports: of a search with one objective."""
     rebuilt = _quiet_study(manifest)
     curves: dict[str, dict[int, float]] = {}
-    for report in store.curves() if len(manifest.objectives) == 1 else []:
+    for report in reports:
         value = report.get(manifest.objectives[0])
         if value is not None:
             curves.setdefault(report["trial"], {})[report["images_seen"]] = value
-    for row in store.trials():
+    for row in rows:
         if row["status"] != Status.RUNNING:
             rebuilt.add_trial(_frozen(row, manifest, curves.get(row["trial"], {})))
     return rebuilt
@@ -59,7 +64,7 @@ def _quiet_study(manifest: SearchManifest) -> optuna.Study:
 
 
 def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> FrozenTrial:
-    asked = {key: value for key, value in manifest.distributions().items() if _has_key(row, key)}
+    asked = {key: value for key, value in manifest.distributions().items() if has_key(row, key)}
     values = [row[objective] for objective in manifest.objectives]
     known = None not in values
     state = _STATES[Status(row["status"])]
@@ -80,7 +85,7 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
     return frozen
 
 
-def _has_key(row: Row, key: str) -> bool:
+def has_key(row: Row, key: str) -> bool:
     """Whether the trial's family or likelihood has `key`: null may also be a value."""
     section, _, name = key.partition(".")
     if section == "model":

@@ -5,27 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from ray_faults import FAULTS, Stand, harm_at
+from faults import Runner
+from ray_faults import FAULTS
 
 pytestmark = pytest.mark.slow
 
 MOMENTS = (5, 14)
 
 
+BY_PLACE = sorted(FAULTS, key=lambda name: FAULTS[name].place)
+
+
 @pytest.fixture(scope="module")
-def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
-    """One Ray of a kind for all the faults that need it, and never two at a time."""
-    one = Stand(request.param)
-    yield one
-    one.close()
+def runner() -> Iterator[Runner]:
+    """Keeps a Ray of one kind for all the faults that need it, and never two at a time."""
+    with Runner() as one:
+        yield one
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(("name", "stand"), [(name, fault.place) for name, fault in FAULTS.items()], indirect=["stand"])
-def test_a_fault_under_ray_does_no_harm(name: str, moment: int, stand: Stand, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "moment"), [(name, moment) for name in BY_PLACE for moment in MOMENTS])
+def test_a_fault_under_ray_does_no_harm(name: str, moment: int, runner: Runner) -> None:
     if name.startswith("disk full") and (os.geteuid() != 0 or shutil.which("mount") is None):
         pytest.skip("to mount a small disk takes root")
-    assert harm_at(name, moment, tmp_path, stand).words == []
+    assert runner.harm_at(name, moment).words == []

@@ -1,0 +1,72 @@
+"""`pixeltune report SEARCH`: one HTML file about a search, to be sent around; its figures as PNG for a paper."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from typing import Any
+
+from pixeltune import files
+from pixeltune.cli.app import EXIT_OK, add_storage, positive, say, writing
+from pixeltune.errors import ConfigError, require_packages
+
+_TOP = 5
+
+
+def add_verbs(verbs: Any) -> None:
+    """`pixeltune report`."""
+    parser = verbs.add_parser("report", help="one HTML file about a search: tables, figures, samples, commands")
+    parser.add_argument("search", metavar="SEARCH", help="a search, a training or a final in the storage")
+    parser.add_argument("--out", metavar="FILE", help="HTML to write [SEARCH-report.html in the working directory]")
+    parser.add_argument("--png", metavar="FOLDER", help="write the figures there too, as PNG for a paper")
+    parser.add_argument(
+        "--top", type=positive, default=_TOP, metavar="K", help=f"best trials that stand out, with samples [{_TOP}]"
+    )
+    add_storage(parser)
+    parser.set_defaults(verb=report)
+
+
+def report(options: argparse.Namespace) -> int:
+    """Read the search once, and write what is asked for."""
+    require_packages("a report", "plotly", "jinja2", "optuna", *(["kaleido"] if options.png else []))
+    from pixeltune.results.report.papers import require_browser, write_papers
+    from pixeltune.results.report.snapshot import read_snapshot
+    from pixeltune.results.report.write import all_charts, write_report
+    from pixeltune.results.store import SearchStore
+
+    out = options.out or f"{options.search}-report.html"
+    store = SearchStore(options.storage, options.search)
+    store.manifest()  # a search that is not there says so, before a file is tried
+    require_html(out)
+    require_writable(out)
+    if options.png:
+        require_browser()
+        require_writable(files.join(options.png, "curves.png"))
+    snapshot = read_snapshot(store)
+    with writing(out):
+        size = write_report(snapshot, out, top=options.top)
+    say(f"Wrote {out} ({size / 1e6:.1f} MB): {len(snapshot.rows):,} trials")
+    if options.png:
+        with writing(options.png):
+            locations = write_papers(all_charts(snapshot, options.top), options.png)
+        say(f"Wrote {len(locations)} figures to {options.png}")
+    return EXIT_OK
+
+
+def require_html(location: str) -> None:
+    """Refuse a name that no browser would open as a page."""
+    if not location.lower().endswith((".html", ".htm")):
+        raise ConfigError(f"--out must be a .html file, but got {location!r}")
+
+
+def require_writable(location: str) -> None:
+    """Refuse what cannot be written before the work that goes into it; a storage says so when it is written."""
+    if files.is_uri(location):
+        return
+    target = files.local_path(location)
+    if target.is_dir():
+        raise ConfigError(f"a file must be writable, but {location} is a folder; name a file in it")
+    with writing(location):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
