@@ -227,6 +227,13 @@ def require_no_secrets(location: str) -> None:
         )
 
 
+def sweep(folder: str) -> None:
+    """Remove what writers that were killed left unpublished in `folder`; nobody else may be writing there."""
+    if not is_uri(folder) and local_path(folder).is_dir():
+        for left in local_path(folder).glob(f"{_TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+
+
 def _remote(location: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a URI, and the path in it. One is kept for each bucket: its connections are reused."""
     from pyarrow import fs as pafs
