@@ -64,14 +64,14 @@ class Before:
         """As it is now."""
         if not store.exists():
             return cls([], [])
-        return cls([row for row in store.attempts() if row["status"] != "running"], to_rows(store.curves_table()))
+        return cls([row for row in store.attempts() if row["status"] != "running"], to_rows(store.curve_files.read()))
 
 
 def count_harm(
     harm: Harm, store: SearchStore, space: SearchSpace, *, ends: Mapping[str, str] | None = None, before: Before
 ) -> None:
     """Look at a search that should have come to its end. ends: of trials that end in a way of their own."""
-    rows, reports = store.attempts(), to_rows(store.curves_table())
+    rows, reports = store.attempts(), to_rows(store.curve_files.read())
     _count_rows(harm, store, space.budget.trials, rows)
     for trial in sorted({row["trial"] for row in rows}):
         mine = [row for row in rows if row["trial"] == trial]

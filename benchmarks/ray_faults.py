@@ -163,7 +163,9 @@ class Scene:
             run.wait_until(launch.exists, _LONGEST_SECONDS)
             time.sleep(_FIRST_SECONDS * jitter)
         else:
-            run.wait_until(lambda: launch.exists() and self.store.curves_table().num_rows >= wanted, _LONGEST_SECONDS)
+            run.wait_until(
+                lambda: launch.exists() and self.store.curve_files.read().num_rows >= wanted, _LONGEST_SECONDS
+            )
             time.sleep(_PAUSE * jitter)
         self.strike()
 

@@ -205,7 +205,7 @@ def settle(folder: str) -> None:
 
 
 def remove_unfinished(folder: str) -> None:
-    """Remove the temporary files of writers that were killed; who writes in `folder` now would lose his."""
+    """Remove what writers that were killed left unpublished in `folder`; nobody else may be writing there."""
     if is_uri(folder) or not local_path(folder).is_dir():
         return
     for entry in local_path(folder).iterdir():
@@ -225,13 +225,6 @@ def require_no_secrets(location: str) -> None:
             f"a storage must be named without secrets, but in this {parts.scheme}:// location {where}; give them by "
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by a file such as ~/.aws/credentials"
         )
-
-
-def sweep(folder: str) -> None:
-    """Remove what writers that were killed left unpublished in `folder`; nobody else may be writing there."""
-    if not is_uri(folder) and local_path(folder).is_dir():
-        for left in local_path(folder).glob(f"{_TEMPORARY}*"):
-            left.unlink(missing_ok=True)
 
 
 def _remote(location: str) -> tuple[pafs.FileSystem, str]:

@@ -47,7 +47,7 @@ class WeightKeeper:
         kept = [store.checkpoint(trial) for trial in self._best()]
         for folder in (store.folder, store.trials_folder, store.curves_folder, *kept):
             with contextlib.suppress(OSError):
-                files.sweep(folder)
+                files.remove_unfinished(folder)
 
     def _best(self) -> set[str]:
         ledger, space = self._ledger, self._ledger.space
