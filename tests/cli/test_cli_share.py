@@ -128,3 +128,18 @@ def test_a_trial_that_is_not_there(verb: str, storage: str) -> None:
     assert "a search must have been begun to be read" in refused(verb, "other", "--storage", storage)
     assert "a search name must be letters" in refused(verb, "../tiny", "--storage", storage)
     assert command(verb, "--storage", storage).code == 2
+
+
+def test_a_number_never_means_the_weights_of_another_trial(storage: str) -> None:
+    """Of trials 0 and 7 only the second was kept: its name begins as the first's number does."""
+    store = SearchStore("results", "tiny")
+    store.open(SearchStore(storage, "tiny").manifest())
+    row = SearchStore(storage, "tiny").trials()[0]
+    for number in (0, 7):
+        store.write_trial(row | {"trial": f"{number:05d}", "number": number})
+    weights = Path(store.checkpoint("00007"), "weights.safetensors")
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(Path(SearchStore(storage, "tiny").checkpoint("00000"), "weights.safetensors").read_bytes())
+    assert "valid: " in done("evaluate", "tiny/7")
+    assert "tiny/00000 must have kept weights, but has none; weights are kept of 00007" in refused("evaluate", "tiny/0")
+    assert "'tiny/²' fits none" in refused("evaluate", "tiny/²")
