@@ -30,10 +30,12 @@ def compare(options: argparse.Namespace) -> int:
     from pixeltune.results.compare import OWN_TABLE
     from pixeltune.results.compare import compare as beside
     from pixeltune.results.frames import read_results
+    from pixeltune.results.judge import RANKED
 
     location = files.join(options.storage, options.search) if options.search else options.storage
     rows = read_results(location)
-    rows = rows[rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()]
+    has_number = rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()
+    rows = rows[has_number & rows["status"].isin([str(status) for status in RANKED])]
     if rows.empty:
         raise StoreError(f"there must be results to compare, but {location} holds none")
     beside_results = files.join(options.storage, OWN_TABLE)

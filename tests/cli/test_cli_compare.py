@@ -58,3 +58,13 @@ def test_another_table_may_be_named() -> None:
         "compare", "--own", "mine.csv"
     )
     assert "must be a CSV file, but nowhere.csv is not" in refused("compare", "--own", "nowhere.csv")
+
+
+def test_a_diverged_trial_hides_no_finished_one() -> None:
+    """Its best report before may be the lowest of the search; it has no number to compare."""
+    store = SearchStore("results", "some")
+    for number, (status, bits) in enumerate([("diverged", 2.9), ("finished", 3.1), ("pruned", 3.2)]):
+        numbers = {"valid_bits_per_dim": bits, "evaluated_split": "valid", "is_bound": False}
+        row = CONFIG.flat() | FORM | numbers | {"trial": f"{number:05d}", "attempt": 1, "number": number}
+        store.write_trial(row | {"status": status, "started_at": pd.Timestamp("2026-11-01", tz="UTC")})
+    assert done("compare", "some").startswith("some/00001: 3.1000 bits/dim (validation)")
