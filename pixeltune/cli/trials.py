@@ -103,7 +103,8 @@ def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) ->
     found = exact or [trial for trial in trials if trial.startswith(wanted)]
     if len(found) != 1:
         raise StoreError(
-            f"a trial must be named by a unique beginning, but {reference!r} fits {_shortened(found) or 'none'}; {known}"
+            f"a trial must be named by a unique beginning, but {reference!r} fits {_shortened(found) or 'none'}; "
+            f"{known}"
         )
     return found[0]
 

@@ -64,13 +64,14 @@ def _front_matter(row: Row, config: TrialConfig) -> str:
     ]
     for split in ("valid", "test"):
         if row[f"{split}_bits_per_dim"] is not None:
+            kind = ', name: "upper bound"' if row["is_bound"] else ""
             lines += [
                 "  - task: {type: unconditional-image-generation}",
                 f"    dataset: {{name: {json.dumps(row['data.name'])}, type: {json.dumps(row['data.name'])}, "
                 f"split: {split}, revision: {json.dumps(row['data_checksum'])}}}",
                 "    metrics:",
-                f"    - {{type: bits_per_dim, value: {row[f'{split}_bits_per_dim']!r}}}",
-                f"    - {{type: nats, value: {row[f'{split}_nats']!r}}}",
+                f"    - {{type: bits_per_dim, value: {row[f'{split}_bits_per_dim']!r}{kind}}}",
+                f"    - {{type: nats, value: {row[f'{split}_nats']!r}{kind}}}",
             ]
     return "\n".join([*lines, "---", ""])
 

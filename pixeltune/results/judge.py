@@ -141,6 +141,11 @@ def value_of(row: Mapping[str, Any], metric: str) -> float | None:
     return None if value is None else float(value)
 
 
+def bound_mark(row: Mapping[Any, Any]) -> str:
+    """What stands before a likelihood of this row: "≤ " where it is a bound, of bits or nats from above."""
+    return "≤ " if row.get("is_bound") else ""
+
+
 def same_set(ours: Identity, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:
     """The published results of the data set that `ours` is about; own: those that the user adds."""
     return [result for result in (*published_results(), *own) if _is_of_the_set(ours, result)]

@@ -30,7 +30,7 @@ class Running:
 
     images_seen, images: so far, and in all. bits_per_dim: the newest report's, None before the first. rung: the last
     one that it passed, None before that or without early stopping. silent_seconds: since its last word. late: whether
-    that is unusually long.
+    that is unusually long. is_bound: whether bits_per_dim is an upper bound.
     """
 
     trial: str
@@ -43,6 +43,7 @@ class Running:
     running_seconds: float
     silent_seconds: float
     late: bool
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime
         running_seconds=max(0.0, (now - row["started_at"]).total_seconds()),
         silent_seconds=max(0.0, silent),
         late=is_late(silent, between),
+        is_bound=bool(row["is_bound"]),
     )
 
 
