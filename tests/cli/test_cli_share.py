@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,21 @@ def test_a_rerun_with_a_change_says_it_and_does_not_pass_for_another(storage: st
     assert f"; slower with optim.lr=0.001: {row['valid_bits_per_dim']:.5f} (" in said
     again = refused("rerun", "tiny/0", "--storage", storage, "--set", "optim.lr=0.002", "--name", "slower")
     assert "optim.lr: 0.002 here, 0.001 in the results" in again
+
+
+def test_a_rerun_is_never_the_trial_itself(storage: str) -> None:
+    said = refused("rerun", "tiny", "--storage", storage, "--name", "tiny")
+    assert "must have results of its own, but --name tiny is where tiny/00000 stands" in said
+
+
+def test_a_rerun_on_other_images_or_of_a_stopped_trial_shows_no_difference(storage: str) -> None:
+    said = done("rerun", "tiny", "--storage", storage, "--set", "data.num_valid=60", "--name", "fewer")
+    assert said.rstrip().endswith("(of other images, which do not compare)")
+    store = SearchStore("results", "stopped")
+    store.open(replace(SearchStore(storage, "tiny").manifest(), search="stopped"))
+    row = SearchStore(storage, "tiny").trials()[0]
+    store.write_trial(row | {"search": "stopped", "status": "pruned", "images_seen": 128})
+    assert done("rerun", "stopped").rstrip().endswith("(the first was pruned after 128 images)")
 
 
 @pytest.mark.parametrize("verb", ["show", "export", "rerun"])
