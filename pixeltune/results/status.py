@@ -112,7 +112,7 @@ def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime
         trial=row["trial"],
         attempt=row["attempt"],
         images_seen=images,
-        images=row["train.images"] or 0,
+        images=row["train.stop_after"] or row["train.images"] or 0,
         rung=max((rung for rung in rungs if rung <= images), default=None),
         bits_per_dim=last.get("valid_bits_per_dim"),
         images_per_second=last.get("images_per_second"),
@@ -129,7 +129,8 @@ def _failure(row: Row) -> str:
 
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     """Its row is written anew at its end only."""
-    best = min(curve, key=lambda report: report["valid_bits_per_dim"], default={})
+    validated = [report for report in curve if report["valid_bits_per_dim"] is not None]  # none of a final's are
+    best = min(validated, key=lambda report: report["valid_bits_per_dim"], default={})
     return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
 
 
