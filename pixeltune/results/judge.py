@@ -100,8 +100,9 @@ def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> 
     name = str(row.get("data.name"))
     version = str(row.get("data_version") or "unknown").split()[0]
     hint = _hinted(row, (*published_results(), *own))
+    named = name if name in {result.dataset for result in own} else None  # a source that the shipped table lacks
     return Identity(
-        dataset=SOURCES.get(name, hint),
+        dataset=SOURCES.get(name, hint or named),
         is_guessed=hint is not None,
         is_published_set=name in SOURCES and version in EDITIONS,
         published_draw=name == "mnist_static",

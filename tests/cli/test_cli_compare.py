@@ -68,3 +68,22 @@ def test_a_diverged_trial_hides_no_finished_one() -> None:
         row = CONFIG.flat() | FORM | numbers | {"trial": f"{number:05d}", "attempt": 1, "number": number}
         store.write_trial(row | {"status": status, "started_at": pd.Timestamp("2026-11-01", tz="UTC")})
     assert done("compare", "some").startswith("some/00001: 3.1000 bits/dim (validation)")
+
+
+def test_rows_of_ones_own_are_found_by_the_name_of_the_source() -> None:
+    """Of a set that the shipped table lacks; that it is the same is said by a checksum alone."""
+    digits = {"data.name": "digits", "image_channels": 1, "image_height": 8, "image_width": 8, "levels": 17}
+    numbers = {"valid_bits_per_dim": 1.8, "evaluated_split": "valid", "data_checksum": "abc", "is_bound": False}
+    row = CONFIG.flat() | digits | numbers | {"trial": "00000", "attempt": 1, "number": 0, "status": "finished"}
+    SearchStore("results", "tiny").write_trial(row | {"started_at": pd.Timestamp("2026-11-01", tz="UTC")})
+    form = "image_channels,image_height,image_width,levels,binarisation,data_checksum\n"
+    Path("own.csv").write_text(
+        f"dataset,model,metric,value,likelihood,year,{form}"
+        "digits,plain,bits_per_dim,1.9,exact,2026,1,8,8,17,none,\n"
+        "digits,same,bits_per_dim,1.7,exact,2026,1,8,8,17,none,abc\n"
+    )
+    said = done("compare", "tiny", "--own", "own.csv")
+    assert "tiny/00000: 1.8000 bits/dim (validation); not comparable: validation, not test" in said
+    assert _line(said, "plain (2026)").split()[:2] == ["1.9", "-0.100"]
+    assert "not the published set" in _line(said, "plain (2026)")
+    assert _line(said, "same (2026)").split()[:2] == ["1.7", "+0.100"]
