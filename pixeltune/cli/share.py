@@ -38,10 +38,8 @@ def export(options: argparse.Namespace) -> int:
 
     found = find_trial(options.trial, options.storage)
     if not files.exists(found.weights):
-        raise StoreError(
-            f"an exported trial must have kept weights, but {found.name} has none; "
-            f"pixeltune rerun {found.name} trains it anew"
-        )
+        again = "" if found.manifest.final else f"; pixeltune rerun {found.name} trains it anew"
+        raise StoreError(f"an exported trial must have kept weights, but {found.name} has none{again}")
     folder = options.out or f"{found.store.search}-{found.row['trial']}"
     if files.exists(folder):
         raise StoreError(f"--out must be a new folder, but {folder} exists; remove it or name another")

@@ -143,6 +143,7 @@ def _artefacts(found: Found, storage: str) -> Iterator[str]:
         yield f"  picture  {store.gallery(trial)}"
     if files.exists(store.images(trial)):
         yield f"  nats     {store.images(trial)}"
-    yield f"Again: pixeltune rerun {found.name}{where}"
+    if found.manifest.final is None:
+        yield f"Again: pixeltune rerun {found.name}{where}"
     if has_weights:
         yield f"To take along: pixeltune export {found.name}{where}"
