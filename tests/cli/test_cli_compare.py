@@ -9,7 +9,9 @@ import pytest
 from commands import done, refused
 
 from pixeltune.config import TrialConfig
+from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
+from pixeltune.space import SearchSpace
 
 CONFIG = TrialConfig.build(
     {"data": {"name": "cifar10"}, "model": {"family": "gated"}, "likelihood": {"name": "logistic_mixture"}}
@@ -87,3 +89,15 @@ def test_rows_of_ones_own_are_found_by_the_name_of_the_source() -> None:
     assert _line(said, "plain (2026)").split()[:2] == ["1.9", "-0.100"]
     assert "not the published set" in _line(said, "plain (2026)")
     assert _line(said, "same (2026)").split()[:2] == ["1.7", "+0.100"]
+
+
+def test_a_trial_out_of_bounds_is_not_the_best() -> None:
+    store = SearchStore("results", "small")
+    store.open(SearchManifest.of(SearchSpace(base=CONFIG, constraints={"num_parameters": 1000}), "small"))
+    for number, (bits, parameters) in enumerate([(2.9, 2000), (3.1, 500), (3.0, 400)]):
+        numbers = {"valid_bits_per_dim": bits, "evaluated_split": "valid", "num_parameters": parameters}
+        row = CONFIG.flat() | FORM | numbers | {"trial": f"{number:05d}", "attempt": 1, "number": number}
+        store.write_trial(row | {"status": "finished", "started_at": pd.Timestamp("2026-11-01", tz="UTC")})
+    assert done("compare", "small").startswith("small/00002: 3.0000 bits/dim (validation)")
+    done("compare", "small", "--top", "3", "--csv", "all.csv")
+    assert pd.read_csv("all.csv")["trial"].drop_duplicates().to_list() == [2, 1, 0]
