@@ -80,8 +80,6 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     """One number of ours beside the published ones, the comparable first; what all differ in is said once."""
     from rich.table import Table
 
-    from pixeltune.results.judge import bound_mark
-
     reasons = [str(record["why_not"]).split("; ") if record["why_not"] else [] for record in records]
     shared = [reason for reason in reasons[0] if all(reason in others for others in reasons)]
     first = records[0]
@@ -89,8 +87,8 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     hours = "" if first["our_gpu_hours"] is None else f", {first['our_gpu_hours']:.3g} GPU-hours"
     kind = "test" if first["evaluated_split"] == "test" else "validation"
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
-    ours = f"{bound_mark(first)}{first['ours']:.4f}"
-    title = f"{first['search']}/{first['trial']}: {ours} {unit} ({kind}){hours}{_rank(records)}{verdict}"
+    ours = f"{'at most ' if first['is_bound'] else ''}{first['ours']:.4f} {unit} ({kind})"
+    title = f"{first['search']}/{first['trial']}: {ours}{hours}{_rank(records)}{verdict}"
     view = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
     for name in ("published", "gap", "GPU-hours"):
         view.add_column(name, justify="right", no_wrap=True)

@@ -132,6 +132,6 @@ def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
         frame[name] = frame[name].astype("string").astype("category")
     for name in [name for name in _NUMBERS if name in frame]:
         frame[name] = frame[name].astype("float64")
-    for name in ("conditional", "augmentation"):
+    for name in [name for name in ("conditional", "augmentation", "is_bound") if name in frame]:
         frame[name] = frame[name].astype("boolean")
     return frame

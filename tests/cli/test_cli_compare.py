@@ -101,3 +101,9 @@ def test_a_trial_out_of_bounds_is_not_the_best() -> None:
     assert done("compare", "small").startswith("small/00002: 3.0000 bits/dim (validation)")
     done("compare", "small", "--top", "3", "--csv", "all.csv")
     assert pd.read_csv("all.csv")["trial"].drop_duplicates().to_list() == [2, 1, 0]
+
+
+def test_a_bound_is_said_to_be_one() -> None:
+    (row,) = SearchStore("results", "cifar").trials()
+    SearchStore("results", "cifar").write_trial(row | {"is_bound": True})
+    assert done("compare").startswith("cifar/00003: at most 3.0200 bits/dim (test)")
