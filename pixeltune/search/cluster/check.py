@@ -25,6 +25,11 @@ def check_cluster_file(path: str | Path, installed: Mapping[str, str | None] | N
     findings = [
         *common.to_fill_in(config),
         *common.secrets(Path(path).expanduser().read_text(encoding="utf-8")),
+    ]
+    refused = [] if kind is Kind.RAYJOB else [*schema(config)]
+    if refused:  # its parts may be of any form
+        return [*findings, *refused]
+    findings += [
         *common.versions(config, installed or installed_versions()),
         *common.storage(config, kind),
         *common.open_to_the_world(config),
@@ -62,7 +67,7 @@ def _local(config: Config) -> Iterator[Finding]:
         )
 
 
-_RAY_UP: tuple[Check, ...] = (schema, common.start_commands)
+_RAY_UP: tuple[Check, ...] = (common.start_commands,)
 _CLOUD: tuple[Check, ...] = (
     *_RAY_UP,
     common.docker,

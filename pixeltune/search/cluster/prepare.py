@@ -69,7 +69,7 @@ def _roles(iam: Any, config: Config, policies: Path, bucket: str) -> Iterator[st
         if not iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]:
             iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName=profile)
         yield f"role and instance profile {profile}: may do what {role}.json says, with {bucket}"
-    with contextlib.suppress(iam.exceptions.InvalidInputException):  # it is there
+    with _there_already(iam), contextlib.suppress(iam.exceptions.InvalidInputException):  # AWS: "has been taken"
         iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")  # the head may not, and needs it
 
 

@@ -73,6 +73,18 @@ def at(config: object, *keys: str | int) -> Any:
     return config
 
 
+def part(config: object, *keys: str | int) -> Config:
+    """The mapping that stands there, or an empty one."""
+    found = at(config, *keys)
+    return found if isinstance(found, Mapping) else {}
+
+
+def rows(config: object, *keys: str | int) -> list[Config]:
+    """The mappings of the list that stands there; none where it is no list."""
+    found = at(config, *keys)
+    return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
+
+
 def texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
     """Every text in it with its place, such as ("docker.run_options.0", "--shm-size=6g")."""
     if isinstance(value, str):
