@@ -107,7 +107,7 @@ class Launch:
     def left_behind(self, seconds: float = 30) -> list[str]:
         """Command lines of its processes that are still there after some time."""
         end = time.monotonic() + seconds
-        while (left := _marked(self.mark)) and time.monotonic() < end:
+        while (left := processes_marked(self.mark)) and time.monotonic() < end:
             time.sleep(0.2)
         return list(left.values())
 
@@ -116,13 +116,14 @@ class Launch:
         return sorted(path.name for path in self.temporary.iterdir() if path.name.startswith("pixeltune-"))
 
     def clean_up(self) -> None:
-        for pid in _marked(self.mark):
+        for pid in processes_marked(self.mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 
-def _marked(mark: str) -> dict[int, str]:
+def processes_marked(mark: str) -> dict[int, str]:
+    """Process ids and command lines of those that have the mark in their environment."""
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
