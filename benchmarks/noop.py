@@ -2,17 +2,21 @@
 
 A no-op trial reports, keeps a checkpoint and goes on from it as `pixeltune.search.trial.run_trial` does, in
 milliseconds. `drive` runs a search of them in this process, without Ray, through the same ledger, suggester and store;
-`python benchmarks/noop.py --search FILE …` is launch.py with them in the seats of Tune.
+`python benchmarks/noop.py --search FILE …` is launch.py with them in the seats of Tune and of Train.
+
+`instruct` tells the trials of a storage how slow they are, and which of them meets with what.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pixeltune import files
@@ -27,26 +31,73 @@ from pixeltune.search.suggest import Suggester
 from pixeltune.search.trial import Message, TrialTask, state_file, weights_file, writing_to
 from pixeltune.space import Asha, Budget, SearchSpace
 
-PAUSE = "PIXELTUNE_NOOP_SECONDS"
-"""Environment variable: seconds between a trial's reports."""
+
+@dataclass(frozen=True)
+class Orders:
+    """What trials are told. seconds: between reports.
+
+    trial: the one that meets with `what` in its first `attempts` attempts, once it has seen so many images. `what`:
+    "raise", "hang", or a status with which it ends.
+    """
+
+    seconds: float = 0.0
+    trial: str = ""
+    what: str = ""
+    images: int = 0
+    attempts: int = 1
 
 
-def messages(task: TrialTask) -> Iterator[Message]:
-    """A trial without training. Its value falls with images, and is lowest near a learning rate of 0.01."""
+def instruct(storage: str | Path, orders: Orders) -> None:
+    """A file beside the searches, for it reaches processes on any node."""
+    Path(storage).mkdir(parents=True, exist_ok=True)
+    Path(storage, _ORDERS).write_text(json.dumps(asdict(orders)), encoding="utf-8")
+
+
+_ORDERS = "noop.json"
+
+
+def value_of(lr: float, images: int) -> float:
+    """bits/dim: falls with images, and is lowest near a learning rate of 0.01."""
+    return 2 + abs(math.log10(lr / 0.01)) + 100 / images
+
+
+def messages(task: TrialTask, *, is_first: bool = True) -> Iterator[Message]:
+    """A trial without training. is_first: of its workers, the one that keeps checkpoints."""
+    orders = _orders(task)
     config, location = TrialConfig.build(task.config), state_file(task.checkpoint)
     reports = json.loads(files.read_whole(location)) if files.exists(location) else []
-    yield {"facts": {"config_key": config.key(), "num_parameters": 1, "data_checksum": "noop"}, "resumed": reports}
     every = config.train.report_every or config.train.batch_size
+    is_meant = orders.trial == task.trial and task.attempt <= orders.attempts
+    if is_meant and len(reports) * every >= orders.images:
+        yield _meet(orders.what)
+        return
+    yield {"facts": {"config_key": config.key(), "num_parameters": 1}, "resumed": reports}
     for images in range(len(reports) * every + every, config.train.images + 1, every):
-        if PAUSE in os.environ:
-            time.sleep(float(os.environ[PAUSE]))
-        value = 2 + abs(math.log10(config.optim.lr / 0.01)) + 100 / images
-        reports.append(report_of(config, images, value))
-        with writing_to(task.checkpoint):
-            files.write_whole(weights_file(task.checkpoint), b"weights")
-            files.write_whole(location, json.dumps(reports).encode())
+        time.sleep(orders.seconds)
+        reports.append(report_of(config, images, value_of(config.optim.lr, images)))
+        if is_first:
+            with writing_to(task.checkpoint):
+                files.write_whole(weights_file(task.checkpoint), b"weights")
+                files.write_whole(location, json.dumps(reports).encode())
         yield {"report": reports[-1], "facts": {"peak_memory_bytes": 1}}
+        if is_meant and images >= orders.images:
+            yield _meet(orders.what)
+            return
     yield {"end": "finished", "reason": None, "facts": {"sample_images_per_second": 1.0, "sample_batch_size": 16}}
+
+
+def _orders(task: TrialTask) -> Orders:
+    storage = files.local_path(task.checkpoint).parents[2]
+    location = storage / _ORDERS
+    return Orders(**json.loads(location.read_text(encoding="utf-8"))) if location.exists() else Orders()
+
+
+def _meet(what: str) -> Message:
+    if what == "raise":
+        raise RuntimeError("as it was told")
+    if what == "hang":
+        ctypes.PyDLL(None).sleep(100_000)  # in C, the interpreter's lock held: no other thread of it runs
+    return {"end": what, "reason": "as it was told"}
 
 
 def report_of(config: TrialConfig, images: int, value: float) -> dict[str, Any]:
@@ -125,6 +176,25 @@ def train_here(params: dict[str, Any]) -> None:
         tune.report(message.get("report", {}) | {"message": json.dumps(message)})
 
 
+def train_together(params: dict[str, Any]) -> None:
+    """In Tune's seat of a trial of several workers: the real one, in whose process Train is given another worker."""
+    from pixeltune.search import tuning
+
+    tuning._train_worker = train_worker
+    tuning.train_together(params)
+
+
+def train_worker(params: dict[str, Any]) -> None:
+    """In Train's seat. Workers wait for each other before each report, as those that train do in each step."""
+    import torch
+    from ray import train
+
+    rank = train.get_context().get_world_rank()
+    for message in messages(TrialTask(**json.loads(params["task"])), is_first=rank == 0):
+        torch.distributed.barrier()
+        train.report(message.get("report", {}) | {"message": json.dumps(message)})
+
+
 if __name__ == "__main__":
     from pixeltune.cli.search import launch
     from pixeltune.search.connect import set_environment
@@ -132,5 +202,5 @@ if __name__ == "__main__":
     set_environment(None)  # before Ray is imported, as ever
     from pixeltune.search import tuning
 
-    tuning.train_here = train_here
+    tuning.train_here, tuning.train_together = train_here, train_together
     sys.exit(launch())

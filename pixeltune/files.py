@@ -205,7 +205,7 @@ def settle(folder: str) -> None:
 
 
 def remove_unfinished(folder: str) -> None:
-    """Remove the temporary files of writers that were killed; who writes in `folder` now would lose his."""
+    """Remove what writers that were killed left unpublished in `folder`; nobody else may be writing there."""
     if is_uri(folder) or not local_path(folder).is_dir():
         return
     for entry in local_path(folder).iterdir():

@@ -69,7 +69,8 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     hours = "" if first["our_gpu_hours"] is None else f", {first['our_gpu_hours']:.3g} GPU-hours"
     kind = "test" if first["evaluated_split"] == "test" else "validation"
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
-    title = f"{first['search']}/{first['trial']}: {first['ours']:.4f} {unit} ({kind}){hours}{_rank(records)}{verdict}"
+    ours = f"{'at most ' if first['is_bound'] else ''}{first['ours']:.4f} {unit} ({kind})"
+    title = f"{first['search']}/{first['trial']}: {ours}{hours}{_rank(records)}{verdict}"
     view = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
     for name in ("published", "gap", "GPU-hours"):
         view.add_column(name, justify="right", no_wrap=True)

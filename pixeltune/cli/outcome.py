@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixeltune import files
-from pixeltune.errors import DataError
+from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
 from pixeltune.results.pareto import front
 from pixeltune.results.store import SearchStore
@@ -125,7 +125,11 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None
                 continue
             started = time.monotonic()
             title = f"{store.search}/{trial}, validation images, seed 0"
-            seconds = _draw_gallery(weights, location, title, left)
+            try:
+                seconds = _draw_gallery(weights, location, title, left)
+            except PixeltuneError as error:  # the search is over, and its numbers stand
+                out.print(f"No samples of trial {trial}: {error}", highlight=False, soft_wrap=True)
+                continue
             if seconds is not None:
                 slow = (
                     f"Samples of trial {trial}: about {math.ceil(seconds / 60)} min on this machine; "

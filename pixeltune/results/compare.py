@@ -14,7 +14,7 @@ from pixeltune.results.judge import RANKED, Identity, identity_of, is_same_task,
 from pixeltune.results.published import PublishedResult, own_results, published_results
 
 _NEEDED = ("trial", "status", "data.name", "levels", "image_channels", "image_height", "image_width")
-_KEPT = ("search", "trial", "attempt", "status", "evaluated_split", "num_parameters", "gpu_name")
+_KEPT = ("search", "trial", "attempt", "status", "evaluated_split", "is_bound", "num_parameters", "gpu_name")
 _CATEGORIES = ("dataset", "version", "binarisation", "split", "metric", "likelihood", "evidence")
 _NUMBERS = ("gap", "rank", "rank_of", "our_gpu_hours", "gpu_hours", "compute_ratio", "params_million")
 """Numbers that may be null in every line."""
@@ -132,6 +132,6 @@ def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
         frame[name] = frame[name].astype("string").astype("category")
     for name in [name for name in _NUMBERS if name in frame]:
         frame[name] = frame[name].astype("float64")
-    for name in ("conditional", "augmentation"):
+    for name in [name for name in ("conditional", "augmentation", "is_bound") if name in frame]:
         frame[name] = frame[name].astype("boolean")
     return frame

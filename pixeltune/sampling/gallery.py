@@ -33,6 +33,7 @@ class Picture:
     columns: int | None = None
     caption: str = ""
     hidden_NHW: Tensor | None = None
+    gap_after: int | None = None
 
     def save(self, location: str | Path) -> bytes:
         """Write a PNG; its bytes."""
@@ -44,6 +45,7 @@ class Picture:
             self.columns,
             zoom,
             hidden_NHW=self.hidden_NHW,
+            gap_after=self.gap_after,
             caption=self.caption,
         )
 
@@ -78,7 +80,7 @@ def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", 
     completed = complete(model, images, known, labels=label_N, **how)
     told = "" if label_N is None else " given their class"
     caption = f"{words}; lower {_DRAWS} rows: {GALLERY_SIDE} images, lower half drawn{told}, {_DRAWS} times each"
-    return Picture(torch.cat([drawn, completed]), model.form.levels, GALLERY_SIDE, caption)
+    return Picture(torch.cat([drawn, completed]), model.form.levels, GALLERY_SIDE, caption, gap_after=_DRAWS)
 
 
 def completions(

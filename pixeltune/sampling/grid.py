@@ -15,6 +15,8 @@ from torch import Tensor
 from pixeltune.files import write_whole
 
 _GREY = 128
+_GAP = 6
+"""Rows of white between two parts of a picture."""
 _FONT_SIZE = 13
 
 
@@ -26,13 +28,15 @@ def save_grid(
     zoom: int = 1,
     *,
     hidden_NHW: Tensor | None = None,
+    gap_after: int | None = None,
     caption: str = "",
 ) -> bytes:
     """Write images of integer levels 0…K−1 as a PNG and return its bytes.
 
     location: path or URI. columns: images a row; None for a square. One channel is grey, three are RGB; of any other
     number the first one is shown, grey. zoom: side of the square that shows one pixel.
-    hidden_NHW: bool, pixels that are shown as plain grey. caption: words below, and in the file's own description.
+    hidden_NHW: bool, pixels that are shown as plain grey. gap_after: rows of images above a white gap.
+    caption: words below, and in the file's own description.
     """
     from torchvision.utils import make_grid  # it loads all of torchvision, seconds that sampling itself can do without
 
@@ -44,6 +48,10 @@ def save_grid(
     shades_NCHW = shades_NCHW.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
     columns = columns or math.ceil(math.sqrt(len(shades_NCHW)))
     grid_3HW = make_grid(shades_NCHW, nrow=columns, padding=1, pad_value=_GREY)
+    if gap_after is not None:
+        place = gap_after * (shades_NCHW.shape[2] + 1) + 1
+        white = grid_3HW.new_full((3, _GAP, grid_3HW.shape[2]), 255)
+        grid_3HW = torch.cat([grid_3HW[:, :place], white, grid_3HW[:, place - 1 :]], dim=1)
     pixels = grid_3HW.permute(1, 2, 0) if shades_NCHW.shape[1] == 3 else grid_3HW[0]
     picture = _captioned(Image.fromarray(pixels.contiguous().numpy()), caption)
     stream = io.BytesIO()

@@ -36,10 +36,18 @@ class WeightKeeper:
                 self._remove(state_file(folder), trial, self._stateless)
 
     def tidy_all(self) -> None:
-        """The same, looking again at every trial: a worker may have written once more while it was being stopped."""
+        """The same, looking again at every trial: a worker may have written once more while it was being stopped.
+
+        Processes that were killed while they wrote have left half-written files, some as large as a checkpoint.
+        """
         self._gone.clear()
         self._stateless.clear()
         self.tidy()
+        store = self._ledger.store
+        kept = [store.checkpoint(trial) for trial in self._best()]
+        for folder in (store.folder, store.trials_folder, store.curves_folder, *kept):
+            with contextlib.suppress(OSError):
+                files.remove_unfinished(folder)
 
     def _best(self) -> set[str]:
         ledger, space = self._ledger, self._ledger.space

@@ -58,3 +58,9 @@ def test_another_table_may_be_named() -> None:
         "compare", "--own", "mine.csv"
     )
     assert "must be a CSV file, but nowhere.csv is not" in refused("compare", "--own", "nowhere.csv")
+
+
+def test_a_bound_is_said_to_be_one() -> None:
+    (row,) = SearchStore("results", "cifar").trials()
+    SearchStore("results", "cifar").write_trial(row | {"is_bound": True})
+    assert done("compare").startswith("cifar/00003: at most 3.0200 bits/dim (test)")

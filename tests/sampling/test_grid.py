@@ -65,3 +65,13 @@ def test_hidden_pixels_are_grey(tmp_path: Path) -> None:
     assert (picture[1:5, 1:5] == 0).all()
     assert (picture[1:3, 6:10] == 0).all()
     assert (picture[3:5, 6:10] == 128).all()
+
+
+def test_a_white_gap_parts_rows_and_hides_nothing(tmp_path: Path) -> None:
+    images = torch.zeros(4, 1, 3, 3, dtype=torch.uint8)
+    plain = shown(save_grid(images, tmp_path / "plain.png", 17, 2))
+    parted = shown(save_grid(images, tmp_path / "parted.png", 17, 2, gap_after=1))
+    gap = np.flatnonzero((parted == 255).all(axis=1))
+    assert gap.tolist() == list(range(5, 5 + len(gap)))
+    assert np.array_equal(parted[:5], plain[:5])
+    assert np.array_equal(parted[5 + len(gap) :], plain[4:]), "its first line is the last one above"

@@ -114,6 +114,20 @@ def test_weights_of_the_best_stay_and_states_of_the_unfinished(tmp_path: Path) -
     assert kept() == {"00001": best, "00002": best, "00005": both, "00006": both}
 
 
+def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
+    """A state of 0.86 GB would else lie beside the kept weights for good."""
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1))
+    folder = with_checkpoint(ledger, 0)
+    play(ledger, ledger.plan({}), BEGUN, reported(400, 2.0), FINISHED)
+    store = ledger.store
+    for place in (str(folder), store.folder, store.trials_folder, store.curves_folder):
+        Path(place, ".part-0123-state.pt").write_bytes(b"half")
+    WeightKeeper(ledger).tidy_all()
+    assert [path.name for path in tmp_path.rglob(".part-*")] == []
+    assert [path.name for path in folder.iterdir()] == ["weights.safetensors"]
+    assert len(store.trials()) == 1
+
+
 def test_of_several_objectives_the_front_keeps_its_weights(tmp_path: Path) -> None:
     space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None, keep=2, constraints=BOUND)
     ledger = toy_ledger(tmp_path, space)

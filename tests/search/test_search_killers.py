@@ -1,10 +1,8 @@
-"""A worker of several, or a node, dies in the middle of a search: its trials go on from their checkpoints."""
+"""A worker of several dies in the middle of a training: its trial goes on from its checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from launching import curve_of, launches, store_in, write_search
@@ -61,44 +59,3 @@ def test_a_killed_worker_of_two_costs_its_trial_one_attempt(tmp_path: Path) -> N
     assert [images for _, images in points] == list(range(100, 601, 100)), "no image is counted twice, none left out"
     assert points == sorted(points)
     assert {attempt for attempt, _ in points} == {1, 2}, "it went on from a checkpoint"
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """A head without a place for trials, and two nodes with one each."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
-
-
-def test_a_node_that_dies_costs_its_trial_one_attempt(tmp_path: Path, cluster: Any) -> None:
-    folder = tmp_path / "r"
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    cluster.wait_for_nodes()
-    search = write_search(tmp_path, images=16_000, every=1000, trials=3)
-
-    def both_report() -> bool:
-        if not (folder / "tiny" / "search.json").exists():
-            return False
-        running = [row["trial"] for row in store_in(folder).trials() if row["status"] == "running"]
-        return sum(len(_reports(folder, trial)) >= 2 for trial in running) == 2
-
-    with launches(folder) as launch:
-        run = launch(search, "--address", cluster.address)
-        run.wait_until(both_report)
-        cluster.remove_node(nodes[1], allow_graceful=False)
-        assert run.wait(400) == 0, run.err
-        assert run.err == ""
-    rows = store_in(folder).attempts()
-    last = {row["trial"]: row["status"] for row in rows}
-    assert last == {f"{number:05d}": "finished" for number in range(3)}
-    assert [row["status"] for row in rows].count("failed") == 1
-    assert len(rows) == 4
-    for trial in last:
-        points = _reports(folder, trial)
-        assert [images for _, images in points] == list(range(1000, 16001, 1000))
-        assert points == sorted(points)

@@ -17,8 +17,9 @@ from pathlib import Path
 from pixeltune.results.rows import Row
 from pixeltune.results.store import SearchStore
 
-ROOT = Path(__file__).resolve().parents[2]
-_MARK = "PIXELTUNE_TEST_LAUNCH"
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "PIXELTUNE_TEST_LAUNCH"
+"""Environment variable by which the descendants of a launch are known."""
 
 SEARCH = """
 from optuna.distributions import FloatDistribution, IntDistribution
@@ -45,6 +46,7 @@ search = SearchSpace(
 def write_search(
     folder: Path, *, images: int = 600, every: int = 100, trials: int = 6, rungs: str = "", lowest_lr: float = 0.003
 ) -> Path:
+    """A search file of small real trainings."""
     path = folder / "tiny.py"
     scheduler = f"Asha(rungs=({rungs},))" if rungs else None
     values = {"images": images, "every": every, "trials": trials, "scheduler": scheduler, "lowest_lr": lowest_lr}
@@ -62,16 +64,17 @@ class Launch:
         temporary: str,
         interpreter: tuple[str, ...] = (),
         verb: tuple[str, ...] = (),
+        program: str = "launch.py",
         **more: str,
     ) -> None:
         self.mark = uuid.uuid4().hex
         self.temporary = Path(temporary)
         self.folder = search.parent
         path = os.pathsep.join([str(self.folder), str(ROOT)])
-        environment = os.environ | {_MARK: self.mark, "TMPDIR": temporary, "PYTHONPATH": path} | more
+        environment = os.environ | {MARK: self.mark, "TMPDIR": temporary, "PYTHONPATH": path} | more
         streams = self.folder / f"{self.mark}.out", self.folder / f"{self.mark}.err"
         self._streams = streams
-        entry = ("-m", "pixeltune", *verb) if verb else (str(ROOT / "launch.py"), "--search", str(search))
+        entry = ("-m", "pixeltune", *verb) if verb else (str(ROOT / program), "--search", str(search))
         command = [sys.executable, *interpreter, *entry, *options]
         with streams[0].open("wb") as out, streams[1].open("wb") as err:
             self.process = subprocess.Popen(
@@ -80,16 +83,20 @@ class Launch:
 
     @property
     def out(self) -> str:
+        """What it has printed."""
         return self._streams[0].read_text()
 
     @property
     def err(self) -> str:
+        """What it has printed as an error."""
         return self._streams[1].read_text()
 
     def wait(self, seconds: float = 200) -> int:
+        """Its exit code."""
         return self.process.wait(timeout=seconds)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+        """AssertionError where it ends, or the time, before the condition holds."""
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"ended early: {self.out}\n{self.err}"
@@ -101,13 +108,18 @@ class Launch:
         os.killpg(self.process.pid, which)
 
     def kill(self) -> None:
+        """SIGKILL, to the launcher alone."""
         self.process.kill()
         self.process.wait()
 
     def left_behind(self, seconds: float = 30) -> list[str]:
         """Command lines of its processes that are still there after some time."""
         end = time.monotonic() + seconds
+<<<<<<< HEAD:tests/search/launching.py
         while (left := processes_marked(self.mark)) and time.monotonic() < end:
+=======
+        while (left := marked(self.mark)) and time.monotonic() < end:
+>>>>>>> main:benchmarks/launching.py
             time.sleep(0.2)
         return list(left.values())
 
@@ -116,18 +128,28 @@ class Launch:
         return sorted(path.name for path in self.temporary.iterdir() if path.name.startswith("pixeltune-"))
 
     def clean_up(self) -> None:
+<<<<<<< HEAD:tests/search/launching.py
         for pid in processes_marked(self.mark):
+=======
+        """Whatever of it is left is killed."""
+        for pid in marked(self.mark):
+>>>>>>> main:benchmarks/launching.py
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 
+<<<<<<< HEAD:tests/search/launching.py
 def processes_marked(mark: str) -> dict[int, str]:
     """Process ids and command lines of those that have the mark in their environment."""
+=======
+def marked(mark: str) -> dict[int, str]:
+    """Command lines of the processes with this mark, by process id."""
+>>>>>>> main:benchmarks/launching.py
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdecimal() and f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes():
+            if entry.name.isdecimal() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
                 found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
     return found
 
@@ -151,16 +173,20 @@ def launches(folder: Path) -> Iterator[Callable[..., Launch]]:
 
 
 def store_in(folder: Path) -> SearchStore:
+    """Of the search of `write_search`."""
     return SearchStore(str(folder), "tiny")
 
 
 def ends(folder: Path) -> dict[tuple[str, int], str]:
+    """Status by trial and attempt."""
     return {(row["trial"], row["attempt"]): row["status"] for row in store_in(folder).attempts()}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
+    """All Parquet files below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
 
 
 def curve_of(folder: Path, trial: str) -> list[Row]:
+    """The reports of a trial."""
     return store_in(folder).curve(trial)
