@@ -115,11 +115,7 @@ class Launch:
     def left_behind(self, seconds: float = 30) -> list[str]:
         """Command lines of its processes that are still there after some time."""
         end = time.monotonic() + seconds
-<<<<<<< HEAD:tests/search/launching.py
-        while (left := processes_marked(self.mark)) and time.monotonic() < end:
-=======
         while (left := marked(self.mark)) and time.monotonic() < end:
->>>>>>> main:benchmarks/launching.py
             time.sleep(0.2)
         return list(left.values())
 
@@ -128,24 +124,15 @@ class Launch:
         return sorted(path.name for path in self.temporary.iterdir() if path.name.startswith("pixeltune-"))
 
     def clean_up(self) -> None:
-<<<<<<< HEAD:tests/search/launching.py
-        for pid in processes_marked(self.mark):
-=======
         """Whatever of it is left is killed."""
         for pid in marked(self.mark):
->>>>>>> main:benchmarks/launching.py
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 
-<<<<<<< HEAD:tests/search/launching.py
-def processes_marked(mark: str) -> dict[int, str]:
-    """Process ids and command lines of those that have the mark in their environment."""
-=======
 def marked(mark: str) -> dict[int, str]:
     """Command lines of the processes with this mark, by process id."""
->>>>>>> main:benchmarks/launching.py
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

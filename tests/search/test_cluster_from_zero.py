@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from launching import ends, launches, processes_marked, write_search
+from launching import MARK, ends, launches, marked, write_search
 
 from pixeltune.search.cluster.running import VARIABLE
 
@@ -87,7 +87,7 @@ def cluster() -> Iterator[Cluster]:
         os.environ
         | secrets
         | {
-            "PIXELTUNE_TEST_LAUNCH": mark,
+            MARK: mark,
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_FAKE_CLUSTER": "1",
             "RAY_enable_autoscaler_v2": "1",
@@ -103,12 +103,10 @@ def cluster() -> Iterator[Cluster]:
         subprocess.run([*ray, *start, *options], env=environment, check=True, timeout=120, capture_output=True)
         yield Cluster(f"127.0.0.1:{port}", {**secrets, VARIABLE: str(path)})
     finally:
-        for _ in range(100):
-            for pid in processes_marked(mark):
+        while left := marked(mark):
+            for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            if not processes_marked(mark):
-                break
             time.sleep(0.1)
         shutil.rmtree(temporary, ignore_errors=True)
 
