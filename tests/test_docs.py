@@ -74,8 +74,7 @@ class Example:
         """The command that `ray exec` and `ray job submit` are given, without the `cd` before it; else none."""
         if self.words[:2] != ["ray", "exec"]:
             return []
-        inner = self.words[-1].partition(" -- ")[2].strip("'") or self.words[-1]
-        return shlex.split(inner.rpartition("&& ")[2])
+        return shlex.split(self.words[-1].rpartition("&& ")[2].rstrip("'"))
 
     @property
     def needs(self) -> str:
