@@ -10,6 +10,7 @@ from pixeltune.cli.app import EXIT_OK, add_storage, console, positive, say, writ
 from pixeltune.errors import StoreError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
 
@@ -30,16 +31,20 @@ def compare(options: argparse.Namespace) -> int:
     from pixeltune.results.compare import OWN_TABLE
     from pixeltune.results.compare import compare as beside
     from pixeltune.results.frames import read_results
+    from pixeltune.results.judge import RANKED
 
     location = files.join(options.storage, options.search) if options.search else options.storage
     rows = read_results(location)
-    rows = rows[rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()]
+    has_number = rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()
+    rows = rows[has_number & rows["status"].isin([str(status) for status in RANKED])]
     if rows.empty:
         raise StoreError(f"there must be results to compare, but {location} holds none")
     beside_results = files.join(options.storage, OWN_TABLE)
     own = options.own or (beside_results if files.exists(beside_results) else None)
     # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
-    best = rows.sort_values("valid_bits_per_dim", kind="stable").groupby("search", observed=True).head(options.top)
+    ranked = rows.assign(is_out=_out_of_bounds(rows, location))
+    ranked = ranked.sort_values(["is_out", "valid_bits_per_dim"], kind="stable").drop(columns="is_out")
+    best = ranked.groupby("search", observed=True).head(options.top)
     table = beside(best, own)
     if options.csv:
         with writing(options.csv):
@@ -56,6 +61,19 @@ def compare(options: argparse.Namespace) -> int:
         names = ", ".join(sorted({str(name) for name in best["data.name"]}))
         out.print(f"No published results for {names}.", highlight=False)
     return EXIT_OK
+
+
+def _out_of_bounds(rows: pd.DataFrame, location: str) -> list[bool]:
+    """Whether each row breaks the constraints of its search: such a trial is not its best."""
+    from pixeltune.results.store import find_searches
+    from pixeltune.space.metrics import METRICS, not_met
+
+    bounds = {store.search: store.manifest().constraints for store in find_searches(location) if store.exists()}
+    names = ["search", *METRICS]
+    plain = rows[names].astype(object)
+    records = plain.where(plain.notna(), None).itertuples(index=False, name=None)
+    known = [dict(zip(names, values, strict=True)) for values in records]
+    return [bool(not_met(bounds.get(row["search"], {}), row)) for row in known]
 
 
 def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:

@@ -151,20 +151,23 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
 def _table(places: list[Row], selection: Selection) -> Table:
     from rich.table import Table
 
+    from pixeltune.results.judge import bound_mark
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     titles = ["#", "trial", selection.objective, "seeds", "test bits/dim", "nats", "difference", "verdict"]
     for title in titles:
         table.add_column(title, justify="left" if title in ("trial", "verdict") else "right")
     values = {item.trial: item.value for item in selection.chosen}
     for place in places:
+        mark = bound_mark(place)
         apart = "" if place["rank"] == 1 else f"{place['difference_bits_per_dim']:+.5f}"
         table.add_row(
             str(place["rank"]),
             place["from_trial"],
             f"{values[place['from_trial']]:.6g}",
             str(place["seeds"]),
-            f"{place['bits_per_dim']:.5f}{_error(place['bits_per_dim_seeds_error'])}",
-            f"{place['nats']:.3f}",
+            f"{mark}{place['bits_per_dim']:.5f}{_error(place['bits_per_dim_seeds_error'])}",
+            f"{mark}{place['nats']:.3f}",
             f"{apart}{_error(place['difference_bits_per_dim_error'])}",
             place["verdict"],
         )

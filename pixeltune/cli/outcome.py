@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pixeltune import files
 from pixeltune.errors import DataError, PixeltuneError
+from pixeltune.results.judge import bound_mark
 from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
 from pixeltune.results.pareto import front
 from pixeltune.results.store import SearchStore
@@ -79,7 +80,7 @@ def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) ->
     for name in shown:
         table.add_column(name if name in space.objectives else short_name(name), justify="right")
     for row in best:
-        table.add_row(*(_cell(name, row[name]) for name in shown))
+        table.add_row(*(_mark(name, row) + _cell(name, row[name]) for name in shown))
     out.print(table)
 
 
@@ -103,8 +104,12 @@ def _table(places: list[dict[str, Any]], keys: list[str], space: SearchSpace) ->
     for name, title in shown.items():
         table.add_column(title, justify="left" if name in ("trial", "status", "likelihood.name") else "right")
     for place in places:
-        table.add_row(*(_cell(name, place.get(name)) for name in shown))
+        table.add_row(*(_mark(name, place) + _cell(name, place.get(name)) for name in shown))
     return table
+
+
+def _mark(name: str, place: dict[str, Any]) -> str:
+    return bound_mark(place) if name in ("valid_bits_per_dim", "valid_nats") else ""
 
 
 def _cell(name: str, value: object) -> str:

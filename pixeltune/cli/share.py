@@ -10,6 +10,8 @@ from pixeltune.cli.app import EXIT_OK, add_galleries, add_settings, add_storage,
 from pixeltune.cli.show import TRIAL_HELP
 from pixeltune.cli.trials import find_trial
 from pixeltune.errors import StoreError
+from pixeltune.results.judge import SAME_IN_ALL, bound_mark
+from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 
 
@@ -36,10 +38,8 @@ def export(options: argparse.Namespace) -> int:
 
     found = find_trial(options.trial, options.storage)
     if not files.exists(found.weights):
-        raise StoreError(
-            f"an exported trial must have kept weights, but {found.name} has none; "
-            f"pixeltune rerun {found.name} trains it anew"
-        )
+        again = "" if found.manifest.final else f"; pixeltune rerun {found.name} trains it anew"
+        raise StoreError(f"an exported trial must have kept weights, but {found.name} has none{again}")
     folder = options.out or f"{found.store.search}-{found.row['trial']}"
     if files.exists(folder):
         raise StoreError(f"--out must be a new folder, but {folder} exists; remove it or name another")
@@ -67,13 +67,25 @@ def rerun(options: argparse.Namespace) -> int:
     found = find_trial(options.trial, options.storage)
     settings = settings_of(options)
     name = options.name or f"{found.store.search}-{found.row['trial']}-rerun"
+    if name == found.store.search:
+        raise StoreError(f"a rerun must have results of its own, but --name {name} is where {found.name} stands")
     code = train_config(
         found.config().override(settings), name, settings, storage=options.storage, galleries=options.galleries or ()
     )
     again = SearchStore(options.storage, name).trials()
     if code == EXIT_OK and again:
-        before, after = found.row["valid_bits_per_dim"], again[0]["valid_bits_per_dim"]
+        before, after = (row["valid_bits_per_dim"] for row in (found.row, again[0]))
         changed = f" with {', '.join(f'{key}={value}' for key, value in settings.items())}" if settings else ""
         if before is not None and after is not None:
-            say(f"{found.name}: {before:.5f} bits/dim; {name}{changed}: {after:.5f} ({after - before:+.5f})")
+            marked = f"{bound_mark(found.row)}{before:.5f} bits/dim; {name}{changed}: {bound_mark(again[0])}{after:.5f}"
+            say(f"{found.name}: {marked} ({_apart(found.row, again[0]) or f'{after - before:+.5f}'})")
     return code
+
+
+def _apart(before: Row, after: Row) -> str:
+    """Why the difference of their numbers would say nothing of the configurations; "" where it does."""
+    if any(before[name] != after[name] for name in SAME_IN_ALL):
+        return "of other images, which do not compare"
+    if before["status"] != after["status"]:
+        return f"the first was {before['status']} after {before['images_seen']:,} images"
+    return ""

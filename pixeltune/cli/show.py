@@ -112,7 +112,7 @@ def _curve(found: Found) -> Iterator[str]:
     curve = [point for point in found.store.curve(found.row["trial"]) if point[name] is not None]
     if not curve:
         return
-    unit = "bits/dim" if name == "valid_bits_per_dim" else "nats"
+    unit = ("bits/dim" if name == "valid_bits_per_dim" else "nats") + " (upper bound)" * bool(found.row["is_bound"])
     low, high = (pick(point[name] for point in curve) for pick in (min, max))
     yield f"Validation, {unit} by images seen:"
     for point in _thinned(curve):
@@ -143,6 +143,7 @@ def _artefacts(found: Found, storage: str) -> Iterator[str]:
         yield f"  picture  {store.gallery(trial)}"
     if files.exists(store.images(trial)):
         yield f"  nats     {store.images(trial)}"
-    yield f"Again: pixeltune rerun {found.name}{where}"
+    if found.manifest.final is None:
+        yield f"Again: pixeltune rerun {found.name}{where}"
     if has_weights:
         yield f"To take along: pixeltune export {found.name}{where}"

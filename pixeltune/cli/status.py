@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pixeltune.results.status import Running, SearchStatus
 
-_IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "num_parameters")
+_IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "is_bound", "num_parameters")
 """Of the best row."""
 
 
@@ -55,7 +55,7 @@ def _plain(found: SearchStatus) -> dict[str, Any]:
 
 
 def _head(found: SearchStatus) -> Iterator[str]:
-    from pixeltune.results.judge import beside_published
+    from pixeltune.results.judge import beside_published, bound_mark
     from pixeltune.results.status import below_baseline, duration, left_words
 
     yield f"[bold]{found.search}[/bold]: {_launcher(found)}"
@@ -64,7 +64,8 @@ def _head(found: SearchStatus) -> Iterator[str]:
     if found.best is not None:
         value = found.best["valid_bits_per_dim"]
         below = below_baseline(value, found.baseline_bits_per_dim)
-        yield f"Best: {value:.4f} bits/dim ({found.best['trial']}){below}{beside_published(found.best)}"
+        number = f"{bound_mark(found.best)}{value:.4f} bits/dim ({found.best['trial']})"
+        yield f"Best: {number}{below}{beside_published(found.best)}"
     if found.left:
         eta = "" if found.eta_seconds is None else f"; about {duration(found.eta_seconds)} at this pace"
         yield f"Budget left: {', '.join(left_words(found.left))}{eta}"
@@ -92,7 +93,7 @@ def _table(found: SearchStatus) -> Table:
             trial.trial + (f" (attempt {trial.attempt})" if trial.attempt > 1 else ""),
             f"{trial.images_seen:,} / {trial.images:,}",
             "–" if trial.rung is None else f"{trial.rung:,}",
-            "–" if trial.bits_per_dim is None else f"{trial.bits_per_dim:.4f}",
+            "–" if trial.bits_per_dim is None else f"{'≤ ' * trial.is_bound}{trial.bits_per_dim:.4f}",
             "–" if trial.images_per_second is None else f"{trial.images_per_second:,.0f}",
             duration(trial.running_seconds),
             _note(trial, is_live=found.launcher is not None),

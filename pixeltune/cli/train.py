@@ -26,6 +26,7 @@ from pixeltune.cli.app import (
     settings_of,
 )
 from pixeltune.config import TrialConfig
+from pixeltune.results.judge import bound_mark
 from pixeltune.results.schema import Status
 from pixeltune.search.attempts import Plan, Row
 from pixeltune.search.ledger import Ledger
@@ -141,7 +142,7 @@ def _show_end(row: Row, name: str) -> int:
     status = Status(row["status"])
     if status is Status.FINISHED:
         say(
-            f"Best {row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
+            f"Best {bound_mark(row)}{row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
             f"{row['best_images_seen']:,} images; pixeltune evaluate {name}; pixeltune sample {name}"
         )
         return EXIT_OK

@@ -52,7 +52,8 @@ def find_trial(reference: str, storage: str) -> Found:
     rows = {row["trial"]: row for row in _best_first(store.trials(), manifest.constraints)}
     if not rows:
         raise StoreError(f"{store.search} must have a trial, but none has begun")
-    return Found(store, manifest, rows[_matching(name, list(rows), reference, "trials")])
+    known = f"there are {_shortened(sorted(rows))}"
+    return Found(store, manifest, rows[_matching(name, list(rows), reference, known)])
 
 
 def find_weights(reference: str, storage: str) -> str:
@@ -67,7 +68,14 @@ def find_weights(reference: str, storage: str) -> str:
     if not kept:
         raise StoreError(f"{store.search} must have a trial with kept weights, but {store.checkpoints} holds none")
     trials = [row["trial"] for row in _best_first(kept, manifest.constraints)]
-    return weights_file(store.checkpoint(_matching(name, trials, reference, "weights")))
+    if not name:
+        return weights_file(store.checkpoint(trials[0]))
+    known = f"weights are kept of {_shortened(sorted(trials))}"
+    # Among all trials: a number must not slip to another one that was kept.
+    trial = _matching(name, [row["trial"] for row in store.trials()], reference, known)
+    if trial not in trials:
+        raise StoreError(f"{store.search}/{trial} must have kept weights, but has none; {known}")
+    return weights_file(store.checkpoint(trial))
 
 
 def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifest, str]:
@@ -87,17 +95,16 @@ def _bits(row: Row) -> float:
     return float("inf") if value is None else value
 
 
-def _matching(wanted: str, trials: Sequence[str], reference: str, what: str) -> str:
-    """The one of `trials` (the best first) that is wanted; the best where none is named."""
+def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) -> str:
+    """The one of `trials` (the best first) that is wanted; the best where none is named. known: what there is."""
     if not wanted:
         return trials[0]
-    exact = [trial for trial in trials if wanted.isdigit() and int(trial) == int(wanted)]
+    exact = [trial for trial in trials if wanted.isdecimal() and int(trial) == int(wanted)]
     found = exact or [trial for trial in trials if trial.startswith(wanted)]
     if len(found) != 1:
-        shown = _shortened(sorted(trials))
         raise StoreError(
             f"a trial must be named by a unique beginning, but {reference!r} fits {_shortened(found) or 'none'}; "
-            + (f"weights are kept of {shown}" if what == "weights" else f"there are {shown}")
+            f"{known}"
         )
     return found[0]
 

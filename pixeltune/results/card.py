@@ -36,7 +36,7 @@ def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_tr
         "\n".join(_what(row, config)) + "\n",
         "## Use\n",
         _LOAD + "\n",
-        f"`pixeltune evaluate model.safetensors{_where_data_lies(config)}` measures the number below again. "
+        f"`pixeltune evaluate model.safetensors{_which_images(row, config)}` measures the number below again. "
         "The weights are safetensors: nothing in this folder is unpickled when it is loaded.\n",
         "## Numbers\n",
         "\n".join(_numbers(row)) + "\n",
@@ -46,7 +46,7 @@ def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_tr
         "## Provenance\n",
         "\n".join(_provenance(row)) + "\n",
         "## Configuration\n",
-        "`pixeltune train --config config.toml` trains it anew.\n",
+        _how_trained(row),
         "```toml\n" + config.to_toml() + "```\n",
     ]
     return "\n".join(parts)
@@ -64,13 +64,14 @@ def _front_matter(row: Row, config: TrialConfig) -> str:
     ]
     for split in ("valid", "test"):
         if row[f"{split}_bits_per_dim"] is not None:
+            kind = ', name: "upper bound"' if row["is_bound"] else ""
             lines += [
                 "  - task: {type: unconditional-image-generation}",
                 f"    dataset: {{name: {json.dumps(row['data.name'])}, type: {json.dumps(row['data.name'])}, "
                 f"split: {split}, revision: {json.dumps(row['data_checksum'])}}}",
                 "    metrics:",
-                f"    - {{type: bits_per_dim, value: {row[f'{split}_bits_per_dim']!r}}}",
-                f"    - {{type: nats, value: {row[f'{split}_nats']!r}}}",
+                f"    - {{type: bits_per_dim, value: {row[f'{split}_bits_per_dim']!r}{kind}}}",
+                f"    - {{type: nats, value: {row[f'{split}_nats']!r}{kind}}}",
             ]
     return "\n".join([*lines, "---", ""])
 
@@ -141,6 +142,13 @@ def _machine(row: Row) -> str:
     return workers + str(row["gpu_name"] or row["cpu_name"] or row["device"])
 
 
-def _where_data_lies(config: TrialConfig) -> str:
+def _which_images(row: Row, config: TrialConfig) -> str:
     path: Scalar = config.flat()["data.path"]
-    return "" if path is None else " --set data.path=…"
+    split = " --split test" if row["evaluated_split"] == "test" else ""
+    return split + ("" if path is None else " --set data.path=…")
+
+
+def _how_trained(row: Row) -> str:
+    if row["from_search"] is not None:
+        return f"Trained by `pixeltune final {row['from_search']}`, on the validation images too.\n"
+    return "`pixeltune train --config config.toml` trains it anew.\n"

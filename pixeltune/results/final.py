@@ -34,6 +34,7 @@ class Verdict(StrEnum):
     WITHIN_NOISE = "within noise"
     CLEARLY_WORSE = "clearly worse"
     UNKNOWN = "one seed: noise unknown"
+    BOUND = "bound: may be lower"
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,13 @@ def verdict(apart: Estimate) -> Verdict:
 def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> list[Row]:
     """A row a configuration, the lowest mean over its seeds first; only finished runs count.
 
-    nats: (N,) of each finished run, by trial. Each row has rank, search, from_search, from_trial, runs (their names)
-    and seeds (how many); bits_per_dim and nats, means over seeds and images, with _error (of both noises),
+    nats: (N,) of each finished run, by trial. Each row has rank, search, from_search, from_trial, runs (their names),
+    seeds (how many) and is_bound; bits_per_dim and nats, means over seeds and images, with _error (of both noises),
     _seeds_error and _images_error; difference_bits_per_dim and difference_nats to the lowest mean, with the same three
     and _half_width; verdict. The lowest mean is picked by the very numbers that are compared, so that each pair of K
     configurations is judged at LEVEL divided by the K(K − 1)/2 pairs (Bonferroni).
+
+    is_bound: of a bound, which the likelihood itself may be below: it is never clearly worse than an exact one.
     """
     finished = [row for row in rows if row["status"] == Status.FINISHED]
     _require_same(finished)
@@ -112,9 +115,13 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
     stacks = {trial: np.stack([nats[row["trial"]] for row in runs[trial]]) for trial in runs}
     order = sorted(runs, key=lambda trial: (mean(stacks[trial]).value, trial))
     level = LEVEL / max(1, len(order) * (len(order) - 1) // 2)
-    return [
+    places = [
         _place(rank, runs[trial], stacks[trial], stacks[order[0]], level) for rank, trial in enumerate(order, start=1)
     ]
+    for place in places:
+        if place["is_bound"] and not places[0]["is_bound"]:
+            place["verdict"] = str(Verdict.BOUND)
+    return places
 
 
 def leaderboard_of(store: SearchStore) -> list[Row]:
@@ -148,6 +155,7 @@ def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndar
         **{name: first[name] for name in ("search", "from_search", "from_trial")},
         "runs": [row["trial"] for row in runs],
         "seeds": len(runs),
+        "is_bound": bool(first["is_bound"]),
         **_columns("", own, dims),
         **_columns("difference_", apart if rank > 1 else Estimate(0.0, None, None), dims),
         "verdict": str(Verdict.BEST if rank == 1 else verdict(apart)),

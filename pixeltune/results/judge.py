@@ -100,8 +100,9 @@ def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> 
     name = str(row.get("data.name"))
     version = str(row.get("data_version") or "unknown").split()[0]
     hint = _hinted(row, (*published_results(), *own))
+    named = name if name in {result.dataset for result in own} else None  # a source that the shipped table lacks
     return Identity(
-        dataset=SOURCES.get(name, hint),
+        dataset=SOURCES.get(name, hint or named),
         is_guessed=hint is not None,
         is_published_set=name in SOURCES and version in EDITIONS,
         published_draw=name == "mnist_static",
@@ -139,6 +140,11 @@ def value_of(row: Mapping[str, Any], metric: str) -> float | None:
     """The number of record of a row in `bits_per_dim` or `nats`: of the test set in a row of `final`."""
     value = row.get(f"{row.get('evaluated_split') or 'valid'}_{metric}")
     return None if value is None else float(value)
+
+
+def bound_mark(row: Mapping[Any, Any]) -> str:
+    """What stands before a likelihood of this row: "≤ " where it is a bound, of bits or nats from above."""
+    return "≤ " if row.get("is_bound") else ""
 
 
 def same_set(ours: Identity, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:

@@ -10,6 +10,7 @@ from pixeltune.errors import StoreError
 from pixeltune.results.judge import (
     RANKED,
     Identity,
+    bound_mark,
     identity_of,
     is_near,
     is_same_task,
@@ -37,9 +38,9 @@ def leaderboard(
     """The `top` best rows by `objective`, best first; only finished and pruned ones are ranked.
 
     Each has rank, trial, status, the keys in `vary` (by default those that differ between the rows), all METRICS,
-    below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and audit). Rows
-    that differ in SAME_IN_ALL are refused. Rows that do not keep to the constraints (metric → bound) come last, without
-    a rank, and say why in `out_of_bounds`.
+    is_bound, below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and
+    audit). Rows that differ in SAME_IN_ALL are refused. Rows that do not keep to the constraints (metric → bound) come
+    last, without a rank, and say why in `out_of_bounds`.
     """
     if objective not in METRICS:
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
@@ -93,7 +94,8 @@ def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
     besides = comparison(row, limit)
     if not besides:
         return [f"No published results for {row.get('data.name')}; the order-0 baseline is the yardstick."]
-    units = " and ".join(dict.fromkeys(f"{beside['ours']:.4g} {_UNITS[beside['metric']]}" for beside in besides))
+    mark = bound_mark(row)
+    units = " and ".join(dict.fromkeys(f"{mark}{beside['ours']:.4g} {_UNITS[beside['metric']]}" for beside in besides))
     kind = "test" if row.get("evaluated_split") == "test" else "validation"
     shared = [reason for reason in besides[0]["why_not"] if all(reason in beside["why_not"] for beside in besides)]
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
@@ -143,6 +145,7 @@ def figures_of(row: Row, keys: Sequence[str]) -> Row:
         "status": row["status"],
         **{key: row.get(key) for key in keys},
         **{name: row.get(name) for name in METRICS},
+        "is_bound": bool(row.get("is_bound")),
         "images_seen": row.get("images_seen"),
         "below_baseline_percent": below,
         "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),

@@ -22,9 +22,7 @@ def front(rows: Iterable[Row], objectives: Sequence[str], constraints: Mapping[s
     constraints, with all objectives known, are compared: a stopped one has spent less than it would have, and its
     numbers are those of an unfinished model. Rows of other images are refused.
     """
-    for name in objectives:
-        if name not in METRICS:
-            raise StoreError(f"objectives must be among {', '.join(METRICS)}, but got {name!r}")
+    _require_metrics(objectives, constraints or {})
     able = [row for row in rows if _can_stand(row, objectives, constraints or {})]
     require_same(able)
     losses = [[row[name] if METRICS[name] == "minimize" else -row[name] for name in objectives] for row in able]
@@ -39,12 +37,25 @@ def pareto(
 
     constraints: metric → bound, as in a SearchSpace.
     """
+    _require_metrics(objectives, constraints or {})
     columns = [*dict.fromkeys(["search", "trial", "status", *SAME_IN_ALL, *objectives, *(constraints or {})])]
+    lacking = [name for name in columns if name not in frame.columns]
+    if lacking:
+        raise StoreError(f"pareto needs rows of read_results, but got a table without {', '.join(lacking)}")
     plain = frame[columns].astype(object)
     plain = plain.where(plain.notna(), None)
     rows = [dict(zip(columns, values, strict=True)) for values in plain.itertuples(index=False, name=None)]
     best = front(rows, objectives, constraints)
     return frame.assign(on_front=[any(row is other for other in best) for row in rows])
+
+
+def _require_metrics(objectives: Sequence[str], constraints: Mapping[str, float]) -> None:
+    if isinstance(objectives, str) or not objectives:
+        raise StoreError(f"objectives must be a sequence of names, but got {objectives!r}")
+    for what, names in (("objectives", objectives), ("constraints", constraints)):
+        unknown = [name for name in names if name not in METRICS]
+        if unknown:
+            raise StoreError(f"{what} must be among {', '.join(METRICS)}, but got {unknown[0]!r}")
 
 
 def _can_stand(row: Mapping[str, Any], objectives: Sequence[str], constraints: Mapping[str, float]) -> bool:

@@ -30,7 +30,7 @@ class Running:
 
     images_seen, images: so far, and in all. bits_per_dim: the newest report's, None before the first. rung: the last
     one that it passed, None before that or without early stopping. silent_seconds: since its last word. late: whether
-    that is unusually long.
+    that is unusually long. is_bound: whether bits_per_dim is an upper bound.
     """
 
     trial: str
@@ -43,6 +43,7 @@ class Running:
     running_seconds: float
     silent_seconds: float
     late: bool
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,14 @@ def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime
         trial=row["trial"],
         attempt=row["attempt"],
         images_seen=images,
-        images=row["train.images"] or 0,
+        images=row["train.stop_after"] or row["train.images"] or 0,
         rung=max((rung for rung in rungs if rung <= images), default=None),
         bits_per_dim=last.get("valid_bits_per_dim"),
         images_per_second=last.get("images_per_second"),
         running_seconds=max(0.0, (now - row["started_at"]).total_seconds()),
         silent_seconds=max(0.0, silent),
         late=is_late(silent, between),
+        is_bound=bool(row["is_bound"]),
     )
 
 
@@ -127,7 +129,8 @@ def _failure(row: Row) -> str:
 
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     """Its row is written anew at its end only."""
-    best = min(curve, key=lambda report: report["valid_bits_per_dim"], default={})
+    validated = [report for report in curve if report["valid_bits_per_dim"] is not None]  # none of a final's are
+    best = min(validated, key=lambda report: report["valid_bits_per_dim"], default={})
     return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
 
 

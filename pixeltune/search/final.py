@@ -56,7 +56,7 @@ def open_final(request: Request) -> tuple[SearchStore, SearchManifest, FinalSpac
     """
     store = request.store
     selection = _known(store, request) if store.has_trials() else select(request)
-    space = _space(selection, request)
+    space = _space(selection, request, begun=len(store.trials()))
     return store, store.open(SearchManifest.of(space, store.search, final=selection)), space
 
 
@@ -113,8 +113,11 @@ def _known(store: SearchStore, request: Request) -> Selection:
     return known
 
 
-def _space(selection: Selection, request: Request) -> FinalSpace:
-    """The trials of a selection; settings may say where the data lies and how training is done, not what is trained."""
+def _space(selection: Selection, request: Request, *, begun: int) -> FinalSpace:
+    """The trials of a selection; settings may say where the data lies and how training is done, not what is trained.
+
+    begun: how many of its trials have. A launch with fewer seeds runs no more of them, but must know them.
+    """
     changes = {key: value for key, value in request.settings.items() if not key.startswith("resources.")}
     for key in changes:
         if key not in NO_IDENTITY:
@@ -127,9 +130,10 @@ def _space(selection: Selection, request: Request) -> FinalSpace:
     return FinalSpace.of(
         chosen,
         search=selection.search,
-        seeds=selection.seeds(request.seeds),
+        seeds=selection.seeds(max(request.seeds, math.ceil(begun / len(chosen)))),
         resources=_resources(selection, own),
         hours=request.hours,
+        trials=request.seeds * len(chosen),
     )
 
 

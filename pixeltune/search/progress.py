@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pixeltune.config import ImageForm
-from pixeltune.results.judge import RANKED, beside_published
+from pixeltune.results.judge import RANKED, beside_published, bound_mark
 from pixeltune.results.schema import Status
 from pixeltune.results.status import below_baseline, duration, is_late, left_words
 from pixeltune.search.attempts import Live, Row
@@ -86,7 +86,7 @@ class Progress(Listener):
 
     def _line(self, row: Row) -> str:
         value = self._book.number(row)
-        number = "" if value is None else f" {value:.4f}"
+        number = "" if value is None else f" {bound_mark(row)}{value:.4f}"
         why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
         return (
@@ -127,7 +127,7 @@ class Progress(Listener):
             return "no number yet"
         value = best["valid_bits_per_dim"]
         below = below_baseline(value, self._book.baseline)
-        return f"best {value:.4f} bits/dim ({best['trial']}){below}{self._gap(best)}"
+        return f"best {bound_mark(best)}{value:.4f} bits/dim ({best['trial']}){below}{self._gap(best)}"
 
     def _gap(self, best: Row) -> str:
         if self._form is None:
@@ -186,7 +186,11 @@ def _live_cells(live: Live, objective: str, rungs: Sequence[int]) -> tuple[str, 
         live.plan.trial,
         f"{last['images_seen']:,} / {total:,} images",
         "" if rung is None else f"rung {rung:,}",
-        f"{last[objective]:.4f}" if last[objective] is not None else f"train {last['train_bits_per_dim']:.4f}",
+        (
+            f"{bound_mark(live.facts)}{last[objective]:.4f}"
+            if last[objective] is not None
+            else f"train {last['train_bits_per_dim']:.4f}"
+        ),
         f"{last['images_per_second']:,.0f} images/s" + _silence(live),
     )
 

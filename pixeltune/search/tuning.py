@@ -289,6 +289,7 @@ class LedgerCallback(StaysHere, tune.Callback):
         for what in kept:
             what.clear()
         trial.set_experiment_tag("")  # holds the configuration once more
+        trial.last_result["ended"] = True  # of an empty one Tune prints a line, whatever its verbosity
 
 
 class LimitStopper(StaysHere, tune.Stopper):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pixeltune import files
 from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
 from pixeltune.data import Resolved
 from pixeltune.errors import StoreError
@@ -54,9 +55,10 @@ def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Reso
     found, seen = WarmStart(), set()
     for location in locations:
         for store in find_searches(location):
-            if store.folder in seen:
+            folder = files.absolute(store.folder)
+            if folder in seen:
                 continue
-            seen.add(store.folder)
+            seen.add(folder)
             manifest = store.manifest()
             for row in store.trials():
                 reason = _why_not(row, manifest, space, resolved)

@@ -34,13 +34,17 @@ class FinalSpace(SearchSpace):
         seeds: Sequence[int],
         resources: Resources,
         hours: float | None = None,
+        trials: int | None = None,
     ) -> Self:
-        """Each of `chosen` (by the name of its trial in `search`) with each seed: all of one seed, then the next."""
+        """Each of `chosen` (by the name of its trial in `search`) with each seed: all of one seed, then the next.
+
+        trials: how many of them are to be run, where it is not all.
+        """
         pairs = [(trial, config.override({"seed": seed})) for seed in seeds for trial, config in chosen.items()]
         return cls(
             base=pairs[0][1],
             objectives=("test_bits_per_dim",),
-            budget=Budget(trials=len(pairs), hours=hours),
+            budget=Budget(trials=trials or len(pairs), hours=hours),
             resources=resources,
             keep=len(pairs),
             title=f"{len(chosen)} of {search}, {len(seeds)} seeds each, on train and validation",

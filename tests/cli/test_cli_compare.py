@@ -9,7 +9,9 @@ import pytest
 from commands import done, refused
 
 from pixeltune.config import TrialConfig
+from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
+from pixeltune.space import SearchSpace
 
 CONFIG = TrialConfig.build(
     {"data": {"name": "cifar10"}, "model": {"family": "gated"}, "likelihood": {"name": "logistic_mixture"}}
@@ -58,6 +60,47 @@ def test_another_table_may_be_named() -> None:
         "compare", "--own", "mine.csv"
     )
     assert "must be a CSV file, but nowhere.csv is not" in refused("compare", "--own", "nowhere.csv")
+
+
+def test_a_diverged_trial_hides_no_finished_one() -> None:
+    """Its best report before may be the lowest of the search; it has no number to compare."""
+    store = SearchStore("results", "some")
+    for number, (status, bits) in enumerate([("diverged", 2.9), ("finished", 3.1), ("pruned", 3.2)]):
+        numbers = {"valid_bits_per_dim": bits, "evaluated_split": "valid", "is_bound": False}
+        row = CONFIG.flat() | FORM | numbers | {"trial": f"{number:05d}", "attempt": 1, "number": number}
+        store.write_trial(row | {"status": status, "started_at": pd.Timestamp("2026-11-01", tz="UTC")})
+    assert done("compare", "some").startswith("some/00001: 3.1000 bits/dim (validation)")
+
+
+def test_rows_of_ones_own_are_found_by_the_name_of_the_source() -> None:
+    """Of a set that the shipped table lacks; that it is the same is said by a checksum alone."""
+    digits = {"data.name": "digits", "image_channels": 1, "image_height": 8, "image_width": 8, "levels": 17}
+    numbers = {"valid_bits_per_dim": 1.8, "evaluated_split": "valid", "data_checksum": "abc", "is_bound": False}
+    row = CONFIG.flat() | digits | numbers | {"trial": "00000", "attempt": 1, "number": 0, "status": "finished"}
+    SearchStore("results", "tiny").write_trial(row | {"started_at": pd.Timestamp("2026-11-01", tz="UTC")})
+    form = "image_channels,image_height,image_width,levels,binarisation,data_checksum\n"
+    Path("own.csv").write_text(
+        f"dataset,model,metric,value,likelihood,year,{form}"
+        "digits,plain,bits_per_dim,1.9,exact,2026,1,8,8,17,none,\n"
+        "digits,same,bits_per_dim,1.7,exact,2026,1,8,8,17,none,abc\n"
+    )
+    said = done("compare", "tiny", "--own", "own.csv")
+    assert "tiny/00000: 1.8000 bits/dim (validation); not comparable: validation, not test" in said
+    assert _line(said, "plain (2026)").split()[:2] == ["1.9", "-0.100"]
+    assert "not the published set" in _line(said, "plain (2026)")
+    assert _line(said, "same (2026)").split()[:2] == ["1.7", "+0.100"]
+
+
+def test_a_trial_out_of_bounds_is_not_the_best() -> None:
+    store = SearchStore("results", "small")
+    store.open(SearchManifest.of(SearchSpace(base=CONFIG, constraints={"num_parameters": 1000}), "small"))
+    for number, (bits, parameters) in enumerate([(2.9, 2000), (3.1, 500), (3.0, 400)]):
+        numbers = {"valid_bits_per_dim": bits, "evaluated_split": "valid", "num_parameters": parameters}
+        row = CONFIG.flat() | FORM | numbers | {"trial": f"{number:05d}", "attempt": 1, "number": number}
+        store.write_trial(row | {"status": "finished", "started_at": pd.Timestamp("2026-11-01", tz="UTC")})
+    assert done("compare", "small").startswith("small/00002: 3.0000 bits/dim (validation)")
+    done("compare", "small", "--top", "3", "--csv", "all.csv")
+    assert pd.read_csv("all.csv")["trial"].drop_duplicates().to_list() == [2, 1, 0]
 
 
 def test_a_bound_is_said_to_be_one() -> None:

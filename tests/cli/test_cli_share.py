@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,39 @@ def test_a_rerun_with_a_change_says_it_and_does_not_pass_for_another(storage: st
     assert "optim.lr: 0.002 here, 0.001 in the results" in again
 
 
+def test_a_rerun_is_never_the_trial_itself(storage: str) -> None:
+    said = refused("rerun", "tiny", "--storage", storage, "--name", "tiny")
+    assert "must have results of its own, but --name tiny is where tiny/00000 stands" in said
+
+
+def test_a_rerun_on_other_images_or_of_a_stopped_trial_shows_no_difference(storage: str) -> None:
+    said = done("rerun", "tiny", "--storage", storage, "--set", "data.num_valid=60", "--name", "fewer")
+    assert said.rstrip().endswith("(of other images, which do not compare)")
+    store = SearchStore("results", "stopped")
+    store.open(replace(SearchStore(storage, "tiny").manifest(), search="stopped"))
+    row = SearchStore(storage, "tiny").trials()[0]
+    store.write_trial(row | {"search": "stopped", "status": "pruned", "images_seen": 128})
+    assert done("rerun", "stopped").rstrip().endswith("(the first was pruned after 128 images)")
+
+
 @pytest.mark.parametrize("verb", ["show", "export", "rerun"])
 def test_a_trial_that_is_not_there(verb: str, storage: str) -> None:
     assert "there are 00000" in refused(verb, "tiny/7", "--storage", storage)
     assert "a search must have been begun to be read" in refused(verb, "other", "--storage", storage)
     assert "a search name must be letters" in refused(verb, "../tiny", "--storage", storage)
     assert command(verb, "--storage", storage).code == 2
+
+
+def test_a_number_never_means_the_weights_of_another_trial(storage: str) -> None:
+    """Of trials 0 and 7 only the second was kept: its name begins as the first's number does."""
+    store = SearchStore("results", "tiny")
+    store.open(SearchStore(storage, "tiny").manifest())
+    row = SearchStore(storage, "tiny").trials()[0]
+    for number in (0, 7):
+        store.write_trial(row | {"trial": f"{number:05d}", "number": number})
+    weights = Path(store.checkpoint("00007"), "weights.safetensors")
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(Path(SearchStore(storage, "tiny").checkpoint("00000"), "weights.safetensors").read_bytes())
+    assert "valid: " in done("evaluate", "tiny/7")
+    assert "tiny/00000 must have kept weights, but has none; weights are kept of 00007" in refused("evaluate", "tiny/0")
+    assert "'tiny/²' fits none" in refused("evaluate", "tiny/²")

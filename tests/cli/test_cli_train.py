@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -393,3 +394,16 @@ def test_a_training_that_diverges_says_so() -> None:
         assert said.err == ""
     (row,) = SearchStore("results", "tiny").trials()
     assert (row["status"], row["attempt"]) == ("diverged", 1)
+
+
+def test_a_bound_is_marked_wherever_it_stands() -> None:
+    vae = ("--set", "model.family=pixelvae", "--set", "model.latent_dim=2", "--set", "model.encoder_channels=4")
+    said = done("train", "--config", write_tiny(), "--name", "vae", *vae)
+    (row,) = SearchStore("results", "vae").trials()
+    marked = f"≤ {row['valid_bits_per_dim']:.4f} bits/dim"
+    assert f"Best {marked}" in said
+    assert f"Best: {marked}" in done("status", "vae")
+    assert json.loads(done("status", "vae", "--json"))["best"]["is_bound"] is True
+    assert "Validation, bits/dim (upper bound) by images seen" in done("show", "vae")
+    done("export", "vae")
+    assert f'value: {row["valid_bits_per_dim"]!r}, name: "upper bound"}}' in Path("vae-00000/README.md").read_text()

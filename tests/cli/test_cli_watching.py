@@ -107,6 +107,19 @@ def test_how_a_search_stands() -> None:
     assert status.eta_seconds == pytest.approx(3600), "the hours are over before the trials are done"
 
 
+def test_a_final_while_it_runs() -> None:
+    """Its reports have no validation, and it stops where its trial was best."""
+    store = SearchStore("results", "toy-final")
+    store.open(SearchManifest.of(SPACE, "toy-final"))
+    row(store, 0, "running", minutes=(20, None), **{"train.stop_after": 300})
+    points = [{"images_seen": seen, "reported_at": NOW, "train_bits_per_dim": 2.0} for seen in (100, 200)]
+    store.write_curve("00000", 1, points)
+    status = read_status(store, now=NOW)
+    (running,) = status.running
+    assert (running.images_seen, running.images, running.bits_per_dim, status.best) == (200, 300, None, None)
+    assert "200 / 300" in done("status", "toy-final")
+
+
 def test_gpu_hours_of_a_running_trial_are_counted_once() -> None:
     """Its row was written some seconds into the attempt, and holds what had passed until then."""
     store = a_search()

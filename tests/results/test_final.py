@@ -223,3 +223,20 @@ def test_what_is_not_finite_is_not_stored(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="must be a finite number"):
         write_images(str(tmp_path / "x.parquet"), np.array([1.0, np.inf]), None, **run)
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_a_bound_is_marked_and_never_clearly_worse_than_an_exact_number() -> None:
+    """Its likelihood may be below the number, and so below the other; above an exact one that is below the bound."""
+    nats = {
+        f"{number:05d}": np.random.default_rng(number).normal(size=50) * 0.01 + (100 if number < 3 else 120)
+        for number in range(6)
+    }
+    for exact_is_lower in (True, False):
+        rows = [
+            make_row(number, **CIFAR, from_trial="abc"[number // 3], is_bound=(number < 3) is not exact_is_lower)
+            | {"search": "s-final", "from_search": "s", "data_checksum": "x", "evaluated_split": "test"}
+            for number in range(6)
+        ]
+        lower, higher = final_leaderboard(rows, nats)
+        assert (lower["is_bound"], higher["is_bound"]) == (not exact_is_lower, exact_is_lower)
+        assert higher["verdict"] == (Verdict.BOUND if exact_is_lower else Verdict.CLEARLY_WORSE)

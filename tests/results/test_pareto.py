@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,23 @@ def test_the_table_the_rows_and_optuna_agree(tmp_path: Path, seed: int) -> None:
     assert len(frame) == 30
     best = study(store.folder).best_trials
     assert {trial.user_attrs["trial"] for trial in best} == expected
+
+
+@pytest.mark.parametrize(
+    ("objectives", "constraints", "says"),
+    [
+        (("accuracy",), {}, "objectives must be among"),
+        ("valid_bits_per_dim", {}, "objectives must be a sequence of names"),
+        ((), {}, "objectives must be a sequence of names"),
+        (BOTH, {"accuracy": 1.0}, "constraints must be among"),
+    ],
+)
+def test_what_no_table_has_is_one_line(
+    tmp_path: Path, objectives: Sequence[str], constraints: dict[str, float], says: str
+) -> None:
+    SearchStore(str(tmp_path), "s").write_trial(ROWS[0] | {"search": "s"})
+    frame = pt.read_results(str(tmp_path))
+    with pytest.raises(StoreError, match=says):
+        pt.pareto(frame, objectives, constraints)
+    with pytest.raises(StoreError, match="needs rows of read_results, but got a table without levels"):
+        pt.pareto(frame.drop(columns="levels"), BOTH)

@@ -176,6 +176,18 @@ def test_more_seeds_go_on_and_fewer_are_done(tmp_path: Path) -> None:
     assert (len(two.configs), len(three.configs), three.budget.trials, three.keep) == (4, 6, 6, 6)
 
 
+def test_fewer_seeds_forget_no_run_that_has_begun(tmp_path: Path) -> None:
+    """Such as one that was interrupted: the launch knows what it was, and keeps the weights of the finished ones."""
+    searched(tmp_path, [(2.0, 400), (1.5, 400)])
+    ledger, space = final_ledger(asked(tmp_path, seeds=2))
+    plans = ListedPlans(space, ledger)
+    for _ in range(4):
+        ledger.start(plans.next_plan())
+    again, one = final_ledger(asked(tmp_path, seeds=1))
+    assert (one.configs, one.keep, one.budget.trials) == (space.configs, 4, 2)
+    assert tuple(plan.config for plan in again.plans_to_resume()) == space.configs
+
+
 def test_a_search_at_work_a_final_and_a_search_of_that_name_are_refused(tmp_path: Path) -> None:
     search = searched(tmp_path, [(2.0, 400)])
     with search.store.lock(), pytest.raises(StoreError, match="one launch must work on a search at a time"):

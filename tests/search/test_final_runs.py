@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from finals import asked, final_ledger, searched
 
+from pixeltune.cli import main
 from pixeltune.config import TrialConfig
 from pixeltune.data import DataSet, ImageSet, Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import StoreError
@@ -270,3 +271,20 @@ def test_the_weights_of_every_run_stay(tmp_path: Path) -> None:
     assert left == [f"{number:05d}/weights.safetensors" for number in range(6)]
     places = leaderboard_of(SearchStore(str(tmp_path), "toy-final"))
     assert sorted(place["seeds"] for place in places) == [2, 2, 2]
+
+
+def test_what_is_said_of_a_run_can_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`rerun` and `train` refuse what trains on validation, and `evaluate` has no validation images to measure."""
+    searched(tmp_path, [(1.5, 300)])
+    ledger, space = final_ledger(asked(tmp_path, top=1))
+    plan = ListedPlans(space, ledger).next_plan()
+    run(ledger, plan, [])
+    row = ledger.finish(plan.trial)
+    out, storage = tmp_path / "out", ["--storage", str(tmp_path)]
+    assert main(["show", "toy-final/0", *storage]) == main(["export", "toy-final/0", *storage, "--out", str(out)]) == 0
+    assert "pixeltune rerun" not in capsys.readouterr().out
+    card = (out / "README.md").read_text()
+    assert "`pixeltune evaluate model.safetensors --split test` measures the number below again" in card
+    assert "Trained by `pixeltune final toy`, on the validation images too." in card
+    assert main(["evaluate", str(out / "model.safetensors"), "--split", "test"]) == 0
+    assert f"test: {row['test_bits_per_dim']:.5f} bits/dim" in capsys.readouterr().out

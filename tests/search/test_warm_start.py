@@ -208,3 +208,14 @@ def test_bounds_of_the_later_search_hold_for_earlier_trials(tmp_path: Path, reso
     assert len([trial for trial in suggester.study().get_trials() if trial.constraints]) == 7
     assert suggester.next_plan().suggestion == space.base_suggestion()
     assert suggester.next_plan().suggestion not in [space.suggestion_of(row) for row in ledger.store.warm_start()]
+
+
+def test_a_search_that_is_named_twice_is_told_once(
+    tmp_path: Path, resolved: Resolved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its storage and by its folder, from here and from the root."""
+    earlier = Earlier(tmp_path, resolved)
+    earlier.add(MIXTURE, "finished", 1.5)
+    monkeypatch.chdir(tmp_path)
+    found = read_warm_start([".", "earlier", str(tmp_path), earlier.store.folder], a_space(), resolved)
+    assert [row["trial"] for row in found.rows] == ["00000"]

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from pixeltune.results.final import LEVEL, Verdict, leaderboard_of
 from pixeltune.results.images import read_nats
+from pixeltune.results.judge import bound_mark
 from pixeltune.results.report.board import Cell, Column, Line
 from pixeltune.results.report.figures.chart import BEST_COLOURS, Chart, new_figure, plain
 from pixeltune.results.report.snapshot import Snapshot
@@ -33,7 +34,7 @@ def finals(snapshot: Snapshot) -> Finals:
     """Of a final's folder; StoreError where nats are missing or are not those of their rows."""
     places = leaderboard_of(snapshot.store)
     return Finals(
-        headline=headline(snapshot, places),
+        headline=headline(places),
         places=places,
         columns=_columns(snapshot),
         lines=[_line(place, snapshot) for place in places],
@@ -42,12 +43,12 @@ def finals(snapshot: Snapshot) -> Finals:
     )
 
 
-def headline(snapshot: Snapshot, places: Sequence[Row]) -> str:
+def headline(places: Sequence[Row]) -> str:
     """The lowest mean, its error, and what it can be told apart from."""
     if not places:
         return "No run has finished: the test set has not been read to an end yet."
     first = places[0]
-    mark = "≤ " if snapshot.is_bound else ""
+    mark = bound_mark(first)
     mean = _with_error(first["bits_per_dim"], first["bits_per_dim_seeds_error"], 5)
     text = f"Lowest mean: {first['from_trial']} with {mark}{mean} test bits/dim over {counted(first['seeds'], 'seed')}."
     worse = sum(place["verdict"] == Verdict.CLEARLY_WORSE for place in places)
@@ -82,7 +83,7 @@ def _line(place: Row, snapshot: Snapshot) -> Line:
     final = snapshot.manifest.final
     assert final is not None
     chosen = {item.trial: item.value for item in final.chosen}
-    mark = "≤ " if snapshot.is_bound else ""
+    mark = bound_mark(place)
     is_first = place["rank"] == 1
     difference = place["difference_bits_per_dim"]
     width = place["difference_bits_per_dim_half_width"]
