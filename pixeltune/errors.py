@@ -55,6 +55,7 @@ class MissingPackageError(PixeltuneError):
 
 
 _INSTALLED_BY = {
+    "boto3": "'pixeltune[aws]'",
     "cmaes": "'pixeltune[samplers]'",
     "constriction": "'pixeltune[codec]'",
     "jinja2": "'pixeltune[report]'",

@@ -20,7 +20,7 @@ from pixeltune.cli import command_line
 from pixeltune.cli.search import launch_line
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster" / "README.md"]
 
 NEEDS = {
     "cifar": "needs CIFAR-10",
@@ -28,7 +28,20 @@ NEEDS = {
     "imagenet": "needs ImageNet",
     "s3://": "needs a bucket",
     "--address": "needs a running cluster",
-    "ray up": "needs a cloud",
+    "ray ": "needs a cluster",
+    "cluster check": "needs a file that is filled in",
+    "cluster prepare": "needs an account with AWS",
+    "auth_token": "needs a cluster",
+    "ssh-keygen": "makes a key",
+    "aws ": "needs an account with AWS",
+    "gcloud ": "needs an account with Google Cloud",
+    "gs://": "needs a bucket",
+    "docker ": "needs Docker",
+    "kubectl ": "needs Kubernetes",
+    "/shared/": "needs a cluster's storage",
+    "sbatch ": "needs Slurm",
+    "squeue ": "needs Slurm",
+    "scancel ": "needs Slurm",
     "gpu.py": "needs a GPU",
     "--png": "needs Chrome or Chromium",
     "pip install": "installs",
@@ -57,6 +70,13 @@ class Example:
         return words[2:] if words[:2] == ["uv", "run"] else words
 
     @property
+    def given_elsewhere(self) -> list[str]:
+        """The command that `ray exec` and `ray job submit` are given, without the `cd` before it; else none."""
+        if self.words[:2] != ["ray", "exec"]:
+            return []
+        return shlex.split(self.words[-1].rpartition("&& ")[2].rstrip("'"))
+
+    @property
     def needs(self) -> str:
         """Why it is not run here, or ""."""
         return "" if self.is_python else next((why for sign, why in NEEDS.items() if sign in self.text), "")
@@ -78,26 +98,30 @@ def commands(page: Path) -> list[Example]:
     return [each for each in examples(page) if not each.is_python and not each.shown_file]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_command_of_ours_parses(page: Path) -> None:
     parsers = {"launch.py": launch_line(), "pixeltune": command_line()}
     for command in commands(page):
-        words = command.words[command.words.index("pixeltune") :] if "pixeltune" in command.words else command.words
+        words = command.given_elsewhere or command.words
+        if words[0] in ("python", "torchrun") and "pixeltune" in words:
+            words = words[words.index("pixeltune") :]
         words = words[1:] if words[0] == "python" else words
         if words[0] in parsers:
             parsers[words[0]].parse_args(words[1:])  # exits where it does not parse
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_program_is_known(page: Path) -> None:
     for command in commands(page):
         assert command.needs or command.words[0] in PROGRAMS or command.words[0] == "python", command.text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(not each.needs for each in examples(page))], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(not each.needs for each in examples(page))], ids=_name)
 def test_every_example_runs(page: Path, tmp_path: Path) -> None:
     for example in examples(page):
         if example.shown_file:

@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command_line() -> Parser:
     """The parser of all verbs."""
     from pixeltune.cli import (
+        cluster,
         codec,
         columns,
         compact,
@@ -41,6 +42,6 @@ def command_line() -> Parser:
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     first = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share)
-    for group in (*first, compact, columns, config):
+    for group in (*first, cluster, compact, columns, config):
         group.add_verbs(verbs)
     return parser

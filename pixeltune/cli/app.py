@@ -115,8 +115,9 @@ def add_galleries(parser: argparse.ArgumentParser) -> None:
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
     """Where results lie."""
+    default = os.environ.get("PIXELTUNE_STORAGE") or "results"
     parser.add_argument(
-        "--storage", default="results", metavar="DIR|URI", help="folder or URI (s3://…) of all results [results]"
+        "--storage", default=default, metavar="DIR|URI", help=f"folder or URI (s3://…) of all results [{default}]"
     )
 
 

@@ -64,6 +64,7 @@ def _alone(space: SearchSpace | None, storage: str) -> list[Check]:
 
 def _together(space: SearchSpace | None, options: argparse.Namespace) -> list[Check]:
     from pixeltune.search import doctor
+    from pixeltune.search.cluster.running import cluster_file, nodes_at_most
     from pixeltune.search.connect import connect
 
     resources = space.resources if space else Resources()
@@ -74,7 +75,7 @@ def _together(space: SearchSpace | None, options: argparse.Namespace) -> list[Ch
         facts, compared = cluster_checks(options.storage, data=_data_of(space), gpus=bool(resources.gpus))
         own = doctor.node_facts(data=_data_of(space))
         return [
-            doctor.check_room(nodes, resources),
+            doctor.check_room(nodes_at_most(nodes, cluster_file()), resources),
             doctor.check_drivers(nodes, resources),
             doctor.check_state_api(resources, ask_state_api() if resources.workers > 1 else None),
             *storage,

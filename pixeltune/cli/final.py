@@ -54,13 +54,14 @@ def add_verbs(verbs: Any) -> None:
 def final(options: argparse.Namespace) -> int:
     """Choose once, run what is left, and say what came of it."""
     require_packages("a final", "optuna", "rich", "ray")
+    from pixeltune.cli.outcome import farewell_at_end
     from pixeltune.search.final import open_final, require_search
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
 
     request, out = _request(options), console()
     require_search(request)
-    with request.store.lock():
+    with farewell_at_end(out, options.address), request.store.lock():
         store, manifest, space = open_final(request)
         assert manifest.final is not None, "open_final wrote it"
         _show_choice(out, store, manifest.final, request)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from pixeltune.results.judge import bound_mark
 from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
 from pixeltune.results.pareto import front
 from pixeltune.results.store import SearchStore
+from pixeltune.search.cluster.running import cluster_file, farewell
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
@@ -29,6 +32,16 @@ _DIGITS = {
     "seconds": ".1f",
     "sample_images_per_second": ".2f",
 }
+
+
+@contextmanager
+def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
+    """On a cluster, however the launch ends: what goes on costing money, and the command that ends it."""
+    try:
+        yield
+    finally:
+        for line in farewell(None if address is None else cluster_file()):
+            out.print(line, highlight=False, soft_wrap=True)
 
 
 def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger) -> None:

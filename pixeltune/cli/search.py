@@ -113,14 +113,14 @@ def _list(out: Console) -> int:
 
 
 def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
-    from pixeltune.cli.outcome import show_outcome
+    from pixeltune.cli.outcome import farewell_at_end, show_outcome
     from pixeltune.results.compaction import compact_many
     from pixeltune.results.store import SearchStore
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
 
     said: list[str] = []
-    with SearchStore(options.storage, name).lock():
+    with farewell_at_end(out, options.address), SearchStore(options.storage, name).lock():
         store, manifest = open_search(
             space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=said.append
         )

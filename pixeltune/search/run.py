@@ -17,6 +17,7 @@ from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempts import Plan
+from pixeltune.search.cluster.running import cluster_file, nodes_at_most, workers_to_come
 from pixeltune.search.connect import Node, connect, fit_to
 from pixeltune.search.final import require_final_data
 from pixeltune.search.keep import WeightKeeper
@@ -109,10 +110,11 @@ def run_search(
     if manifest.final is not None:
         require_final_data(space, manifest.final)
     keeper = WeightKeeper(ledger)
-    with Heartbeat(_LONGEST_STALL).watching() as heart, connect(address) as nodes:
+    with Heartbeat(_LONGEST_STALL).watching() as heart, connect(address) as alive:
         heart.beat()
+        nodes = nodes_at_most(alive, None if address is None else cluster_file())
         ledger.resources, concurrent = fit_to(nodes, space.resources, listener.say)
-        for line in _preflight(nodes, ledger.resources, store):
+        for line in (*workers_to_come(alive, nodes), *_preflight(alive, ledger.resources, store)):
             listener.say(line)
         store.write_launch(_launch(space, ledger.resources, concurrent))
         listener.begin(ledger, ledger.resources, concurrent, resolved.data.form)

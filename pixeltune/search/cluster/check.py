@@ -1,0 +1,83 @@
+"""Whether a cluster file is as it must be: Ray's own schema, and what that leaves free-form. Nothing is contacted."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from pixeltune.search.cluster import clouds, common
+from pixeltune.search.cluster.rayjob import rayjob
+from pixeltune.search.cluster.reading import Config, Finding, Kind, kind_of, read_cluster_file
+
+Check = Callable[[Config], Iterator[Finding]]
+
+
+def check_cluster_file(path: str | Path, installed: Mapping[str, str | None] | None = None) -> list[Finding]:
+    """All that is wrong with it, in the order of reading; SearchError where it is no cluster file.
+
+    installed: versions of python, ray and torch that it must have [those of this machine].
+    """
+    config = read_cluster_file(path)
+    kind = kind_of(config, path)
+    findings = [
+        *common.to_fill_in(config),
+        *common.secrets(Path(path).expanduser().read_text(encoding="utf-8")),
+    ]
+    refused = [] if kind is Kind.RAYJOB else [*schema(config)]
+    if refused:  # its parts may be of any form
+        return [*findings, *refused]
+    findings += [
+        *common.versions(config, installed or installed_versions()),
+        *common.storage(config, kind),
+        *common.open_to_the_world(config),
+    ]
+    for check in _CHECKS[kind]:
+        findings += check(config)
+    return findings
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Of this machine, from which the cluster is started."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in ("ray", "torch")}}
+
+
+def schema(config: Config) -> Iterator[Finding]:
+    """What Ray's own schema says: unknown keys, values of other types. Neither cloud nor host is asked."""
+    logging.getLogger("ray.autoscaler._private.util").setLevel(logging.WARNING)
+    from jsonschema import ValidationError
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    try:
+        validate_config(prepare_config({**config}))
+    except ValidationError as error:
+        yield Finding(".".join(map(str, error.absolute_path)) or "the file", f"Ray's schema: {error.message}")
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        yield Finding("the file", f"Ray cannot take it: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def _local(config: Config) -> Iterator[Finding]:
+    starts = [line for line in config.get("head_start_ray_commands") or [] if "ray start" in line]
+    if not all("RAY_enable_autoscaler_v2=0" in line for line in starts):
+        yield Finding(
+            "head_start_ray_commands",
+            "must have RAY_enable_autoscaler_v2=0, for the newer autoscaler starts no workers for `type: local`",
+        )
+
+
+_RAY_UP: tuple[Check, ...] = (common.start_commands,)
+_CLOUD: tuple[Check, ...] = (
+    *_RAY_UP,
+    common.docker,
+    common.idle_timeout,
+    clouds.head_and_workers,
+    clouds.own_address,
+)
+_CHECKS: dict[Kind, tuple[Check, ...]] = {
+    Kind.AWS: (*_CLOUD, clouds.aws),
+    Kind.GCP: (*_CLOUD, clouds.gcp),
+    Kind.LOCAL: (*_RAY_UP, _local),
+    Kind.RAYJOB: (rayjob,),
+}
