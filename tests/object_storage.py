@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,16 +69,20 @@ class S3Server:
 
 
 def some(seed: int, *, share: float, most: int) -> Plan:
-    """A share of the requests fails, in ways chosen by seed, but never more than `most` in a row."""
+    """A share of the requests fails, in ways chosen by seed, but never more than `most` for one path.
+
+    Requests come from several threads at once, and an operation makes several: so many are what its tries get over,
+    whatever the order in which they arrive. A folder's own path is part of every operation in it, and is spared.
+    """
     chance = random.Random(seed)
     lock = threading.Lock()
-    in_a_row = 0
+    failed = Counter[str]()
 
-    def plan(_number: int, _method: str, _path: str) -> str:
-        nonlocal in_a_row
+    def plan(_number: int, _method: str, path: str) -> str:
         with lock:
-            fault = chance.choice(FAULTS) if in_a_row < most and chance.random() < share else ""
-            in_a_row = in_a_row + 1 if fault else 0
+            may_fail = failed[path] < most and not path.endswith("/")
+            fault = chance.choice(FAULTS) if may_fail and chance.random() < share else ""
+            failed[path] += bool(fault)
             return fault
 
     return plan
