@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,10 +116,19 @@ def add_galleries(parser: argparse.ArgumentParser) -> None:
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
     """Where results lie."""
-    default = os.environ.get("PIXELTUNE_STORAGE") or "results"
+    default = _default_storage()
     parser.add_argument(
         "--storage", default=default, metavar="DIR|URI", help=f"folder or URI (s3://…) of all results [{default}]"
     )
+
+
+def storage_words(storage: str) -> str:
+    """What a command to be copied needs in addition to mean this storage; "" where it is the default."""
+    return "" if storage == _default_storage() else f" --storage {shlex.quote(storage)}"
+
+
+def _default_storage() -> str:
+    return os.environ.get("PIXELTUNE_STORAGE") or "results"
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

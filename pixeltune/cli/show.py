@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pixeltune import files
-from pixeltune.cli.app import EXIT_OK, add_storage, console
+from pixeltune.cli.app import EXIT_OK, add_storage, console, storage_words
 from pixeltune.cli.trials import Found, find_trial
 from pixeltune.errors import StoreError
 from pixeltune.results.rows import Row
@@ -133,7 +132,7 @@ def _thinned(curve: Sequence[Row]) -> list[Row]:
 
 def _artefacts(found: Found, storage: str) -> Iterator[str]:
     store, trial = found.store, found.row["trial"]
-    where = "" if storage == "results" else f" --storage {shlex.quote(storage)}"
+    where = storage_words(storage)
     yield "Artefacts:"
     yield f"  row      {store.trials_folder}"
     yield f"  curve    {store.curves_folder}"

@@ -159,3 +159,11 @@ def test_a_number_never_means_the_weights_of_another_trial(storage: str) -> None
     assert "valid: " in done("evaluate", "tiny/7")
     assert "tiny/00000 must have kept weights, but has none; weights are kept of 00007" in refused("evaluate", "tiny/0")
     assert "'tiny/²' fits none" in refused("evaluate", "tiny/²")
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by option", "by environment"])
+def test_commands_to_copy_mean_the_same_storage(storage: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("results").symlink_to(storage)
+    monkeypatch.setenv("PIXELTUNE_STORAGE", "elsewhere" if told else storage)
+    said = done("show", "tiny", *(["--storage", "results"] if told else []))
+    assert f"Again: pixeltune rerun tiny/00000{' --storage results' if told else ''}\n" in said
