@@ -136,6 +136,10 @@ class Seats:
         except Exception as error:
             self.failure = self.failure or error
 
+    def attempt(self, plan: Plan) -> dict[str, str]:
+        """Of a trial's parameters, those that are another attempt's own."""
+        return {_TASK: json.dumps(asdict(self.ledger.task(plan))), "run_name": f"{plan.trial}-{plan.attempt}"}
+
     def end(self, trial_id: str, *, crash: str | None) -> None:
         """A trial ended for good, in whatever way; the ledger knows in which."""
         self.open.discard(trial_id)
@@ -206,11 +210,9 @@ class SuggestSearcher(StaysHere, Searcher):
             plan = seats.planner.next_plan()
             seats.plans[trial_id] = plan
             seats.open.add(trial_id)
-            return {
-                _TASK: json.dumps(asdict(seats.ledger.task(plan))),
+            return seats.attempt(plan) | {
                 "settings": plan.suggestion,
                 "resources": asdict(seats.ledger.resources),
-                "run_name": f"{plan.trial}-{plan.attempt}",
                 "scratch": self._scratch,
             }
         return self.FINISHED
@@ -282,6 +284,7 @@ class LedgerCallback(StaysHere, tune.Callback):
             crash = self._seats.crashes.pop(trial.trial_id, None) or self._seats.take_crash(trial)
             _require_store(crash)
             self._seats.retry(trial.trial_id, crash)
+            trial.config.update(self._seats.attempt(self._seats.plans[trial.trial_id]))  # Tune would repeat the first
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune keeps all its trials to the end, with 80 kB each of what nobody will ask for."""

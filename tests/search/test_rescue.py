@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,11 +43,18 @@ class Search:
         monkeypatch.setattr(rescue.ray, "kill", lambda actor, **_options: self.killed.append(actor))
 
     def suggest(self, name: str) -> Any:
-        assert isinstance(self.searcher.suggest(name), dict)
+        config = self.searcher.suggest(name)
+        assert isinstance(config, dict)
         state = SimpleNamespace(ray_actor=None)
         self.trials.append(
             SimpleNamespace(
-                trial_id=name, status="PENDING", temporary_state=state, error_file="", last_result={}, max_failures=1
+                trial_id=name,
+                status="PENDING",
+                config=config,
+                temporary_state=state,
+                error_file="",
+                last_result={},
+                max_failures=1,
             )
         )
         return self.trials[-1]
@@ -101,6 +109,14 @@ def test_a_silent_trial_is_killed_and_its_row_says_why(begin: Callable[..., Sear
     search.pass_by(50)
     assert search.killed == ["actor of a"], "it waits for its next attempt"
     assert search.seats.failure is None
+
+
+def test_the_next_attempt_is_told_which_one_it_is(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.run("a")
+    search.die(trial, again=True)
+    assert json.loads(trial.config["task"])["attempt"] == 2
+    assert trial.config["run_name"] == "00000-2", "else Train would find the earlier attempt's state there"
 
 
 def test_what_has_ended_is_not_tried_again_when_its_process_dies(begin: Callable[..., Search]) -> None:
