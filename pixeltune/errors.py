@@ -34,6 +34,14 @@ class CodecError(PixeltuneError):
     """Images that cannot be coded, or a compressed file that is damaged, of another model or of other numbers."""
 
 
+class PausedError(PixeltuneError):
+    """Training was asked to pause between two reports; its state says how far it came."""
+
+
+class NodeTakenError(PixeltuneError):
+    """The machine under a trial is about to be taken away: what was learned is saved, and the trial goes on elsewhere."""
+
+
 class DivergedError(PixeltuneError):
     """Training met a value that is not finite; the weights are those from before that step."""
 

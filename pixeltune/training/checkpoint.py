@@ -18,6 +18,22 @@ from pixeltune.training.report import EpochReport
 _FORMAT = 1
 
 
+@dataclass(frozen=True)
+class SinceReport:
+    """What a training that pauses between two reports has added up since the last one.
+
+    nats: sums over the images of each worker, by rank. norms: of the gradients. steps: of which the time is known.
+    train_seconds, eval_seconds, compile_seconds: of the whole training.
+    """
+
+    nats: list[float]
+    norms: float
+    steps: int
+    train_seconds: float
+    eval_seconds: float
+    compile_seconds: float
+
+
 @dataclass
 class TrainState:
     """A trial between two steps. Schedules, data order and seeds are functions of (config, step) and need no saving.
@@ -27,6 +43,7 @@ class TrainState:
     precision, layout: what `auto` chose, so that a resumed trial does not choose again.
     micro_batch: images a pass on each worker, by which dropout draws; None where that is not known.
     reports: the learning curve so far. The seconds in the last report go on being counted.
+    since_report: what belongs to the next report already.
     """
 
     config_key: str
@@ -40,11 +57,13 @@ class TrainState:
     reports: list[EpochReport]
     layout: Layout = "channels_first"  # states from before there was a choice do not say
     micro_batch: int | None = None  # states from before there were passes do not say
+    since_report: SinceReport | None = None  # None at a report
 
     def save(self, location: str) -> None:
         """Write the state at `location` (path or URI), replacing an older one in one step."""
         content = {key: value for key, value in vars(self).items() if key != "reports"}
         content |= {"format": _FORMAT, "reports": [asdict(report) for report in self.reports]}
+        content["since_report"] = None if self.since_report is None else asdict(self.since_report)
         buffer = io.BytesIO()
         torch.save(content, buffer)
         files.write_whole(location, buffer.getvalue())
@@ -67,6 +86,8 @@ class TrainState:
         if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
             raise CheckpointError(f"a checkpoint must have format {_FORMAT}, but {location} has another")
         content["reports"] = [EpochReport(**report) for report in content["reports"]]
+        since = content.pop("since_report", None)
+        content["since_report"] = None if since is None else SinceReport(**since)
         return cls(**content)
 
     def require(self, config_key: str, data_checksum: str) -> None:

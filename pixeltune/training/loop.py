@@ -25,12 +25,12 @@ from torch.optim.swa_utils import AveragedModel
 from pixeltune.audit import AuditReport, audit
 from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
-from pixeltune.errors import DataError, DivergedError
+from pixeltune.errors import DataError, DivergedError, PausedError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.batches import Batch, Batches
-from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.checkpoint import SinceReport, TrainState
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
@@ -39,6 +39,9 @@ from pixeltune.training.report import EpochReport
 from pixeltune.training.tally import Tally
 from pixeltune.training.workers import Workers, best_device
 
+_STEPS_TO_AGREE = 16
+"""Steps between two questions of several workers to each other whether to pause: each is an exchange that all wait for."""
+
 
 def fit(
     config: TrialConfig,
@@ -46,17 +49,20 @@ def fit(
     state: TrainState | None = None,
     device: torch.device | str | None = None,
     gpu_share: float = 1.0,
+    pause: Callable[[], bool] | None = None,
 ) -> Training:
     """Train `config`, from the start or from `state`, in this process or with the workers of torch.distributed.
 
     gpu_share: of the GPU's memory, where others use it too. Where a step does not fit, it is done in several passes.
+    pause: asked before each step (of several workers every 16th, where one of them is enough): where it says so,
+    iterating raises PausedError, and `state` holds what goes on to the very report that it would have come to.
 
     The model is audited first (AuditError). ConfigError where the configuration does not fit the data or the
     workers, MemoryShortError where the memory cannot hold the training, CheckpointError where `state` is of another
     configuration or data; DivergedError, while iterating, where a step would not be finite: it and those after it are
     not taken, and at the report, at the latest, it is said.
     """
-    return Training(config, state=state, device=device, gpu_share=gpu_share)
+    return Training(config, state=state, device=device, gpu_share=gpu_share, pause=pause)
 
 
 class Training(Iterator[EpochReport]):
@@ -68,7 +74,13 @@ class Training(Iterator[EpochReport]):
     """
 
     def __init__(
-        self, config: TrialConfig, *, state: TrainState | None, device: torch.device | str | None, gpu_share: float
+        self,
+        config: TrialConfig,
+        *,
+        state: TrainState | None,
+        device: torch.device | str | None,
+        gpu_share: float,
+        pause: Callable[[], bool] | None = None,
     ) -> None:
         resolved = resolve(config)
         self.config: TrialConfig = resolved.config
@@ -95,6 +107,8 @@ class Training(Iterator[EpochReport]):
         self.images_seen = 0
         self.step = 0
         self.reports: list[EpochReport] = []
+        self._pause = pause
+        self._since_report: SinceReport | None = None
         self._clock = _Clock()
         if state is not None:
             self._restore(state)
@@ -136,6 +150,7 @@ class Training(Iterator[EpochReport]):
             optimizer=self.optimizer.state_dict(),
             average=None if self.average is None else self.average.state_dict(),
             reports=list(self.reports),
+            since_report=self._since_report,
         )
 
     def __iter__(self) -> Self:
@@ -145,8 +160,10 @@ class Training(Iterator[EpochReport]):
         if self.images_seen >= self.config.train.end:
             raise StopIteration
         stop = next_report(self.config, self.images_seen)
-        first, tally = self.images_seen, Tally(self.device)
+        first, tally = self.reports[-1].images_seen if self.reports else 0, self._begin_tally()
         while self.images_seen < stop:
+            if self._is_to_pause():
+                self._halt(tally)
             self._train_step(tally)
         with self._clock.waiting():
             tally.require_finite(self.config.train.batch_size)
@@ -162,6 +179,35 @@ class Training(Iterator[EpochReport]):
         if images is None:
             raise DataError(f"the data must have a {split} split, but {self.data.identity.name} has none")
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
+
+    def _begin_tally(self) -> Tally:
+        """Zeros, or what stood when an earlier training paused; of other workers, what all of them had counted."""
+        tally, since = Tally(self.device), self._since_report
+        if since is not None:
+            rank, is_same = self.workers.rank, len(since.nats) == self.workers.world
+            nats = since.nats[rank] if is_same else 0.0 if rank else math.fsum(since.nats)
+            tally.go_on_from(nats, since.norms)
+            self._since_report = None
+        return tally
+
+    def _is_to_pause(self) -> bool:
+        if self._pause is None or (self.workers.world > 1 and self.step % _STEPS_TO_AGREE):
+            return False
+        return self.workers.any(self._pause())
+
+    def _halt(self, tally: Tally) -> None:
+        """PausedError, once `state` knows all."""
+        with self._clock.waiting():
+            tally.require_finite(self.config.train.batch_size)
+        self._since_report = SinceReport(
+            nats=self.workers.each(tally.nats),
+            norms=tally.norms,
+            steps=self._clock.steps,
+            train_seconds=self._clock.train_seconds,
+            eval_seconds=self._clock.eval_seconds,
+            compile_seconds=self._clock.compile_seconds,
+        )
+        raise PausedError(f"training pauses after {self.images_seen:,} images")
 
     def _plan_memory(self, precision: str, state: TrainState | None) -> MemoryPlan:
         """A training that goes on keeps its passes, for dropout draws pass after pass."""
@@ -266,8 +312,8 @@ class Training(Iterator[EpochReport]):
         if self.average is not None and state.average is not None:
             self.average.load_state_dict(state.average)
         self.images_seen, self.step, self.reports = state.images_seen, state.step, list(state.reports)
-        if self.reports:
-            self._clock.go_on_from(self.reports[-1])
+        self._since_report = state.since_report
+        self._clock.go_on_from(self.reports[-1] if self.reports else None, self._since_report)
 
     def _choose_numerics(self) -> Numerics:
         """As the first worker finds it: all train alike."""
@@ -301,13 +347,18 @@ class _Clock:
 
     def __init__(self) -> None:
         self.train_seconds = self.eval_seconds = self.compile_seconds = 0.0
+        self.steps = 0
         self._warm = False
-        self._steps = 0
         self._reported_seconds = 0.0
 
-    def go_on_from(self, report: EpochReport) -> None:
-        self.train_seconds = self._reported_seconds = report.train_seconds
-        self.eval_seconds, self.compile_seconds = report.eval_seconds, report.compile_seconds
+    def go_on_from(self, report: EpochReport | None, since: SinceReport | None) -> None:
+        if report is not None:
+            self._reported_seconds = report.train_seconds
+        if since is not None:
+            self.steps = since.steps
+        if (last := since or report) is not None:
+            self.train_seconds, self.eval_seconds = last.train_seconds, last.eval_seconds
+            self.compile_seconds = last.compile_seconds
 
     @contextmanager
     def training(self, device: torch.device) -> Iterator[None]:
@@ -320,7 +371,7 @@ class _Clock:
             self._warm = True
         else:
             self.train_seconds += time.perf_counter() - start
-            self._steps += 1
+            self.steps += 1
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -338,6 +389,6 @@ class _Clock:
     def speed_since_last_report(self, count: int, batch_size: int) -> float:
         """Images per second; where the only step was the first one, that step's own speed."""
         seconds = self.train_seconds - self._reported_seconds
-        images = self._steps * batch_size
-        self._reported_seconds, self._steps = self.train_seconds, 0
+        images = self.steps * batch_size
+        self._reported_seconds, self.steps = self.train_seconds, 0
         return images / seconds if images else count / self.compile_seconds

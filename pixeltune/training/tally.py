@@ -44,6 +44,15 @@ class Tally:
         """The sum of nats over images, of this worker."""
         return self._sums[0].clone()
 
+    @property
+    def norms(self) -> float:
+        """The sum of the gradient's norms."""
+        return self._sums[1].item()
+
+    def go_on_from(self, nats: float, norms: float) -> None:
+        """Begin with these sums in place of zeros."""
+        self._sums += self._sums.new_tensor([nats, norms])
+
     def mean_norm(self, steps: int) -> float:
         """The mean norm of the gradient."""
-        return self._sums[1].item() / steps
+        return self.norms / steps

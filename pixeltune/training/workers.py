@@ -34,6 +34,16 @@ class Workers:
             dist.all_reduce(values)
         return values
 
+    def each(self, value: torch.Tensor) -> list[float]:
+        """A number of each worker, by rank, on all of them."""
+        values = value.new_zeros(self.world)
+        values[self.rank] = value
+        return [float(one) for one in self.sum(values).tolist()]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on one of them at least, on all of them."""
+        return flag if self.world == 1 else not self.least(int(not flag))
+
     def least(self, value: int) -> int:
         """The smallest of the workers' values, on all of them."""
         if self.world == 1:

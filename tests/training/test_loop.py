@@ -14,7 +14,7 @@ import torch
 
 from pixeltune.audit import AuditReport
 from pixeltune.config import FAMILIES
-from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedError
+from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedError, PausedError
 from pixeltune.models import DensityModel
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
@@ -340,3 +340,45 @@ def test_ema_and_raw_are_both_reported() -> None:
     without = list(fit(tiny()))[-1]
     assert without.valid_nats_ema is None
     assert without.valid_nats == without.valid_nats_raw == report.valid_nats_raw
+
+
+@pytest.mark.parametrize("name", ["gated categorical", "gated mixture dropout ema"])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_training_that_paused_between_reports_goes_on_as_if_it_had_not(
+    name: str, steps: int, state_path: str
+) -> None:
+    """After so many steps since the first report; and twice in the same interval."""
+    config = tiny(**GOLDEN_CONFIGS[name])
+    uninterrupted = [numbers(report) for report in fit(config)]
+    state, got = None, []
+    for stop in (steps, steps + 1):
+        training = fit(config, state=state)
+        got += [] if state else [numbers(next(training))]
+        training._pause = lambda training=training, stop=stop: (
+            training.images_seen == got[0]["images_seen"] + stop * config.train.batch_size
+        )
+        with pytest.raises(PausedError):
+            next(training)
+        training.state.save(state_path)
+        state = TrainState.load(state_path)
+        assert state.since_report is not None
+        assert state.images_seen == got[0]["images_seen"] + stop * config.train.batch_size
+    rest = fit(config, state=state)
+    got += [numbers(report) for report in rest]
+    assert got == uninterrupted
+    assert rest.state.since_report is None
+
+
+def test_seconds_before_a_pause_are_counted(state_path: str) -> None:
+    config = tiny()
+    training = fit(config)
+    next(training)
+    training._pause = lambda: training.step == 5
+    with pytest.raises(PausedError):
+        next(training)
+    training.state.save(state_path)
+    before = training.state.since_report
+    assert before is not None
+    report = next(fit(config, state=TrainState.load(state_path)))
+    assert report.train_seconds > before.train_seconds
+    assert report.compile_seconds > before.compile_seconds
