@@ -20,6 +20,11 @@ def add_verbs(verbs: Any) -> None:
         step = steps.add_parser(name, help=words, description=words)
         step.add_argument("file", metavar="FILE", help="such as cluster/gpu.yaml")
         step.set_defaults(verb=verb)
+    words = "on a spot machine beside Ray: drain its node when it is to be taken away (cluster files start it)"
+    step = steps.add_parser("watch-spot", help=words, description=words)
+    step.add_argument("cloud", choices=("aws", "gcp"), help="whose metadata service is asked")
+    step.add_argument("--node", metavar="ID", help="Ray's id of the node, where several run here [the only one]")
+    step.set_defaults(verb=watch_spot)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -42,4 +47,13 @@ def prepare(options: argparse.Namespace) -> int:
 
     for line in prepare_aws(options.file):
         say(line)
+    return EXIT_OK
+
+
+def watch_spot(options: argparse.Namespace) -> int:
+    """Start the agent, which outlives this command and ends with Ray."""
+    from pixeltune.search.spot import start_in_background
+
+    node = start_in_background(options.cloud, options.node)
+    say(f"Spot notices are watched for while node {node.node[:8]} runs; see {node.logs}/pixeltune-spot.log.")
     return EXIT_OK

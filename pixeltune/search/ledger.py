@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,11 @@ from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
 
 Curve = dict[int, float]
 """The objective of one trial by training images seen; NaN where nothing is validated."""
+
+NODE_DIED = "its node died"
+"""The reason of an attempt that ended so: by the first ones of a trial nothing is said of it."""
+MOST_NODE_DEATHS = 3
+"""Of one trial, without a notice; then it counts as what kills them, by taking all memory of a host for instance."""
 
 _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
 """Trials by which others are judged: one that did not get through would have shown no number in the end."""
@@ -51,6 +57,7 @@ class Ledger:
         self.ended: dict[str, Row] = {}
         self.live: dict[str, Live] = {}
         self.curves: dict[str, Curve] = {}
+        self._node_deaths: Counter[str] = Counter()
         self._judge = judge or NoJudge()
         self._left: dict[str, tuple[Row, Live]] = {}
         self._next_number = 0
@@ -61,6 +68,7 @@ class Ledger:
         for report in self.store.curves():
             reports.setdefault(report["trial"], {})[report["images_seen"]] = report
         attempts = self.store.attempts()
+        self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
         for trial, row in {row["trial"]: row for row in attempts}.items():
             self._next_number = max(self._next_number, row["number"] + 1)
@@ -164,6 +172,7 @@ class Ledger:
         if live.end is None:
             live.traceback = crash
         status, reason = live.outcome(crash, cut)
+        self._node_deaths[trial] += reason == NODE_DIED
         row = self._row(live, status, reason)
         self.store.write_trial(row)
         self._remember(row, live.reports)
@@ -182,6 +191,10 @@ class Ledger:
         plan = live.plan.next_attempt()
         self.start(plan)
         return plan
+
+    def may_blame_node(self, trial: str) -> bool:
+        """Whether the death of a node is no fault of the trial that ran there."""
+        return self._node_deaths[trial] < MOST_NODE_DEATHS
 
     def spent_images(self) -> int:
         """Training images seen by all trials."""

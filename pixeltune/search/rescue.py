@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 
 from pixeltune.errors import SearchError
 from pixeltune.search.connect import HEAD, places_on
+from pixeltune.search.draining import draining_nodes
 from pixeltune.search.nodes import own_address
 from pixeltune.search.tuning import Seats, StaysHere
 from pixeltune.search.watch import Heartbeat, Vacancies
@@ -160,7 +161,8 @@ def _remove_group(group: str) -> None:
 def _free_nodes() -> list[Mapping[str, float]]:
     from ray._private.state import available_resources_per_node
 
-    return list(available_resources_per_node().values())
+    leaving = draining_nodes()
+    return [free for node, free in available_resources_per_node().items() if node not in leaving]
 
 
 def _has_room(resources: Resources) -> bool:

@@ -17,13 +17,22 @@ import gc
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.errors import AuditError, CheckpointError, ConfigError, DivergedError, MemoryShortError, StoreError
+from pixeltune.errors import (
+    AuditError,
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    MemoryShortError,
+    NodeTakenError,
+    PausedError,
+    StoreError,
+)
 from pixeltune.results.schema import Status
 from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
@@ -72,8 +81,11 @@ def weights_file(checkpoint: str) -> str:
     return files.join(checkpoint, "weights.safetensors")
 
 
-def run_trial(task: TrialTask) -> Iterator[Message]:
+def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Iterator[Message]:
     """Train one configuration from its last checkpoint or from the start.
+
+    taken: asked between steps whether the machine is about to go: what was learned is then saved, also between two
+    reports, and NodeTakenError raised.
 
     Expected ends (audit, divergence, memory) are told as the last message; anything else is raised. So is a lack of
     memory where several workers train together: the others wait for the one that has none left.
@@ -84,7 +96,7 @@ def run_trial(task: TrialTask) -> Iterator[Message]:
         torch.set_num_threads(task.cpus)
     _forget_earlier_trials()
     try:
-        yield from _train(task)
+        yield from _train(task, taken)
     except AuditError as error:
         yield _end(Status.REJECTED, str(error))
     except ConfigError as error:
@@ -98,11 +110,11 @@ def run_trial(task: TrialTask) -> Iterator[Message]:
         yield _end(Status.OOM, (str(error).splitlines() or ["out of memory"])[0]) | needed
 
 
-def _train(task: TrialTask) -> Iterator[Message]:
+def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
     from pixeltune.search.reading import read_test_set
     from pixeltune.training.weights import save_weights
 
-    training = _begin(task)
+    training = _begin(task, taken)
     is_first = training.workers.rank == 0
     expected = seconds_to_report(training)
     speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
@@ -116,7 +128,7 @@ def _train(task: TrialTask) -> Iterator[Message]:
     is_new, peak = training.images_seen < training.config.train.end, None
     for report in training.reports[-1:]:  # the attempt before may not have come to its picture
         yield from _announced_gallery(task, training, report)
-    for report in training:
+    for report in _until_taken(task, training):
         value = _value(report, task)
         if is_first:
             with writing_to(task.checkpoint):
@@ -140,6 +152,17 @@ def _train(task: TrialTask) -> Iterator[Message]:
     end = _finished(training)
     facts = tested | end.get("facts", {})
     yield end | ({"facts": facts} if facts else {})
+
+
+def _until_taken(task: TrialTask, training: Training) -> Iterator[EpochReport]:
+    """The reports; where the machine goes, the state between two of them is kept."""
+    try:
+        yield from training
+    except PausedError as pause:
+        if training.workers.rank == 0:
+            with writing_to(task.checkpoint):
+                training.state.save(state_file(task.checkpoint))
+        raise NodeTakenError(f"the machine under this trial is taken away: {pause}") from None
 
 
 def _value(report: EpochReport, task: TrialTask) -> float:
@@ -223,7 +246,7 @@ def _galleries(task: TrialTask, training: Training) -> set[int]:
     return {min(training.config.train.end, max(1, report) * every) for report in reports}
 
 
-def _begin(task: TrialTask) -> Training:
+def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> Training:
     """Go on from an earlier attempt's checkpoint; one that cannot be used is set aside, and the trial starts anew."""
     from pixeltune.training.checkpoint import TrainState
     from pixeltune.training.loop import fit
@@ -231,13 +254,13 @@ def _begin(task: TrialTask) -> Training:
     config, location = TrialConfig.build(task.config), state_file(task.checkpoint)
     if files.exists(location):
         try:
-            return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share)
+            return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share, pause=taken)
         except CheckpointError as error:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
                 raise  # the storage did not answer; what lies there may be sound
             with contextlib.suppress(FileNotFoundError):  # another worker of this trial was first
                 files.move(location, f"{location}.corrupt")
-    return fit(config, gpu_share=task.gpu_share)
+    return fit(config, gpu_share=task.gpu_share, pause=taken)
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ class TuneRuns:
                     storage_path=scratch,
                     verbose=0,
                     stop=tuning.LimitStopper(lambda: seats.is_over or self.stop.due()),
-                    failure_config=tune.FailureConfig(max_failures=1),
+                    failure_config=tune.FailureConfig(max_failures=tuning.MOST_FAULTS),
                     callbacks=[
                         RescueCallback(seats, self.heart),
                         tuning.LedgerCallback(seats),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from ray.tune.search import Searcher
 from pixeltune.errors import SearchError, StoreError
 from pixeltune.search.attempts import Plan
 from pixeltune.search.connect import HEAD
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.ledger import NODE_DIED, Ledger
 from pixeltune.search.plans import Planner
 from pixeltune.search.trial import Message, TrialTask, run_trial
 from pixeltune.search.watch import Watchdog
@@ -26,8 +27,17 @@ from pixeltune.space import Resources
 _TASK = "task"
 _MESSAGE = "message"
 """Tasks and messages travel as JSON: Tune flattens, copies and prints whatever is not a plain value."""
+MOST_FAULTS = 1
+"""Of a trial, after which Tune tries it again; what is no fault of its own does not count."""
 _DIED = "the trial's process died"
 _STARVED = "its workers found no place in the cluster"
+_TAKEN = "its node was taken away (spot notice)"
+_CUTS = {
+    _STARVED: ("WorkerGroupStartupTimeoutError",),
+    _TAKEN: ("NodeTakenError", "PreemptionError", "AUTOSCALER_DRAIN_PREEMPTED", "preempt"),
+    NODE_DIED: ("its node has died", "node died"),
+}
+"""What is no fault of the trial, by the words in which Ray and Train tell it."""
 
 
 def trainable(resources: Resources) -> Any:
@@ -40,8 +50,12 @@ def trainable(resources: Resources) -> Any:
 
 def train_here(params: dict[str, Any]) -> None:
     """A trial of one worker: trains inside the (reused) Tune actor."""
-    for message in run_trial(TrialTask(**json.loads(params[_TASK]))):
-        tune.report(_result_of(message))
+    from pixeltune.search.draining import NodeWatch
+
+    with NodeWatch() as watch:
+        watch.require_node()
+        for message in run_trial(TrialTask(**json.loads(params[_TASK])), watch.is_taken):
+            tune.report(_result_of(message))
 
 
 def train_together(params: dict[str, Any]) -> None:
@@ -63,9 +77,9 @@ def train_together(params: dict[str, Any]) -> None:
             name=params["run_name"],
             storage_path=params["scratch"],
             callbacks=[TuneReportCallback()],
-            failure_config=FailureConfig(
-                max_failures=0, controller_failure_limit=2
-            ),  # Tune retries; so both attempts are known,
+            failure_config=FailureConfig(  # Tune tries again, so that all attempts are known
+                max_failures=0, controller_failure_limit=2, max_preemption_failures=0
+            ),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     ).fit()
@@ -74,8 +88,11 @@ def train_together(params: dict[str, Any]) -> None:
 def _train_worker(params: dict[str, Any]) -> None:
     from ray import train
 
-    for message in run_trial(TrialTask(**json.loads(params[_TASK]))):
-        train.report(_result_of(message))
+    from pixeltune.search.draining import NodeWatch
+
+    with NodeWatch() as watch:
+        for message in run_trial(TrialTask(**json.loads(params[_TASK])), watch.is_taken):
+            train.report(_result_of(message))
 
 
 def _result_of(message: Message) -> dict[str, Any]:
@@ -119,6 +136,7 @@ class Seats:
         self.open: set[str] = set()
         self.crashes: dict[str, str] = {}
         self.silences: dict[str, str] = {}
+        self._faults: Counter[str] = Counter()
         self.lost: list[Plan] = []
         self.stuck = ""
         self.failure: BaseException | None = None
@@ -148,10 +166,9 @@ class Seats:
         if crash is not None and plan.trial not in self.ledger.live:
             self.ledger.start(plan)  # Its process died before it began.
         if plan.trial in self.ledger.live:
-            is_cut = crash is not None and is_starved(crash)
-            self.ledger.finish(plan.trial, crash=None if is_cut else crash, cut=_STARVED)
-            if is_cut:
-                self.starve(plan)
+            cut = "" if crash is None else self.cut_of(plan.trial, crash)
+            self.ledger.finish(plan.trial, crash=None if cut else crash, **({"cut": cut} if cut else {}))
+            self._say_cut(plan, cut)
             self.on_change()
 
     def retry(self, trial_id: str, crash: str) -> None:
@@ -160,10 +177,25 @@ class Seats:
         self.watchdog.wait(trial_id)
         if plan.trial not in self.ledger.live:
             self.ledger.start(plan)  # Its process died before it began.
-        is_cut = is_starved(crash)
-        self.plans[trial_id] = self.ledger.retry(plan.trial, None if is_cut else crash, cut=_STARVED)
-        if is_cut:
+        cut = self.cut_of(plan.trial, crash)
+        self.plans[trial_id] = self.ledger.retry(plan.trial, None if cut else crash, cut=cut)
+        self._faults[trial_id] += not cut
+        self._say_cut(plan, cut)
+
+    def tries_left(self, trial_id: str) -> int:
+        """How often a trial may still fail by its own fault and be tried again; Tune counts every end alike."""
+        return max(0, MOST_FAULTS - self._faults[trial_id])
+
+    def cut_of(self, trial: str, crash: str) -> str:
+        """Why an attempt ended by no fault of the trial, or ""."""
+        reason = next((reason for reason, words in _CUTS.items() if any(word in crash for word in words)), "")
+        return "" if reason == NODE_DIED and not self.ledger.may_blame_node(trial) else reason
+
+    def _say_cut(self, plan: Plan, cut: str) -> None:
+        if cut == _STARVED:
             self.starve(plan)
+        elif cut:
+            self.say(f"{plan.trial}: {cut}; it goes on elsewhere.")
 
     def drop(self, trial_id: str) -> None:
         """Tune gave up a trial before it began; it is planned again when Tune has come to its end."""
@@ -284,6 +316,7 @@ class LedgerCallback(StaysHere, tune.Callback):
             crash = self._seats.crashes.pop(trial.trial_id, None) or self._seats.take_crash(trial)
             _require_store(crash)
             self._seats.retry(trial.trial_id, crash)
+            trial.max_failures = trial.num_failures + self._seats.tries_left(trial.trial_id)
             trial.config.update(self._seats.attempt(self._seats.plans[trial.trial_id]))  # Tune would repeat the first
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -326,11 +359,6 @@ def crash_of(trial: Any) -> str:
         return _DIED
     newest = re.split(r"^Failure # \d+ \(occurred at .*\)\n", text, flags=re.MULTILINE)[-1]
     return re.sub(r"\x1b\[\d+m", "", newest).strip() or _DIED
-
-
-def is_starved(crash: str) -> bool:
-    """Whether Train gave up to wait for places for a trial's workers, which is no fault of the trial."""
-    return "WorkerGroupStartupTimeoutError" in crash
 
 
 def _require_store(crash: str) -> None:

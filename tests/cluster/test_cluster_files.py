@@ -114,6 +114,13 @@ BREAKS: list[tuple[tuple[str, ...], str, Callable[[dict[str, Any]], None]]] = [
     (_CLOUDS, "head.resources.CPU: must be 0", _set(_GPU, "head", "resources", to={"CPU": 4, "GPU": 0})),
     (_CLOUDS, "head.resources.GPU: must be 0", _set(_GPU, "head", "resources", to={"CPU": 0, "GPU": 1})),
     (_CLOUDS, "must have --num-cpus=0", _replace("--num-cpus=0 ", "", _HEAD)),
+    (_CLOUDS, f"{_WORKER}: must have `pixeltune cluster watch-spot", _replace("watch-spot", "watch", _WORKER)),
+    (("gpu",), "must have `pixeltune cluster watch-spot aws`", _replace("watch-spot aws", "watch-spot gcp", _WORKER)),
+    (
+        _CLOUDS,
+        "`watch-spot` must have RAY_AUTH_MODE=token",
+        _replace("RAY_AUTH_MODE=token pixeltune", "pixeltune", _WORKER),
+    ),
     (_CLOUDS, "gpu_l4.min_workers: must be 0", _set(_GPU, "gpu_l4", "min_workers", to=1)),
     (
         _CLOUDS,

@@ -73,6 +73,7 @@ _CLOUD: tuple[Check, ...] = (
     common.docker,
     common.idle_timeout,
     clouds.head_and_workers,
+    clouds.spot_agent,
     clouds.own_address,
 )
 _CHECKS: dict[Kind, tuple[Check, ...]] = {

@@ -43,6 +43,18 @@ def head_and_workers(config: Config) -> Iterator[Finding]:
         yield Finding("max_workers", "must be 1 or more; it bounds what a search can cost")
 
 
+def spot_agent(config: Config) -> Iterator[Finding]:
+    """What drains a worker when its machine is to be taken away, for the right cloud."""
+    lines = [line for line in config.get("worker_start_ray_commands") or [] if "watch-spot" in line]
+    wanted = f"pixeltune cluster watch-spot {at(config, 'provider', 'type')}"
+    if not any(wanted in line for line in lines):
+        yield Finding(
+            "worker_start_ray_commands", f"must have `{wanted}`, or trials lose what they learned since their last report"
+        )
+    elif not all("RAY_AUTH_MODE=token" in line for line in lines):
+        yield Finding("worker_start_ray_commands", "`watch-spot` must have RAY_AUTH_MODE=token, or Ray refuses it")
+
+
 def own_address(config: Config) -> Iterator[Finding]:
     """`metadata.address`: the only address that the firewall lets in."""
     text = str(at(config, "metadata", "address") or "")
