@@ -171,9 +171,14 @@ def train_here(params: dict[str, Any]) -> None:
     """In Tune's seat of a trial of one worker. Nothing of this module's is looked up where it runs."""
     from ray import tune
 
+    from pixeltune.search.draining import NodeWatch
+
     task = TrialTask(**json.loads(params["task"]))
-    for message in messages(task):
-        tune.report(message.get("report", {}) | {"message": json.dumps(message)})
+    with NodeWatch() as watch:
+        watch.require_node()
+        for message in messages(task):
+            tune.report(message.get("report", {}) | {"message": json.dumps(message)})
+            watch.require_node()
 
 
 def train_together(params: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,8 +23,10 @@ from typing import Any, Literal
 
 from harm import Before, Harm, count_harm
 from launching import MARK, Launch, launches, marked, store_in
+from metadata_service import Metadata, serving
 from noop import Orders, instruct, noop_space
 
+from pixeltune.search.spot import ENDPOINT
 from pixeltune.space import SearchSpace
 
 MOMENTS = 20
@@ -270,6 +273,32 @@ def node_killed(scene: Scene) -> None:
     scene.harm.require(len(failed) <= 1, f"one trial at most had its process there, but {failed} failed")
 
 
+_NOTICE_SECONDS = 8.0
+"""Before a spot machine is gone; clouds give 30 or 120."""
+
+
+def spot_taken(scene: Scene) -> None:
+    """The notice for one of two nodes, on which the real agent watches; it is gone when it was said to be."""
+    number, metadata = scene.chance.randrange(2), Metadata()
+    node = scene.stand.nodes[number]
+    with serving(metadata) as endpoint:
+        agent = [sys.executable, "-m", "pixeltune", "cluster", "watch-spot", "aws", "--node", node.node_id]
+        subprocess.run(agent, env=os.environ | {ENDPOINT: endpoint}, check=True, capture_output=True)
+        launch = scene.begin()
+        scene.wait_for_moment(launch)
+        gone = metadata.take_away(_NOTICE_SECONDS)
+        while time.time() < gone:
+            time.sleep(0.1)
+        log = Path(node.get_logs_dir_path(), "pixeltune-spot.log").read_text(encoding="utf-8")
+        scene.harm.require("Ray knows" in log, f"the agent said {log[-500:]}")
+        scene.stand.kill_node(number)
+        scene.wait(launch)
+    others = [row for row in scene.store.attempts() if row["status"] not in ("finished", "interrupted")]
+    scene.harm.require(not others, f"{[(row['trial'], row['status'], row['reason']) for row in others]}")
+    reasons = {row["reason"] for row in scene.store.attempts() if row["status"] == "interrupted"}
+    scene.harm.require(reasons <= {"its node was taken away (spot notice)"}, f"reasons {reasons}")
+
+
 def disk_full(scene: Scene) -> None:
     """All of a small disk is taken at a moment, and freed before the next launch."""
     scene.cleanup.enter_context(_small_disk(scene.storage))
@@ -343,6 +372,7 @@ FAULTS: dict[str, Fault] = {
         _kill_and_finish("RayTrainWorker"), trials=1, images=1600, options=("--set", "resources.workers=2")
     ),
     "node killed": Fault(node_killed, place="nodes"),
+    "spot node taken": Fault(spot_taken, place="nodes"),
     "Ctrl-C": Fault(interrupted, place="laptop"),
     "launcher killed with its Ray": Fault(launcher_killed, place="laptop", left_seconds=200.0),
 }

@@ -39,7 +39,7 @@ class PausedError(PixeltuneError):
 
 
 class NodeTakenError(PixeltuneError):
-    """The machine under a trial is about to be taken away: what was learned is saved, and the trial goes on elsewhere."""
+    """The machine under a trial is about to be taken away: what it learned is saved, and it goes on elsewhere."""
 
 
 class DivergedError(PixeltuneError):

@@ -1,4 +1,4 @@
-"""Notices that a spot machine is about to be taken away: this node is drained, so that its trials save and go elsewhere.
+"""Hears that a spot machine is about to be taken away, and drains this node: its trials save and go elsewhere.
 
 An agent beside Ray on each worker, started by the cluster file (`pixeltune cluster watch-spot aws`). It asks the
 machine's own metadata service, and nobody else; it needs no Ray until there is a notice, and ends with Ray's daemon on

@@ -34,8 +34,8 @@ _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _CUTS = {
     _STARVED: ("WorkerGroupStartupTimeoutError",),
-    _TAKEN: ("NodeTakenError", "PreemptionError", "AUTOSCALER_DRAIN_PREEMPTED", "preempt"),
-    NODE_DIED: ("its node has died", "node died"),
+    _TAKEN: ("NodeTakenError", "PreemptionError", "the actor's node was preempted"),
+    NODE_DIED: ("The actor died because its node has died",),
 }
 """What is no fault of the trial, by the words in which Ray and Train tell it."""
 

@@ -40,7 +40,7 @@ from pixeltune.training.tally import Tally
 from pixeltune.training.workers import Workers, best_device
 
 _STEPS_TO_AGREE = 16
-"""Steps between two questions of several workers to each other whether to pause: each is an exchange that all wait for."""
+"""Steps between two questions of workers to each other whether to pause; for each of them all must wait."""
 
 
 def fit(

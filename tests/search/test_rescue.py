@@ -55,6 +55,7 @@ class Search:
                 error_file="",
                 last_result={},
                 max_failures=1,
+                num_failures=0,
             )
         )
         return self.trials[-1]

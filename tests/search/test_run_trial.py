@@ -11,7 +11,7 @@ import pytest
 import torch
 from search_toys import toy_config, toy_ledger, toy_space
 
-from pixeltune.errors import AuditError, StoreError
+from pixeltune.errors import AuditError, NodeTakenError, StoreError
 from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.sampling import SPEED_BATCH
@@ -19,6 +19,7 @@ from pixeltune.search import facts
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
 from pixeltune.training import loop
+from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.weights import load_model
 from pixeltune.training.workers import Workers
 
@@ -274,3 +275,28 @@ def test_what_is_not_finite_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The results hold finite numbers only, and one odd number must not end the search."""
     monkeypatch.setattr(loop.Tally, "mean_norm", lambda *_: float("nan"))
     assert next(m for m in run_trial(task_in(tmp_path)) if "report" in m)["report"]["grad_norm"] is None
+
+
+def test_a_trial_whose_machine_goes_keeps_what_it_learned_between_reports(
+    tmp_path: Path, uninterrupted: list[Message]
+) -> None:
+    task = task_in(tmp_path)
+    asked: list[int] = []
+    first: list[Message] = []
+    with pytest.raises(NodeTakenError, match=r"taken away: training pauses after 250 images"):
+        first += run_trial(task, lambda: bool(asked.append(1)) or len(asked) == 6)
+    assert TrainState.load(state_file(task.checkpoint)).images_seen == 250
+    second = list(run_trial(task))
+    assert [report["images_seen"] for report in second[0]["resumed"]] == [100, 200]
+    assert numbers(second) == numbers(uninterrupted)[2:]
+    assert second[-1]["end"] == "finished"
+
+
+def test_a_machine_that_goes_at_once_costs_the_first_step_alone(tmp_path: Path, uninterrupted: list[Message]) -> None:
+    """There is no report yet to begin from."""
+    task = task_in(tmp_path)
+    with pytest.raises(NodeTakenError):
+        list(run_trial(task, lambda: True))
+    again = list(run_trial(task))
+    assert again[0]["resumed"] == []
+    assert numbers(again) == numbers(uninterrupted)

@@ -2,102 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from metadata_service import Answer, Metadata, serving
 
 from pixeltune.errors import SearchError
 from pixeltune.search import spot
 from pixeltune.search.spot import Aws, Gcp, LocalNode, find_node, supervise, watch
-
-Answer = tuple[int, str] | None
-"""Status and body; None for silence."""
-
-
-class Metadata:
-    """Both clouds' services. notice: of AWS; preempted: of Google Cloud. faults: answered first, one by one."""
-
-    def __init__(self) -> None:
-        self.notice: str | None = None
-        self.preempted = False
-        self.faults: list[Answer] = []
-        self.tokens: list[str] = []
-        self.asked: list[str] = []
-        self.changed = threading.Condition()
-
-    def put(self, headers: dict[str, str]) -> Answer:
-        if not 1 <= int(headers.get("X-aws-ec2-metadata-token-ttl-seconds", 0)) <= 21_600:
-            return 400, ""
-        self.tokens.append(f"token-{len(self.tokens)}")
-        return 200, self.tokens[-1]
-
-    def get(self, path: str, headers: dict[str, str]) -> Answer:
-        if path == "/latest/meta-data/spot/instance-action":
-            if headers.get("X-aws-ec2-metadata-token") not in self.tokens[-1:]:
-                return 401, ""
-            return (404, "") if self.notice is None else (200, self.notice)
-        if path.startswith("/computeMetadata/v1/instance/preempted"):
-            if headers.get("Metadata-Flavor") != "Google":
-                return 403, ""
-            if "wait_for_change=true" in path:
-                with self.changed:
-                    self.changed.wait_for(lambda: f"last_etag={self._tag()}" not in path, timeout=2)
-            return 200, str(self.preempted).upper()
-        return 404, ""
-
-    def preempt(self) -> None:
-        with self.changed:
-            self.preempted = True
-            self.changed.notify_all()
-
-    def _tag(self) -> str:
-        return f"tag{int(self.preempted)}"
-
-
-@contextmanager
-def serving(metadata: Metadata) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self, made: Callable[[], Answer]) -> None:
-            metadata.asked.append(f"{self.command} {self.path}")
-            answer = metadata.faults.pop(0) if metadata.faults else made()
-            if answer is None:
-                time.sleep(1)
-                return
-            status, body = answer
-            self.send_response(status)
-            if status == 302:
-                self.send_header("Location", "http://192.0.2.1/latest")
-            self.send_header("ETag", metadata._tag())
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def do_PUT(self) -> None:
-            self._answer(lambda: metadata.put(dict(self.headers)))
-
-        def do_GET(self) -> None:
-            self._answer(lambda: metadata.get(self.path, dict(self.headers)))
-
-        def log_message(self, *_words: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
@@ -112,10 +32,6 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
         yield service
 
 
-def action(when: float) -> str:
-    return json.dumps({"action": "terminate", "time": f"{datetime.fromtimestamp(when, UTC):%Y-%m-%dT%H:%M:%SZ}"})
-
-
 def test_aws_is_asked_with_a_token_until_there_is_a_notice(metadata: Metadata) -> None:
     cloud = Aws()
     assert [cloud.deadline() for _ in range(3)] == [None] * 3
@@ -123,8 +39,7 @@ def test_aws_is_asked_with_a_token_until_there_is_a_notice(metadata: Metadata) -
     assert len(metadata.tokens) == 1, "a token is kept"
     metadata.tokens.append("a newer one")  # by which the service refuses the one that is kept
     assert cloud.deadline() is None
-    when = round(time.time() + 120)
-    metadata.notice = action(when)
+    when = metadata.take_away(120)
     assert cloud.deadline() == when
 
 
@@ -181,8 +96,7 @@ def test_a_service_that_fails_is_asked_again(
 ) -> None:
     said: list[str] = []
     metadata.faults = [fault] * times
-    when = round(time.time() + 60)
-    metadata.notice = action(when)
+    when = metadata.take_away(60)
     watch(Aws(), node, _drain, said.append)
     assert Node.drained == when
     problems = [line for line in said if "must answer" in line]
@@ -211,13 +125,13 @@ def test_ray_is_told_again_until_it_hears_and_not_after_the_deadline(metadata: M
             raise RuntimeError("GCS is away")
         _drain(node, deadline)
 
-    metadata.notice = action(time.time() + 60)
+    metadata.take_away(60)
     said: list[str] = []
     watch(Aws(), node, deaf, said.append)
     assert len(tries) == 2
     assert any("GCS is away" in line for line in said)
     Node.drained, Node.looks = None, 3
-    metadata.notice = action(time.time() - 60)
+    metadata.take_away(-60)
     watch(Aws(), node, deaf, said.append)
     assert len(tries) == 2, "too late"
 
@@ -284,7 +198,7 @@ def test_the_command_starts_it_in_the_background_with_its_log_among_rays(
     raylet: subprocess.Popen[bytes], tmp_path: Path, metadata: Metadata
 ) -> None:
     """Ray does not listen at this address: the notice is heard, and told again and again."""
-    metadata.notice = action(time.time() + 60)
+    metadata.take_away(60)
     command = [sys.executable, "-m", "pixeltune", "cluster", "watch-spot", "aws", "--node", "abcdef"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -350,32 +350,30 @@ def test_a_training_that_paused_between_reports_goes_on_as_if_it_had_not(
     """After so many steps since the first report; and twice in the same interval."""
     config = tiny(**GOLDEN_CONFIGS[name])
     uninterrupted = [numbers(report) for report in fit(config)]
-    state, got = None, []
-    for stop in (steps, steps + 1):
-        training = fit(config, state=state)
-        got += [] if state else [numbers(next(training))]
-        training._pause = lambda training=training, stop=stop: (
-            training.images_seen == got[0]["images_seen"] + stop * config.train.batch_size
-        )
-        with pytest.raises(PausedError):
-            next(training)
+    training = fit(config)
+    got = [numbers(next(training))]
+    for pause_at in (training.step + steps, training.step + steps + 1):
+        pause_in(training, pause_at)
         training.state.save(state_path)
         state = TrainState.load(state_path)
-        assert state.since_report is not None
-        assert state.images_seen == got[0]["images_seen"] + stop * config.train.batch_size
-    rest = fit(config, state=state)
-    got += [numbers(report) for report in rest]
+        assert (state.step, len(state.reports)) == (pause_at, 1)
+        training = fit(config, state=state)
+    got += [numbers(report) for report in training]
     assert got == uninterrupted
-    assert rest.state.since_report is None
+    assert training.state.since_report is None
+
+
+def pause_in(training: Training, step: int) -> None:
+    training._pause = lambda: training.step == step
+    with pytest.raises(PausedError):
+        next(training)
 
 
 def test_seconds_before_a_pause_are_counted(state_path: str) -> None:
     config = tiny()
     training = fit(config)
     next(training)
-    training._pause = lambda: training.step == 5
-    with pytest.raises(PausedError):
-        next(training)
+    pause_in(training, 5)
     training.state.save(state_path)
     before = training.state.since_report
     assert before is not None

@@ -49,7 +49,8 @@ def spot_agent(config: Config) -> Iterator[Finding]:
     wanted = f"pixeltune cluster watch-spot {at(config, 'provider', 'type')}"
     if not any(wanted in line for line in lines):
         yield Finding(
-            "worker_start_ray_commands", f"must have `{wanted}`, or trials lose what they learned since their last report"
+            "worker_start_ray_commands",
+            f"must have `{wanted}`, or trials lose what they learned since their last report",
         )
     elif not all("RAY_AUTH_MODE=token" in line for line in lines):
         yield Finding("worker_start_ray_commands", "`watch-spot` must have RAY_AUTH_MODE=token, or Ray refuses it")
