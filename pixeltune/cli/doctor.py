@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import (
@@ -19,6 +20,7 @@ from pixeltune.space import Resources, SearchSpace, load_search
 
 if TYPE_CHECKING:
     from pixeltune.search.doctor import Check
+    from pixeltune.search.node_table import Cell, NodeRow
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
@@ -34,55 +36,54 @@ def add_verbs(verbs: Any) -> None:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Print the table of checks; 1 where one failed."""
+    """Print what each node has and lacks, the checks of the whole, and what to do; 1 where something fails."""
     require_packages("a search", "optuna", "rich", "ray")
     space = load_search(options.search).override(settings_of(options)) if options.search else None
-    checks = _alone(space, options.storage) if options.address is None else _together(space, options)
+    rows, checks = _alone(space, options.storage) if options.address is None else _together(space, options)
+    show_nodes(rows)
     _show(checks)
-    return EXIT_REFUTED if any(check.verdict == "fail" for check in checks) else EXIT_OK
+    verdicts = [*(check.verdict for check in checks), *(cell.verdict for row in rows for cell in row.cells.values())]
+    return EXIT_REFUTED if "fail" in verdicts else EXIT_OK
 
 
-def _alone(space: SearchSpace | None, storage: str) -> list[Check]:
+def _alone(space: SearchSpace | None, storage: str) -> tuple[list[NodeRow], list[Check]]:
     """On this machine, where a search would start a Ray of its own; none is started for this."""
     from pixeltune.search import doctor
+    from pixeltune.search.node_table import Wanted, node_rows
 
-    here = doctor.node_facts(data=_data_of(space), gpus=bool(space and space.resources.gpus))
-    nodes = [doctor.local_node()]
     resources = space.resources if space else Resources()
-    return [
-        doctor.check_versions(here.versions, [here]),
+    nodes = [doctor.local_node()]
+    here = replace(doctor.node_facts(data=_data_of(space), gpus=bool(resources.gpus)), ray_gpus=nodes[0]["GPU"])
+    wanted = Wanted(versions=here.versions, data=space.base.data.name if space else "", gpus=resources.gpus)
+    return node_rows([here], wanted), [
+        doctor.check_here(here.versions),
         doctor.check_room(nodes, resources),
         doctor.check_drivers(nodes, resources),
         doctor.check_state_api(resources, None),
         *_of_storage(space, storage),
-        doctor.check_shared(storage, [here], []),
-        doctor.check_clocks([here]),
-        *([doctor.check_data(space.base.data.name, here.data, [here])] if space else []),
-        doctor.check_gpus(nodes, resources, [here]),
     ]
 
 
-def _together(space: SearchSpace | None, options: argparse.Namespace) -> list[Check]:
+def _together(space: SearchSpace | None, options: argparse.Namespace) -> tuple[list[NodeRow], list[Check]]:
     from pixeltune.search import doctor
     from pixeltune.search.cluster.running import cluster_file, nodes_at_most
     from pixeltune.search.connect import connect
 
     resources = space.resources if space else Resources()
     with connect(options.address) as nodes:
-        from pixeltune.search.nodes import ask_state_api, cluster_checks
+        from pixeltune.search.nodes import ask_state_api, look_at_nodes
 
-        storage = _of_storage(space, options.storage)
-        facts, compared = cluster_checks(options.storage, data=_data_of(space), gpus=bool(resources.gpus))
-        own = doctor.node_facts(data=_data_of(space))
-        return [
+        here = doctor.node_facts(data=_data_of(space))
+        checks = [
+            doctor.check_here(here.versions),
+            *([doctor.check_own_data(space.base.data.name, here)] if space else []),
             doctor.check_room(nodes_at_most(nodes, cluster_file()), resources),
             doctor.check_drivers(nodes, resources),
             doctor.check_state_api(resources, ask_state_api() if resources.workers > 1 else None),
-            *storage,
-            *compared,
-            *([doctor.check_data(space.base.data.name, own.data, [own, *facts])] if space else []),
-            doctor.check_gpus(nodes, resources, facts),
+            *_of_storage(space, options.storage),
         ]
+        rows = look_at_nodes(options.storage, config=_data_of(space), checksum=here.data, gpus=resources.gpus)
+        return rows, checks
 
 
 def _of_storage(space: SearchSpace | None, storage: str) -> list[Check]:
@@ -118,7 +119,35 @@ def _checkpoint_bytes(space: SearchSpace | None) -> int:
     return weights * (2 * states * most_at_once([local_node()], space.resources) + space.keep)
 
 
+def show_nodes(rows: Sequence[NodeRow]) -> None:
+    """A row a node, a column a thing; below it what to do, each once."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pixeltune.search.node_table import COLUMNS, to_do
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("node", *COLUMNS):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(escape(row.name), *(_cell(row.cells[column]) for column in COLUMNS))
+    out = console()
+    out.print(table)
+    for line in to_do(rows):
+        out.print(escape(line), style="bold")
+    out.print()
+
+
+def _cell(cell: Cell) -> str:
+    """The verdict in words too, for colours are lost in a log."""
+    from rich.markup import escape
+
+    word = f"{cell.verdict}: " if cell.verdict in ("warn", "fail") else ""
+    return f"[{_COLOURS[cell.verdict]}]{escape(word + cell.found)}[/]"
+
+
 def _show(checks: Sequence[Check]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -126,5 +155,5 @@ def _show(checks: Sequence[Check]) -> None:
         table.add_column(title, overflow="fold")
     for check in checks:
         colour = _COLOURS[check.verdict]
-        table.add_row(check.name, f"[{colour}]{check.verdict}[/]", check.found, check.advice)
+        table.add_row(check.name, f"[{colour}]{check.verdict}[/]", escape(check.found), escape(check.advice))
     console().print(table)

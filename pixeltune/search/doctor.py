@@ -24,11 +24,8 @@ from pixeltune.search.connect import HEAD, MEMORY_OF_A_DRIVER, Node, drivers_tha
 from pixeltune.search.facts import versions
 from pixeltune.space import Resources
 
-_SKEW_SECONDS = 2.0
-_WORST_SKEW_SECONDS = 60.0
-"""A lease on object storage lasts two minutes."""
 _SLOW_WRITE_SECONDS = 1.0
-_MUST_BE_EQUAL = ("python", "ray", "torch")
+_NEEDED = ("python", "ray", "torch", "optuna")
 _DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "opentelemetry", "prometheus_client")
 """What Ray's dashboard, which serves the State API, imports; `ray[default]` brings it."""
 
@@ -57,8 +54,8 @@ class NodeFacts:
     """What one machine says of itself.
 
     ahead: seconds of its clock before the launcher's. versions: of python and packages, None where one is missing.
-    free_memory: bytes. gpus: names of those that torch sees. data: checksum of the images as this node resolves them;
-    data_error: why it cannot. storage_error: why it cannot write its file there.
+    free_memory: bytes. gpus: names of those that torch sees. ray_gpus: how many Ray counts. data: checksum of the
+    images as this node resolves them; data_error: why it cannot. storage_error: why it cannot write its file there.
     """
 
     name: str
@@ -66,6 +63,7 @@ class NodeFacts:
     ahead: float = 0.0
     free_memory: int | None = None
     gpus: tuple[str, ...] = ()
+    ray_gpus: float = 0.0
     data: str | None = None
     data_error: str = ""
     storage_error: str = ""
@@ -79,13 +77,18 @@ def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, 
     checksum, data_error = _data_checksum(data) if data else (None, "")
     return NodeFacts(
         name=socket.gethostname(),
-        versions={name.removesuffix("_version"): version for name, version in versions().items()},
+        versions=own_versions(),
         free_memory=free_memory(),
         gpus=_gpu_names() if gpus else (),
         data=checksum,
         data_error=data_error,
         storage_error=_write_mark(mark) if mark else "",
     )
+
+
+def own_versions() -> dict[str, str | None]:
+    """Of this process: python and packages, None where one is missing."""
+    return {name.removesuffix("_version"): version for name, version in versions().items()}
 
 
 def free_memory() -> int | None:
@@ -178,23 +181,6 @@ def check_storage(storage: str) -> Check:
     return Check("storage", found)
 
 
-def check_shared(storage: str, facts: Sequence[NodeFacts], seen: Iterable[str]) -> Check:
-    """Whether the nodes write where the launcher reads. seen: names of the nodes whose file it found."""
-    name = "storage on all nodes"
-    if len(facts) < 2:
-        return Check(name, "one node", Verdict.SKIPPED)
-    seen = set(seen)
-    advice = "take an object storage (s3://…), or a folder that is mounted at the same path on every node"
-    refused = [f"{fact.name}: {fact.storage_error}" for fact in facts if fact.storage_error]
-    if refused:
-        return Check(name, f"{storage} is not writable on {'; '.join(refused)}", Verdict.FAIL, advice)
-    elsewhere = [fact.name for fact in facts if fact.name not in seen]
-    if elsewhere:
-        found = f"{storage} is another place on {', '.join(elsewhere)}: what it writes is not seen here"
-        return Check(name, found, Verdict.FAIL, advice)
-    return Check(name, f"{len(facts)} nodes write where the launcher reads")
-
-
 def check_disk(storage: str, needed: int, free: int | None) -> Check:
     """Free bytes against those that checkpoints will take at most."""
     if free is None:
@@ -207,67 +193,12 @@ def check_disk(storage: str, needed: int, free: int | None) -> Check:
     return Check("free disk", found)
 
 
-def check_clocks(facts: Sequence[NodeFacts]) -> Check:
-    """Nodes' clocks beside the launcher's."""
-    if len(facts) < 2:
-        return Check("clocks", "one node", Verdict.SKIPPED)
-    skews = {fact.name: fact.ahead for fact in facts}
-    worst = max(skews, key=lambda name: abs(skews[name]))
-    found = f"{worst} is {abs(skews[worst]):.1f} s {'ahead' if skews[worst] > 0 else 'behind'}"
-    advice = "let NTP set the clocks; times in the rows, and leases on object storage, follow them"
-    if abs(skews[worst]) > _WORST_SKEW_SECONDS:
-        return Check("clocks", found, Verdict.FAIL, advice)
-    if abs(skews[worst]) > _SKEW_SECONDS:
-        return Check("clocks", found, Verdict.WARN, advice)
-    return Check("clocks", f"within {max(abs(skew) for skew in skews.values()):.1f} s")
-
-
-def check_versions(here: Mapping[str, str | None], facts: Sequence[NodeFacts]) -> Check:
-    """Nodes' packages beside the launcher's. pixeltune itself travels with the search."""
-    shown = ", ".join(f"{name} {version}" for name, version in here.items() if version)
-    advice = "install the same versions on all nodes"
-    missing = [name for name in (*_MUST_BE_EQUAL, "optuna") if here.get(name) is None]
+def check_here(here: Mapping[str, str | None]) -> Check:
+    """What this machine, which launches, has of what a search needs."""
+    missing = [name for name in _NEEDED if here.get(name) is None]
     if missing:
-        return Check("versions", f"{', '.join(missing)} missing here", Verdict.FAIL, "pip install pixeltune")
-    others = [
-        (name, f"{fact.name} has {name} {fact.versions.get(name) or 'not at all'} where {here[name]} is here")
-        for fact in facts
-        for name in here
-        if name != "pixeltune" and fact.versions.get(name) != here[name]
-    ]
-    serious = [words for name, words in others if name in _MUST_BE_EQUAL]
-    if serious:
-        return Check("versions", "; ".join(serious), Verdict.FAIL, advice)
-    if others:
-        return Check("versions", "; ".join(words for _, words in others), Verdict.WARN, advice)
-    return Check("versions", shown + (f", on {len(facts)} nodes" if len(facts) > 1 else ""))
-
-
-def check_data(name: str, checksum: str | None, facts: Sequence[NodeFacts]) -> Check:
-    """Whether every node has the launcher's images. checksum: of those, None where it has none itself."""
-    advice = "put the files there, set data.path, or data.download=true"
-    lacking = [f"{fact.name}: {fact.data_error}" for fact in facts if fact.data_error]
-    if lacking:
-        return Check("data", f"{name} is missing on {'; '.join(lacking)}", Verdict.FAIL, advice)
-    other = [fact.name for fact in facts if fact.data not in (None, checksum)]
-    if other:
-        return Check("data", f"{name} is not the same on {', '.join(other)}", Verdict.FAIL, "copy the same files there")
-    return Check("data", f"{name} ({checksum}), on {len(facts) or 1} nodes")
-
-
-def check_gpus(nodes: Sequence[Node], resources: Resources, facts: Sequence[NodeFacts]) -> Check:
-    """Whether torch sees the GPUs that are asked for."""
-    if not resources.gpus:
-        return Check("GPUs", "none are asked for", Verdict.SKIPPED)
-    if not any(node.get("GPU") for node in nodes):
-        advice = "see nvidia-smi; or set resources.gpus=0"
-        return Check("GPUs", f"{resources.gpus:g} a worker are asked for, and Ray knows of none", Verdict.WARN, advice)
-    blind = [fact.name for fact in facts if not fact.gpus]
-    if blind and len(blind) == len(facts):
-        advice = "install a torch that is built for CUDA, and the driver that it needs"
-        return Check("GPUs", f"Ray has some, but torch sees none on {', '.join(blind)}", Verdict.FAIL, advice)
-    names = sorted({name for fact in facts for name in fact.gpus})
-    return Check("GPUs", ", ".join(names))
+        return Check("versions here", f"{', '.join(missing)} missing", Verdict.FAIL, "pip install pixeltune")
+    return Check("versions here", ", ".join(f"{name} {version}" for name, version in here.items() if version))
 
 
 def require_passed(checks: Iterable[Check]) -> list[str]:
@@ -277,6 +208,14 @@ def require_passed(checks: Iterable[Check]) -> list[str]:
         if check.verdict is Verdict.FAIL:
             raise SearchError(f"{check.name}: {check.found}; {check.advice}")
     return [f"{check.name}: {check.found}; {check.advice}." for check in checks if check.verdict is Verdict.WARN]
+
+
+def check_own_data(name: str, here: NodeFacts) -> Check:
+    """Whether this machine, which launches, has the images too: a search looks at their shape."""
+    if here.data_error:
+        advice = "put the files there, set data.path, or data.download=true"
+        return Check("data here", f"{name} missing ({here.data_error})", Verdict.FAIL, advice)
+    return Check("data here", f"{name} ({here.data})")
 
 
 def free_disk(storage: str) -> int | None:

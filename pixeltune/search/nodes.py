@@ -13,17 +13,8 @@ import ray
 from pixeltune import files
 from pixeltune.errors import SearchError
 from pixeltune.search.connect import Node
-from pixeltune.search.doctor import (
-    Check,
-    NodeFacts,
-    check_clocks,
-    check_shared,
-    check_state_api,
-    check_versions,
-    node_facts,
-    require_passed,
-)
-from pixeltune.search.facts import versions
+from pixeltune.search.doctor import NodeFacts, check_state_api, node_facts, own_versions, require_passed
+from pixeltune.search.node_table import NodeRow, Wanted, node_rows, require_fit
 from pixeltune.space import Resources
 
 _ANSWER_SECONDS = 120.0
@@ -32,30 +23,37 @@ _STATE_API_SECONDS = 30.0
 
 def preflight(nodes: Sequence[Node], resources: Resources, storage: str) -> list[str]:
     """What is looked at before each search: little on one machine. SearchError, or a line for each warning."""
-    checks: list[Check] = []
+    warnings: list[str] = []
     if resources.workers > 1:
-        checks.append(check_state_api(resources, ask_state_api()))
+        warnings += require_passed([check_state_api(resources, ask_state_api())])
     if len(nodes) > 1:
-        checks += cluster_checks(storage)[1]
-    return require_passed(checks)
+        warnings += require_fit(look_at_nodes(storage))
+    return warnings
 
 
-def cluster_checks(
-    storage: str, *, data: Mapping[str, object] | None = None, gpus: bool = False
-) -> tuple[list[NodeFacts], list[Check]]:
-    """The facts of all nodes, and the checks that only compare them."""
+def look_at_nodes(
+    storage: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    checksum: str | None = None,
+    gpus: float = 0.0,
+) -> list[NodeRow]:
+    """What each node has and lacks. config: nested, whose images they should have; checksum: of the launcher's own."""
     marks = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:
-        facts = ask_nodes(data=data, gpus=gpus, marks=files.absolute(marks))
+        facts = ask_nodes(data=config, gpus=bool(gpus), marks=files.absolute(marks))
         seen = [fact.name for number, fact in enumerate(facts) if files.exists(files.join(marks, str(number)))]
     finally:
         files.remove(marks)
-    here = {name.removesuffix("_version"): version for name, version in versions().items()}
-    return facts, [
-        check_shared(storage, facts, seen),
-        check_clocks(facts),
-        check_versions(here, facts),
-    ]
+    wanted = Wanted(
+        versions=own_versions(),
+        storage=storage,
+        seen=frozenset(seen),
+        data=config["data"]["name"] if config else "",
+        checksum=checksum,
+        gpus=gpus,
+    )
+    return node_rows(facts, wanted)
 
 
 def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> list[NodeFacts]:
@@ -68,7 +66,8 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> l
     facts = _answers(asked)
     ahead = [_seconds_ahead(node) for node in alive]
     return [
-        replace(fact, name=_name(node), ahead=seconds) for node, fact, seconds in zip(alive, facts, ahead, strict=True)
+        replace(fact, name=_name(node), ahead=seconds, ray_gpus=node["Resources"].get("GPU", 0.0))
+        for node, fact, seconds in zip(alive, facts, ahead, strict=True)
     ]
 
 

@@ -16,13 +16,8 @@ from pixeltune.space import Resources
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0", "pixeltune": "0.1"}
 HERE = NodeFacts("head", VERSIONS, data="abc")
-OTHER = NodeFacts("worker", VERSIONS, ahead=0.1, data="abc")
 TOGETHER = Resources(workers=2)
 GB = 10**9
-
-
-def with_version(name: str, version: str | None) -> NodeFacts:
-    return replace(OTHER, versions=VERSIONS | {name: version})
 
 
 @pytest.mark.parametrize(
@@ -48,46 +43,14 @@ def with_version(name: str, version: str | None) -> NodeFacts:
         (doctor.check_state_api(TOGETHER, None), "ok", "not asked"),
         (doctor.check_state_api(TOGETHER, ""), "ok", "it answers"),
         (doctor.check_state_api(TOGETHER, "refused"), "fail", "it does not answer (refused)"),
-        (doctor.check_shared("r", [HERE], []), "skipped", "one node"),
-        (doctor.check_shared("r", [HERE, OTHER], ["head", "worker"]), "ok", "2 nodes write where the launcher reads"),
-        (doctor.check_shared("r", [HERE, OTHER], ["head"]), "fail", "r is another place on worker"),
-        (
-            doctor.check_shared("r", [HERE, replace(OTHER, storage_error="Read-only file system")], ["head"]),
-            "fail",
-            "r is not writable on worker: Read-only file system",
-        ),
         (doctor.check_disk("r", 2 * GB, 10 * GB), "ok", "10.0 GB free, checkpoints take at most 2.0 GB"),
         (doctor.check_disk("r", 2 * GB, 3 * GB), "warn", "3.0 GB free"),
         (doctor.check_disk("r", 2 * GB, 1 * GB), "fail", "1.0 GB free"),
         (doctor.check_disk("s3://r", 2 * GB, None), "skipped", "does not tell"),
-        (doctor.check_clocks([HERE]), "skipped", "one node"),
-        (doctor.check_clocks([HERE, OTHER]), "ok", "within 0.1 s"),
-        (doctor.check_clocks([HERE, replace(OTHER, ahead=5.0)]), "warn", "worker is 5.0 s ahead"),
-        (doctor.check_clocks([HERE, replace(OTHER, ahead=-600.0)]), "fail", "worker is 600.0 s behind"),
-        (doctor.check_versions(VERSIONS, [HERE]), "ok", "torch 2.15.0"),
-        (doctor.check_versions(VERSIONS, [HERE, OTHER]), "ok", "on 2 nodes"),
-        (doctor.check_versions(VERSIONS, [HERE, with_version("pixeltune", None)]), "ok", "on 2 nodes"),
-        (doctor.check_versions(VERSIONS, [with_version("optuna", None)]), "warn", "worker has optuna not at all"),
-        *[
-            (doctor.check_versions(VERSIONS, [with_version(name, "1.0")]), "fail", f"worker has {name} 1.0 where")
-            for name in ("python", "torch", "ray")
-        ],
-        (doctor.check_versions(VERSIONS | {"torch": None}, [HERE]), "fail", "torch missing here"),
-        (doctor.check_data("mnist", "abc", [HERE, OTHER]), "ok", "mnist (abc), on 2 nodes"),
-        (doctor.check_data("mnist", "abc", [replace(OTHER, data="x")]), "fail", "mnist is not the same on worker"),
-        (
-            doctor.check_data("mnist", "abc", [replace(OTHER, data=None, data_error="no file")]),
-            "fail",
-            "mnist is missing on worker: no file",
-        ),
-        (doctor.check_gpus([{"CPU": 2.0}], Resources(), [HERE]), "skipped", "none are asked for"),
-        (doctor.check_gpus([{"CPU": 2.0}], Resources(gpus=1.0), [HERE]), "warn", "Ray knows of none"),
-        (doctor.check_gpus([{"GPU": 1.0}], Resources(gpus=1.0), [HERE]), "fail", "torch sees none on head"),
-        (
-            doctor.check_gpus([{}, {"GPU": 1.0}], Resources(gpus=1.0), [HERE, replace(OTHER, gpus=("H200",))]),
-            "ok",
-            "H200",
-        ),
+        (doctor.check_here(VERSIONS), "ok", "torch 2.15.0"),
+        (doctor.check_here(VERSIONS | {"torch": None}), "fail", "torch missing"),
+        (doctor.check_own_data("mnist", HERE), "ok", "mnist (abc)"),
+        (doctor.check_own_data("mnist", replace(HERE, data=None, data_error="no file")), "fail", "no file"),
     ],
 )
 def test_verdicts(check: Check, verdict: str, words: str) -> None:

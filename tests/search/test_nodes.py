@@ -28,15 +28,15 @@ def address() -> Iterator[str]:
 
 def test_a_cluster_of_two_nodes_is_looked_at(address: str, tmp_path: Path) -> None:
     with connect(address) as nodes:
-        from pixeltune.search.nodes import ask_state_api, cluster_checks, preflight
+        from pixeltune.search.nodes import ask_state_api, look_at_nodes, preflight
 
         assert sorted(node["CPU"] for node in nodes) == [1.0, 2.0]
         assert ask_state_api() == ""
-        data = {"data": {"name": "digits"}, "model": {"family": "gated"}, "likelihood": {"name": "categorical"}}
-        facts, checks = cluster_checks(str(tmp_path), data=data)
-        assert len(facts) == 2
-        assert len({fact.data for fact in facts}) == 1
-        assert facts[0].data
-        assert [check.verdict for check in checks] == ["ok", "ok", "ok"]
+        config = {"data": {"name": "digits"}, "model": {"family": "gated"}, "likelihood": {"name": "categorical"}}
+        rows = look_at_nodes(str(tmp_path), config=config)
+        assert len(rows) == 2
+        assert {cell.verdict for row in rows for cell in row.cells.values()} == {"ok", "skipped"}
+        assert len({row.cells["data"].found for row in rows}) == 1
+        assert rows[0].cells["storage"].found == "shared"
         assert preflight(nodes, Resources(workers=2), str(tmp_path)) == []
     assert list(tmp_path.iterdir()) == [], "their marks are removed"
