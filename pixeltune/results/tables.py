@@ -106,7 +106,7 @@ class TableFolder:
                     continue
                 try:
                     file = TableFile(content, self.schema, words if compacted_number(name) else ())
-                    found.add(name, file.read(columns, trial if compacted_number(name) else None))
+                    found.add(name, _named(file.read(columns, trial if compacted_number(name) else None)))
                 except UnreadableError as error:
                     unreadable[name] = error
             if is_complete:
@@ -252,6 +252,14 @@ def _may_overlap(table: pa.Table, other: pa.Table) -> bool:
     """Compaction goes by trials, so that two of its files seldom hold the same, and keys need not be compared."""
     (low, high), (other_low, other_high) = (pc.min_max(one["trial"]).as_py().values() for one in (table, other))
     return None not in (low, other_low) and bool(low <= other_high and other_low <= high)
+
+
+def _named(table: pa.Table) -> pa.Table:
+    """The table. Names of trials become names of folders, which are also removed: `../x` in a file is damage."""
+    is_name = pc.match_substring_regex(table["trial"].cast(pa.string()), "^[A-Za-z0-9]+$")
+    if not pc.all(is_name, skip_nulls=False, min_count=0).as_py():
+        raise UnreadableError("it names trials otherwise than by letters and digits")
+    return table
 
 
 def _may_hold(name: str, trial: str) -> bool:

@@ -118,6 +118,7 @@ def _scratch(store: SearchStore, *, shared: bool) -> Iterator[str]:
     if shared:
         location = files.join(store.folder, ".scratch")
         location = location if files.is_uri(location) else str(files.local_path(location).resolve())
+        files.remove(location)  # Train would go on from what lies there, whoever left it
         try:
             yield location
         finally:
