@@ -25,6 +25,9 @@ _IDX_NAMES = {"train": "train", "test": "t10k"}
 _ORIGINAL = {"MNIST": "b2d8f5bf39174ee5ffeefa97e42d673c35432b411bb5d1f74fbbeddae7f1690a"}
 """SHA-256 over the published unpacked files, in the order of `idx_files`."""
 
+LARGEST_IDX_BYTES = 2**30
+"""The published ones have at most 47 MB."""
+
 _CIFAR_FOLDER = "cifar-10-batches-py"
 _CIFAR_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 
@@ -103,10 +106,19 @@ def _idx_file(raw: Path, name: str) -> Path | None:
     return next((path for path in (raw / name, raw / f"{name}.gz") if path.is_file()), None)
 
 
+def _unpacked(path: Path) -> bytes:
+    """A small file may unpack to more than any memory."""
+    with gzip.open(path) as stream:
+        content = stream.read(LARGEST_IDX_BYTES + 1)
+    if len(content) > LARGEST_IDX_BYTES:
+        raise ValueError(f"it must have at most {LARGEST_IDX_BYTES:,} bytes unpacked, but has more")
+    return content
+
+
 def _read_idx_file(path: Path, digest: hashlib._Hash) -> np.ndarray:
     """uint8 of 1 or 3 axes. The format: 0, 0, 8 (uint8), number of axes, each length as big-endian int32, values."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = _unpacked(path) if path.suffix == ".gz" else path.read_bytes()
         axes = 3 if "images" in path.name else 1
         header = np.frombuffer(content, dtype=">i4", count=1 + axes)
         values = np.frombuffer(content, dtype=np.uint8, offset=4 * len(header))
