@@ -87,7 +87,7 @@ def mark(tmp_path: Path) -> Path:
 @pytest.fixture
 def payloads(mark: Path) -> list[bytes]:
     """The same attack as a plain pickle, and in torch's own two formats; all of which work on those who let them."""
-    made = [pickle.dumps(_Payload(mark))]
+    made = [pickle.dumps(_Payload(mark), protocol=2)]
     for is_zip in (True, False):
         stream = io.BytesIO()
         torch.save({"format": 1, "model": _Payload(mark)}, stream, _use_new_zipfile_serialization=is_zip)

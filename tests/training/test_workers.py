@@ -23,16 +23,30 @@ from dataclasses import asdict
 import torch
 import torch.distributed as dist
 from pixeltune.config import TrialConfig
-from pixeltune.errors import DivergedError
+from pixeltune.errors import DivergedError, PausedError
+from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
-training = fit(TrialConfig.build(json.loads(sys.argv[1])))
+config = TrialConfig.build(json.loads(sys.argv[1]))
+training = fit(config)
+if sys.argv[3] == "pause":
+    training._pause = lambda: dist.get_rank() == 1 and training.step > 3
+    try:
+        list(training)
+    except PausedError:
+        assert training.step == 16, "when they ask each other"
+    if dist.get_rank() == 0:
+        training.state.save(sys.argv[2] + "state")
+    dist.barrier()
+    state = TrainState.load(sys.argv[2] + "state")
+    training = fit(config, state=state)
+    first = [asdict(report) for report in state.reports]
 if sys.argv[3] == "nan" and dist.get_rank() == 1:
     training.model.network.register_forward_hook(lambda module, args, theta: theta * float("nan"))
 try:
-    reports = [asdict(report) for report in training]
+    reports = (first if sys.argv[3] == "pause" else []) + [asdict(report) for report in training]
 except DivergedError as error:
     reports = str(error)
 weights = {name: float(tensor.double().sum()) for name, tensor in training.model.state_dict().items()}
@@ -84,3 +98,18 @@ def test_all_workers_stop_together_when_one_diverges(tmp_path: Path) -> None:
     first, second = two_processes(tiny(), tmp_path, fault="nan")
     assert "step 0" in first["reports"]
     assert "step 0" in second["reports"]
+
+
+@pytest.mark.slow
+def test_all_workers_pause_together_when_one_has_to_and_go_on_to_the_same_numbers(tmp_path: Path) -> None:
+    config = tiny(train__images=640, train__report_every=160, model__dropout=0.3)
+    (tmp_path / "whole").mkdir()
+    whole, _ = two_processes(config, tmp_path / "whole")
+    first, second = two_processes(config, tmp_path, fault="pause")
+    times = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")
+    for run in (first, second):
+        for report, uninterrupted in zip(run["reports"], whole["reports"], strict=True):
+            assert {k: v for k, v in report.items() if k not in times} == {
+                k: v for k, v in uninterrupted.items() if k not in times
+            }
+    assert first["weights"] == second["weights"] == whole["weights"]
