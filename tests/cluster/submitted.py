@@ -16,8 +16,6 @@ import yaml
 from cluster_files import filled_in
 from launching import MARK, marked
 
-from pixeltune.search.cluster.tunnel import Reach
-
 
 @dataclass(frozen=True)
 class StandingHead:
