@@ -300,8 +300,8 @@ def _connected(url: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray", "ray.dashboard"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for module in ("dashboard_sdk", "job.sdk"):  # they set levels of their own
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
         """Ray's own, which does not wait for ever."""
