@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +21,16 @@ from launching import MARK, marked
 
 @dataclass(frozen=True)
 class StandingHead:
-    """file: the cluster file to give; storage: that its nodes use. url: of the dashboard; address: of Ray."""
+    """file: the cluster file to give; storage: that its nodes use. url: of the dashboard; address: of Ray.
+
+    mark: in the environment of its processes.
+    """
 
     file: Path
     storage: Path
     url: str
     address: str
+    mark: str
 
     @contextmanager
     def way(self) -> Iterator[str]:
@@ -50,8 +56,9 @@ def standing_head(folder: Path, *, cpus: int = 2) -> Iterator[StandingHead]:
         patch.delenv("PIXELTUNE_STORAGE")
         patch.delenv(MARK)
         try:
-            yield StandingHead(path, storage, f"http://{cluster.head_node.webui_url}", cluster.address)
+            yield StandingHead(path, storage, f"http://{cluster.head_node.webui_url}", cluster.address, mark)
         finally:
             cluster.shutdown()
             for pid in marked(mark):
-                os.kill(pid, 9)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

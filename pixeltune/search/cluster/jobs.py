@@ -206,7 +206,7 @@ def follow(reach: Reach, job_id: str, write: Callable[[str], None], say: Callabl
             now = time.monotonic()
             if now - began > _STOOD_SECONDS or lost_at < 0:
                 lost_at = now
-                say(f"{error}. The job goes on; trying again.")
+                say(f"{error}. The job needs no connection; trying again.")
             if now - lost_at > _RETRY_SECONDS:
                 raise
         time.sleep(_PAUSE_SECONDS)
