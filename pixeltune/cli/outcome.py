@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_
 from pixeltune.results.pareto import front
 from pixeltune.results.store import SearchStore
 from pixeltune.search.cluster.running import cluster_file, farewell
+from pixeltune.search.job import COMMAND
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
@@ -37,11 +39,14 @@ _DIGITS = {
 
 @contextmanager
 def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
-    """On a cluster, however the launch ends: what goes on costing money, and the command that ends it."""
+    """On a cluster, however the launch ends: what goes on costing money, and the command that ends it.
+
+    Of a job that `--cluster` submitted, whoever follows it says so, with the path of the file that is there.
+    """
     try:
         yield
     finally:
-        for line in farewell(None if address is None else cluster_file()):
+        for line in farewell(None if address is None or COMMAND in os.environ else cluster_file()):
             out.print(line, highlight=False, soft_wrap=True)
 
 
