@@ -273,7 +273,7 @@ def node_killed(scene: Scene) -> None:
     scene.harm.require(not failed, f"a node's death is no fault of its trial, but failed: {failed}")
 
 
-_NOTICE_SECONDS = 6.0
+_NOTICE_SECONDS = 12.0
 """Before a spot machine is gone; clouds give 30 or 120."""
 
 
@@ -297,6 +297,8 @@ def spot_taken(scene: Scene) -> None:
     scene.harm.require(not others, f"{[(row['trial'], row['status'], row['reason']) for row in others]}")
     reasons = {row["reason"] for row in scene.store.attempts() if row["status"] == "interrupted"}
     scene.harm.require(reasons <= {"its node was taken away (spot notice)"}, f"reasons {reasons}")
+    is_early = scene.moment % MOMENTS < MOMENTS // 2
+    scene.harm.require(bool(reasons) or not is_early, "no trial ran on the node that was taken away")
 
 
 def disk_full(scene: Scene) -> None:
@@ -372,7 +374,7 @@ FAULTS: dict[str, Fault] = {
         _kill_and_finish("RayTrainWorker"), trials=1, images=1600, options=("--set", "resources.workers=2")
     ),
     "node killed": Fault(node_killed, place="nodes"),
-    "spot node taken": Fault(spot_taken, place="nodes", images=1600),
+    "spot node taken": Fault(spot_taken, place="nodes", images=4000),
     "Ctrl-C": Fault(interrupted, place="laptop"),
     "launcher killed with its Ray": Fault(launcher_killed, place="laptop", left_seconds=200.0),
 }
