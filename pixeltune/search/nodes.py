@@ -12,8 +12,9 @@ import ray
 
 from pixeltune import files
 from pixeltune.errors import SearchError
-from pixeltune.search.connect import Node
+from pixeltune.search.connect import Node, places_on
 from pixeltune.search.doctor import NodeFacts, check_state_api, node_facts, own_versions, require_passed
+from pixeltune.search.draining import draining_nodes
 from pixeltune.search.node_table import NodeRow, Wanted, node_rows, require_fit
 from pixeltune.space import Resources
 
@@ -108,6 +109,13 @@ def _answers(asked: Mapping[Any, str]) -> list[Any]:
     except Exception as error:
         words = str(error).strip().splitlines()
         raise SearchError(f"every node must run pixeltune, but one of them stopped with {words[-1]}") from error
+
+
+def could_hold(resources: Resources) -> bool:
+    """Whether the nodes that are there, and stay, have room for a trial, were they free."""
+    leaving = draining_nodes()
+    staying = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    return sum(places_on(node["Resources"], resources) for node in staying) >= resources.workers
 
 
 def own_address() -> str:

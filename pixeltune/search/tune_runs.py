@@ -61,10 +61,18 @@ class TuneRuns:
         from ray import tune
 
         from pixeltune.search import tuning
+        from pixeltune.search.nodes import could_hold
         from pixeltune.search.rescue import RescueCallback
 
         ledger = self.ledger
-        seats = tuning.Seats(planner, ledger, self._on_change, most=concurrent, say=self.listener.say)
+        seats = tuning.Seats(
+            planner,
+            ledger,
+            self._on_change,
+            most=concurrent,
+            say=self.listener.say,
+            could_hold=lambda: could_hold(ledger.resources),
+        )
         together = ledger.resources.workers > 1
         with _scratch(ledger.store, shared=together) as scratch, interrupts(self.stop, self.listener):
             tuner = tune.Tuner(

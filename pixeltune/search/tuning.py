@@ -112,6 +112,8 @@ class Seats:
 
     plans: Tune's trial id → our plan, until it ends. open: ids of those that have not ended. most: how many at once.
     on_change: told after each event; say: a line for the user. silences: why the watchdog killed a trial's process.
+    could_hold: whether the nodes that are there could hold a trial, were they free; nodeless_since: on the watchdog's
+        clock, when they first could not.
     lost: plans that Tune dropped before they began. stuck: why Tune must be started anew, or "".
     failure: the first exception in one of our hooks. Tune would log it, or count it as the trial's; so it is kept here,
         the search stops, and `run` raises it.
@@ -125,6 +127,7 @@ class Seats:
         *,
         most: int = 1,
         say: Callable[[str], None] = print,
+        could_hold: Callable[[], bool] = lambda: True,
     ) -> None:
         self.planner = planner
         self.ledger = ledger
@@ -139,6 +142,8 @@ class Seats:
         self._faults: Counter[str] = Counter()
         self.lost: list[Plan] = []
         self.stuck = ""
+        self.could_hold = could_hold
+        self.nodeless_since: float | None = None
         self.failure: BaseException | None = None
 
     @property
@@ -208,8 +213,13 @@ class Seats:
             self.lost.append(plan)
 
     def starve(self, plan: Plan) -> None:
-        """A trial's workers found no place: with fewer trials at a time the others will; a single one never would."""
-        if len(self.open - {trial_id for trial_id, other in self.plans.items() if other.trial == plan.trial}):
+        """A trial's workers found no place: with fewer trials at a time the others will; a single one never would.
+
+        Where no nodes are there that could hold them, some are still to come, and the trial goes on waiting.
+        """
+        if not self.could_hold():
+            self._wait_for_nodes(plan)
+        elif len(self.open - {trial_id for trial_id, other in self.plans.items() if other.trial == plan.trial}):
             self.most = max(1, self.most - 1)
             self.say(f"{plan.trial}: {_STARVED}; from now on {self.most} trials at a time.")
         else:
@@ -217,6 +227,18 @@ class Seats:
                 f"the cluster must have room for a trial, but the {self.ledger.resources.workers} workers of "
                 f"{plan.trial} found none, and no other trial runs; see to its nodes, and give the same command"
             )
+
+    def _wait_for_nodes(self, plan: Plan) -> None:
+        """SearchError where they have not come in the time that a start may take."""
+        now, minutes = self.watchdog.now, self.ledger.space.patience.start_minutes
+        self.nodeless_since = now if self.nodeless_since is None else self.nodeless_since
+        if now - self.nodeless_since > 60 * minutes:
+            raise SearchError(
+                f"nodes for the {self.ledger.resources.workers} workers of a trial must start within "
+                f"patience.start_minutes, but none that could hold them have in {minutes:g} min; see to the cluster, "
+                "or wait longer with --set patience.start_minutes=N, and give the same command"
+            )
+        self.say(f"{plan.trial}: {_STARVED}; it waits for nodes that are to start.")
 
     def take_crash(self, trial: Any) -> str:
         """What ended the newest attempt, in words."""
@@ -283,6 +305,7 @@ class LedgerScheduler(StaysHere, FIFOScheduler):
             name = self._seats.plans[trial.trial_id].trial
             message = json.loads(result[_MESSAGE])
             self._seats.watchdog.hear(trial.trial_id, message)
+            self._seats.nodeless_since = None
             reason = self._seats.ledger.receive(name, message)
             if "end" in message:
                 trial.max_failures = 0  # Should its process die now, there is nothing to try again.

@@ -173,6 +173,31 @@ def test_an_actor_that_cannot_begin_the_next_trial_is_killed(begin: Callable[...
     assert search.killed == ["reused"]
 
 
+def test_workers_whose_nodes_are_still_to_start_go_on_waiting(begin: Callable[..., Search]) -> None:
+    """As on a cluster that begins without workers, or whose spot machines were all taken away."""
+    search = begin(workers=2, most=2)
+    search.rescue._groups_due = 1e9
+    search.seats.could_hold = lambda: False
+    trial = search.run("a")
+    for _ in range(3):
+        search.seats.silences["a"] = STARVED
+        search.die(trial, again=True)
+        search.seats.watchdog._now += 200
+    assert search.seats.failure is None
+    assert search.seats.most == 2
+    assert search.said[-1] == "00000: its workers found no place in the cluster; it waits for nodes that are to start."
+    search.tell(trial, BEGUN)
+    for _ in range(4):
+        search.seats.silences["a"] = STARVED
+        search.die(trial, again=True)
+        search.seats.watchdog._now += 200
+    assert search.seats.failure is None, "since it ran, less than its ten minutes"
+    search.seats.silences["a"] = STARVED
+    search.die(trial, again=True)
+    assert isinstance(search.seats.failure, SearchError)
+    assert "patience.start_minutes, but none that could hold them have in 10 min" in str(search.seats.failure)
+
+
 def test_workers_that_find_no_place_are_no_fault_of_the_trial(begin: Callable[..., Search]) -> None:
     search = begin(workers=2, most=2)
     search.rescue._groups_due = 1e9
