@@ -57,9 +57,13 @@ def stand() -> Iterator[Stand]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_trial_goes_on_from_the_step_at_which_it_was_taken_away(stand: Stand, tmp_path: Path, workers: int) -> None:
-    """All machines are taken at once, and others come."""
+    """All machines are taken at once, when others have come.
+
+    Before, for a node that joins unpacks the job's code anew, where nodes of one machine share it: processes that are
+    just starting would lose the folder that they run in.
+    """
     (tmp_path / "mymod.py").write_text(MODULE)
-    search = write_search(tmp_path, images=8000, every=4000, trials=1)
+    search = write_search(tmp_path, images=16000, every=8000, trials=1)
     search.write_text(search.read_text().replace('"name": "digits"', '"name": "mymod:images"'))
     state, metadata = Path(store_in(tmp_path / "r").checkpoint("00000"), "state.pt"), Metadata()
     with serving(metadata) as endpoint, launches(tmp_path / "r") as launch:
@@ -68,16 +72,19 @@ def test_a_trial_goes_on_from_the_step_at_which_it_was_taken_away(stand: Stand, 
             subprocess.run(watch, env=os.environ | {ENDPOINT: endpoint}, check=True, capture_output=True)
         run = launch(search, "--address", stand.address, "--set", f"resources.workers={workers}")
         run.wait_until(lambda: _is_training(tmp_path / "r"), 200)
+        taken, stand.nodes = stand.nodes, []
+        stand.complete()
+        time.sleep(5)  # the code is unpacked there
         gone = metadata.take_away(30)
         run.wait_until(state.exists, 30)
         saved = TrainState.load(str(state))
         assert time.time() < gone
-        stand.kill_node(0)
-        stand.kill_node(0)
-        stand.complete()
+        stand.nodes += taken
+        for _ in taken:
+            stand.kill_node(2)
         assert run.wait(300) == 0, run.err
         assert run.err == ""
-    assert 0 < saved.images_seen < 4000
+    assert 0 < saved.images_seen < 8000
     rows = store_in(tmp_path / "r").attempts()
     assert [(row["status"], row["reason"]) for row in rows] == [("interrupted", TAKEN), ("finished", None)]
     assert f"00000: {TAKEN}; it goes on elsewhere." in run.out
