@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from launching import launches, store_in, write_search
 
 import pixeltune as pt
 from pixeltune.config import DataConfig
@@ -433,6 +434,44 @@ def test_no_secret_stands_in_results_logs_or_reports(trained: tuple[Path, str, d
     assert any(b"00000" in content for content in written.values()), "what is looked at is not empty"
     for frame in (pt.read_results(str(storage)), pt.read_curves(str(storage))):
         said += frame.to_csv()
+    for name, secret in SECRETS.items():
+        assert secret not in said, name
+        assert not [path for path, content in written.items() if secret.encode() in content], name
+
+
+FAILING = """
+import os, sys
+from pathlib import Path
+
+from pixeltune.data.readers import digits
+
+
+def images(config):
+    if "default_worker" in sys.argv[0]:
+        assert os.environ["PASSWORD_OF_MINE"], "the trial's process has it too"
+        try:
+            os.close(os.open(Path(__file__).with_name("failed"), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return digits.read(config)
+        raise ValueError("no images this time")
+    return digits.read(config)
+"""
+
+
+@pytest.mark.slow
+def test_no_secret_stands_in_the_results_of_a_search(tmp_path: Path) -> None:
+    """Nor of a trial that fails: tracebacks, and whatever processes of Ray print."""
+    (tmp_path / "mymod.py").write_text(FAILING, encoding="utf-8")
+    search = write_search(tmp_path, trials=2)
+    search.write_text(search.read_text().replace('"name": "digits"', '"name": "mymod:images"'))
+    with launches(tmp_path / "r") as launch:
+        run = launch(search, **SECRETS)
+        assert run.wait(400) == 0, run.err
+        said = run.out + run.err
+    rows = store_in(tmp_path / "r").attempts()
+    assert sorted(row["status"] for row in rows) == ["failed", "finished", "finished"]
+    said += "".join(str(row) for row in rows)
+    written = _bytes_below(tmp_path / "r")
     for name, secret in SECRETS.items():
         assert secret not in said, name
         assert not [path for path, content in written.items() if secret.encode() in content], name
