@@ -190,7 +190,18 @@ def test_the_rest_of_the_command_goes_as_it_was_given() -> None:
     )
     found = _given(words.split())
     assert found.storage == "s3://b/r"
-    assert found.rest == ["search", "--trials", "3", "--set", "a=1", "--set", "b=[1,2]", "--warm-start", "s3://b/a", "s3://b/c"]
+    assert found.rest == [
+        "search",
+        "--trials",
+        "3",
+        "--set",
+        "a=1",
+        "--set",
+        "b=[1,2]",
+        "--warm-start",
+        "s3://b/a",
+        "s3://b/c",
+    ]
     assert _given(["final", "cifar", "--seeds=4", "--cluster=x.yaml"]).rest == ["final", "cifar", "--seeds=4"]
     assert _given(["search", "--search", "digits_quick"]).rest == ["search"]
 
