@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixeltune import files
+from pixeltune.cli.app import storage_words
 from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.results.judge import bound_mark
 from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
@@ -49,8 +50,8 @@ def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
             out.print(line, highlight=False, soft_wrap=True)
 
 
-def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger) -> None:
-    """Print all of it; pictures come last, for they may take a while."""
+def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger, *, storage: str) -> None:
+    """Print all of it, with commands that mean `storage`; pictures come last, for they may take a while."""
     rows = list(ledger.ended.values())
     counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
     out.print(f"Trials: {counts or 'none'}.", highlight=False)
@@ -68,7 +69,9 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: L
     out.print(
         f'Rows: {store.trials_folder}    pd.read_parquet("{store.trials_folder}")', highlight=False, soft_wrap=True
     )
-    _show_galleries(out, store, within[: space.keep])
+    words = f"{store.search}{storage_words(storage)}"
+    out.print(f"Report: pixeltune report {words}    Test set: pixeltune final {words}", highlight=False, soft_wrap=True)
+    _show_galleries(out, store, within[: space.keep], storage_words(storage))
 
 
 def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) -> None:
@@ -125,7 +128,7 @@ def _cell(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and name != "rank" else str(value)
 
 
-def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None:
+def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: str) -> None:
     """Draw a gallery of each of the best trials whose weights were kept, unless it is there or takes long."""
     shown, left, slow = [], _MOST_SAMPLING_SECONDS, ""
     for trial in trials:
@@ -143,7 +146,7 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None
             if seconds is not None:
                 slow = (
                     f"Samples of trial {trial}: about {math.ceil(seconds / 60)} min on this machine; "
-                    f"pixeltune sample {store.search}/{trial} --gallery --split valid draws them"
+                    f"pixeltune sample {store.search}/{trial}{where} --gallery --split valid draws them"
                 )
                 break
             left -= time.monotonic() - started

@@ -141,7 +141,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
             out.print(line, highlight=False, soft_wrap=True)
         outcome = run_search(space, store, manifest, address=place.address, listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
-        show_outcome(out, space, store, outcome.ledger)
+        show_outcome(out, space, store, outcome.ledger, storage=options.storage)
         merged = "" if outcome.interrupted else compact_many(store)
         if merged:
             out.print(merged, highlight=False, soft_wrap=True)
