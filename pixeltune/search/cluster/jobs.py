@@ -300,8 +300,8 @@ def _connected(url: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for module in ("dashboard_sdk", "job.sdk"):  # they set levels of their own
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
+    for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)  # they set levels of their own
 
     class Client(JobSubmissionClient):
         """Ray's own, which does not wait for ever."""
