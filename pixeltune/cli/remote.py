@@ -57,7 +57,7 @@ def submit(options: argparse.Namespace, name: str, search_file: Path | None = No
 
 def follow_job(way: Reach, path: str, config: Config, job_id: str) -> int:
     """Print its log until it ends; the job's exit code. Ctrl-C leaves it running, and says how to come back."""
-    from pixeltune.search.cluster.jobs import follow
+    from pixeltune.search.cluster.following import follow
     from pixeltune.search.cluster.running import farewell
 
     come_back = f"Come back: pixeltune cluster logs {path} {job_id}    stop it: pixeltune cluster stop {path} {job_id}"

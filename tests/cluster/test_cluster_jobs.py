@@ -19,8 +19,9 @@ from launching import write_search
 from pixeltune.cli.remote import _given
 from pixeltune.errors import SearchError
 from pixeltune.search import connect
-from pixeltune.search.cluster import jobs
-from pixeltune.search.cluster.jobs import Submission, follow, jobs_of, search_place
+from pixeltune.search.cluster import following, jobs
+from pixeltune.search.cluster.following import follow
+from pixeltune.search.cluster.jobs import Submission, jobs_of, search_place
 from pixeltune.search.cluster.tunnel import UnreachableError
 
 Asked = list[tuple[str, str, Any]]
@@ -83,10 +84,10 @@ def _submission(**changes: Any) -> Submission:
 def test_a_submission_goes_to_the_cluster_that_was_named_whatever_the_environment_says(
     dashboard: tuple[str, Asked], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Ray's own client would go to RAY_ADDRESS."""
+    """Ray's own client would go to RAY_ADDRESS, and with the token to a proxy."""
     url, asked = dashboard
     monkeypatch.chdir(tmp_path)
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with jobs_of(_way(url)) as cluster:
         words = ["search", "--set", "model.layers=2 or 3", "--search", "searches/a b.py"]
@@ -139,7 +140,7 @@ def test_a_log_is_written_once_wherever_the_connection_breaks() -> None:
     log = "one\ntwo\nthree\n"
     for cut in range(len(log) + 1):
         written: list[str] = []
-        reader = jobs._Reader(written.append)
+        reader = following._Reader(written.append)
         first = reader.again()
         for start in range(0, cut, 3):
             first(log[start : min(start + 3, cut)])
@@ -151,8 +152,8 @@ def test_a_log_is_written_once_wherever_the_connection_breaks() -> None:
 
 def test_a_connection_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 32)
-    monkeypatch.setattr(jobs, "_RETRY_SECONDS", 0.3)
-    monkeypatch.setattr(jobs, "_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(following, "_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(following, "_PAUSE_SECONDS", 0.1)
     said: list[str] = []
     with pytest.raises(UnreachableError):
         follow(_way("http://127.0.0.1:9"), "tiny-1", pytest.fail, said.append)

@@ -30,7 +30,7 @@ search = replace(noop.noop_space(trials=6, images=800, every=100, stop=False), s
 
 def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)]))
-    monkeypatch.setattr("pixeltune.search.cluster.jobs._RETRY_SECONDS", 10.0)
+    monkeypatch.setattr("pixeltune.search.cluster.following._RETRY_SECONDS", 10.0)
     (tmp_path / "laptop").mkdir()
     monkeypatch.chdir(tmp_path / "laptop")
     (tmp_path / "tiny.py").write_text(SEARCH)
