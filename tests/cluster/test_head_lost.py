@@ -43,7 +43,8 @@ def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr("pixeltune.search.cluster.tunnel.reach", lambda _path: head.way)
 
         def lose() -> None:
-            while not (store.exists() and store.curve_files.read().num_rows >= 18):
+            end = time.monotonic() + 120
+            while not (store.exists() and store.curve_files.read().num_rows >= 18) and time.monotonic() < end:
                 time.sleep(0.1)
             for pid in marked(head.mark):
                 os.kill(pid, signal.SIGKILL)
