@@ -217,6 +217,8 @@ def test_what_a_cluster_cannot_do_is_refused_before_it_is_asked(
         *given, "--storage", "here"
     )
     assert "--warm-start on a cluster must be" in refused(*given, "--warm-start", "results/a")
+    assert "a search name must be letters" in refused(*given, "--name", "../../x")
+    assert "PASSWORD" not in refused(*given, "--storage", "s3://KEY:PASSWORD@bucket/results")
     line = refused(*given[:3], str(FOLDER / "gpu.yaml"))
     assert "must be filled in: your own address" in line
     assert "and 3 more); pixeltune cluster check" in line
