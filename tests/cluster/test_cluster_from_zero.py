@@ -29,7 +29,7 @@ from ray_faults import SEARCH
 
 from pixeltune.search.cluster.running import VARIABLE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 """By which Ray's imitation knows the head."""

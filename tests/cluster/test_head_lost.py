@@ -15,7 +15,7 @@ from launching import ROOT, marked, store_in
 from noop import Orders, instruct, noop_space
 from submitted import standing_head
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SEARCH = """
 from dataclasses import replace

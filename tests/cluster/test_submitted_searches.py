@@ -25,7 +25,7 @@ from submitted import StandingHead, standing_head
 
 from pixeltune.results.store import SearchStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture(scope="module")
