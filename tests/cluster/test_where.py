@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +46,10 @@ def raylet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Raylet]:
             ]
             process = subprocess.Popen(words, executable=sys.executable, stdin=subprocess.PIPE)
             cleanup.callback(process.communicate)
+            end = time.monotonic() + 30
+            while address not in raylets_of_this_user():  # a process has no command line for a moment yet
+                assert time.monotonic() < end
+                time.sleep(0.001)
 
         yield start
 
