@@ -132,7 +132,9 @@ def network(folder: Path, names: Sequence[str], *, keep: Sequence[Path] = ()) ->
 def _make_homes(folder: Path, names: Sequence[str], addresses: Mapping[str, str]) -> None:
     """Homes as a new user has them, the hosts' names, and the first one's key, which all know."""
     for name in names:
-        shutil.copytree("/etc/skel", folder / name / "home", symlinks=True)
+        if Path("/etc/skel").is_dir():
+            shutil.copytree("/etc/skel", folder / name / "home", symlinks=True)
+        (folder / name / "home").mkdir(parents=True, exist_ok=True)
         (folder / name / "home").chmod(0o700)
         (folder / name / "tmp").mkdir()
         (folder / name / "tmp").chmod(0o1777)

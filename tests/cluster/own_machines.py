@@ -19,6 +19,7 @@ KEPT = (Path(sys.prefix), Path(sys.base_prefix))
 """What every host must see of this machine: the test run's environment and its interpreter."""
 FILE = "cluster/onprem.yaml"
 HEAD_PORT = 6379
+_PROJECT = ("benchmarks", "cluster", "pixeltune", "search_spaces", "launch.py", "pyproject.toml", "README.md")
 
 _BINARIES = Path(sys.prefix) / "bin"
 _BASE_PYTHON = Path(sys.base_prefix) / f"bin/python3.{sys.version_info.minor}"
@@ -66,6 +67,7 @@ class OwnMachines:
 
     def prepare(self) -> None:
         """What the page says is to be done once: pixeltune's folder, the token, the file filled in."""
+        self.folder.mkdir()
         self._copy_project()
         self.do("ray", "get-auth-token", "--generate")
         self.do("chmod", "600", str(HOME / ".ray/auth_token"))
@@ -89,13 +91,10 @@ class OwnMachines:
         (self.folder / FILE).write_text(text, encoding="utf-8")
 
     def _copy_project(self) -> None:
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
-        )
-        names = listed.stdout.decode().split("\0") if listed.returncode == 0 else []
-        for name in filter(None, names):
-            if (ROOT / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        for name in _PROJECT:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
                 shutil.copy2(ROOT / name, self.folder / name)
 
     def run(self, *words: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:

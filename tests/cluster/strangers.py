@@ -17,7 +17,7 @@ _ASK_DASHBOARD = """
 import json, sys, urllib.error, urllib.request
 token, asked = json.loads(sys.argv[1])
 for method, path, body in asked:
-    request = urllib.request.Request("http://127.0.0.1:8265" + path, method=method, data=body and body.encode())
+    request = urllib.request.Request("http://127.0.0.1:8265" + path, method=method, data=body.encode() or None)
     request.add_header("Content-Type", "application/json")
     if token:
         request.add_header("Authorization", "Bearer " + token)
@@ -119,7 +119,7 @@ def ask_ports(asking: Host, places: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def ask_gcs(asking: Host, head: Host, **environment: str) -> list[str]:
-    """What Ray's own client gets from the head's store and State API."""
+    """What Ray's own client gets from the head's store, and from the State API, which answers on the head alone."""
     told = python_on(asking, _ASK_GCS, f"{head.address}:{HEAD_PORT}", **environment)
     return [line for line in told.splitlines() if line.startswith(("kv ", "state "))]
 

@@ -90,7 +90,7 @@ def test_nothing_listens_beyond_the_cluster_but_rays_own_calls(cluster: OwnMachi
         found = listeners(host)
         _say("".join(f"{host.name} {one}\n" for one in found))
         everywhere = {one.process for one in found if one.where == "everywhere"}
-        assert everywhere <= {"gcs_server", "raylet", "ray::DashboardA", "ray::IDLE"}, "what the page says"
+        assert {name for name in everywhere if not name.startswith("ray::")} <= {"gcs_server", "raylet"}
         assert {one.where for one in found if one.port == DASHBOARD} <= {"loopback"}
     assert DASHBOARD in {one.port for one in listeners(cluster.head)}
 
@@ -132,17 +132,14 @@ def test_the_dashboard_wants_the_token(cluster: OwnMachines) -> None:
 
 
 def test_ray_itself_wants_the_token(cluster: OwnMachines) -> None:
-    stranger = cluster.network.hosts["stranger"]
-    for told in (
-        ask_gcs(stranger, cluster.head, RAY_AUTH_MODE="disabled"),
-        ask_gcs(stranger, cluster.head, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=WRONG),
-    ):
-        assert [line.split()[:2] for line in told] == [["kv", "refused"], ["state", "refused"]]
-    told = ask_gcs(cluster.desk, cluster.head, RAY_AUTH_MODE="token")
-    assert [line.split()[:2] for line in told] == [["kv", "got"], ["state", "got"]], told
-    nobody = {"HOME": "/var/empty"}
+    asking = (cluster.network.hosts["stranger"], cluster.head)
     for wrong in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": WRONG}):
-        assert connect(cluster.head, **nobody, **wrong).startswith("refused")
+        for host in asking:
+            told = ask_gcs(host, cluster.head, HOME="/var/empty", **wrong)
+            assert [line.split()[:2] for line in told] == [["kv", "refused"], ["state", "refused"]]
+        assert connect(cluster.head, HOME="/var/empty", **wrong).startswith("refused")
+    told = ask_gcs(cluster.head, cluster.head, RAY_AUTH_MODE="token")
+    assert [line.split()[:2] for line in told] == [["kv", "got"], ["state", "got"]], "with it, both can be read"
     assert connect(cluster.head, RAY_AUTH_MODE="token") == "connected 2"
 
 
