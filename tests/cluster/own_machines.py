@@ -118,11 +118,6 @@ class OwnMachines:
         with log.open("wb") as stream:
             return subprocess.Popen(given, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
 
-    def nodes(self) -> int:
-        """How many the cluster has, as its autoscaler tells."""
-        active = re.search(r"Active:\s+(\d+) local", self.execute("ray status"))
-        return int(active[1]) if active else 0
-
 
 def python_on(host: Host, code: str, *words: str, seconds: float = 120.0, **environment: str) -> str:
     """The output of Python code that runs on a host, with the packages of this test run."""

@@ -79,7 +79,7 @@ _CONNECT = """
 import ray
 try:
     ray.init("auto", log_to_driver=False)
-    print("connected", len(ray.nodes()))
+    print("connected", sum(node["Alive"] for node in ray.nodes()))
 except Exception as error:
     print("refused", type(error).__name__)
 """
@@ -125,6 +125,6 @@ def ask_gcs(asking: Host, head: Host, **environment: str) -> list[str]:
 
 
 def connect(asking: Host, **environment: str) -> str:
-    """What comes of `ray.init` on a host of the cluster."""
+    """What comes of `ray.init` on a host of the cluster; and how many of its nodes are alive."""
     told = python_on(asking, _CONNECT, RAY_USAGE_STATS_ENABLED="0", **environment)
     return told.strip().splitlines()[-1]

@@ -53,7 +53,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachines]:
         start = time.monotonic()
         own.do("ray", "up", "--yes", FILE, seconds=300)
         _say(f"ray up: {time.monotonic() - start:.1f} s")
-        _say(f"the second host has joined after {wait_until(lambda: own.nodes() == 2, 180, 'two nodes'):.1f} s more")
+        _say(f"the second host has joined after {wait_until(lambda: _both_alive(own), 180, 'two nodes'):.1f} s more")
+        assert "2 local.cluster.node" in own.execute("ray status")
         yield own
 
 
@@ -140,7 +141,7 @@ def test_ray_itself_wants_the_token(cluster: OwnMachines) -> None:
         assert connect(cluster.head, HOME="/var/empty", **wrong).startswith("refused")
     told = ask_gcs(cluster.head, cluster.head, RAY_AUTH_MODE="token")
     assert [line.split()[:2] for line in told] == [["kv", "got"], ["state", "got"]], "with it, both can be read"
-    assert connect(cluster.head, RAY_AUTH_MODE="token") == "connected 2"
+    assert _both_alive(cluster)
 
 
 def test_a_search_goes_on_when_a_host_is_cut_off(cluster: OwnMachines) -> None:
@@ -169,7 +170,11 @@ def test_a_search_goes_on_when_a_host_is_cut_off(cluster: OwnMachines) -> None:
     tried = [(row["trial"], row["hostname"]) for row in store.attempts()]
     (cut,) = {trial for trial, _ in tried if [name for name, _ in tried].count(trial) > 1}
     assert [host for trial, host in tried if trial == cut] == ["beta", "alpha"], "it went on elsewhere"
-    _say(f"the host is back after {wait_until(lambda: cluster.nodes() == 2, 180, 'two nodes'):.1f} s")
+    _say(f"the host is back after {wait_until(lambda: _both_alive(cluster), 180, 'two nodes'):.1f} s")
+
+
+def _both_alive(cluster: OwnMachines) -> bool:
+    return connect(cluster.head, RAY_AUTH_MODE="token") == "connected 2"
 
 
 def test_the_token_is_the_users_alone_and_nowhere_written(cluster: OwnMachines) -> None:
