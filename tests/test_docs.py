@@ -121,6 +121,7 @@ def test_every_program_is_known(page: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("page", [page for page in PAGES if any(not each.needs for each in examples(page))], ids=_name)
 def test_every_example_runs(page: Path, tmp_path: Path) -> None:
     for example in examples(page):

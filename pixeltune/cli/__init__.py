@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run one verb; the exit code."""
-    from pixeltune.cli.app import run
+    from pixeltune.cli.app import parse, run
 
-    options = command_line().parse_args(argv)
+    options = parse(command_line(), argv)
     return run(options.verb, options)
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,6 +34,14 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong and where help is."""
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *verb: str) -> argparse.Namespace:
+    """The options, and in `words` what was given as the words of `pixeltune`. verb: those that the program implies."""
+    words = sys.argv[1:] if argv is None else [*argv]
+    options = parser.parse_args(words)
+    options.words = [*verb, *words]
+    return options
 
 
 def positive(text: str) -> int:

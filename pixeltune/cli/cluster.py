@@ -1,24 +1,36 @@
-"""`pixeltune cluster`: check a cluster file before it costs anything, and prepare an AWS account for one."""
+"""`pixeltune cluster`: check a cluster file, prepare an AWS account for one, look at its jobs, follow and stop them."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import EXIT_OK, EXIT_REFUTED, say
+from pixeltune.cli.remote import follow_job
 from pixeltune.errors import require_packages
+
+if TYPE_CHECKING:
+    from pixeltune.search.cluster.jobs import Job, Node
 
 
 def add_verbs(verbs: Any) -> None:
-    """`pixeltune cluster check` and `pixeltune cluster prepare`."""
-    parser = verbs.add_parser("cluster", help="check a cluster file; prepare an AWS account for it")
+    """The steps of `pixeltune cluster`, in the order in which they are needed."""
+    parser = verbs.add_parser("cluster", help="check a cluster file; jobs on its cluster: status, logs, stop")
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
     for name, verb, words in (
         ("check", check, "say what is not as it must be, a line each; exit code 1 where something is"),
         ("prepare", prepare, "make the roles, the key pair and the closed security group that an AWS file names"),
+        ("status", status, "the nodes of the cluster that `ray up FILE` started, and its searches"),
+        ("logs", logs, "what a search prints, from its begin until it ends; Ctrl-C leaves it running"),
+        ("stop", stop, "stop a search as Ctrl-C would; the same command goes on with it"),
     ):
         step = steps.add_parser(name, help=words, description=words)
         step.add_argument("file", metavar="FILE", help="such as cluster/gpu.yaml")
+        if verb in (logs, stop):
+            step.add_argument(
+                "job", metavar="JOB", nargs="?", help="a job or the name of its search [the one that runs]"
+            )
         step.set_defaults(verb=verb)
 
 
@@ -43,3 +55,61 @@ def prepare(options: argparse.Namespace) -> int:
     for line in prepare_aws(options.file):
         say(line)
     return EXIT_OK
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print nodes, jobs and what the cluster costs."""
+    require_packages("a cluster", "ray")
+    from pixeltune.search.cluster.jobs import jobs_of
+    from pixeltune.search.cluster.reading import read_cluster_file
+    from pixeltune.search.cluster.running import farewell
+    from pixeltune.search.cluster.tunnel import reach
+
+    with jobs_of(reach(options.file)) as cluster:
+        nodes, jobs = cluster.nodes(), cluster.all()
+    for line in (*_node_lines(nodes), *_job_lines(jobs), *farewell(read_cluster_file(options.file), options.file)):
+        say(line)
+    return EXIT_OK
+
+
+def logs(options: argparse.Namespace) -> int:
+    """Come back to a job; its exit code where it ends."""
+    require_packages("a cluster", "ray")
+    from pixeltune.search.cluster.jobs import jobs_of
+    from pixeltune.search.cluster.reading import read_cluster_file
+    from pixeltune.search.cluster.tunnel import reach
+
+    way = reach(options.file)
+    with jobs_of(way) as jobs:
+        job = jobs.find(options.job)
+    return follow_job(way, options.file, read_cluster_file(options.file), job.id)
+
+
+def stop(options: argparse.Namespace) -> int:
+    """Wait until it has stopped."""
+    require_packages("a cluster", "ray")
+    from pixeltune.search.cluster.jobs import jobs_of
+    from pixeltune.search.cluster.tunnel import reach
+
+    with jobs_of(reach(options.file)) as jobs:
+        job = jobs.find(options.job, only_running=True)
+        say(f"Stopping {job.id}: running trials keep their last checkpoint.")
+        ended = jobs.stop(job)
+    say(f"The job {ended.id} has ended ({ended.status.lower()}); the same command goes on with the search.")
+    return EXIT_OK
+
+
+def _node_lines(nodes: list[Node]) -> Iterator[str]:
+    for node in nodes:
+        has = ", ".join(f"{amount:g} {kind}" for kind, amount in node.has.items() if amount) or "runs no trials"
+        yield f"{'head' if node.is_head else 'worker'}  {node.address}  {has}"
+
+
+def _job_lines(jobs: list[Job]) -> Iterator[str]:
+    from pixeltune.results.status import duration
+
+    for job in jobs:
+        where = f"  {job.name} in {job.storage}" if job.name else ""
+        yield f"{job.status.lower():<9}  {job.id}  {duration(job.seconds)}{where}"
+    if not jobs:
+        yield "No search was submitted to it."

@@ -14,6 +14,7 @@ from pixeltune.cli.app import (
     positive,
     settings_of,
 )
+from pixeltune.cli.remote import add_place, submit
 from pixeltune.errors import require_packages
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--workers", type=positive, metavar="N", help="workers that train a run together")
     parser.add_argument("--name", default="", metavar="NAME", help="name of the results folder [SEARCH-final]")
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
-    parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
+    add_place(parser)
     add_settings(parser)
     add_storage(parser)
     parser.set_defaults(verb=final)
@@ -58,14 +59,19 @@ def final(options: argparse.Namespace) -> int:
     from pixeltune.search.final import open_final, require_search
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
+    from pixeltune.search.where import find_place
 
     request, out = _request(options), console()
+    if options.cluster is not None:
+        return submit(options, request.store.search)
     require_search(request)
-    with farewell_at_end(out, options.address), request.store.lock():
+    place = find_place(options.address)
+    out.print(str(place), highlight=False, soft_wrap=True)
+    with farewell_at_end(out, place.address), request.store.lock():
         store, manifest, space = open_final(request)
         assert manifest.final is not None, "open_final wrote it"
         _show_choice(out, store, manifest.final, request)
-        outcome = run_search(space, store, manifest, address=options.address, listener=Progress(out))
+        outcome = run_search(space, store, manifest, address=place.address, listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
     if outcome.interrupted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pixeltune import files
+from pixeltune.cli.app import storage_words
 from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.results.judge import bound_mark
 from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
 from pixeltune.results.pareto import front
 from pixeltune.results.store import SearchStore
 from pixeltune.search.cluster.running import cluster_file, farewell
+from pixeltune.search.job import COMMAND
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
@@ -36,16 +39,19 @@ _DIGITS = {
 
 @contextmanager
 def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
-    """On a cluster, however the launch ends: what goes on costing money, and the command that ends it."""
+    """On a cluster, however the launch ends: what goes on costing money, and the command that ends it.
+
+    Of a job that `--cluster` submitted, whoever follows it says so, with the path of the file that is there.
+    """
     try:
         yield
     finally:
-        for line in farewell(None if address is None else cluster_file()):
+        for line in farewell(None if address is None or COMMAND in os.environ else cluster_file()):
             out.print(line, highlight=False, soft_wrap=True)
 
 
-def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger) -> None:
-    """Print all of it; pictures come last, for they may take a while."""
+def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger, *, storage: str) -> None:
+    """Print all of it, with commands that mean `storage`; pictures come last, for they may take a while."""
     rows = list(ledger.ended.values())
     counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
     out.print(f"Trials: {counts or 'none'}.", highlight=False)
@@ -63,7 +69,9 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: L
     out.print(
         f'Rows: {store.trials_folder}    pd.read_parquet("{store.trials_folder}")', highlight=False, soft_wrap=True
     )
-    _show_galleries(out, store, within[: space.keep])
+    words = f"{store.search}{storage_words(storage)}"
+    out.print(f"Report: pixeltune report {words}    Test set: pixeltune final {words}", highlight=False, soft_wrap=True)
+    _show_galleries(out, store, within[: space.keep], storage_words(storage))
 
 
 def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) -> None:
@@ -120,7 +128,7 @@ def _cell(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and name != "rank" else str(value)
 
 
-def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None:
+def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: str) -> None:
     """Draw a gallery of each of the best trials whose weights were kept, unless it is there or takes long."""
     shown, left, slow = [], _MOST_SAMPLING_SECONDS, ""
     for trial in trials:
@@ -138,7 +146,7 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str]) -> None
             if seconds is not None:
                 slow = (
                     f"Samples of trial {trial}: about {math.ceil(seconds / 60)} min on this machine; "
-                    f"pixeltune sample {store.search}/{trial} --gallery --split valid draws them"
+                    f"pixeltune sample {store.search}/{trial}{where} --gallery --split valid draws them"
                 )
                 break
             left -= time.monotonic() - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,10 +18,12 @@ from pixeltune.cli.app import (
     add_settings,
     add_storage,
     console,
+    parse,
     positive,
     run,
     settings_of,
 )
+from pixeltune.cli.remote import add_place, submit
 from pixeltune.errors import ConfigError, require_packages
 from pixeltune.space import SAMPLERS, SCHEDULERS, SearchSpace, list_searches, load_search, search_path
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 def launch(argv: Sequence[str] | None = None) -> int:
     """The whole of launch.py."""
-    return run(search, launch_line().parse_args(argv))
+    return run(search, parse(launch_line(), argv, "search"))
 
 
 def launch_line() -> Parser:
@@ -65,7 +68,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="RESULTS",
         help="folders of searches whose compatible trials the sampler is told; their best are tried first",
     )
-    parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [a local one]")
+    add_place(parser)
     add_galleries(parser)
     add_settings(parser)
     add_storage(parser)
@@ -90,6 +93,8 @@ def search(options: argparse.Namespace) -> int:
 
         show_plan(out, space, name, options.warm_start)
         return EXIT_OK
+    if options.cluster is not None:
+        return submit(options, name, search_path(options.search))
     return _run(out, space, name, settings, options)
 
 
@@ -118,9 +123,12 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.results.store import SearchStore
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
+    from pixeltune.search.where import find_place
 
+    place = find_place(options.address)
+    out.print(str(place), highlight=False, soft_wrap=True)
     said: list[str] = []
-    with farewell_at_end(out, options.address), SearchStore(options.storage, name).lock():
+    with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
         store, manifest = open_search(
             space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=said.append
         )
@@ -131,9 +139,9 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         )
         for line in said:
             out.print(line, highlight=False, soft_wrap=True)
-        outcome = run_search(space, store, manifest, address=options.address, listener=Progress(out))
+        outcome = run_search(space, store, manifest, address=place.address, listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
-        show_outcome(out, space, store, outcome.ledger)
+        show_outcome(out, space, store, outcome.ledger, storage=options.storage)
         merged = "" if outcome.interrupted else compact_many(store)
         if merged:
             out.print(merged, highlight=False, soft_wrap=True)
@@ -144,9 +152,13 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
 
 
 def command_again() -> str:
-    """The command that was given, to be copied."""
+    """The command that was given, to be copied; in a job of a cluster the one that submitted it."""
     import shlex
 
+    from pixeltune.search.job import COMMAND
+
+    if COMMAND in os.environ:
+        return os.environ[COMMAND]
     program = Path(sys.argv[0])
     words = ["python", program.name] if program.suffix == ".py" else [program.name]
     return shlex.join([*words, *sys.argv[1:]])

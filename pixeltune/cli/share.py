@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from pixeltune import files
-from pixeltune.cli.app import EXIT_OK, add_galleries, add_settings, add_storage, say, settings_of, writing
+from pixeltune.cli.app import (
+    EXIT_OK,
+    add_galleries,
+    add_settings,
+    add_storage,
+    say,
+    settings_of,
+    storage_words,
+    writing,
+)
 from pixeltune.cli.show import TRIAL_HELP
 from pixeltune.cli.trials import find_trial
 from pixeltune.errors import StoreError
@@ -38,11 +48,13 @@ def export(options: argparse.Namespace) -> int:
 
     found = find_trial(options.trial, options.storage)
     if not files.exists(found.weights):
-        again = "" if found.manifest.final else f"; pixeltune rerun {found.name} trains it anew"
+        again = (
+            ""
+            if found.manifest.final
+            else f"; pixeltune rerun {found.name}{storage_words(options.storage)} trains it anew"
+        )
         raise StoreError(f"an exported trial must have kept weights, but {found.name} has none{again}")
     folder = options.out or f"{found.store.search}-{found.row['trial']}"
-    if files.exists(folder):
-        raise StoreError(f"--out must be a new folder, but {folder} exists; remove it or name another")
     ended = [row for row in found.store.trials() if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
     config = found.config()
     # The card comes last: a folder with one is whole.
@@ -51,12 +63,21 @@ def export(options: argparse.Namespace) -> int:
         "config.toml": config.to_toml().encode(),
         "README.md": model_card(found.row, config, found.manifest, len(ended)).encode(),
     }
+    if files.exists(folder) and not _is_begun(folder, contents):
+        raise StoreError(f"--out must be a new folder, but {folder} exists; remove it or name another")
     for name, content in contents.items():
         with writing(files.join(folder, name)):
             files.write_whole(files.join(folder, name), content)
     say(f"Wrote {folder}: {', '.join(contents)}")
     say(f'Loads with: import pixeltune as pt; model = pt.load_model("{files.join(folder, "model.safetensors")}")')
     return EXIT_OK
+
+
+def _is_begun(folder: str, contents: Mapping[str, bytes]) -> bool:
+    """Whether an export of the same was killed there: some of its files as they would be written, and no card."""
+    names = files.list_names(folder)
+    is_same = all(name in contents and files.read_whole(files.join(folder, name)) == contents[name] for name in names)
+    return bool(names) and "README.md" not in names and is_same
 
 
 def rerun(options: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from pixeltune.cli.app import (
     add_storage,
     say,
     settings_of,
+    storage_words,
 )
 from pixeltune.config import TrialConfig
 from pixeltune.results.judge import bound_mark
@@ -84,7 +85,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         before = next(iter(ledger.ended.values()), None)
         if _first_says(before is not None and before["status"] != Status.FAILED, space.resources.workers):
-            return _show_end(before or {}, name)
+            return _show_end(before or {}, name + storage_words(storage))
         plan = _plan(ledger, before)
         for point in store.curve(plan.trial):
             say(_line(point))
@@ -106,7 +107,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
             row = ledger.finish(plan.trial, crash=crash)
             if plan.trial in ledger.ended and row["status"] != Status.FAILED:
                 files.remove(state_file(store.checkpoint(plan.trial)))
-        return _show_end(row, name)
+        return _show_end(row, name + storage_words(storage))
 
 
 def _plan(ledger: Ledger, before: Row | None) -> Plan:
@@ -138,12 +139,13 @@ def _first_says(done: bool, world: int) -> bool:
     return Workers.current().as_first(done)
 
 
-def _show_end(row: Row, name: str) -> int:
+def _show_end(row: Row, words: str) -> int:
+    """Of the trained row; words: what a command needs to mean it."""
     status = Status(row["status"])
     if status is Status.FINISHED:
         say(
             f"Best {bound_mark(row)}{row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
-            f"{row['best_images_seen']:,} images; pixeltune evaluate {name}; pixeltune sample {name}"
+            f"{row['best_images_seen']:,} images; pixeltune evaluate {words}; pixeltune sample {words}"
         )
         return EXIT_OK
     if status is Status.INTERRUPTED:

@@ -6,13 +6,11 @@ correctness. A folder that is damaged counts as absent and is made again. The wh
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -21,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from pixeltune.config import DataConfig, ImageForm
-from pixeltune.data.locks import node_lock
+from pixeltune.data.locks import node_lock, remove_leftovers
 from pixeltune.data.prepare import Part, Prepared
 from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.errors import DataError
@@ -30,7 +28,6 @@ _FORMAT = 1
 """Raised whenever a change of code changes what a cached folder would hold."""
 
 _META = "meta.json"
-_LEFTOVER_SECONDS = 86_400.0
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +57,7 @@ def node_cached(folder: Path, build: Callable[[], Prepared]) -> DataSet:
     prepared = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with node_lock(folder.with_name(f".lock-{folder.name}")):
+        with node_lock(folder.with_name(f".lock-{folder.name}"), f"decodes {folder.name}"):
             found = open_entry(folder)
             if found is not None:
                 return found
@@ -115,7 +112,7 @@ def _fingerprint(file: Path) -> tuple[str, int, int]:
 
 
 def _publish(prepared: Prepared, folder: Path) -> None:
-    _remove_leftovers(folder)
+    remove_leftovers(folder.parent, folder.name)
     temporary = folder.with_name(f".part-{folder.name}-{uuid.uuid4().hex}")
     temporary.mkdir()
     try:
@@ -123,14 +120,6 @@ def _publish(prepared: Prepared, folder: Path) -> None:
         _swap_in(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Parts of processes that died; young ones may be at work where locks do not hold."""
-    for leftover in folder.parent.glob(f".part-{folder.name}-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-                shutil.rmtree(leftover)
 
 
 def _swap_in(temporary: Path, folder: Path) -> None:

@@ -1,23 +1,42 @@
-"""A lock between the processes of one node, so that they do not decode or fetch the same set at once."""
+"""A lock between the processes of one node, so that they do not fetch the same set at once."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _PATIENCE_SECONDS = 1800.0
+_SAID_AFTER_SECONDS = 2.0
+_LEFTOVER_SECONDS = 86_400.0
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def node_lock(path: Path) -> Iterator[None]:
-    """Hold `path` against other processes of this node; a process that dies lets go, and nobody waits for ever."""
+def node_lock(path: Path, doing: str) -> Iterator[None]:
+    """Hold `path` against other processes of this node; a process that dies lets go, and nobody waits for ever.
+
+    doing: what its holder does, such as "fetches cifar10"; said where it takes a while.
+    """
     with path.open("a") as stream:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not _try_lock(stream.fileno()) and time.monotonic() < deadline:
+        began, said = time.monotonic(), False
+        while not _try_lock(stream.fileno()) and time.monotonic() - began < _PATIENCE_SECONDS:
+            if not said and time.monotonic() - began > _SAID_AFTER_SECONDS:
+                _log.warning("waiting for another process of this machine, which %s (%s)", doing, path)
+                said = True
             time.sleep(0.05)
         yield
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Parts `.part-NAME-…` of processes that died; young ones may be at work where locks do not hold."""
+    for leftover in folder.glob(f".part-{name}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(leftover)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -179,6 +179,7 @@ class _Batch:
     def _shown(self, name: str, table: pa.Table) -> pa.Table:
         """The rows of a file that count: of a compacted one, those that neither a later one has nor a file here."""
         if name not in self._visible:
+            self._place.require_own(name, table)
             return table
         here = {key for other in self._names if (key := attempt_key(other)) is not None}
         hidden = set(keys_of(table).to_pylist()) - (self._visible[name] - here)

@@ -66,7 +66,7 @@ class SearchStore:
         self.checkpoints = files.join(self.folder, "checkpoints")
         self.trial_files = self._table(self.trials_folder, TRIAL_SCHEMA)
         self.curve_files = self._table(self.curves_folder, CURVE_SCHEMA)
-        self.image_files = self._table(self.images_folder, IMAGE_SCHEMA)
+        self.image_files = self._table(self.images_folder, IMAGE_SCHEMA, is_by_trial=True)
 
     @classmethod
     def at(cls, folder: str) -> SearchStore:
@@ -198,9 +198,9 @@ class SearchStore:
         """The reports of all trials, merged as `curve` does."""
         return merge_attempts(to_rows(self.curve_files.read()))
 
-    def _table(self, folder: str, schema: pa.Schema) -> TableFolder:
+    def _table(self, folder: str, schema: pa.Schema, *, is_by_trial: bool = False) -> TableFolder:
         corrupt = files.join(self.folder, "_corrupt", schema.metadata[TABLE_KEY].decode())
-        return TableFolder(folder, corrupt, schema)
+        return TableFolder(folder, corrupt, schema, is_by_trial)
 
     def _complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
         complete = {**row, "schema_version": SCHEMA_VERSION, "search": row.get("search", self.search)}

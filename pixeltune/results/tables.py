@@ -43,11 +43,15 @@ class StoreWarning(UserWarning):
 
 @dataclass(frozen=True)
 class TableFolder:
-    """The files of one table. corrupt: the folder to which what cannot be read is moved."""
+    """The files of one table. corrupt: the folder to which what cannot be read is moved.
+
+    is_by_trial: whether a trial has one file, whatever its attempt.
+    """
 
     folder: str
     corrupt: str
     schema: pa.Schema
+    is_by_trial: bool = False
 
     def path(self, name: str) -> str:
         """Where the file of this name lies."""
@@ -60,7 +64,7 @@ class TableFolder:
 
     def write(self, trial: str, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Publish the file of one attempt, in place of an earlier one."""
-        publish(self.path(f"{trial}-{attempt}.parquet"), encode(rows, self.schema))
+        publish(self.path(self._own_name(trial, attempt)), encode(rows, self.schema))
 
     def publish(self, name: str, content: bytes) -> None:
         """Publish a file so that it is there after a power cut too, when others have been removed."""
@@ -106,7 +110,9 @@ class TableFolder:
                     continue
                 try:
                     file = TableFile(content, self.schema, words if compacted_number(name) else ())
-                    found.add(name, file.read(columns, trial if compacted_number(name) else None))
+                    table = file.read(columns, trial if compacted_number(name) else None)
+                    self.require_own(name, table)
+                    found.add(name, table)
                 except UnreadableError as error:
                     unreadable[name] = error
             if is_complete:
@@ -116,6 +122,16 @@ class TableFolder:
         if unreadable:
             self.set_aside(unreadable)
         return found.table(view_of(self.schema, columns, words))
+
+    def require_own(self, name: str, table: pa.Table) -> None:
+        """UnreadableError for a copy of another file, by hand or by a tool that syncs: its rows would count twice."""
+        if table.num_rows and not compacted_number(name):
+            own = self._own_name(table["trial"][0].as_py(), table["attempt"][0].as_py())
+            if name != own:
+                raise UnreadableError(f"it holds what {own} should")
+
+    def _own_name(self, trial: str, attempt: int) -> str:
+        return f"{trial}.parquet" if self.is_by_trial else f"{trial}-{attempt}.parquet"
 
     def require_known(self) -> None:
         """Refuse a table with files of a newer pixeltune: who cannot read them might write in their place."""

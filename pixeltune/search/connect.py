@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeltune.errors import SearchError
+from pixeltune.search.job import job_environment
 from pixeltune.space import Resources
 
 _FOR_WORKERS = {
@@ -75,7 +76,7 @@ def set_environment(address: str | None) -> None:
     """What Ray reads when it is imported, which must come after this."""
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    if address is None or _token_file().is_file():
+    if address is None or token_file().is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
@@ -152,11 +153,18 @@ def _local(cleanup: ExitStack) -> dict[str, Any]:
 
 
 def _remote(address: str, cleanup: ExitStack) -> dict[str, Any]:
-    """The cluster at `address`; its nodes get this code and the working directory's as the job's working directory."""
+    """The cluster at `address`; its nodes get this code and the working directory's as the job's working directory.
+
+    Inside of a job that was submitted with a working directory they have it already.
+    """
+    given = job_environment()
+    variables = {key: value for key, value in _FOR_WORKERS.items() if key not in (given.get("env_vars") or {})}
+    if given.get("working_dir"):
+        return {"address": address, "runtime_env": {"env_vars": variables}}
     staged = Path(tempfile.mkdtemp(prefix="pixeltune-job-"))
     cleanup.callback(shutil.rmtree, staged, ignore_errors=True)
     stage_code(staged)
-    return {"address": address, "runtime_env": {"working_dir": str(staged), "env_vars": _FOR_WORKERS}}
+    return {"address": address, "runtime_env": {"working_dir": str(staged), "env_vars": variables}}
 
 
 def stage_code(target: Path) -> None:
@@ -189,10 +197,10 @@ def _silence_deaths() -> None:
 
 def _tighten_token() -> None:
     """Ray writes its token readable by all."""
-    if _token_file().is_file():
-        _token_file().chmod(0o600)
+    if token_file().is_file():
+        token_file().chmod(0o600)
 
 
-def _token_file() -> Path:
+def token_file() -> Path:
     """Where Ray keeps the token with which local clusters and `ray start` are closed to others."""
     return Path.home() / ".ray" / "auth_token"

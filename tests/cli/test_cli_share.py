@@ -105,6 +105,18 @@ def test_an_export_overwrites_nothing_and_needs_weights(storage: str) -> None:
     assert "tiny/00000 has none; pixeltune rerun tiny/00000 trains it anew" in said
 
 
+def test_an_export_that_was_killed_goes_on_and_another_does_not(storage: str) -> None:
+    done("export", "tiny", "--storage", storage)
+    Path("tiny-00000/README.md").unlink()
+    Path("tiny-00000/config.toml").unlink()
+    assert "README.md" in done("export", "tiny", "--storage", storage)
+    assert "must be a new folder" in refused("export", "tiny", "--storage", storage)
+    Path("tiny-00000/README.md").unlink()
+    Path("tiny-00000/model.safetensors").write_bytes(b"another")
+    assert "must be a new folder" in refused("export", "tiny", "--storage", storage)
+    assert Path("tiny-00000/model.safetensors").read_bytes() == b"another"
+
+
 def test_a_rerun_comes_to_the_same_number(storage: str) -> None:
     said = done("rerun", "tiny", "--storage", storage)
     first, second = (SearchStore(storage, name).trials()[0] for name in ("tiny", "tiny-00000-rerun"))

@@ -151,7 +151,8 @@ def test_a_permitted_download_is_fetched_once(tmp_path: Path, monkeypatch: pytes
     config = DataConfig(name="mnist", path=str(tmp_path / "new"), download=True, num_valid=5)
     assert len(load_data(config).train) == 45
     load_data(changed(config, num_valid=6))
-    assert fetched == [tmp_path / "new"]
+    assert [place.parent for place in fetched] == [tmp_path / "new"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".lock-mnist", "MNIST"]
 
 
 @pytest.mark.parametrize("name", ["folder", "parquet", "array"])

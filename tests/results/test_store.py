@@ -189,6 +189,17 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_is_read(store: SearchStor
     assert [row["number"] for row in store.trials()] == [0, 2]
 
 
+@pytest.mark.parametrize("name", ["00001-2.parquet", "00001-1 (1).parquet", "00004-1.parquet"])
+def test_a_copy_of_an_attempts_file_does_not_count(store: SearchStore, name: str) -> None:
+    for number in range(2):
+        store.write_trial(make_row(number))
+    copy = Path(store.trials_folder, name)
+    copy.write_bytes(Path(store.trials_folder, "00001-1.parquet").read_bytes())
+    with pytest.warns(StoreWarning, match=r"it holds what 00001-1\.parquet should"):
+        assert [(row["trial"], row["attempt"]) for row in store.attempts()] == [("00000", 1), ("00001", 1)]
+    assert Path(store.folder, "_corrupt", "trials", name).exists()
+
+
 def test_what_cannot_be_set_aside_is_left_out_all_the_same(store: SearchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write_trial(make_row(0))
     Path(store.trials_folder, "00001-1.parquet").write_bytes(b"")

@@ -16,7 +16,7 @@ from pixeltune.search.listener import Listener
 from pixeltune.search.run import open_search, run_search
 from pixeltune.space import Budget, Resources
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @contextmanager

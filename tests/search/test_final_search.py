@@ -11,7 +11,7 @@ from launching import files_of, launches, store_in, write_search
 from pixeltune.results.frames import read_images
 from pixeltune.results.store import SearchStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def test_a_final_survives_its_launcher_and_reads_the_test_set_once_a_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pixeltune.search.connect import connect
 from pixeltune.space import Resources
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture

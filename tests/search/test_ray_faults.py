@@ -10,7 +10,7 @@ import pytest
 from faults import Runner
 from ray_faults import FAULTS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 MOMENTS = (5, 14)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from launching import ends, launches, store_in, write_search
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 MODULE = """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from launching import Launch, curve_of, launches, store_in, write_search
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 MODULE = """
 import ctypes, os, sys

@@ -13,7 +13,7 @@ from pixeltune import files
 from pixeltune.results.frames import read_curves, read_results
 from pixeltune.results.store import SearchStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.mark.parametrize("endpoint", ["environment", "location"])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from launching import files_of, launches, store_in, write_search
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def test_a_search_ends_answers_extends_and_refuses(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """MNIST, Fashion-MNIST and CIFAR-10, fetched by torchvision into its own layout below `data.path`.
 
+One process of a node fetches, into a folder of its own, and each file appears whole, by a rename: whoever reads without
+a lock, or after a fetch that was killed, sees whole files or none.
+
 IDX files are read here, not by torchvision: theirs needs the unpacked files, and importing it costs seconds and torch.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pixeltune.config import DataConfig
-from pixeltune.data.locks import node_lock
+from pixeltune.data.locks import node_lock, remove_leftovers
 from pixeltune.data.raw import RawData
 from pixeltune.data.readers.places import data_root, in_one_line
 from pixeltune.data.sets import ImageSet
@@ -33,8 +37,11 @@ def idx_files(kind: str, config: DataConfig) -> list[Path]:
     """Training images and labels, test images and labels, each packed (.gz) or not; fetched first where allowed."""
     raw = _root(config) / kind / "raw"
     names = [f"{part}-{what}-ubyte" for part in _IDX_NAMES.values() for what in ("images-idx3", "labels-idx1")]
-    if any(_idx_file(raw, name) is None for name in names):
-        _fetch(config, lambda torchvision, root: getattr(torchvision.datasets, kind)(root, download=True))
+    _fetch(
+        config,
+        lambda root: getattr(_torchvision().datasets, kind)(root, download=True),
+        lambda: all(_idx_file(raw, name) for name in names),
+    )
     found = [_idx_file(raw, name) for name in names]
     if None in found:
         raise DataError(f"{raw} must hold {', '.join(names)}, but lacks {names[found.index(None)]}")
@@ -55,8 +62,11 @@ def cifar10_files(config: DataConfig) -> list[Path]:
     """The seven files of the python version; fetched first where allowed."""
     folder = _root(config) / _CIFAR_FOLDER
     paths = [folder / name for name in _CIFAR_NAMES]
-    if not all(path.is_file() for path in paths):
-        _fetch(config, lambda torchvision, root: torchvision.datasets.CIFAR10(root, download=True))
+    _fetch(
+        config,
+        lambda root: _torchvision().datasets.CIFAR10(root, download=True),
+        lambda: all(path.is_file() for path in paths),
+    )
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise DataError(f"{folder} must hold {', '.join(_CIFAR_NAMES)}, but lacks {missing[0]}")
@@ -82,21 +92,40 @@ def _root(config: DataConfig) -> Path:
     return data_root() if config.path is None else Path(config.path).expanduser()
 
 
-def _fetch(config: DataConfig, fetch: Callable[[Any, Path], object]) -> None:
+def _fetch(config: DataConfig, fetch: Callable[[Path], object], is_there: Callable[[], bool]) -> None:
+    """Unless it is there, fetch into an empty folder, and move the files from there."""
+    if is_there():
+        return
     root = _root(config)
     if not config.download:
         raise DataError(
             f"{config.name} must lie in {root}, but does not; set `data.download = true` to fetch it, "
             "or `data.path` to where it is"
         )
-    import torchvision
-
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with node_lock(root / f".lock-{config.name}"):
-            fetch(torchvision, root)
+        with node_lock(root / f".lock-{config.name}", f"fetches {config.name}"):
+            if not is_there():
+                _fetch_whole(root, config.name, fetch)
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{config.name} must be fetched into {root}, but could not: {in_one_line(error)}") from error
+
+
+def _fetch_whole(root: Path, name: str, fetch: Callable[[Path], object]) -> None:
+    remove_leftovers(root, name)
+    with tempfile.TemporaryDirectory(prefix=f".part-{name}-", dir=root) as folder:
+        fetch(Path(folder))
+        for file in [path for path in Path(folder).rglob("*") if path.is_file()]:
+            place = root / file.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+
+
+def _torchvision() -> Any:
+    """Imported by who fetches alone: it takes seconds, and torch."""
+    import torchvision
+
+    return torchvision
 
 
 def _idx_file(raw: Path, name: str) -> Path | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pixeltune.errors import SearchError
@@ -45,11 +46,14 @@ def _startable(config: Config) -> list[Node]:
     return [*nodes[: _number(config.get("max_workers"))]]
 
 
-def farewell(config: Config | None) -> list[str]:
-    """What a search says last on a cluster: that it runs on, what that costs, and the command that ends it."""
+def farewell(config: Config | None, path: str | Path | None = None) -> list[str]:
+    """What a search says last on a cluster: that it runs on, what that costs, and the command that ends it.
+
+    path: of the cluster file, where that is known.
+    """
     if config is None:
         return []
-    command = f"ray down {at(config, 'metadata', 'file') or 'FILE'}"
+    command = f"ray down {path or at(config, 'metadata', 'file') or 'FILE'}"
     head, workers = _dollars(config)
     name = config.get("cluster_name")
     lines = [f"The cluster {name} runs on until you end it, from where you started it: {command}"]
