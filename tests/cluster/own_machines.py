@@ -44,7 +44,7 @@ _OFFLINE = {
     r"~/pixeltune-venv/bin/pip install \S+ .*torch==.*": _taken_along("ray", sysconfig.get_path("purelib")),
     r"~/pixeltune-venv/bin/pip install \S+ -e ~/pixeltune": _taken_along("pixeltune", "~/pixeltune"),
 }
-"""Setup commands that need the internet, and what is given in their place."""
+"""Setup commands that need the internet, and what is given in their place; their words stay, for `true` to pass over."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,11 @@ class OwnMachines:
     def go_offline(self) -> None:
         """Replace what asks the internet, and share this machine's processors: one for each host."""
         text = (self.folder / FILE).read_text(encoding="utf-8")
-        for words, instead in (_OFFLINE | {r"ray start": "ray start --num-cpus=1"}).items():
-            text, count = re.subn(words, instead.replace("\\", r"\\"), text)
-            assert count, f"{FILE} has no {words}"
+        for words, instead in _OFFLINE.items():
+            text, count = re.subn(f"({words})", rf"true \1; {instead}", text)
+            assert count == 1, f"{FILE} has {count} times {words}"
+        text, count = re.subn("ray start ", "ray start --num-cpus=1 ", text)
+        assert count == 2, f"{FILE} has {count} times `ray start`"
         (self.folder / FILE).write_text(text, encoding="utf-8")
 
     def _copy_project(self) -> None:
@@ -111,9 +113,12 @@ class OwnMachines:
         """By `ray exec` on the head, in the folder of pixeltune there."""
         return self.do("ray", "exec", FILE, f"cd pixeltune && {command}", seconds=seconds)
 
-    def begin(self, command: str, log: Path) -> subprocess.Popen[bytes]:
+    def begin_there(self, command: str, log: Path) -> subprocess.Popen[bytes]:
         """The same, without waiting for its end."""
-        words = ("ray", "exec", FILE, f"cd pixeltune && {command}")
+        return self.begin("ray", "exec", FILE, f"cd pixeltune && {command}", log=log)
+
+    def begin(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
+        """A command given by the user that goes on meanwhile."""
         given = self.desk.command(*words, cwd=HOME / "pixeltune", **_DESK)
         with log.open("wb") as stream:
             return subprocess.Popen(given, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)

@@ -21,7 +21,7 @@ from strangers import DASHBOARD, WRONG, ask_dashboard, ask_gcs, ask_ports, conne
 
 from pixeltune.results.store import SearchStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 TRIALS, IMAGES = 8, 1600
 NOOP = """
@@ -69,17 +69,18 @@ def test_doctor_sees_both_hosts(cluster: OwnMachines) -> None:
 
 
 def test_a_trial_of_two_workers_spans_the_hosts(cluster: OwnMachines) -> None:
-    command = "python launch.py --search tiny.py --set resources.workers=2 --address auto"
-    start = time.monotonic()
-    cluster.execute(f"ray job submit --no-wait --submission-id two -- bash -c 'cd ~/pixeltune && {command}'")
+    start, log = time.monotonic(), cluster.storage.parent / "tiny.log"
+    given = ("python", "launch.py", "--search", "tiny.py", "--set", "resources.workers=2", "--cluster", FILE)
+    run = cluster.begin(*given, log=log)
 
     def has_workers() -> bool:
+        assert run.poll() is None, log.read_text()
         hosts = (cluster.head, cluster.worker)
         return all(any("RayTrainWorker" in words for words in host.processes().values()) for host in hosts)
 
     wait_until(has_workers, 240, "a worker on each host")
-    wait_until(lambda: "succeeded" in cluster.execute("ray job status two"), 240, "the job's end")
-    _say(f"a trial of two workers: {time.monotonic() - start:.1f} s")
+    assert run.wait(240) == 0, log.read_text()
+    _say(f"a trial of two workers: {time.monotonic() - start:.1f} s\n{log.read_text()}")
     (row,) = store_in(cluster.storage).attempts()
     assert (row["status"], row["images_seen"]) == ("finished", 1000)
     told = cluster.do("pixeltune", "status", "tiny", "--storage", str(cluster.storage))
@@ -112,12 +113,14 @@ def test_the_dashboard_wants_the_token(cluster: OwnMachines) -> None:
     token = (cluster.desk.home / ".ray/auth_token").read_text().strip()
     mischief = '{"entrypoint": "touch /tmp/mischief"}'
     writes = [("POST", "/api/jobs/", mischief), ("PUT", "/api/packages/gcs/mischief.zip", "x")]
+    found = re.search(r"tiny-\d+-\d+", cluster.do("pixeltune", "cluster", "status", FILE))
+    assert found, "the job of the search"
     reads = [
         ("GET", path, "")
         for path in (
             "/api/jobs/",
-            "/api/jobs/two",
-            "/api/jobs/two/logs",
+            f"/api/jobs/{found[0]}",
+            f"/api/jobs/{found[0]}/logs",
             "/api/v0/actors",
             "/api/v0/nodes",
             "/api/cluster_status",
@@ -148,7 +151,7 @@ def test_a_search_goes_on_when_a_host_is_cut_off(cluster: OwnMachines) -> None:
     store, harm = SearchStore(str(cluster.storage), "noops"), Harm()
     instruct(cluster.storage, Orders(seconds=0.5))
     log = cluster.storage / "noops.log"
-    run = cluster.begin("python benchmarks/noop.py --search noops.py --address auto", log)
+    run = cluster.begin_there("python benchmarks/noop.py --search noops.py --address auto", log)
 
     def hosts_that_ended() -> set[str]:
         return {row["hostname"] for row in store.attempts() if row["status"] == "finished"} if store.exists() else set()
