@@ -44,7 +44,7 @@ _OFFLINE = {
     r"~/pixeltune-venv/bin/pip install \S+ .*torch==.*": _taken_along("ray", sysconfig.get_path("purelib")),
     r"~/pixeltune-venv/bin/pip install \S+ -e ~/pixeltune": _taken_along("pixeltune", "~/pixeltune"),
 }
-"""Setup commands that need the internet, and what is given in their place; their words stay, for `true` to pass over."""
+"""Setup commands that need the internet, and what is given in their place; `true` passes over their words."""
 
 
 @dataclass(frozen=True)
