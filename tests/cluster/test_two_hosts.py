@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from harm import Before, Harm, count_harm
-from hosts import network, why_not
+from hosts import Host, network, why_not
 from launching import store_in, write_search
 from noop import Orders, instruct, noop_space
 from own_machines import FILE, KEPT, OwnMachines, wait_until
@@ -201,7 +201,12 @@ def test_ray_down_leaves_nothing(cluster: OwnMachines) -> None:
     _say(f"ray down: {time.monotonic() - start:.1f} s")
     assert cluster.head.processes() == {}
 
-    def is_gone() -> bool:
-        return not cluster.worker.processes()
+    _say(f"the worker's processes are gone after {_seconds_until_empty(cluster.worker):.1f} s more")
 
-    _say(f"the worker's processes are gone after {wait_until(is_gone, 150, 'an empty worker'):.1f} s more")
+
+def _seconds_until_empty(host: Host) -> float:
+    start = time.monotonic()
+    while left := host.processes():
+        assert time.monotonic() - start < 150, f"still there: {left}"
+        time.sleep(1)
+    return time.monotonic() - start
