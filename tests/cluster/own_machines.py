@@ -88,7 +88,7 @@ class OwnMachines:
         for words, instead in _OFFLINE.items():
             text, count = re.subn(f"({words})", rf"true \1; {instead}", text)
             assert count == 1, f"{FILE} has {count} times {words}"
-        text, count = re.subn("ray start ", "ray start --num-cpus=1 ", text)
+        text, count = re.subn(r"\bray start --", "ray start --num-cpus=1 --", text)
         assert count == 2, f"{FILE} has {count} times `ray start`"
         (self.folder / FILE).write_text(text, encoding="utf-8")
 
