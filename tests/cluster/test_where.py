@@ -18,14 +18,14 @@ from pixeltune.search import where
 from pixeltune.search.cluster.running import VARIABLE
 from pixeltune.search.where import find_place, raylets_of_this_user
 
+OURS = {"127.0.0.1:40001", "10.0.0.4:6379", "10.0.0.5:6379"}
 Raylet = Callable[[str], object]
 
 
 @pytest.fixture(autouse=True)
 def a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable is set, no `ray start` has left its note, and no Ray runs that was there before."""
-    before = raylets_of_this_user()
-    monkeypatch.setattr(where, "raylets_of_this_user", lambda: raylets_of_this_user() - before)
+    """No variable is set, no `ray start` has left its note, and no Ray runs but those of the test."""
+    monkeypatch.setattr(where, "raylets_of_this_user", lambda: raylets_of_this_user() & OURS)
     for name in ("RAY_ADDRESS", VARIABLE, "RAY_JOB_CONFIG_JSON_ENV_VAR", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
