@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -71,7 +72,8 @@ def messages(task: TrialTask, *, is_first: bool = True) -> Iterator[Message]:
     if is_meant and len(reports) * every >= orders.images:
         yield _meet(orders.what)
         return
-    yield {"facts": {"config_key": config.key(), "num_parameters": 1}, "resumed": reports}
+    facts = {"config_key": config.key(), "num_parameters": 1, "hostname": socket.gethostname()}
+    yield {"facts": facts, "resumed": reports}
     for images in range(len(reports) * every + every, config.train.images + 1, every):
         time.sleep(orders.seconds)
         reports.append(report_of(config, images, value_of(config.optim.lr, images)))

@@ -6,7 +6,9 @@ import argparse
 import math
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +54,9 @@ def positive(text: str) -> int:
 
 
 def run(verb: Verb, options: argparse.Namespace) -> int:
-    """Run a verb. What the user can put right becomes one line on stderr and exit code 2."""
+    """Run a verb. What the user can put right becomes one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():  # a job that is stopped, a queue whose time is over
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a data function of the user's own lies where the command is given
     try:

@@ -32,6 +32,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 def submit(options: argparse.Namespace, name: str, search_file: Path | None = None) -> int:
     """Submit the command that was given, and follow it. search_file: what --search names."""
     from pixeltune.cli.search import command_again
+    from pixeltune.results.store import SearchStore
     from pixeltune.search.cluster.jobs import Submission, jobs_of, search_place
     from pixeltune.search.cluster.reading import read_cluster_file, storage_of
     from pixeltune.search.cluster.tunnel import reach
@@ -45,6 +46,7 @@ def submit(options: argparse.Namespace, name: str, search_file: Path | None = No
     for location in getattr(options, "warm_start", ()):
         _require_reachable(location, "--warm-start", path)
     storage = given.storage or storage_of(config) or ""
+    SearchStore(storage, name)  # refuses a name that would leave its folder, and a location with a password
     words = given.rest + ([] if search_file is None else ["--search", search_place(search_file)])
     words += [] if given.storage is None else ["--storage", given.storage]
     submission = Submission(name, storage, words, command_again(), search_file)
@@ -57,7 +59,7 @@ def submit(options: argparse.Namespace, name: str, search_file: Path | None = No
 
 def follow_job(way: Reach, path: str, config: Config, job_id: str) -> int:
     """Print its log until it ends; the job's exit code. Ctrl-C leaves it running, and says how to come back."""
-    from pixeltune.search.cluster.jobs import follow
+    from pixeltune.search.cluster.following import follow
     from pixeltune.search.cluster.running import farewell
 
     come_back = f"Come back: pixeltune cluster logs {path} {job_id}    stop it: pixeltune cluster stop {path} {job_id}"

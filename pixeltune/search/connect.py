@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import warnings
@@ -63,11 +64,14 @@ def connect(address: str | None) -> Iterator[list[Node]]:
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # What goes wrong is in the rows, or raised.
         _silence_deaths()
         cleanup.callback(ray.shutdown)
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except Exception as error:  # also of the plainest kind, where a busy machine starts it too slowly
             reason = " ".join(str(error).split())[:300]
             raise SearchError(f"a Ray cluster must answer at {address or 'this machine'}, but: {reason}") from error
+        if on_sigterm is signal.default_int_handler:  # a Ctrl-C; Ray would have it end with its number
+            signal.signal(signal.SIGTERM, on_sigterm)
         _tighten_token()
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
 

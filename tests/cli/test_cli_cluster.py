@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from commands import command
 
 from pixeltune.cli import command_line
+from pixeltune.cli.app import run
 
 FOLDER = Path(__file__).resolve().parents[2] / "cluster"
 
@@ -46,3 +51,19 @@ def test_results_lie_where_the_cluster_file_says(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PIXELTUNE_STORAGE", "s3://a-bucket/results")
     assert command_line().parse_args(["status", "x"]).storage == "s3://a-bucket/results"
     assert command_line().parse_args(["status", "x", "--storage", "here"]).storage == "here"
+
+
+def test_a_command_that_is_told_to_end_ends_as_by_ctrl_c() -> None:
+    """So a job is stopped, and a queue's time is over."""
+    tidied = []
+
+    def verb(_options: argparse.Namespace) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+            return 0
+        finally:
+            tidied.append(True)
+
+    assert run(verb, argparse.Namespace()) == 130
+    assert tidied

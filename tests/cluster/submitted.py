@@ -52,6 +52,7 @@ def standing_head(folder: Path, *, cpus: int = 2) -> Iterator[StandingHead]:
         patch.setenv(MARK, mark)
         patch.setenv("PIXELTUNE_STORAGE", str(storage))
         options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        options["dashboard_agent_listen_port"] = 0  # Ray's own is one for all
         cluster = Cluster(initialize_head=True, head_node_args=options)
         patch.delenv("PIXELTUNE_STORAGE")
         patch.delenv(MARK)

@@ -6,20 +6,26 @@ import copy
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cluster_files import ADDRESS, FOLDER
+from cluster_files import ADDRESS, FOLDER, write
 from loopback_cloud import Cloud, NotLoopbackError, client, new_cloud, prepared
+
+from pixeltune.errors import SearchError
+from pixeltune.search.cluster.tunnel import find_head
 
 pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
 class Started:
-    """config: what Ray made of the file. instances: as AWS shows them, by type: the head and one worker of each."""
+    """account: the file's content. config: what Ray made of it. instances: as AWS shows them, by type: the head and one
+    worker of each."""
 
+    account: dict[str, Any]
     config: dict[str, Any]
     instances: dict[str, list[dict[str, Any]]]
 
@@ -49,7 +55,7 @@ def started(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Started:
         for instance in reservation["Instances"]:
             tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
             found.setdefault(tags[TAG_RAY_USER_NODE_TYPE], []).append(instance)
-    return Started(config, found)
+    return Started(account.config, config, found)
 
 
 def test_the_head_is_on_demand_and_workers_are_spot(started: Started) -> None:
@@ -110,6 +116,22 @@ def test_workers_can_start_in_several_zones(started: Started) -> None:
     subnets = started.config["available_node_types"]["gpu_t4"]["node_config"]["SubnetIds"]
     zones = {each["AvailabilityZone"] for each in client("ec2").describe_subnets(SubnetIds=subnets)["Subnets"]}
     assert zones == {f"us-east-1{letter}" for letter in "abcd"}
+
+
+def test_the_head_is_found_once_it_is_up(started: Started, tmp_path: Path) -> None:
+    """Its address is asked for, and left alone."""
+    from ray.autoscaler._private.providers import _clear_provider_cache
+    from ray.autoscaler.tags import TAG_RAY_NODE_STATUS
+
+    path = write(tmp_path, started.account)
+    with pytest.raises(SearchError, match=r"must be up, but Ray finds no head \(.*not found.*\); ray up "):
+        find_head(started.account, path)
+    (head,) = started.instances["head"]
+    client("ec2").create_tags(
+        Resources=[head["InstanceId"]], Tags=[{"Key": TAG_RAY_NODE_STATUS, "Value": "up-to-date"}]
+    )
+    _clear_provider_cache()  # as in a command of its own
+    assert find_head(started.account, path) == head["PublicIpAddress"]
 
 
 def test_the_head_keeps_none_of_its_processors_for_trials(

@@ -15,7 +15,7 @@ from launching import ROOT, marked, store_in
 from noop import Orders, instruct, noop_space
 from submitted import standing_head
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SEARCH = """
 from dataclasses import replace
@@ -30,7 +30,7 @@ search = replace(noop.noop_space(trials=6, images=800, every=100, stop=False), s
 
 def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)]))
-    monkeypatch.setattr("pixeltune.search.cluster.jobs._RETRY_SECONDS", 10.0)
+    monkeypatch.setattr("pixeltune.search.cluster.following._RETRY_SECONDS", 10.0)
     (tmp_path / "laptop").mkdir()
     monkeypatch.chdir(tmp_path / "laptop")
     (tmp_path / "tiny.py").write_text(SEARCH)
@@ -43,7 +43,8 @@ def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr("pixeltune.search.cluster.tunnel.reach", lambda _path: head.way)
 
         def lose() -> None:
-            while not (store.exists() and store.curve_files.read().num_rows >= 18):
+            end = time.monotonic() + 120
+            while not (store.exists() and store.curve_files.read().num_rows >= 18) and time.monotonic() < end:
                 time.sleep(0.1)
             for pid in marked(head.mark):
                 os.kill(pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from pixeltune.search import where
 from pixeltune.search.cluster.running import VARIABLE
 from pixeltune.search.where import find_place, raylets_of_this_user
 
+OURS = {"127.0.0.1:40001", "10.0.0.4:6379", "10.0.0.5:6379"}
 Raylet = Callable[[str], object]
 
 
 @pytest.fixture(autouse=True)
 def a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable is set, no `ray start` has left its note, and no Ray runs that was there before."""
-    before = raylets_of_this_user()
-    monkeypatch.setattr(where, "raylets_of_this_user", lambda: raylets_of_this_user() - before)
+    """No variable is set, no `ray start` has left its note, and no Ray runs but those of the test."""
+    monkeypatch.setattr(where, "raylets_of_this_user", lambda: raylets_of_this_user() & OURS)
     for name in ("RAY_ADDRESS", VARIABLE, "RAY_JOB_CONFIG_JSON_ENV_VAR", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
@@ -45,6 +46,10 @@ def raylet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Raylet]:
             ]
             process = subprocess.Popen(words, executable=sys.executable, stdin=subprocess.PIPE)
             cleanup.callback(process.communicate)
+            end = time.monotonic() + 30
+            while address not in raylets_of_this_user():  # a process has no command line for a moment yet
+                assert time.monotonic() < end
+                time.sleep(0.001)
 
         yield start
 

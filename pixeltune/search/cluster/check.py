@@ -11,6 +11,7 @@ from pathlib import Path
 from pixeltune.search.cluster import clouds, common
 from pixeltune.search.cluster.rayjob import rayjob
 from pixeltune.search.cluster.reading import Config, Finding, Kind, kind_of, read_cluster_file
+from pixeltune.search.connect import set_environment
 
 Check = Callable[[Config], Iterator[Finding]]
 
@@ -47,6 +48,7 @@ def installed_versions() -> dict[str, str | None]:
 def schema(config: Config) -> Iterator[Finding]:
     """What Ray's own schema says: unknown keys, values of other types. Neither cloud nor host is asked."""
     logging.getLogger("ray.autoscaler._private.util").setLevel(logging.WARNING)
+    set_environment(None)  # before Ray is imported: who checks a file may next ask its cluster, which wants the token
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 

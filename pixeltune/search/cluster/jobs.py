@@ -6,9 +6,6 @@ A job runs on the head and needs nobody's connection. What is known here of a se
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import os
 import shlex
 import shutil
 import tempfile
@@ -21,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.errors import SearchError
-from pixeltune.search.cluster.tunnel import Reach, UnreachableError
-from pixeltune.search.connect import set_environment, stage_code, token_file
+from pixeltune.search.cluster.dashboard import client_at
+from pixeltune.search.cluster.tunnel import Reach
+from pixeltune.search.connect import stage_code
 from pixeltune.search.job import COMMAND
 
 if TYPE_CHECKING:
@@ -31,12 +29,6 @@ if TYPE_CHECKING:
 _NAME, _STORAGE = "pixeltune_name", "pixeltune_storage"
 _STOP_SECONDS = 300
 """From Ray's SIGTERM to its SIGKILL: running trials are cut, their rows written, the best ones shown."""
-_REQUEST_SECONDS = (10, 60)
-_RETRY_SECONDS = 600.0
-"""For so long a broken connection is tried again; a laptop that wakes up takes a while to find its network."""
-_PAUSE_SECONDS = 3.0
-_STOOD_SECONDS = 60.0
-"""A connection that stood for so long was mended; what breaks then breaks anew."""
 _RUNNING = ("PENDING", "RUNNING")
 
 
@@ -176,71 +168,9 @@ class Jobs:
 
 @contextmanager
 def jobs_of(reach: Reach) -> Iterator[Jobs]:
-    """Of the dashboard at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
-    set_environment(None)  # before Ray is imported: a cluster of ours asks for the token as a local Ray does
-    _require_token()
-    with reach() as url, _without_addresses():
-        try:
-            yield Jobs(_connected(url))
-        except ConnectionError as error:
-            why = " ".join(str(error).split())[:200]
-            raise UnreachableError(f"Ray's dashboard must answer on the head, but does not ({why}); ray up") from None
-
-
-def follow(reach: Reach, job_id: str, write: Callable[[str], None], say: Callable[[str], None]) -> Job:
-    """Write what the job prints until it has ended; a connection that breaks is made anew, the job goes on meanwhile.
-
-    UnreachableError where it could not be mended for ten minutes.
-    """
-    reader, lost_at = _Reader(write), -math.inf
-    while True:
-        began = time.monotonic()
-        try:
-            with jobs_of(reach) as jobs:
-                jobs.find(job_id)
-                jobs.log(job_id, reader.again())
-                job = _ended(jobs, job_id)
-                if job is not None:
-                    return job
-        except UnreachableError as error:
-            now = time.monotonic()
-            if now - began > _STOOD_SECONDS or lost_at < 0:
-                lost_at = now
-                say(f"{error}. The job needs no connection; trying again.")
-            if now - lost_at > _RETRY_SECONDS:
-                raise
-        time.sleep(_PAUSE_SECONDS)
-
-
-class _Reader:
-    """Writes a log once, though it is read from its begin at each connection."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._written = 0
-
-    def again(self) -> Callable[[str], None]:
-        """Of a new connection."""
-        known = self._written
-
-        def take(text: str) -> None:
-            nonlocal known
-            new, known = text[known:], max(0, known - len(text))
-            self._written += len(new)
-            if new:
-                self._write(new)
-
-        return take
-
-
-def _ended(jobs: Jobs, job_id: str) -> Job | None:
-    """Its log has ended: so has the job, or will at once; None where it goes on."""
-    for _ in range(20):
-        job = jobs.find(job_id)
-        if not job.is_running:
-            return job
-        time.sleep(0.5)
-    return None
+    """Of the cluster at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
+    with client_at(reach) as client:
+        yield Jobs(client)
 
 
 def _job_of(details: Any) -> Job:
@@ -283,48 +213,3 @@ def search_place(search_file: Path) -> str:
     here = Path.cwd().resolve()
     path = search_file.resolve()
     return str(path.relative_to(here)) if path.is_relative_to(here) else f"searches/{path.name}"
-
-
-def _require_token() -> None:
-    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
-        return
-    if not token_file().is_file():
-        raise SearchError(
-            f"the cluster's token must be in {token_file()}, but there is none; it is made by "
-            "`ray get-auth-token --generate` before `ray up`, or copied from where that was done"
-        )
-
-
-def _connected(url: str) -> JobSubmissionClient:
-    import requests
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    for module in ("dashboard_sdk", "job.sdk"):  # they set levels of their own
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
-
-    class Client(JobSubmissionClient):
-        """Ray's own, which does not wait for ever."""
-
-        def _do_request(self, *words: Any, **options: Any) -> requests.Response:
-            try:
-                return super()._do_request(*words, timeout=_REQUEST_SECONDS, **options)
-            except requests.exceptions.RequestException as error:
-                raise ConnectionError(f"the dashboard does not answer: {type(error).__name__}") from None
-            except AuthenticationError as error:
-                raise SearchError(
-                    "the cluster asks for its token, as ~/.ray/auth_token was when `ray up` ran, but: "
-                    + " ".join(str(error).split())[:200]
-                ) from None
-
-    return Client(url)
-
-
-@contextmanager
-def _without_addresses() -> Iterator[None]:
-    """Ray's clients go to what these variables say, whatever address they are given."""
-    kept = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
-    try:
-        yield
-    finally:
-        os.environ.update({name: value for name, value in kept.items() if value is not None})
