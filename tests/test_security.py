@@ -459,6 +459,7 @@ def images(config):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_no_secret_stands_in_the_results_of_a_search(tmp_path: Path) -> None:
     """Nor of a trial that fails: tracebacks, and whatever processes of Ray print."""
     (tmp_path / "mymod.py").write_text(FAILING, encoding="utf-8")

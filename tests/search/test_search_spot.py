@@ -19,7 +19,7 @@ from pixeltune.search.trial import TrialTask, run_trial
 from pixeltune.space import load_search
 from pixeltune.training.checkpoint import TrainState
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 TAKEN = "its node was taken away (spot notice)"
 MODULE = """
