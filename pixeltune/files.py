@@ -7,6 +7,7 @@ again, a full or closed one is not.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -190,7 +191,8 @@ def remove(location: str) -> None:
     if target.is_dir():
         shutil.rmtree(target)
     else:
-        target.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            target.unlink()
 
 
 def settle(folder: str) -> None:

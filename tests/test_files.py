@@ -154,3 +154,9 @@ def test_a_reader_meets_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     finally:
         writer.join()
     assert files.list_names(str(tmp_path)) == ["file"]
+
+
+def test_nothing_below_a_file_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    files.remove(str(tmp_path / "file" / "below"))
+    assert (tmp_path / "file").exists()

@@ -29,7 +29,9 @@ def add_verbs(verbs: Any) -> None:
     """`pixeltune doctor`."""
     parser = verbs.add_parser("doctor", help="check machine, cluster, storage and data before a search")
     parser.add_argument("--search", metavar="NAME|PATH", help="what that search needs [what any needs]")
-    parser.add_argument("--address", metavar="HOST:PORT|auto", help="a running Ray cluster [this machine]")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT|auto|local", help="a running Ray cluster, or local [where a search would run]"
+    )
     add_settings(parser)
     add_storage(parser)
     parser.set_defaults(verb=doctor)
@@ -38,8 +40,13 @@ def add_verbs(verbs: Any) -> None:
 def doctor(options: argparse.Namespace) -> int:
     """Print what each node has and lacks, the checks of the whole, and what to do; 1 where something fails."""
     require_packages("a search", "optuna", "rich", "ray")
+    from pixeltune.search.where import find_place
+
     space = load_search(options.search).override(settings_of(options)) if options.search else None
-    rows, checks = _alone(space, options.storage) if options.address is None else _together(space, options)
+    place = find_place(options.address)
+    console().print(f"A search would run {place.where}: {place.why}.", highlight=False, soft_wrap=True)
+    alone = place.address is None
+    rows, checks = _alone(space, options.storage) if alone else _together(space, options.storage, place.address)
     show_nodes(rows)
     _show(checks)
     verdicts = [*(check.verdict for check in checks), *(cell.verdict for row in rows for cell in row.cells.values())]
@@ -64,13 +71,13 @@ def _alone(space: SearchSpace | None, storage: str) -> tuple[list[NodeRow], list
     ]
 
 
-def _together(space: SearchSpace | None, options: argparse.Namespace) -> tuple[list[NodeRow], list[Check]]:
+def _together(space: SearchSpace | None, storage: str, address: str | None) -> tuple[list[NodeRow], list[Check]]:
     from pixeltune.search import doctor
     from pixeltune.search.cluster.running import cluster_file, nodes_at_most
     from pixeltune.search.connect import connect
 
     resources = space.resources if space else Resources()
-    with connect(options.address) as nodes:
+    with connect(address) as nodes:
         from pixeltune.search.nodes import ask_state_api, look_at_nodes
 
         here = doctor.node_facts(data=_data_of(space))
@@ -80,9 +87,9 @@ def _together(space: SearchSpace | None, options: argparse.Namespace) -> tuple[l
             doctor.check_room(nodes_at_most(nodes, cluster_file()), resources),
             doctor.check_drivers(nodes, resources),
             doctor.check_state_api(resources, ask_state_api() if resources.workers > 1 else None),
-            *_of_storage(space, options.storage),
+            *_of_storage(space, storage),
         ]
-        rows = look_at_nodes(options.storage, config=_data_of(space), checksum=here.data, gpus=resources.gpus)
+        rows = look_at_nodes(storage, config=_data_of(space), checksum=here.data, gpus=resources.gpus)
         return rows, checks
 
 

@@ -27,9 +27,13 @@ class Place:
     address: str | None
     why: str
 
+    @property
+    def where(self) -> str:
+        """In words."""
+        return "on this machine alone" if self.address is None else f"on the Ray cluster at {self.address}"
+
     def __str__(self) -> str:
-        where = "on this machine alone" if self.address is None else f"on the Ray cluster at {self.address}"
-        return f"Runs {where}: {self.why}."
+        return f"Runs {self.where}: {self.why}."
 
 
 def find_place(given: str | None) -> Place:

@@ -25,5 +25,12 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Ray other tests have started on this machine meanwhile."""
+    monkeypatch.setattr("pixeltune.search.where.raylets_of_this_user", set)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixeltune.sampling.speed._LONGEST", 0.02)

@@ -204,11 +204,19 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_the_doctor_of_this_machine() -> None:
     said = done("doctor", "--search", "digits_quick")
-    assert said.split("\n")[0].split() == ["node", "versions", "GPU", "storage", "data", "clock"]
+    where, head, row = said.split("\n")[:3]
+    assert where.startswith("A search would run on this machine alone: no --address, no RAY_ADDRESS")
+    assert head.split() == ["node", "versions", "GPU", "storage", "data", "clock"]
     for check in ("versions here", "room for a trial", "storage", "free disk"):
         assert f"\n{check} " in said
-    assert "digits" in said.split("\n")[1]
+    assert "digits" in row
     assert not Path("results").exists() or list(Path("results").iterdir()) == []
+
+
+def test_the_doctor_looks_where_a_search_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert "a Ray cluster must answer" in refused("doctor", "--search", "digits_quick")
+    assert "this machine alone: --address says so" in done("doctor", "--address", "local")
 
 
 def test_the_doctor_finds_what_would_fail() -> None:
