@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune.config import parse_setting
 from pixeltune.errors import PixeltuneError, require_packages
+from pixeltune.search.job import COMMAND
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,8 +136,12 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
 
 
 def storage_words(storage: str) -> str:
-    """What a command to be copied needs in addition to mean this storage; "" where it is the default."""
-    return "" if storage == _default_storage() else f" --storage {shlex.quote(storage)}"
+    """What a command to be copied needs in addition to mean this storage; "" where it is the default.
+
+    What a job prints is read where it was submitted, which has a default of its own.
+    """
+    is_default = storage == _default_storage() and COMMAND not in os.environ
+    return "" if is_default else f" --storage {shlex.quote(storage)}"
 
 
 def _default_storage() -> str:

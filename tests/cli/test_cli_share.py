@@ -179,3 +179,9 @@ def test_commands_to_copy_mean_the_same_storage(storage: str, told: bool, monkey
     monkeypatch.setenv("PIXELTUNE_STORAGE", "elsewhere" if told else storage)
     said = done("show", "tiny", *(["--storage", "results"] if told else []))
     assert f"Again: pixeltune rerun tiny/00000{' --storage results' if told else ''}\n" in said
+
+
+def test_commands_to_copy_out_of_a_jobs_log_name_its_storage(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXELTUNE_STORAGE", storage)
+    monkeypatch.setenv("PIXELTUNE_COMMAND", "python launch.py --search tiny --cluster cluster/gpu.yaml")
+    assert f"Again: pixeltune rerun tiny/00000 --storage {storage}\n" in done("show", "tiny")
