@@ -95,8 +95,8 @@ def require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
         raise SearchError(
-            f"a Ray cluster must answer at --address, but {address} does not ({error}); "
-            "start one with `ray start --head`, or leave --address out to run on this machine"
+            f"a Ray cluster must answer at {address}, but none does ({error}); "
+            "start one with `ray start --head`, or give --address local to run on this machine"
         ) from None
 
 

@@ -62,7 +62,7 @@ def begin(name: str = "digits_quick", storage: str = "results") -> SearchStore:
         ("--search digits_quick --hours -1", "budget.hours must be above 0, but got -1"),
         ("--search digits_quick --hours nan", "budget.hours must be above 0, but got nan"),
         ("--search digits_quick --name ../elsewhere", "a search name must be letters"),
-        ("--search digits_quick --address 127.0.0.1:1", "127.0.0.1:1 does not"),
+        ("--search digits_quick --address 127.0.0.1:1", "must answer at 127.0.0.1:1, but none does"),
         ("--search digits_quick --address nowhere", "HOST:PORT"),
         ("--search digits_quick --sampler grid", "invalid choice: 'grid'"),
         ("--search digits_pareto --sampler cmaes", "the sampler cmaes must have one objective"),

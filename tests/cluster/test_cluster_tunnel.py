@@ -201,3 +201,9 @@ def test_a_port_of_ours_is_free() -> None:
     port = tunnel._free_port()
     with contextlib.closing(socket.create_server(("127.0.0.1", port))):
         pass
+
+
+@pytest.mark.parametrize("name", ["gpu", "gcp", "onprem"])
+def test_a_file_that_is_not_filled_in_leads_nowhere(name: str) -> None:
+    with pytest.raises(SearchError, match=rf"{name}\.yaml is not as it must be: .* must be filled in: .*cluster check"):
+        reach(FOLDER / f"{name}.yaml")()

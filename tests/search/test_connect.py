@@ -65,7 +65,7 @@ def test_without_a_gpu_trials_train_on_the_cpu_and_say_so() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:port", ":6379", "a:99999999"])
 def test_an_address_where_nobody_answers(address: str) -> None:
-    with pytest.raises(SearchError, match=r"must answer at --address.*ray start --head"):
+    with pytest.raises(SearchError, match=r"a Ray cluster must answer at .*ray start --head"):
         require_answer(address)
 
 

@@ -103,7 +103,7 @@ def test_what_can_never_run_is_refused_before_any_trial(tmp_path: Path) -> None:
     search = write_search(tmp_path)
     with launches(tmp_path / "r") as launch:
         for options, words in (
-            (("--address", "127.0.0.1:1"), "must answer at --address, but 127.0.0.1:1 does not"),
+            (("--address", "127.0.0.1:1"), "must answer at 127.0.0.1:1, but none does"),
             (("--set", "resources.workers=64"), "`train.batch_size` must divide by the 64 workers, but got 50"),
             (("--set", "resources.workers=50"), "a trial must fit the cluster, but it needs 50 workers of 1 CPUs each"),
         ):

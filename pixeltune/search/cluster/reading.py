@@ -43,7 +43,8 @@ def read_cluster_file(path: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SearchError(f"a cluster file must be readable YAML, but {path} is not ({error})") from None
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise SearchError(f"a cluster file must be readable YAML, but {path} is not ({why})") from None
     if not isinstance(content, dict):
         raise SearchError(f"a cluster file must hold keys and values, but {path} holds {type(content).__name__}")
     return content

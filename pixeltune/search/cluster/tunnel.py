@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from pixeltune.errors import SearchError
+from pixeltune.search.cluster.common import to_fill_in
 from pixeltune.search.cluster.reading import Config, Kind, at, kind_of, read_cluster_file
 
 Reach = Callable[[], AbstractContextManager[str]]
@@ -52,6 +53,8 @@ def reach(path: str | Path) -> Reach:
 
 def find_head(config: Config, path: str | Path) -> str:
     """The head's address as seen from here; SearchError where no cluster of this file is up."""
+    for finding in to_fill_in(config):
+        raise SearchError(f"{path} is not as it must be: {finding}; pixeltune cluster check {path}")
     if at(config, "provider", "type") == Kind.LOCAL:  # Ray knows it only where, and as long as, `ray up` left a note
         return str(at(config, "provider", "external_head_ip") or at(config, "provider", "head_ip"))
     from ray.autoscaler._private.commands import get_head_node_ip
