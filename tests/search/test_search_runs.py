@@ -72,6 +72,7 @@ def _require_complete(folder: Path, *, trials: int) -> None:
 def _require_only_our_lines(out: str, *, trials: int) -> None:
     lines = out.splitlines()
     shapes = [
+        r"Runs on this machine alone: no --address",
         r"tiny: tiny$",
         r"Order-0 baseline .* bits/dim on validation$",
         r"2 trials at a time, each 1 CPU$|1 trials at a time, each 1 CPU$|\d+ trials at a time",
