@@ -33,7 +33,7 @@ _DIED = "the trial's process died"
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _CUTS = {
-    _STARVED: ("WorkerGroupStartupTimeoutError",),
+    _STARVED: ("WorkerGroupStartupTimeoutError", "The worker group startup timed out"),
     _TAKEN: ("NodeTakenError", "PreemptionError", "the actor's node was preempted"),
     NODE_DIED: ("The actor died because its node has died",),
 }

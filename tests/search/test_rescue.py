@@ -19,7 +19,7 @@ from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, Seats, Sugg
 from pixeltune.search.watch import Heartbeat, Vacancies, Watchdog
 from pixeltune.space import Patience, Resources
 
-STARVED = "ray.train.…: WorkerGroupStartupTimeoutError: The worker group startup timed out"
+STARVED = "ray.train.ControllerError: Training failed …:\nThe worker group startup timed out after 60.0 seconds waiting"
 
 
 class Search:
