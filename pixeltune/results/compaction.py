@@ -122,6 +122,7 @@ def _known(place: TableFolder, names: Sequence[str]) -> list[_Merged]:
         try:
             file = TableFile(content, place.schema)
             table = file.read()
+            place.require_own(name, table)
             keys = frozenset(keys_of(table).to_pylist()) - later
             later |= keys
             if file.is_current:

@@ -228,6 +228,16 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_merged(store: SearchStore
         ]
 
 
+def test_a_merged_file_that_names_trials_by_a_path_is_merged_with_no_other(store: SearchStore) -> None:
+    foreign = Path(store.curves_folder, "compacted-00007.parquet")
+    rows = store.curves()
+    foreign.write_bytes(encode([rows[0] | {"trial": "../x"}], CURVE_SCHEMA))
+    with pytest.warns(StoreWarning, match="otherwise than by letters and digits"):
+        compact(store)
+    assert Path(store.folder, "_corrupt", "curves", foreign.name).exists()
+    assert store.curves() == rows
+
+
 def test_a_merged_file_that_is_damaged_costs_its_own_rows_alone(store: SearchStore) -> None:
     compact(store)
     write(store, 6)
