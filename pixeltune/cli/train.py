@@ -6,7 +6,6 @@ With `torchrun --nproc-per-node N -m pixeltune train …` N processes train it t
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import traceback
 from collections.abc import Iterator
@@ -59,15 +58,17 @@ def train_config(
     config: TrialConfig, name: str, settings: dict[str, Any], *, storage: str, galleries: tuple[float, ...] = ()
 ) -> int:
     """Train `config`, in which `settings` are made already, into the results `name`; the exit code."""
-    with _process_group() as (rank, world):
+    from pixeltune.training.workers import process_group
+
+    with process_group() as workers:
         space = SearchSpace(
             base=config,
             budget=Budget(trials=1),
-            resources=Resources(workers=world),
+            resources=Resources(workers=workers.world),
             galleries=galleries,
             title="one trial",
         )
-        if rank == 0:
+        if workers.rank == 0:
             return _train_and_keep(space, name, settings, storage)
         return _train_along(space, name, storage)
 
@@ -162,25 +163,6 @@ def _line(report: Row) -> str:
         f"{report['valid_bits_per_dim_raw']:>6.4f}  {'–' if ema is None else f'{ema:.4f}':>6}  "
         f"{report['images_per_second']:>8,.0f}"
     )
-
-
-@contextmanager
-def _process_group() -> Iterator[tuple[int, int]]:
-    """Rank and world size as torchrun tells them; one process without it."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield 0, 1
-        return
-    import torch
-    import torch.distributed as dist
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield dist.get_rank(), world
-    finally:
-        dist.destroy_process_group()
 
 
 @contextmanager

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+# DistributedDataParallel imports it, and its functions keep the group that is up by then, as their default, for good.
+import torch.distributed.nn.functional
 
 
 @dataclass(frozen=True)
@@ -66,3 +73,22 @@ def best_device(rank: int = 0) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+@contextmanager
+def process_group() -> Iterator[Workers]:
+    """The workers that torchrun started, by the environment variables it sets; one process alone without it.
+
+    At its end the group is gone, with its threads: one that still lives when Python ends may abort the process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Workers()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Workers.current()
+    finally:
+        gc.collect()  # a training that is over keeps the group until then
+        dist.destroy_process_group()

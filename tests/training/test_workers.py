@@ -20,39 +20,44 @@ from .test_loop import numbers
 _WORKER = """
 import json, sys
 from dataclasses import asdict
+from pathlib import Path
 import torch
 import torch.distributed as dist
 from pixeltune.config import TrialConfig
 from pixeltune.errors import DivergedError, PausedError
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
+from pixeltune.training.workers import process_group
+
+def train(config, out, fault):
+    training = fit(config)
+    first = []
+    if fault == "pause":
+        training._pause = lambda: dist.get_rank() == 1 and training.step > 3
+        try:
+            list(training)
+        except PausedError:
+            assert training.step == 16, "when they ask each other"
+        if dist.get_rank() == 0:
+            training.state.save(out + "state")
+        dist.barrier()
+        state = TrainState.load(out + "state")
+        training = fit(config, state=state)
+        first = [asdict(report) for report in state.reports]
+    if fault == "nan" and dist.get_rank() == 1:
+        training.model.network.register_forward_hook(lambda module, args, theta: theta * float("nan"))
+    try:
+        reports = first + [asdict(report) for report in training]
+    except DivergedError as error:
+        reports = str(error)
+    weights = {name: float(tensor.double().sum()) for name, tensor in training.model.state_dict().items()}
+    return {"reports": reports, "weights": weights}
 
 torch.set_num_threads(1)
-dist.init_process_group("gloo")
-config = TrialConfig.build(json.loads(sys.argv[1]))
-training = fit(config)
-if sys.argv[3] == "pause":
-    training._pause = lambda: dist.get_rank() == 1 and training.step > 3
-    try:
-        list(training)
-    except PausedError:
-        assert training.step == 16, "when they ask each other"
-    if dist.get_rank() == 0:
-        training.state.save(sys.argv[2] + "state")
-    dist.barrier()
-    state = TrainState.load(sys.argv[2] + "state")
-    training = fit(config, state=state)
-    first = [asdict(report) for report in state.reports]
-if sys.argv[3] == "nan" and dist.get_rank() == 1:
-    training.model.network.register_forward_hook(lambda module, args, theta: theta * float("nan"))
-try:
-    reports = (first if sys.argv[3] == "pause" else []) + [asdict(report) for report in training]
-except DivergedError as error:
-    reports = str(error)
-weights = {name: float(tensor.double().sum()) for name, tensor in training.model.state_dict().items()}
-with open(sys.argv[2] + str(dist.get_rank()), "w") as file:
-    json.dump({"reports": reports, "weights": weights}, file)
-dist.destroy_process_group()
+with process_group() as workers:
+    ended = train(TrialConfig.build(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])
+ended["threads"] = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+Path(sys.argv[2] + str(workers.rank)).write_text(json.dumps(ended), encoding="utf-8")
 """
 
 
@@ -91,6 +96,14 @@ def test_two_workers_give_the_losses_of_one(tmp_path: Path, changes: dict[str, A
     for one, two in zip(first["reports"], second["reports"], strict=True):
         assert one["valid_nats"] == two["valid_nats"]
         assert one["train_nats"] == two["train_nats"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["none", "nan"])
+def test_nothing_of_the_group_outlives_it(tmp_path: Path, fault: str) -> None:
+    """Its threads take Python's lock to let go of tensors: one that does so while Python ends aborts the process."""
+    for ended in two_processes(tiny(), tmp_path, fault=fault):
+        assert not [name for name in ended["threads"] if "gloo" in name or "tcpstore" in name]
 
 
 @pytest.mark.slow
