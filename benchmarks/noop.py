@@ -185,10 +185,10 @@ def train_here(params: dict[str, Any]) -> None:
 
 def train_together(params: dict[str, Any]) -> None:
     """In Tune's seat of a trial of several workers: the real one, in whose process Train is given another worker."""
-    from pixeltune.search import tuning
+    from pixeltune.search import trainables
 
-    tuning._train_worker = train_worker
-    tuning.train_together(params)
+    trainables._train_worker = train_worker
+    trainables.train_together(params)
 
 
 def train_worker(params: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ if __name__ == "__main__":
     from pixeltune.search.connect import set_environment
 
     set_environment(None)  # before Ray is imported, as ever
-    from pixeltune.search import tuning
+    from pixeltune.search import trainables
 
-    tuning.train_here, tuning.train_together = train_here, train_together
+    trainables.train_here, trainables.train_together = train_here, train_together
     sys.exit(launch())

@@ -16,7 +16,8 @@ from pixeltune.errors import SearchError
 from pixeltune.search.connect import HEAD, places_on
 from pixeltune.search.draining import draining_nodes
 from pixeltune.search.nodes import own_address
-from pixeltune.search.tuning import Seats, StaysHere
+from pixeltune.search.seats import Seats
+from pixeltune.search.tuning import StaysHere
 from pixeltune.search.watch import Heartbeat, Vacancies
 from pixeltune.space import Resources
 

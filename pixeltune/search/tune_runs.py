@@ -63,9 +63,11 @@ class TuneRuns:
         from pixeltune.search import tuning
         from pixeltune.search.nodes import could_hold
         from pixeltune.search.rescue import RescueCallback
+        from pixeltune.search.seats import MOST_FAULTS, Seats
+        from pixeltune.search.trainables import trainable
 
         ledger = self.ledger
-        seats = tuning.Seats(
+        seats = Seats(
             planner,
             ledger,
             self._on_change,
@@ -76,7 +78,7 @@ class TuneRuns:
         together = ledger.resources.workers > 1
         with _scratch(ledger.store, shared=together) as scratch, interrupts(self.stop, self.listener):
             tuner = tune.Tuner(
-                tuning.trainable(ledger.resources),
+                trainable(ledger.resources),
                 tune_config=tune.TuneConfig(
                     search_alg=tuning.SuggestSearcher(seats, scratch),
                     scheduler=tuning.LedgerScheduler(seats),
@@ -90,7 +92,7 @@ class TuneRuns:
                     storage_path=scratch,
                     verbose=0,
                     stop=tuning.LimitStopper(lambda: seats.is_over or self.stop.due()),
-                    failure_config=tune.FailureConfig(max_failures=tuning.MOST_FAULTS),
+                    failure_config=tune.FailureConfig(max_failures=MOST_FAULTS),
                     callbacks=[
                         RescueCallback(seats, self.heart),
                         tuning.LedgerCallback(seats),

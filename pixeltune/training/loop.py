@@ -11,10 +11,8 @@ Objective and units: the loss of a step is the mean over the global batch of -lo
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -31,6 +29,7 @@ from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.batches import Batch, Batches
 from pixeltune.training.checkpoint import SinceReport, TrainState
+from pixeltune.training.clock import Clock
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
@@ -109,7 +108,7 @@ class Training(Iterator[EpochReport]):
         self.reports: list[EpochReport] = []
         self._pause = pause
         self._since_report: SinceReport | None = None
-        self._clock = _Clock()
+        self._clock = Clock()
         if state is not None:
             self._restore(state)
         self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
@@ -340,55 +339,3 @@ def next_report(config: TrialConfig, images_seen: int) -> int:
     every = config.train.report_every
     assert every is not None, "resolve() fills train.report_every"
     return min(config.train.end, (images_seen // every + 1) * every)
-
-
-class _Clock:
-    """Seconds of training, of evaluation, and of the first step, which compiles and warms up."""
-
-    def __init__(self) -> None:
-        self.train_seconds = self.eval_seconds = self.compile_seconds = 0.0
-        self.steps = 0
-        self._warm = False
-        self._reported_seconds = 0.0
-
-    def go_on_from(self, report: EpochReport | None, since: SinceReport | None) -> None:
-        if report is not None:
-            self._reported_seconds = report.train_seconds
-        if since is not None:
-            self.steps = since.steps
-        if (last := since or report) is not None:
-            self.train_seconds, self.eval_seconds = last.train_seconds, last.eval_seconds
-            self.compile_seconds = last.compile_seconds
-
-    @contextmanager
-    def training(self, device: torch.device) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if not self._warm:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            self.compile_seconds += time.perf_counter() - start
-            self._warm = True
-        else:
-            self.train_seconds += time.perf_counter() - start
-            self.steps += 1
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """For steps that were only handed to the device."""
-        start = time.perf_counter()
-        yield
-        self.train_seconds += time.perf_counter() - start
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.eval_seconds += time.perf_counter() - start
-
-    def speed_since_last_report(self, count: int, batch_size: int) -> float:
-        """Images per second; where the only step was the first one, that step's own speed."""
-        seconds = self.train_seconds - self._reported_seconds
-        images = self.steps * batch_size
-        self._reported_seconds, self.steps = self.train_seconds, 0
-        return images / seconds if images else count / self.compile_seconds

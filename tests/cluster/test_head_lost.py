@@ -21,9 +21,9 @@ SEARCH = """
 from dataclasses import replace
 
 import noop
-from pixeltune.search import tuning
+from pixeltune.search import trainables
 
-tuning.train_here = noop.train_here
+trainables.train_here = noop.train_here
 search = replace(noop.noop_space(trials=6, images=800, every=100, stop=False), sampler="random", keep=0)
 """
 

@@ -10,8 +10,9 @@ import pytest
 from search_toys import BEGUN, FINISHED, reported, toy_ledger, toy_space
 
 from pixeltune.search.ledger import MOST_NODE_DEATHS, NODE_DIED, Ledger
+from pixeltune.search.seats import MOST_FAULTS, Seats
 from pixeltune.search.suggest import Suggester
-from pixeltune.search.tuning import MOST_FAULTS, LedgerCallback, LedgerScheduler, Seats, SuggestSearcher
+from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, SuggestSearcher
 from pixeltune.space import Budget
 
 TAKEN = "its node was taken away (spot notice)"

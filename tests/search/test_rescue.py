@@ -14,8 +14,10 @@ from search_toys import BEGUN, FINISHED, reported, toy_ledger, toy_space
 from pixeltune.errors import SearchError
 from pixeltune.search import rescue
 from pixeltune.search.rescue import RescueCallback
+from pixeltune.search.seats import Seats
 from pixeltune.search.suggest import Suggester
-from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, Seats, SuggestSearcher, _result_of
+from pixeltune.search.trainables import result_of
+from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, SuggestSearcher
 from pixeltune.search.watch import Heartbeat, Vacancies, Watchdog
 from pixeltune.space import Patience, Resources
 
@@ -68,7 +70,7 @@ class Search:
         return trial
 
     def tell(self, trial: Any, message: dict[str, Any]) -> None:
-        self.scheduler.on_trial_result(None, trial, _result_of(message))
+        self.scheduler.on_trial_result(None, trial, result_of(message))
 
     def die(self, trial: Any, *, again: bool) -> None:
         """As Tune tells it."""

@@ -1,0 +1,67 @@
+"""What a training spends its time on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pixeltune.training.checkpoint import SinceReport
+from pixeltune.training.report import EpochReport
+
+
+class Clock:
+    """Seconds of training, of evaluation, and of the first step, which compiles and warms up."""
+
+    def __init__(self) -> None:
+        self.train_seconds = self.eval_seconds = self.compile_seconds = 0.0
+        self.steps = 0
+        self._warm = False
+        self._reported_seconds = 0.0
+
+    def go_on_from(self, report: EpochReport | None, since: SinceReport | None) -> None:
+        """Count on from an earlier training's last report, or from its pause after it."""
+        if report is not None:
+            self._reported_seconds = report.train_seconds
+        if since is not None:
+            self.steps = since.steps
+        if (last := since or report) is not None:
+            self.train_seconds, self.eval_seconds = last.train_seconds, last.eval_seconds
+            self.compile_seconds = last.compile_seconds
+
+    @contextmanager
+    def training(self, device: torch.device) -> Iterator[None]:
+        """A step, which a GPU may still be at when it ends here."""
+        start = time.perf_counter()
+        yield
+        if not self._warm:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            self.compile_seconds += time.perf_counter() - start
+            self._warm = True
+        else:
+            self.train_seconds += time.perf_counter() - start
+            self.steps += 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For steps that were only handed to the device."""
+        start = time.perf_counter()
+        yield
+        self.train_seconds += time.perf_counter() - start
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A reading of the validation images."""
+        start = time.perf_counter()
+        yield
+        self.eval_seconds += time.perf_counter() - start
+
+    def speed_since_last_report(self, count: int, batch_size: int) -> float:
+        """Images per second; where the only step was the first one, that step's own speed."""
+        seconds = self.train_seconds - self._reported_seconds
+        images = self.steps * batch_size
+        self._reported_seconds, self.steps = self.train_seconds, 0
+        return images / seconds if images else count / self.compile_seconds
