@@ -89,7 +89,13 @@ def _together(space: SearchSpace | None, storage: str, address: str | None) -> t
             doctor.check_state_api(resources, ask_state_api() if resources.workers > 1 else None),
             *_of_storage(space, storage),
         ]
-        rows = look_at_nodes(storage, config=_data_of(space), checksum=here.data, gpus=resources.gpus)
+        rows = look_at_nodes(
+            storage,
+            config=_data_of(space),
+            checksum=here.data,
+            gpus=resources.gpus,
+            meet=resources.workers > 1 and not resources.gpus,
+        )
         return rows, checks
 
 
@@ -127,17 +133,18 @@ def _checkpoint_bytes(space: SearchSpace | None) -> int:
 
 
 def show_nodes(rows: Sequence[NodeRow]) -> None:
-    """A row a node, a column a thing; below it what to do, each once."""
+    """A row a node, a column a thing that was looked at; below it what to do, each once."""
     from rich.markup import escape
     from rich.table import Table
 
     from pixeltune.search.node_table import COLUMNS, to_do
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("node", *COLUMNS):
+    shown = [column for column in COLUMNS if any(row.cells[column].verdict != "skipped" for row in rows)]
+    for title in ("node", *shown):
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(escape(row.name), *(_cell(row.cells[column]) for column in COLUMNS))
+        table.add_row(escape(row.name), *(_cell(row.cells[column]) for column in shown))
     out = console()
     out.print(table)
     for line in to_do(rows):

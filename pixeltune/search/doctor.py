@@ -56,6 +56,7 @@ class NodeFacts:
     ahead: seconds of its clock before the launcher's. versions: of python and packages, None where one is missing.
     free_memory: bytes. gpus: names of those that torch sees. ray_gpus: how many Ray counts. data: checksum of the
     images as this node resolves them; data_error: why it cannot. storage_error: why it cannot write its file there.
+    own_address: where its own name leads, "" where nowhere.
     """
 
     name: str
@@ -67,6 +68,7 @@ class NodeFacts:
     data: str | None = None
     data_error: str = ""
     storage_error: str = ""
+    own_address: str = ""
 
 
 def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, mark: str = "") -> NodeFacts:
@@ -83,12 +85,21 @@ def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, 
         data=checksum,
         data_error=data_error,
         storage_error=_write_mark(mark) if mark else "",
+        own_address=own_address(),
     )
 
 
 def own_versions() -> dict[str, str | None]:
     """Of this process: python and packages, None where one is missing."""
     return {name.removesuffix("_version"): version for name, version in versions().items()}
+
+
+def own_address() -> str:
+    """Where this machine's own name leads, by which gloo lets workers find each other; "" where nowhere."""
+    try:
+        return str(socket.getaddrinfo(socket.gethostname(), None)[0][4][0])
+    except OSError:
+        return ""
 
 
 def free_memory() -> int | None:

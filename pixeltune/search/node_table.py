@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from pixeltune.errors import SearchError
 from pixeltune.search.doctor import NodeFacts, Verdict
@@ -17,7 +18,7 @@ _WORST_SKEW_SECONDS = 60.0
 """A lease on object storage lasts two minutes."""
 _MUST_BE_EQUAL = ("python", "ray", "torch")
 
-COLUMNS = ("versions", "GPU", "storage", "data", "clock")
+COLUMNS = ("versions", "GPU", "storage", "data", "clock", "address")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Wanted:
     """What the nodes are held against. versions: the launcher's. seen: names of nodes whose file it found.
 
     storage: where that lay, "" where none was written. data: name of the images, "" where no search is asked for.
-    checksum: the launcher's, None where it has none itself. gpus: of a worker.
+    checksum: the launcher's, None where it has none itself. gpus: of a worker. meet: whether workers of one trial may
+    have to find each other between machines, by gloo, which those with GPUs do not need.
     """
 
     versions: Mapping[str, str | None]
@@ -55,6 +57,7 @@ class Wanted:
     data: str = ""
     checksum: str | None = None
     gpus: float = 0.0
+    meet: bool = False
 
 
 def node_rows(facts: Sequence[NodeFacts], wanted: Wanted) -> list[NodeRow]:
@@ -71,6 +74,7 @@ def node_rows(facts: Sequence[NodeFacts], wanted: Wanted) -> list[NodeRow]:
                         _storage(fact, wanted),
                         _data(fact, wanted),
                         _clock(fact),
+                        _address(fact, wanted),
                     ),
                     strict=True,
                 )
@@ -164,3 +168,15 @@ def _clock(fact: NodeFacts) -> Cell:
         return Cell(f"{fact.ahead:+.1f} s")
     advice = "let NTP set the clocks; times in the rows, and leases on object storage, follow them"
     return Cell(found, Verdict.FAIL if skew > _WORST_SKEW_SECONDS else Verdict.WARN, advice)
+
+
+def _address(fact: NodeFacts, wanted: Wanted) -> Cell:
+    if not wanted.meet:
+        return Cell("not needed", Verdict.SKIPPED)
+    if fact.own_address and not ip_address(fact.own_address).is_loopback:
+        return Cell(fact.own_address)
+    advice = (
+        "let each machine's own name lead to its address in the network (/etc/hosts), "
+        "else trials of several workers fail where their workers are on different machines"
+    )
+    return Cell(f"its name leads to {fact.own_address or 'nowhere'}", Verdict.WARN, advice)

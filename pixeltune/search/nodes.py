@@ -28,7 +28,7 @@ def preflight(nodes: Sequence[Node], resources: Resources, storage: str) -> list
     if resources.workers > 1:
         warnings += require_passed([check_state_api(resources, ask_state_api())])
     if len(nodes) > 1:
-        warnings += require_fit(look_at_nodes(storage))
+        warnings += require_fit(look_at_nodes(storage, meet=resources.workers > 1 and not resources.gpus))
     return warnings
 
 
@@ -38,8 +38,12 @@ def look_at_nodes(
     config: Mapping[str, Any] | None = None,
     checksum: str | None = None,
     gpus: float = 0.0,
+    meet: bool = False,
 ) -> list[NodeRow]:
-    """What each node has and lacks. config: nested, whose images they should have; checksum: of the launcher's own."""
+    """What each node has and lacks. config: nested, whose images they should have; checksum: of the launcher's own.
+
+    gpus: of a worker. meet: whether workers of one trial find each other by gloo, as they do without GPUs.
+    """
     marks = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:
         facts = ask_nodes(data=config, gpus=bool(gpus), marks=files.absolute(marks))
@@ -53,6 +57,7 @@ def look_at_nodes(
         data=config["data"]["name"] if config else "",
         checksum=checksum,
         gpus=gpus,
+        meet=meet and len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1,
     )
     return node_rows(facts, wanted)
 

@@ -64,9 +64,12 @@ def _say(words: str) -> None:
 
 
 def test_doctor_sees_both_hosts(cluster: OwnMachines) -> None:
-    told = cluster.execute("COLUMNS=250 pixeltune doctor --search tiny.py --address auto", seconds=300)
+    doctor = "COLUMNS=250 pixeltune doctor --search tiny.py --set resources.workers=2 --address auto"
+    told = cluster.execute(doctor, seconds=300)
     _say(told)
     assert "2 nodes" in told
+    for host in (cluster.head, cluster.worker):
+        assert told.count(host.address) == 2, "in the node's name, and where its own name leads"
 
 
 def test_a_trial_of_two_workers_spans_the_hosts(cluster: OwnMachines) -> None:

@@ -14,10 +14,19 @@ from pixeltune.search.node_table import COLUMNS, NodeRow, Wanted, node_rows, req
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0", "pixeltune": "0.1"}
 HEAD = NodeFacts("head (10.0.0.1)", VERSIONS, data="abc")
-WORKER = NodeFacts("worker (10.0.0.2)", VERSIONS, ahead=0.1, data="abc", gpus=("NVIDIA A10G",), ray_gpus=1.0)
+WORKER = NodeFacts(
+    "worker (10.0.0.2)",
+    VERSIONS,
+    ahead=0.1,
+    data="abc",
+    gpus=("NVIDIA A10G",),
+    ray_gpus=1.0,
+    own_address="10.0.0.2",
+)
 WANTED = Wanted(
     VERSIONS, storage="s3://bucket/r", seen=frozenset({HEAD.name, WORKER.name}), data="mnist", checksum="abc", gpus=1.0
 )
+MEET = replace(WANTED, gpus=0.0, meet=True)
 
 
 def cell(column: str, wanted: Wanted = WANTED, **changes: object) -> tuple[str, str, bool]:
@@ -52,6 +61,11 @@ def cell(column: str, wanted: Wanted = WANTED, **changes: object) -> tuple[str, 
         (cell("clock"), "ok", "+0.1 s"),
         (cell("clock", ahead=5.0), "warn", "5.0 s ahead"),
         (cell("clock", ahead=-600.0), "fail", "600.0 s behind"),
+        (cell("address", MEET), "ok", "10.0.0.2"),
+        (cell("address", MEET, own_address="127.0.1.1"), "warn", "its name leads to 127.0.1.1"),
+        (cell("address", MEET, own_address="::1"), "warn", "its name leads to ::1"),
+        (cell("address", MEET, own_address=""), "warn", "its name leads to nowhere"),
+        (cell("address", own_address="127.0.1.1"), "skipped", "not needed"),
     ],
 )
 def test_cells(got: tuple[str, str, bool], verdict: str, words: str) -> None:
@@ -114,7 +128,7 @@ def test_the_table_has_a_row_a_node_and_says_verdicts_in_words(
     verb.show_nodes(differing())
     said = capsys.readouterr().out
     lines = said.splitlines()
-    assert lines[0].split() == ["node", *COLUMNS]
+    assert lines[0].split() == ["node", *(column for column in COLUMNS if column != "address")], "it was not asked for"
     assert max(map(len, lines)) <= columns
     flat = "".join(said.split())
     for words in ("fail:75.0s", "warn:3.0s", "NVIDIAA10G"):
