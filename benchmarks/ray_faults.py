@@ -231,7 +231,8 @@ def launcher_killed(scene: Scene) -> None:
     again = scene.begin()
     scene.wait(again)
     done = sum(row["status"] == "finished" for row in scene.before.rows)
-    scene.harm.require(not done or f"{done} trials done before" in again.out, f"said {again.out[:300]}")
+    words = f"all {done} trials are done" if done == scene.trials else f"{done} trials done before"
+    scene.harm.require(not done or words in again.out, f"said {again.out[:300]}")
 
 
 def interrupted(scene: Scene) -> None:

@@ -9,6 +9,7 @@ from typing import Self
 import ray
 
 from pixeltune.errors import NodeTakenError
+from pixeltune.search.orphans import end_with_parent
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5
@@ -25,7 +26,10 @@ def draining_nodes() -> set[str]:
 
 
 class NodeWatch:
-    """Looks in the background of a trial's process once a second; `is_taken` costs nothing."""
+    """Looks in the background of a trial's process once a second; `is_taken` costs nothing.
+
+    Where the node's Ray is gone altogether, the process ends.
+    """
 
     def __init__(self) -> None:
         self._node = ray.get_runtime_context().get_node_id()
@@ -34,6 +38,7 @@ class NodeWatch:
         self._thread = threading.Thread(target=self._look, daemon=True, name="pixeltune-node-watch")
 
     def __enter__(self) -> Self:
+        end_with_parent()
         self._thread.start()
         return self
 

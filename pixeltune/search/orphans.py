@@ -1,0 +1,27 @@
+"""A trial's process ends with the Ray that started it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import cache
+
+_LOOK_SECONDS = 1.0
+
+
+@cache
+def end_with_parent() -> None:
+    """End this process, as if by SIGKILL, when the one that started it is gone; once is enough.
+
+    Ray's own workers ask whether their raylet's process id is there, and it is for as long as nobody waits for what is
+    left of it: in a container whose first process waits for none, a trial can train on after its launcher was killed,
+    and hold its GPU.
+    """
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="pixeltune-parent-watch").start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
