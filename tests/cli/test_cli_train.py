@@ -21,6 +21,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search import trial
 from pixeltune.search.trial import TrialTask
 from pixeltune.training import evaluate as evaluation
+from pixeltune.training import workers
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
 SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
@@ -383,13 +384,27 @@ def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_same_command_goes_on_after_a_crash(trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     config, _, whole_out = trained
+    monkeypatch.setattr(workers, "best_device", lambda rank=0: torch.device("cuda", rank))
     with monkeypatch.context() as patch:
         patch.setattr(trial, "run_trial", _stopping(1, "crash"))
         with pytest.raises(RuntimeError):
             command("train", "--config", config)
     assert _best(done("train", "--config", config)) == _best(whole_out)
-    first, second = SearchStore("results", "tiny").attempts()
+    store = SearchStore("results", "tiny")
+    first, second = store.attempts()
     assert (first["status"], second["status"], second["attempt"]) == ("failed", "finished", 2)
+    assert [point["attempt"] for point in store.curve("00000")] == [1, 2]
+    held = [(row["finished_at"] - row["started_at"]).total_seconds() for row in (first, second)]
+    assert second["gpu_seconds"] == pytest.approx(sum(held))
+
+
+def test_a_training_on_a_gpu_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the books are told is a GPU here; `fit` knows that there is none."""
+    monkeypatch.setattr(workers, "best_device", lambda rank=0: torch.device("cuda", rank))
+    done("train", "--config", write_tiny())
+    (row,) = SearchStore("results", "tiny").trials()
+    held = (row["finished_at"] - row["started_at"]).total_seconds()
+    assert (row["gpus_per_worker"], row["gpu_seconds"]) == (1.0, pytest.approx(held))
 
 
 def test_a_training_that_diverges_says_so() -> None:
