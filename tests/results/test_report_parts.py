@@ -37,6 +37,7 @@ from pixeltune.results.report.page import figure_json
 from pixeltune.results.report.pictures import pictures
 from pixeltune.results.report.rerun import rerun, setting, shown_location
 from pixeltune.results.report.snapshot import Snapshot, read_snapshot
+from pixeltune.results.report.summary import headline
 from pixeltune.results.report.words import cell, number, size, span
 from pixeltune.results.store import SearchStore
 
@@ -347,3 +348,11 @@ def test_the_command_of_a_finals_report_asks_for_the_same_final(
     assert selection.difference(**asked) == []
     assert (request.seeds, request.store.folder) == (3, made.store.folder)
     assert shlex.split(report.command)[:3] == ["pixeltune", "report", "toy-final"]
+
+
+def test_the_headline_counts_those_among_which_the_best_was_picked(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "bounded")
+    store.open(SearchManifest.of(make_space(constraints={"num_parameters": 10}), "bounded"))
+    for trial, parameters in enumerate((9, 99, 99, 9)):
+        store.write_trial(make_row(trial, valid_bits_per_dim=2.0 - trial / 10, num_parameters=parameters))
+    assert "trial 00003 with 1.7000. The best of 2 ranked trials" in headline(read_snapshot(store))
