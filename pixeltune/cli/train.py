@@ -76,8 +76,9 @@ def train_config(
 
 def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
     from pixeltune import files
+    from pixeltune.data import resolve
     from pixeltune.results.store import SearchStore
-    from pixeltune.search.run import open_search
+    from pixeltune.search.run import open_search, require_same_data
     from pixeltune.search.trial import run_trial, state_file
 
     with SearchStore(storage, name).lock():
@@ -88,6 +89,8 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         before = next(iter(ledger.ended.values()), None)
         if _first_says(before is not None, space.resources.workers):
             return _show_end(before or {}, name + storage_words(storage))
+        if store.has_trials():
+            require_same_data(store, resolve(space.base).data.identity.checksum)
         plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
         for point in store.curve(plan.trial):
             say(_line(point))

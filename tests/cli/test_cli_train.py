@@ -367,6 +367,20 @@ def test_a_state_that_was_cut_short_is_set_aside(
     assert _best(done("train", "--config", config)) == _best(whole_out)
 
 
+def test_a_training_does_not_go_on_with_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would begin anew on them, and its row would name the baseline of the first ones."""
+    for seed in (0, 1):
+        pixels = np.random.default_rng(seed).integers(0, 17, (400, 4, 4), dtype=np.uint8)
+        np.savez(f"{seed}.npz", train=pixels, levels=17)
+    again = ("train", "--config", write_tiny(), "--set", "data.name=array", "--set")
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run_trial", _stopping(1, "Ctrl-C"))
+        assert command(*again, "data.path=0.npz").code == 130
+    assert "must go on with the images it began with (checksum " in refused(*again, "data.path=1.npz")
+    Path("0.npz").rename("moved.npz")
+    assert "Best " in done(*again, "data.path=moved.npz")
+
+
 def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(_task: TrialTask) -> Iterator[Any]:
         raise RuntimeError("the wire was cut")
