@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from PIL import Image
 from report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
 from result_rows import PAIRS, make_config, make_report, make_row, make_space
+from rich.console import Console
 
 from pixeltune import files
 from pixeltune.cli import command_line
@@ -32,6 +34,7 @@ from pixeltune.results.report.figures.keys import axes_of, measured
 from pixeltune.results.report.figures.parallel import parallel_coordinates
 from pixeltune.results.report.figures.slices import slice_charts, smooth
 from pixeltune.results.report.figures.timeline import assign_lanes, timeline
+from pixeltune.results.report.finals import finals
 from pixeltune.results.report.outcomes import outcomes
 from pixeltune.results.report.page import figure_json
 from pixeltune.results.report.pictures import pictures
@@ -356,3 +359,19 @@ def test_the_headline_counts_those_among_which_the_best_was_picked(tmp_path: Pat
     for trial, parameters in enumerate((9, 99, 99, 9)):
         store.write_trial(make_row(trial, valid_bits_per_dim=2.0 - trial / 10, num_parameters=parameters))
     assert "trial 00003 with 1.7000. The best of 2 ranked trials" in headline(read_snapshot(store))
+
+
+def test_a_final_marks_bounds_and_says_of_what_its_intervals_are(tmp_path: Path) -> None:
+    snapshot = make_final(tmp_path, {"00001": 80.0, "00002": 81.0, "00003": 82.0})
+    for row in snapshot.rows:
+        snapshot.store.write_trial(row | {"is_bound": True})
+    found = finals(read_snapshot(snapshot.store))
+    cells = dict(zip([column.name for column in found.columns], found.lines[0].cells, strict=True))
+    assert (cells["value"].text, cells["value"].value) == ("≤ 1.0000", 1.0)
+    title = next(column.title for column in found.columns if column.name.endswith("half_width"))
+    assert title == "half width of its interval (95% for all pairs at once)"
+
+    assert snapshot.manifest.final is not None
+    said = io.StringIO()
+    final_verb.show_final(Console(file=said, width=200), snapshot.store, snapshot.manifest.final)
+    assert re.search(r"^1 +00001 +≤ 1 +3 +≤ 0\.", said.getvalue(), re.MULTILINE)
