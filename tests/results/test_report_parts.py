@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,7 @@ from pixeltune.config import TrialConfig, parse_setting
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.report.figures.chart import log_ticks, short
 from pixeltune.results.report.figures.curves import learning_curves, thin
+from pixeltune.results.report.figures.fronts import front_charts
 from pixeltune.results.report.figures.importances import FEWEST, importance_charts, importances
 from pixeltune.results.report.figures.keys import axes_of, measured
 from pixeltune.results.report.figures.parallel import parallel_coordinates
@@ -375,3 +377,22 @@ def test_a_final_marks_bounds_and_says_of_what_its_intervals_are(tmp_path: Path)
     said = io.StringIO()
     final_verb.show_final(Console(file=said, width=200), snapshot.store, snapshot.manifest.final)
     assert re.search(r"^1 +00001 +≤ 1 +3 +≤ 0\.", said.getvalue(), re.MULTILINE)
+
+
+def test_a_figure_does_not_call_beaten_what_is_out_of_bounds(tmp_path: Path) -> None:
+    space = make_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
+    store = SearchStore(str(tmp_path), "bounded")
+    store.open(SearchManifest.of(replace(space, constraints={"network_calls": 10}), "bounded"))
+    for trial, (bits, calls) in enumerate(((2.0, 9), (1.0, 99))):
+        numbers = {"valid_bits_per_dim": bits, "num_parameters": 5 + trial, "network_calls": calls, "is_bound": True}
+        store.write_trial(make_row(trial, **numbers))
+    (chart,) = front_charts(read_snapshot(store))
+    assert chart.figure is not None
+    assert {trace.name: list(trace.y) for trace in chart.figure.data} == {
+        "finished, beaten or out of bounds": [1.0],
+        "front": [2.0],
+    }
+    assert [trace.text[0].splitlines()[0] for trace in chart.figure.data] == [
+        "00001<br>validation bits/dim ≤ 1.0000<br>parameters 6",
+        "00000<br>validation bits/dim ≤ 2.0000<br>parameters 5",
+    ]
