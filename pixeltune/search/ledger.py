@@ -284,6 +284,8 @@ class Ledger:
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = self._value(report)
+        if images >= live.plan.config.train.end:  # it has nothing left to be stopped from
+            return None
         return self._judge.judge(trial, self._trace(live.facts, live.reports))
 
     def _row(self, live: Live, status: Status, reason: str | None) -> Row:

@@ -12,7 +12,7 @@ from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, t
 
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.search import clock
-from pixeltune.space import Budget, Resources
+from pixeltune.space import Budget, Median, Resources
 
 
 @pytest.fixture(autouse=True)
@@ -394,3 +394,12 @@ def test_the_peak_of_memory_is_that_of_all_attempts(tmp_path: Path) -> None:
     for message in ({"facts": FACTS, "resumed": [report(200, 2.0)]}, less, FINISHED):
         second.receive(plan.trial, message)
     assert second.finish("00001")["peak_memory_bytes"] == 2000
+
+
+def test_a_trial_that_has_trained_to_its_end_is_finished_whatever_the_others_reached(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=Median(completed=2)))
+    for last in (1.0, 1.0, 1.9):
+        row = play(ledger, ledger.plan({}), BEGUN, reported(200, 1.9), reported(400, last), FINISHED)
+        assert (row["status"], row["images_seen"], row["valid_bits_per_dim"]) == ("finished", 400, last)
+    stopped = play(ledger, ledger.plan({}), BEGUN, reported(200, 2.5), reported(400, 1.0), FINISHED)
+    assert (stopped["status"], stopped["images_seen"]) == ("pruned", 200)
