@@ -120,7 +120,7 @@ _SETTING_COLUMNS: dict[str, Column] = {
     "pixeltune_version": Column(_TEXT, "version of pixeltune"),
     "python_version": Column(_TEXT, "version of Python"),
     "torch_version": Column(_TEXT, "version of PyTorch"),
-    "ray_version": Column(_TEXT, "version of Ray; empty where none was used"),
+    "ray_version": Column(_TEXT, "version of Ray as installed, also of a training without it; empty where it is not"),
     "optuna_version": Column(_TEXT, "version of Optuna"),
     "hostname": Column(_TEXT, "the machine of the first worker"),
     "cpu_name": Column(_TEXT, "its processor"),
