@@ -18,6 +18,7 @@ import pytest
 
 from pixeltune.cli import command_line
 from pixeltune.cli.search import launch_line
+from pixeltune.data import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster" / "README.md"]
@@ -104,6 +105,12 @@ def commands(page: Path) -> list[Example]:
 
 def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_data_set_that_a_page_names_is_a_source(page: Path) -> None:
+    named = re.findall(r'data\.name ?= ?"?([\w:]+)', page.read_text(encoding="utf-8"))
+    assert [name for name in named if name not in SOURCES and ":" not in name] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -158,6 +158,7 @@ def _table(places: list[Row], selection: Selection) -> Table:
     from rich.table import Table
 
     from pixeltune.results.judge import bound_mark
+    from pixeltune.results.report.words import is_likelihood
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     titles = ["#", "trial", selection.objective, "seeds", "test bits/dim", "nats", "difference", "verdict"]
@@ -170,7 +171,7 @@ def _table(places: list[Row], selection: Selection) -> Table:
         table.add_row(
             str(place["rank"]),
             place["from_trial"],
-            f"{values[place['from_trial']]:.6g}",
+            f"{mark if is_likelihood(selection.objective) else ''}{values[place['from_trial']]:.6g}",
             str(place["seeds"]),
             f"{mark}{place['bits_per_dim']:.5f}{_error(place['bits_per_dim_seeds_error'])}",
             f"{mark}{place['nats']:.3f}",

@@ -28,7 +28,7 @@ from pixeltune.cli.app import (
 from pixeltune.config import TrialConfig
 from pixeltune.results.judge import bound_mark
 from pixeltune.results.schema import Status
-from pixeltune.search.attempts import Plan, Row
+from pixeltune.search.attempts import Row
 from pixeltune.search.ledger import Ledger
 from pixeltune.space import Budget, Resources, SearchSpace
 
@@ -58,13 +58,14 @@ def train_config(
     config: TrialConfig, name: str, settings: dict[str, Any], *, storage: str, galleries: tuple[float, ...] = ()
 ) -> int:
     """Train `config`, in which `settings` are made already, into the results `name`; the exit code."""
-    from pixeltune.training.workers import process_group
+    from pixeltune.training.workers import best_device, process_group
 
     with process_group() as workers:
+        gpus = 1.0 if best_device(workers.rank).type == "cuda" else 0.0
         space = SearchSpace(
             base=config,
             budget=Budget(trials=1),
-            resources=Resources(workers=workers.world),
+            resources=Resources(workers=workers.world, gpus=gpus),
             galleries=galleries,
             title="one trial",
         )
@@ -75,19 +76,22 @@ def train_config(
 
 def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
     from pixeltune import files
+    from pixeltune.data import resolve
     from pixeltune.results.store import SearchStore
-    from pixeltune.search.run import open_search
+    from pixeltune.search.run import open_search, require_same_data
     from pixeltune.search.trial import run_trial, state_file
 
     with SearchStore(storage, name).lock():
         store, manifest = open_search(space, name, storage, overrides=settings)
-        ledger = Ledger(space, store, resources=space.resources, baseline=manifest.baseline_bits_per_dim)
         baseline = manifest.baseline_bits_per_dim
+        ledger = Ledger(space, store, resources=space.resources, baseline=baseline, retries_failed=True)
         say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         before = next(iter(ledger.ended.values()), None)
-        if _first_says(before is not None and before["status"] != Status.FAILED, space.resources.workers):
+        if _first_says(before is not None, space.resources.workers):
             return _show_end(before or {}, name + storage_words(storage))
-        plan = _plan(ledger, before)
+        if store.has_trials():
+            require_same_data(store, resolve(space.base).data.identity.checksum)
+        plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
         for point in store.curve(plan.trial):
             say(_line(point))
         ledger.start(plan)
@@ -109,13 +113,6 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
             if plan.trial in ledger.ended and row["status"] != Status.FAILED:
                 files.remove(state_file(store.checkpoint(plan.trial)))
         return _show_end(row, name + storage_words(storage))
-
-
-def _plan(ledger: Ledger, before: Row | None) -> Plan:
-    """The first attempt, or one that goes on where an interrupted or crashed one stopped."""
-    if before is not None:
-        return Plan(before["number"], before["attempt"] + 1, {}, ledger.space.base)
-    return next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
 
 
 def _train_along(space: SearchSpace, name: str, storage: str) -> int:

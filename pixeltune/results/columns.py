@@ -53,8 +53,12 @@ _OUTCOME_COLUMNS: dict[str, Column] = {
 }
 
 _METRIC_COLUMNS: dict[str, Column] = {
-    "images_seen": Column(_INT, "training images seen, repeats counted; trial row: when it ended", "images"),
-    "best_images_seen": Column(_INT, "images seen at the best report by the first objective", "images"),
+    "images_seen": Column(_INT, "training images seen, repeats counted; trial row: at its last report", "images"),
+    "best_images_seen": Column(
+        _INT,
+        "images seen at the report of the lowest validation bits/dim, or nats if that is the first objective",
+        "images",
+    ),
     "step": Column(_INT, "optimiser steps, at this report (trial row: at the best one)", "steps"),
     "epoch": Column(_FLOAT, "images seen / training images, at this report (trial row: at the best one)", "epochs"),
     "train_bits_per_dim": Column(_FLOAT, "mean loss since the report before; a bound's KL as warmed up", "bits/dim"),
@@ -116,7 +120,7 @@ _SETTING_COLUMNS: dict[str, Column] = {
     "pixeltune_version": Column(_TEXT, "version of pixeltune"),
     "python_version": Column(_TEXT, "version of Python"),
     "torch_version": Column(_TEXT, "version of PyTorch"),
-    "ray_version": Column(_TEXT, "version of Ray; empty where none was used"),
+    "ray_version": Column(_TEXT, "version of Ray as installed, also of a training without it; empty where it is not"),
     "optuna_version": Column(_TEXT, "version of Optuna"),
     "hostname": Column(_TEXT, "the machine of the first worker"),
     "cpu_name": Column(_TEXT, "its processor"),

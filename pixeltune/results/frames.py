@@ -70,7 +70,8 @@ def read_final(location: str) -> pd.DataFrame:
     store = SearchStore.at(location)
     if store.manifest().final is None:
         raise StoreError(f"only a final has means over seeds, but {store.folder} is a search; run `pixeltune final`")
-    return pd.DataFrame(leaderboard_of(store))
+    frame = pd.DataFrame(leaderboard_of(store))
+    return frame.astype(dict.fromkeys(frame.filter(regex="_error$|_half_width$"), "float64"))
 
 
 def dtype_names(schema: pa.Schema) -> dict[str, str]:

@@ -291,6 +291,9 @@ def _caveats(ours: Identity, published: PublishedResult) -> Iterator[str]:
         yield "conditioning not stated"
     if published.augmentation is None:
         yield "augmentation not stated"
+    is_stated = published.version is not None or published.data_checksum is not None
+    if not is_stated and ours.is_published_set and ours.version != "original":
+        yield "version of the set not stated"
     if published.version_inferred:
         yield "version of the published set inferred"
     if published.binarisation == "dynamic":

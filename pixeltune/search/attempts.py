@@ -114,6 +114,7 @@ def row_of(live: Live, status: Status, reason: str | None, whose: Mapping[str, A
         "cpus_per_worker": live.resources.cpus,
         "gpus_per_worker": live.resources.gpus,
         "gpu_seconds": live.gpu_seconds(),
+        "peak_memory_bytes": _peak(live),
     }
     return dict.fromkeys(TRIAL_COLUMNS) | row | _metrics(live.reports, objective)
 
@@ -133,6 +134,12 @@ def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
         "best_images_seen": best["images_seen"],
         "images_per_second": last["images_per_second"],
     }
+
+
+def _peak(live: Live) -> int | None:
+    """Of all attempts, as far as their reports were kept: one that finds its training done measures none itself."""
+    told = (known.get("peak_memory_bytes") for known in (live.facts, *live.reports.values()))
+    return max((peak for peak in told if peak is not None), default=None)
 
 
 def _last_words(crash: str) -> str:

@@ -38,7 +38,8 @@ _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
 class Ledger:
     """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on.
 
-    A trial that breaks one of the space's constraints for good is stopped as soon as that is known.
+    A trial that breaks one of the space's constraints for good is stopped as soon as that is known. retries_failed:
+    whether trials that crashed are tried again by the next launch, as those of a final always are.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Ledger:
         resources: Resources,
         baseline: float | None = None,
         judge: Judge | None = None,
+        retries_failed: bool = False,
     ) -> None:
         self.space = space
         self.store = store
@@ -59,6 +61,7 @@ class Ledger:
         self.curves: dict[str, Curve] = {}
         self._node_deaths: Counter[str] = Counter()
         self._judge = judge or NoJudge()
+        self._retries_failed = retries_failed or space.is_final
         self._left: dict[str, tuple[Row, Live]] = {}
         self._next_number = 0
         self._read_store()
@@ -90,7 +93,7 @@ class Ledger:
     @property
     def _to_go_on(self) -> tuple[Status, ...]:
         """A final is of given trials, so that those that crashed are tried again by the next launch."""
-        return (*UNDECIDED, Status.FAILED) if self.space.is_final else UNDECIDED
+        return (*UNDECIDED, Status.FAILED) if self._retries_failed else UNDECIDED
 
     @property
     def planned(self) -> int:
@@ -281,6 +284,8 @@ class Ledger:
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = self._value(report)
+        if images >= live.plan.config.train.end:  # it has nothing left to be stopped from
+            return None
         return self._judge.judge(trial, self._trace(live.facts, live.reports))
 
     def _row(self, live: Live, status: Status, reason: str | None) -> Row:

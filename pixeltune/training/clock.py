@@ -19,12 +19,12 @@ class Clock:
         self.train_seconds = self.eval_seconds = self.compile_seconds = 0.0
         self.steps = 0
         self._warm = False
-        self._reported_seconds = 0.0
+        self._reported_seconds = self._reported_compile_seconds = 0.0
 
     def go_on_from(self, report: EpochReport | None, since: SinceReport | None) -> None:
         """Count on from an earlier training's last report, or from its pause after it."""
         if report is not None:
-            self._reported_seconds = report.train_seconds
+            self._reported_seconds, self._reported_compile_seconds = report.train_seconds, report.compile_seconds
         if since is not None:
             self.steps = since.steps
         if (last := since or report) is not None:
@@ -62,6 +62,8 @@ class Clock:
     def speed_since_last_report(self, count: int, batch_size: int) -> float:
         """Images per second; where the only step was the first one, that step's own speed."""
         seconds = self.train_seconds - self._reported_seconds
+        first_seconds = self.compile_seconds - self._reported_compile_seconds
         images = self.steps * batch_size
-        self._reported_seconds, self.steps = self.train_seconds, 0
-        return images / seconds if images else count / self.compile_seconds
+        self._reported_seconds, self._reported_compile_seconds = self.train_seconds, self.compile_seconds
+        self.steps = 0
+        return images / seconds if images else count / first_seconds

@@ -21,6 +21,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search import trial
 from pixeltune.search.trial import TrialTask
 from pixeltune.training import evaluate as evaluation
+from pixeltune.training import workers
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
 SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
@@ -366,6 +367,20 @@ def test_a_state_that_was_cut_short_is_set_aside(
     assert _best(done("train", "--config", config)) == _best(whole_out)
 
 
+def test_a_training_does_not_go_on_with_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would begin anew on them, and its row would name the baseline of the first ones."""
+    for seed in (0, 1):
+        pixels = np.random.default_rng(seed).integers(0, 17, (400, 4, 4), dtype=np.uint8)
+        np.savez(f"{seed}.npz", train=pixels, levels=17)
+    again = ("train", "--config", write_tiny(), "--set", "data.name=array", "--set")
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "run_trial", _stopping(1, "Ctrl-C"))
+        assert command(*again, "data.path=0.npz").code == 130
+    assert "must go on with the images it began with (checksum " in refused(*again, "data.path=1.npz")
+    Path("0.npz").rename("moved.npz")
+    assert "Best " in done(*again, "data.path=moved.npz")
+
+
 def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(_task: TrialTask) -> Iterator[Any]:
         raise RuntimeError("the wire was cut")
@@ -383,13 +398,27 @@ def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_same_command_goes_on_after_a_crash(trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     config, _, whole_out = trained
+    monkeypatch.setattr(workers, "best_device", lambda rank=0: torch.device("cuda", rank))
     with monkeypatch.context() as patch:
         patch.setattr(trial, "run_trial", _stopping(1, "crash"))
         with pytest.raises(RuntimeError):
             command("train", "--config", config)
     assert _best(done("train", "--config", config)) == _best(whole_out)
-    first, second = SearchStore("results", "tiny").attempts()
+    store = SearchStore("results", "tiny")
+    first, second = store.attempts()
     assert (first["status"], second["status"], second["attempt"]) == ("failed", "finished", 2)
+    assert [point["attempt"] for point in store.curve("00000")] == [1, 2]
+    held = [(row["finished_at"] - row["started_at"]).total_seconds() for row in (first, second)]
+    assert second["gpu_seconds"] == pytest.approx(sum(held))
+
+
+def test_a_training_on_a_gpu_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the books are told is a GPU here; `fit` knows that there is none."""
+    monkeypatch.setattr(workers, "best_device", lambda rank=0: torch.device("cuda", rank))
+    done("train", "--config", write_tiny())
+    (row,) = SearchStore("results", "tiny").trials()
+    held = (row["finished_at"] - row["started_at"]).total_seconds()
+    assert (row["gpus_per_worker"], row["gpu_seconds"]) == (1.0, pytest.approx(held))
 
 
 def test_a_training_that_diverges_says_so() -> None:

@@ -377,3 +377,19 @@ def test_a_table_of_ones_own_that_is_wrong_says_where(text: str, words: str, tmp
 def test_a_table_of_ones_own_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"must be a CSV file, but .*published.csv is not"):
         compare(pd.DataFrame([cifar_row(0)]), str(tmp_path))
+
+
+@pytest.mark.parametrize(("version", "caveats"), [("", ["version of the set not stated"]), ("old", [])])
+def test_a_number_without_the_version_of_its_set_compares_with_a_caveat(
+    version: str, caveats: list[str], tmp_path: Path
+) -> None:
+    own = own_table(
+        tmp_path,
+        "dataset,version,model,metric,value,likelihood,year,conditional,augmentation\n"
+        f"imagenet64,{version},ours of last year,bits_per_dim,3.5,exact,2025,no,no\n",
+    )
+    form = {"data.name": "imagenet64", "data_version": "old", "image_height": 64, "image_width": 64}
+    frame = compare(pd.DataFrame([cifar_row(0, **form)]), own)
+    (line,) = frame[frame["model"] == "ours of last year"].to_dict("records")
+    assert (line["comparable"], line["why_not"]) == (True, "")
+    assert line["caveats"].split("; ") == [*caveats, "from your own table"]

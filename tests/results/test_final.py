@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_pages import make_final
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
 from pixeltune.results.final import Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row
-from pixeltune.results.frames import read_images
+from pixeltune.results.frames import read_final, read_images
 from pixeltune.results.images import read_nats, write_images
 from pixeltune.results.leaderboard import comparison, comparison_lines
 from pixeltune.results.store import SearchStore
@@ -240,3 +241,12 @@ def test_a_bound_is_marked_and_never_clearly_worse_than_an_exact_number() -> Non
         lower, higher = final_leaderboard(rows, nats)
         assert (lower["is_bound"], higher["is_bound"]) == (not exact_is_lower, exact_is_lower)
         assert higher["verdict"] == (Verdict.BOUND if exact_is_lower else Verdict.CLEARLY_WORSE)
+
+
+@pytest.mark.parametrize("means", [{"00001": 80.0}, {"00001": 80.0, "00002": 81.0}])
+def test_errors_that_one_seed_cannot_tell_are_missing_numbers(tmp_path: Path, means: dict[str, float]) -> None:
+    frame = read_final(make_final(tmp_path, means, seeds=1).store.folder)
+    errors = frame.filter(regex="_error$|_half_width$")
+    assert set(errors.dtypes) == {np.dtype("float64")}
+    assert errors["bits_per_dim_seeds_error"].isna().all()
+    assert (frame["nats"] - 2 * frame["nats_error"]).isna().all()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +21,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from PIL import Image
 from report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
 from result_rows import PAIRS, make_config, make_report, make_row, make_space
+from rich.console import Console
 
 from pixeltune import files
 from pixeltune.cli import command_line
@@ -27,16 +30,19 @@ from pixeltune.config import TrialConfig, parse_setting
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.report.figures.chart import log_ticks, short
 from pixeltune.results.report.figures.curves import learning_curves, thin
+from pixeltune.results.report.figures.fronts import front_charts
 from pixeltune.results.report.figures.importances import FEWEST, importance_charts, importances
 from pixeltune.results.report.figures.keys import axes_of, measured
 from pixeltune.results.report.figures.parallel import parallel_coordinates
 from pixeltune.results.report.figures.slices import slice_charts, smooth
 from pixeltune.results.report.figures.timeline import assign_lanes, timeline
+from pixeltune.results.report.finals import finals
 from pixeltune.results.report.outcomes import outcomes
 from pixeltune.results.report.page import figure_json
 from pixeltune.results.report.pictures import pictures
 from pixeltune.results.report.rerun import rerun, setting, shown_location
 from pixeltune.results.report.snapshot import Snapshot, read_snapshot
+from pixeltune.results.report.summary import headline
 from pixeltune.results.report.words import cell, number, size, span
 from pixeltune.results.store import SearchStore
 
@@ -347,3 +353,46 @@ def test_the_command_of_a_finals_report_asks_for_the_same_final(
     assert selection.difference(**asked) == []
     assert (request.seeds, request.store.folder) == (3, made.store.folder)
     assert shlex.split(report.command)[:3] == ["pixeltune", "report", "toy-final"]
+
+
+def test_the_headline_counts_those_among_which_the_best_was_picked(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "bounded")
+    store.open(SearchManifest.of(make_space(constraints={"num_parameters": 10}), "bounded"))
+    for trial, parameters in enumerate((9, 99, 99, 9)):
+        store.write_trial(make_row(trial, valid_bits_per_dim=2.0 - trial / 10, num_parameters=parameters))
+    assert "trial 00003 with 1.7000. The best of 2 ranked trials" in headline(read_snapshot(store))
+
+
+def test_a_final_marks_bounds_and_says_of_what_its_intervals_are(tmp_path: Path) -> None:
+    snapshot = make_final(tmp_path, {"00001": 80.0, "00002": 81.0, "00003": 82.0})
+    for row in snapshot.rows:
+        snapshot.store.write_trial(row | {"is_bound": True})
+    found = finals(read_snapshot(snapshot.store))
+    cells = dict(zip([column.name for column in found.columns], found.lines[0].cells, strict=True))
+    assert (cells["value"].text, cells["value"].value) == ("≤ 1.0000", 1.0)
+    title = next(column.title for column in found.columns if column.name.endswith("half_width"))
+    assert title == "half width of its interval (95% for all pairs at once)"
+
+    assert snapshot.manifest.final is not None
+    said = io.StringIO()
+    final_verb.show_final(Console(file=said, width=200), snapshot.store, snapshot.manifest.final)
+    assert re.search(r"^1 +00001 +≤ 1 +3 +≤ 0\.", said.getvalue(), re.MULTILINE)
+
+
+def test_a_figure_does_not_call_beaten_what_is_out_of_bounds(tmp_path: Path) -> None:
+    space = make_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
+    store = SearchStore(str(tmp_path), "bounded")
+    store.open(SearchManifest.of(replace(space, constraints={"network_calls": 10}), "bounded"))
+    for trial, (bits, calls) in enumerate(((2.0, 9), (1.0, 99))):
+        numbers = {"valid_bits_per_dim": bits, "num_parameters": 5 + trial, "network_calls": calls, "is_bound": True}
+        store.write_trial(make_row(trial, **numbers))
+    (chart,) = front_charts(read_snapshot(store))
+    assert chart.figure is not None
+    assert {trace.name: list(trace.y) for trace in chart.figure.data} == {
+        "finished, beaten or out of bounds": [1.0],
+        "front": [2.0],
+    }
+    assert [trace.text[0].splitlines()[0] for trace in chart.figure.data] == [
+        "00001<br>validation bits/dim ≤ 1.0000<br>parameters 6",
+        "00000<br>validation bits/dim ≤ 2.0000<br>parameters 5",
+    ]

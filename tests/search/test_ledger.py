@@ -12,7 +12,7 @@ from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, t
 
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.search import clock
-from pixeltune.space import Budget, Resources
+from pixeltune.space import Budget, Median, Resources
 
 
 @pytest.fixture(autouse=True)
@@ -373,3 +373,33 @@ def test_gpu_seconds_and_memory_stand_in_the_curve(tmp_path: Path, now: list[dat
         ledger.receive("00000", reported(images, 2.0))
     curve = ledger.store.curve("00000")
     assert [(point["gpu_seconds"], point["peak_memory_bytes"]) for point in curve] == [(10.0, 1000), (20.0, 2000)]
+
+
+def test_the_peak_of_memory_is_that_of_all_attempts(tmp_path: Path) -> None:
+    """An attempt that finds its training done reports nothing; one that trains the rest may take less."""
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None))
+    ledger.start(ledger.plan({}))
+    ledger.receive("00000", BEGUN)
+    ledger.receive("00000", reported(400, 2.0))
+    second = toy_ledger(tmp_path, toy_space(scheduler=None))
+    went_on = {"facts": FACTS, "resumed": [report(400, 2.0)]}
+    row = play(second, second.plans_to_resume()[0], went_on, FINISHED)
+    assert (row["status"], row["peak_memory_bytes"]) == ("finished", 4000)
+    assert [stored["peak_memory_bytes"] for stored in second.store.attempts()] == [4000, 4000]
+
+    less = {"report": report(400, 2.0), "facts": {"peak_memory_bytes": 500}}
+    second.start(second.plan({}))
+    second.receive("00001", reported(200, 2.0))
+    plan = second.retry("00001", "ValueError: once")
+    for message in ({"facts": FACTS, "resumed": [report(200, 2.0)]}, less, FINISHED):
+        second.receive(plan.trial, message)
+    assert second.finish("00001")["peak_memory_bytes"] == 2000
+
+
+def test_a_trial_that_has_trained_to_its_end_is_finished_whatever_the_others_reached(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=Median(completed=2)))
+    for last in (1.0, 1.0, 1.9):
+        row = play(ledger, ledger.plan({}), BEGUN, reported(200, 1.9), reported(400, last), FINISHED)
+        assert (row["status"], row["images_seen"], row["valid_bits_per_dim"]) == ("finished", 400, last)
+    stopped = play(ledger, ledger.plan({}), BEGUN, reported(200, 2.5), reported(400, 1.0), FINISHED)
+    assert (stopped["status"], stopped["images_seen"]) == ("pruned", 200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pixeltune.audit import AuditReport
 from pixeltune.config import FAMILIES
 from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedError, PausedError
 from pixeltune.models import DensityModel
-from pixeltune.training import loop
+from pixeltune.training import clock, loop
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.loop import Training, fit, next_report
@@ -380,3 +380,15 @@ def test_seconds_before_a_pause_are_counted(state_path: str) -> None:
     report = next(fit(config, state=TrainState.load(state_path)))
     assert report.train_seconds > before.train_seconds
     assert report.compile_seconds > before.compile_seconds
+
+
+def test_the_speed_of_a_resumed_first_step_is_its_own(state_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step a report, and every look at the clock a second later than the one before."""
+    monkeypatch.setattr(clock.time, "perf_counter", count().__next__)
+    config = tiny().override({"train.report_every": tiny().train.batch_size})
+    training = fit(config)
+    first = next(training)
+    training.state.save(state_path)
+    second = next(fit(config, state=TrainState.load(state_path)))
+    assert (first.compile_seconds, second.compile_seconds) == (1.0, 2.0)
+    assert first.images_per_second == second.images_per_second == config.train.batch_size

@@ -74,7 +74,11 @@ def _columns(snapshot: Snapshot) -> list[Column]:
         Column("bits_per_dim", "test bits/dim ± standard error", False),
         Column("nats", "nats/image ± standard error", False),
         Column("difference_bits_per_dim", "difference ± standard error", False),
-        Column("difference_bits_per_dim_half_width", f"half width of its {1 - LEVEL:.0%} interval", False),
+        Column(
+            "difference_bits_per_dim_half_width",
+            f"half width of its interval ({1 - LEVEL:.0%} for all pairs at once)",
+            False,
+        ),
         Column("verdict", "verdict", True),
     ]
 
@@ -84,6 +88,7 @@ def _line(place: Row, snapshot: Snapshot) -> Line:
     assert final is not None
     chosen = {item.trial: item.value for item in final.chosen}
     mark = bound_mark(place)
+    value = chosen[place["from_trial"]]
     is_first = place["rank"] == 1
     difference = place["difference_bits_per_dim"]
     width = place["difference_bits_per_dim_half_width"]
@@ -92,7 +97,7 @@ def _line(place: Row, snapshot: Snapshot) -> Line:
         [
             Cell(str(place["rank"]), place["rank"]),
             Cell(place["from_trial"], place["from_trial"]),
-            Cell(cell(final.objective, chosen[place["from_trial"]]), chosen[place["from_trial"]]),
+            Cell(cell(final.objective, value, is_bound=place["is_bound"]), value),
             Cell(str(place["seeds"]), place["seeds"]),
             Cell(
                 mark + _with_error(place["bits_per_dim"], place["bits_per_dim_seeds_error"], 5), place["bits_per_dim"]

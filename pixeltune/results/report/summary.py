@@ -36,7 +36,8 @@ def summary(snapshot: Snapshot) -> Summary:
 
 def headline(snapshot: Snapshot) -> str:
     """The best trial, how good it is, and what that is worth."""
-    best = next(iter(snapshot.best(1)), None)
+    ranked = snapshot.best(len(snapshot.rows))
+    best = next(iter(ranked), None)
     if best is None:
         if not snapshot.rows:
             return "No trial has begun."
@@ -48,10 +49,10 @@ def headline(snapshot: Snapshot) -> str:
         text += below.replace("the baseline", "the order-0 baseline")
     if best["status"] == Status.PRUNED:
         text += f"; pruned, so as it stood after {number(best['images_seen'])} images"
-    if len(snapshot.places) == 1:
+    if len(ranked) == 1:
         return f"{text}."
-    ranked = counted(len(snapshot.places), "ranked trial")
-    return f"{text}. The best of {ranked} by these very images, and so a little optimistic."
+    count = counted(len(ranked), "ranked trial")
+    return f"{text}. The best of {count} by these very images, and so a little optimistic."
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

@@ -40,6 +40,7 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
         return None
     objectives = snapshot.manifest.objectives if len(snapshot.manifest.objectives) > 1 else (first, other)
     best = front(snapshot.rows, objectives, snapshot.manifest.constraints)
+    beaten = "finished, beaten" + " or out of bounds" * bool(snapshot.manifest.constraints)
     traces = [
         _points(
             [row for row in known if row["status"] == Status.PRUNED],
@@ -49,9 +50,7 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
             "circle-open",
             Status.PRUNED,
         ),
-        _points(
-            [row for row in finished if row not in best], first, other, "finished, beaten", "circle", Status.FINISHED
-        ),
+        _points([row for row in finished if row not in best], first, other, beaten, "circle", Status.FINISHED),
         _front(best, first, other, stepped=len(objectives) == 2),
     ]
     values = [row[other] for row in known]
@@ -116,5 +115,5 @@ def _front(best: Sequence[Row], first: str, other: str, *, stepped: bool) -> Any
 
 
 def _label(row: Row, first: str, other: str) -> str:
-    lines = [f"{title_of(name)} {cell(name, row[name])}" for name in (first, other)]
+    lines = [f"{title_of(name)} {cell(name, row[name], is_bound=bool(row['is_bound']))}" for name in (first, other)]
     return "<br>".join([plain(row["trial"]), *map(plain, lines)])

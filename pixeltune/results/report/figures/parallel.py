@@ -105,7 +105,7 @@ def _trace(name: str, colour: str, rows: Sequence[Row], axes: Sequence[KeyAxis],
             goal.position(row[goal.key]),
             None,
         ]
-        label = f"{plain(row['trial'])}: {cell(goal.key, row[goal.key])}"
+        label = f"{plain(row['trial'])}: {cell(goal.key, row[goal.key], is_bound=bool(row['is_bound']))}"
         texts += [*(f"{label}<br>{_told(axis, row)}" for axis in axes), label, None]
     return go.Scatter(
         x=xs[:-1],

@@ -117,10 +117,7 @@ def _points(rows: Sequence[Row], axis: KeyAxis, goal: str, status: str) -> Any:
     return go.Scatter(
         x=[axis.at(row[axis.key], index) for index, row in enumerate(rows)],
         y=[row[goal] for row in rows],
-        text=[
-            f"{row['trial']}: {cell(goal, row[goal])}<br>{plain(axis.title)} {plain(cell(axis.key, row[axis.key]))}"
-            for row in rows
-        ],
+        text=[f"{_label(row, goal)}<br>{plain(axis.title)} {plain(cell(axis.key, row[axis.key]))}" for row in rows],
         name=status if is_whole else f"{status}, at its rung",
         mode="markers",
         marker={
@@ -167,7 +164,7 @@ def _contour(snapshot: Snapshot, across: KeyAxis, up: KeyAxis, rows: Sequence[Ro
         mode="markers",
         marker={"size": 6, "color": "white", "line": {"color": "black", "width": 1}},
         opacity=0.8 if len(both) < 200 else 0.45,
-        text=[f"{plain(row['trial'])}: {cell(goal, row[goal])}" for row in both],
+        text=[_label(row, goal) for row in both],
         hovertemplate="%{text}<extra></extra>",
     )
     figure = new_figure([surface, dots], xaxis=across.layout(), yaxis=up.layout(), showlegend=False)
@@ -181,6 +178,10 @@ def _contour(snapshot: Snapshot, across: KeyAxis, up: KeyAxis, rows: Sequence[Ro
         caption=caption,
         alt=f"{title_of(goal)} over {across.title} and {up.title}.",
     )
+
+
+def _label(row: Row, goal: str) -> str:
+    return f"{plain(row['trial'])}: {cell(goal, row[goal], is_bound=bool(row['is_bound']))}"
 
 
 def _line(axis: KeyAxis) -> list[float]:
