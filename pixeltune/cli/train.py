@@ -58,6 +58,8 @@ def train_config(
     config: TrialConfig, name: str, settings: dict[str, Any], *, storage: str, galleries: tuple[float, ...] = ()
 ) -> int:
     """Train `config`, in which `settings` are made already, into the results `name`; the exit code."""
+    import torch
+
     from pixeltune.training.workers import best_device, process_group
 
     with process_group() as workers:
@@ -65,7 +67,7 @@ def train_config(
         space = SearchSpace(
             base=config,
             budget=Budget(trials=1),
-            resources=Resources(workers=workers.world, gpus=gpus),
+            resources=Resources(workers.world, cpus=torch.get_num_threads(), gpus=gpus),
             galleries=galleries,
             title="one trial",
         )

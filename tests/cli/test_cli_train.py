@@ -421,6 +421,18 @@ def test_a_training_on_a_gpu_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (row["gpus_per_worker"], row["gpu_seconds"]) == (1.0, pytest.approx(held))
 
 
+def test_a_training_takes_the_threads_that_torch_would() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        done("train", "--config", write_tiny())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    (row,) = SearchStore("results", "tiny").trials()
+    assert row["cpus_per_worker"] == 2
+
+
 def test_a_training_that_diverges_says_so() -> None:
     bad = ("train", "--config", write_tiny(), "--set", "optim.lr=1.0", "--set", "optim.weight_decay=1e38")
     for _ in range(2):  # the second time from its row
