@@ -111,8 +111,8 @@ def images_until_found(space: SearchSpace, table: Table, folder: str) -> float:
     suggester, best = Suggester(space, ledger), set(table.best)
     lowest, spent = math.inf, 0
     running: dict[str, tuple[Point, Iterator[Message]]] = {}
-    while ledger.planned < MOST_TRIALS or running:
-        while len(running) < AT_ONCE and ledger.planned < MOST_TRIALS:
+    while ledger.next_number < MOST_TRIALS or running:
+        while len(running) < AT_ONCE and ledger.next_number < MOST_TRIALS:
             plan = suggester.next_plan()
             ledger.start(plan)
             point = point_of(plan.config)

@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any
 
 from pixeltune import files
@@ -63,7 +64,7 @@ class Ledger:
         self._judge = judge or NoJudge()
         self._retries_failed = retries_failed or space.is_final
         self._left: dict[str, tuple[Row, Live]] = {}
-        self._next_number = 0
+        self._numbers: set[int] = set()
         self._read_store()
 
     def _read_store(self) -> None:
@@ -74,7 +75,7 @@ class Ledger:
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
         for trial, row in {row["trial"]: row for row in attempts}.items():
-            self._next_number = max(self._next_number, row["number"] + 1)
+            self._numbers.add(row["number"])
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
             if row["status"] in self._to_go_on or owes_a_try_alone(row):
@@ -96,9 +97,12 @@ class Ledger:
         return (*UNDECIDED, Status.FAILED) if self._retries_failed else UNDECIDED
 
     @property
-    def planned(self) -> int:
-        """Trials planned so far, by earlier launches too."""
-        return self._next_number
+    def next_number(self) -> int:
+        """Of the next new trial: the first that none has.
+
+        Trials begin in any order, so that a launch that was killed may have left one out before others that began.
+        """
+        return next(number for number in count() if number not in self._numbers)
 
     def plans_to_resume(self) -> list[Plan]:
         """The trials that an earlier launch left without an end, as their next attempt."""
@@ -114,8 +118,8 @@ class Ledger:
 
     def plan(self, suggestion: Mapping[str, Any]) -> Plan:
         """A new trial."""
-        plan = Plan(self._next_number, 1, dict(suggestion), self.space.configure(suggestion))
-        self._next_number += 1
+        plan = Plan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion))
+        self._numbers.add(plan.number)
         return plan
 
     def task(self, plan: Plan) -> TrialTask:

@@ -33,4 +33,4 @@ class ListedPlans:
         """The next attempt to run."""
         if self._waiting:
             return self._waiting.popleft()
-        return self._ledger.plan(self._suggestions[self._ledger.planned])
+        return self._ledger.plan(self._suggestions[self._ledger.next_number])

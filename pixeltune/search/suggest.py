@@ -54,8 +54,8 @@ class Suggester:
         """The next attempt to run."""
         if self._waiting:
             plan = self._waiting.popleft()
-        elif self._ledger.planned < len(self._first):
-            plan = self._ledger.plan(self._first[self._ledger.planned])
+        elif self._ledger.next_number < len(self._first):
+            plan = self._ledger.plan(self._first[self._ledger.next_number])
         else:
             plan = self._ledger.plan(self._propose())
         self._handed_out.append(plan)
@@ -65,7 +65,7 @@ class Suggester:
         """What the sampler of the next trial sees: those of others, own ones as they ended, then pending ones."""
         study = optuna.create_study(
             directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in self._space.objectives],
-            sampler=build_sampler(self._space, _seed(self._space.seed, self._ledger.planned)),
+            sampler=build_sampler(self._space, _seed(self._space.seed, self._ledger.next_number)),
         )
         rows = [*self._others, *self._ended()]
         for row, verdict in zip(rows, verdicts(self._space, rows, self._ledger.curves), strict=True):
@@ -116,7 +116,7 @@ class Suggester:
         tried = [self._suggestion(row) for row in self._ended()] + [plan.suggestion for plan in self._pending()]
         for number in range(_PROPOSALS + _DRAWS):
             if number == _PROPOSALS:
-                study.sampler = RandomSampler(seed=_seed(self._space.seed, self._ledger.planned))
+                study.sampler = RandomSampler(seed=_seed(self._space.seed, self._ledger.next_number))
             suggestion = self._space.suggest(study.ask())
             if suggestion not in tried:
                 break

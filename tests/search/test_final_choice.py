@@ -294,3 +294,16 @@ def test_plans_are_the_list_and_first_what_was_left(tmp_path: Path) -> None:
     again = [plans.next_plan() for _ in range(3)]
     assert [(plan.trial, plan.attempt) for plan in again] == [("00001", 2), ("00002", 2), ("00003", 1)]
     assert [plan.config for plan in again] == list(space.configs[1:])
+
+
+def test_a_run_that_never_began_is_planned_again(tmp_path: Path) -> None:
+    """Two began at once, the second one first, and the launch was killed between."""
+    searched(tmp_path, [(2.0, 400), (1.5, 400)])
+    ledger, space = final_ledger(asked(tmp_path))
+    plans = ListedPlans(space, ledger)
+    never, second = plans.next_plan(), plans.next_plan()
+    ledger.start(second)
+    plans = ListedPlans(space, Ledger(space, ledger.store, resources=space.resources))
+    again = [plans.next_plan() for _ in range(len(space.configs))]
+    assert again == [second.next_attempt(), never, *again[2:]]
+    assert sorted(plan.number for plan in again) == list(range(len(space.configs)))

@@ -209,7 +209,7 @@ def test_a_later_launch_finds_what_was_left(tmp_path: Path) -> None:
 
     second = toy_ledger(tmp_path, toy_space(scheduler=None))
     assert list(second.ended) == ["00000", "00001"]
-    assert second.planned == 4
+    assert second.next_number == 4
     assert files_of(tmp_path) == before, "to look changes nothing"
     stopped, killed_again = second.plans_to_resume()
     assert (stopped.trial, stopped.attempt, stopped.suggestion) == ("00002", 2, suggestion)

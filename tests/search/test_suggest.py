@@ -206,6 +206,19 @@ def toy_line(sampler: str = "tpe") -> SearchSpace:
     return toy_space(base=base, vary=vary, sampler=sampler, scheduler=None, budget=Budget(trials=60))
 
 
+def test_a_trial_that_never_began_is_planned_again_as_what_it_was(tmp_path: Path) -> None:
+    """Two began at once, the second one first, and the launch was killed between."""
+    space = toy_space(scheduler=None)
+    first = toy_ledger(tmp_path, space)
+    suggester = Suggester(space, first)
+    never, second = suggester.next_plan(), suggester.next_plan()
+    play(first, second, BEGUN, reported(400, 2.0), FINISHED)
+    ledger = toy_ledger(tmp_path, space)
+    again = Suggester(space, ledger)
+    assert again.next_plan() == never
+    assert [again.next_plan().number for _ in range(2)] == [2, 3]
+
+
 def test_a_long_search_resumes_fast(tmp_path: Path) -> None:
     """500 rows: no read for each row, no proposal for each. Counted, not timed; the bound in seconds is generous."""
     space = toy_space(budget=Budget(trials=600))
