@@ -27,7 +27,7 @@ from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
 Curve = dict[int, float]
 """The objective of one trial by training images seen; NaN where nothing is validated."""
 
-NODE_DIED = "its node died"
+NODE_DIED = "its node died or could not be reached"
 """The reason of an attempt that ended so: by the first ones of a trial nothing is said of it."""
 MOST_NODE_DEATHS = 3
 """Of one trial, without a notice; then it counts as what kills them, by taking all memory of a host for instance."""

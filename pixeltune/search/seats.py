@@ -26,7 +26,7 @@ _TAKEN = "its node was taken away (spot notice)"
 _CUTS = {
     _STARVED: ("WorkerGroupStartupTimeoutError", "The worker group startup timed out"),
     _TAKEN: ("NodeTakenError", "PreemptionError", "the actor's node was preempted"),
-    NODE_DIED: ("The actor died because its node has died",),
+    NODE_DIED: ("because its node has died", "The actor is temporarily unavailable"),
 }
 """What is no fault of the trial, by the words in which Ray and Train tell it."""
 

@@ -23,6 +23,11 @@ PREEMPTED = (
 )
 OF_TRAIN = "ray.train.v2.api.exceptions.PreemptionError: Training was interrupted by node preemption (ranks [0])"
 DIED = "The actor died because its node has died. Node Id: 12ab\n\tthe actor's node was terminated unexpectedly"
+UNREACHABLE = (
+    "The actor 40767075e0db is unavailable: The actor is temporarily unavailable: RpcError: RPC error: Socket closed "
+    "rpc_code: 14. The task may or may not have been executed on the actor."
+)
+"""What Ray says for as long as it does not know that the node has died, and so after most deaths without a notice."""
 OWN_FAULT = "  File x, line 3\nValueError: a preempted idea, but my own"
 
 
@@ -143,20 +148,21 @@ def test_a_process_that_dies_before_it_began_on_a_node_that_goes(tmp_path: Path)
     assert len(tune.ledger.plans_to_resume()) == 1
 
 
-def test_a_trial_that_kills_its_nodes_does_not_do_so_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("died", [DIED, UNREACHABLE])
+def test_a_trial_that_kills_its_nodes_does_not_do_so_for_ever(tmp_path: Path, died: str) -> None:
     """Without a notice it may be the trial: taking all memory of a host, for instance. Later launches know of it."""
     tune = Tune(tmp_path)
     for _ in range(MOST_NODE_DEATHS - 1):
         tune.begin()
-        tune.fail(DIED)
+        tune.fail(died)
     second = Tune(tmp_path, toy_ledger(tmp_path / "r", tune.ledger.space))
     for _ in range(3):
         assert not second.is_over
         second.begin()
-        second.fail(DIED)
+        second.fail(died)
     assert second.is_over
-    died = [(reason == NODE_DIED, status) for _, status, reason in second.ends]
-    assert died[0] == (True, "interrupted")
-    assert [status for _, status in died].count("failed") == 2
-    assert sum(is_node for is_node, _ in died) == MOST_NODE_DEATHS
+    ends = [(reason == NODE_DIED, status) for _, status, reason in second.ends]
+    assert ends[0] == (True, "interrupted")
+    assert [status for _, status in ends].count("failed") == 2
+    assert sum(is_node for is_node, _ in ends) == MOST_NODE_DEATHS
     assert "00000" in second.ledger.ended
