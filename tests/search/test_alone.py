@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from search_toys import FACTS, report, toy_config, toy_space
 
-from pixeltune.search import run, tuning
+from pixeltune.search import run, trainables
 from pixeltune.search.listener import Listener
 from pixeltune.search.run import open_search, run_search
 from pixeltune.space import Budget, Resources
@@ -49,7 +49,7 @@ def oom_where_shared(resources: Resources) -> Any:
 def test_they_are_tried_alone_when_the_others_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "connect", one_logical_gpu)
     monkeypatch.setattr(run, "require_same_data", lambda *_: None)
-    monkeypatch.setattr(tuning, "trainable", oom_where_shared)
+    monkeypatch.setattr(trainables, "trainable", oom_where_shared)
     space = toy_space(
         base=toy_config().override({"data.num_valid": 100}),
         scheduler=None,
