@@ -75,8 +75,8 @@ def test_a_trial_goes_on_from_the_step_at_which_it_was_taken_away(stand: Stand, 
         taken, stand.nodes = stand.nodes, []
         stand.complete()
         time.sleep(5)  # the code is unpacked there
-        gone = metadata.take_away(30)
-        run.wait_until(state.exists, 30)
+        gone = metadata.take_away(60)
+        run.wait_until(state.exists, 60)
         saved = TrainState.load(str(state))
         assert time.time() < gone
         stand.nodes += taken
