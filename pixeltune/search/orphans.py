@@ -14,9 +14,8 @@ _LOOK_SECONDS = 1.0
 def end_with_parent() -> None:
     """End this process, as if by SIGKILL, when the one that started it is gone; once is enough.
 
-    Ray's own workers ask whether their raylet's process id is there, and it is for as long as nobody waits for what is
-    left of it: in a container whose first process waits for none, a trial can train on after its launcher was killed,
-    and hold its GPU.
+    A raylet that was killed keeps its process id for as long as nobody waits for what is left of it: in a container
+    whose first process waits for none, a trial was seen to train on after its launcher was killed. It would hold its GPU.
     """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="pixeltune-parent-watch").start()
 
