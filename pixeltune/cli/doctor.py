@@ -94,7 +94,7 @@ def _together(space: SearchSpace | None, storage: str, address: str | None) -> t
             config=_data_of(space),
             checksum=here.data,
             gpus=resources.gpus,
-            meet=resources.workers > 1 and not resources.gpus,
+            meet=resources.uses_gloo,
         )
         return rows, checks
 

@@ -28,7 +28,7 @@ def preflight(nodes: Sequence[Node], resources: Resources, storage: str) -> list
     if resources.workers > 1:
         warnings += require_passed([check_state_api(resources, ask_state_api())])
     if len(nodes) > 1:
-        warnings += require_fit(look_at_nodes(storage, meet=resources.workers > 1 and not resources.gpus))
+        warnings += require_fit(look_at_nodes(storage, meet=resources.uses_gloo))
     return warnings
 
 
@@ -42,7 +42,7 @@ def look_at_nodes(
 ) -> list[NodeRow]:
     """What each node has and lacks. config: nested, whose images they should have; checksum: of the launcher's own.
 
-    gpus: of a worker. meet: whether workers of one trial find each other by gloo, as they do without GPUs.
+    gpus: of a worker. meet: whether workers of one trial find each other by gloo.
     """
     marks = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:

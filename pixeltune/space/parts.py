@@ -123,6 +123,11 @@ class Resources:
                 f"but got {self}"
             )
 
+    @property
+    def uses_gloo(self) -> bool:
+        """Whether workers of one trial find each other, and sum their gradients, by gloo; those with GPUs use NCCL."""
+        return self.workers > 1 and not self.gpus
+
 
 @dataclass(frozen=True)
 class Patience:
