@@ -150,8 +150,10 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: 
                 )
                 break
             left -= time.monotonic() - started
-        shown.append(location)
-    for line in [f"Samples of the best trials: {', '.join(shown)}"] * bool(shown) + [slow] * bool(slow):
+        shown.append(f"{trial}.png")
+    for line in [f"Samples of the best trials in {store.samples_folder}: {', '.join(shown)}"] * bool(shown) + [
+        slow
+    ] * bool(slow):
         out.print(line, highlight=False, soft_wrap=True)
 
 

@@ -50,8 +50,8 @@ def trial_name(number: int) -> str:
 class SearchStore:
     """The results of `search` under `storage`, a folder or a URI such as s3://bucket/results.
 
-    folder, trials_folder, curves_folder, images_folder, checkpoints: locations below the storage. trial_files,
-    curve_files, image_files: the tables in them.
+    folder, trials_folder, curves_folder, images_folder, samples_folder, checkpoints: locations below the storage.
+    trial_files, curve_files, image_files: the tables in them.
     """
 
     def __init__(self, storage: str, search: str) -> None:
@@ -63,6 +63,7 @@ class SearchStore:
         self.trials_folder = files.join(self.folder, "trials")
         self.curves_folder = files.join(self.folder, "curves")
         self.images_folder = files.join(self.folder, "images")
+        self.samples_folder = files.join(self.folder, "samples")
         self.checkpoints = files.join(self.folder, "checkpoints")
         self.trial_files = self._table(self.trials_folder, TRIAL_SCHEMA)
         self.curve_files = self._table(self.curves_folder, CURVE_SCHEMA)
@@ -86,7 +87,7 @@ class SearchStore:
 
     def gallery(self, trial: str) -> str:
         """The PNG that shows what `trial` draws at its end."""
-        return files.join(self.folder, "samples", f"{trial}.png")
+        return files.join(self.samples_folder, f"{trial}.png")
 
     def exists(self) -> bool:
         """Whether the search was begun here."""
