@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from kinds import NETWORK_KINDS, model_settings
+from pairwise import cover
 
 from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
 
@@ -122,18 +123,5 @@ def product(network: str | None = None, *, faults: Iterable[str] = ("",)) -> Ite
 
 def covering(strength: int) -> list[Combination]:
     """Few combinations that make sense, among which are any `strength` choices that go together; always the same."""
-    sensible = {c: _choices(c, strength) for c in product() if not c.reasons()}
-    missing, chosen = set().union(*sensible.values()), []
-    most = max(map(len, sensible.values()))
-    # Those that add most come first, then those that add ever less, until nothing is missing.
-    for gain in range(most, 0, -1):
-        for combination, choices in sensible.items():
-            if len(choices & missing) >= gain:
-                chosen.append(combination)
-                missing -= choices
-    return chosen
-
-
-def _choices(c: Combination, strength: int) -> set[tuple[Any, ...]]:
-    axes = enumerate((c.network, c.likelihood, c.tiles, c.conditioning, c.colours, c.levels))
-    return set(itertools.combinations(axes, strength))
+    sensible = {c: (c.network, c.likelihood, c.tiles, c.conditioning, c.colours, c.levels) for c in product()}
+    return cover({c: choices for c, choices in sensible.items() if not c.reasons()}, strength)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, get_args
 
 import pytest
+from pairwise import every_pair
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
 
@@ -33,6 +35,17 @@ KINDS = [(family, name, order) for family, order in NETWORK_KINDS for name in LI
 """Those with each likelihood."""
 
 every_kind = pytest.mark.parametrize(("family", "likelihood", "colour_order"), KINDS)
+
+
+def every_kind_and(**axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """Every network, each likelihood and each value of `axes` in pairs; all of their product in the slow suite."""
+    return every_pair({"family,colour_order": NETWORK_KINDS, "likelihood": LIKELIHOODS} | axes)
+
+
+def every_network_and(**axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """Every network and each value of `axes` in pairs; all of their product in the slow suite."""
+    return every_pair({"family,colour_order": NETWORK_KINDS} | axes)
+
 
 _OF_SOME_FAMILIES = {"kernel_size", "first_kernel_size", "head_channels", "colour_order", "stages"}
 

@@ -18,6 +18,8 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from pixeltune import files
+
 KEY, SECRET = "loopback-key", "loopback-secret-that-nobody-may-see"
 FAULTS = ("500", "503", "cut", "lost")
 """Refused; refused as too busy; cut before it is done; done, and the answer cut."""
@@ -86,6 +88,19 @@ def some(seed: int, *, share: float, most: int) -> Plan:
             return fault
 
     return plan
+
+
+@contextlib.contextmanager
+def requests_at_once(requests: int = 1) -> Iterator[None]:
+    """Let Arrow send each request this often before it reports a failure; our own tries come on top of these.
+
+    Arrow waits longer before each repetition, about 0.6 s for the three that pixeltune sets.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_REQUESTS", requests)
+        files._bucket.cache_clear()
+        yield
+    files._bucket.cache_clear()
 
 
 @contextlib.contextmanager

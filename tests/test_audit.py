@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import NETWORK_KINDS, every_network, model_settings
+from kinds import NETWORK_KINDS, every_kind_and, every_network, model_settings
 from torch import Tensor, nn
 
 from pixeltune.audit import audit
@@ -45,9 +45,7 @@ def tiny_model(
     return build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=4))
 
 
-@every_network
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("C", [1, 3])
+@every_kind_and(C=[1, 3])
 def test_healthy_models_pass(family: str, colour_order: str, likelihood: str, C: int) -> None:
     levels = 2 if likelihood == "bernoulli" else 17
     report = audit(tiny_model(family, likelihood, shape=(C, 7, 6), levels=levels, colour_order=colour_order))
@@ -63,9 +61,7 @@ def test_healthy_conditional_models_pass(family: str, colour_order: str, conditi
     assert report.max_change <= 1e-11
 
 
-@every_network
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize(("split", "C"), [(2, 1), (2, 3), (3, 2)])
+@every_kind_and(**{"split,C": [(2, 1), (2, 3), (3, 2)]})
 def test_healthy_split_models_pass(family: str, colour_order: str, likelihood: str, split: int, C: int) -> None:
     levels = 2 if likelihood == "bernoulli" else 17
     shape = (C, 4 * split, 3 * split)

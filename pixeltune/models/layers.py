@@ -88,11 +88,13 @@ def this_row(
     """`reach` pixels to the left in the own row, and as much of the own pixel as the mask type and colours allow."""
     if mask is Mask.A and colours == 1:
         return ShiftedConv2d(in_channels, out_channels, (1, reach), (reach, -1, 0, 0), bias=bias)
-    centre_OI = _colour_mask(in_channels, out_channels, mask=mask, colours=colours, gates=gates)
     mask_OIkk = None
-    if centre_OI is not None:
-        mask_OIkk = torch.ones(out_channels, in_channels, 1, reach + 1, device="cpu")
-        mask_OIkk[..., 0, -1] = centre_OI
+    if colours > 1:
+        mask_OIkk = torch.empty(out_channels, in_channels, 1, reach + 1)
+        if not mask_OIkk.is_meta:
+            mask_OIkk.fill_(1)[..., 0, -1] = _colour_mask(
+                in_channels, out_channels, mask=mask, colours=colours, gates=gates
+            )
     return ShiftedConv2d(in_channels, out_channels, (1, reach + 1), (reach, 0, 0, 0), mask_OIkk=mask_OIkk, bias=bias)
 
 
@@ -177,17 +179,14 @@ def head(in_channels: int, hidden: int, out_channels: int, *, colours: int) -> n
 
 def _colour_groups(channels: int, colours: int) -> Tensor:
     """The colour (channels,) of each channel: contiguous groups of as equal a size as can be."""
-    # On the CPU also where a model is built without memory: arithmetic on the meta device imports a compiler.
-    return torch.arange(channels, device="cpu") * colours // channels
+    return torch.arange(channels) * colours // channels
 
 
-def _colour_mask(in_channels: int, out_channels: int, *, mask: Mask, colours: int, gates: int) -> Tensor | None:
-    """Which inputs an output may read at its own pixel, (O, I); None where all of them.
+def _colour_mask(in_channels: int, out_channels: int, *, mask: Mask, colours: int, gates: int) -> Tensor:
+    """Return which inputs an output may read at its own pixel, (O, I).
 
     gates: the outputs consist of this many blocks (tanh and σ of a gated layer), each with all colours.
     """
-    if colours == 1:
-        return None
     in_I = _colour_groups(in_channels, colours)
     out_O = _colour_groups(out_channels // gates, colours).repeat(gates)
     return in_I < out_O[:, None] if mask is Mask.A else in_I <= out_O[:, None]

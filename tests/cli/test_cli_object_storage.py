@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import command, done, refused, write_tiny
-from object_storage import KEY, SECRET, S3Server, in_environment, objects, s3_server
+from object_storage import KEY, SECRET, S3Server, in_environment, objects, requests_at_once, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -57,5 +57,6 @@ def test_keys_in_a_location_are_refused_and_not_shown(words: tuple[str, ...]) ->
 def test_a_server_that_is_not_there_is_one_line(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("pixeltune.files._FIRST_WAIT_SECONDS", 0.01)
-    said = refused("status", "tiny", "--storage", server.storage)
+    with requests_at_once():
+        said = refused("status", "tiny", "--storage", server.storage)
     assert "must be readable, but s3://" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kinds import every_kind, every_network
+from kinds import every_kind, every_kind_and, every_network
 from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 from torch import nn
 
@@ -17,8 +17,7 @@ def test_every_configured_family_has_a_network() -> None:
     assert set(NETWORKS) == set(FAMILIES)
 
 
-@every_kind
-@pytest.mark.parametrize("shape", [(1, 3, 3), (2, 2, 2)])
+@every_kind_and(shape=[(1, 3, 3), (2, 2, 2)])
 def test_all_images_sum_to_one(family: str, likelihood: str, colour_order: str, shape: tuple[int, int, int]) -> None:
     model = tiny_model(family, likelihood, shape=shape, colour_order=colour_order)
     total = exact_log_prob(model, all_images(model)).exp().sum().item()
@@ -124,6 +123,7 @@ def test_builds_without_memory(family: str, likelihood: str, colour_order: str) 
             tiny_config(family, likelihood, colour_order=colour_order, channels=4000, layers=20), ImageForm(3, 8, 8, 2)
         )
     assert model.num_parameters() > 10**9
+    assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()) if tensor.numel() > 10**4)
     assert model.order().shape == (3, 8, 8)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import COUPLING_FAMILIES, every_kind, every_network
+from kinds import COUPLING_FAMILIES, every_kind, every_kind_and, every_network, every_network_and
 from slow_nats import slow_nats
 from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
@@ -73,8 +73,7 @@ def total_probability(model: DensityModel, label: int = 0) -> float:
         return exact_log_prob(model, x, torch.full((len(x),), label)).exp().sum().item()
 
 
-@every_kind
-@pytest.mark.parametrize("shape", [(1, 2, 4), (2, 2, 2)])
+@every_kind_and(shape=[(1, 2, 4), (2, 2, 2)])
 def test_all_images_sum_to_one(family: str, likelihood: str, colour_order: str, shape: tuple[int, int, int]) -> None:
     model = tiny_model(family, likelihood, shape=shape, colour_order=colour_order, split=2)
     assert total_probability(model) == pytest.approx(1, abs=1e-12)
@@ -89,9 +88,7 @@ def test_all_4x4_images_sum_to_one(family: str, colour_order: str) -> None:
     assert total_probability(model) == pytest.approx(1, abs=1e-11)
 
 
-@every_network
-@pytest.mark.parametrize("split", [1, 2])
-@pytest.mark.parametrize("likelihood", ["categorical", "logistic_mixture"])
+@every_network_and(split=[1, 2], likelihood=["categorical", "logistic_mixture"])
 def test_an_image_is_the_product_of_its_conditionals(
     family: str, colour_order: str, likelihood: str, split: int
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kinds import COUPLING_FAMILIES, every_kind, model_settings
+from kinds import COUPLING_FAMILIES, every_kind_and, model_settings
 from leaks import leaking
 
 from pixeltune.config import ImageForm, TrialConfig
@@ -72,9 +72,7 @@ def coded() -> tuple[DensityModel, np.ndarray, bytes]:
 # --- Whole images, as many bits as claimed ----------------------------------------------------------------------------
 
 
-@every_kind
-@pytest.mark.parametrize("split", [1, 2])
-@pytest.mark.parametrize("method", codec.WALKS)
+@every_kind_and(split=[1, 2], method=codec.WALKS)
 def test_images_come_back_in_the_bits_that_log_prob_claims(
     family: str, likelihood: str, colour_order: str, method: str, split: int
 ) -> None:

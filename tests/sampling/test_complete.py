@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from chi_square import chi_square_p
-from kinds import KINDS, every_network
+from kinds import NETWORK_KINDS, every_network
+from pairwise import every_pair
 from sharp import tiny_model
 
+from pixeltune.config import LIKELIHOODS
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel
 from pixeltune.sampling import METHODS, complete, sample, why_not_conditional
@@ -19,12 +21,11 @@ def first_calls(model: DensityModel, share: float = 0.5) -> torch.Tensor:
     return order_CHW < (int(order_CHW.max()) + 1) * share
 
 
-EXACT = [kind for kind in KINDS if kind[0] != "pixelvae"]
-"""A latent has no exact completions."""
+EXACT = [kind for kind in NETWORK_KINDS if kind[0] != "pixelvae"]
+"""Networks without a latent, which has no exact completions."""
 
 
-@pytest.mark.parametrize(("family", "likelihood", "colour_order"), EXACT)
-@pytest.mark.parametrize("split", [1, 2])
+@every_pair({"family,colour_order": EXACT, "likelihood": LIKELIHOODS, "split": [1, 2]})
 def test_an_image_completes_itself_under_its_own_noise(
     family: str, likelihood: str, colour_order: str, split: int
 ) -> None:
@@ -42,7 +43,7 @@ def test_an_image_completes_itself_under_its_own_noise(
     assert (other[:, ~known] != drawn[:, ~known]).any()
 
 
-@pytest.mark.parametrize(("family", "likelihood", "colour_order"), EXACT)
+@every_pair({"family,colour_order": EXACT, "likelihood": LIKELIHOODS})
 def test_frequencies_are_conditional_probabilities(family: str, likelihood: str, colour_order: str) -> None:
     """Of 16 images of a colour and 2×2 pixels, the upper row given."""
     model = tiny_model(family, likelihood, shape=(1, 2, 2), colour_order=colour_order)
@@ -50,10 +51,11 @@ def test_frequencies_are_conditional_probabilities(family: str, likelihood: str,
     known = torch.tensor([[True, True], [False, False]])
     with torch.no_grad():
         joint = model.log_prob(images).exp().double()
-    for upper in range(4):
-        completed = complete(model, images[upper * 4].expand(draws, -1, -1, -1), known, batch_size=draws)
-        assert (completed[:, 0, 0] == images[upper * 4, 0, 0]).all()
-        seen = (completed[:, 0, 1] * torch.tensor([2, 1])).sum(1).bincount(minlength=4)
+    given = images[::4].repeat_interleave(draws, 0)
+    completed = complete(model, given, known, batch_size=len(given))
+    assert torch.equal(completed[:, 0, 0].long(), given[:, 0, 0])
+    for upper, drawn in enumerate(completed.chunk(4)):
+        seen = (drawn[:, 0, 1] * torch.tensor([2, 1])).sum(1).bincount(minlength=4)
         expected = joint[upper * 4 : upper * 4 + 4]
         assert chi_square_p(seen, expected * (draws / expected.sum())) > 1e-4
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from combinations import NETWORKS, Combination, covering, product
-from kinds import COUPLING_FAMILIES, every_kind, every_network, model_settings
+from kinds import COUPLING_FAMILIES, NETWORK_KINDS, every_kind, every_network, model_settings
+from pairwise import every_pair
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -102,9 +103,13 @@ def assert_same_theta(model: DensityModel) -> None:
     assert (stepped - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max()))
 
 
-@every_network
-@pytest.mark.parametrize("conditioning", ["none", "bias", "map"])
-@pytest.mark.parametrize(("shape", "split"), [((3, 4, 8), 1), ((2, 8, 16), 2)])
+@every_pair(
+    {
+        "family,colour_order": NETWORK_KINDS,
+        "conditioning": ["none", "bias", "map"],
+        "shape,split": [((3, 4, 8), 1), ((2, 8, 16), 2)],
+    }
+)
 def test_stepped_theta_is_the_networks(
     family: str, colour_order: str, conditioning: str, shape: tuple[int, int, int], split: int
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from chi_square import chi_square_p
-from kinds import COUPLING_FAMILIES, every_kind, every_network
+from kinds import COUPLING_FAMILIES, every_kind, every_kind_and, every_network
 from sharp import tiny_model
 
 from pixeltune.errors import ConfigError
@@ -36,9 +36,7 @@ def drawn_again(model: DensityModel, x: torch.Tensor, seed: int, label: torch.Te
     return model.draw(theta, torch.cat(noise)).to(torch.uint8)
 
 
-@every_kind
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 2, 1)])
+@every_kind_and(method=METHODS, shape=[(1, 2, 2), (2, 2, 1)])
 def test_frequencies_are_the_models_probabilities(
     family: str, likelihood: str, colour_order: str, method: str, shape: tuple[int, int, int]
 ) -> None:
@@ -51,8 +49,7 @@ def test_frequencies_are_the_models_probabilities(
     assert chi_square_p(seen, expected * (draws / expected.sum())) > 1e-3
 
 
-@every_kind
-@pytest.mark.parametrize("method", METHODS)
+@every_kind_and(method=METHODS)
 def test_a_sample_is_the_fixed_point_of_its_noise(family: str, likelihood: str, colour_order: str, method: str) -> None:
     """θ of the finished image draws the same image again: each sub-pixel was drawn from its final θ."""
     levels = 2 if likelihood == "bernoulli" else 17
@@ -62,8 +59,7 @@ def test_a_sample_is_the_fixed_point_of_its_noise(family: str, likelihood: str, 
     assert x.float().std() > 0
 
 
-@every_kind
-@pytest.mark.parametrize("method", METHODS)
+@every_kind_and(method=METHODS)
 def test_split_samples_are_of_the_models_distribution(
     family: str, likelihood: str, colour_order: str, method: str
 ) -> None:
@@ -77,8 +73,7 @@ def test_split_samples_are_of_the_models_distribution(
     assert chi_square_p(seen, expected * (draws / expected.sum())) > 1e-3
 
 
-@every_kind
-@pytest.mark.parametrize("method", METHODS)
+@every_kind_and(method=METHODS)
 def test_a_split_sample_is_the_fixed_point_of_its_noise(
     family: str, likelihood: str, colour_order: str, method: str
 ) -> None:
