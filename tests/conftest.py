@@ -1,16 +1,30 @@
-"""What holds for all tests: one thread a process, all cores, no state of this machine's user, and what may be missing."""
+"""Rules for all tests: one thread a process, all cores, a home of their own, and skips where something is missing.
+
+The home is set before anything is imported, so that Ray, torch and processes that tests start read it. It holds the
+token of a user who has used Ray before; the tests never read or write the home of who runs them.
+"""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+HOME = Path(tempfile.mkdtemp(prefix="pixeltune-home-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ["HOME"] = os.environ["USERPROFILE"] = str(HOME)
+(HOME / ".ray").mkdir(mode=0o700)
+TOKEN = HOME / ".ray" / "auth_token"
+TOKEN.touch(mode=0o600)
+TOKEN.write_text(secrets.token_hex(32), encoding="ascii")
 
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import pytest  # noqa: E402
+import pytest
+from optional import require
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -21,8 +35,26 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that is marked with what this machine lacks."""
+    for marker in item.iter_markers("needs"):
+        require(*marker.args)
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide any Ray that runs on this machine, such as that of another test."""
+    monkeypatch.setattr("pixeltune.search.where.raylets_of_this_user", set)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Take what is imported out of every later garbage collection: each trial starts with a full one."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let Python free at its end what it would have freed."""
+    gc.unfreeze()

@@ -15,6 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from optional import require
+
+require("moto", "boto3")
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -128,7 +131,7 @@ def s3_server() -> Iterator[S3Server]:
 
     http = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     server.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         _client(server).create_bucket(Bucket=server.bucket)

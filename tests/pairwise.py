@@ -36,7 +36,5 @@ def every_pair(axes: Mapping[str, Iterable[Any]]) -> pytest.MarkDecorator:
     ]
     whole = dict(enumerate(itertools.product(*(range(len(list(values))) for values in axes.values()))))
     fast = set(cover(whole, min(2, len(axes))))
-    params = [
-        pytest.param(*row, marks=() if number in fast else pytest.mark.slow) for number, row in enumerate(rows)
-    ]
+    params = [pytest.param(*row, marks=() if number in fast else pytest.mark.slow) for number, row in enumerate(rows)]
     return pytest.mark.parametrize(names, params)

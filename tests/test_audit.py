@@ -14,7 +14,7 @@ from kinds import NETWORK_KINDS, every_kind_and, every_network, model_settings
 from torch import Tensor, nn
 
 from pixeltune.audit import audit
-from pixeltune.config import LIKELIHOODS, Causality, ImageForm, TrialConfig
+from pixeltune.config import Causality, ImageForm, TrialConfig
 from pixeltune.errors import AuditError
 from pixeltune.likelihoods import Categorical, LogisticMixture
 from pixeltune.models import NETWORKS, DensityModel, build_model

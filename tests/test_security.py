@@ -124,7 +124,9 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(
+    no_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refused:
     """The one line with which a command refuses, given in the test's own folder."""
     from pixeltune.cli import main
 
@@ -423,6 +425,7 @@ def _bytes_below(*folders: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.needs("plotly", "jinja2")
 def test_no_secret_stands_in_results_logs_or_reports(trained: tuple[Path, str, dict[str, str]], tmp_path: Path) -> None:
     storage, said, environment = trained
     for words in (["show", "tiny"], ["report", "tiny"], ["export", "tiny", "--out", "exported"], ["status", "tiny"]):

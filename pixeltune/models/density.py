@@ -161,8 +161,8 @@ class DensityModel(nn.Module):
 
     def noise(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
         """The uniforms (1, N, h, w) that draw one image: N a pixel, or an offset of coupled tiles."""
-        height, width = self.split.to_sites(self.order()[None]).shape[-2:]
-        return self.likelihood.noise(1, height, width, generator, dtype)
+        sites = self.split.site_shape(self.form.height, self.form.width)
+        return self.likelihood.noise(1, *sites, generator, dtype)
 
     def num_parameters(self) -> int:
         """Trainable numbers, those included that a colour mask silences."""

@@ -59,6 +59,10 @@ class Split:
         """Levels, order or whatever an image holds as the likelihood takes it: (B, C·T, h, w) where coupled."""
         return self.stack(x_BCHW) if self.coupled else x_BCHW
 
+    def site_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of what `to_sites` returns."""
+        return (height // self.s, width // self.s) if self.coupled else (height, width)
+
     def from_sites(self, x: Tensor) -> Tensor:
         """(B, C, H, W), the inverse of `to_sites`."""
         return from_tiles(x.unflatten(1, (self.tiles, -1)), self.s) if self.coupled else x

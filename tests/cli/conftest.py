@@ -25,10 +25,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever Ray other tests have started on this machine meanwhile."""
-    monkeypatch.setattr("pixeltune.search.where.raylets_of_this_user", set)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def _apart(no_cluster: None) -> None:
+    """Commands find no Ray of this machine."""
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,9 @@ import pytest
 import torch
 from commands import command, done, refused, write_tiny
 from leaks import leaking
+from optional import require
+
+require("constriction")
 
 from pixeltune.cli import codec
 from pixeltune.config import ImageForm, TrialConfig

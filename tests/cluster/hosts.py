@@ -39,9 +39,10 @@ def why_not() -> str:
         return f"namespaces are Linux's, and this is {sys.platform}"
     if os.geteuid() != 0:
         return "making hosts of namespaces needs root"
-    missing = [name for name in NEEDED if _found(name) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)} (Debian: iproute2 openssh-client openssh-server rsync util-linux)"
+    from optional import why_not as why_missing  # not where this file runs as the first process of a host
+
+    if missing := why_missing(*NEEDED):
+        return missing
     tries = "mount -t tmpfs tmpfs /mnt && ip link add name pt0 type bridge && ip link add pt1 type veth peer name pt2"
     tried = _unshared("sh", "-c", tries)
     made = subprocess.run(tried, capture_output=True, text=True, check=False)
@@ -196,7 +197,9 @@ def _serve(host: Host) -> None:
     }
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host.home / ".ssh/host_key"))
     (host.home / ".ssh/sshd_config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    started = host.run(_found("sshd") or "sshd", "-f", str(HOME / ".ssh/sshd_config"))
+    from optional import find_program
+
+    started = host.run(find_program("sshd") or "sshd", "-f", str(HOME / ".ssh/sshd_config"))
     assert started.returncode == 0, started.stdout
 
 
@@ -212,10 +215,6 @@ def _in_network(pid: int) -> list[str]:
 def _run(*words: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr.strip()}"
-
-
-def _found(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM}")
 
 
 def _first_process(folder: Path, name: str, kept: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ from cluster_files import filled_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+pytestmark = pytest.mark.needs("rsync")
 
 
 @pytest.mark.parametrize("name", ["gpu", "gcp", "onprem"])

@@ -63,7 +63,7 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Asked]]:
 
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 32)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}", asked
         server.shutdown()
 

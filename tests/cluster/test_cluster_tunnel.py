@@ -7,7 +7,6 @@ import copy
 import http.server
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import threading
@@ -19,13 +18,14 @@ from typing import Any
 
 import pytest
 from cluster_files import FOLDER, filled_in, write
+from optional import find_program
 
 from pixeltune.errors import SearchError
 from pixeltune.search.cluster import tunnel
 from pixeltune.search.cluster.tunnel import UnreachableError, find_head, reach, ssh_command
 
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-needs_sshd = pytest.mark.skipif(not Path(SSHD).exists() or shutil.which("ssh") is None, reason="needs ssh and sshd")
+SSHD = find_program("sshd") or "sshd"
+needs_sshd = pytest.mark.needs("ssh", "ssh-keygen", "sshd", "ps")
 
 
 def _key(path: Path) -> None:
@@ -46,7 +46,7 @@ def dashboard() -> Iterator[int]:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
 

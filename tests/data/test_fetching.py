@@ -81,7 +81,7 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
         packed = content if path.suffix == ".gz" else gzip.compress(content)
         files[f"{path.name.removesuffix('.gz')}.gz"] = packed
     with Mirror(files) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.released.set()
         server.shutdown()

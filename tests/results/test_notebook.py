@@ -6,8 +6,11 @@ import logging
 import os
 from pathlib import Path
 
-import nbformat
 import pytest
+from optional import require
+
+require("nbclient", "matplotlib", "plotly", "jinja2")
+import nbformat
 from nbclient import NotebookClient
 from report_pages import made_up, make_final
 

@@ -113,7 +113,8 @@ def test_a_large_file_is_whole_or_the_old_one(server: S3Server, impatient: None)
 
 
 @pytest.mark.parametrize(
-    ("seed", "requests"), [(0, 1), pytest.param(1, 3, marks=pytest.mark.slow), pytest.param(2, 3, marks=pytest.mark.slow)]
+    ("seed", "requests"),
+    [(0, 1), pytest.param(1, 3, marks=pytest.mark.slow), pytest.param(2, 3, marks=pytest.mark.slow)],
 )
 def test_a_server_that_fails_now_and_then_is_asked_again(server: S3Server, seed: int, requests: int) -> None:
     with requests_at_once(requests):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from optional import find_program, require
 from PIL import Image
+
+require("playwright", "plotly", "jinja2", "kaleido", "chromium")
 from playwright.sync_api import Browser, Page, sync_playwright
 from report_pages import READ_AT, made_up, make_final, write_search
 
@@ -18,12 +20,7 @@ from pixeltune.results.report.papers import write_papers
 from pixeltune.results.report.snapshot import read_snapshot
 from pixeltune.results.report.write import all_charts, write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 
 DRAWN = """name => {
   const plot = document.getElementById(name).querySelector('.main-svg');
@@ -37,7 +34,7 @@ DRAWN = """name => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
         yield opened
         opened.close()
 

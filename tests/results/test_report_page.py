@@ -7,9 +7,11 @@ import gzip
 from pathlib import Path
 
 import pytest
+from optional import require
 from report_pages import HOSTILE, Page, made_up, make_final, make_page, points_of
 from result_rows import make_report, make_row, make_space
 
+require("plotly", "jinja2")
 from pixeltune.results.compare import compare
 from pixeltune.results.final import leaderboard_of
 from pixeltune.results.frames import read_results

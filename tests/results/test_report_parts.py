@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optional import require
 from optuna.distributions import FloatDistribution, IntDistribution
 from PIL import Image
 from report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
 from result_rows import PAIRS, make_config, make_report, make_row, make_space
 from rich.console import Console
 
+require("plotly", "jinja2")
 from pixeltune import files
 from pixeltune.cli import command_line
 from pixeltune.cli import final as final_verb

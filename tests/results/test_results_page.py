@@ -13,8 +13,11 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import numpy as np
 import optuna
 import pytest
-from optuna_dashboard import wsgi
+from optional import require
 from result_rows import make_report, make_row, make_space
+
+require("optuna_dashboard", "duckdb", "polars")
+from optuna_dashboard import wsgi
 
 from pixeltune.cli.columns import reference
 from pixeltune.results.compaction import compact
@@ -59,7 +62,7 @@ def test_the_code_of_the_page_runs(folder: Path, capsys: pytest.CaptureFixture[s
 def _require_served(storage: str) -> None:
     """Optuna's dashboard shows the study with its trials, values and curves."""
     server = make_server("127.0.0.1", 0, wsgi(storage), handler_class=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         base = f"http://127.0.0.1:{server.server_port}"

@@ -14,6 +14,9 @@ import pytest
 import torch
 from kinds import COUPLING_FAMILIES, every_kind_and, model_settings
 from leaks import leaking
+from optional import require
+
+require("constriction")
 
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.errors import CodecError, ConfigError, DataError, MissingPackageError

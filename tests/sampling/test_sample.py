@@ -22,7 +22,7 @@ def drawn_given(
     """Images, and the latent that all of them were given: then p(x | z) is exact, whatever the family."""
     generator = torch.Generator().manual_seed(1)
     z_BD = model.draw_latent(generator).expand(draws, -1)
-    noise = torch.cat([model.noise(generator) for _ in range(draws)])
+    noise = model.likelihood.noise(draws, *model.noise(generator).shape[-2:], generator)
     with eval_mode(model), torch.no_grad():
         s = model.features(torch.zeros(draws, *model.form.shape), z_BD=z_BD)
         return METHODS[method](model, Drawing(noise, s, temperature)), z_BD

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+from optional import PACKAGES
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pixeltune.config import TrialConfig
@@ -15,7 +18,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.attempts import Live, Plan
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.scheduler import judge_of
-from pixeltune.space import Asha, Budget, SearchSpace
+from pixeltune.space import SAMPLERS, Asha, Budget, SearchSpace
 
 VARY = {
     "likelihood.name": CategoricalDistribution(("categorical", "logistic_mixture")),
@@ -23,6 +26,14 @@ VARY = {
     "model.layers": IntDistribution(2, 6),
     "optim.lr": FloatDistribution(1e-4, 1e-1, log=True),
 }
+
+
+def sampler_params(names: Iterable[str] = tuple(SAMPLERS)) -> list[Any]:
+    """Return samplers as parameters of a test, each skipped where an extra that it needs is missing."""
+    return [
+        pytest.param(name, marks=pytest.mark.needs(*(extra for extra in SAMPLERS[name].packages if extra in PACKAGES)))
+        for name in names
+    ]
 
 
 def toy_config(**train: Any) -> TrialConfig:

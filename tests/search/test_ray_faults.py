@@ -1,20 +1,18 @@
-"""Each fault of a search under Ray at 2 of the 20 moments of `benchmarks/faults.py`, early and late."""
+"""Each fault of a search under Ray at one of the 20 moments of `benchmarks/faults.py`, early and late by turns."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import itertools
 from collections.abc import Iterator
 
 import pytest
 from faults import Runner
+from optional import require
 from ray_faults import FAULTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 MOMENTS = (5, 14)
-
-
 BY_PLACE = sorted(FAULTS, key=lambda name: FAULTS[name].place)
 
 
@@ -25,8 +23,8 @@ def runner() -> Iterator[Runner]:
         yield one
 
 
-@pytest.mark.parametrize(("name", "moment"), [(name, moment) for name in BY_PLACE for moment in MOMENTS])
+@pytest.mark.parametrize(("name", "moment"), list(zip(BY_PLACE, itertools.cycle(MOMENTS), strict=False)))
 def test_a_fault_under_ray_does_no_harm(name: str, moment: int, runner: Runner) -> None:
-    if name.startswith("disk full") and (os.geteuid() != 0 or shutil.which("mount") is None):
-        pytest.skip("to mount a small disk takes root")
+    if name.startswith("disk full"):
+        require("root", "mount", "umount")
     assert runner.harm_at(name, moment).words == []

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from search_toys import VARY, seen, settle, toy_config, toy_ledger, toy_space
+from search_toys import VARY, sampler_params, seen, settle, toy_config, toy_ledger, toy_space
 
 from pixeltune.errors import ConfigError, MissingPackageError
 from pixeltune.search.attempts import Plan
 from pixeltune.search.suggest import Suggester
 from pixeltune.space import SAMPLERS, Budget, Pareto, SearchSpace
 
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+every_sampler = pytest.mark.parametrize("sampler", sampler_params())
 LEARNERS = tuple(name for name in SAMPLERS if name != "random")
 SPEED = "sample_images_per_second"
 
@@ -127,7 +127,7 @@ def test_a_resumed_search_proposes_what_the_uninterrupted_one_does(
 # ------------------------------------------------------------------------------------------------------ it learns
 
 
-@pytest.mark.parametrize("sampler", LEARNERS)
+@pytest.mark.parametrize("sampler", sampler_params(LEARNERS))
 def test_it_learns_though_every_trial_is_a_resumption(tmp_path: Path, sampler: str) -> None:
     """Optuna's own CMA-ES and NSGA-II, given rows of finished trials, begin anew: they end no better than random."""
 
@@ -147,6 +147,7 @@ def test_it_learns_though_every_trial_is_a_resumption(tmp_path: Path, sampler: s
     assert learnt < (0.7 if sampler == "nsga2" else 0.4) * random, (learnt, random)
 
 
+@pytest.mark.needs("cmaes")
 @pytest.mark.parametrize("distribution", [FloatDistribution(0.01, 0.03), IntDistribution(1, 30, log=True)], ids=str)
 def test_cmaes_can_search_one_number(tmp_path: Path, distribution: BaseDistribution) -> None:
     key = "optim.lr" if isinstance(distribution, FloatDistribution) else "model.layers"
@@ -178,7 +179,7 @@ def bad_share(folder: Path, sampler: str, end: str, seed: int) -> float:
 
 
 @pytest.mark.parametrize("end", ["diverged", "oom"])
-@pytest.mark.parametrize("sampler", LEARNERS)
+@pytest.mark.parametrize("sampler", sampler_params(LEARNERS))
 def test_it_leaves_a_region_where_nothing_gets_through(tmp_path: Path, sampler: str, end: str) -> None:
     """Of 40 proposals those in the bad half, mean of 10 seeds (gp: 3), where random has 19.2:
 
@@ -199,7 +200,7 @@ def test_it_leaves_a_region_where_nothing_gets_through(tmp_path: Path, sampler: 
         assert sum(told_truly) <= 0.6 * sum(as_failed), (told_truly, as_failed)
 
 
-@pytest.mark.parametrize("sampler", LEARNERS)
+@pytest.mark.parametrize("sampler", sampler_params(LEARNERS))
 def test_it_keeps_to_constraints_where_the_best_values_break_them(tmp_path: Path, sampler: str) -> None:
     """The larger the learning rate, the better and the larger the model; half of the space is out of bounds.
 
@@ -223,7 +224,7 @@ def test_it_keeps_to_constraints_where_the_best_values_break_them(tmp_path: Path
     assert bounded < 0.6 * free, (bounded, free)
 
 
-@pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if kind.several])
+@pytest.mark.parametrize("sampler", sampler_params(name for name, kind in SAMPLERS.items() if kind.several))
 def test_stopped_trials_of_several_objectives_do_not_stop_the_search(tmp_path: Path, sampler: str) -> None:
     """Told with their curves, the next proposal of TPE would raise."""
     objectives = ("valid_bits_per_dim", "num_parameters", "gpu_seconds")
@@ -257,7 +258,7 @@ def test_random_knows_of_no_region(tmp_path: Path) -> None:
     assert 0.4 <= statistics.mean(bad) <= 0.6
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if not SAMPLERS[name].sees_all])
+@pytest.mark.parametrize("sampler", sampler_params(name for name in SAMPLERS if not SAMPLERS[name].sees_all))
 def test_one_that_reads_finished_trials_alone_is_told_values(tmp_path: Path, sampler: str) -> None:
     space = mixed_space(sampler)
     ledger = toy_ledger(tmp_path, space)

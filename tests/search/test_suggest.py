@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from search_toys import BEGUN, FINISHED, ended, play, report, reported, seen, toy_config, toy_ledger, toy_space
+from search_toys import (
+    BEGUN,
+    FINISHED,
+    ended,
+    play,
+    report,
+    reported,
+    sampler_params,
+    seen,
+    toy_config,
+    toy_ledger,
+    toy_space,
+)
 
 from pixeltune.results.leaderboard import leaderboard
 from pixeltune.results.schema import Status
@@ -21,7 +33,7 @@ from pixeltune.search.ledger import Ledger
 from pixeltune.search.suggest import Suggester
 from pixeltune.space import SAMPLERS, Budget, Resources, SearchSpace
 
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+every_sampler = pytest.mark.parametrize("sampler", sampler_params())
 
 
 def told(suggester: Suggester) -> list[tuple[Any, ...]]:

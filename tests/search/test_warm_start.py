@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from optuna.distributions import IntDistribution
-from search_toys import VARY, settle, toy_config, toy_space
+from search_toys import VARY, sampler_params, settle, toy_config, toy_space
 
 from pixeltune.data import Resolved, resolve
 from pixeltune.errors import StoreError
@@ -20,7 +20,7 @@ from pixeltune.search.run import open_search
 from pixeltune.search.scheduler import judge_of
 from pixeltune.search.suggest import Suggester
 from pixeltune.search.warm_start import read_warm_start
-from pixeltune.space import SAMPLERS, SearchSpace
+from pixeltune.space import SearchSpace
 
 BASE = toy_config().override({"data.num_valid": 100})
 MIXTURE = {"likelihood.name": "logistic_mixture", "likelihood.mixtures": 3, "model.layers": 3, "optim.lr": 0.02}
@@ -135,7 +135,7 @@ def test_the_best_are_tried_after_the_base_and_the_sampler_sees_all(tmp_path: Pa
     assert ledger.best() is None
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", sampler_params())
 def test_it_is_the_same_at_every_launch_whatever_becomes_of_the_others(
     tmp_path: Path, resolved: Resolved, sampler: str
 ) -> None:

@@ -61,7 +61,10 @@ MEANS: dict[str, dict[str, Any]] = {
 OF_EACH_FAMILY = {str(changes.get("model__family", "gated")): changes for changes in GOLDEN_CONFIGS.values()}
 
 
-@pytest.mark.parametrize("means", MEANS)
+@pytest.mark.parametrize(
+    "means",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in ("passes", "computed again") else []) for name in MEANS],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_prediction_is_within_15_percent_of_the_allocators_peak(family: str, means: str) -> None:
     """Large enough for what oneDNN takes within an operation, half a megabyte, not to count."""
