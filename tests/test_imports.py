@@ -20,8 +20,10 @@ import pixeltune.space
 
 ROOT = Path(pixeltune.__file__).parent
 ORDER = (
+    "lazy",
     "errors",
     "files",
+    "published_sets",
     "config",
     "space",
     "data",

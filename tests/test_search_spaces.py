@@ -13,7 +13,7 @@ from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
 from pixeltune.data import resolve
 from pixeltune.errors import ConfigError
 from pixeltune.models import build_model
-from pixeltune.space import Asha, Pareto, SearchSpace, list_searches, load_search, search_folder, search_title
+from pixeltune.space import Asha, Pareto, SearchSpace, list_searches, load_search, search_folder, summarise_search
 
 FORMS = {
     "mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
@@ -147,21 +147,32 @@ base = TrialConfig.build(
         ("search = SearchSpace(title='first', base=base)\nsearch = SearchSpace(title='last', base=base)", "last"),
         ("name = 'computed'\nsearch = SearchSpace(base=base, title=f'{name} title')", "computed title"),
         ("other = SearchSpace(base=base, title='other')\nsearch = replace(other, title='replaced')", "replaced"),
+        ("search = SearchSpace(base=base, title='1')\nsearch = replace(search, title='2')", "2"),
+        (
+            "name = 'digits'\nsearch = SearchSpace(title='computed', base=TrialConfig.build({'data': {'name': name}, "
+            "'model': {'family': 'gated'}, 'likelihood': {'name': 'categorical'}}))",
+            "computed",
+        ),
         ("search = SearchSpace(base=base)", ""),
     ],
 )
 def test_a_title_is_that_of_the_search_however_it_is_written(last_lines: str, title: str, tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(SMALL + last_lines)
-    assert search_title(tmp_path / "small.py") == load_search(tmp_path / "small.py").title == title
+    summary, search = summarise_search(tmp_path / "small.py"), load_search(tmp_path / "small.py")
+    assert summary.title == search.title == title
+    assert summary.data["name"] == search.base.data.name == "digits"
 
 
 @every_search
-def test_the_title_of_a_shipped_search_is_read_without_running_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_summary_of_a_shipped_search_is_read_without_running_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = load_search(name)
     monkeypatch.setattr("pixeltune.space.load.load_search", None)
-    assert search_title(name)
+    summary = summarise_search(name)
+    assert summary.title == search.title
+    assert search.base.data == search.base.data.model_validate(summary.data)
 
 
 def test_a_file_that_does_not_parse_has_no_title(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("search = (")
     with pytest.raises(ConfigError, match="a search file must run"):
-        search_title(tmp_path / "broken.py")
+        summarise_search(tmp_path / "broken.py")

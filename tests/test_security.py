@@ -30,6 +30,7 @@ import pixeltune as pt
 from pixeltune.config import DataConfig
 from pixeltune.data.readers import torchvision_sets
 from pixeltune.errors import CheckpointError, DataError, SearchError, StoreError
+from pixeltune.published_sets import CIFAR10
 from pixeltune.results.rows import encode
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
@@ -237,8 +238,8 @@ def test_published_sets_are_checked_before_they_are_unpickled(
     """CIFAR-10 is published as pickles: torchvision reads those with the published sums, and no others."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for name in torchvision_sets._CIFAR_NAMES:
-        (folder / name).write_bytes(payloads[0])
+    for (name,) in CIFAR10.archives[0].files:
+        (tmp_path / name).write_bytes(payloads[0])
     with pytest.raises(DataError, match="must hold the published files"):
         torchvision_sets.read_cifar10(DataConfig(name="cifar10", path=str(tmp_path)))
     assert not mark.exists()

@@ -121,12 +121,12 @@ def _checkpoint_bytes(space: SearchSpace | None) -> int:
         return 0
     import torch
 
-    from pixeltune.data import resolve
+    from pixeltune.data import resolve_outline
     from pixeltune.models import build_model
     from pixeltune.search.doctor import local_node, most_at_once
 
     try:
-        form = resolve(space.base).data.form
+        form = resolve_outline(space.base).data.form
     except PixeltuneError:  # the check of the data says so
         return 0
     with torch.device("meta"):

@@ -26,7 +26,7 @@ from pixeltune.cli.app import (
 )
 from pixeltune.cli.remote import add_place, submit
 from pixeltune.errors import ConfigError, require_packages
-from pixeltune.space import SAMPLERS, SCHEDULERS, list_searches, search_path, search_title
+from pixeltune.space import SAMPLERS, SCHEDULERS, list_searches, search_path, summarise_search
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,10 +114,18 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
 
 
 def _list() -> int:
-    names = list_searches()
-    width = max(map(len, names))
-    for name in names:
-        say(f"{name:<{width}}  {search_title(name)}")
+    from pixeltune.published_sets import PUBLISHED_SETS
+
+    summaries = {name: summarise_search(name) for name in list_searches()}
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        say(f"{name:<{width}}  {summary.title}")
+    say("")
+    for name, published in PUBLISHED_SETS.items():
+        used = [summary.data for summary in summaries.values() if summary.data["name"] == name]
+        if used:
+            download = any(data.get("download", False) for data in used)
+            say(f"{name} {published.state(used[0].get('path'), download=download)}")
     return EXIT_OK
 
 

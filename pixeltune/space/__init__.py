@@ -9,8 +9,9 @@ neither pydantic nor Optuna.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pixeltune.lazy import importer
 
 if TYPE_CHECKING:
     from pixeltune.space.final_space import FinalSpace
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pixeltune.space.metrics import METRICS
     from pixeltune.space.parts import SCHEDULERS, Asha, Budget, Median, Pareto, Patience, Resources, Scheduler
     from pixeltune.space.samplers import SAMPLERS
-    from pixeltune.space.search_files import list_searches, search_folder, search_path, search_title
+    from pixeltune.space.search_files import SearchSummary, list_searches, search_folder, search_path, summarise_search
     from pixeltune.space.search_space import SearchSpace
 
 _HOMES = {
@@ -34,11 +35,12 @@ _HOMES = {
     "Resources": "pixeltune.space.parts",
     "Scheduler": "pixeltune.space.parts",
     "SearchSpace": "pixeltune.space.search_space",
+    "SearchSummary": "pixeltune.space.search_files",
     "list_searches": "pixeltune.space.search_files",
     "load_search": "pixeltune.space.load",
     "search_folder": "pixeltune.space.search_files",
     "search_path": "pixeltune.space.search_files",
-    "search_title": "pixeltune.space.search_files",
+    "summarise_search": "pixeltune.space.search_files",
 }
 
 __all__ = [
@@ -54,20 +56,16 @@ __all__ = [
     "Resources",
     "Scheduler",
     "SearchSpace",
+    "SearchSummary",
     "list_searches",
     "load_search",
     "search_folder",
     "search_path",
-    "search_title",
+    "summarise_search",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pixeltune.space' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

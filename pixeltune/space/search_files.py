@@ -1,10 +1,13 @@
-"""The files in `search_spaces/`: their names, paths and titles, without running them."""
+"""The files in `search_spaces/`: their names and paths, and what `--list` shows, without running them."""
 
 from __future__ import annotations
 
 import ast
 import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pixeltune.errors import ConfigError
 
@@ -38,32 +41,58 @@ def search_path(name_or_path: str | Path) -> Path:
     return search_folder() / f"{text}.py"
 
 
-def search_title(name_or_path: str | Path) -> str:
-    """Return the title of a search: read from its file where it is a literal there, else from the search itself.
+@dataclass(frozen=True)
+class SearchSummary:
+    """What `--list` shows of a search. title: one line. data: its `data` section, as far as the file sets it."""
+
+    title: str
+    data: Mapping[str, Any]
+
+
+def summarise_search(name_or_path: str | Path) -> SearchSummary:
+    """Return the summary of a search: read from its file where that has literals, else from the search itself.
 
     Running a search file imports Optuna and checks every corner of the space: for the shipped ones together a second.
     """
-    path = search_path(name_or_path)
-    title = _literal_title(path.read_text(encoding="utf-8"))
-    if title is not None:
-        return title
+    summary = _read_summary(search_path(name_or_path).read_text(encoding="utf-8"))
+    if summary is not None:
+        return summary
     from pixeltune.space.load import load_search
 
-    return load_search(name_or_path).title
+    search = load_search(name_or_path)
+    return SearchSummary(search.title, search.base.data.model_dump())
 
 
-def _literal_title(code: str) -> str | None:
-    """Return the `title` in `search = SearchSpace(title="…", …)`; None where the file says it in another way."""
+def _read_summary(code: str) -> SearchSummary | None:
+    """Read `search = SearchSpace(title="…", base=TrialConfig.build({"data": {…}}))`; None where it is not that."""
     try:
-        statements = ast.parse(code).body
+        call = _last_search(ast.parse(code))
     except SyntaxError:
         return None
-    for statement in reversed(statements):
+    arguments = {keyword.arg: keyword.value for keyword in call.keywords} if call else {}
+    match arguments.get("title"), arguments.get("base"):
+        case (
+            ast.Constant(value=str(title)),
+            ast.Call(
+                func=ast.Attribute(value=ast.Name(id="TrialConfig"), attr="build"),
+                args=[ast.Dict(keys=keys, values=values)],
+            ),
+        ):
+            names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+            try:
+                return SearchSummary(title, ast.literal_eval(values[names.index("data")]))
+            except ValueError:  # there is no "data", or a value in it is computed
+                return None
+    return None
+
+
+def _last_search(tree: ast.Module) -> ast.Call | None:
+    """Return the call of SearchSpace in the last `search = …`; None where that is anything else."""
+    for statement in reversed(tree.body):
         match statement:
-            case ast.Assign(
-                targets=[ast.Name(id="search")], value=ast.Call(func=ast.Name(id="SearchSpace"), keywords=keywords)
-            ):
-                values = [keyword.value for keyword in keywords if keyword.arg == "title"]
-                literals = [value.value for value in values if isinstance(value, ast.Constant)]
-                return next((text for text in literals if isinstance(text, str)), None)
+            case ast.Assign(targets=[ast.Name(id="search")], value=value):
+                match value:
+                    case ast.Call(func=ast.Name(id="SearchSpace")):
+                        return value
+                return None
     return None
