@@ -2,12 +2,12 @@
 
 A data set's way: `sources` names a reader -> `readers.*` decode a `RawData` -> `prepare` splits it and brings it to
 the model's levels -> `cache` keeps the result as files that processes map -> `load_data` hands out a `DataSet`.
-`outline` has the form and the split sizes of a published data set also where its images are not on this machine.
+`outline_of` has the form and the split sizes of a published data set also where its images are not on this machine.
 """
 
 from pixeltune.data.baseline import order0_bits_per_dim
 from pixeltune.data.load import load_data
-from pixeltune.data.outline import DataOutline, outline
+from pixeltune.data.outline import DataOutline, outline_of
 from pixeltune.data.raw import RawData
 from pixeltune.data.resolve import Resolved, ResolvedOutline, resolve, resolve_outline
 from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
@@ -26,7 +26,7 @@ __all__ = [
     "Source",
     "load_data",
     "order0_bits_per_dim",
-    "outline",
+    "outline_of",
     "resolve",
     "resolve_outline",
 ]

@@ -39,7 +39,7 @@ class DataOutline:
     data: DataSet | None
 
 
-def outline(config: DataConfig) -> DataOutline:
+def outline_of(config: DataConfig) -> DataOutline:
     """Return the outline of the images on this machine, or else of the published data set; never download.
 
     Args:
@@ -59,7 +59,7 @@ def outline(config: DataConfig) -> DataOutline:
     except (MissingDataError, MissingPackageError) as error:
         if published is None:
             raise
-        return _outline_of(published, config, f"is not here: {error}" if published.library else files)
+        return _published_outline(published, config, f"is not here: {error}" if published.library else files)
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
     num_images = {name: len(images) for name, images in splits.items() if images is not None}
     return DataOutline(
@@ -73,7 +73,7 @@ def outline(config: DataConfig) -> DataOutline:
     )
 
 
-def _outline_of(published: PublishedSet, config: DataConfig, files: str) -> DataOutline:
+def _published_outline(published: PublishedSet, config: DataConfig, files: str) -> DataOutline:
     plan = prepared(config, _blank_images(published), already_grey=False)
     num_images = {name: part.shape[0] for name, part in plan.parts.items()}
     return DataOutline(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.data.load import load_data
-from pixeltune.data.outline import DataOutline, outline
+from pixeltune.data.outline import DataOutline, outline_of
 from pixeltune.data.sets import DataSet
 from pixeltune.errors import ConfigError
 
@@ -38,7 +38,7 @@ def resolve(config: TrialConfig) -> Resolved:
 
 def resolve_outline(config: TrialConfig) -> ResolvedOutline:
     """Do what `resolve` does without a download, and without the images where the form of the data set is published."""
-    data = outline(config.data)
+    data = outline_of(config.data)
     return ResolvedOutline(_fitted(config, data.form, data.num_images["train"]), data)
 
 
