@@ -16,7 +16,8 @@ from pixeltune.lazy import importer
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
-    from pixeltune.data import load_data, resolve
+    from pixeltune.data import load_data
+    from pixeltune.data.resolve import resolve
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
     from pixeltune.results.frames import read_curves, read_final, read_images, read_results
@@ -39,7 +40,7 @@ _HOMES = {
     "Patience": "pixeltune.space",
     "load_search": "pixeltune.space",
     "load_data": "pixeltune.data",
-    "resolve": "pixeltune.data",
+    "resolve": "pixeltune.data.resolve",
     "build_model": "pixeltune.models",
     "complete": "pixeltune.sampling",
     "sample": "pixeltune.sampling",

@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pixeltune import published_sets
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
 from pixeltune.data.readers import arrays, digits, folders, tables, torchvision_sets
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.errors import ConfigError, DataError, PixeltuneError
-from pixeltune.published_sets import PublishedSet
+from pixeltune.published_sets import CIFAR10, DIGITS, FASHION_MNIST, IMAGENET32, IMAGENET64, MNIST, PublishedSet
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,18 @@ def _imagenet(published: PublishedSet) -> Source:
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID, published=published_sets.DIGITS),
-    "mnist": _idx(published_sets.MNIST),
-    "fashion_mnist": _idx(published_sets.FASHION_MNIST),
+    "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID, published=DIGITS),
+    "mnist": _idx(MNIST),
+    "fashion_mnist": _idx(FASHION_MNIST),
     "cifar10": Source(
         torchvision_sets.read_cifar10,
         torchvision_sets.cifar10_files,
         num_valid=5_000,
-        published=published_sets.CIFAR10,
+        published=CIFAR10,
     ),
     "folder": Source(folders.read, folders.files, resizes=True, greys=True),
-    "imagenet32": _imagenet(published_sets.IMAGENET32),
-    "imagenet64": _imagenet(published_sets.IMAGENET64),
+    "imagenet32": _imagenet(IMAGENET32),
+    "imagenet64": _imagenet(IMAGENET64),
     "parquet": Source(tables.read, tables.files, resizes=True, greys=True),
     "array": Source(arrays.read, arrays.files),
 }

@@ -88,7 +88,7 @@ def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, 
         storage_error=_write_mark(mark) if mark else "",
         own_address=own_address(),
     )
-    return replace(facts, **_data_facts(data)) if data else facts
+    return _with_data(facts, data) if data else facts
 
 
 def own_versions() -> dict[str, str | None]:
@@ -272,8 +272,8 @@ def _gpu_names() -> tuple[str, ...]:
     return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
 
 
-def _data_facts(config: Mapping[str, object]) -> dict[str, str]:
-    """Return what a node has of the images of a configuration, as fields of NodeFacts. Nothing is downloaded."""
+def _with_data(facts: NodeFacts, config: Mapping[str, object]) -> NodeFacts:
+    """Add what a node has of the images of a configuration. Nothing is downloaded."""
     from pixeltune.config import TrialConfig
     from pixeltune.data import resolve_outline
 
@@ -281,13 +281,13 @@ def _data_facts(config: Mapping[str, object]) -> dict[str, str]:
         trial = TrialConfig.build(dict(config))
         found = resolve_outline(trial).data
     except (PixeltuneError, OSError) as error:
-        return {"data_error": " ".join(str(error).split())[:200]}
+        return replace(facts, data_error=" ".join(str(error).split())[:200])
     if found.data is not None:
-        return {"data": found.data.identity.checksum}
+        return replace(facts, data=found.data.identity.checksum)
     if found.can_be_downloaded and trial.data.download:
-        return {"data_download": found.files}
+        return replace(facts, data_download=found.files)
     state, _, advice = found.files.partition("; ")
-    return {"data_error": state.removeprefix("is "), "data_advice": advice}
+    return replace(facts, data_error=state.removeprefix("is "), data_advice=advice)
 
 
 def _write_mark(location: str) -> str:
