@@ -30,7 +30,7 @@ DEPENDENCIES = (
     "torch",
     "torchvision",
 )
-"""What the dependencies in pyproject.toml are called when they are imported."""
+"""The dependencies in pyproject.toml, by the names under which they are imported."""
 
 _NEEDED_BY_ALL = "pydantic"
 """Where it is missing, the dependencies have not been installed; commands differ in the others."""

@@ -1,4 +1,4 @@
-"""What a data set is like, with or without its images: nothing is downloaded to find out."""
+"""Form and split sizes of a data set, with or without its images. Nothing is downloaded to find out."""
 
 from __future__ import annotations
 

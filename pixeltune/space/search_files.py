@@ -43,7 +43,7 @@ def search_path(name_or_path: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class SearchSummary:
-    """What `--list` shows of a search. title: one line. data: its `data` section, as far as the file sets it."""
+    """The part of a search that `--list` shows. title: one line. data: what it sets in its `data` section."""
 
     title: str
     data: Mapping[str, Any]

@@ -127,7 +127,8 @@ def test_a_search_without_a_network_says_which_file_to_put_where(no_network: lis
     assert "mnist must be downloaded, but train-images-idx3-ubyte.gz could not be (" in said
     for mirror in PUBLISHED_SETS["mnist"].mirrors:
         assert f"{mirror}train-images-idx3-ubyte.gz: the name {mirror.split('/')[2]} does not resolve (" in said
-    assert f"put train-images-idx3-ubyte.gz into {data_root() / 'MNIST' / 'raw'}, or set `data.path`" in said
+    assert "put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, " in said
+    assert f"t10k-labels-idx1-ubyte.gz into {data_root() / 'MNIST' / 'raw'}, or set `data.path`" in said
     assert len(no_network) == 2
     assert not Path("results/small/trials").exists()
 

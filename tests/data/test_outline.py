@@ -1,4 +1,4 @@
-"""What is known of a data set without its images: the same as with them, and nothing is downloaded to find out."""
+"""The outline of a data set is the same with and without its images, and nothing is downloaded to find it out."""
 
 from __future__ import annotations
 

@@ -27,10 +27,10 @@ from pixeltune.errors import DataError, MissingDataError
 from pixeltune.published_sets import Archive, PublishedSet, size_text
 
 _RESOLVE_SECONDS = 4.0
-"""How long the name of a host may take to resolve: a resolver without a network answers after five to twenty."""
+"""Limit for the names of the hosts to resolve: without a network, a resolver answers after five to twenty seconds."""
 
 _SILENT_SECONDS = 60.0
-"""How long a server may send nothing."""
+"""Limit for a server that sends nothing."""
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of this machine's disk: another mirror would meet the same."""
@@ -122,9 +122,10 @@ def _fetch(archive: Archive, mirrors: Sequence[str], published: PublishedSet, ro
 
 
 def _failed(published: PublishedSet, root: Path, archive: Archive, failures: Sequence[str]) -> MissingDataError:
+    to_put = ", ".join(each.name for each in published.to_download(root))
     return MissingDataError(
         f"{published.name} must be downloaded, but {archive.name} could not be ({'; '.join(failures)}); "
-        f"without a network put {archive.name} into {root / archive.folder}, "
+        f"without a network put {to_put} into {root / archive.folder}, "
         "or set `data.path` to the folder that holds the files"
     )
 
