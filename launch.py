@@ -2,7 +2,15 @@
 
 import sys
 
-from pixeltune.cli.search import launch
+from pixeltune.cli.entry import run_checked
+
+
+def main() -> int:
+    """Run the command; the import needs the dependencies."""
+    from pixeltune.cli.search import launch
+
+    return launch()
+
 
 if __name__ == "__main__":
-    sys.exit(launch())
+    sys.exit(run_checked("launch.py", main))

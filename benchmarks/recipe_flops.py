@@ -37,10 +37,10 @@ ASSUMED_LAUNCH_SECONDS = 10e-6
 FORMS = {
     "cifar10": ImageForm(3, 32, 32, levels=256, num_classes=10),
     "mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
-    "folder": ImageForm(3, 32, 32, levels=256),
+    "imagenet32": ImageForm(3, 32, 32, levels=256),
     "imagenet64": ImageForm(3, 64, 64, levels=256),
 }
-"""Of the data that the recipes name; `folder` stands for ImageNet 32×32."""
+"""Of the data that the recipes name."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ Names resolve on first use, so that importing pixeltune loads nothing heavy.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pixeltune.lazy import importer
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
-    from pixeltune.data import load_data, resolve
+    from pixeltune.data import load_data
+    from pixeltune.data.resolve import resolve
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
     from pixeltune.results.frames import read_curves, read_final, read_images, read_results
@@ -38,7 +40,7 @@ _HOMES = {
     "Patience": "pixeltune.space",
     "load_search": "pixeltune.space",
     "load_data": "pixeltune.data",
-    "resolve": "pixeltune.data",
+    "resolve": "pixeltune.data.resolve",
     "build_model": "pixeltune.models",
     "complete": "pixeltune.sampling",
     "sample": "pixeltune.sampling",
@@ -88,12 +90,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pixeltune' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,10 @@ class DataError(PixeltuneError):
     """A data set that is missing, damaged, or not of the form its source promises."""
 
 
+class MissingDataError(DataError):
+    """A data set whose files are not on this machine."""
+
+
 class CheckpointError(PixeltuneError):
     """A checkpoint that is missing, cut short, or of another configuration."""
 

@@ -11,15 +11,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pixeltune
+import pixeltune.space
 
 ROOT = Path(pixeltune.__file__).parent
 ORDER = (
+    "lazy",
     "errors",
     "files",
+    "published_sets",
     "config",
     "space",
     "data",
@@ -120,16 +124,17 @@ def test_configuration_is_free_of_torch() -> None:
             assert not {module for module, _ in _imports_of(name) if module.split(".")[0] in ("torch", "torchvision")}
 
 
-def test_every_public_name_resolves_and_is_known_to_type_checkers() -> None:
-    tree = ast.parse(FILES["pixeltune"].read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", [pixeltune, pixeltune.space], ids=lambda package: package.__name__)
+def test_every_public_name_resolves_and_is_known_to_type_checkers(package: Any) -> None:
+    tree = ast.parse(FILES[package.__name__].read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert typed == pixeltune._HOMES
-    assert sorted(typed) == pixeltune.__all__ == dir(pixeltune)
+    assert typed == package._HOMES
+    assert sorted(typed) == sorted(package.__all__) == dir(package)
     for name, home in typed.items():
-        assert getattr(pixeltune, name) is getattr(importlib.import_module(home), name)
+        assert getattr(package, name) is getattr(importlib.import_module(home), name)
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
-        pixeltune.fitt  # noqa: B018 - the access itself is what is tested
+        package.fitt  # noqa: B018 - the access itself is what is tested
 
 
 def _python(code: str, *, folder: Path, arguments: tuple[str, ...] = ()) -> object:
@@ -204,6 +209,26 @@ assert store.curve("00000")[0]["images_seen"] == 32
 print(json.dumps([name for name in ("pandas", "torch", "ray") if name in sys.modules]))
 """
     assert _python(code, folder=tmp_path, arguments=(str(tmp_path),)) == []
+
+
+def test_list_and_every_help_load_nothing_heavy(tmp_path: Path) -> None:
+    """They answer in a tenth of a second; pydantic alone takes twice as long to import."""
+    code = f"""
+import argparse, contextlib, io, json, sys
+from pixeltune.cli import command_line, main
+from pixeltune.cli.search import launch
+verbs = next(action for action in command_line()._actions if isinstance(action, argparse._SubParsersAction)).choices
+assert {{"search", "train", "config", "doctor"}} < set(verbs)
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    assert launch(["--list"]) == 0
+    for entry, words in [(launch, []), (main, []), *((main, [verb]) for verb in verbs)]:
+        with contextlib.suppress(SystemExit):
+            entry([*words, "--help"])
+assert out.getvalue().count("usage: ") == 2 + len(verbs)
+assert "digits_quick" in out.getvalue()
+print(json.dumps({LOADED}))
+"""
+    assert _python(code, folder=tmp_path) == []
 
 
 def test_the_commands_answer_before_torch_and_ray_are_loaded(tmp_path: Path) -> None:

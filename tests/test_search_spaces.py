@@ -11,8 +11,9 @@ from optuna.distributions import CategoricalDistribution
 
 from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
 from pixeltune.data import resolve
+from pixeltune.errors import ConfigError
 from pixeltune.models import build_model
-from pixeltune.space import Asha, Pareto, SearchSpace, list_searches, load_search, search_folder
+from pixeltune.space import Asha, Pareto, SearchSpace, list_searches, load_search, search_folder, summarise_search
 
 FORMS = {
     "mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
@@ -127,3 +128,51 @@ def test_the_readme_names_the_search(name: str) -> None:
     if not any(known in text for known in SEARCHES):
         pytest.skip("the README lists no searches")
     assert name in text
+
+
+SMALL = """
+from optuna.distributions import IntDistribution
+from pixeltune import SearchSpace, TrialConfig
+from dataclasses import replace
+base = TrialConfig.build(
+    {"data": {"name": "digits"}, "model": {"family": "gated"}, "likelihood": {"name": "categorical"}}
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("last_lines", "title"),
+    [
+        ("search = SearchSpace(base=base, title='as written')", "as written"),
+        ("search = SearchSpace(title='first', base=base)\nsearch = SearchSpace(title='last', base=base)", "last"),
+        ("name = 'computed'\nsearch = SearchSpace(base=base, title=f'{name} title')", "computed title"),
+        ("other = SearchSpace(base=base, title='other')\nsearch = replace(other, title='replaced')", "replaced"),
+        ("search = SearchSpace(base=base, title='1')\nsearch = replace(search, title='2')", "2"),
+        (
+            "name = 'digits'\nsearch = SearchSpace(title='computed', base=TrialConfig.build({'data': {'name': name}, "
+            "'model': {'family': 'gated'}, 'likelihood': {'name': 'categorical'}}))",
+            "computed",
+        ),
+        ("search = SearchSpace(base=base)", ""),
+    ],
+)
+def test_a_title_is_that_of_the_search_however_it_is_written(last_lines: str, title: str, tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(SMALL + last_lines)
+    summary, search = summarise_search(tmp_path / "small.py"), load_search(tmp_path / "small.py")
+    assert summary.title == search.title == title
+    assert summary.data["name"] == search.base.data.name == "digits"
+
+
+@every_search
+def test_the_summary_of_a_shipped_search_is_read_without_running_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = load_search(name)
+    monkeypatch.setattr("pixeltune.space.load.load_search", None)
+    summary = summarise_search(name)
+    assert summary.title == search.title
+    assert search.base.data == search.base.data.model_validate(summary.data)
+
+
+def test_a_file_that_does_not_parse_has_no_title(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("search = (")
+    with pytest.raises(ConfigError, match="a search file must run"):
+        summarise_search(tmp_path / "broken.py")

@@ -30,6 +30,7 @@ import pixeltune as pt
 from pixeltune.config import DataConfig
 from pixeltune.data.readers import torchvision_sets
 from pixeltune.errors import CheckpointError, DataError, SearchError, StoreError
+from pixeltune.published_sets import CIFAR10, MNIST
 from pixeltune.results.rows import encode
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
@@ -239,8 +240,8 @@ def test_published_sets_are_checked_before_they_are_unpickled(
     """CIFAR-10 is published as pickles: torchvision reads those with the published sums, and no others."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for name in torchvision_sets._CIFAR_NAMES:
-        (folder / name).write_bytes(payloads[0])
+    for (name,) in CIFAR10.archives[0].files:
+        (tmp_path / name).write_bytes(payloads[0])
     with pytest.raises(DataError, match="must hold the published files"):
         torchvision_sets.read_cifar10(DataConfig(name="cifar10", path=str(tmp_path)))
     assert not mark.exists()
@@ -384,17 +385,14 @@ class _Archives:
 def test_archives_of_data_sets_are_those_of_their_publisher_or_not_unpacked(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pixeltune unpacks nothing; torchvision does, what it has fetched, and only with the published sum."""
+    """An archive that is put into the data folder is unpacked only with the published sum."""
     victim, root = tmp_path / "victim", tmp_path / "data"
     root.mkdir()
     with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as archive:
         for member in _Archives.members(kind, victim):
             archive.addfile(member, io.BytesIO())
-    from torchvision.datasets import utils
-
-    monkeypatch.setattr(utils, "_urlretrieve", _no_network)
-    monkeypatch.setattr(utils, "_get_redirect_url", _no_network)
-    with pytest.raises(DataError, match="could not"):
+    monkeypatch.setattr("socket.getaddrinfo", _no_network)
+    with pytest.raises(DataError, match="must be the published file, but is not: its MD5 sum"):
         torchvision_sets.cifar10_files(DataConfig(name="cifar10", path=str(root), download=True))
     assert not victim.exists()
     assert not list(root.glob("inside*"))
@@ -412,7 +410,7 @@ def test_a_packed_file_that_swells_is_refused(tmp_path: Path, monkeypatch: pytes
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte.gz").write_bytes(gzip.compress(bytes(20_000_000)))
     with pytest.raises(DataError, match=r"must have at most 10,000,000 bytes unpacked"):
-        torchvision_sets.read_idx("MNIST", DataConfig(name="mnist", path=str(tmp_path)))
+        torchvision_sets.read_idx(MNIST, DataConfig(name="mnist", path=str(tmp_path)))
 
 
 def _bytes_below(*folders: Path) -> dict[str, bytes]:

@@ -10,15 +10,23 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run one verb; the exit code."""
-    from pixeltune.cli.app import parse, run
+    """Parse the command line, run one verb and return the exit code."""
+    from pixeltune.cli.entry import run_checked
 
-    options = parse(command_line(), argv)
-    return run(options.verb, options)
+    def run_verb() -> int:
+        from pixeltune.cli.app import parse, run
+
+        options = parse(command_line(), argv)
+        return run(options.verb, options)
+
+    return run_checked("pixeltune", run_verb)
 
 
 def command_line() -> Parser:
-    """The parser of all verbs."""
+    """Return the parser of all verbs.
+
+    The modules of the verbs import what does the work inside of their functions, so that `--help` answers at once.
+    """
     from pixeltune.cli import (
         cluster,
         codec,

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pixeltune.config import parse_setting
 from pixeltune.errors import PixeltuneError, require_packages
 from pixeltune.search.job import COMMAND
 
@@ -150,4 +149,6 @@ def _default_storage() -> str:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """The --set options as dotted keys with values."""
+    from pixeltune.config import parse_setting
+
     return dict(parse_setting(text) for text in options.settings)

@@ -20,7 +20,6 @@ from pixeltune.cli.app import (
 from pixeltune.cli.images import first_images, images_of
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
 from pixeltune.cli.network_calls import network_calls
-from pixeltune.cli.trials import find_weights
 from pixeltune.errors import CodecError, DataError, PixeltuneError
 
 if TYPE_CHECKING:
@@ -181,6 +180,8 @@ def _reason(found: Verification) -> str:
 
 def _load(trial: str, storage: str, dtype: str) -> Trained:
     import torch
+
+    from pixeltune.cli.trials import find_weights
 
     trained = load_on_best_device(find_weights(trial, storage))
     trained.model.to(getattr(torch, dtype))  # in place

@@ -6,23 +6,24 @@ import argparse
 from typing import Any
 
 from pixeltune.cli.app import EXIT_OK, add_settings, console, settings_of
-from pixeltune.config import FAMILIES, LIKELIHOODS, TrialConfig
 from pixeltune.errors import ConfigError
-from pixeltune.results.columns import config_columns
 
 
 def add_verbs(verbs: Any) -> None:
     """`pixeltune config`."""
     parser = verbs.add_parser("config", help="all keys with defaults and meaning, or a file as it is understood")
     parser.add_argument("--config", metavar="FILE.toml", help="show this file")
-    parser.add_argument("--family", choices=tuple(FAMILIES), help="show a family's defaults [gated]")
-    parser.add_argument("--likelihood", choices=tuple(LIKELIHOODS), help="with this likelihood [logistic_mixture]")
+    parser.add_argument("--family", metavar="NAME", help="show a family's defaults [gated]")
+    parser.add_argument("--likelihood", metavar="NAME", help="with this likelihood [logistic_mixture]")
     add_settings(parser)
     parser.set_defaults(verb=show)
 
 
 def show(options: argparse.Namespace) -> int:
     """Print a table of keys."""
+    from pixeltune.config import TrialConfig
+    from pixeltune.results.columns import config_columns
+
     if options.config and (options.family or options.likelihood):
         raise ConfigError("--config already names family and likelihood; change them with --set")
     tree = {

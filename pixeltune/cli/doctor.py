@@ -16,11 +16,11 @@ from pixeltune.cli.app import (
     settings_of,
 )
 from pixeltune.errors import PixeltuneError, require_packages
-from pixeltune.space import Resources, SearchSpace, load_search
 
 if TYPE_CHECKING:
     from pixeltune.search.doctor import Check
     from pixeltune.search.node_table import Cell, NodeRow
+    from pixeltune.space import SearchSpace
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
@@ -41,6 +41,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Print what each node has and lacks, the checks of the whole, and what to do; 1 where something fails."""
     require_packages("a search", "optuna", "rich", "ray")
     from pixeltune.search.where import find_place
+    from pixeltune.space import load_search
 
     space = load_search(options.search).override(settings_of(options)) if options.search else None
     place = find_place(options.address)
@@ -57,6 +58,7 @@ def _alone(space: SearchSpace | None, storage: str) -> tuple[list[NodeRow], list
     """On this machine, where a search would start a Ray of its own; none is started for this."""
     from pixeltune.search import doctor
     from pixeltune.search.node_table import Wanted, node_rows
+    from pixeltune.space import Resources
 
     resources = space.resources if space else Resources()
     nodes = [doctor.local_node()]
@@ -75,6 +77,7 @@ def _together(space: SearchSpace | None, storage: str, address: str | None) -> t
     from pixeltune.search import doctor
     from pixeltune.search.cluster.running import cluster_file, nodes_at_most
     from pixeltune.search.connect import connect
+    from pixeltune.space import Resources
 
     resources = space.resources if space else Resources()
     with connect(address) as nodes:
@@ -118,12 +121,12 @@ def _checkpoint_bytes(space: SearchSpace | None) -> int:
         return 0
     import torch
 
-    from pixeltune.data import resolve
+    from pixeltune.data import resolve_outline
     from pixeltune.models import build_model
     from pixeltune.search.doctor import local_node, most_at_once
 
     try:
-        form = resolve(space.base).data.form
+        form = resolve_outline(space.base).data.form
     except PixeltuneError:  # the check of the data says so
         return 0
     with torch.device("meta"):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from pixeltune.config import Scalar, TrialConfig
-from pixeltune.data import Resolved, order0_bits_per_dim
-from pixeltune.search.run import require_buildable
+from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_per_dim, resolve_outline
+from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
 
@@ -21,20 +21,22 @@ _MOST_PROBE_IMAGES = 32
 def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[str]) -> None:
     """Print space, corners, data, trials, resources and a cost estimate; ConfigError where a corner cannot be built.
 
-    warm_start: results of other searches, of which is said what would be told.
+    Nothing is downloaded. Without the images, the published form of the data set takes their place, and what needs them
+    is left out.
+
+    Args:
+        out: Where to print.
+        space: The search.
+        name: Its name.
+        warm_start: Results of other searches; the plan says what the sampler would learn from them.
     """
-    resolved = require_buildable(space)
+    resolved = resolve_outline(space.base)
+    require_corners(space, resolved.data.form)
     corners = list(space.corners())
     out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
     out.print(_keys(space))
-    form, data = resolved.data.form, resolved.data
-    counts = {"train": data.train, "validation": data.valid, "test": data.test}
-    splits = ", ".join(f"{len(images) if images else 0:,} {split}" for split, images in counts.items())
-    out.print(
-        f"Data: {data.identity.name} ({data.identity.version}), {form.channels}×{form.height}×{form.width}, "
-        f"{form.levels} levels, {splits}; order-0 baseline {order0_bits_per_dim(data):.4f} bits/dim",
-        highlight=False,
-    )
+    for line in _data(resolved.data):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
     out.print(
         f"Corners: {len(corners)}, all of them can be built: {_parameter_range(space, corners, resolved)}",
         highlight=False,
@@ -52,7 +54,7 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
             for name, bound in space.constraints.items()
         )
         out.print(f"Constraints: {bounds}", highlight=False)
-    for line in read_warm_start(warm_start, space, resolved).lines() if warm_start else ():
+    for line in _warm_start(warm_start, space, resolved):
         out.print(line, highlight=False, soft_wrap=True)
     resources = space.resources
     out.print(
@@ -60,6 +62,28 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         highlight=False,
     )
     out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+
+
+def _data(data: DataOutline) -> Iterator[str]:
+    form, names = data.form, {"train": "train", "valid": "validation", "test": "test"}
+    splits = ", ".join(f"{data.num_images.get(split, 0):,} {name}" for split, name in names.items())
+    baseline = "not computed without the images"
+    if data.data is not None:
+        baseline = f"{order0_bits_per_dim(data.data):.4f} bits/dim"
+    yield (
+        f"Data: {data.name} ({data.version}), {form.channels}×{form.height}×{form.width}, "
+        f"{form.levels} levels, {splits}; order-0 baseline {baseline}"
+    )
+    if data.files:
+        yield f"Files: {data.name} {data.files}"
+
+
+def _warm_start(locations: Sequence[str], space: SearchSpace, resolved: ResolvedOutline) -> Sequence[str]:
+    if not locations:
+        return ()
+    if resolved.data.data is None:
+        return ("Warm start: not checked without the images, because only trials on the same images count.",)
+    return read_warm_start(locations, space, Resolved(resolved.config, resolved.data.data)).lines()
 
 
 def _stopping(scheduler: Scheduler | None) -> str:
@@ -98,7 +122,7 @@ def _keys(space: SearchSpace) -> Table:
     return table
 
 
-def _parameter_range(space: SearchSpace, corners: list[dict[str, Scalar]], resolved: Resolved) -> str:
+def _parameter_range(space: SearchSpace, corners: list[dict[str, Scalar]], resolved: ResolvedOutline) -> str:
     """Counted on models without memory behind them."""
     import torch
 
@@ -109,7 +133,7 @@ def _parameter_range(space: SearchSpace, corners: list[dict[str, Scalar]], resol
     return f"{min(counts):,} to {max(counts):,} parameters"
 
 
-def _cost(space: SearchSpace, resolved: Resolved) -> str:
+def _cost(space: SearchSpace, resolved: ResolvedOutline) -> str:
     speed, device = _images_per_second(resolved.config, resolved)
     images = space.budget.trials * space.base.train.images
     hours = images / speed / 3600
@@ -120,8 +144,11 @@ def _cost(space: SearchSpace, resolved: Resolved) -> str:
     )
 
 
-def _images_per_second(config: TrialConfig, resolved: Resolved) -> tuple[float, str]:
-    """A few training steps of the base configuration on this machine, without audit and evaluation."""
+def _images_per_second(config: TrialConfig, resolved: ResolvedOutline) -> tuple[float, str]:
+    """Time a few training steps of the base configuration on this machine, without audit and evaluation.
+
+    Without the images, random levels take their place: a step takes as long.
+    """
     import numpy as np
     import torch
 
@@ -132,8 +159,12 @@ def _images_per_second(config: TrialConfig, resolved: Resolved) -> tuple[float, 
     device = best_device()
     model = build_model(config, resolved.data.form).to(device).train()
     optimizer = build_optimizer(config.optim, model)
-    count = min(config.train.batch_size, _MOST_PROBE_IMAGES, len(resolved.data.train))
-    batch = resolved.data.train_batch(np.arange(count), np.zeros(count, dtype=np.int64))
+    data = resolved.data
+    count = min(config.train.batch_size, _MOST_PROBE_IMAGES, data.num_images["train"])
+    if data.data is None:
+        batch = np.random.default_rng(0).integers(0, data.form.levels, (count, *data.form.shape), dtype=np.uint8)
+    else:
+        batch = data.data.train_batch(np.arange(count), np.zeros(count, dtype=np.int64))
     x_BCHW = torch.from_numpy(batch).to(device)
     seconds = []
     for _ in range(_PROBE_STEPS):

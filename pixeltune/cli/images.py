@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.config import WHEREABOUTS
 from pixeltune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pixeltune.data import DataSet, ImageSet
     from pixeltune.training.weights import Trained
 
-_SETTINGS = (*WHEREABOUTS, "train.eval_batch_size")
-"""What may be changed: the model is trained, and its validation images are those it did not train on."""
-
 
 def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tuple[DataSet, ImageSet]:
     """The data of a model, which lies where the settings say, and one split of it; refused where it is other data."""
+    from pixeltune.config import WHEREABOUTS
     from pixeltune.data import resolve
 
+    # The model is trained, and its validation images are those that it did not train on.
+    changeable = (*WHEREABOUTS, "train.eval_batch_size")
     for key in settings:
-        if key not in _SETTINGS:
+        if key not in changeable:
             raise ConfigError(
-                f"--set may only be {', '.join(_SETTINGS)}, but got {key}; the rest is as the model was trained"
+                f"--set may only be {', '.join(changeable)}, but got {key}; the rest is as the model was trained"
             )
     data = resolve(trained.config.override(settings)).data
     if data.form != trained.model.form:

@@ -6,8 +6,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, say, settings_of
-from pixeltune.cli.trials import find_weights
-from pixeltune.config import TrialConfig
 
 if TYPE_CHECKING:
     from pixeltune.training.weights import Trained
@@ -35,6 +33,7 @@ def add_verbs(verbs: Any) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Print the exact number of one split."""
     from pixeltune.cli.images import images_of
+    from pixeltune.cli.trials import find_weights
     from pixeltune.training.evaluate import evaluate as measure
 
     trained = load_on_best_device(find_weights(options.trial, options.storage))
@@ -61,6 +60,7 @@ def _kind_of_bound(importance: int | None) -> str:
 def audit(options: argparse.Namespace) -> int:
     """Audit a configuration, untrained: its structure is what leaks or does not."""
     from pixeltune.audit import audit as examine
+    from pixeltune.config import TrialConfig
     from pixeltune.models import build_model
 
     config = TrialConfig.from_toml(options.config).override(settings_of(options))

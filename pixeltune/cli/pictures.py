@@ -10,7 +10,6 @@ from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, say,
 from pixeltune.cli.images import first_images, images_of
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
 from pixeltune.cli.network_calls import network_calls
-from pixeltune.cli.trials import find_weights
 from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,6 +88,7 @@ def _temperature(text: str) -> float:
 
 def sample(options: argparse.Namespace) -> int:
     """Draw a grid or a gallery, and write it."""
+    from pixeltune.cli.trials import find_weights
     from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn, upper_half, why_not_conditional
     from pixeltune.sampling import sample as draw
 
@@ -114,6 +114,7 @@ def sample(options: argparse.Namespace) -> int:
 
 def complete(options: argparse.Namespace) -> int:
     """Draw and write completions."""
+    from pixeltune.cli.trials import find_weights
     from pixeltune.sampling import completions, require_conditional
 
     require_png(options.out)

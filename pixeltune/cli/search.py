@@ -21,14 +21,17 @@ from pixeltune.cli.app import (
     parse,
     positive,
     run,
+    say,
     settings_of,
 )
 from pixeltune.cli.remote import add_place, submit
 from pixeltune.errors import ConfigError, require_packages
-from pixeltune.space import SAMPLERS, SCHEDULERS, SearchSpace, list_searches, load_search, search_path
+from pixeltune.space import SAMPLERS, SCHEDULERS, list_searches, search_path, summarise_search
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from pixeltune.space import SearchSpace
 
 
 def launch(argv: Sequence[str] | None = None) -> int:
@@ -76,11 +79,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def search(options: argparse.Namespace) -> int:
     """Run what the options ask for."""
-    only_looks = options.list or options.dry_run
-    require_packages("a search", "optuna", "rich", *(() if only_looks else ("ray",)))
-    out = console()
     if options.list:
-        return _list(out)
+        return _list()
+    require_packages("a search", "optuna", "rich", *(() if options.dry_run else ("ray",)))
+    out = console()
     if options.search is None:
         raise ConfigError(f"--search must name a search: {', '.join(list_searches())} (or a path to a .py file)")
     settings = settings_of(options)
@@ -99,6 +101,8 @@ def search(options: argparse.Namespace) -> int:
 
 
 def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace:
+    from pixeltune.space import load_search
+
     budget = {"budget.trials": options.trials, "budget.hours": options.hours}
     space = load_search(options.search)
     if options.galleries is not None:
@@ -109,11 +113,19 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
     return space.override(settings | {key: value for key, value in budget.items() if value is not None})
 
 
-def _list(out: Console) -> int:
-    names = list_searches()
-    width = max(map(len, names))
-    for name in names:
-        out.print(f"{name:<{width}}  {load_search(name).title}", highlight=False)
+def _list() -> int:
+    from pixeltune.published_sets import PUBLISHED_SETS
+
+    summaries = {name: summarise_search(name) for name in list_searches()}
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        say(f"{name:<{width}}  {summary.title}")
+    say("")
+    for name, published in PUBLISHED_SETS.items():
+        used = [summary.data for summary in summaries.values() if summary.data["name"] == name]
+        if used:
+            download = any(data.get("download", False) for data in used)
+            say(f"{name} {published.state(used[0].get('path'), download=download)}")
     return EXIT_OK
 
 

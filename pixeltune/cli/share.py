@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.cli.app import (
@@ -18,11 +18,10 @@ from pixeltune.cli.app import (
     writing,
 )
 from pixeltune.cli.show import TRIAL_HELP
-from pixeltune.cli.trials import find_trial
 from pixeltune.errors import StoreError
-from pixeltune.results.judge import SAME_IN_ALL, bound_mark
-from pixeltune.results.rows import Row
-from pixeltune.results.schema import Status
+
+if TYPE_CHECKING:
+    from pixeltune.results.rows import Row
 
 
 def add_verbs(verbs: Any) -> None:
@@ -44,7 +43,9 @@ def add_verbs(verbs: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     """Write the folder; the weights are those kept, byte for byte."""
+    from pixeltune.cli.trials import find_trial
     from pixeltune.results.card import model_card
+    from pixeltune.results.schema import Status
 
     found = find_trial(options.trial, options.storage)
     if not files.exists(found.weights):
@@ -83,6 +84,8 @@ def _is_begun(folder: str, contents: Mapping[str, bytes]) -> bool:
 def rerun(options: argparse.Namespace) -> int:
     """Train it as `pixeltune train` does, then put both numbers side by side."""
     from pixeltune.cli.train import train_config
+    from pixeltune.cli.trials import find_trial
+    from pixeltune.results.judge import bound_mark
     from pixeltune.results.store import SearchStore
 
     found = find_trial(options.trial, options.storage)
@@ -105,6 +108,8 @@ def rerun(options: argparse.Namespace) -> int:
 
 def _apart(before: Row, after: Row) -> str:
     """Why the difference of their numbers would say nothing of the configurations; "" where it does."""
+    from pixeltune.results.judge import SAME_IN_ALL
+
     if any(before[name] != after[name] for name in SAME_IN_ALL):
         return "of other images, which do not compare"
     if before["status"] != after["status"]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.cli.app import EXIT_OK, add_storage, console, storage_words
-from pixeltune.cli.trials import Found, find_trial
 from pixeltune.errors import StoreError
-from pixeltune.results.rows import Row
+
+if TYPE_CHECKING:
+    from pixeltune.cli.trials import Found
+    from pixeltune.results.rows import Row
 
 TRIAL_HELP = "SEARCH (its best trial) or SEARCH/TRIAL (a unique beginning is enough)"
 _MOST_REPORTS = 20
@@ -28,6 +30,8 @@ def add_verbs(verbs: Any) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """Print it; nothing is written."""
+    from pixeltune.cli.trials import find_trial
+
     found = find_trial(options.trial, options.storage)
     if options.toml:
         print(found.config().to_toml(), end="")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.app import (
     EXIT_INTERRUPTED,
@@ -25,12 +25,11 @@ from pixeltune.cli.app import (
     settings_of,
     storage_words,
 )
-from pixeltune.config import TrialConfig
-from pixeltune.results.judge import bound_mark
-from pixeltune.results.schema import Status
-from pixeltune.search.attempts import Row
-from pixeltune.search.ledger import Ledger
-from pixeltune.space import Budget, Resources, SearchSpace
+
+if TYPE_CHECKING:
+    from pixeltune.config import TrialConfig
+    from pixeltune.search.attempts import Row
+    from pixeltune.space import SearchSpace
 
 _HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     raw     EMA  images/s"
 
@@ -48,6 +47,8 @@ def add_verbs(verbs: Any) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Train, or go on where an earlier run stopped; a table of losses per report."""
+    from pixeltune.config import TrialConfig
+
     settings = settings_of(options)
     config = TrialConfig.from_toml(options.config).override(settings)
     name = options.name or Path(options.config).stem
@@ -60,6 +61,7 @@ def train_config(
     """Train `config`, in which `settings` are made already, into the results `name`; the exit code."""
     import torch
 
+    from pixeltune.space import Budget, Resources, SearchSpace
     from pixeltune.training.workers import best_device, process_group
 
     with process_group() as workers:
@@ -79,7 +81,9 @@ def train_config(
 def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
     from pixeltune import files
     from pixeltune.data import resolve
+    from pixeltune.results.schema import Status
     from pixeltune.results.store import SearchStore
+    from pixeltune.search.ledger import Ledger
     from pixeltune.search.run import open_search, require_same_data
     from pixeltune.search.trial import run_trial, state_file
 
@@ -141,6 +145,9 @@ def _first_says(done: bool, world: int) -> bool:
 
 def _show_end(row: Row, words: str) -> int:
     """Of the trained row; words: what a command needs to mean it."""
+    from pixeltune.results.judge import bound_mark
+    from pixeltune.results.schema import Status
+
     status = Status(row["status"])
     if status is Status.FINISHED:
         say(

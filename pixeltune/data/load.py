@@ -8,11 +8,11 @@ from pathlib import Path
 from pixeltune.config import DataConfig
 from pixeltune.data.cache import cache_root, entry_folder, in_memory, node_cached
 from pixeltune.data.prepare import Prepared, prepare
-from pixeltune.data.raw import require_sound
-from pixeltune.data.readers.places import data_root
+from pixeltune.data.raw import RawData, require_sound
 from pixeltune.data.sets import DataSet
 from pixeltune.data.sources import SOURCES, source_of
 from pixeltune.errors import ConfigError
+from pixeltune.published_sets import data_root
 
 
 def load_data(config: DataConfig) -> DataSet:
@@ -27,17 +27,26 @@ def load_data(config: DataConfig) -> DataSet:
 def _load(config: DataConfig, root: Path, _data_root: Path) -> DataSet:
     """`_data_root` is read by the readers; it stands here because it decides which data is meant."""
     source = source_of(config.name)
-    if config.resize is not None and not source.resizes:
-        able = ", ".join(name for name, known in SOURCES.items() if known.resizes)
-        raise ConfigError(f"`data.resize` needs one of the sources {able}, but got {config.name}; unset it")
+    _require_options(config)
 
     def build() -> Prepared:
-        raw = require_sound(source.read(config), name=config.name)
-        return prepare(raw, config, default_num_valid=source.num_valid, already_grey=source.greys)
+        return prepared(config, require_sound(source.read(config), name=config.name), already_grey=source.greys)
 
     if source.files is None:
         return in_memory(build())
     return node_cached(entry_folder(root, config, source.files(config)), build)
+
+
+def prepared(config: DataConfig, raw: RawData, *, already_grey: bool) -> Prepared:
+    """Return the plan of the model's splits of a source's images. already_grey: the reader has followed `data.grey`."""
+    _require_options(config)
+    return prepare(raw, config, default_num_valid=source_of(config.name).num_valid, already_grey=already_grey)
+
+
+def _require_options(config: DataConfig) -> None:
+    if config.resize is not None and not source_of(config.name).resizes:
+        able = ", ".join(name for name, known in SOURCES.items() if known.resizes)
+        raise ConfigError(f"`data.resize` needs one of the sources {able}, but got {config.name}; unset it")
 
 
 def forget_loaded() -> None:

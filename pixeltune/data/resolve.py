@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixeltune.config import TrialConfig
+from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.data.load import load_data
+from pixeltune.data.outline import DataOutline, outline_of
 from pixeltune.data.sets import DataSet
 from pixeltune.errors import ConfigError
 
@@ -18,17 +19,35 @@ class Resolved:
     data: DataSet
 
 
+@dataclass(frozen=True)
+class ResolvedOutline:
+    """A configuration that fits the outline of its data, whose images may be missing."""
+
+    config: TrialConfig
+    data: DataOutline
+
+
 def resolve(config: TrialConfig) -> Resolved:
     """Load the data and refuse what cannot be trained on it; ConfigError or DataError in one line.
 
     A `train.report_every` of None becomes one pass of the training set in whole batches, at most the whole training.
     """
     data = load_data(config.data)
-    config.model.require_form(data.form)
-    config.likelihood.require_form(data.form)
-    if config.data.flip and data.form.width == 1:
+    return Resolved(_fitted(config, data.form, len(data.train)), data)
+
+
+def resolve_outline(config: TrialConfig) -> ResolvedOutline:
+    """Do what `resolve` does without a download, and without the images where the form of the data set is published."""
+    data = outline_of(config.data)
+    return ResolvedOutline(_fitted(config, data.form, data.num_images["train"]), data)
+
+
+def _fitted(config: TrialConfig, form: ImageForm, num_train: int) -> TrialConfig:
+    config.model.require_form(form)
+    config.likelihood.require_form(form)
+    if config.data.flip and form.width == 1:
         raise ConfigError(f"`data.flip` needs images at least 2 wide, but those of {config.data.name} are 1; unset it")
-    batch_size, num_train = config.train.batch_size, len(data.train)
+    batch_size = config.train.batch_size
     if batch_size > num_train:
         raise ConfigError(
             f"`train.batch_size` must be at most the {num_train} training images of {config.data.name}, "
@@ -36,5 +55,5 @@ def resolve(config: TrialConfig) -> Resolved:
         )
     if config.train.report_every is None:
         one_pass = num_train // batch_size * batch_size
-        config = config.override({"train.report_every": min(one_pass, config.train.end)})
-    return Resolved(config, data)
+        return config.override({"train.report_every": min(one_pass, config.train.end)})
+    return config

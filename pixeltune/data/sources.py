@@ -17,6 +17,7 @@ from pixeltune.data.raw import RawData
 from pixeltune.data.readers import arrays, digits, folders, tables, torchvision_sets
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.errors import ConfigError, DataError, PixeltuneError
+from pixeltune.published_sets import CIFAR10, DIGITS, FASHION_MNIST, IMAGENET32, IMAGENET64, MNIST, PublishedSet
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Source:
         stand for the content in the cache's key. None: not cached on the node.
     num_valid: images carved as validation unless told; None for a tenth of train, at most 10,000.
     resizes, greys: `read` itself follows `data.resize` and `data.grey`.
+    published: what is known of it without its files; None where each user has files of their own.
     """
 
     read: Callable[[DataConfig], RawData]
@@ -34,21 +36,32 @@ class Source:
     num_valid: int | None = None
     resizes: bool = False
     greys: bool = False
+    published: PublishedSet | None = None
+
+
+def _idx(published: PublishedSet) -> Source:
+    read, files = partial(torchvision_sets.read_idx, published), partial(torchvision_sets.idx_files, published)
+    return Source(read, files, num_valid=10_000, published=published)
+
+
+def _imagenet(published: PublishedSet) -> Source:
+    read, files = partial(folders.read_imagenet, published), partial(folders.imagenet_files, published)
+    return Source(read, files, greys=True, published=published)
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID),
-    "mnist": Source(
-        partial(torchvision_sets.read_idx, "MNIST"), partial(torchvision_sets.idx_files, "MNIST"), num_valid=10_000
+    "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID, published=DIGITS),
+    "mnist": _idx(MNIST),
+    "fashion_mnist": _idx(FASHION_MNIST),
+    "cifar10": Source(
+        torchvision_sets.read_cifar10,
+        torchvision_sets.cifar10_files,
+        num_valid=5_000,
+        published=CIFAR10,
     ),
-    "fashion_mnist": Source(
-        partial(torchvision_sets.read_idx, "FashionMNIST"),
-        partial(torchvision_sets.idx_files, "FashionMNIST"),
-        num_valid=10_000,
-    ),
-    "cifar10": Source(torchvision_sets.read_cifar10, torchvision_sets.cifar10_files, num_valid=5_000),
     "folder": Source(folders.read, folders.files, resizes=True, greys=True),
-    "imagenet64": Source(folders.read_imagenet64, folders.imagenet64_files, greys=True),
+    "imagenet32": _imagenet(IMAGENET32),
+    "imagenet64": _imagenet(IMAGENET64),
     "parquet": Source(tables.read, tables.files, resizes=True, greys=True),
     "array": Source(arrays.read, arrays.files),
 }

@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from pixeltune.space import Resources
 
 _SLOW_WRITE_SECONDS = 1.0
 _NEEDED = ("python", "ray", "torch", "optuna")
+DOWNLOAD_ADVICE = "see that it has a network when the search starts, or put the files there before"
 _DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "opentelemetry", "prometheus_client")
 """What Ray's dashboard, which serves the State API, imports; `ray[default]` brings it."""
 
@@ -55,7 +56,8 @@ class NodeFacts:
 
     ahead: seconds of its clock before the launcher's. versions: of python and packages, None where one is missing.
     free_memory: bytes. gpus: names of those that torch sees. ray_gpus: how many Ray counts. data: checksum of the
-    images as this node resolves them; data_error: why it cannot. storage_error: why it cannot write its file there.
+    images as this node resolves them; data_error: why it cannot, and data_advice: what to do; data_download: in words,
+    the download by which a search gets them first. storage_error: why it cannot write its file there.
     own_address: where its own name leads, "" where nowhere.
     """
 
@@ -67,6 +69,8 @@ class NodeFacts:
     ray_gpus: float = 0.0
     data: str | None = None
     data_error: str = ""
+    data_advice: str = "put the files there, set data.path, or data.download=true"
+    data_download: str = ""
     storage_error: str = ""
     own_address: str = ""
 
@@ -76,17 +80,15 @@ def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, 
 
     gpus: ask torch, which takes seconds. mark: a file to write, by which the driver knows that both see one storage.
     """
-    checksum, data_error = _data_checksum(data) if data else (None, "")
-    return NodeFacts(
+    facts = NodeFacts(
         name=socket.gethostname(),
         versions=own_versions(),
         free_memory=free_memory(),
         gpus=_gpu_names() if gpus else (),
-        data=checksum,
-        data_error=data_error,
         storage_error=_write_mark(mark) if mark else "",
         own_address=own_address(),
     )
+    return _with_data(facts, data) if data else facts
 
 
 def own_versions() -> dict[str, str | None]:
@@ -224,8 +226,9 @@ def require_passed(checks: Iterable[Check]) -> list[str]:
 def check_own_data(name: str, here: NodeFacts) -> Check:
     """Whether this machine, which launches, has the images too: a search looks at their shape."""
     if here.data_error:
-        advice = "put the files there, set data.path, or data.download=true"
-        return Check("data here", f"{name} missing ({here.data_error})", Verdict.FAIL, advice)
+        return Check("data here", f"{name} missing ({here.data_error})", Verdict.FAIL, here.data_advice)
+    if here.data_download:
+        return Check("data here", f"{name} {here.data_download}", Verdict.WARN, DOWNLOAD_ADVICE)
     return Check("data here", f"{name} ({here.data})")
 
 
@@ -269,14 +272,22 @@ def _gpu_names() -> tuple[str, ...]:
     return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
 
 
-def _data_checksum(config: Mapping[str, object]) -> tuple[str | None, str]:
+def _with_data(facts: NodeFacts, config: Mapping[str, object]) -> NodeFacts:
+    """Add what a node has of the images of a configuration. Nothing is downloaded."""
     from pixeltune.config import TrialConfig
-    from pixeltune.data import resolve
+    from pixeltune.data import resolve_outline
 
     try:
-        return resolve(TrialConfig.build(dict(config))).data.identity.checksum, ""
+        trial = TrialConfig.build(dict(config))
+        found = resolve_outline(trial).data
     except (PixeltuneError, OSError) as error:
-        return None, " ".join(str(error).split())[:200]
+        return replace(facts, data_error=" ".join(str(error).split())[:200])
+    if found.data is not None:
+        return replace(facts, data=found.data.identity.checksum)
+    if found.can_be_downloaded and trial.data.download:
+        return replace(facts, data_download=found.files)
+    state, _, advice = found.files.partition("; ")
+    return replace(facts, data_error=state.removeprefix("is "), data_advice=advice)
 
 
 def _write_mark(location: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from pixeltune.errors import SearchError
-from pixeltune.search.doctor import NodeFacts, Verdict
+from pixeltune.search.doctor import DOWNLOAD_ADVICE, NodeFacts, Verdict
 
 _SKEW_SECONDS = 2.0
 _WORST_SKEW_SECONDS = 60.0
@@ -154,8 +154,9 @@ def _data(fact: NodeFacts, wanted: Wanted) -> Cell:
     if not wanted.data:
         return Cell("not asked for", Verdict.SKIPPED)
     if fact.data_error:
-        advice = "put the files there, set data.path, or data.download=true"
-        return Cell(f"{wanted.data} missing ({fact.data_error})", Verdict.FAIL, advice)
+        return Cell(f"{wanted.data} missing ({fact.data_error})", Verdict.FAIL, fact.data_advice)
+    if fact.data_download:
+        return Cell(f"{wanted.data} {fact.data_download}", Verdict.WARN, DOWNLOAD_ADVICE)
     if wanted.checksum is not None and fact.data != wanted.checksum:
         return Cell(f"{wanted.data}, other images than here", Verdict.FAIL, "copy the same files there")
     return Cell(f"{wanted.data} {fact.data}")

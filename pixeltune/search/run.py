@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pixeltune.config import require_workers
+from pixeltune.config import ImageForm, require_workers
 from pixeltune.data import Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.manifest import SearchManifest
@@ -79,16 +79,21 @@ def open_search(
 def require_buildable(space: SearchSpace) -> Resolved:
     """Resolve the base, and refuse a space with a corner that the data's shape rules out."""
     resolved = resolve(space.base)
+    require_corners(space, resolved.data.form)
+    return resolved
+
+
+def require_corners(space: SearchSpace, form: ImageForm) -> None:
+    """Refuse a space with a corner that images of this form rule out."""
     for corner in space.corners():
         config = space.configure(corner)
         try:
-            config.model.require_form(resolved.data.form)
-            config.likelihood.require_form(resolved.data.form)
+            config.model.require_form(form)
+            config.likelihood.require_form(form)
             require_workers(config, space.resources.workers)
         except ConfigError as error:
             shown = ", ".join(f"{key}={value}" for key, value in corner.items())
             raise ConfigError(f"every corner of a search must be buildable, but {shown} is not: {error}") from None
-    return resolved
 
 
 def run_search(

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from pathlib import Path
 
 from pixeltune.errors import ConfigError
+from pixeltune.space.search_files import search_path
 from pixeltune.space.search_space import SearchSpace
-
-
-def search_folder() -> Path:
-    """Where the shipped searches lie: in a checkout beside the package, else inside the wheel."""
-    package = Path(__file__).resolve().parents[1]
-    beside = package.parent / "search_spaces"
-    return beside if beside.is_dir() else package / "search_spaces"
-
-
-def list_searches() -> list[str]:
-    """The names of the shipped searches."""
-    return sorted(path.stem for path in search_folder().glob("*.py") if not path.stem.startswith("_"))
 
 
 def load_search(name_or_path: str | Path) -> SearchSpace:
@@ -37,23 +25,6 @@ def load_search(name_or_path: str | Path) -> SearchSpace:
     if not isinstance(search, SearchSpace):
         raise ConfigError(f"a search file must define `search = SearchSpace(...)`, but {path} does not")
     return search
-
-
-def search_path(name_or_path: str | Path) -> Path:
-    """The file of a search; an unknown name lists the known ones and the nearest."""
-    text = str(name_or_path)
-    if text.endswith(".py"):
-        if not Path(text).is_file():
-            raise ConfigError(f"a search file must exist, but there is none at {text}")
-        return Path(text)
-    known = list_searches()
-    if text not in known:
-        near = difflib.get_close_matches(text, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ";"
-        raise ConfigError(
-            f"no search is called {text!r}{hint} Known searches: {', '.join(known)} (or a path to a .py file)"
-        )
-    return search_folder() / f"{text}.py"
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from pixeltune.config.base import unknown_key
 from pixeltune.errors import ConfigError
 
 
@@ -158,6 +157,8 @@ def replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
     known = {item.name: item.type for item in fields(part)}
     for name, value in mine.items():
         if name not in known:
+            from pixeltune.config.base import unknown_key
+
             raise unknown_key(f"{section}.{name}", (f"{section}.{field_name}" for field_name in known))
         _require_type(f"{section}.{name}", str(known[name]), value)
     changed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in mine.items()}

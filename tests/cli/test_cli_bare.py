@@ -76,7 +76,6 @@ COMMANDS = {
 NEEDS = {
     "verify": "coding needs constriction, but constriction is not installed; pip install 'pixeltune[codec]'",
     "digits": 'data.name = "digits" needs sklearn, but sklearn is not installed; pip install scikit-learn',
-    "list": "a search needs optuna and rich, but optuna and rich are not installed; pip install optuna rich",
     "search": "a search needs optuna, rich and ray, but optuna, rich and ray are not installed; "
     "pip install optuna rich 'ray[default,train,tune]'",
     "config": "a table needs rich, but rich is not installed; pip install rich",
@@ -119,6 +118,12 @@ def test_a_model_is_evaluated_audited_and_drawn_from(answers: dict[str, Any]) ->
         assert (code, err) == (0, "")
         assert out.startswith(beginning)
     assert answers["sample"][1].splitlines()[-1] == "Wrote samples.png"
+
+
+def test_the_searches_are_listed(answers: dict[str, Any]) -> None:
+    code, out, err = answers["list"]
+    assert (code, err) == (0, "")
+    assert "digits_quick  " in out
 
 
 @pytest.mark.parametrize("name", NEEDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import refused, write_tiny
 
+from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempts import Plan
@@ -281,11 +282,15 @@ def test_a_manifest_that_was_cut_short() -> None:
         "evaluate x --importance many",
         "train",
         "audit",
-        "config --family resnet",
     ],
 )
 def test_a_bad_option_says_where_help_is(words: str) -> None:
     assert refused(*words.split()).rstrip().endswith(f"see pixeltune {words.split()[0]} --help")
+
+
+def test_an_unknown_family_or_likelihood_lists_the_known_ones() -> None:
+    assert f"must be one of {', '.join(FAMILIES)}, but got 'resnet'" in refused("config", "--family", "resnet")
+    assert f"must be one of {', '.join(LIKELIHOODS)}, but got 'normal'" in refused("config", "--likelihood", "normal")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pixeltune.space import list_searches, load_search
 
 @pytest.mark.parametrize("entry", [[], ["search"]], ids=["launch.py", "pixeltune search"])
 def test_list_names_every_search_with_its_title(entry: list[str]) -> None:
-    lines = done(*entry, "--list").splitlines()
+    lines = done(*entry, "--list").partition("\n\n")[0].splitlines()
     assert len(lines) == len(list_searches())
     for line, name in zip(lines, list_searches(), strict=True):
         assert line.split() == [name, *load_search(name).title.split()]

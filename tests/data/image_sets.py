@@ -54,11 +54,15 @@ def make_folder(root: Path) -> DataConfig:
     return DataConfig(name="folder", path=str(root))
 
 
-def make_imagenet64(root: Path) -> DataConfig:
-    for split, count in (("train", 12), ("valid", 3)):
-        for index, pixels in enumerate(random_pixels(count, 64, 64, 3, seed=count)):
+def make_imagenet64(root: Path, side: int = 64, splits: tuple[str, str] = ("train", "valid")) -> DataConfig:
+    for split, count in zip(splits, (12, 3), strict=True):
+        for index, pixels in enumerate(random_pixels(count, side, side, 3, seed=count)):
             save_image(root / split / "images" / f"{index:03}.png", pixels)
-    return DataConfig(name="imagenet64", path=str(root), num_valid=4)
+    return DataConfig(name=f"imagenet{side}", path=str(root), num_valid=4)
+
+
+def make_imagenet32(root: Path) -> DataConfig:
+    return make_imagenet64(root, side=32, splits=("train_32x32", "valid_32x32"))
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -132,6 +136,7 @@ MAKERS: dict[str, Callable[[Path], DataConfig]] = {
     "fashion_mnist": make_fashion_mnist,
     "cifar10": make_cifar10,
     "folder": make_folder,
+    "imagenet32": make_imagenet32,
     "imagenet64": make_imagenet64,
     "parquet": make_parquet,
     "array": make_array,

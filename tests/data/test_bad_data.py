@@ -126,43 +126,26 @@ def test_a_missing_download_says_how_to_allow_it(name: str, tmp_path: Path) -> N
     assert "data.download" in refusal(DataConfig(name=name))
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("cifar10", "CIFAR10")]
-)
-def test_a_failing_download(name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("torchvision.datasets")
-
-    def fail(root: Path, download: bool) -> None:
-        raise RuntimeError("Error downloading:\nTried one mirror\nTried another")
-
-    monkeypatch.setattr(datasets, kind, fail)
-    assert "Tried another" in refusal(DataConfig(name=name, path=str(tmp_path), download=True))
-
-
-def test_a_permitted_download_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("torchvision.datasets")
-    fetched = []
-
-    def fetch(root: Path, download: bool) -> None:
-        fetched.append(root)
-        make_mnist(root)
-
-    monkeypatch.setattr(datasets, "MNIST", fetch)
-    config = DataConfig(name="mnist", path=str(tmp_path / "new"), download=True, num_valid=5)
-    assert len(load_data(config).train) == 45
-    load_data(changed(config, num_valid=6))
-    assert [place.parent for place in fetched] == [tmp_path / "new"]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".lock-mnist", "MNIST"]
-
-
 @pytest.mark.parametrize("name", ["folder", "parquet", "array"])
 def test_a_path_is_needed_and_must_exist(name: str, tmp_path: Path) -> None:
     assert "data.path" in refusal(DataConfig(name=name), ConfigError)
     assert "absent" in refusal(DataConfig(name=name, path=str(tmp_path / "absent")))
 
 
-def test_imagenet64_cannot_be_fetched() -> None:
-    assert "imagenet64" in refusal(DataConfig(name="imagenet64"))
+@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("download", [False, True])
+def test_imagenet_names_the_archives_to_unpack_and_where(side: int, download: bool, tmp_path: Path) -> None:
+    message = refusal(DataConfig(name=f"imagenet{side}", download=download))
+    assert message.startswith(f"imagenet{side} must be in {tmp_path / 'downloads' / f'imagenet{side}'}, but ")
+    assert f"get train_{side}x{side}.tar and valid_{side}x{side}.tar (" in message
+    assert "data.download" not in message
+
+
+def test_images_of_another_size_are_not_taken_for_imagenet(tmp_path: Path) -> None:
+    make_imagenet64(tmp_path)
+    assert "must be 3 colours of 32×32, but got (3, 64, 64)" in refusal(
+        DataConfig(name="imagenet32", path=str(tmp_path))
+    )
 
 
 @pytest.mark.parametrize(

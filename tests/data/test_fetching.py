@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import http.server
 import multiprocessing
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ import pytest
 from image_sets import make_mnist
 
 from pixeltune.config import DataConfig
-from pixeltune.data import load_data
-from pixeltune.data.readers import torchvision_sets
+from pixeltune.data import load_data, sources
+from pixeltune.data.readers import downloads
+from pixeltune.published_sets import MNIST, PublishedSet
 
 pytestmark = pytest.mark.slow
 
@@ -87,28 +90,31 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
         server.shutdown()
 
 
-def _load(url: str, names: list[str], root: Path, barrier: Any, answers: Any) -> None:
-    """In a process of its own. Only who fetches imports torchvision, which is given another mirror."""
-    imported = []
+def _load(published: PublishedSet, root: Path, barrier: Any, answers: Any) -> None:
+    """In a process of its own. Only the process that downloads imports torchvision."""
+    imported, import_torchvision = [], downloads._torchvision
 
-    def with_mirror() -> Any:
-        import torchvision
-
+    def import_and_count() -> Any:
         imported.append(True)
-        torchvision.datasets.MNIST.mirrors = [url]
-        torchvision.datasets.MNIST.resources = [(name, None) for name in names]
-        return torchvision
+        return import_torchvision()
 
-    torchvision_sets._torchvision = with_mirror
+    downloads._torchvision = import_and_count
+    sources.SOURCES["mnist"] = sources._idx(published)
     barrier.wait()
     data = load_data(DataConfig(name="mnist", path=str(root), download=True, num_valid=5))
     answers.put((data.identity.checksum, bool(imported)))
 
 
+def published_at(mirror: Mirror) -> PublishedSet:
+    """MNIST as this mirror has it; the file that stalls comes last."""
+    archives = [replace(each, md5=hashlib.md5(mirror.files[each.name]).hexdigest()) for each in MNIST.archives]
+    archives.sort(key=lambda each: each.name == mirror.stalls)
+    return replace(MNIST, archives=tuple(archives), mirrors=(mirror.url,))
+
+
 def _start(mirror: Mirror, root: Path, processes: int, answers: Any) -> list[BaseProcess]:
     barrier = mirror.barrier = SPAWN.Barrier(processes)  # kept, or it is gone before they have begun
-    names = sorted(mirror.files, key=lambda name: (name == mirror.stalls, name))
-    words = (mirror.url, names, root, barrier, answers)
+    words = (published_at(mirror), root, barrier, answers)
     started: list[BaseProcess] = [SPAWN.Process(target=_load, args=words) for _ in range(processes)]
     for process in started:
         process.start()
@@ -162,17 +168,11 @@ def test_whoever_waits_says_for_what(
     timer = threading.Timer(1.0, fetching.kill)
     timer.start()
 
-    def fetch_here(root: Path, download: bool) -> None:
-        make_mnist(root)
-
-    class Here:
-        class datasets:
-            MNIST = staticmethod(fetch_here)
-
-    monkeypatch.setattr(torchvision_sets, "_torchvision", lambda: Here)
+    mirror.stalls = ""
+    monkeypatch.setitem(sources.SOURCES, "mnist", sources._idx(published_at(mirror)))
     data = load_data(DataConfig(name="mnist", path=str(tmp_path / "root"), download=True, num_valid=5))
     fetching.join()
     assert isinstance(data.train.pixels_NCHW, np.ndarray)
     said = [record.message for record in caplog.records]
     assert len(said) == 1
-    assert said[0].startswith("waiting for another process of this machine, which fetches mnist (")
+    assert said[0].startswith("waiting for another process of this machine, which downloads mnist (")

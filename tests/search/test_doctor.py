@@ -51,6 +51,11 @@ GB = 10**9
         (doctor.check_here(VERSIONS | {"torch": None}), "fail", "torch missing"),
         (doctor.check_own_data("mnist", HERE), "ok", "mnist (abc)"),
         (doctor.check_own_data("mnist", replace(HERE, data=None, data_error="no file")), "fail", "no file"),
+        (
+            doctor.check_own_data("mnist", replace(HERE, data=None, data_download="is not in /d; a search will")),
+            "warn",
+            "mnist is not in /d; a search will",
+        ),
     ],
 )
 def test_verdicts(check: Check, verdict: str, words: str) -> None:

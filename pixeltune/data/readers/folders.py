@@ -16,15 +16,17 @@ import numpy as np
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import OWN_FILES, RawData
 from pixeltune.data.readers.pictures import Decoder, Picture
-from pixeltune.data.readers.places import data_root, given_path
+from pixeltune.data.readers.places import given_path
 from pixeltune.data.sets import ImageSet
-from pixeltune.errors import DataError
+from pixeltune.errors import DataError, MissingDataError
+from pixeltune.published_sets import PublishedSet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
 _LAYOUT = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
-_IMAGENET_LAYOUT = {"train": ("train", "train_64x64"), "test": ("valid", "val", "valid_64x64")}
-"""ImageNet publishes no test labels or pixels: numbers are reported on its `valid`, which is our test set."""
+_IMAGENET_LAYOUT = {"train": ("train", "train_{0}x{0}"), "test": ("valid", "val", "valid_{0}x{0}")}
+"""For a side of {0} pixels. ImageNet publishes no test labels or pixels: numbers are reported on its `valid`, which is
+our test set."""
 
 _IMAGENET_VERSIONS = {(1_281_149, 49_999): "old (van den Oord)", (1_281_167, 50_000): "new (Chrabaszcz)"}
 
@@ -57,30 +59,37 @@ def read(config: DataConfig) -> RawData:
     return _read(_scan(given_path(config), _LAYOUT), config, version=OWN_FILES)
 
 
-def imagenet64_files(config: DataConfig) -> list[Path]:
-    """Every image of train and of the published valid."""
-    return [path for split in _scan(_imagenet_root(config), _IMAGENET_LAYOUT).values() for path in split.paths]
+def imagenet_files(published: PublishedSet, config: DataConfig) -> list[Path]:
+    """Return every image of train and of the published valid."""
+    return [path for split in _scan_imagenet(published, config).values() for path in split.paths]
 
 
-def read_imagenet64(config: DataConfig) -> RawData:
-    """Down-sampled ImageNet, 64×64×3; its published `valid` is our test set, validation is carved from train."""
-    splits = _scan(_imagenet_root(config), _IMAGENET_LAYOUT)
+def read_imagenet(published: PublishedSet, config: DataConfig) -> RawData:
+    """Return down-sampled ImageNet; its published `valid` is our test set, validation is carved from train."""
+    splits = _scan_imagenet(published, config)
     counts = {name: len(split.names) for name, split in splits.items()}
     version = _IMAGENET_VERSIONS.get((counts["train"], counts.get("test", 0)), "other")
     raw = _read(splits, config, version=version)
+    channels, height, width = published.shape
     shape = raw.train.pixels_NCHW.shape[1:]
-    if shape != (1 if config.grey else 3, 64, 64):
-        raise DataError(f"images of imagenet64 must be 3 colours of 64×64, but got {shape}; take source folder")
+    if shape != (1 if config.grey else channels, height, width):
+        raise DataError(
+            f"images of {published.name} must be {channels} colours of {height}×{width}, but got {shape}; "
+            "take source folder"
+        )
     return raw
 
 
-def _imagenet_root(config: DataConfig) -> Path:
-    if config.path is not None:
-        return given_path(config)
-    root = data_root() / "imagenet64"
+def _scan_imagenet(published: PublishedSet, config: DataConfig) -> dict[str, SplitFolder]:
+    root = published.root(config.path)
     if not root.is_dir():
-        raise DataError(f"imagenet64 must be put in {root}, or `data.path` must say where it is; it cannot be fetched")
-    return root
+        raise MissingDataError(
+            f"{published.name} must be in {root}, but that is not a folder; "
+            f"{published.how_to_get(root, download=config.download)}"
+        )
+    side = published.shape[1]
+    layout = {split: tuple(name.format(side) for name in names) for split, names in _IMAGENET_LAYOUT.items()}
+    return _scan(root, layout)
 
 
 def _read(splits: dict[str, SplitFolder], config: DataConfig, *, version: str) -> RawData:
@@ -104,7 +113,7 @@ def _scan(root: Path, layout: dict[str, tuple[str, ...]]) -> dict[str, SplitFold
         if found:
             splits[split] = SplitFolder(found[0], _image_names(found[0]))
     if "train" not in splits:
-        raise DataError(f"{root} must hold a folder train with images, but has none")
+        raise MissingDataError(f"{root} must hold a folder train with images, but has none")
     return splits
 
 

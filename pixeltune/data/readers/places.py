@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pixeltune.config import DataConfig
-from pixeltune.errors import ConfigError, DataError
+from pixeltune.errors import ConfigError, MissingDataError
 
-
-def data_root() -> Path:
-    """Where data sets lie unless `data.path` says otherwise: PIXELTUNE_DATA, else ~/.cache/pixeltune/data."""
-    return Path(os.environ.get("PIXELTUNE_DATA") or "~/.cache/pixeltune/data").expanduser()
+if TYPE_CHECKING:
+    from pixeltune.config import DataConfig
 
 
 def given_path(config: DataConfig) -> Path:
-    """`data.path`, which this source cannot do without; DataError where nothing is there."""
+    """`data.path`, which this source cannot do without; MissingDataError where it does not exist."""
     if config.path is None:
         raise ConfigError(f"`data.path` must be given for source {config.name}, but the configuration lacks it")
     path = Path(config.path).expanduser()
     if not path.exists():
-        raise DataError(f"`data.path` must exist, but there is nothing at {path}")
+        raise MissingDataError(f"`data.path` must exist, but there is nothing at {path}")
     return path
 
 

@@ -1,0 +1,77 @@
+"""The outermost step of every command: a missing dependency or an old Python becomes one line with what to run.
+
+This module uses the standard library alone, and syntax that Python 3.7 parses: it runs where nothing is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pixeltune.errors import has_package
+
+OLDEST_PYTHON = (3, 11)
+DEPENDENCIES = (
+    "numpy",
+    "optuna",
+    "pandas",
+    "PIL",
+    "pyarrow",
+    "pydantic",
+    "yaml",
+    "ray",
+    "rich",
+    "safetensors",
+    "sklearn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+"""The dependencies in pyproject.toml, by the names under which they are imported."""
+
+_NEEDED_BY_ALL = "pydantic"
+"""Where it is missing, the dependencies have not been installed; commands differ in the others."""
+
+_EXIT_USER_ERROR = 2
+
+
+def run_checked(program: str, command: Callable[[], int]) -> int:
+    """Run a command and return its exit code; 2, and one line on stderr, where what it needs is not installed.
+
+    Args:
+        program: What the user called: `launch.py` or `pixeltune`.
+        command: Imports what it needs and does the work.
+    """
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        found = ".".join(map(str, sys.version_info[:3]))
+        return _refuse(program, f"Python must be 3.11 or newer, but it is {found}")
+    if not has_package(_NEEDED_BY_ALL):
+        return _refuse(program, f"{_NEEDED_BY_ALL} must be installed, but it is not")
+    try:
+        return command()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in DEPENDENCIES:
+            raise
+        return _refuse(program, f"{package} must be installed, but it is not")
+
+
+def _refuse(program: str, what: str) -> int:
+    print(f"{program}: {what}; {_what_to_run(program)}", file=sys.stderr)
+    return _EXIT_USER_ERROR
+
+
+def _what_to_run(program: str) -> str:
+    """Return the two commands that install the dependencies and repeat the user's command."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / "pyproject.toml").is_file():  # an installed package: pip knows its dependencies
+        return 'run "python3 -m pip install --force-reinstall pixeltune", then the same command'
+    uv_run = ["uv", "run", "--no-dev"]
+    if folder != Path.cwd():
+        uv_run += ["--project", str(folder)]
+    words = [os.path.relpath(folder / program) if program.endswith(".py") else program, *sys.argv[1:]]
+    again = " ".join(shlex.quote(word) for word in [*uv_run, *words])
+    return f'run "python3 -m pip install uv" and "{again}"'
