@@ -54,7 +54,6 @@ def check(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> int:
     """Make what is not there yet; again without effect."""
-    require_packages("AWS", "boto3")
     from pixeltune.search.cluster.prepare import prepare_aws
 
     for line in prepare_aws(options.file):

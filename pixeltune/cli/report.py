@@ -28,20 +28,23 @@ def add_verbs(verbs: Any) -> None:
 
 def report(options: argparse.Namespace) -> int:
     """Read the search once, and write what is asked for."""
+    from pixeltune.results.store import SearchStore
+
+    # What costs nothing is checked first: the search, then the places to write, then what may not be installed.
+    out = options.out or f"{options.search}-report.html"
+    store = SearchStore(options.storage, options.search)
+    store.manifest()
+    require_html(out)
+    require_writable(out)
+    if options.png:
+        require_writable(files.join(options.png, "curves.png"))
     require_packages("a report", "plotly", "jinja2", "optuna", *(["kaleido"] if options.png else []))
     from pixeltune.results.report.papers import require_browser, write_papers
     from pixeltune.results.report.snapshot import read_snapshot
     from pixeltune.results.report.write import all_charts, write_report
-    from pixeltune.results.store import SearchStore
 
-    out = options.out or f"{options.search}-report.html"
-    store = SearchStore(options.storage, options.search)
-    store.manifest()  # a search that is not there says so, before a file is tried
-    require_html(out)
-    require_writable(out)
     if options.png:
         require_browser()
-        require_writable(files.join(options.png, "curves.png"))
     snapshot = read_snapshot(store)
     with writing(out):
         size = write_report(snapshot, out, top=options.top)
@@ -60,13 +63,16 @@ def require_html(location: str) -> None:
 
 
 def require_writable(location: str) -> None:
-    """Refuse what cannot be written before the work that goes into it; a storage says so when it is written."""
+    """Refuse what cannot be written before the work that goes into it, and make nothing yet.
+
+    Object storage is not asked: it refuses when it is written.
+    """
     if files.is_uri(location):
         return
     target = files.local_path(location)
     if target.is_dir():
         raise ConfigError(f"a file must be writable, but {location} is a folder; name a file in it")
     with writing(location):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
+        existing = next(folder for folder in target.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from commands import command, done, refused
+from optional import why_not
 from optuna.distributions import FloatDistribution
 
 import pixeltune.errors
@@ -36,6 +37,7 @@ def store() -> SearchStore:
     return found
 
 
+@pytest.mark.needs("plotly", "jinja2")
 def test_a_report_lies_where_the_command_was_given_or_where_it_is_told_to(store: SearchStore) -> None:
     assert re.match(r"Wrote toy-report\.html \(\d\.\d MB\): 0 trials", done("report", "toy"))
     assert Path("toy-report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
@@ -59,16 +61,32 @@ def test_what_cannot_be_written_is_said_before_the_work(store: SearchStore, monk
     assert "a file must be writable, but file/a.html is not" in refused("report", "toy", "--out", "file/a.html")
     assert "--out must be a .html file, but got 'a.pdf'" in refused("report", "toy", "--out", "a.pdf")
     assert "file/curves.png is not" in refused("report", "toy", "--png", "file")
+    assert "a file must be writable, but file/b/a.html is not" in refused("report", "toy", "--out", "file/b/a.html")
+
+
+@pytest.mark.parametrize("missing", ["plotly", "jinja2", "kaleido", "a browser"])
+def test_what_cannot_be_written_is_said_before_what_is_missing(
+    store: SearchStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    monkeypatch.setattr(pixeltune.errors, "has_package", lambda name: name != missing)
+    if missing == "a browser" and not why_not("kaleido"):
+        monkeypatch.setattr("choreographer.browsers.chromium.Chromium.find_browser", lambda **_: None)
+    Path("file").write_text("", encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    assert "file/curves.png is not" in refused("report", "toy", "--png", "file")
+    if missing != "a browser" or not why_not("plotly", "jinja2", "kaleido"):
+        refused("report", "toy", "--out", "new/a.html", "--png", "figures")
+    assert sorted(tmp_path.iterdir()) == before, "a refused report makes no folder"
 
 
 @pytest.mark.parametrize("missing", ["plotly", "jinja2", "kaleido"])
 def test_a_missing_package_is_one_line(store: SearchStore, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    there = pixeltune.errors.has_package
-    monkeypatch.setattr(pixeltune.errors, "has_package", lambda name: name != missing and there(name))
+    monkeypatch.setattr(pixeltune.errors, "has_package", lambda name: name != missing)
     line = refused("report", "toy", "--png", "figures")
     assert f"but {missing} is not installed; pip install 'pixeltune[report]'" in line
 
 
+@pytest.mark.needs("plotly", "jinja2", "kaleido")
 def test_figures_without_a_browser_say_what_to_install(store: SearchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("choreographer.browsers.chromium.Chromium.find_browser", lambda **_: None)
     assert "apt-get install chromium" in refused("report", "toy", "--png", "figures")

@@ -153,7 +153,7 @@ def test_nobody_works_on_it_when_its_launcher_has_died() -> None:
         assert holder["pid"] == process.pid
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     status = read_status(store, now=NOW)
     assert status.launcher is None
     assert status.eta_seconds is None

@@ -99,7 +99,7 @@ def test_a_colour_alone_is_given_only_where_the_network_draws_it_alone() -> None
 
 
 def test_a_completion_is_of_its_label() -> None:
-    model = tiny_model("gated", shape=(3, 4, 4), levels=17, conditioning="bias").double()
+    model = tiny_model("gated", shape=(3, 4, 4), levels=17, conditioning="bias", label_dropout=0.5).double()
     labels = torch.tensor([0, 1, 2, NO_LABEL])
     drawn = sample(model, 4, seed=5, labels=labels)
     known = first_calls(model)

@@ -23,7 +23,7 @@ def test_grid_is_written_whole_and_returned(channels: int, mode: str, tmp_path: 
     path = tmp_path / "new" / "grid.png"
     content = save_grid(images, path, 17, 3)
     assert path.read_bytes() == content
-    picture = Image.open(path)
+    picture = Image.open(io.BytesIO(path.read_bytes()))
     assert picture.mode == mode
     assert picture.size == (3 * (5 + 1) + 1, 2 * (4 + 1) + 1)
 

@@ -117,11 +117,16 @@ def test_stepped_theta_is_the_networks(
         assert_same_theta(tiny_model(family, shape=shape, **settings))
 
 
+without_labels = pytest.mark.filterwarnings("ignore:images are drawn without a label")
+
+
+@without_labels
 @pytest.mark.parametrize("combination", covering(2), ids=str)
 def test_all_methods_draw_the_same_images_for_any_two_settings_together(combination: Combination) -> None:
     assert_same_images(combination)
 
 
+@without_labels
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_all_methods_draw_the_same_images_of_every_combination(network: str) -> None:

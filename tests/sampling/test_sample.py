@@ -185,7 +185,9 @@ def test_mode_and_random_state_are_left_as_they_were() -> None:
 @pytest.mark.parametrize("conditioning", ["bias", "map"])
 def test_a_sample_is_of_its_label(family: str, colour_order: str, conditioning: str) -> None:
     """θ of the finished image and its label draws the same image again; θ of another label does not."""
-    model = tiny_model(family, levels=17, colour_order=colour_order, conditioning=conditioning).double()
+    model = tiny_model(
+        family, levels=17, colour_order=colour_order, conditioning=conditioning, label_dropout=0.5
+    ).double()
     labels = torch.tensor([0, 1, 2, NO_LABEL])
     x = sample(model, 4, seed=5, labels=labels, batch_size=3)
     assert torch.equal(drawn_again(model, x, 5, labels), x)

@@ -30,7 +30,7 @@ def _outlives(watch: str, seconds: float) -> bool:
             os.kill(child, signal.SIGKILL)
         return alive
     finally:
-        parent.wait()
+        parent.communicate()
 
 
 def _is_alive(pid: int) -> bool:

@@ -162,7 +162,7 @@ def raylet(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_the_node_of_this_machine_is_found_by_its_daemon(raylet: subprocess.Popen[bytes], tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".npy":
             return {"train": np.lib.format.open_memmap(path, mode="r")}
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy would leave a file open that it cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             unknown = [name for name in archive.files if name not in _KNOWN]
             if unknown:
                 raise DataError(f"{path.name} may hold {', '.join(_KNOWN)}, but has {unknown[0]}; rename or remove it")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pixeltune.errors import SearchError
+from pixeltune.errors import SearchError, require_packages
 from pixeltune.search.cluster.clouds import own_address
 from pixeltune.search.cluster.common import MARK
 from pixeltune.search.cluster.reading import Config, Kind, at, kind_of, node_types, read_cluster_file, storage_of
@@ -18,13 +18,14 @@ _SSH = 22
 
 def prepare_aws(path: str | Path) -> Iterator[str]:
     """Make what is missing, and say each; SearchError where the file or the account does not allow it."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
     config = read_cluster_file(path)
     if kind_of(config, path) is not Kind.AWS:
         raise SearchError(f"only files of `provider: aws` are prepared, but {path} is another; see cluster/README.md")
     address, bucket = _address(config), _bucket(config)
+    require_packages("AWS", "boto3")
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
     region = at(config, "provider", "region")
     try:
         yield from _roles(boto3.client("iam"), config, Path(path).expanduser().parent / "policies", bucket)

@@ -1,0 +1,127 @@
+"""tests/optional.py names every program that the code starts and that a machine may lack, and what is missing skips."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import optional
+import pytest
+from optional import OTHER_NAMES, PACKAGES, PROGRAMS, find_program, require, why_not
+
+ROOT = Path(__file__).resolve().parents[1]
+ALWAYS = {
+    "cat",
+    "env",
+    "hostname",
+    "python",
+    "ray",
+    "sh",
+    "sleep",
+    "test",
+    "torchrun",
+    "touch",
+    "true",
+}
+"""Programs of every POSIX system, of Python's own environment, or of packages that are always installed."""
+
+STARTERS = {"run", "Popen", "call", "check_call", "check_output", "_run", "execute", "which", "find_program", "execvp"}
+"""Functions and methods whose first argument is a program or a command line: ours, and those of the standard library."""
+
+FILES = [path for folder in ("pixeltune", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def programs_of(tree: ast.AST) -> Iterator[str]:
+    """Yield each program that a literal of a call names, as the first word of a list, a tuple or the call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in STARTERS and node.args:
+            first = node.args[0]
+            while isinstance(first, ast.List | ast.Tuple) and first.elts:
+                first = first.elts[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield first.value
+        if isinstance(node, ast.List | ast.Tuple) and node.elts:  # a command line that is kept in a variable
+            first = node.elts[0]
+            if isinstance(first, ast.Constant) and first.value in PROGRAMS:
+                yield str(first.value)
+
+
+def started() -> dict[str, set[str]]:
+    """Return the programs that the code starts by name, with the files that do."""
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        for name in programs_of(ast.parse(path.read_text(encoding="utf-8"))):
+            if " " not in name and "/" not in name and not name.startswith("-"):
+                found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+VERBS = {"a", "b", "train", "show", "report", "export", "status", "doctor", "evaluate", "sample", "complete", "compact"}
+"""First arguments of helpers that are called `run` or `_run` too: pixeltune's own verbs, and trials of made-up searches."""
+
+
+def test_every_program_that_is_started_is_on_the_list() -> None:
+    known = {*PROGRAMS, *itertools.chain(*OTHER_NAMES.values()), *ALWAYS, *VERBS}
+    unknown = {name: sorted(files) for name, files in started().items() if name not in known}
+    assert unknown == {}, "name the program in tests/optional.py, or it is not skipped where it is missing"
+
+
+def test_a_program_that_is_not_on_the_list_is_found() -> None:
+    code = "subprocess.run(['tmux', 'ls']); shutil.which('xterm'); subprocess.Popen(('sshd', '-D'))"
+    assert sorted(programs_of(ast.parse(code))) == ["sshd", "sshd", "tmux", "xterm"]
+
+
+def test_every_package_beyond_a_plain_installation_is_on_the_list() -> None:
+    """Each import of product and tests is of the standard library, ours, a requirement, the test group, or on the list."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    assert {name for name, extra in PACKAGES.items() if extra} == {
+        requirement.partition(">")[0] for names in extras.values() for requirement in names
+    }
+    installed = {
+        "PIL", "aiohttp", "cryptography", "filelock", "hypothesis", "jsonschema", "numpy", "optuna", "pandas", "psutil", "pyarrow",
+        "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich", "safetensors", "scipy", "sklearn", "torch", "torchvision",
+        "yaml",
+    }  # fmt: skip
+    of_others = {
+        "botocore": "boto3",
+        "choreographer": "kaleido",
+        "markupsafe": "jinja2",
+        "nbformat": "nbclient",
+        "werkzeug": "moto",
+    }
+    ours = {path.stem for path in FILES} | {path.parent.name for path in FILES} | {"pixeltune", "tests"}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            for name in (name.partition(".")[0] for name in names):
+                known = name in sys.stdlib_module_names or name in installed or name in ours
+                assert known or of_others.get(name, name) in PACKAGES, f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("name", ["rsync", "plotly"])
+def test_what_is_missing_skips_with_the_way_to_get_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optional.shutil, "which", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr(optional.importlib.util, "find_spec", lambda _name: None)
+    expected = "needs rsync: apt-get install rsync" if name == "rsync" else "needs plotly: uv sync"
+    assert why_not(name) == expected
+    with pytest.raises(pytest.skip.Exception, match=expected):
+        require(name)
+
+
+def test_a_name_that_is_not_on_the_list_is_a_mistake() -> None:
+    with pytest.raises(KeyError):
+        why_not("xterm")
+
+
+def test_a_program_is_found_under_its_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / OTHER_NAMES["chromium"][-1]
+    other.write_text("#!/bin/sh\n", encoding="ascii")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_program("chromium") == str(other)
