@@ -1,6 +1,7 @@
 """Programs, packages and rights that a machine may lack, and how a test that needs one is skipped.
 
-`python tests/optional.py` prints the names of the programs, one a line: `.ci/bare` hides them.
+`python tests/optional.py --names` prints the programs that `.ci/bare` hides, and `--packages` the Debian packages of
+those that are missing. It needs no package itself.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
-
-import pytest
 
 PROGRAMS = {
     "c++": "g++",
@@ -98,9 +98,13 @@ def why_not(*names: str) -> str:
 
 def require(*names: str) -> None:
     """Skip the test, or the module that is being imported, where one of `names` is missing."""
+    import pytest
+
     if reason := why_not(*names):
         pytest.skip(reason, allow_module_level=True)
 
 
 if __name__ == "__main__":
-    print(*PROGRAMS, *(other for others in OTHER_NAMES.values() for other in others), sep="\n")
+    missing = {PROGRAMS[name] for name in PROGRAMS if find_program(name) is None}
+    others = [other for names in OTHER_NAMES.values() for other in names]
+    print(*(sorted(missing) if sys.argv[1:] == ["--packages"] else [*PROGRAMS, *others]), sep="\n")

@@ -29,8 +29,15 @@ ALWAYS = {
 }
 """Programs of every POSIX system, of Python's own environment, or of packages that are always installed."""
 
+ALWAYS_INSTALLED = {
+    *("PIL", "aiohttp", "annotated_types", "cryptography", "filelock", "hypothesis", "jsonschema", "numpy", "optuna"),
+    *("pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich", "safetensors"),
+    *("scipy", "sklearn", "torch", "torchvision", "yaml"),
+}
+"""Packages of a plain installation with the test group."""
+
 STARTERS = {"run", "Popen", "call", "check_call", "check_output", "_run", "execute", "which", "find_program", "execvp"}
-"""Functions and methods whose first argument is a program or a command line: ours, and those of the standard library."""
+"""Functions and methods whose first argument is a program or a command line."""
 
 FILES = [path for folder in ("pixeltune", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -61,7 +68,7 @@ def started() -> dict[str, set[str]]:
 
 
 VERBS = {"a", "b", "train", "show", "report", "export", "status", "doctor", "evaluate", "sample", "complete", "compact"}
-"""First arguments of helpers that are called `run` or `_run` too: pixeltune's own verbs, and trials of made-up searches."""
+"""First arguments of helpers called `run` or `_run` too: verbs of pixeltune, and trials of made-up searches."""
 
 
 def test_every_program_that_is_started_is_on_the_list() -> None:
@@ -76,17 +83,12 @@ def test_a_program_that_is_not_on_the_list_is_found() -> None:
 
 
 def test_every_package_beyond_a_plain_installation_is_on_the_list() -> None:
-    """Each import of product and tests is of the standard library, ours, a requirement, the test group, or on the list."""
+    """Each import is of the standard library, of a requirement or the test group, ours, or on the list."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
     assert {name for name, extra in PACKAGES.items() if extra} == {
         requirement.partition(">")[0] for names in extras.values() for requirement in names
     }
-    installed = {
-        "PIL", "aiohttp", "cryptography", "filelock", "hypothesis", "jsonschema", "numpy", "optuna", "pandas", "psutil", "pyarrow",
-        "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich", "safetensors", "scipy", "sklearn", "torch", "torchvision",
-        "yaml",
-    }  # fmt: skip
     of_others = {
         "botocore": "boto3",
         "choreographer": "kaleido",
@@ -100,7 +102,7 @@ def test_every_package_beyond_a_plain_installation_is_on_the_list() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             for name in (name.partition(".")[0] for name in names):
-                known = name in sys.stdlib_module_names or name in installed or name in ours
+                known = name in sys.stdlib_module_names or name in ALWAYS_INSTALLED or name in ours
                 assert known or of_others.get(name, name) in PACKAGES, f"{path.relative_to(ROOT)} imports {name}"
 
 
