@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from cluster_files import FOLDER, filled_in, write
-from optional import find_program
+from optional import find_program, require
 
 from pixeltune.errors import SearchError
 from pixeltune.search.cluster import tunnel
@@ -54,6 +54,7 @@ def dashboard() -> Iterator[int]:
 @pytest.fixture
 def cluster(tmp_path: Path, dashboard: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A cluster file whose head is this machine: the proxy command is an sshd of our own, and no port is open."""
+    require("ssh-keygen")
     monkeypatch.setenv("HOME", str(tmp_path))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it of root
