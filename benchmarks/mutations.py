@@ -313,7 +313,8 @@ def _check_without_fault(
             record.failures |= {path: [name for name in failed if name.startswith(path)] for path in group}
             record.save()
             seconds = time.monotonic() - start
-            print(f"without a fault: {len(failed)} failures in {' '.join(group)}, {seconds:.0f} s", flush=True)
+            tests = "the whole suite" if group == whole else f"{len(group)} test files"
+            print(f"without a fault: {len(failed)} failures in {tests}, {seconds:.0f} s", flush=True)
     copies.put(copy)
 
 

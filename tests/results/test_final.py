@@ -12,7 +12,7 @@ from report_pages import make_final
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.final import Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row
+from pixeltune.results.final import LEVEL, Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row
 from pixeltune.results.frames import read_final, read_images
 from pixeltune.results.images import read_nats, write_images
 from pixeltune.results.leaderboard import comparison, comparison_lines
@@ -130,6 +130,9 @@ def test_more_configurations_widen_the_intervals() -> None:
     two = final_leaderboard(*runs_of(dict(list(nats.items())[:2])))
     four = final_leaderboard(*runs_of(nats))
     assert four[1]["difference_nats"] == two[1]["difference_nats"]
+    for board, pairs in ((two, 1), (four, 6)):
+        apart = difference(nats["00001"], nats["00000"], level=LEVEL / pairs)
+        assert board[1]["difference_nats_half_width"] == apart.half_width
     assert four[1]["difference_nats_half_width"] > 1.2 * two[1]["difference_nats_half_width"]
 
 
