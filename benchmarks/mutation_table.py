@@ -752,7 +752,7 @@ MUTATIONS = (
         old='(bool(breaches[row["trial"]]), sign * row[objective], row["trial"])',
         new='(bool(breaches[row["trial"]]), row[objective], row["trial"])',
         why="the slowest sampler is ranked first",
-        tests=_RANKING_TESTS,
+        tests=(*_RANKING_TESTS, "tests/search/test_suggest.py"),
         only_with="an objective that is maximised",
     ),
     Mutation(
@@ -776,13 +776,13 @@ MUTATIONS = (
         only_with="a tie in one objective",
     ),
     Mutation(
-        id="best-so-far-out-of-bounds",
+        id="kept-weights-out-of-bounds",
         area="ranking",
         file=SEARCH + "keep.py",
         old="(bool(not_met(space.constraints, row)), several",
         new="(False, several",
         why="the weights that are kept break the constraints",
-        tests=("tests/search/test_ledger.py", "tests/search/test_run.py", "tests/search/test_final_choice.py"),
+        tests=("tests/search/test_run.py", "tests/search/test_final_runs.py"),
         only_with="constraints",
     ),
     Mutation(
