@@ -235,15 +235,24 @@ def test_a_bound_is_marked_and_never_clearly_worse_than_an_exact_number() -> Non
         f"{number:05d}": np.random.default_rng(number).normal(size=50) * 0.01 + (100 if number < 3 else 120)
         for number in range(6)
     }
-    for exact_is_lower in (True, False):
+    for lower_is_bound, higher_is_bound, verdict in (
+        (False, True, Verdict.BOUND),
+        (True, False, Verdict.CLEARLY_WORSE),
+        (True, True, Verdict.CLEARLY_WORSE),
+    ):
         rows = [
-            make_row(number, **CIFAR, from_trial="abc"[number // 3], is_bound=(number < 3) is not exact_is_lower)
+            make_row(
+                number,
+                **CIFAR,
+                from_trial="abc"[number // 3],
+                is_bound=lower_is_bound if number < 3 else higher_is_bound,
+            )
             | {"search": "s-final", "from_search": "s", "data_checksum": "x", "evaluated_split": "test"}
             for number in range(6)
         ]
         lower, higher = final_leaderboard(rows, nats)
-        assert (lower["is_bound"], higher["is_bound"]) == (not exact_is_lower, exact_is_lower)
-        assert higher["verdict"] == (Verdict.BOUND if exact_is_lower else Verdict.CLEARLY_WORSE)
+        assert (lower["is_bound"], higher["is_bound"]) == (lower_is_bound, higher_is_bound)
+        assert higher["verdict"] == verdict
 
 
 @pytest.mark.parametrize("means", [{"00001": 80.0}, {"00001": 80.0, "00002": 81.0}])
