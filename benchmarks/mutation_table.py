@@ -901,7 +901,7 @@ MUTATIONS = (
         file=RESULTS + "published.py",
         old='whole["split"] = whole["split"] or ("valid" if whole["dataset"].startswith("imagenet") else "test")',
         new='whole["split"] = whole["split"] or "test"',
-        why="a user's ImageNet result without a split is on a split that nobody published",
+        why="a user's ImageNet result without a split is on a split without published results",
         tests=_COMPARISON_TESTS,
         only_with="a user's own ImageNet row",
     ),
