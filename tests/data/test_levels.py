@@ -81,6 +81,10 @@ def test_static_binarisation_is_of_the_image_and_the_seed() -> None:
     grey = load_data(DIGITS)
     assert not one.train.pixels_NCHW[grey.train.pixels_NCHW == 0].any()
     assert one.train.pixels_NCHW[grey.train.pixels_NCHW == 16].all()
+    assert one.test is not None
+    assert grey.test is not None
+    keys_N = draws.keys(0, "static/test", np.arange(len(grey.test)))  # no draw of training images comes again
+    assert np.array_equal(one.test.pixels_NCHW, draw_binary(grey.test.pixels_NCHW, keys_N, levels=17))
 
 
 def test_binarising_after_quantising() -> None:

@@ -13,6 +13,7 @@ from pixeltune import config
 from pixeltune.config import Causality, ImageForm
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import LIKELIHOODS, Likelihood, build_likelihood
+from pixeltune.likelihoods.base import pair_index
 
 CASES = [
     (name, causality, C, K)
@@ -50,6 +51,11 @@ def all_pixels(likelihood: Likelihood) -> torch.Tensor:
 
 def test_every_configured_likelihood_exists() -> None:
     assert set(LIKELIHOODS) == set(config.LIKELIHOODS)
+
+
+def test_pairs_of_colours_follow_one_another_without_a_gap() -> None:
+    """Of four colours too, which no other case here has."""
+    assert [pair_index(colour, earlier) for colour in range(5) for earlier in range(colour)] == list(range(10))
 
 
 def test_bernoulli_refuses_more_than_two_levels() -> None:

@@ -132,15 +132,17 @@ def test_any_number_of_classes(classes: int, conditioning: str) -> None:
 def withheld(model: DensityModel, seed: int, monkeypatch: pytest.MonkeyPatch, count: int = 2000) -> torch.Tensor:
     """(count,): which labels of a training batch the network does not see."""
     seen: list[Any] = []
-    monkeypatch.setattr(model, "log_prob", lambda x, label_B, _index_B: seen.append(label_B) or torch.zeros(len(x)))
+    monkeypatch.setattr(model, "log_prob_given", lambda x, label_B, *_z: seen.append(label_B) or torch.zeros(len(x)))
     torch.manual_seed(seed)
     model.loss(torch.zeros(count, *model.form.shape), torch.ones(count, dtype=torch.int64))
     assert set(seen[0].unique().tolist()) <= {NO_LABEL, 1}
     return seen[0] == NO_LABEL
 
 
-def test_labels_are_withheld_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model(shape=(1, 2, 2), conditioning="bias", label_dropout=0.25)
+@pytest.mark.parametrize("family", ["gated", "pixelvae"])
+def test_labels_are_withheld_in_training_only(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound has a loss of its own."""
+    model = tiny_model(family, shape=(1, 2, 2), conditioning="bias", label_dropout=0.25)
     assert not withheld(model, 0, monkeypatch).any()
     model.train()
     first = withheld(model, 0, monkeypatch)

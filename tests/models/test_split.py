@@ -42,6 +42,12 @@ def test_channels_are_stacked_as_published_or_colour_by_colour() -> None:
     assert Split(2, Causality.SUBPIXEL).stack(x)[0, :, 0, 0].tolist() == by_colour
 
 
+def test_coupled_tiles_come_back_from_the_order_of_the_likelihood() -> None:
+    split, x = Split(2, Causality.PIXEL, coupled=True), numbered(3, 4, 6)
+    assert torch.equal(split.to_sites(x), split.stack(x))
+    assert torch.equal(split.from_sites(split.to_sites(x)), x)
+
+
 @every_causality
 def test_parameters_come_to_the_place_of_their_channel(causality: Causality) -> None:
     """A network that gives each input channel back P times gives each sub-pixel itself."""

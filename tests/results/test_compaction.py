@@ -172,6 +172,22 @@ def test_of_two_merged_files_the_later_counts_and_the_other_goes(store: SearchSt
     assert raw(store) == attempts(store)
 
 
+def test_the_later_of_two_merged_files_counts_where_they_meet_in_one_trial(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "tiny")
+    store.open(MANIFEST)
+    write(store, 3)
+    compact(store)
+    old = Path(store.trials_folder, "compacted-00001.parquet")
+    first = old.read_bytes()
+    for number in (3, 4):
+        write(store, number, status="failed")
+    compact(store)
+    before = content(store)
+    old.write_bytes(first)
+    assert [row["status"] for row in store.trials()] == ["failed", "failed"]
+    assert content(store) == before
+
+
 def other_version(row: dict[str, Any], metadata: dict[bytes, bytes], drop: tuple[str, ...] = (), **more: Any) -> bytes:
     """A row as another version of pixeltune would have written it."""
     table = pq.read_table(pa.BufferReader(encode([row], TRIAL_SCHEMA))).drop_columns(list(drop))

@@ -12,7 +12,7 @@ from report_pages import make_final
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.final import Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row
+from pixeltune.results.final import LEVEL, Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row
 from pixeltune.results.frames import read_final, read_images
 from pixeltune.results.images import read_nats, write_images
 from pixeltune.results.leaderboard import comparison, comparison_lines
@@ -130,6 +130,9 @@ def test_more_configurations_widen_the_intervals() -> None:
     two = final_leaderboard(*runs_of(dict(list(nats.items())[:2])))
     four = final_leaderboard(*runs_of(nats))
     assert four[1]["difference_nats"] == two[1]["difference_nats"]
+    for board, pairs in ((two, 1), (four, 6)):
+        apart = difference(nats["00001"], nats["00000"], level=LEVEL / pairs)
+        assert board[1]["difference_nats_half_width"] == apart.half_width
     assert four[1]["difference_nats_half_width"] > 1.2 * two[1]["difference_nats_half_width"]
 
 
@@ -232,15 +235,24 @@ def test_a_bound_is_marked_and_never_clearly_worse_than_an_exact_number() -> Non
         f"{number:05d}": np.random.default_rng(number).normal(size=50) * 0.01 + (100 if number < 3 else 120)
         for number in range(6)
     }
-    for exact_is_lower in (True, False):
+    for lower_is_bound, higher_is_bound, verdict in (
+        (False, True, Verdict.BOUND),
+        (True, False, Verdict.CLEARLY_WORSE),
+        (True, True, Verdict.CLEARLY_WORSE),
+    ):
         rows = [
-            make_row(number, **CIFAR, from_trial="abc"[number // 3], is_bound=(number < 3) is not exact_is_lower)
+            make_row(
+                number,
+                **CIFAR,
+                from_trial="abc"[number // 3],
+                is_bound=lower_is_bound if number < 3 else higher_is_bound,
+            )
             | {"search": "s-final", "from_search": "s", "data_checksum": "x", "evaluated_split": "test"}
             for number in range(6)
         ]
         lower, higher = final_leaderboard(rows, nats)
-        assert (lower["is_bound"], higher["is_bound"]) == (not exact_is_lower, exact_is_lower)
-        assert higher["verdict"] == (Verdict.BOUND if exact_is_lower else Verdict.CLEARLY_WORSE)
+        assert (lower["is_bound"], higher["is_bound"]) == (lower_is_bound, higher_is_bound)
+        assert higher["verdict"] == verdict
 
 
 @pytest.mark.parametrize("means", [{"00001": 80.0}, {"00001": 80.0, "00002": 81.0}])

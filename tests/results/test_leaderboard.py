@@ -63,6 +63,8 @@ def test_the_keys_that_are_shown_can_be_given() -> None:
 def test_another_objective_ranks_and_an_unknown_one_is_refused() -> None:
     rows = [ranked_row(0, 2.0, num_parameters=9), ranked_row(1, 3.0, num_parameters=5)]
     assert [row["trial"] for row in leaderboard(rows, "num_parameters")] == ["00001", "00000"]
+    speeds = [ranked_row(number, 2.0, sample_images_per_second=1.0 + number) for number in range(2)]
+    assert [row["trial"] for row in leaderboard(speeds, "sample_images_per_second")] == ["00001", "00000"]
     with pytest.raises(StoreError, match="objective must be among"):
         leaderboard(rows, "accuracy")
 

@@ -311,8 +311,13 @@ def test_numbers_that_differ_without_a_name_are_never_wrong_images(
     def off_by(step: float) -> Any:
         return lambda model, batch, s, answer: whole(model, batch, s, lambda sites, theta: answer(sites, theta * step))
 
-    for step in (1.5, 1 + 1e-4):
-        monkeypatch.setitem(codec.WALKS, "cached", off_by(step))
+    def with_another_last_image(*arguments: Any) -> torch.Tensor:
+        x_BCHW = whole(*arguments).clone()
+        x_BCHW[-1, 0, 0, 0] = (x_BCHW[-1, 0, 0, 0] + 1) % model.form.levels
+        return x_BCHW
+
+    for walk in (off_by(1.5), off_by(1 + 1e-4), with_another_last_image):
+        monkeypatch.setitem(codec.WALKS, "cached", walk)
         with pytest.raises(CodecError, match="decode on the machine that compressed"):
             decompress(content, model)
     monkeypatch.setitem(codec.WALKS, "cached", whole)

@@ -114,6 +114,15 @@ def test_weights_of_the_best_stay_and_states_of_the_unfinished(tmp_path: Path) -
     assert kept() == {"00001": best, "00002": best, "00005": both, "00006": both}
 
 
+def test_weights_within_the_constraints_are_kept_before_better_ones_out_of_them(tmp_path: Path) -> None:
+    ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1, constraints={"train_seconds": 10.0}))
+    folders = [with_checkpoint(ledger, number) for number in range(2)]
+    for bits, seconds in ((2.0, 9.0), (1.0, 99.0)):
+        play(ledger, ledger.plan({}), BEGUN, reported(400, bits, train_seconds=seconds), FINISHED)
+    WeightKeeper(ledger).tidy()
+    assert [folder.exists() for folder in folders] == [True, False]
+
+
 def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
     """A state of 0.86 GB would else lie beside the kept weights for good."""
     ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1))

@@ -102,6 +102,18 @@ def test_going_on_gives_the_same_numbers(tmp_path: Path, uninterrupted: list[Mes
     assert rest[-1]["end"] == "finished"
 
 
+def test_weights_of_a_better_report_before_the_interruption_are_kept(tmp_path: Path) -> None:
+    task = task_in(tmp_path)
+    trial = run_trial(task)
+    next(trial), next(trial)
+    trial.close()
+    weights, state = Path(weights_file(task.checkpoint)), TrainState.load(state_file(task.checkpoint))
+    best = weights.read_bytes()
+    replace(state, reports=[replace(state.reports[0], valid_bits_per_dim=0.0)]).save(state_file(task.checkpoint))
+    assert len(numbers(list(run_trial(task)))) == 3
+    assert weights.read_bytes() == best
+
+
 def test_a_finished_trial_has_nothing_to_add(tmp_path: Path) -> None:
     task = task_in(tmp_path)
     list(run_trial(task))

@@ -251,6 +251,8 @@ def test_what_a_stopped_trial_would_have_cost_is_told(tmp_path: Path) -> None:
     rows += [settle(ledger, suggester.next_plan(), "pruned", 2.5)]
     rows[1] |= {"images_seen": 100, "train_seconds": 1.5}
     assert [trial.values for trial in suggester.study().get_trials()] == [[2.0, 4.0, 9.0], [2.5, 6.0, 9.0]]
+    rows[1]["train.stop_after"] = 200  # it would have ended in the middle of its schedule
+    assert suggester.study().get_trials()[1].values == [2.5, 3.0, 9.0]
 
 
 def test_random_knows_of_no_region(tmp_path: Path) -> None:

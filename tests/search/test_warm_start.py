@@ -186,6 +186,16 @@ def test_of_several_objectives_trials_along_the_front_are_tried(tmp_path: Path, 
     assert [suggester.next_plan().suggestion["model.layers"] for _ in range(4)] == [2, 6, 4, 2]
 
 
+def test_of_an_objective_that_is_maximised_the_largest_are_tried(tmp_path: Path, resolved: Resolved) -> None:
+    space = a_space(objectives=("sample_images_per_second",))
+    earlier = Earlier(tmp_path, resolved, space)
+    for layers, speed in ((3, 20.0), (4, 10.0), (5, 30.0)):
+        earlier.add(PLAIN | {"model.layers": layers}, "finished", 2.0, sample_images_per_second=speed)
+    ledger, _ = opened(tmp_path, space, earlier.store.folder)
+    suggester = Suggester(space, ledger)
+    assert [suggester.next_plan().suggestion["model.layers"] for _ in range(4)] == [2, 5, 3, 4]
+
+
 def test_nothing_there_is_said(tmp_path: Path, resolved: Resolved) -> None:
     with pytest.raises(StoreError, match="there is nothing at"):
         opened(tmp_path, a_space(), str(tmp_path / "nowhere"))

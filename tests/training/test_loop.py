@@ -138,6 +138,12 @@ def test_stopping_early_keeps_the_schedule() -> None:
     assert early[:2] == whole[:2]
 
 
+def test_the_training_number_is_of_the_images_of_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = next(fit(tiny())).train_nats
+    monkeypatch.setattr(loop.Workers, "sum", lambda _self, values: 3 * values)  # two more workers, of as many nats
+    assert next(fit(tiny())).train_nats == pytest.approx(3 * alone, rel=1e-12)
+
+
 def test_training_learns() -> None:
     reports = list(fit(tiny(train__images=960, train__report_every=320)))
     values = [report.valid_bits_per_dim for report in reports]

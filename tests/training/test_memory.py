@@ -100,6 +100,13 @@ def test_more_workers_hold_the_buckets_of_their_exchange() -> None:
     assert two[Phase.TRAIN] - one[Phase.TRAIN] == sum(parameter.nbytes for parameter in model.parameters())
 
 
+def test_the_second_of_two_passes_adds_to_gradients_as_that_of_four() -> None:
+    model = build_model(tiny(), ImageForm(1, 8, 8, levels=17))
+    configs = [tiny().override({"train.batch_size": size}) for size in (16, 32)]
+    two, four = (predict_peaks(model, config, micro_batch=8, precision="float32") for config in configs)
+    assert two[Phase.TRAIN] == four[Phase.TRAIN]
+
+
 def model_and_peak(config: TrialConfig, micro_batch: int) -> tuple[DensityModel, int]:
     model = build_model(config, ImageForm(1, 8, 8, levels=17))
     peaks = predict_peaks(model, config, micro_batch=micro_batch, precision="float32")
