@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from pixeltune.errors import StoreError
+from pixeltune.errors import MissingPackageError, StoreError
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -204,6 +204,20 @@ def settle(folder: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the operating system's exclusive lock on an open file; False at once where another process holds it.
+
+    The lock ends when the descriptor is closed, at the latest with the process. OSError where the disk has no locks.
+    """
+    try:
+        from filelock import lock_descriptor
+    except ImportError:
+        raise MissingPackageError(
+            "a lock needs filelock 3.30 or newer, but it is missing or older; pip install 'filelock>=3.30'"
+        ) from None
+    return lock_descriptor(descriptor, blocking=False)
 
 
 def remove_unfinished(folder: str) -> None:

@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pixeltune import files
+from pixeltune.errors import MissingPackageError
+
 _PATIENCE_SECONDS = 1800.0
 _SAID_AFTER_SECONDS = 2.0
 _LEFTOVER_SECONDS = 86_400.0
@@ -41,11 +44,6 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 def _try_lock(descriptor: int) -> bool:
     try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
+        return files.try_lock(descriptor)
+    except (MissingPackageError, OSError):
         return True  # no such locks here: go on without, the rename decides
-    return True
