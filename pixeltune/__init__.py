@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
-    from pixeltune.data import load_data, resolve
+    from pixeltune.data import load_data
+    from pixeltune.data.resolve import resolve
     from pixeltune.models import build_model
     from pixeltune.results.compare import compare, load_published
     from pixeltune.results.frames import read_curves, read_final, read_images, read_results
@@ -38,7 +39,7 @@ _HOMES = {
     "Patience": "pixeltune.space",
     "load_search": "pixeltune.space",
     "load_data": "pixeltune.data",
-    "resolve": "pixeltune.data",
+    "resolve": "pixeltune.data.resolve",
     "build_model": "pixeltune.models",
     "complete": "pixeltune.sampling",
     "sample": "pixeltune.sampling",

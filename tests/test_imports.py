@@ -20,6 +20,7 @@ ROOT = Path(pixeltune.__file__).parent
 ORDER = (
     "errors",
     "files",
+    "machine",
     "config",
     "space",
     "data",

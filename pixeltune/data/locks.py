@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pixeltune import files
 from pixeltune.errors import MissingPackageError
+from pixeltune.files import try_lock
 
 _PATIENCE_SECONDS = 1800.0
 _SAID_AFTER_SECONDS = 2.0
@@ -44,6 +44,6 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 def _try_lock(descriptor: int) -> bool:
     try:
-        return files.try_lock(descriptor)
+        return try_lock(descriptor)
     except (MissingPackageError, OSError):
         return True  # no such locks here: go on without, the rename decides
