@@ -39,8 +39,9 @@ def cpu_name() -> str:
 
 def total_memory() -> int | None:
     """Return the bytes of memory of the whole machine."""
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    sysconf = getattr(os, "sysconf", None)
+    if sysconf and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        return int(sysconf("SC_PHYS_PAGES") * sysconf("SC_PAGE_SIZE"))
     psutil = _psutil()
     return int(psutil.virtual_memory().total) if psutil else None
 

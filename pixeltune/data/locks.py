@@ -24,7 +24,7 @@ def node_lock(path: Path, doing: str) -> Iterator[None]:
 
     doing: what its holder does, such as "fetches cifar10"; said where it takes a while.
     """
-    with path.open("a") as stream:
+    with path.open("ab") as stream:
         began, said = time.monotonic(), False
         while not _try_lock(stream.fileno()) and time.monotonic() - began < _PATIENCE_SECONDS:
             if not said and time.monotonic() - began > _SAID_AFTER_SECONDS:

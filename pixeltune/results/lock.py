@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -65,12 +66,13 @@ def _is_held(descriptor: int) -> bool:
         import fcntl
     except ImportError:  # Windows: two processes that look at the same time refuse each other, so look again
         return not _try_again(descriptor)
-    # Shared, which filelock does not offer: processes that look do not refuse each other, and NFS refuses an exclusive
-    # lock on a file that is open for reading alone.
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+    if sys.platform != "win32":
+        # Shared, which filelock does not offer: processes that look do not refuse each other, and NFS refuses an
+        # exclusive lock on a file that is open for reading alone.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
