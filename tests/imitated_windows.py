@@ -23,7 +23,7 @@ from typing import Any
 MODULES = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty")
 """Modules that Windows does not have."""
 PARTIAL = ("os", "signal", "socket", "time")
-"""Modules of which Windows has a part."""
+"""Modules that Windows has in part."""
 
 
 def imitate() -> None:
