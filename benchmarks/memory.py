@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.machine import cpu_name
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.blocks import recompute_blocks
-from pixeltune.search.facts import cpu_name
 from pixeltune.training.accumulate import micro_batches
 from pixeltune.training.memory import Phase, predict_peaks
 from pixeltune.training.optim import build_average, build_optimizer

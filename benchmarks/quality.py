@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pixeltune.config import TrialConfig
-from pixeltune.search.facts import cpu_name
+from pixeltune.machine import cpu_name
 from pixeltune.training.loop import fit
 from pixeltune.training.report import EpochReport
 

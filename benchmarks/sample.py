@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.machine import cpu_name
 from pixeltune.models import DensityModel, build_model, eval_mode
 from pixeltune.sampling import Drawing, ModelStepper, cached
 from pixeltune.sampling.fixed_point import iterates
-from pixeltune.search.facts import cpu_name
 
 MODELS: dict[str, dict[str, Any]] = {
     "reference": {"model": {"family": "pixelcnnpp"}},

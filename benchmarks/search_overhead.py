@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pixeltune.search.facts import cpu_name
+from pixeltune.machine import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 

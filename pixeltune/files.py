@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from pixeltune.errors import StoreError
+from pixeltune.errors import MissingPackageError, StoreError
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -45,6 +45,9 @@ _REFUSALS = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNAT
 
 _SECRET = re.compile("secret|password|token|key|sig|credential", re.IGNORECASE)
 _PLAIN_URI = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[\w.-]+)(?P<path>(?:/[\w.~+=-]*)*)(?P<query>\?.*)?")
+_IS_WINDOWS = os.name == "nt"
+_IN_USE_ON_WINDOWS = (5, 32, 33)
+"""What Windows answers while another process has the file open: it replaces and removes no such file."""
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """What network disks answer while a server restarts. Object storage gives no number, and is asked again."""
 
@@ -68,6 +71,8 @@ def _patiently(operation: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def _is_final(error: OSError) -> bool:
     """Whether asking again would be answered alike."""
+    if getattr(error, "winerror", None) in _IN_USE_ON_WINDOWS:
+        return False
     if isinstance(error, (FileNotFoundError, PermissionError)):
         return True
     return any(word in str(error) for word in _REFUSALS) if error.errno is None else error.errno not in _PASSING
@@ -86,12 +91,15 @@ def is_uri(location: str) -> bool:
 
 def local_path(location: str) -> Path:
     """The path of a location that is not on object storage."""
-    return Path(location.removeprefix("file://")).expanduser()
+    path = location.removeprefix("file://")
+    if _IS_WINDOWS and path != location:
+        path = path.removeprefix("/")  # file:///C:/results
+    return Path(path).expanduser()
 
 
 def absolute(location: str) -> str:
     """The same place, named so that a process with another working directory finds it too."""
-    return location if is_uri(location) else str(local_path(location).resolve())
+    return location if is_uri(location) else local_path(location).resolve().as_posix()
 
 
 @_patiently
@@ -197,13 +205,27 @@ def remove(location: str) -> None:
 
 def settle(folder: str) -> None:
     """What was published in `folder` so far is there after a power cut too."""
-    if is_uri(folder):
+    if is_uri(folder) or _IS_WINDOWS:  # Windows opens no folder
         return
     handle = os.open(local_path(folder), os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the operating system's exclusive lock on an open file; False at once where another process holds it.
+
+    The lock ends when the descriptor is closed, at the latest with the process. OSError where the disk has no locks.
+    """
+    try:
+        from filelock import lock_descriptor
+    except ImportError:
+        raise MissingPackageError(
+            "a lock needs filelock 3.30 or newer, but it is missing or older; pip install 'filelock>=3.30'"
+        ) from None
+    return lock_descriptor(descriptor, blocking=False)
 
 
 def remove_unfinished(folder: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -160,3 +161,34 @@ def test_nothing_below_a_file_is_removed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     files.remove(str(tmp_path / "file" / "below"))
     assert (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("number", [5, 32])
+def test_a_file_that_another_process_has_open_on_windows_is_replaced_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Only Windows sets `winerror`; there `PermissionError` also means that a reader has the file open."""
+    monkeypatch.setattr(files, "_FIRST_WAIT_SECONDS", 0.0)
+    replace, refusals = Path.replace, iter([number, number])
+
+    def refuse_twice(self: Path, target: Path) -> Path:
+        for winerror in refusals:
+            error = PermissionError(errno.EACCES, "Access is denied")
+            error.winerror = winerror  # type: ignore[attr-defined]
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_twice)
+    files.write_whole(str(tmp_path / "a"), b"new")
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"new"]
+
+
+def test_a_file_uri_of_windows_names_its_drive(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert files.local_path("file:///tmp/results") == Path("/tmp/results")
+    monkeypatch.setattr(files, "_IS_WINDOWS", True)
+    assert files.local_path("file:///C:/results") == Path("C:/results")
+    assert files.local_path("/results") == Path("/results")
+
+
+def test_locations_are_named_with_slashes(tmp_path: Path) -> None:
+    assert files.absolute(str(tmp_path)) == tmp_path.resolve().as_posix()

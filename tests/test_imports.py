@@ -24,6 +24,7 @@ ORDER = (
     "errors",
     "files",
     "published_sets",
+    "machine",
     "config",
     "space",
     "data",

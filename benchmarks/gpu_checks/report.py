@@ -16,7 +16,7 @@ from types import FrameType
 
 import torch
 
-from pixeltune.search.facts import cpu_name
+from pixeltune.machine import cpu_name
 
 
 @dataclass(frozen=True)

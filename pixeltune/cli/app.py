@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import shlex
@@ -57,6 +58,9 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
     """Run a verb. What the user can put right becomes one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
     if threading.current_thread() is threading.main_thread():  # a job that is stopped, a queue whose time is over
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a file on Windows may have an encoding without × and −
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a data function of the user's own lies where the command is given
     try:

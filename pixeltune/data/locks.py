@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pixeltune.errors import MissingPackageError
+from pixeltune.files import try_lock
+
 _PATIENCE_SECONDS = 1800.0
 _SAID_AFTER_SECONDS = 2.0
 _LEFTOVER_SECONDS = 86_400.0
@@ -21,7 +24,7 @@ def node_lock(path: Path, doing: str) -> Iterator[None]:
 
     doing: what its holder does, such as "fetches cifar10"; said where it takes a while.
     """
-    with path.open("a") as stream:
+    with path.open("ab") as stream:
         began, said = time.monotonic(), False
         while not _try_lock(stream.fileno()) and time.monotonic() - began < _PATIENCE_SECONDS:
             if not said and time.monotonic() - began > _SAID_AFTER_SECONDS:
@@ -41,11 +44,6 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 def _try_lock(descriptor: int) -> bool:
     try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
+        return try_lock(descriptor)
+    except (MissingPackageError, OSError):
         return True  # no such locks here: go on without, the rename decides
-    return True

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 from typing import Any
 
 from pixeltune.errors import StoreError
@@ -210,7 +211,7 @@ def _hinted(row: Mapping[str, Any], results: Sequence[PublishedResult]) -> str |
     name, path = str(row.get("data.name")), str(row.get("data.path") or "")
     if name not in OWN_SOURCES and ":" not in name:
         return None
-    last_parts = path.rstrip("/").rpartition("/")[2], name.partition(":")[2]
+    last_parts = PureWindowsPath(path).name, name.partition(":")[2]
     words = set(re.split("[^a-z0-9]+", " ".join(last_parts).lower()))
     if "fashion" in words:  # Fashion-MNIST has the form of MNIST
         return None

@@ -1,6 +1,8 @@
 """One launch at a time on one search.
 
-On a local disk or NFS: an exclusive `flock` on `<folder>/.lock`, which the system lets go when its holder dies.
+On a local disk or NFS: the operating system's lock on `<folder>/.lock`, which it releases when the holder dies
+(`filelock`: `flock` on Linux and macOS, `LockFileEx` of the first byte on Windows). The file also names its holder,
+from the second byte on, because on Windows no other process can read the locked byte.
 On object storage there are no locks, so a lease file `.lock` names its holder and is refreshed every 30 s; one that
 was not refreshed for 2 minutes is taken over. Two launches that begin within the same second are told apart by
 reading the lease again after writing it; this narrows the gap and does not close it.
@@ -9,10 +11,10 @@ reading the lease again after writing it; this narrows the gap and does not clos
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -26,63 +28,94 @@ from pixeltune.errors import StoreError
 REFRESH_SECONDS = 30.0
 STALE_SECONDS = 120.0
 SETTLE_SECONDS = 1.0
-_LOOKED_AT = (0.05, 0.1, 0.0)
-"""Seconds between tries: `holder_of` takes a lock for an instant too."""
+_WAITS = (0.05, 0.1, 0.0)
+"""Seconds after each try: `holder_of` takes the lock for an instant too."""
+_NAME_BYTES = 512
+"""The holder's name is padded to this length: it overwrites any earlier one, and no locked byte is truncated."""
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 @contextlib.contextmanager
 def lock_folder(folder: str) -> Iterator[None]:
     """Hold `folder` for this process; StoreError names the holder where there is one."""
-    with _lease(folder) if files.is_uri(folder) else _flock(files.local_path(folder)):
+    with _lease(folder) if files.is_uri(folder) else _system_lock(files.local_path(folder)):
         yield
 
 
 def holder_of(folder: str) -> dict[str, Any] | None:
-    """Who holds `folder` now, as far as the lock tells; None where nobody does."""
+    """Return who holds `folder` now, with `pid` and `host` where the lock names them; None where no process does.
+
+    Nothing is created, and a folder that can only be read is enough.
+    """
     if files.is_uri(folder):
         lease = _read_lease(files.join(folder, ".lock"))
         return lease if time.time() - float(lease.get("refreshed_at", 0.0)) < STALE_SECONDS else None
     try:
-        handle = os.open(files.local_path(folder) / ".lock", os.O_RDONLY)
+        descriptor = os.open(files.local_path(folder) / ".lock", os.O_RDONLY | _BINARY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _parsed(os.pread(handle, 4096, 0))
+        return _parsed(_content(descriptor)) if _is_held(descriptor) else None
     finally:
-        os.close(handle)
-    return None
+        os.close(descriptor)
+
+
+def _is_held(descriptor: int) -> bool:
+    """Return whether another process holds the lock, by taking it until the descriptor is closed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes that look at the same time refuse each other, so look again
+        return not _try_again(descriptor)
+    if sys.platform != "win32":
+        # Shared, which filelock does not offer: processes that look do not refuse each other, and NFS refuses an
+        # exclusive lock on a file that is open for reading alone.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _try_again(descriptor: int) -> bool:
+    for wait in _WAITS:
+        if files.try_lock(descriptor):
+            return True
+        time.sleep(wait)
+    return False
 
 
 @contextlib.contextmanager
-def _flock(folder: Path) -> Iterator[None]:
+def _system_lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
     except OSError as error:
         raise StoreError(f"a results folder must be writable, but {folder} is not ({error.strerror})") from error
     try:
-        _take(handle, folder)
+        _take(descriptor, folder)
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def _take(handle: int, folder: Path) -> None:
+def _take(descriptor: int, folder: Path) -> None:
     try:
-        for wait in _LOOKED_AT:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(wait)
-        else:
-            raise _held(str(folder), _parsed(os.pread(handle, 4096, 0)))
+        if not _try_again(descriptor):
+            raise _held(str(folder), _parsed(_content(descriptor)))
     except OSError as error:
         raise StoreError(f"a results folder must allow locks, but {folder} does not ({error.strerror})") from error
     with contextlib.suppress(OSError):  # A full disk: the lock holds, only its holder's name is missing.
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, _holder(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, (b" " + _holder()).ljust(_NAME_BYTES))
+
+
+def _content(descriptor: int) -> bytes:
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, _NAME_BYTES)
+    except PermissionError:  # Windows, where the first byte is locked
+        os.lseek(descriptor, 1, os.SEEK_SET)
+        return os.read(descriptor, _NAME_BYTES)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -73,7 +72,7 @@ class SearchStore:
     def at(cls, folder: str) -> SearchStore:
         """The store whose folder this is, such as results/digits_quick."""
         text = str(folder)
-        head, mark, query = text.partition("?") if files.is_uri(text) else (str(_absolute(text)), "", "")
+        head, mark, query = text.partition("?") if files.is_uri(text) else (files.absolute(text), "", "")
         storage, _, search = head.rstrip("/").rpartition("/")
         return cls((storage or "/") + mark + query, search)
 
@@ -250,10 +249,6 @@ def _bytes(location: str) -> bytes:
 def _exists(location: str) -> bool:
     with reading(location):
         return files.exists(location)
-
-
-def _absolute(path: str) -> Path:
-    return files.local_path(path).resolve()
 
 
 def _by_number(row: Row) -> tuple[float, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeltune.errors import SearchError
+from pixeltune.machine import usable_cpus
 from pixeltune.search.job import job_environment
 from pixeltune.space import Resources
 
@@ -152,8 +153,7 @@ def _local(cleanup: ExitStack) -> dict[str, Any]:
         Path(folder).rmdir()
         folder = tempfile.mkdtemp(prefix="pixeltune-ray-", dir="/tmp")
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"address": "local", "num_cpus": cpus, "_temp_dir": folder}
+    return {"address": "local", "num_cpus": usable_cpus(), "_temp_dir": folder}
 
 
 def _remote(address: str, cleanup: ExitStack) -> dict[str, Any]:

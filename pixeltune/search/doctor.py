@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from pixeltune import files
 from pixeltune.errors import PixeltuneError, SearchError
+from pixeltune.machine import free_memory, usable_cpus
 from pixeltune.search.connect import HEAD, MEMORY_OF_A_DRIVER, Node, drivers_that_fit, fit_to
 from pixeltune.search.facts import versions
 from pixeltune.space import Resources
@@ -102,15 +104,6 @@ def own_address() -> str:
         return str(socket.getaddrinfo(socket.gethostname(), None)[0][4][0])
     except OSError:
         return ""
-
-
-def free_memory() -> int | None:
-    """Bytes that new processes of this machine can have; None where its system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
 
 
 def check_room(nodes: Sequence[Node], wanted: Resources) -> Check:
@@ -252,10 +245,9 @@ def most_at_once(nodes: Sequence[Node], resources: Resources) -> int:
 
 def local_node() -> Node:
     """This machine as Ray would see it, without a Ray."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = free_memory()
     known = {} if memory is None else {"memory": float(memory)}
-    return {"CPU": float(cpus), "GPU": float(_num_gpus()), HEAD: 1.0, **known}
+    return {"CPU": float(usable_cpus()), "GPU": float(_num_gpus()), HEAD: 1.0, **known}
 
 
 def _num_gpus() -> int:
@@ -263,7 +255,11 @@ def _num_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([word for word in visible.split(",") if word.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if sys.platform == "linux":
+        return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _gpu_names() -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixeltune.machine import cpu_name, peak_resident_memory
+
 if TYPE_CHECKING:
     import torch
 
@@ -117,17 +119,6 @@ def versions() -> dict[str, str | None]:
 
 
 @cache
-def cpu_name() -> str:
-    """Of this machine's processor, as its system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-@cache
 def _git_commit() -> str | None:
     """The commit of the code that ran, with `+` where the tree had changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
@@ -135,7 +126,8 @@ def _git_commit() -> str | None:
         return os.environ.get("PIXELTUNE_GIT_COMMIT")
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10).stdout
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10).stdout
 
     try:
         commit = git("rev-parse", "HEAD").strip()
@@ -155,13 +147,9 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """GPU: most bytes allocated. CPU: largest resident size of this worker's process, libraries included."""
+    """Return the most bytes allocated on a GPU; on a CPU the process's largest resident size, libraries included."""
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+    return peak_resident_memory()

@@ -27,6 +27,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from pixeltune.errors import SearchError
+from pixeltune.machine import command_line, own_processes
 
 ENDPOINT = "PIXELTUNE_METADATA_ENDPOINT"
 """Environment variable for tests: another metadata service, of this machine alone."""
@@ -155,7 +156,7 @@ class LocalNode:
     @property
     def is_alive(self) -> bool:
         """Whether that very process still runs."""
-        return _options(self.pid).get("node_id") == self.node
+        return _options(command_line(self.pid)).get("node_id") == self.node
 
 
 def find_node(wanted: str | None = None, *, seconds: float = _RAY_SECONDS) -> LocalNode:
@@ -274,25 +275,16 @@ def _log(line: str) -> None:
 def _local_nodes() -> list[LocalNode]:
     """Those of this user, from the command lines of their daemons."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                mine = entry.stat().st_uid == os.getuid()
-                options = _options(int(entry.name)) if mine else {}
-                if "node_id" in options and "gcs-address" in options:
-                    found.append(
-                        LocalNode(int(entry.name), options["node_id"], options["gcs-address"], options["log_dir"])
-                    )
+    for pid, words in own_processes():
+        options = _options(words)
+        if "node_id" in options and "gcs-address" in options:
+            found.append(LocalNode(pid, options["node_id"], options["gcs-address"], options["log_dir"]))
     return found
 
 
-def _options(pid: int) -> dict[str, str]:
-    """Of a raylet's command line; empty for any other process, and for none."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
-    except OSError:
-        return {}
-    if Path(words[0]).name != "raylet":
+def _options(words: Sequence[str]) -> dict[str, str]:
+    """Return the options of a raylet's command line; empty for any other process."""
+    if not words or Path(words[0]).name != "raylet":
         return {}
     return dict(word.removeprefix("--").partition("=")[::2] for word in words[1:] if word.startswith("--"))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixeltune.errors import SearchError
+from pixeltune.machine import is_own, own_processes
 from pixeltune.search.cluster.running import VARIABLE, cluster_file
 from pixeltune.search.job import job_here
 
@@ -93,16 +94,10 @@ def _cluster_of_this_machine() -> Place | None:
 
 
 def raylets_of_this_user() -> set[str]:
-    """Addresses of the Rays that have a living raylet here; none where there is no /proc, as on a laptop from Apple."""
+    """Return the addresses of the Rays that have a living raylet on this machine."""
     found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if entry.stat().st_uid != os.getuid():
-                continue
-            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it has just ended
-            continue
-        if Path(words[0]).name == "raylet":
+    for _pid, words in own_processes():
+        if words and Path(words[0]).name == "raylet":
             found |= {match[1] for word in words if (match := _GCS.fullmatch(word))}
     return found
 
@@ -112,6 +107,6 @@ def _last_started() -> str | None:
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     path = Path(folder, "ray", "ray_current_cluster")
     try:
-        return path.read_text(encoding="utf-8").strip() if path.stat().st_uid == os.getuid() else None
+        return path.read_text(encoding="utf-8").strip() if is_own(path) else None
     except (OSError, UnicodeDecodeError):
         return None

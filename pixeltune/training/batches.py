@@ -14,6 +14,7 @@ what goes there lies in pinned memory and is copied without blocking.
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,12 +184,14 @@ class Reading:
 
     def announce(self, indices: np.ndarray) -> None:
         """The system is asked to have them in memory, and does not wait for them."""
-        if hasattr(os, "posix_fadvise"):
+        if sys.platform == "linux" and hasattr(os, "posix_fadvise"):
             for index in indices.tolist():
                 place = self._offset + index * self._size
                 os.posix_fadvise(self._descriptor, place, self._size, os.POSIX_FADV_WILLNEED)
 
     def _read(self, into: memoryview, index: int) -> None:
+        if sys.platform == "win32":  # `_file_of` names no file there
+            raise NotImplementedError
         try:
             count = os.preadv(self._descriptor, [into], self._offset + index * self._size)
         except OSError as error:

@@ -8,7 +8,6 @@ what torch.compile saves, so that a compiled training takes less.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from pixeltune.config import OptimConfig, TrialConfig
 from pixeltune.errors import MemoryShortError
+from pixeltune.machine import total_memory
 from pixeltune.models import DensityModel
 from pixeltune.training.live_bytes import SMALL_BATCHES, LiveBytes, Profile
 from pixeltune.training.optim import build_optimizer
@@ -138,8 +138,8 @@ def memory_limit(device: torch.device, *, gpu_share: float = 1.0) -> int | None:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return min(int(gpu_share * total), free + torch.cuda.memory_reserved(device))
-    limits = [_pages() * os.sysconf("SC_PAGE_SIZE")] if _pages() else []
-    return min([*limits, *_group_limits()], default=None)
+    machine = total_memory()
+    return min([*([] if machine is None else [machine]), *_group_limits()], default=None)
 
 
 # --- Profiles ---------------------------------------------------------------------------------------------------------
@@ -225,10 +225,6 @@ def _device(model: nn.Module) -> torch.device:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
-
-
-def _pages() -> int:
-    return os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
 
 
 def _group_limits() -> Iterator[int]:

@@ -22,7 +22,7 @@ BARE_MACHINE = """
 import contextlib, io, json, sys
 from importlib.machinery import PathFinder
 
-MISSING = ("ray", "optuna", "rich", "sklearn", "constriction", "plotly", "scipy")
+MISSING = ("ray", "optuna", "rich", "sklearn", "constriction", "plotly", "scipy", "psutil")
 
 
 class BareFinder(PathFinder):

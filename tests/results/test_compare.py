@@ -220,6 +220,7 @@ def mnist_row(name: str, path: str | None = None) -> dict[str, Any]:
         (mnist_row("folder", "s3://lab/mnist"), "mnist"),
         (cifar_row(**{"data.name": "array", "data.path": "/d/cifar100.npz"}), None),
         (cifar_row(**{"data.name": "array", "data.path": "/d/cifar10.npz"}), "cifar10"),
+        (cifar_row(**{"data.name": "array", "data.path": "D:\\cifar100\\cifar10.npz"}), "cifar10"),
         (cifar_row(**{"data.name": "array", "data.path": "/d/cifar10.npz", "image_channels": 1}), None),
         (cifar_row(**{"data.name": "parquet", "data.path": "cifar10_jpeg/"}), "cifar10"),
     ],

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ from result_rows import make_report, make_row, make_space
 
 from pixeltune import files
 from pixeltune.config import NO_IDENTITY
-from pixeltune.errors import StoreError
+from pixeltune.errors import MissingPackageError, StoreError
 from pixeltune.results import lock as locks
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import TRIAL_SCHEMA
@@ -296,6 +298,57 @@ def test_a_killed_holder_leaves_no_lock(store: SearchStore) -> None:
     assert run_python(code, store.folder).returncode == -9
     with store.lock():
         pass
+
+
+@pytest.mark.parametrize("system", ["linux", "windows"])
+def test_the_holder_is_named_while_it_holds_and_looking_creates_nothing(
+    store: SearchStore, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """Windows is imitated: no fcntl, and no process but the holder reads the first byte of the lock."""
+    folder = Path(store.folder)
+    before = sorted(folder.rglob("*"))
+    assert locks.holder_of(store.folder) is None
+    assert sorted(folder.rglob("*")) == before
+    holder = {"pid": os.getpid(), "host": socket.gethostname()}
+    with store.lock():
+        if system == "windows":
+            monkeypatch.setitem(sys.modules, "fcntl", None)
+            monkeypatch.setattr(os, "read", _refuse_the_first_byte)
+        assert locks.holder_of(store.folder) == holder
+        with pytest.raises(StoreError, match=f"process {holder['pid']} on {holder['host']} holds"), store.lock():
+            pass
+    assert locks.holder_of(store.folder) is None
+    with store.lock():
+        assert locks.holder_of(store.folder) == holder
+
+
+def _refuse_the_first_byte(descriptor: int, count: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
+    if os.lseek(descriptor, 0, os.SEEK_CUR) == 0:
+        raise PermissionError(errno.EACCES, "Permission denied")
+    return read(descriptor, count)
+
+
+def test_a_lock_of_an_earlier_version_names_its_holder_and_is_overwritten(store: SearchStore) -> None:
+    """Earlier versions wrote the name from the first byte on; they read what this one writes, as JSON allows spaces."""
+    fcntl = pytest.importorskip("fcntl")
+    lock = Path(store.folder, ".lock")
+    lock.write_text(json.dumps({"pid": 4242, "host": "head", "note": "x" * 300}), encoding="utf-8")
+    with lock.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        holder = locks.holder_of(store.folder)
+        assert holder is not None
+        assert (holder["pid"], holder["host"]) == (4242, "head")
+        with pytest.raises(StoreError, match="process 4242 on head holds"), store.lock():
+            pass
+    with store.lock():
+        assert json.loads(lock.read_bytes())["pid"] == os.getpid()
+
+
+def test_a_lock_needs_a_filelock_that_locks_descriptors(store: SearchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(MissingPackageError, match=r"a lock needs filelock 3.30 or newer.*pip install"), store.lock():
+        pass
+    assert locks.holder_of(store.folder) is None, "reading needs no filelock"
 
 
 def test_a_lease_is_refused_to_a_second_holder_and_taken_over_when_stale(
