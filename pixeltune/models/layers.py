@@ -91,10 +91,10 @@ def this_row(
     mask_OIkk = None
     if colours > 1:
         mask_OIkk = torch.empty(out_channels, in_channels, 1, reach + 1)
-        if not mask_OIkk.is_meta:
-            mask_OIkk.fill_(1)[..., 0, -1] = _colour_mask(
-                in_channels, out_channels, mask=mask, colours=colours, gates=gates
-            )
+        if not mask_OIkk.is_meta:  # a model built without memory counts its parameters alone
+            centre_OI = _colour_mask(in_channels, out_channels, mask=mask, colours=colours, gates=gates)
+            mask_OIkk.fill_(1)
+            mask_OIkk[..., 0, -1] = centre_OI
     return ShiftedConv2d(in_channels, out_channels, (1, reach + 1), (reach, 0, 0, 0), mask_OIkk=mask_OIkk, bias=bias)
 
 

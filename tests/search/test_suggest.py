@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
@@ -25,6 +25,7 @@ from search_toys import (
     toy_space,
 )
 
+from pixeltune import files
 from pixeltune.results.leaderboard import leaderboard
 from pixeltune.results.schema import Status
 from pixeltune.results.studies import study
@@ -231,21 +232,27 @@ def test_a_trial_that_never_began_is_planned_again_as_what_it_was(tmp_path: Path
     assert [again.next_plan().number for _ in range(2)] == [2, 3]
 
 
-def test_a_long_search_resumes_fast(tmp_path: Path) -> None:
-    """500 rows: no read for each row, no proposal for each. Counted, not timed; the bound in seconds is generous."""
-    space = toy_space(budget=Budget(trials=600))
+def test_a_long_search_resumes_without_a_read_or_a_proposal_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 80 rows none is read again, and none is proposed again: counted, not timed."""
+    space = toy_space(budget=Budget(trials=100))
     ledger = toy_ledger(tmp_path, space)
     random = Suggester(toy_space(sampler="random"), ledger)
-    for number in range(500):
+    for number in range(80):
         plan = random.next_plan()
         row = ledger._row(_live(ledger, plan, 2 + math.sin(number)), Status.PRUNED, "rank")
         ledger.ended[plan.trial] = row
         ledger.curves[plan.trial] = {100: 2.5, 200: row["valid_bits_per_dim"]}
-    before = time.process_time()
+    reads, asked = [], []
+    read_whole, ask = files.read_whole, optuna.Study.ask
+    monkeypatch.setattr(files, "read_whole", lambda location: reads.append(location) or read_whole(location))
+    monkeypatch.setattr(optuna.Study, "ask", lambda *args, **kwargs: asked.append(1) or ask(*args, **kwargs))
     suggester = Suggester(space, ledger)
     suggester.next_plan()
-    assert time.process_time() - before < 5
-    assert len(suggester.study().get_trials(deepcopy=False)) == 501
+    assert len(suggester.study().get_trials(deepcopy=False)) == 81
+    assert len(reads) < 5
+    assert len(asked) == 1
 
 
 def _live(ledger: Ledger, plan: Plan, bits: float) -> Any:
