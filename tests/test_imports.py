@@ -165,28 +165,6 @@ print(json.dumps({LOADED}))
     assert _python(code, folder=tmp_path) == []
 
 
-def test_training_works_where_ray_and_pandas_are_not_installed(tmp_path: Path) -> None:
-    code = """
-import json, sys
-for name in ("ray", "pandas", "optuna"):
-    sys.modules[name] = None
-import pixeltune.training.loop
-from pixeltune import TrialConfig, fit
-config = TrialConfig.build({
-    "data": {"name": "digits", "fraction": 0.1, "num_valid": 20},
-    "model": {"family": "gated", "layers": 1, "channels": 4, "kernel_size": 3},
-    "likelihood": {"name": "categorical"},
-    "train": {"images": 16, "batch_size": 8, "report_every": 16, "precision": "float32"},
-})
-reports = list(fit(config, device="cpu"))
-print(json.dumps([[report.images_seen, report.valid_bits_per_dim] for report in reports]))
-"""
-    reports = _python(code, folder=tmp_path)
-    assert isinstance(reports, list)
-    assert [images for images, _ in reports] == [16]
-    assert 0 < reports[0][1] < 10
-
-
 def test_reading_rows_loads_neither_pandas_nor_torch(tmp_path: Path) -> None:
     from datetime import UTC, datetime
 

@@ -15,10 +15,12 @@ from pixeltune.errors import has_package
 
 OLDEST_PYTHON = (3, 11)
 DEPENDENCIES = (
+    "filelock",
     "numpy",
     "optuna",
     "pandas",
     "PIL",
+    "psutil",
     "pyarrow",
     "pydantic",
     "yaml",

@@ -32,9 +32,14 @@ class BareFinder(PathFinder):
 
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = BareFinder
+sys.modules["pandas"] = None
+import pixeltune as pt
+config = pt.TrialConfig.from_toml("tiny.toml").override({"train.images": 32, "train.report_every": 32})
+said = [[0, repr([report.valid_bits_per_dim for report in pt.fit(config, device="cpu")]), ""]]
+del sys.modules["pandas"]
 from pixeltune.cli import main, train
 
-say, said = train.say, []
+say = train.say
 
 
 def stop_after_the_first_report(line):
@@ -98,7 +103,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     code = [sys.executable, "-c", BARE_MACHINE, json.dumps(list(COMMANDS.values()))]
     done = subprocess.run(code, capture_output=True, text=True, env=environment, cwd=folder, timeout=120)
     assert done.returncode == 0, done.stderr
-    return dict(zip(("interrupted", *COMMANDS, "rows"), json.loads(done.stdout), strict=True))
+    return dict(zip(("fit", "interrupted", *COMMANDS, "rows"), json.loads(done.stdout), strict=True))
+
+
+def test_fit_needs_no_pandas(answers: dict[str, Any]) -> None:
+    [bits_per_dim] = json.loads(answers["fit"][1])
+    assert 0 < bits_per_dim < 10
 
 
 def test_a_training_stops_and_goes_on(answers: dict[str, Any]) -> None:
