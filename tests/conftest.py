@@ -28,7 +28,13 @@ from optional import require
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one process a core; none of its own for a file or two, which are done before another has started."""
+    """Return one process a core; none for a file or two, which end before it has started, and for tests with Ray.
+
+    A machine takes one Ray cluster at a time.
+    """
+    marks = config.getoption("markexpr")
+    if "not slow" not in marks and "not ray" not in marks:
+        return 0
     named = [argument for argument in config.args if ".py" in argument]
     if named and len(named) == len(config.args) <= 2:
         return 0
