@@ -54,12 +54,16 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let slow tests run with warnings: Ray and browsers leave sockets and files to the garbage collector."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.filterwarnings("default"), append=False)
-            item.add_marker(pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"))
+def pytest_configure(config: pytest.Config) -> None:
+    """Make warnings errors in fast runs, but for deprecations that other packages are to mend.
+
+    In slow runs, Ray and browsers leave sockets and files to the garbage collector.
+    """
+    if "not slow" in config.getoption("markexpr"):
+        config.addinivalue_line("filterwarnings", "error")
+        config.addinivalue_line(
+            "filterwarnings", "ignore::DeprecationWarning:(?!pixeltune|test_|tests|conftest|__main__)"
+        )
 
 
 @pytest.hookimpl(trylast=True)
