@@ -38,6 +38,22 @@ class Archive:
         return [names[0] for names in self.files if not any((root / name).exists() for name in names)]
 
 
+@dataclass(frozen=True)
+class FileState:
+    """Whether the files of a data set are on this machine, in words that follow its name.
+
+    Attributes:
+        where: Where they are, or are not.
+        advice: What to do.
+    """
+
+    where: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.where}; {self.advice}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedSet:
     """A data set whose published files never change.
@@ -87,17 +103,17 @@ class PublishedSet:
             if archive.missing(root) and not (root / archive.folder / archive.name).exists()
         ]
 
-    def state(self, path: str | None, *, download: bool) -> str:
-        """Return in words whether the files are there, and else what is to be done. path, download: as in `data`."""
+    def state(self, path: str | None, *, download: bool) -> FileState:
+        """Return whether the files are there, and else what to do. path, download: as in `data`."""
         if self.library:
-            return f"comes with {self.library}; nothing to download"
+            return FileState(f"comes with {self.library}", "nothing to download")
         root = self.root(path)
         missing = self.missing(root)
         if not missing:
-            return f"is in {root}; nothing to download"
+            return FileState(f"is in {root}", "nothing to download")
         total = sum(len(archive.files) for archive in self.archives)
-        where = f"is not in {root}" if len(missing) == total else f"is not all in {root}: {_shortened(missing)} missing"
-        return f"{where}; {self.how_to_get(root, download=download)}"
+        where = f"not in {root}" if len(missing) == total else f"not all in {root}: {_shortened(missing)} missing"
+        return FileState(f"is {where}", self.how_to_get(root, download=download))
 
     def how_to_get(self, root: Path, *, download: bool) -> str:
         """Return what to do about missing files. download: whether `data.download` allows a search to download them."""

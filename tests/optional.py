@@ -25,6 +25,7 @@ PROGRAMS = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
+    "sysctl": "procps",
     "umount": "mount",
     "unshare": "util-linux",
 }

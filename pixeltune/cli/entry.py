@@ -34,6 +34,9 @@ DEPENDENCIES = (
 )
 """The dependencies in pyproject.toml, by the names under which they are imported."""
 
+_INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""What pip calls a package that is imported under another name."""
+
 _NEEDED_BY_ALL = "pydantic"
 """Where it is missing, the dependencies have not been installed; commands differ in the others."""
 
@@ -49,28 +52,34 @@ def run_checked(program: str, command: Callable[[], int]) -> int:
     """
     if sys.version_info[:2] < OLDEST_PYTHON:
         found = ".".join(map(str, sys.version_info[:3]))
-        return _refuse(program, f"Python must be 3.11 or newer, but it is {found}")
+        return _refuse(program, f"Python must be 3.11 or newer, but it is {found}", "install a newer Python")
     if not has_package(_NEEDED_BY_ALL):
-        return _refuse(program, f"{_NEEDED_BY_ALL} must be installed, but it is not")
+        return _refuse_without(program, _NEEDED_BY_ALL)
     try:
         return command()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in DEPENDENCIES:
             raise
-        return _refuse(program, f"{package} must be installed, but it is not")
+        return _refuse_without(program, package)
 
 
-def _refuse(program: str, what: str) -> int:
-    print(f"{program}: {what}; {_what_to_run(program)}", file=sys.stderr)
+def _refuse_without(program: str, package: str) -> int:
+    pip = f'run "python3 -m pip install {_INSTALLED_AS.get(package, package)}", then the same command'
+    return _refuse(program, f"{package} must be installed, but it is not", pip)
+
+
+def _refuse(program: str, what: str, advice: str) -> int:
+    """Print one line and return the exit code. advice: outside of a checkout, in which uv installs everything."""
+    print(f"{program}: {what}; {_uv_commands(program) or advice}", file=sys.stderr)
     return _EXIT_USER_ERROR
 
 
-def _what_to_run(program: str) -> str:
-    """Return the two commands that install the dependencies and repeat the user's command."""
+def _uv_commands(program: str) -> str:
+    """Return the two commands that install everything and repeat the user's command; "" outside of a checkout."""
     folder = Path(__file__).resolve().parents[2]
-    if not (folder / "pyproject.toml").is_file():  # an installed package: pip knows its dependencies
-        return 'run "python3 -m pip install --force-reinstall pixeltune", then the same command'
+    if not (folder / "pyproject.toml").is_file():
+        return ""
     uv_run = ["uv", "run", "--no-dev"]
     if folder != Path.cwd():
         uv_run += ["--project", str(folder)]

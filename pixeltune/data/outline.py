@@ -13,7 +13,7 @@ from pixeltune.data.raw import RawData
 from pixeltune.data.sets import DataSet, ImageSet
 from pixeltune.data.sources import source_of
 from pixeltune.errors import MissingDataError, MissingPackageError
-from pixeltune.published_sets import PublishedSet
+from pixeltune.published_sets import FileState, PublishedSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class DataOutline:
         version: Which edition.
         form: The form of every image.
         num_images: Images by split: train, valid and test, as far as there are.
-        files: In words, where the files are or how to get them; "" for a source that has no published files.
+        files: Where the files are or how to get them; None for a source that has no published files.
         can_be_downloaded: Whether a search can download the files itself.
         data: The images; None where they are not on this machine.
     """
@@ -34,7 +34,7 @@ class DataOutline:
     version: str
     form: ImageForm
     num_images: Mapping[str, int]
-    files: str
+    files: FileState | None
     can_be_downloaded: bool
     data: DataSet | None
 
@@ -53,13 +53,13 @@ def outline_of(config: DataConfig) -> DataOutline:
         ConfigError: An option does not fit the data set.
     """
     published = source_of(config.name).published
-    files = "" if published is None else published.state(config.path, download=config.download)
+    files = None if published is None else published.state(config.path, download=config.download)
     try:
         data = load_data(config.model_copy(update={"download": False}))
-    except (MissingDataError, MissingPackageError) as error:
+    except (MissingDataError, MissingPackageError):
         if published is None:
             raise
-        return _published_outline(published, config, f"is not here: {error}" if published.library else files)
+        return _published_outline(published, config)
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
     num_images = {name: len(images) for name, images in splits.items() if images is not None}
     return DataOutline(
@@ -73,7 +73,10 @@ def outline_of(config: DataConfig) -> DataOutline:
     )
 
 
-def _published_outline(published: PublishedSet, config: DataConfig, files: str) -> DataOutline:
+def _published_outline(published: PublishedSet, config: DataConfig) -> DataOutline:
+    files = published.state(config.path, download=config.download)
+    if published.library:
+        files = FileState(f"{files.where}, which is not installed", f"pip install {published.library}")
     plan = prepared(config, _blank_images(published), already_grey=False)
     num_images = {name: part.shape[0] for name, part in plan.parts.items()}
     return DataOutline(

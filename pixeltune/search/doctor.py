@@ -281,9 +281,9 @@ def _with_data(facts: NodeFacts, config: Mapping[str, object]) -> NodeFacts:
     if found.data is not None:
         return replace(facts, data=found.data.identity.checksum)
     if found.can_be_downloaded and trial.data.download:
-        return replace(facts, data_download=found.files)
-    state, _, advice = found.files.partition("; ")
-    return replace(facts, data_error=state.removeprefix("is "), data_advice=advice)
+        return replace(facts, data_download=str(found.files))
+    assert found.files is not None, "only a published data set has an outline without images"
+    return replace(facts, data_error=found.files.where.removeprefix("is "), data_advice=found.files.advice)
 
 
 def _write_mark(location: str) -> str:

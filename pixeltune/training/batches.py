@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -190,10 +191,10 @@ class Reading:
                 os.posix_fadvise(self._descriptor, place, self._size, os.POSIX_FADV_WILLNEED)
 
     def _read(self, into: memoryview, index: int) -> None:
-        if sys.platform == "win32":  # `_file_of` names no file there
-            raise NotImplementedError
+        preadv: Callable[[int, list[memoryview], int], int] | None = getattr(os, "preadv", None)
+        assert preadv is not None, "where a system lacks it, `_file_of` names no file"
         try:
-            count = os.preadv(self._descriptor, [into], self._offset + index * self._size)
+            count = preadv(self._descriptor, [into], self._offset + index * self._size)
         except OSError as error:
             raise self._unreadable(index, error.strerror or str(error)) from error
         if count != self._size:

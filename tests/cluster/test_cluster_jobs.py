@@ -19,7 +19,7 @@ from launching import write_search
 from pixeltune.cli.remote import _given
 from pixeltune.errors import SearchError
 from pixeltune.search import connect
-from pixeltune.search.cluster import following, jobs
+from pixeltune.search.cluster import check, following, jobs
 from pixeltune.search.cluster.following import follow
 from pixeltune.search.cluster.jobs import Submission, jobs_of, search_place
 from pixeltune.search.cluster.tunnel import UnreachableError
@@ -211,6 +211,8 @@ def test_what_a_cluster_cannot_do_is_refused_before_it_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixeltune.search.cluster.tunnel._tunnel", lambda *_words: pytest.fail("a way was opened"))
+    own = check.installed_versions() | {"python": "3.11.7"}  # the cluster files' own, whatever runs this test
+    monkeypatch.setattr(check, "installed_versions", lambda: own)
     path = str(write(tmp_path, filled_in("onprem")))
     given = ("--search", "digits_quick", "--cluster", path)
     assert "must be a URI or a full path that its nodes mount, but here is a folder" in refused(
