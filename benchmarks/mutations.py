@@ -67,7 +67,7 @@ def mutated(source: str, mutation: Mutation) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run of pytest came to. failed: tests and files that failed. problem: why the run says nothing."""
+    """The result of one run of pytest. failed: tests and files that failed. problem: why there is no result."""
 
     failed: tuple[str, ...]
     problem: str = ""
@@ -178,7 +178,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """How to test one fault. known_failures: tests that fail without it. is_whole: whether to run the whole suite."""
+    """A way to test one fault. known_failures: tests that fail without it. is_whole: run the whole suite too."""
 
     known_failures: Sequence[str]
     is_whole: bool
@@ -242,7 +242,7 @@ class Record:
             self.save()
 
     def is_done(self, mutation: Mutation, *, is_whole: bool) -> bool:
-        """Whether a run of this extent has nothing to add."""
+        """Return whether a run of this extent has nothing to add."""
         status, stage = self.stage_of(mutation)
         return status == "killed" or (status == "survived" and (stage == "whole" or not is_whole))
 

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.data import outline_of
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.dropout import Dropout
 
@@ -33,14 +34,6 @@ PEAK_TFLOPS = {"float32": 494.7, "bfloat16": 989.4}
 ASSUMED_SHARE = 0.2
 ASSUMED_LAUNCH_SECONDS = 10e-6
 """To dispatch and launch one operator from Python."""
-
-FORMS = {
-    "cifar10": ImageForm(3, 32, 32, levels=256, num_classes=10),
-    "mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
-    "imagenet32": ImageForm(3, 32, 32, levels=256),
-    "imagenet64": ImageForm(3, 64, 64, levels=256),
-}
-"""Of the data that the recipes name."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +106,10 @@ def main() -> None:
             print(published_row(time, costs[time.recipe]))
 
 
-def form_of(config: TrialConfig) -> ImageForm:
-    """The form of a recipe's images, without the images."""
-    form = FORMS[config.data.name]
-    levels = 2 if config.data.binarise != "none" else form.levels
-    return ImageForm(*form.shape, levels=levels, num_classes=form.num_classes)
-
-
 def cost_of(path: Path) -> Cost:
     """Of the recipe in this file."""
     config = TrialConfig.from_toml(path)
-    form = form_of(config)
+    form = outline_of(config.data).form
     parameters, flops, operators = count(config, form)
     return Cost(
         path.stem,

@@ -47,7 +47,7 @@ _SECRET = re.compile("secret|password|token|key|sig|credential", re.IGNORECASE)
 _PLAIN_URI = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[\w.-]+)(?P<path>(?:/[\w.~+=-]*)*)(?P<query>\?.*)?")
 _IS_WINDOWS = os.name == "nt"
 _IN_USE_ON_WINDOWS = (5, 32, 33)
-"""What Windows answers while another process has the file open: it replaces and removes no such file."""
+"""Errors of Windows while another process has the file open. It neither replaces nor removes such a file."""
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """What network disks answer while a server restarts. Object storage gives no number, and is asked again."""
 

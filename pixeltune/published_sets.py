@@ -40,7 +40,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class FileState:
-    """Whether the files of a data set are on this machine, in words that follow its name.
+    """The state of a data set's files on this machine, in words that follow its name.
 
     Attributes:
         where: Where they are, or are not.

@@ -29,12 +29,12 @@ def every_pair(axes: Mapping[str, Iterable[Any]]) -> pytest.MarkDecorator:
 
     axes: argument names, with commas where the values are tuples of several arguments, and the values of each.
     """
-    names = ",".join(axes).split(",")
-    rows = [
-        tuple(itertools.chain.from_iterable(v if "," in name else (v,) for name, v in zip(axes, row, strict=True)))
-        for row in itertools.product(*axes.values())
-    ]
-    whole = dict(enumerate(itertools.product(*(range(len(list(values))) for values in axes.values()))))
-    fast = set(cover(whole, min(2, len(axes))))
-    params = [pytest.param(*row, marks=() if number in fast else pytest.mark.slow) for number, row in enumerate(rows)]
-    return pytest.mark.parametrize(names, params)
+    values = [list(each) for each in axes.values()]
+    rows = dict(zip(itertools.product(*map(range, map(len, values))), itertools.product(*values), strict=True))
+    fast = set(cover({places: places for places in rows}))
+    params = []
+    for places, row in rows.items():
+        arguments = [value if "," in name else (value,) for name, value in zip(axes, row, strict=True)]
+        marks = () if places in fast else pytest.mark.slow
+        params.append(pytest.param(*itertools.chain.from_iterable(arguments), marks=marks))
+    return pytest.mark.parametrize(",".join(axes).split(","), params)

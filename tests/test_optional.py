@@ -39,7 +39,7 @@ ALWAYS_INSTALLED = {
 
 STARTERS = {
     *(f"subprocess.{name}" for name in ("run", "Popen", "call", "check_call", "check_output")),
-    *("shutil.which", "find_program", "os.execvp", "host.run", "first.run", "second.run"),
+    *("shutil.which", "find_program", "os.execvp", "os.system", "os.popen", "host.run", "first.run", "second.run"),
 }
 """Functions whose first argument is a program or a command line; `wrappers` finds ours around them."""
 
@@ -80,7 +80,7 @@ def programs_of(tree: ast.AST) -> Iterator[str]:
             while isinstance(first, ast.List | ast.Tuple) and first.elts:
                 first = first.elts[0]
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                yield first.value
+                yield first.value.split(" ")[0]  # of a whole line for a shell
         if isinstance(node, ast.List | ast.Tuple) and node.elts:  # a command line that is kept in a variable
             first = node.elts[0]
             if isinstance(first, ast.Constant) and first.value in PROGRAMS:
@@ -104,8 +104,8 @@ def test_every_program_that_is_started_is_on_the_list() -> None:
 
 
 def test_a_program_that_is_not_on_the_list_is_found() -> None:
-    code = "subprocess.run(['tmux', 'ls']); shutil.which('xterm'); subprocess.Popen(('sshd', '-D'))"
-    assert sorted(programs_of(ast.parse(code))) == ["sshd", "sshd", "tmux", "xterm"]
+    code = "subprocess.run(['tmux', 'ls']); shutil.which('xterm'); subprocess.Popen(('sshd', '-D')); os.system('tar x')"
+    assert sorted(programs_of(ast.parse(code))) == ["sshd", "sshd", "tar", "tmux", "xterm"]
 
 
 def test_a_program_behind_a_function_of_ours_is_found() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixeltune.config import OptimConfig, TrialConfig
+from pixeltune.data import outline_of
 from pixeltune.models import build_model
 from pixeltune.training.optim import build_optimizer, learning_rate
 
@@ -52,13 +53,13 @@ def num_parameters(name: str) -> int:
     """Built without memory, and faster than on the meta device, where drawing weights imports a compiler."""
     config = recipe(name)
     with FakeTensorMode():
-        return build_model(config, recipe_flops.form_of(config)).num_parameters()
+        return build_model(config, outline_of(config.data).form).num_parameters()
 
 
 @every_recipe
 def test_a_recipe_is_a_model_of_its_data(name: str) -> None:
     config = recipe(name)
-    config.likelihood.require_form(recipe_flops.form_of(config))
+    config.likelihood.require_form(outline_of(config.data).form)
     assert num_parameters(name) > 0
     assert config.data.path is None, "a recipe must not name a folder of one machine"
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
-from pixeltune.data import resolve
+from pixeltune.config import FAMILIES, LIKELIHOODS, DataConfig, ImageForm, TrialConfig
+from pixeltune.data import outline_of
 from pixeltune.errors import ConfigError
 from pixeltune.models import build_model
 from pixeltune.space import Asha, Pareto, SearchSpace, list_searches, load_search, search_folder, summarise_search
-
-FORMS = {
-    "mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
-    "fashion_mnist": ImageForm(1, 28, 28, levels=256, num_classes=10),
-    "cifar10": ImageForm(3, 32, 32, levels=256, num_classes=10),
-    "imagenet64": ImageForm(3, 64, 64, levels=256, num_classes=1000),
-}
-"""Of data sets that a test machine does not have."""
 
 SEARCHES = list_searches()
 every_search = pytest.mark.parametrize("name", SEARCHES)
@@ -34,19 +27,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def form_of(config: TrialConfig) -> ImageForm:
-    """The form of the images, without the images where they would have to be fetched."""
-    data = config.data
-    if data.name not in FORMS:
-        return resolve(config).data.form
-    own = FORMS[data.name]
-    return ImageForm(
-        channels=1 if data.grey else own.channels,
-        height=data.resize or own.height,
-        width=data.resize or own.width,
-        levels=2 if data.binarise != "none" else data.levels or own.levels,
-        num_classes=own.num_classes,
-    )
+@cache
+def form_of(data: DataConfig) -> ImageForm:
+    """Return the form of the images, without the images where they would have to be downloaded."""
+    return outline_of(data).form
 
 
 def structures(search: SearchSpace) -> list[TrialConfig]:
@@ -81,7 +65,7 @@ def test_every_corner_builds_a_model(name: str) -> None:
     built = structures(search)
     assert built
     for config in built:
-        form = form_of(config)
+        form = form_of(config.data)
         config.model.require_form(form)
         config.likelihood.require_form(form)
         with torch.device("meta"):

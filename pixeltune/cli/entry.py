@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +37,10 @@ DEPENDENCIES = (
 """The dependencies in pyproject.toml, by the names under which they are imported."""
 
 _INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-"""What pip calls a package that is imported under another name."""
+"""Names on the package index of packages that are imported under another name."""
 
 _NEEDED_BY_ALL = "pydantic"
-"""Where it is missing, the dependencies have not been installed; commands differ in the others."""
+"""If it is missing, no dependency has been installed. Which of the others a command needs differs."""
 
 _EXIT_USER_ERROR = 2
 
@@ -59,9 +61,16 @@ def run_checked(program: str, command: Callable[[], int]) -> int:
         return command()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in DEPENDENCIES:
+        if package not in DEPENDENCIES and not _is_imported_by_a_package(error):
             raise
         return _refuse_without(program, package)
+
+
+def _is_imported_by_a_package(error: ModuleNotFoundError) -> bool:
+    """Return whether an installed package misses one of its own dependencies; else the import is ours or the user's."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    files = [name for name in frames if not name.startswith("<frozen importlib")]
+    return any(Path(files[-1]).is_relative_to(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))
 
 
 def _refuse_without(program: str, package: str) -> int:

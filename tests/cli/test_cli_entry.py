@@ -69,6 +69,24 @@ def test_a_dependency_that_is_missed_later_is_named(name: str, capsys: pytest.Ca
     assert said.count("\n") == 1
 
 
+def test_a_dependency_of_a_dependency_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half an installation: a package is there, and one that it imports is not."""
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "__init__.py").write_text("import missing_part.deep", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sysconfig.get_path", lambda _kind: str(tmp_path))
+
+    def command() -> int:
+        import half  # type: ignore[import-not-found]
+
+        return len(half.__name__)
+
+    assert run_checked("launch.py", command) == 2
+    assert capsys.readouterr().err.startswith("launch.py: missing_part must be installed, but it is not; run ")
+
+
 @pytest.mark.parametrize(("name", "distribution"), [("ray", "ray"), ("sklearn", "scikit-learn"), ("yaml", "pyyaml")])
 def test_outside_of_a_checkout_pip_installs_what_is_missing(
     name: str, distribution: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ _REACH = "import socket, sys; socket.create_connection((sys.argv[1], 22), 3); pr
 _MAKE = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from hosts import network
 with network(Path(sys.argv[2]), ("a", "b")) as net:
     print(*(host.pid for host in net.hosts.values()), flush=True)

@@ -54,7 +54,7 @@ def test_every_configured_likelihood_exists() -> None:
 
 
 def test_pairs_of_colours_follow_one_another_without_a_gap() -> None:
-    """Of four colours too, which no other case here has."""
+    """Include four colours, which no other case here has."""
     assert [pair_index(colour, earlier) for colour in range(5) for earlier in range(colour)] == list(range(10))
 
 

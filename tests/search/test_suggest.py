@@ -235,7 +235,7 @@ def test_a_trial_that_never_began_is_planned_again_as_what_it_was(tmp_path: Path
 def test_a_long_search_resumes_without_a_read_or_a_proposal_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 80 rows none is read again, and none is proposed again: counted, not timed."""
+    """Count, for 80 rows, the files that are read again and the proposals that are made."""
     space = toy_space(budget=Budget(trials=100))
     ledger = toy_ledger(tmp_path, space)
     random = Suggester(toy_space(sampler="random"), ledger)
