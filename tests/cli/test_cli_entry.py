@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -78,12 +79,7 @@ def test_a_dependency_of_a_dependency_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("sysconfig.get_path", lambda _kind: str(tmp_path))
 
-    def command() -> int:
-        import half  # type: ignore[import-not-found]
-
-        return len(half.__name__)
-
-    assert run_checked("launch.py", command) == 2
+    assert run_checked("launch.py", lambda: len(importlib.import_module("half").__name__)) == 2
     assert capsys.readouterr().err.startswith("launch.py: missing_part must be installed, but it is not; run ")
 
 
