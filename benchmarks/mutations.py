@@ -112,7 +112,18 @@ class Copy:
         for folder in self._own:  # a faulty cache must not reach the next run
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        plain = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-rfE", "--tb=line", "--hypothesis-seed=0"]
+        plain = [
+            "-q",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not slow",
+            "-rfE",
+            "--tb=line",
+            "--hypothesis-seed=0",
+        ]
         plain.append(f"--ignore={_OWN_TEST}")
         command = [sys.executable, "-m", "pytest", *plain, *options, *paths]
         # A session of its own, so that a timeout ends what the tests have started too.
