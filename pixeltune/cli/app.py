@@ -9,13 +9,15 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pixeltune.errors import PixeltuneError, require_packages
+from pixeltune import files
+from pixeltune.errors import ConfigError, PixeltuneError, require_packages
 from pixeltune.search.job import COMMAND
 
 if TYPE_CHECKING:
@@ -82,6 +84,22 @@ def writing(location: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise PixeltuneError(f"a file must be writable, but {location} is not ({error.strerror or error})") from error
+
+
+def require_writable(location: str) -> None:
+    """Refuse what cannot be written before the work that goes into it, and make nothing yet.
+
+    Object storage is not asked: it refuses when it is written.
+    """
+    if files.is_uri(location):
+        return
+    target = files.local_path(location)
+    if target.is_dir():
+        raise ConfigError(f"a file must be writable, but {location} is a folder; name a file in it")
+    with writing(location):
+        existing = next(folder for folder in target.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
 
 
 def say(line: str) -> None:

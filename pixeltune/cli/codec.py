@@ -13,6 +13,7 @@ from pixeltune.cli.app import (
     add_settings,
     add_storage,
     positive,
+    require_writable,
     say,
     settings_of,
     writing,
@@ -87,6 +88,7 @@ def compress(options: argparse.Namespace) -> int:
     from pixeltune.sampling.codec import require_codable
     from pixeltune.sampling.coded_file import unpack
 
+    require_writable(options.out)
     trained = _load(options.trial, options.storage, options.dtype)
     require_codable(trained.model)
     images = _read_images(options.input) if options.input else _split_of(trained, options)
@@ -115,6 +117,7 @@ def decompress(options: argparse.Namespace) -> int:
 
     if not options.out.lower().endswith(".npy"):
         raise DataError(f"--out must be a .npy file, but got {options.out!r}")
+    require_writable(options.out)
     content = _read(options.file)
     header = unpack(content).header
     trained = _load(options.trial, options.storage, header.numbers.dtype)

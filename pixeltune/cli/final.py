@@ -54,17 +54,20 @@ def add_verbs(verbs: Any) -> None:
 
 def final(options: argparse.Namespace) -> int:
     """Choose once, run what is left, and say what came of it."""
+    from pixeltune.search.final import open_final, require_search
+
+    request = _request(options)
+    if options.cluster is None:  # else the storage may be there alone
+        require_search(request)
     require_packages("a final", "optuna", "rich", "ray")
     from pixeltune.cli.outcome import farewell_at_end
-    from pixeltune.search.final import open_final, require_search
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
     from pixeltune.search.where import find_place
 
-    request, out = _request(options), console()
+    out = console()
     if options.cluster is not None:
         return submit(options, request.store.search)
-    require_search(request)
     place = find_place(options.address)
     out.print(str(place), highlight=False, soft_wrap=True)
     with farewell_at_end(out, place.address), request.store.lock():

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, say, settings_of, writing
+from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, require_writable, say, settings_of, writing
 from pixeltune.cli.images import first_images, images_of
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
 from pixeltune.cli.network_calls import network_calls
@@ -174,6 +174,7 @@ def _write(picture: Picture, location: str) -> int:
 
 
 def require_png(location: str) -> None:
-    """Refuse a name that says something else."""
+    """Refuse the name of another kind of file, and a place that cannot be written."""
     if not location.lower().endswith(".png"):
         raise ConfigError(f"--out must be a .png file, but got {location!r}")
+    require_writable(location)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from typing import Any
 
 from pixeltune import files
-from pixeltune.cli.app import EXIT_OK, add_storage, positive, say, writing
+from pixeltune.cli.app import EXIT_OK, add_storage, positive, require_writable, say, writing
 from pixeltune.errors import ConfigError, require_packages
 
 _TOP = 5
@@ -60,19 +59,3 @@ def require_html(location: str) -> None:
     """Refuse a name that no browser would open as a page."""
     if not location.lower().endswith((".html", ".htm")):
         raise ConfigError(f"--out must be a .html file, but got {location!r}")
-
-
-def require_writable(location: str) -> None:
-    """Refuse what cannot be written before the work that goes into it, and make nothing yet.
-
-    Object storage is not asked: it refuses when it is written.
-    """
-    if files.is_uri(location):
-        return
-    target = files.local_path(location)
-    if target.is_dir():
-        raise ConfigError(f"a file must be writable, but {location} is a folder; name a file in it")
-    with writing(location):
-        existing = next(folder for folder in target.absolute().parents if folder.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass

@@ -81,10 +81,11 @@ def search(options: argparse.Namespace) -> int:
     """Run what the options ask for."""
     if options.list:
         return _list()
-    require_packages("a search", "optuna", "rich", *(() if options.dry_run else ("ray",)))
-    out = console()
     if options.search is None:
         raise ConfigError(f"--search must name a search: {', '.join(list_searches())} (or a path to a .py file)")
+    search_path(options.search)  # an unknown name is refused before a package that is missing
+    require_packages("a search", "optuna", "rich", *(() if options.dry_run else ("ray",)))
+    out = console()
     settings = settings_of(options)
     if options.scheduler is not None:
         settings["scheduler"] = None if options.scheduler == "none" else options.scheduler

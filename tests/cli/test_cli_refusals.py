@@ -334,3 +334,30 @@ def test_a_final_of_impossible_settings() -> None:
         ("--set data.path=elsewhere", "on the images of its search (checksum abc), but got "),
     ):
         assert says in refused("final", "digits_quick", *options.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("search", "--search", "digits_quik"), "no search is called 'digits_quik'; did you mean digits_quick?"),
+        (("search",), "--search must name a search"),
+        (("doctor", "--search", "mine.py"), "a search file must exist, but there is none at mine.py"),
+        (("final", "nothing"), "a search must have been begun to be read"),
+        (("report", "nothing"), "a search must have been begun to be read"),
+        (("cluster", "prepare", "none.yaml"), "a cluster file must be readable YAML"),
+        (("compress", "nothing", "--split", "test", "--out", "file/x"), "a file must be writable, but file/x is not"),
+        (("decompress", "a.ptc", "--trial", "nothing", "--out", "file/x.npy"), "but file/x.npy is not"),
+        (("sample", "nothing", "--out", "file/x.png"), "a file must be writable, but file/x.png is not"),
+        (("complete", "nothing", "--rows", "1", "--out", "folder.png"), "folder.png is a folder; name a file in it"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_costs_nothing_is_checked_before_what_may_be_missing(
+    words: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any optional package, the line names the user's slip; installing would only lead to it."""
+    monkeypatch.setattr("pixeltune.errors.has_package", lambda _name: False)
+    Path("file").write_text("", encoding="utf-8")
+    Path("folder.png").mkdir()
+    assert line in refused(*words)
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["file", "folder.png"]
