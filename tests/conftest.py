@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -55,10 +56,12 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make warnings errors in fast runs, but for deprecations that other packages are to mend.
+    """Let Ctrl-C arrive, and make warnings errors in fast runs, but for deprecations of other packages.
 
     In slow runs, Ray and browsers leave sockets and files to the garbage collector.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: tests send themselves Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "not slow" in config.getoption("markexpr"):
         config.addinivalue_line("filterwarnings", "error")
         config.addinivalue_line(
