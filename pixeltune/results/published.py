@@ -32,7 +32,7 @@ import difflib
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import cache
@@ -141,26 +141,40 @@ def own_results(text: str) -> tuple[PublishedResult, ...]:
     return tuple(result for _, result in results)
 
 
-def read_table(text: str, name: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the header of a CSV table, and each row with the number of its last line; fields are stripped.
+def read_table(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """Return the header of a CSV table, and its rows: the number of a row's last line, and its fields, stripped.
 
     Args:
         text: The whole file.
         name: The table, as error messages call it.
 
     Raises:
-        StoreError: A column has no name or occurs twice, or a row has more or fewer fields than the header.
+        StoreError: A column has no name or occurs twice. While rows are read: one has more or fewer fields than the
+            header.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         columns = [column.strip() for column in reader.fieldnames or ()]
-        wrong = [column or "one without a name" for column in columns if not column or columns.count(column) > 1]
-        if wrong:
-            raise StoreError(f"{name} must name each column once in the first line, but got {wrong[0]} in it")
-        reader.fieldnames = columns
-        return columns, [(reader.line_num, _stripped(line, f"line {reader.line_num} of {name}")) for line in reader]
     except csv.Error as error:
-        raise StoreError(f"line {reader.line_num} of {name} must be CSV, but it is not: {error}") from None
+        raise StoreError(f"line 1 of {name} must be CSV, but it is not: {error}") from None
+    if not columns and text.strip():
+        raise StoreError(f"{name} must have the names of the columns in the first line, but it is blank")
+    wrong = [column or "one without a name" for column in columns if not column or columns.count(column) > 1]
+    if wrong:
+        raise StoreError(f"{name} must name each column once in the first line, but got {wrong[0]} in it")
+    reader.fieldnames = columns
+    return columns, _rows(reader, name)
+
+
+def _rows(reader: csv.DictReader[str], name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    while True:
+        try:
+            line = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise StoreError(f"line {reader.line_num + 1} of {name} must be CSV, but it is not: {error}") from None
+        yield reader.line_num, _stripped(line, f"line {reader.line_num} of {name}")
 
 
 def parsed(line: Mapping[str, str], place: str, readers: Mapping[str, FieldReader]) -> dict[str, Any]:
@@ -188,12 +202,13 @@ class FieldReader:
 
 def number_from(least: float) -> FieldReader:
     """Return a reader of finite numbers of `least` or more."""
-    return FieldReader(lambda text: _at_least(least, float(text)), f"a number of {least:g} or more")
+    return FieldReader(lambda text: _checked(text, float, least, math.inf), f"a number of {least:g} or more")
 
 
-def whole_from(least: int) -> FieldReader:
-    """Return a reader of whole numbers of `least` or more."""
-    return FieldReader(lambda text: _at_least(least, int(text)), f"a whole number of {least} or more")
+def whole_from(least: int, most: float = math.inf) -> FieldReader:
+    """Return a reader of whole numbers from `least` to `most`."""
+    expected = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
+    return FieldReader(lambda text: _checked(text, int, least, most), f"a whole number {expected}")
 
 
 def word_of(words: Mapping[str, Any]) -> FieldReader:
@@ -201,9 +216,11 @@ def word_of(words: Mapping[str, Any]) -> FieldReader:
     return FieldReader(words.__getitem__, " or ".join(word or "nothing" for word in words))
 
 
-def _at_least(least: float, value: float) -> float:
-    if not (math.isfinite(value) and value >= least):
-        raise ValueError(value)
+def _checked(text: str, kind: type[int] | type[float], least: float, most: float) -> float:
+    """Return a finite number in these bounds; Python would read 2_9 as 29."""
+    value = kind(text)
+    if "_" in text or not (math.isfinite(value) and least <= value <= most):
+        raise ValueError(text)
     return value
 
 
@@ -235,7 +252,7 @@ _READERS: dict[str, FieldReader] = {
     "augmentation": _YES_NO,
     "params_million": number_from(0).or_blank(),
     "gpu_hours": number_from(0).or_blank(),
-    "year": whole_from(1900),
+    "year": whole_from(1900, 2100),
     "image_channels": whole_from(1).or_blank(),
 }
 """How to read the columns that are not text."""

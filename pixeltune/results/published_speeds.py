@@ -58,7 +58,7 @@ _READERS: dict[str, FieldReader] = {
     "method": word_of({method: method for method in METHODS}),
     "seconds": number_from(0).or_blank(),
     "speedup": number_from(0).or_blank(),
-    "year": whole_from(1900),
+    "year": whole_from(1900, 2100),
 }
 
 
