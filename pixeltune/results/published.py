@@ -269,6 +269,7 @@ def _own(line: Mapping[str, str], place: str) -> PublishedResult:
     lacking = [name for name in _NEEDED if name not in given]
     if lacking:
         raise StoreError(f"{place} must have {', '.join(lacking)}, but got a blank field")
+    parsed(given, place, _READERS)  # a field that cannot be read comes before one that cannot be inferred
     _require_spelling(given["dataset"], place)
     whole = dict.fromkeys(_NAMES, "") | {"evidence": "own", "title": given["model"], "where": "your own table"}
     whole |= _shared_form(given["dataset"], given["metric"]) | given

@@ -404,7 +404,7 @@ def test_a_checksum_says_that_the_images_are_the_same_whatever_they_are_called(t
         (OWN.replace("2.90", "2_9"), "but got '2_9'"),
         (OWN.replace("2025", "20255"), "must have year, a whole number from 1900 to 2100, but got '20255'"),
         (
-            OWN.replace("ours", "x" * 140_000),
+            OWN.replace("ours of", "x" * 140_000),
             "line 2 of your published results must be CSV, but it is not: field larger",
         ),
         ("\n" + OWN, "must have the names of the columns in the first line, but it is blank"),
