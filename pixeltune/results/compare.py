@@ -33,11 +33,8 @@ _SPEED_COLUMNS = (
     *("images_per_second", "speedup", "network_calls"),
     *(field.name for field in fields(PublishedSpeed)[10:]),
 )
-_SPEED_TYPES = {
-    **dict.fromkeys(("image_channels", "image_height", "image_width", "batch_size", "network_calls", "year"), "Int64"),
-    **dict.fromkeys(("seconds", "images_per_second", "speedup"), "float64"),
-}
-"""Columns that are not text."""
+_SPEED_WHOLE = ("image_channels", "image_height", "image_width", "batch_size", "network_calls", "year")
+_SPEED_NUMBERS = ("seconds", "images_per_second", "speedup")
 
 OWN_TABLE = "published.csv"
 """The name of a user's own table, in the storage next to the searches."""
@@ -118,8 +115,12 @@ def compare_speeds(frame: pd.DataFrame) -> pd.DataFrame:
         asdict(speed) | {"origin": "published", "images_per_second": speed.images_per_second} for speed in published
     ]
     table = pd.DataFrame([*ours, *theirs], columns=list(_SPEED_COLUMNS))
-    for name in _SPEED_COLUMNS:
-        table[name] = table[name].astype(_SPEED_TYPES.get(name, "string"))
+    for name in _SPEED_WHOLE:
+        table[name] = table[name].astype("Int64")
+    for name in _SPEED_NUMBERS:
+        table[name] = table[name].astype("float64")
+    for name in [name for name in _SPEED_COLUMNS if name not in (*_SPEED_WHOLE, *_SPEED_NUMBERS)]:
+        table[name] = table[name].astype("string")
     return table
 
 
