@@ -134,3 +134,7 @@ def test_speeds_are_next_to_the_published_ones_with_their_device() -> None:
 def test_speeds_need_a_measured_one_and_no_table_of_likelihoods() -> None:
     assert "there must be results with sample_images_per_second to compare" in refused("compare", "--speed")
     assert "leave out --own mine.csv" in refused("compare", "--speed", "--own", "mine.csv")
+
+
+def test_a_source_without_a_paper_is_named_by_its_title() -> None:
+    assert "Factoring Variations in Natural Images" in " ".join(done("compare").split())
