@@ -137,8 +137,8 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
         own = [reason for reason in why_not if reason not in shared]
         notes = [f"not comparable: {'; '.join(own)}"] if own else ["comparable"] * (not why_not)
         notes += [f"caveats: {record['caveats']}"] if record["caveats"] else []
-        title = None if record["title"] == record["model"] else record["title"]
-        source = ", ".join(str(part) for part in (record["arxiv"] or title, record["where"]) if part)
+        paper = record["arxiv"] or ("" if record["title"] == record["model"] else record["title"])
+        source = ", ".join(str(part) for part in (paper, record["where"]) if part)
         view.add_row(
             f"{'< ' if record['upper_limit'] else ''}{record['published']:g}",
             "" if record["gap"] is None else f"{record['gap']:+.3f}",
