@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pixeltune.data import load_data
     from pixeltune.data.resolve import resolve
     from pixeltune.models import build_model
-    from pixeltune.results.compare import compare, load_published
+    from pixeltune.results.compare import compare, compare_speeds, load_published
     from pixeltune.results.frames import read_curves, read_final, read_images, read_results
     from pixeltune.results.pareto import pareto
     from pixeltune.results.studies import study
@@ -57,6 +57,7 @@ _HOMES = {
     "pareto": "pixeltune.results.pareto",
     "load_published": "pixeltune.results.compare",
     "compare": "pixeltune.results.compare",
+    "compare_speeds": "pixeltune.results.compare",
 }
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "TrialConfig",
     "build_model",
     "compare",
+    "compare_speeds",
     "complete",
     "evaluate",
     "fit",

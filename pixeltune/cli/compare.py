@@ -1,4 +1,4 @@
-"""`pixeltune compare`: rows of ours beside the published table."""
+"""`pixeltune compare`: rows of ours next to the published tables."""
 
 from __future__ import annotations
 
@@ -16,41 +16,34 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Any) -> None:
     """`pixeltune compare`."""
-    parser = verbs.add_parser("compare", help="results beside published ones")
+    parser = verbs.add_parser("compare", help="results next to published ones")
     parser.add_argument("search", nargs="?", metavar="SEARCH", help="one search [all of the storage]")
     parser.add_argument("--top", type=positive, default=1, metavar="K", help="best trials of each search [1]")
     parser.add_argument("--csv", metavar="FILE", help="write the whole table as CSV")
     parser.add_argument("--own", metavar="FILE", help="CSV with published rows of yours [STORAGE/published.csv]")
+    parser.add_argument("--speed", action="store_true", help="sampling speeds instead of likelihoods")
     add_storage(parser)
     parser.set_defaults(verb=compare)
 
 
 def compare(options: argparse.Namespace) -> int:
     """Print, or write, the comparison."""
+    if options.speed and options.own:
+        raise StoreError(f"--own is a table of likelihoods, but got it with --speed; leave out --own {options.own}")
+    return _compare_speeds(options) if options.speed else _compare_likelihoods(options)
+
+
+def _compare_likelihoods(options: argparse.Namespace) -> int:
     from pixeltune import files
     from pixeltune.results.compare import OWN_TABLE
-    from pixeltune.results.compare import compare as beside
-    from pixeltune.results.frames import read_results
-    from pixeltune.results.judge import RANKED
+    from pixeltune.results.compare import compare as compare_rows
 
-    location = files.join(options.storage, options.search) if options.search else options.storage
-    rows = read_results(location)
-    has_number = rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()
-    rows = rows[has_number & rows["status"].isin([str(status) for status in RANKED])]
-    if rows.empty:
-        raise StoreError(f"there must be results to compare, but {location} holds none")
-    beside_results = files.join(options.storage, OWN_TABLE)
-    own = options.own or (beside_results if files.exists(beside_results) else None)
-    # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
-    ranked = rows.assign(is_out=_out_of_bounds(rows, location))
-    ranked = ranked.sort_values(["is_out", "valid_bits_per_dim"], kind="stable").drop(columns="is_out")
-    best = ranked.groupby("search", observed=True).head(options.top)
-    table = beside(best, own)
+    own_of_storage = files.join(options.storage, OWN_TABLE)
+    own = options.own or (own_of_storage if files.exists(own_of_storage) else None)
+    best = _best_rows(options)
+    table = compare_rows(best, own)
     if options.csv:
-        with writing(options.csv):
-            files.write_whole(options.csv, table.to_csv(index=False).encode())
-        say(f"Wrote {len(table):,} rows to {options.csv}")
-        return EXIT_OK
+        return _write(table, options.csv)
     out = console()
     if own:
         out.print(f"With the rows of {own}.", highlight=False)
@@ -60,6 +53,51 @@ def compare(options: argparse.Namespace) -> int:
     if table.empty:
         names = ", ".join(sorted({str(name) for name in best["data.name"]}))
         out.print(f"No published results for {names}.", highlight=False)
+    return EXIT_OK
+
+
+def _compare_speeds(options: argparse.Namespace) -> int:
+    from pixeltune.results.compare import compare_speeds
+
+    table = compare_speeds(_best_rows(options, "sample_images_per_second"))
+    if options.csv:
+        return _write(table, options.csv)
+    known = table.astype(object).where(table.notna(), None)
+    _print_speeds(console(), known.to_dict("records"))
+    say(
+        "Machines differ, so images/s of two devices do not compare; only the speed-up does, against naive sampling of "
+        "the same model and batch on the same device. The results do not hold it: benchmarks/sample.py of the "
+        "repository measures it for a model of yours."
+    )
+    return EXIT_OK
+
+
+def _best_rows(options: argparse.Namespace, needed: str | None = None) -> pd.DataFrame:
+    """Return the best `--top` rows of each search that have a result, and a value in the column `needed`."""
+    from pixeltune import files
+    from pixeltune.results.frames import read_results
+    from pixeltune.results.judge import RANKED
+
+    location = files.join(options.storage, options.search) if options.search else options.storage
+    rows = read_results(location)
+    has_number = rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()
+    rows = rows[has_number & rows["status"].isin([str(status) for status in RANKED])]
+    if rows.empty:
+        raise StoreError(f"there must be results to compare, but {location} holds none")
+    if needed is not None and (rows := rows[rows[needed].notna()]).empty:
+        raise StoreError(f"there must be results with {needed} to compare, but {location} holds none; finish a trial")
+    # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
+    ranked = rows.assign(is_out=_out_of_bounds(rows, location))
+    ranked = ranked.sort_values(["is_out", "valid_bits_per_dim"], kind="stable").drop(columns="is_out")
+    return ranked.groupby("search", observed=True).head(options.top)
+
+
+def _write(table: pd.DataFrame, path: str) -> int:
+    from pixeltune import files
+
+    with writing(path):
+        files.write_whole(path, table.to_csv(index=False).encode())
+    say(f"Wrote {len(table):,} rows to {path}")
     return EXIT_OK
 
 
@@ -77,7 +115,7 @@ def _out_of_bounds(rows: pd.DataFrame, location: str) -> list[bool]:
 
 
 def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
-    """One number of ours beside the published ones, the comparable first; what all differ in is said once."""
+    """Print one number of ours next to the published ones, the comparable first; what all differ in is in the title."""
     from rich.table import Table
 
     reasons = [str(record["why_not"]).split("; ") if record["why_not"] else [] for record in records]
@@ -99,9 +137,10 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
         own = [reason for reason in why_not if reason not in shared]
         notes = [f"not comparable: {'; '.join(own)}"] if own else ["comparable"] * (not why_not)
         notes += [f"caveats: {record['caveats']}"] if record["caveats"] else []
-        source = ", ".join(str(part) for part in (record["arxiv"], record["where"]) if part)
+        paper = record["arxiv"] or ("" if record["title"] == record["model"] else record["title"])
+        source = ", ".join(str(part) for part in (paper, record["where"]) if part)
         view.add_row(
-            f"{record['published']:g}",
+            f"{'< ' if record['upper_limit'] else ''}{record['published']:g}",
             "" if record["gap"] is None else f"{record['gap']:+.3f}",
             "" if record["gpu_hours"] is None else f"{record['gpu_hours']:,.4g}",
             f"{record['model']} ({record['year']})",
@@ -112,7 +151,45 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     out.print()
 
 
+def _print_speeds(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
+    """Print the speeds of ours, then the published ones."""
+    from rich.table import Table
+
+    view = Table(
+        title="Sampling speeds", title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False
+    )
+    for name in ("images/s", "speed-up", "batch"):
+        view.add_column(name, justify="right", no_wrap=True)
+    for name in ("model", "images", "method", "device", "source"):
+        view.add_column(name, overflow="fold")
+    for record in records:
+        ours = record["origin"] == "ours"
+        model = f"{record['search']}/{record['trial']} ({record['model']})" if ours else record["model"]
+        year = None if record["year"] is None else str(record["year"])
+        notes = (record["arxiv"], year, record["where"], record["detail"], record["doubt"])
+        view.add_row(
+            _figure(record["images_per_second"], ",.3g"),
+            _figure(record["speedup"], "g"),
+            _figure(record["batch_size"], ",d"),
+            model,
+            " ".join(part for part in (record["dataset"], _size(record)) if part),
+            record["method"],
+            record["device"] or "not stated",
+            "; ".join(note for note in notes if note),
+        )
+    out.print(view, highlight=False)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _size(record: Mapping[Hashable, Any]) -> str:
+    sides = (record["image_height"], record["image_width"])
+    return "" if None in sides else "×".join(map(str, sides))
+
+
 def _rank(records: Sequence[Mapping[Hashable, Any]]) -> str:
-    """The place among the comparable, which is one and the same beside each of them."""
+    """Return the rank among the comparable, which is the same in each of their records."""
     places = {(record["rank"], record["rank_of"]) for record in records if record["rank"] is not None}
     return "".join(f"; it would be number {rank:.0f} of {of:.0f}" for rank, of in places)

@@ -162,6 +162,11 @@ def is_same_task(ours: Identity, published: PublishedResult) -> bool:
     )
 
 
+def has_gap(ours: Identity, published: PublishedResult) -> bool:
+    """Return whether a difference to the published value means anything: the same task, and more than a limit."""
+    return is_same_task(ours, published) and not published.upper_limit
+
+
 def is_near(ours: Identity, published: PublishedResult) -> bool:
     """Whether both are of the same task, and binarised in the same way."""
     return is_same_task(ours, published) and ours.binarisation == published.binarisation
@@ -179,6 +184,7 @@ def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
         and is_near(ours, result)
         and result.split == result.test_split
         and not result.doubt
+        and not result.upper_limit
     ]
     return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
 
@@ -238,6 +244,8 @@ def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
     exactness = Exactness.LOWER_BOUND if ours.is_bound else Exactness.EXACT
     if exactness is not published.likelihood:
         yield f"{_ARTICLES[exactness]}, not {_ARTICLES[published.likelihood]}"
+    if published.upper_limit:
+        yield f"published only as below {published.value:g}"
     if published.conditional is not None and ours.conditional != published.conditional:
         yield "class-conditional, the published is not" if ours.conditional else "published is class-conditional"
     if published.augmentation is not None and ours.augmented != published.augmentation:

@@ -35,7 +35,7 @@ def _line(said: str, model: str) -> str:
 def test_what_is_comparable_comes_first_with_rank_gap_and_compute() -> None:
     said = done("compare")
     title, _, *lines = said.splitlines()
-    assert title.startswith("cifar/00003: 3.0200 bits/dim (test), 40 GPU-hours; it would be number 17 of 28")
+    assert title.startswith("cifar/00003: 3.0200 bits/dim (test), 40 GPU-hours; it would be number 18 of 29")
     assert _line(said, "PixelSNAIL").split()[:2] == ["2.85", "+0.170"]
     assert _line(said, "Gated PixelCNN").split()[:2] == ["3.03", "-0.010"]
     assert _line(said, "PixelCNN++ (2017)").split()[:3] == ["2.92", "+0.100", "960"]
@@ -47,7 +47,7 @@ def test_a_table_beside_the_results_is_read_along() -> None:
     Path("results/published.csv").write_text(OWN)
     said = done("compare", "cifar")
     assert "With the rows of results/published.csv." in said
-    assert "it would be number 18 of 29" in said
+    assert "it would be number 19 of 30" in said
     assert _line(said, "ours before").split()[:3] == ["3.01", "+0.010", "50"]
     done("compare", "--csv", "table.csv")
     table = pd.read_csv("table.csv").set_index("model")
@@ -56,9 +56,7 @@ def test_a_table_beside_the_results_is_read_along() -> None:
 
 def test_another_table_may_be_named() -> None:
     Path("mine.csv").write_text(OWN.replace("3.01", "x"))
-    assert "line 2 of the published results must have value, but got 'x' (in mine.csv)" in refused(
-        "compare", "--own", "mine.csv"
-    )
+    assert "but got 'x' (in mine.csv)" in refused("compare", "--own", "mine.csv")
     assert "must be a CSV file, but nowhere.csv is not" in refused("compare", "--own", "nowhere.csv")
 
 
@@ -107,3 +105,36 @@ def test_a_bound_is_said_to_be_one() -> None:
     (row,) = SearchStore("results", "cifar").trials()
     SearchStore("results", "cifar").write_trial(row | {"is_bound": True})
     assert done("compare").startswith("cifar/00003: at most 3.0200 bits/dim (test)")
+
+
+def test_a_limit_is_marked() -> None:
+    assert _line(done("compare"), "PixelCNN++ no dropout").split()[:2] == ["<", "2"]
+
+
+def test_speeds_are_next_to_the_published_ones_with_their_device() -> None:
+    (row,) = SearchStore("results", "cifar").trials()
+    measured = {"sample_images_per_second": 1.5, "sample_batch_size": 16, "cpu_name": "A processor"}
+    SearchStore("results", "cifar").write_trial(row | measured)
+    said = done("compare", "--speed")
+    ours = _line(said, "cifar/00003")
+    assert ours.split()[:2] == ["1.5", "16"]
+    assert "A processor" in ours
+    assert [line.split()[:2] for line in said.splitlines() if "1704.06001" in line and "K40" in line][-1] == [
+        "183",
+        "256",
+    ]
+    assert "images/s of two devices do not compare; only the speed-up does" in " ".join(said.split())
+    SearchStore("results", "cifar").write_trial(row | measured | {"gpu_name": "A GPU"})
+    done("compare", "--speed", "--csv", "speeds.csv")
+    table = pd.read_csv("speeds.csv")
+    assert table.iloc[0][["origin", "device", "images_per_second"]].to_list() == ["ours", "A GPU", 1.5]
+    assert set(table["origin"]) == {"ours", "published"}
+
+
+def test_speeds_need_a_measured_one_and_no_table_of_likelihoods() -> None:
+    assert "there must be results with sample_images_per_second to compare" in refused("compare", "--speed")
+    assert "leave out --own mine.csv" in refused("compare", "--speed", "--own", "mine.csv")
+
+
+def test_a_source_without_a_paper_is_named_by_its_title() -> None:
+    assert "Factoring Variations in Natural Images" in " ".join(done("compare").split())

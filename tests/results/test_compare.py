@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 from result_rows import make_row
 
 from pixeltune import data
+from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
 from pixeltune.results.compare import compare, load_published
-from pixeltune.results.judge import OWN_SOURCES, SOURCES, best_published, identity_of, judge
+from pixeltune.results.frames import read_results
+from pixeltune.results.judge import OWN_SOURCES, SOURCES, best_published, has_gap, identity_of, judge
 from pixeltune.results.published import Exactness, PublishedResult, published_results
+from pixeltune.results.store import SearchStore
 
 RESULTS = published_results()
 
@@ -39,6 +43,23 @@ def twin(published: PublishedResult) -> dict[str, Any]:
         "model.conditioning": "bias" if published.conditional else "none",
         "data.flip": bool(published.augmentation),
     }
+
+
+def test_a_limit_in_place_of_any_value_never_compares() -> None:
+    for published in MATCHABLE:
+        limit = replace(published, upper_limit=True)
+        assert reasons(twin(limit), limit) == [f"published only as below {limit.value:g}"]
+        assert has_gap(identity_of(twin(published)), published)
+        assert not has_gap(identity_of(twin(limit)), limit)
+
+
+def test_the_shipped_limit_has_neither_gap_nor_rank() -> None:
+    frame = compare(pd.DataFrame([cifar_row(evaluated_split="test")]))
+    limits = frame[frame["upper_limit"]]
+    assert len(limits) == 1
+    assert not limits["comparable"].any()
+    assert limits[["gap", "rank", "rank_of"]].isna().all(axis=None)
+    assert limits["why_not"].str.contains("published only as below 2").all()
 
 
 def reasons(ours: dict[str, Any], published: PublishedResult) -> list[str]:
@@ -357,13 +378,38 @@ def test_a_checksum_says_that_the_images_are_the_same_whatever_they_are_called(t
     ("text", "words"),
     [
         ("dataset,model\n", "but the file lacks metric, value, likelihood, year"),
-        (OWN.replace("gpu_hours", "gpu_hrs"), "but the file has gpu_hrs"),
-        (OWN.replace("2.90", "low"), "line 2 of the published results must have value, but got 'low'"),
-        (OWN.replace("2.90", "nan"), "line 2 of the published results must have value, but got 'nan'"),
-        (OWN.replace("exact", "exactly"), "must have likelihood, but got 'exactly'"),
-        (OWN.replace("bits_per_dim", "bpd"), "must have metric bits_per_dim or nats, but got 'bpd'"),
+        (OWN.replace("gpu_hours", "gpu_hrs"), "but the file has 'gpu_hrs'"),
+        (OWN.replace("gpu_hours", "year"), "must name each column once in the first line, but got year in it"),
+        (OWN.replace("gpu_hours", ""), "but got one without a name in it"),
+        (OWN.replace(",", ";"), "separate the columns by commas"),
+        (OWN.replace(",", "\t"), "separate the columns by commas"),
+        (OWN.replace("2.90", "low"), "line 2 of your published results must have value, a number of 0 or more"),
+        (OWN.replace("2.90", "nan"), "likelihood of whole levels, not a density), but got 'nan'"),
+        (OWN.replace("2.90", "-inf"), "but got '-inf'"),
+        (OWN.replace("2.90", "-0.01"), "line 2 of your published results must have value, a number of 0 or more"),
+        (OWN.replace("bits_per_dim,2.90", "nats,-80"), "but got '-80'"),
+        (OWN.replace("2.90", ""), "line 2 of your published results must have value, but got a blank field"),
+        (OWN.replace("exact", "exactly"), "must have likelihood, exact or lower_bound or"),
+        (OWN.replace("bits_per_dim", "bpd"), "must have metric, bits_per_dim or nats, but got 'bpd'"),
+        (OWN.replace(",50,", ",-50,"), "must have gpu_hours, a number of 0 or more, or nothing, but got '-50'"),
+        (OWN.replace(",no,no", ",No,no"), "must have conditional, yes or no or nothing, but got 'No'"),
         (OWN.replace("cifar10,", "svhn,"), "line 2 of your published results must have image_height"),
-        (OWN.replace("2.90", "2,90"), "as many fields as the header"),
+        (OWN.replace("cifar10,", "svhn,"), "'svhn' is not a data set of the shipped table; those of"),
+        (OWN.replace("cifar10,", "cifra10,"), "did you mean cifar10?"),
+        (OWN.replace("cifar10,", "CIFAR-10,"), "must have dataset cifar10, as the shipped table spells it"),
+        (OWN.replace("cifar10,", "ImageNet 32,"), "must have dataset imagenet32, as the shipped table spells it"),
+        (OWN.replace("cifar10,ours of last year,bits_per_dim", "mnist,a,nats"), "must have binarisation, because"),
+        (OWN + OWN.splitlines()[1] + "\n", "line 3 of your published results must be another number than line 2"),
+        (OWN + "\n\n" + OWN.splitlines()[1].replace("2.90", "2.91"), "line 5 of your published results"),
+        (OWN.replace("2.90", "2_9"), "but got '2_9'"),
+        (OWN.replace("2025", "20255"), "must have year, a whole number from 1900 to 2100, but got '20255'"),
+        (
+            OWN.replace("ours of", "x" * 140_000),
+            "line 2 of your published results must be CSV, but it is not: field larger",
+        ),
+        ("\n" + OWN, "must have the names of the columns in the first line, but it is blank"),
+        ("dataset,model\ncifar10\n", "but the file lacks metric"),
+        (OWN.replace("2.90", "2,90"), "line 2 of your published results must have as many fields as the header"),
         ("", "but the file lacks dataset"),
     ],
 )
@@ -373,6 +419,29 @@ def test_a_table_of_ones_own_that_is_wrong_says_where(text: str, words: str, tmp
     assert words in str(caught.value)
     assert "published.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_table_may_come_from_a_spreadsheet(encoding: str, line_end: str, tmp_path: Path) -> None:
+    text = OWN.replace("ours of last year", '"ours, of ""last"" year"').replace("\n", line_end)
+    (tmp_path / "published.csv").write_bytes(text.encode(encoding))
+    assert load_published(str(tmp_path)).iloc[-1]["model"] == 'ours, of "last" year'
+
+
+def test_a_table_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "published.csv").write_bytes(OWN.encode("utf-16"))
+    with pytest.raises(StoreError, match=r"must be text in UTF-8, but .*published.csv is not") as caught:
+        load_published(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [("ours of", "theirs of"), ("cifar10", "mnist"), ("cifar10", "imagenet32"), ("cifar10", "celeba64")]
+)
+def test_what_differs_in_model_or_data_is_no_duplicate(change: tuple[str, str], tmp_path: Path) -> None:
+    text = f"{OWN}{OWN.splitlines()[1].replace(*change)}\n"
+    assert len(load_published(own_table(tmp_path, text))) == len(load_published()) + 2
 
 
 def test_a_table_of_ones_own_must_be_there(tmp_path: Path) -> None:
@@ -394,3 +463,60 @@ def test_a_number_without_the_version_of_its_set_compares_with_a_caveat(
     (line,) = frame[frame["model"] == "ours of last year"].to_dict("records")
     assert (line["comparable"], line["why_not"]) == (True, "")
     assert line["caveats"].split("; ") == [*caveats, "from your own table"]
+
+
+def final_row(**columns: Any) -> dict[str, Any]:
+    """A run of `pixeltune final` on dynamically binarised MNIST, as it is handed to the store."""
+    data = {"name": "mnist", "binarise": "dynamic", "train_on_valid": True}
+    config = TrialConfig.build({"data": data, "model": {"family": "gated"}, "likelihood": {"name": "bernoulli"}})
+    form = {"image_channels": 1, "image_height": 28, "image_width": 28, "levels": 2, "data_version": "original"}
+    numbers = {"evaluated_split": "test", "test_nats": 80.5, "test_bits_per_dim": 0.1481, "is_bound": False}
+    made = {"from_search": "mnist_gated", "from_trial": "00007", "num_train": 60_000, "num_valid": 0}
+    return make_row(0, **(config.flat() | form | numbers | made | columns))
+
+
+def compared_final(folder: Path, **columns: Any) -> pd.DataFrame:
+    SearchStore(str(folder), "mnist_gated-final").write_trial(final_row(**columns))
+    frame = compare(read_results(str(folder)))
+    return frame[frame["metric"] == "nats"].set_index("model")
+
+
+REIMPLEMENTED = [f"{name} (pytorch-generative reimplementation)" for name in ("PixelCNN", "Gated PixelCNN", "ImageGPT")]
+
+
+def test_a_final_on_dynamic_mnist_compares_with_the_reimplementations(tmp_path: Path) -> None:
+    lines = compared_final(tmp_path).loc[REIMPLEMENTED]
+    assert list(lines["comparable"]) == [True, True, True]
+    assert list(lines["published"]) == [81.45, 81.5, 79.17]
+    assert list(lines["gap"]) == pytest.approx([-0.95, -1.0, 1.33])
+    assert (lines["why_not"] == "").all()
+    for caveat in ("each paper draws its own test pixels", "which epoch is printed is not stated"):
+        assert lines["caveats"].str.contains(caveat).all()
+    assert not lines["caveats"].str.contains("conditioning|augmentation").any()
+
+
+@pytest.mark.parametrize(
+    ("columns", "why_not"),
+    [
+        ({"data.binarise": "static"}, "binarisation static, not dynamic"),
+        ({"data.binarise": "threshold"}, "binarisation threshold, not dynamic"),
+        ({"data_version": "altered"}, "own copy of the data, not the published set"),
+        ({"is_bound": True}, "a bound, not exact"),
+        ({"data.flip": True}, "augmented, the published is not"),
+        ({"evaluated_split": "valid", "valid_nats": 80.5, "valid_bits_per_dim": 0.1481}, "validation, not test"),
+    ],
+)
+def test_a_final_that_differs_from_the_reimplementations_says_in_what(
+    columns: dict[str, Any], why_not: str, tmp_path: Path
+) -> None:
+    lines = compared_final(tmp_path, **columns).loc[REIMPLEMENTED]
+    assert set(lines["why_not"]) == {why_not}
+
+
+def test_an_ensemble_and_a_number_cited_elsewhere_say_so(tmp_path: Path) -> None:
+    table = compared_final(tmp_path)
+    ensemble = table.loc["LMConv, 8 S-curve orders"]
+    assert ensemble["comparable"]
+    assert "ensemble" in ensemble["caveats"]
+    assert "as cited in Discrete VAE Tab.1" in table.loc["Deep belief network (DBN)", "caveats"]
+    assert pd.isna(table.loc["Deep belief network (DBN)", "rank"])

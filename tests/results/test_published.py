@@ -12,10 +12,17 @@ from pixeltune.results.published import Exactness, PublishedResult, parse_publis
 
 TEXT = resources.files("pixeltune.results").joinpath("published.csv").read_text(encoding="utf-8")
 RESULTS = published_results()
-SIZES = {"cifar10": 32, "mnist": 28} | {f"imagenet{size}": size for size in (32, 64, 128, 256, 640)}
+SIZES = {"cifar10": 32, "mnist": 28, "omniglot": 28, "celeba64": 64}
+SIZES |= {f"imagenet{size}": size for size in (32, 64, 128, 256, 640)}
+SIZES |= {f"lsun_{scene}64": 64 for scene in ("bedroom", "tower", "church")}
+RANGES = {("mnist", "nats"): (75.0, 100.0), ("omniglot", "nats"): (85.0, 110.0), ("mnist", "bits_per_dim"): (0.5, 2.0)}
+"""Plausible values; bits/dim of colour images are between 1.5 and the 8 of a uniform distribution."""
 
 
-@pytest.mark.parametrize("result", RESULTS, ids=lambda result: f"{result.dataset} {result.model}")
+every_row = pytest.mark.parametrize("result", RESULTS, ids=lambda row: f"{row.dataset} {row.model} {row.split}")
+
+
+@every_row
 def test_every_row_is_of_known_words_and_sensible_numbers(result: PublishedResult) -> None:
     assert (result.image_height, result.image_width) == (SIZES[result.dataset],) * 2
     assert result.version in (("old", "new", "unclear") if result.dataset.startswith("imagenet") else (None,))
@@ -24,10 +31,11 @@ def test_every_row_is_of_known_words_and_sensible_numbers(result: PublishedResul
     assert result.levels == (256 if result.metric == "bits_per_dim" else 2)
     assert result.split in ("train", "valid", "test")
     assert result.metric in ("bits_per_dim", "nats")
-    assert (0.5 < result.value <= 8.0) if result.metric == "bits_per_dim" else (75.0 < result.value < 90.0)
+    least, most = RANGES.get((result.dataset, result.metric), (1.5, 8.0))
+    assert least < result.value <= most
     assert isinstance(result.likelihood, Exactness)
     assert result.params_million is None or 0 <= result.params_million < 10_000
-    assert 2011 <= result.year <= 2026
+    assert 2009 <= result.year <= 2026
     assert result.arxiv is None or re.fullmatch(r"\d{4}\.\d{4,5}", result.arxiv)
     assert result.evidence in ("primary", "secondary")
     assert result.title
@@ -35,13 +43,29 @@ def test_every_row_is_of_known_words_and_sensible_numbers(result: PublishedResul
     assert result.model
 
 
-def test_no_result_stands_twice() -> None:
-    keys = Counter((row.dataset, row.version, row.binarisation, row.split, row.model, row.metric) for row in RESULTS)
-    assert [key for key, count in keys.items() if count > 1] == []
+def test_no_result_is_there_twice() -> None:
+    named = Counter((row.dataset, row.version, row.binarisation, row.split, row.model, row.metric) for row in RESULTS)
+    assert [key for key, count in named.items() if count > 1] == []
+
+
+@every_row
+def test_another_papers_number_that_was_not_checked_says_where_it_is_cited(result: PublishedResult) -> None:
+    for words in ("as cited in", "as listed by"):
+        if result.doubt and words in result.doubt:
+            assert result.evidence == "secondary"
+            assert result.doubt.partition(words)[2].split(":")[0].split(";")[0].strip() in result.where
+
+
+def test_an_upper_limit_is_no_value() -> None:
+    limits = [row for row in RESULTS if row.upper_limit]
+    assert [(row.model, row.value, row.split) for row in limits] == [
+        ("PixelCNN++ no dropout (train split)", 2.0, "train")
+    ]
+    assert "below" in (limits[0].likelihood_detail or "")
 
 
 def test_one_title_and_year_for_one_arxiv_number() -> None:
-    years = {(row.arxiv, row.year) for row in RESULTS if row.arxiv and "reproduction" not in row.title}
+    years = {(row.arxiv, row.year) for row in RESULTS if row.arxiv}
     assert len(years) == len({arxiv for arxiv, _ in years})
 
 
@@ -49,6 +73,13 @@ def test_one_title_and_year_for_one_arxiv_number() -> None:
     ("model", "dataset", "value", "arxiv"),
     [
         ("PixelCNN (original)", "cifar10", 3.14, "1601.06759"),
+        ("PixelRNN", "cifar10", 3.0, "1601.06759"),
+        ("Gated PixelCNN", "imagenet32", 3.83, "1606.05328"),
+        ("Ladder VAE", "mnist", 81.74, "1602.02282"),
+        ("IWAE", "omniglot", 103.38, "1509.00519"),
+        ("Discrete VAE", "omniglot", 97.43, "1609.02200"),
+        ("Real NVP", "celeba64", 3.02, "1605.08803"),
+        ("Real NVP", "lsun_tower64", 2.81, "1605.08803"),
         ("Gated PixelCNN", "cifar10", 3.03, "1606.05328"),
         ("PixelCNN++", "cifar10", 2.92, "1701.05517"),
         ("PixelSNAIL", "cifar10", 2.85, "1712.09763"),
@@ -57,7 +88,7 @@ def test_one_title_and_year_for_one_arxiv_number() -> None:
         ("Gated PixelCNN (Gulrajani implementation)", "mnist", 80.1, "1611.05013"),
     ],
 )
-def test_landmarks_stand_as_printed(model: str, dataset: str, value: float, arxiv: str) -> None:
+def test_landmarks_are_as_printed(model: str, dataset: str, value: float, arxiv: str) -> None:
     [row] = [row for row in RESULTS if (row.model, row.dataset) == (model, dataset)]
     assert (row.value, row.arxiv) == (value, arxiv)
 
@@ -73,7 +104,15 @@ def test_the_table_is_a_frame_with_a_row_a_result() -> None:
     ("old", "new", "complaint"),
     [
         ("dataset,version", "set,version", "must have the columns"),
-        (",exact,", ",precise,", "line 2 .* likelihood, but got 'precise'"),
+        ("dataset,version", "version,version", "must name each column once"),
+        (",8.0,", ",-8.0,", "line 2 .* value"),
+        (",8.0,", ",inf,", "line 2 .* value"),
+        (",8.0,,", ",8.0,no,", "line 2 .* upper_limit"),
+        (",256,", ",1,", "line 2 .* levels, a whole number of 2 or more"),
+        (",test,", ",Test,", "line 2 .* split, train or valid or test"),
+        (",2016,", ",16,", "line 2 .* year"),
+        (",no,,0,", ",no,,-1,", "line 2 .* params_million"),
+        (",exact,", ",precise,", "line 2 .* likelihood, exact or .*, but got 'precise'"),
         (",8.0,", ",eight,", "line 2 .* value"),
         (",no,", ",never,", "line 2 .* conditional"),
     ],
