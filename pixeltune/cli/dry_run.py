@@ -74,6 +74,8 @@ def _data(data: DataOutline) -> Iterator[str]:
         f"Data: {data.name} ({data.version}), {form.channels}×{form.height}×{form.width}, "
         f"{form.levels} levels, {splits}; order-0 baseline {baseline}"
     )
+    for note in data.notes:
+        yield f"Data: {note}"
     if data.files:
         yield f"Files: {data.name} {data.files}"
 

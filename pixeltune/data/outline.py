@@ -38,6 +38,11 @@ class DataOutline:
     can_be_downloaded: bool
     data: DataSet | None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what a header says of the images, as far as they are here."""
+        return () if self.data is None else self.data.notes
+
 
 def outline_of(config: DataConfig) -> DataOutline:
     """Return the outline of the images on this machine, or else of the published data set; never download.
@@ -77,7 +82,8 @@ def _published_outline(published: PublishedSet, config: DataConfig) -> DataOutli
     files = published.state(config.path, download=config.download)
     if published.library:
         files = FileState(f"{files.where}, which is not installed", f"pip install {published.library}")
-    plan = prepared(config, _blank_images(published), already_grey=False)
+    edition = published.edition_in(published.root(config.path))
+    plan = prepared(config, _blank_images(edition), already_grey=False)
     num_images = {name: part.shape[0] for name, part in plan.parts.items()}
     return DataOutline(
         name=plan.name,
@@ -100,6 +106,7 @@ def _blank_images(published: PublishedSet) -> RawData:
 
     return RawData(
         train=blank(published.num_train),
+        valid=None if published.num_valid is None else blank(published.num_valid),
         test=blank(published.num_test),
         levels=published.levels,
         version=published.version,

@@ -120,7 +120,7 @@ def test_an_own_source_whose_module_raises(tmp_path: Path, monkeypatch: pytest.M
     assert "KeyError: 'no such'" in message
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "mnist_static", "fashion_mnist", "emnist", "omniglot", "cifar10", "svhn"])
 def test_a_missing_download_says_how_to_allow_it(name: str, tmp_path: Path) -> None:
     assert "data.download" in refusal(DataConfig(name=name, path=str(tmp_path)))
     assert "data.download" in refusal(DataConfig(name=name))

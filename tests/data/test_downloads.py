@@ -260,7 +260,7 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "mnist_static", "fashion_mnist", "emnist", "omniglot", "cifar10", "svhn"])
 def test_without_a_network_a_download_ends_before_it_begins(
     name: str, no_names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,7 +353,7 @@ def test_a_disk_that_fills_up_is_not_taken_for_the_network(mirrored: Mirrored, m
     def fill(*_words: Any, **_options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(utils, "download_and_extract_archive", fill)
+    monkeypatch.setattr(utils, "download_url", fill)
     message = refusal(mirrored.config, DataError)
     assert "No space left on device" in message
     assert "network" not in message
