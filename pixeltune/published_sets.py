@@ -220,7 +220,7 @@ class PublishedSet:
         archives = self.to_download(root) or list(self.archives)
         is_read_packed = all(archive.is_read_packed for archive in archives)
         names = " and ".join(archive.name for archive in archives)
-        return f"{names} ({_size_of(archives)}) and {'put' if is_read_packed else 'unpack'} them there"
+        return f"{names} ({_size_of(archives)}) from {self.page} and {'put' if is_read_packed else 'unpack'} them there"
 
 
 def file_digest(path: Path, algorithm: str, head: bytes = b"") -> str:

@@ -23,6 +23,7 @@ class DataOutline:
     Attributes:
         name: The source.
         version: Which edition.
+        title: What it is, in one line; "" for files of the user's own.
         form: The form of every image.
         num_images: Images by split: train, valid and test, as far as there are.
         files: Where the files are or how to get them; None for a source that has no published files.
@@ -32,6 +33,7 @@ class DataOutline:
 
     name: str
     version: str
+    title: str
     form: ImageForm
     num_images: Mapping[str, int]
     files: FileState | None
@@ -70,6 +72,7 @@ def outline_of(config: DataConfig) -> DataOutline:
     return DataOutline(
         name=data.identity.name,
         version=data.identity.version,
+        title="" if published is None else published.edition_in(published.root(config.path)).title,
         form=data.form,
         num_images=num_images,
         files=files,
@@ -88,6 +91,7 @@ def _published_outline(published: PublishedSet, config: DataConfig) -> DataOutli
     return DataOutline(
         name=plan.name,
         version=plan.version,
+        title=edition.title,
         form=plan.form,
         num_images=num_images,
         files=files,

@@ -67,7 +67,7 @@ def open_search(
         return store, manifest
     resolved = require_buildable(space)
     for note in resolved.data.notes:
-        say(f"Data: {note}")
+        say(f"Data note: {note}")
     told = read_warm_start(warm_start, space, resolved)
     baseline = order0_bits_per_dim(resolved.data)
     manifest = SearchManifest.of(space, name, overrides=overrides, baseline_bits_per_dim=baseline, warm_start=sources)

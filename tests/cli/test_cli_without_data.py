@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import command, done, refused
 
@@ -171,3 +172,15 @@ def test_the_list_ends_with_the_data_sets(no_network: list[str]) -> None:
         f"cifar10 is not in {data_root()}; a search will download 170.5 MB from https://www.cs.toronto.edu/~kriz/"
     )
     assert no_network == []
+
+
+def test_a_dry_run_says_what_a_set_is_and_what_is_not_read_of_ones_own(own_folder: Path) -> None:
+    said = done("--search", "small.py", "--dry-run", "--set", "data.name=mnist_static")
+    assert line(said, "Set: ").startswith("Set: MNIST binarised once by Larochelle")
+    pixels = np.zeros((20, 28, 28), np.uint8)
+    np.savez("own.npz", train=pixels, test=pixels[:1])
+    said = done("--search", "small.py", "--dry-run", "--set", "data.name=array", "--set", "data.path=own.npz")
+    assert (
+        line(said, "Data note: ") == "Data note: 20 of the 20 training images are also in the test set, pixel by pixel"
+    )
+    assert "Set: " not in said

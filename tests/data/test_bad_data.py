@@ -199,6 +199,7 @@ def test_a_corrupt_image_is_named(keep: float, suffix: str, tmp_path: Path) -> N
 
 def test_images_that_are_not_imagenet64(tmp_path: Path) -> None:
     make_folder(tmp_path)
+    (tmp_path / "test").rename(tmp_path / "valid")
     assert "64×64" in refusal(DataConfig(name="imagenet64", path=str(tmp_path)))
 
 

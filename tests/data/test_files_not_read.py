@@ -22,6 +22,13 @@ from pixeltune.errors import ConfigError, DataError
 VALIDATION_NAMES = ("valid", "val", "validation", "dev", "eval")
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty data folder, apart from the cache."""
+    (tmp_path / "set").mkdir()
+    return tmp_path / "set"
+
+
 def refusal(config: DataConfig, kind: type[Exception] = DataError) -> str:
     forget_loaded()
     with pytest.raises(kind) as caught:
@@ -50,25 +57,25 @@ def shard(root: Path, name: str, count: int, seed: int = 0) -> None:
 
 @pytest.mark.parametrize("name", VALIDATION_NAMES)
 @pytest.mark.parametrize("source", ["folder", "array", "parquet file", "parquet shards", "parquet folder"])
-def test_validation_has_the_same_names_in_every_source(source: str, name: str, tmp_path: Path) -> None:
+def test_validation_has_the_same_names_in_every_source(source: str, name: str, root: Path) -> None:
     if source == "array":
         arrays = {
             "train": random_pixels(20, 6, 5, 3),
-            name: random_pixels(7, 6, 5, 3),
-            "test": random_pixels(3, 6, 5, 3),
+            name: random_pixels(7, 6, 5, 3, seed=7),
+            "test": random_pixels(3, 6, 5, 3, seed=3),
         }
-        np.savez(tmp_path / "set.npz", **arrays)
-        config = DataConfig(name="array", path=str(tmp_path / "set.npz"))
+        np.savez(root / "set.npz", **arrays)
+        config = DataConfig(name="array", path=str(root / "set.npz"))
     elif source == "folder":
         for split, count in (("train", 20), (name, 7), ("test", 3)):
             for index, pixels in enumerate(random_pixels(count, 6, 5, 3, seed=count)):
-                save_image(tmp_path / split / f"{index}.png", pixels)
-        config = DataConfig(name="folder", path=str(tmp_path))
+                save_image(root / split / f"{index}.png", pixels)
+        config = DataConfig(name="folder", path=str(root))
     else:
         form = {"file": "{}.parquet", "shards": "{}-00000-of-00001.parquet", "folder": "{}/0000.parquet"}[source[8:]]
         for split, count in (("train", 20), (name, 7), ("test", 3)):
-            shard(tmp_path, form.format(split), count, seed=count)
-        config = DataConfig(name="parquet", path=str(tmp_path))
+            shard(root, form.format(split), count, seed=count)
+        config = DataConfig(name="parquet", path=str(root))
     assert counts(config) == (20, 7, 3)
     assert load_data(config).notes == ()
 
@@ -85,12 +92,10 @@ def test_validation_has_the_same_names_in_every_source(source: str, name: str, t
         ("evaluation.parquet", None),
     ],
 )
-def test_a_parquet_file_is_of_the_split_that_is_a_word_of_its_name(
-    name: str, split: str | None, tmp_path: Path
-) -> None:
-    shard(tmp_path, "train.parquet", 20)
-    shard(tmp_path, name, 7, seed=1)
-    config = DataConfig(name="parquet", path=str(tmp_path), num_valid=None if split == "valid" else 2)
+def test_a_parquet_file_is_of_the_split_that_is_a_word_of_its_name(name: str, split: str | None, root: Path) -> None:
+    shard(root, "train.parquet", 20)
+    shard(root, name, 7, seed=1)
+    config = DataConfig(name="parquet", path=str(root), num_valid=None if split == "valid" else 2)
     data = load_data(config)
     assert len(data.test or ()) == (7 if split == "test" else 0)
     assert len(data.valid or ()) == (7 if split == "valid" else 2)
@@ -98,32 +103,32 @@ def test_a_parquet_file_is_of_the_split_that_is_a_word_of_its_name(
 
 
 @pytest.mark.parametrize("name", ["train_test.parquet", "val-of-train.parquet"])
-def test_a_file_of_two_splits_is_refused(name: str, tmp_path: Path) -> None:
-    shard(tmp_path, "train.parquet", 20)
-    shard(tmp_path, name, 7)
-    assert f"{tmp_path / name} has the names of " in refusal(DataConfig(name="parquet", path=str(tmp_path)))
+def test_a_file_of_two_splits_is_refused(name: str, root: Path) -> None:
+    shard(root, "train.parquet", 20)
+    shard(root, name, 7)
+    assert f"{root / name} has the names of " in refusal(DataConfig(name="parquet", path=str(root)))
 
 
 @pytest.mark.parametrize("names", [("val", "valid"), ("dev", "eval"), ("validation", "val")])
-def test_two_names_of_one_split_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
-    config = make_folder(tmp_path / "folder")
+def test_two_names_of_one_split_are_refused(names: tuple[str, str], root: Path) -> None:
+    config = make_folder(root / "folder")
     for name in names:
-        save_image(tmp_path / "folder" / name / "0.png", random_pixels(6, 5, 3))
-        shard(tmp_path / "tables", f"{name}/0.parquet", 4)
-    np.savez(tmp_path / "set.npz", train=random_pixels(20, 6, 5), **{name: random_pixels(4, 6, 5) for name in names})
-    shard(tmp_path / "tables", "train/0.parquet", 20)
+        save_image(root / "folder" / name / "0.png", random_pixels(6, 5, 3))
+        shard(root / "tables", f"{name}/0.parquet", 4)
+    np.savez(root / "set.npz", train=random_pixels(20, 6, 5), **{name: random_pixels(4, 6, 5) for name in names})
+    shard(root / "tables", "train/0.parquet", 20)
     for each in (
         config,
-        DataConfig(name="parquet", path=str(tmp_path / "tables")),
-        DataConfig(name="array", path=str(tmp_path / "set.npz")),
+        DataConfig(name="parquet", path=str(root / "tables")),
+        DataConfig(name="array", path=str(root / "set.npz")),
     ):
         message = refusal(each)
         assert all(name in message for name in names)
 
 
-def test_an_array_of_labels_without_images_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "set.npz", train=random_pixels(20, 6, 5), valid_labels=np.zeros(3, np.int64))
-    assert "valid_labels without valid" in refusal(DataConfig(name="array", path=str(tmp_path / "set.npz")))
+def test_an_array_of_labels_without_images_is_refused(root: Path) -> None:
+    np.savez(root / "set.npz", train=random_pixels(20, 6, 5), valid_labels=np.zeros(3, np.int64))
+    assert "valid_labels without valid" in refusal(DataConfig(name="array", path=str(root / "set.npz")))
 
 
 # Shards
@@ -139,10 +144,10 @@ def test_an_array_of_labels_without_images_is_refused(tmp_path: Path) -> None:
         (["train/00000-of-00002"], "00001-of-00002.parquet is missing"),
     ],
 )
-def test_a_shard_that_is_missing_is_named(present: list[str], missing: str, tmp_path: Path) -> None:
+def test_a_shard_that_is_missing_is_named(present: list[str], missing: str, root: Path) -> None:
     for name in present:
-        shard(tmp_path, f"{name}.parquet", 20)
-    assert missing in refusal(DataConfig(name="parquet", path=str(tmp_path)))
+        shard(root, f"{name}.parquet", 20)
+    assert missing in refusal(DataConfig(name="parquet", path=str(root)))
 
 
 @pytest.mark.parametrize(
@@ -154,17 +159,17 @@ def test_a_shard_that_is_missing_is_named(present: list[str], missing: str, tmp_
         ("train-00000-of-00001", "train/0000"),
     ],
 )
-def test_images_that_may_be_there_twice_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_images_that_may_be_there_twice_are_refused(names: tuple[str, ...], root: Path) -> None:
     for name in names:
-        shard(tmp_path, f"{name}.parquet", 20)
-    assert "must hold the train images once" in refusal(DataConfig(name="parquet", path=str(tmp_path)))
+        shard(root, f"{name}.parquet", 20)
+    assert "must hold the train images once" in refusal(DataConfig(name="parquet", path=str(root)))
 
 
-def test_all_shards_are_read(tmp_path: Path) -> None:
+def test_all_shards_are_read(root: Path) -> None:
     for number in range(3):
-        shard(tmp_path, f"data/train-{number:05}-of-00003.parquet", 10, seed=number)
-    (tmp_path / "README.md").write_text("a card")
-    config = DataConfig(name="parquet", path=str(tmp_path))
+        shard(root, f"data/train-{number:05}-of-00003.parquet", 10, seed=number)
+    (root / "README.md").write_text("a card")
+    config = DataConfig(name="parquet", path=str(root))
     assert counts(config) == (27, 3)
     assert notes(config) == "1 file not read: README.md (not in data/)"
 
@@ -172,17 +177,17 @@ def test_all_shards_are_read(tmp_path: Path) -> None:
 # Files that are not read
 
 
-def test_everything_in_a_folder_is_read_or_named(tmp_path: Path) -> None:
-    config = make_folder(tmp_path)
+def test_everything_in_a_folder_is_read_or_named(root: Path) -> None:
+    config = make_folder(root)
     for name in ("notes.txt", "train/images/a.gif", "train/.hidden/0.png", "trian/0.png", "test/images/.DS_Store"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
     said = notes(config)
     assert said.startswith("5 files not read: notes.txt (in no folder of a split), trian/ (in no folder of a split), ")
     assert said.endswith(" and 2 more")
-    (tmp_path / "notes.txt").unlink()
-    (tmp_path / "trian" / "0.png").unlink()
-    (tmp_path / "trian").rmdir()
+    (root / "notes.txt").unlink()
+    (root / "trian" / "0.png").unlink()
+    (root / "trian").rmdir()
     assert notes(config) == (
         "3 files not read: train/.hidden/ (hidden), train/images/a.gif (no image file), test/images/.DS_Store (hidden)"
     )
@@ -191,11 +196,11 @@ def test_everything_in_a_folder_is_read_or_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes, which this system lacks")
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("source", ["folder", "parquet"])
-def test_a_pipe_is_not_waited_for(kind: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {"folder": make_folder, "parquet": make_parquet}[source](tmp_path)
+def test_a_pipe_is_not_waited_for(kind: str, source: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"folder": make_folder, "parquet": make_parquet}[source](root)
     below = "train/images" if source == "folder" else "."
     name = "0.png" if source == "folder" else "train-1.parquet"
-    monkeypatch.chdir(tmp_path / below)  # the path of a socket is short
+    monkeypatch.chdir(root / below)  # the path of a socket is short
     if kind == "pipe":
         os.mkfifo(name)
     else:
@@ -205,19 +210,19 @@ def test_a_pipe_is_not_waited_for(kind: str, source: str, tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes, which this system lacks")
-def test_a_pipe_in_the_place_of_a_published_file_is_a_missing_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "binarized_mnist_train.amat")
-    assert "binarized_mnist_train.amat" in refusal(DataConfig(name="mnist_static", path=str(tmp_path)))
+def test_a_pipe_in_the_place_of_a_published_file_is_a_missing_file(root: Path) -> None:
+    os.mkfifo(root / "binarized_mnist_train.amat")
+    assert "binarized_mnist_train.amat" in refusal(DataConfig(name="mnist_static", path=str(root)))
 
 
 @pytest.mark.parametrize("link", ["file", "folder", "split", "published split"])
-def test_a_link_out_of_the_folder_is_followed_only_on_request(link: str, tmp_path: Path) -> None:
-    root = tmp_path / "set"
+def test_a_link_out_of_the_folder_is_followed_only_on_request(link: str, root: Path) -> None:
+    outside = root.with_name("elsewhere")
+    outside.mkdir()
     config = make_imagenet64(root) if link == "published split" else make_folder(root)
     inside = {"file": "train/images/000.png", "folder": "train/images", "split": "train", "published split": "train"}
-    (tmp_path / "elsewhere").mkdir()
     path = root / inside[link]
-    target = path.rename(tmp_path / "elsewhere" / path.name)
+    target = path.rename(outside / path.name)
     whole = counts_of_copy(config, path, target)
     path.symlink_to(target)
     message = refusal(config)
@@ -234,23 +239,23 @@ def counts_of_copy(config: DataConfig, path: Path, target: Path) -> tuple[int, .
     return found
 
 
-def test_links_inside_the_folder_are_followed(tmp_path: Path) -> None:
-    config = make_folder(tmp_path / "real")
-    (tmp_path / "real" / "train" / "images" / "more.png").symlink_to(tmp_path / "real" / "train" / "images" / "000.png")
-    (tmp_path / "name").symlink_to(tmp_path / "real")
-    assert counts(config) == counts(config.model_copy(update={"path": str(tmp_path / "name")})) == (37, 4, 5)
+def test_links_inside_the_folder_are_followed(root: Path) -> None:
+    config = make_folder(root / "real")
+    (root / "real" / "train" / "images" / "more.png").symlink_to(root / "real" / "train" / "images" / "000.png")
+    (root / "name").symlink_to(root / "real")
+    assert counts(config) == counts(config.model_copy(update={"path": str(root / "name")})) == (37, 4, 5)
 
 
-def test_a_link_to_nowhere_is_an_image_that_is_missing(tmp_path: Path) -> None:
-    config = make_folder(tmp_path)
-    (tmp_path / "train" / "images" / "gone.png").symlink_to(tmp_path / "unmounted" / "gone.png")
+def test_a_link_to_nowhere_is_an_image_that_is_missing(root: Path) -> None:
+    config = make_folder(root)
+    (root / "train" / "images" / "gone.png").symlink_to(root / "unmounted" / "gone.png")
     assert "gone.png leads to " in refusal(config)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that this user cannot read")
-def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path: Path) -> None:
-    config = make_folder(tmp_path)
-    closed = tmp_path / "train" / "closed"
+def test_a_folder_that_cannot_be_read_is_no_empty_folder(root: Path) -> None:
+    config = make_folder(root)
+    closed = root / "train" / "closed"
     closed.mkdir(mode=0)
     try:
         assert "must be readable" in refusal(config)
@@ -326,46 +331,46 @@ CHANGED = {
 
 @pytest.mark.parametrize("source", ["folder", "parquet"])
 @pytest.mark.parametrize("name", CHANGED)
-def test_what_a_decoder_would_change_is_refused(name: str, source: str, tmp_path: Path) -> None:
+def test_what_a_decoder_would_change_is_refused(name: str, source: str, root: Path) -> None:
     content, says = CHANGED[name]
     if source == "folder":
         for index, pixels in enumerate(random_pixels(20, 4, 4, 3)):
-            save_image(tmp_path / "train" / f"{index:02}.png", pixels)
-        (tmp_path / "train" / name).write_bytes(content)
+            save_image(root / "train" / f"{index:02}.png", pixels)
+        (root / "train" / name).write_bytes(content)
     else:
         images = [png(pixels) for pixels in random_pixels(20, 4, 4, 3)]
-        write_parquet(tmp_path / "train.parquet", [*images, content])
-    message = refusal(DataConfig(name=source, path=str(tmp_path)))
+        write_parquet(root / "train.parquet", [*images, content])
+    message = refusal(DataConfig(name=source, path=str(root)))
     assert (name if source == "folder" else "row 20") in message
     assert says in message
 
 
-def test_upright_images_of_one_frame_and_8_bits_are_read(tmp_path: Path) -> None:
+def test_upright_images_of_one_frame_and_8_bits_are_read(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     kinds = {"png": "PNG", "jpg": "JPEG", "bmp": "BMP", "webp": "WEBP", "ppm": "PPM", "tif": "TIFF"}
     for suffix, kind in kinds.items():
-        (tmp_path / "train").mkdir(exist_ok=True)
+        (root / "train").mkdir(exist_ok=True)
         options = {"exif": exif} if suffix in ("png", "jpg", "webp") else {}
-        (tmp_path / "train" / f"{suffix}.{suffix}").write_bytes(encoded(random_pixels(4, 4, 3), kind, **options))
-    assert counts(DataConfig(name="folder", path=str(tmp_path), num_valid=1)) == (len(kinds) - 1, 1)
+        (root / "train" / f"{suffix}.{suffix}").write_bytes(encoded(random_pixels(4, 4, 3), kind, **options))
+    assert counts(DataConfig(name="folder", path=str(root), num_valid=1)) == (len(kinds) - 1, 1)
 
 
 # Images in two splits
 
 
 @pytest.mark.parametrize("source", ["array", "folder"])
-def test_training_images_that_are_in_the_test_set_are_counted_and_kept(source: str, tmp_path: Path) -> None:
+def test_training_images_that_are_in_the_test_set_are_counted_and_kept(source: str, root: Path) -> None:
     train, valid, test = random_pixels(20, 6, 5), random_pixels(4, 6, 5, seed=1), random_pixels(5, 6, 5, seed=2)
     train[3], train[17], valid[1] = test[0], test[0], test[4]
     if source == "array":
-        np.savez(tmp_path / "set.npz", train=train, valid=valid, test=test)
-        config = DataConfig(name="array", path=str(tmp_path / "set.npz"))
+        np.savez(root / "set.npz", train=train, valid=valid, test=test)
+        config = DataConfig(name="array", path=str(root / "set.npz"))
     else:
         for split, images in (("train", train), ("valid", valid), ("test", test)):
             for index, pixels in enumerate(images):
-                save_image(tmp_path / split / f"{index:02}.png", pixels)
-        config = DataConfig(name="folder", path=str(tmp_path))
+                save_image(root / split / f"{index:02}.png", pixels)
+        config = DataConfig(name="folder", path=str(root))
     wanted = (
         "2 of the 20 training images are also in the test set, pixel by pixel",
         "1 of the 4 validation images are also in the test set, pixel by pixel",
@@ -390,20 +395,20 @@ def with_labels(root: Path, train: list[int], test: list[int]) -> DataConfig:
     return DataConfig(name="array", path=str(root / "set.npz"))
 
 
-def test_labels_from_1_on_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    message = refusal(with_labels(tmp_path, [1, 2, 3] * 7, [1, 2]))
+def test_labels_from_1_on_are_refused_with_what_to_do(root: Path) -> None:
+    message = refusal(with_labels(root, [1, 2, 3] * 7, [1, 2]))
     assert "labels of source array must be 0..K-1, but begin at 1 and reach 3; subtract 1 from each" in message
 
 
 @pytest.mark.parametrize("labels", [[0, 40_313, 7], [100, 200, 300], [0, 9]])
-def test_labels_that_are_ids_are_refused_with_their_number(labels: list[int], tmp_path: Path) -> None:
-    message = refusal(with_labels(tmp_path, labels * 7, labels))
+def test_labels_that_are_ids_are_refused_with_their_number(labels: list[int], root: Path) -> None:
+    message = refusal(with_labels(root, labels * 7, labels))
     assert f"but {len(labels)} numbers are in use and the largest is {max(labels):,}" in message
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, 2, 3], [2, 0], [0]])
-def test_class_numbers_may_have_gaps(labels: list[int], tmp_path: Path) -> None:
-    assert load_data(with_labels(tmp_path, labels * 7, labels[:1])).form.num_classes == max(labels) + 1
+def test_class_numbers_may_have_gaps(labels: list[int], root: Path) -> None:
+    assert load_data(with_labels(root, labels * 7, labels[:1])).form.num_classes == max(labels) + 1
 
 
 CONDITIONAL = {
@@ -413,8 +418,8 @@ CONDITIONAL = {
 }
 
 
-def test_an_error_of_a_conditional_model_says_why_labels_do_not_count(tmp_path: Path) -> None:
-    config = with_labels(tmp_path, [0, 1, 2] * 7, [0, -1, -1])
+def test_an_error_of_a_conditional_model_says_why_labels_do_not_count(root: Path) -> None:
+    config = with_labels(root, [0, 1, 2] * 7, [0, -1, -1])
     said = "labels are not used: 2 of the 3 test images have the label -1, for none"
     assert load_data(config).notes == (said,)
     with pytest.raises(ConfigError, match=said):
@@ -422,14 +427,14 @@ def test_an_error_of_a_conditional_model_says_why_labels_do_not_count(tmp_path: 
 
 
 @pytest.mark.parametrize("columns", [("fine_label", "coarse_label"), ("labels",)])
-def test_columns_of_labels_by_another_name_are_named(columns: tuple[str, ...], tmp_path: Path) -> None:
+def test_columns_of_labels_by_another_name_are_named(columns: tuple[str, ...], root: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     images = [{"bytes": png(pixels), "path": None} for pixels in random_pixels(20, 6, 5, 3)]
     table = pa.table({"image": images} | {name: [0, 1] * 10 for name in columns})
-    parquet.write_table(table, tmp_path / "train.parquet")
-    config = DataConfig(name="parquet", path=str(tmp_path))
+    parquet.write_table(table, root / "train.parquet")
+    config = DataConfig(name="parquet", path=str(root))
     for name in columns:
         assert f"column {name} (labels are read from a column label)" in notes(config)
     with pytest.raises(ConfigError, match=columns[0]):

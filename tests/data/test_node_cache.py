@@ -270,6 +270,8 @@ def test_a_function_of_ones_own_is_run_again_when_its_code_or_its_files_change(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("own_code", "own_helper"):
+        sys.modules.pop(name, None)  # of the case before
     config = DataConfig(name="own_code:images", path=str(tmp_path / "content"))
     load_data(config)
     replace_in_place(tmp_path / "unused.py", b"UNUSED = 2")
@@ -287,5 +289,3 @@ def test_a_function_of_ones_own_is_run_again_when_its_code_or_its_files_change(
     forget_loaded()
     load_data(config)
     assert len(entries(own_cache)) == 2
-    for name in ("own_code", "own_helper"):
-        monkeypatch.delitem(sys.modules, name)

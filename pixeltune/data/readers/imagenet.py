@@ -146,7 +146,7 @@ def _tar_members(path: Path) -> list[tuple[str, int, int]]:
             while (member := archive.next()) is not None:
                 if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
                     members.append((member.name, member.offset_data, member.size))
-                archive.members = []  # type: ignore[misc]  # a million of them would take a GB
+                vars(archive)["members"] = []  # it would keep a million of them, which take a GB
     except (OSError, tarfile.TarError, EOFError) as error:
         raise _not_whole(path, "tar archive", error) from error
     if not members:

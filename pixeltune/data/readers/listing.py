@@ -17,7 +17,7 @@ SPLIT_NAMES = {
     "valid": ("valid", "val", "validation", "dev", "eval"),
     "test": ("test",),
 }
-"""The names of a split, as a folder, at the beginning of a file's name, or as an array."""
+"""The names of a split, as a folder, as a word of a file's name, or as an array."""
 
 
 @dataclass(frozen=True)

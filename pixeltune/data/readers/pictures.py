@@ -114,7 +114,7 @@ def _require_one_frame_of_8_bits(image: Image.Image, name: str) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise DataError(f"images must have one frame, but {name} has {frames}; save the frame that counts as an image")
-    if any(_has_deep_channels(tile) for tile in image.tile):
+    if any(_has_deep_channels(tile) for tile in getattr(image, "tile", ())):
         raise DataError(
             f"images must have 8 bits a channel, but {name} has more; convert it, rounding as you see fit, or store "
             "levels in an array"

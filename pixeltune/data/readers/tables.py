@@ -107,12 +107,13 @@ def _require_one_set(split: str, paths: Sequence[Path], folder: Path) -> None:
             if missing:
                 names = [_shard_name(paths, parent, stem, total or 0, number) for number in missing]
                 raise DataError(
-                    f"{parent} must hold all {total} shards of {stem}, but {shortened(names, most=5)} "
+                    f"{parent} must hold all {total} shards of {stem or split}, but {shortened(names, most=5)} "
                     f"{'is' if len(names) == 1 else 'are'} missing; copy them there"
                 )
         if len(by_total) > 1:
             raise DataError(
-                f"{parent} must hold the {split} images once, but has {stem} in more than one set of files; remove one"
+                f"{parent} must hold the {split} images once, but has {stem or split} in more than one set of files; "
+                "remove one"
             )
     outside = [path for path in paths if path.parent == folder]
     inside = [path for path in paths if path.parent != folder]
