@@ -53,7 +53,7 @@ class Source:
     read: decodes everything. files: the files that `read` will read, downloaded first where that is allowed; they
         represent the content in the cache's key. None: not cached on the node.
     ignored: what is below the data folder and not read, with the reason; None for a source that names its files.
-    num_valid: images carved as validation unless told; None for a tenth of train, at most 10,000.
+    num_valid: images carved as validation unless `data.num_valid` is set; None for a tenth of train, at most 10,000.
     resizes, greys: `read` itself follows `data.resize` and `data.grey`.
     published: what is known of it without its files; None where each user has files of their own.
     """
