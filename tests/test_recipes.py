@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixeltune.config import OptimConfig, TrialConfig
-from pixeltune.data import outline_of
+from pixeltune.data import SOURCES, outline_of
 from pixeltune.models import build_model
 from pixeltune.training.optim import build_optimizer, learning_rate
 
@@ -67,7 +67,9 @@ def test_a_recipe_is_a_model_of_its_data(name: str) -> None:
 @every_recipe
 def test_a_recipe_leaves_nothing_to_a_default_that_may_change(name: str) -> None:
     config = recipe(name)
-    assert config.data.num_valid is not None
+    published = SOURCES[config.data.name].published
+    assert published is not None
+    assert (config.data.num_valid is None) == (published.num_valid is not None)
     assert config.train.report_every is not None
     assert config.train.precision == "float32"
 

@@ -74,6 +74,10 @@ def _data(data: DataOutline) -> Iterator[str]:
         f"Data: {data.name} ({data.version}), {form.channels}×{form.height}×{form.width}, "
         f"{form.levels} levels, {splits}; order-0 baseline {baseline}"
     )
+    if data.title:
+        yield f"Set: {data.title}"
+    for note in data.notes:
+        yield f"Data note: {note}"
     if data.files:
         yield f"Files: {data.name} {data.files}"
 

@@ -92,6 +92,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     workers = f"{row['workers']} workers, " if (row["workers"] or 1) > 1 else ""
     yield "trained", workers + " ".join(filter(None, where))
     yield "data", " ".join(filter(None, (row["data.name"], told("data_version", "({})"), told("data_checksum", "{}"))))
+    yield "data notes", told("data_notes", "{}")
     versions = [told(f"{name}_version", name + " {}") for name in ("pixeltune", "torch", "python")]
     yield "with", ", ".join(filter(None, [*versions, told("git_commit", "commit {}")]))
 

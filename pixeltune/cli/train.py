@@ -88,7 +88,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     from pixeltune.search.trial import run_trial, state_file
 
     with SearchStore(storage, name).lock():
-        store, manifest = open_search(space, name, storage, overrides=settings)
+        store, manifest = open_search(space, name, storage, overrides=settings, say=say)
         baseline = manifest.baseline_bits_per_dim
         ledger = Ledger(space, store, resources=space.resources, baseline=baseline, retries_failed=True)
         say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")

@@ -18,6 +18,8 @@ class DataConfig(Section):
     name: a source in `pixeltune.data.SOURCES`, or a function of your own as `package.module:function`.
     path: folder or file of the images; None for the cache folder (`PIXELTUNE_DATA`, else ~/.cache/pixeltune/data).
     download: fetch a downloadable set that is absent.
+    follow_links: read files and folders outside the data folder to which links in it lead; without it such a link is
+        refused.
     levels: quantise to this many grey levels, 2 to 256; None keeps the source's own.
     grey: one luma channel instead of colours.
     binarise: `static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels anew in each
@@ -35,6 +37,7 @@ class DataConfig(Section):
     name: str
     path: str | None = None
     download: bool = False
+    follow_links: bool = False
     levels: int | None = Field(default=None, ge=2, le=256)
     grey: bool = False
     binarise: Literal["none", "static", "dynamic", "threshold"] = "none"

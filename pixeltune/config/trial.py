@@ -23,8 +23,8 @@ Scalar = bool | int | float | str | None
 DISCRIMINATORS = {"model": "family", "likelihood": "name"}
 """The key of a section that chooses its class, and with it which other keys exist."""
 
-WHEREABOUTS = ("data.path", "data.download")
-"""Keys that say where the data lies, not what it is."""
+WHEREABOUTS = ("data.path", "data.download", "data.follow_links")
+"""Keys that say where the data is stored, not what it is."""
 
 MEANS = ("train.micro_batch", "train.checkpoint_activations")
 """Keys that say how a step is fitted into memory, not what it computes: as the number of workers, they change rounding

@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +29,15 @@ _FORMAT = 1
 """Raised whenever a change of code changes what a cached folder would hold."""
 
 _META = "meta.json"
+_BLOCK_BYTES = 1 << 22
+_CHECKED_WHOLE_BYTES = 1 << 30
+"""A set of at most this size is checked whole when it is opened, at about 2 GB a second."""
+_CHECKED_BLOCKS = 64
+"""Blocks of a file of a larger set that are checked, others in each process."""
+_SAMPLED_FILES = 256
+_SAMPLED_BLOCKS, _SAMPLE_BYTES = 16, 1 << 14
+_LATER_OPTIONS = {"train_on_valid": False, "follow_links": False}
+"""Options that were added when there were cached folders already: left out of their names where they are unset."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,14 +47,17 @@ def cache_root() -> Path:
 
 
 def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
-    """The folder for these options on these files, told by name, size and time of change.
+    """Return the folder for these options on these files, whichever way a file is replaced.
 
+    A file is recognised by name, size, times, inode and, for a few hundred of them, by sampled blocks of its content.
     Flips are drawn in training: the same folder serves with and without.
     """
     options = config.model_dump(exclude={"download", "path", "flip"})
-    if not config.train_on_valid:  # folders were made before there was a choice
-        del options["train_on_valid"]
-    stats = [_fingerprint(file) for file in files]
+    for name, unset in _LATER_OPTIONS.items():
+        if options[name] == unset:
+            del options[name]
+    every = max(1, len(files) // _SAMPLED_FILES)
+    stats = [_fingerprint(file, sampled=index % every == 0 or file.suffix == ".py") for index, file in enumerate(files)]
     key = hashlib.sha256(json.dumps([_FORMAT, options, stats], sort_keys=True).encode()).hexdigest()[:16]
     return root / "prepared" / f"{config.name.replace(':', '-')}-{key}"
 
@@ -87,28 +100,68 @@ def in_memory(prepared: Prepared) -> DataSet:
             start += len(chunk)
         splits[name] = ImageSet(pixels, part.labels_N)
     identity = DataIdentity(prepared.name, prepared.version, digest.hexdigest()[:16])
-    return _data_set(identity, prepared.form, splits, prepared.dynamic)
+    return _data_set(identity, prepared.form, splits, prepared.dynamic, prepared.findings)
 
 
 def open_entry(folder: Path) -> DataSet | None:
-    """The data set that `folder` holds, its pixels mapped; None where it is absent, cut short or not readable."""
+    """Return the data set that `folder` holds, its pixels mapped; None where it is absent or not as it was written."""
     try:
         meta = json.loads((folder / _META).read_text(encoding="utf-8"))
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
             return None
+        damaged = _damaged_file(folder, meta["digests"])
+        if damaged:
+            _log.warning("%s must be as it was written, but is not: it is made again", folder / damaged)
+            return None
         splits = {name: _open_split(folder, name) for name in meta["splits"]}
         dynamic = DynamicDraw(**meta["dynamic"]) if meta["dynamic"] else None
-        return _data_set(DataIdentity(**meta["identity"]), ImageForm(**meta["form"]), splits, dynamic)
+        return _data_set(
+            DataIdentity(**meta["identity"]), ImageForm(**meta["form"]), splits, dynamic, tuple(meta["findings"])
+        )
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _fingerprint(file: Path) -> tuple[str, int, int]:
+def _fingerprint(file: Path, *, sampled: bool) -> tuple[str | int, ...]:
     try:
         stat = file.stat()
+        content = _sampled_digest(file, stat.st_size) if sampled else ""
     except OSError as error:
         raise DataError(f"every file of a data set must be readable, but {file} is not: {error.strerror}") from error
-    return str(file.absolute()), stat.st_size, stat.st_mtime_ns
+    return str(file.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, content
+
+
+def _sampled_digest(file: Path, size: int) -> str:
+    """Return a digest of blocks spread over a file, the first and the last among them; of all of a small file."""
+    digest = hashlib.blake2b(digest_size=16)
+    count = _SAMPLED_BLOCKS if size > _SAMPLED_BLOCKS * _SAMPLE_BYTES else 1
+    length = _SAMPLE_BYTES if count > 1 else size
+    with file.open("rb") as stream:
+        for number in range(count):
+            stream.seek((size - length) * number // max(1, count - 1))
+            digest.update(stream.read(length))
+    return digest.hexdigest()
+
+
+def _block_digests(file: Path, numbers: Iterable[int]) -> list[str]:
+    """Return the digests of the blocks of these numbers."""
+    digests = []
+    with file.open("rb") as stream:
+        for number in numbers:
+            stream.seek(number * _BLOCK_BYTES)
+            digests.append(hashlib.sha256(stream.read(_BLOCK_BYTES)).hexdigest()[:16])
+    return digests
+
+
+def _damaged_file(folder: Path, digests: dict[str, list[str]]) -> str:
+    """Return the name of a file whose content is not what was written, or ""."""
+    whole = sum(len(blocks) for blocks in digests.values()) * _BLOCK_BYTES <= _CHECKED_WHOLE_BYTES
+    for name, blocks in digests.items():
+        step = 1 if whole else max(1, len(blocks) // _CHECKED_BLOCKS)
+        numbers = range(secrets.randbelow(step), len(blocks), step)
+        if _block_digests(folder / name, numbers) != [blocks[number] for number in numbers]:
+            return name
+    return ""
 
 
 def _publish(prepared: Prepared, folder: Path) -> None:
@@ -145,9 +198,15 @@ def _write_entry(prepared: Prepared, folder: Path) -> None:
         "form": asdict(prepared.form),
         "dynamic": asdict(prepared.dynamic) if prepared.dynamic else None,
         "splits": list(prepared.parts),
+        "findings": list(prepared.findings),
         "bytes": {file.name: file.stat().st_size for file in folder.iterdir()},
+        "digests": {file.name: _block_digests(file, range(_num_blocks(file))) for file in folder.iterdir()},
     }
     (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _num_blocks(file: Path) -> int:
+    return -(-file.stat().st_size // _BLOCK_BYTES)
 
 
 def _write_pixels(path: Path, part: Part, chunks: Iterator[np.ndarray]) -> None:
@@ -181,6 +240,10 @@ def _hashed(name: str, part: Part, digest: hashlib._Hash) -> Iterator[np.ndarray
 
 
 def _data_set(
-    identity: DataIdentity, form: ImageForm, splits: dict[str, ImageSet], dynamic: DynamicDraw | None
+    identity: DataIdentity,
+    form: ImageForm,
+    splits: dict[str, ImageSet],
+    dynamic: DynamicDraw | None,
+    notes: tuple[str, ...],
 ) -> DataSet:
-    return DataSet(identity, form, splits["train"], splits.get("valid"), splits.get("test"), dynamic)
+    return DataSet(identity, form, splits["train"], splits.get("valid"), splits.get("test"), dynamic, notes)

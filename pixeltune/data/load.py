@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from pixeltune.config import DataConfig
 from pixeltune.data.cache import cache_root, entry_folder, in_memory, node_cached
+from pixeltune.data.findings import findings_of
 from pixeltune.data.prepare import Prepared, prepare
 from pixeltune.data.raw import RawData, require_sound
+from pixeltune.data.readers.listing import ignored_line
 from pixeltune.data.sets import DataSet
 from pixeltune.data.sources import SOURCES, source_of
 from pixeltune.errors import ConfigError
@@ -30,11 +33,16 @@ def _load(config: DataConfig, root: Path, _data_root: Path) -> DataSet:
     _require_options(config)
 
     def build() -> Prepared:
-        return prepared(config, require_sound(source.read(config), name=config.name), already_grey=source.greys)
+        raw = require_sound(source.read(config), name=config.name)
+        return replace(prepared(config, raw, already_grey=source.greys), findings=findings_of(raw))
 
     if source.files is None:
-        return in_memory(build())
-    return node_cached(entry_folder(root, config, source.files(config)), build)
+        data = in_memory(build())
+    else:
+        data = node_cached(entry_folder(root, config, source.files(config)), build)
+    # Files may be added next to those that are read: they are listed again, not kept in the cache.
+    left = ignored_line(source.ignored(config)) if source.ignored is not None else ""
+    return replace(data, notes=(*data.notes, left)) if left else data
 
 
 def prepared(config: DataConfig, raw: RawData, *, already_grey: bool) -> Prepared:
@@ -44,6 +52,12 @@ def prepared(config: DataConfig, raw: RawData, *, already_grey: bool) -> Prepare
 
 
 def _require_options(config: DataConfig) -> None:
+    published = source_of(config.name).published
+    if published is not None and published.num_valid is not None and config.num_valid is not None:
+        raise ConfigError(
+            f"`data.num_valid` must be unset for {config.name}, whose {published.num_valid:,} validation images are "
+            f"published, but got {config.num_valid}; unset it"
+        )
     if config.resize is not None and not source_of(config.name).resizes:
         able = ", ".join(name for name, known in SOURCES.items() if known.resizes)
         raise ConfigError(f"`data.resize` needs one of the sources {able}, but got {config.name}; unset it")

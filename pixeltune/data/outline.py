@@ -23,6 +23,7 @@ class DataOutline:
     Attributes:
         name: The source.
         version: Which edition.
+        title: What it is, in one line; "" for files of the user's own.
         form: The form of every image.
         num_images: Images by split: train, valid and test, as far as there are.
         files: Where the files are or how to get them; None for a source that has no published files.
@@ -32,11 +33,17 @@ class DataOutline:
 
     name: str
     version: str
+    title: str
     form: ImageForm
     num_images: Mapping[str, int]
     files: FileState | None
     can_be_downloaded: bool
     data: DataSet | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what a header says of the images, as far as they are here."""
+        return () if self.data is None else self.data.notes
 
 
 def outline_of(config: DataConfig) -> DataOutline:
@@ -65,6 +72,7 @@ def outline_of(config: DataConfig) -> DataOutline:
     return DataOutline(
         name=data.identity.name,
         version=data.identity.version,
+        title="" if published is None else published.edition_in(published.root(config.path)).title,
         form=data.form,
         num_images=num_images,
         files=files,
@@ -77,11 +85,13 @@ def _published_outline(published: PublishedSet, config: DataConfig) -> DataOutli
     files = published.state(config.path, download=config.download)
     if published.library:
         files = FileState(f"{files.where}, which is not installed", f"pip install {published.library}")
-    plan = prepared(config, _blank_images(published), already_grey=False)
+    edition = published.edition_in(published.root(config.path))
+    plan = prepared(config, _blank_images(edition), already_grey=False)
     num_images = {name: part.shape[0] for name, part in plan.parts.items()}
     return DataOutline(
         name=plan.name,
         version=plan.version,
+        title=edition.title,
         form=plan.form,
         num_images=num_images,
         files=files,
@@ -100,6 +110,7 @@ def _blank_images(published: PublishedSet) -> RawData:
 
     return RawData(
         train=blank(published.num_train),
+        valid=None if published.num_valid is None else blank(published.num_valid),
         test=blank(published.num_test),
         levels=published.levels,
         version=published.version,

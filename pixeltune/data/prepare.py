@@ -96,13 +96,17 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All that a DataSet will be, with its pixels still to be formed. parts: train, perhaps valid and test."""
+    """All that a DataSet will be, with its pixels still to be formed.
+
+    parts: train, perhaps valid and test. findings: lines about the images, for readers of their numbers.
+    """
 
     name: str
     version: str
     form: ImageForm
     parts: dict[str, Part]
     dynamic: DynamicDraw | None
+    findings: tuple[str, ...] = ()
 
 
 def prepare(raw: RawData, config: DataConfig, *, default_num_valid: int | None, already_grey: bool) -> Prepared:

@@ -13,6 +13,9 @@ from pixeltune.errors import DataError
 OWN_FILES = "own files"
 """The version of data that nobody has published: its checksum alone says which it is."""
 
+OTHER_FILES = "other"
+"""The version of files in the form of a published set that are not the published ones."""
+
 
 @dataclass(frozen=True, eq=False)
 class RawData:
@@ -55,6 +58,7 @@ def require_sound(raw: object, *, name: str) -> RawData:
         raise DataError(f"source {name} must have 2 to 256 levels, but got {raw.levels}")
     for split_name, split in raw.splits.items():
         _require_split(split, f"{split_name} of source {name}", raw)
+    _require_classes(raw, name)
     return raw
 
 
@@ -77,4 +81,23 @@ def _require_labels(labels_N: np.ndarray, where: str, count: int) -> None:
     if labels_N.shape != (count,) or labels_N.dtype.kind not in "iu":
         raise DataError(
             f"labels of {where} must be {count} integers, but got {labels_N.dtype} of shape {labels_N.shape}"
+        )
+
+
+def _require_classes(raw: RawData, name: str) -> None:
+    """Refuse labels that are no class numbers 0..K-1: a model would have a class for each number up to the largest."""
+    num_classes = raw.num_classes()
+    if num_classes is None:
+        return
+    used = np.unique(
+        np.concatenate([labels for split in raw.splits.values() if (labels := split.labels_N) is not None])
+    )
+    if used[0] == 1:
+        raise DataError(
+            f"labels of source {name} must be 0..K-1, but begin at 1 and reach {used[-1]}; subtract 1 from each"
+        )
+    if 2 * len(used) < num_classes:
+        raise DataError(
+            f"labels of source {name} must be 0..K-1, but {len(used):,} numbers are in use and the largest is "
+            f"{used[-1]:,}; number the classes from 0 on, or leave the labels out"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pixeltune.config import ImageForm, TrialConfig
@@ -33,17 +34,23 @@ def resolve(config: TrialConfig) -> Resolved:
     A `train.report_every` of None becomes one pass of the training set in whole batches, at most the whole training.
     """
     data = load_data(config.data)
-    return Resolved(_fitted(config, data.form, len(data.train)), data)
+    return Resolved(_fitted(config, data.form, len(data.train), data.notes), data)
 
 
 def resolve_outline(config: TrialConfig) -> ResolvedOutline:
     """Do what `resolve` does without a download, and without the images where the form of the data set is published."""
     data = outline_of(config.data)
-    return ResolvedOutline(_fitted(config, data.form, data.num_images["train"]), data)
+    return ResolvedOutline(_fitted(config, data.form, data.num_images["train"], data.notes), data)
 
 
-def _fitted(config: TrialConfig, form: ImageForm, num_train: int) -> TrialConfig:
-    config.model.require_form(form)
+def _fitted(config: TrialConfig, form: ImageForm, num_train: int, notes: Sequence[str]) -> TrialConfig:
+    try:
+        config.model.require_form(form)
+    except ConfigError as error:
+        about_labels = [note for note in notes if "label" in note]
+        if form.num_classes is None and config.model.conditioning != "none" and about_labels:
+            raise ConfigError("; ".join([str(error), *about_labels])) from None
+        raise
     config.likelihood.require_form(form)
     if config.data.flip and form.width == 1:
         raise ConfigError(f"`data.flip` needs images at least 2 wide, but those of {config.data.name} are 1; unset it")

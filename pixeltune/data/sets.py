@@ -58,6 +58,7 @@ class DataSet:
     valid: None where it is trained on too (`data.train_on_valid`). test: None where the source has none.
     form: what the model sees; with dynamic binarisation it has 2 levels while `train.pixels_NCHW` holds the
         `dynamic.levels` grey levels, so training images must be taken through `train_batch`.
+    notes: lines for the header of a command: files that are not read, images in two splits, labels that do not count.
     """
 
     identity: DataIdentity
@@ -66,6 +67,7 @@ class DataSet:
     valid: ImageSet | None
     test: ImageSet | None
     dynamic: DynamicDraw | None = None
+    notes: tuple[str, ...] = ()
 
     def train_batch(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """(B, C, H, W) uint8 copies of the training images at `indices` (B,), as they look in `epochs` (B,).

@@ -5,28 +5,55 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
-from pixeltune.data.readers import arrays, digits, folders, tables, torchvision_sets
+from pixeltune.data.readers import (
+    arrays,
+    celeba,
+    digits,
+    folders,
+    imagenet,
+    matlab,
+    mnist_static,
+    tables,
+    torchvision_sets,
+)
+from pixeltune.data.readers.listing import Ignored
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.errors import ConfigError, DataError, PixeltuneError
-from pixeltune.published_sets import CIFAR10, DIGITS, FASHION_MNIST, IMAGENET32, IMAGENET64, MNIST, PublishedSet
+from pixeltune.published_sets import (
+    CELEBA64,
+    CIFAR10,
+    DIGITS,
+    EMNIST,
+    FASHION_MNIST,
+    IMAGENET32,
+    IMAGENET64,
+    MNIST,
+    MNIST_STATIC,
+    OMNIGLOT,
+    SVHN,
+    PublishedSet,
+)
 
 
 @dataclass(frozen=True)
 class Source:
     """Where images come from.
 
-    read: decodes everything. files: the files that `read` will read, fetched first where that is allowed; they
-        stand for the content in the cache's key. None: not cached on the node.
-    num_valid: images carved as validation unless told; None for a tenth of train, at most 10,000.
+    read: decodes everything. files: the files that `read` will read, downloaded first where that is allowed; they
+        represent the content in the cache's key. None: not cached on the node.
+    ignored: what is below the data folder and not read, with the reason; None for a source that names its files.
+    num_valid: images carved as validation unless `data.num_valid` is set; None for a tenth of train, at most 10,000.
     resizes, greys: `read` itself follows `data.resize` and `data.grey`.
     published: what is known of it without its files; None where each user has files of their own.
     """
@@ -37,6 +64,7 @@ class Source:
     resizes: bool = False
     greys: bool = False
     published: PublishedSet | None = None
+    ignored: Callable[[DataConfig], Sequence[Ignored]] | None = None
 
 
 def _idx(published: PublishedSet) -> Source:
@@ -45,24 +73,52 @@ def _idx(published: PublishedSet) -> Source:
 
 
 def _imagenet(published: PublishedSet) -> Source:
-    read, files = partial(folders.read_imagenet, published), partial(folders.imagenet_files, published)
-    return Source(read, files, greys=True, published=published)
+    return Source(
+        partial(imagenet.read, published),
+        partial(imagenet.files, published),
+        greys=True,
+        published=published,
+        ignored=partial(imagenet.ignored, published),
+    )
+
+
+def _mnist_static(published: PublishedSet) -> Source:
+    return Source(partial(mnist_static.read, published), partial(mnist_static.files, published), published=published)
+
+
+def _matlab(read: Callable[[PublishedSet, DataConfig], RawData], published: PublishedSet, num_valid: int) -> Source:
+    return Source(partial(read, published), partial(matlab.files, published), num_valid=num_valid, published=published)
+
+
+def _celeba64(published: PublishedSet) -> Source:
+    return Source(
+        partial(celeba.read, published),
+        partial(celeba.files, published),
+        greys=True,
+        published=published,
+        ignored=partial(celeba.ignored, published),
+    )
 
 
 SOURCES: dict[str, Source] = {
     "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID, published=DIGITS),
     "mnist": _idx(MNIST),
+    "mnist_static": _mnist_static(MNIST_STATIC),
     "fashion_mnist": _idx(FASHION_MNIST),
+    "emnist": _idx(EMNIST),
+    "omniglot": _matlab(matlab.read_omniglot, OMNIGLOT, num_valid=1_345),
     "cifar10": Source(
         torchvision_sets.read_cifar10,
         torchvision_sets.cifar10_files,
         num_valid=5_000,
         published=CIFAR10,
     ),
-    "folder": Source(folders.read, folders.files, resizes=True, greys=True),
+    "svhn": _matlab(matlab.read_svhn, SVHN, num_valid=5_000),
     "imagenet32": _imagenet(IMAGENET32),
     "imagenet64": _imagenet(IMAGENET64),
-    "parquet": Source(tables.read, tables.files, resizes=True, greys=True),
+    "celeba64": _celeba64(CELEBA64),
+    "folder": Source(folders.read, folders.files, resizes=True, greys=True, ignored=folders.ignored),
+    "parquet": Source(tables.read, tables.files, resizes=True, greys=True, ignored=tables.ignored),
     "array": Source(arrays.read, arrays.files),
 }
 
@@ -94,9 +150,52 @@ def _own_source(name: str) -> Source:
 
     def list_files(config: DataConfig) -> list[Path]:
         with _in_own_code(f"{name}.files"):
-            return [*map(Path, files(config)), Path(inspect.getfile(inspect.unwrap(function)))]
+            return [*map(Path, files(config)), *_code_files(name, function)]
 
     return Source(read, list_files)
+
+
+def _code_files(name: str, function: Callable[..., Any]) -> list[Path]:
+    """Return the source files of a user's own function: its module, and those of the same folder that it uses.
+
+    Modules of installed packages are left out, unless the function is of that package.
+    """
+    found: dict[Path, None] = {}
+    for root in (sys.modules[name.partition(":")[0]], inspect.getmodule(inspect.unwrap(function))):
+        file = _file_of(root)
+        if root is not None and file is not None:
+            _add_code(root, _home_of(root.__name__, file), found)
+    return sorted(found)
+
+
+def _add_code(module: ModuleType, home: Path, found: dict[Path, None]) -> None:
+    """Add the file of a module, and those below `home` of the modules that it uses."""
+    file = _file_of(module)
+    if file is None or file in found or not file.is_relative_to(home):
+        return
+    is_installed = "site-packages" in (home.name, *file.relative_to(home).parts)
+    if is_installed and found:
+        return
+    found[file] = None
+    for value in list(vars(module).values()):
+        used = inspect.getmodule(value) if _is_code(value) else None
+        if used is not None:
+            _add_code(used, home, found)
+
+
+def _file_of(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file) if isinstance(file, str) and file.endswith(".py") else None
+
+
+def _home_of(module_name: str, path: Path) -> Path:
+    """Return the folder that holds a module and its like: of its top package, or its own."""
+    depth = module_name.count(".") - (path.name != "__init__.py")
+    return path.parents[max(0, depth)] if "." in module_name else path.parent
+
+
+def _is_code(value: object) -> bool:
+    return inspect.ismodule(value) or inspect.isfunction(value) or inspect.isclass(value)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pixeltune.results.tables import TableFolder
 
 Attempts = Literal["latest", "all"]
 
-FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "from_trial")
+FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "data_notes", "from_trial")
 """Columns of text that are no categories."""
 
 _NULLABLE = {

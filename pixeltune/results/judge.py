@@ -17,20 +17,12 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from pixeltune.errors import StoreError
+from pixeltune.published_sets import PUBLISHED_SETS
 from pixeltune.results.published import Exactness, PublishedResult, published_results
 from pixeltune.results.schema import Status
 
-SOURCES: dict[str, str] = {
-    "cifar10": "cifar10",
-    "mnist": "mnist",
-    "mnist_static": "mnist",
-    "imagenet32": "imagenet32",
-    "imagenet64": "imagenet64",
-}
-"""Sources of ours that read a published set itself, with its name in the table.
-
-`mnist_static` is the published draw of the binarisation.
-"""
+SOURCES: dict[str, str] = {name: each.dataset or name for name, each in PUBLISHED_SETS.items()}
+"""Sources of ours that read a published set itself, with its name in the table."""
 
 OWN_SOURCES = ("folder", "parquet", "array")
 """Sources of ours that read whatever files they are given; so does a function `package.module:function`."""
@@ -106,13 +98,13 @@ def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> 
         dataset=SOURCES.get(name, hint or named),
         is_guessed=hint is not None,
         is_published_set=name in SOURCES and version in EDITIONS,
-        published_draw=name == "mnist_static",
+        published_draw=_published_binarisation(name) is not None,
         version=version,
         channels=int(row.get("image_channels") or 0),
         height=int(row.get("image_height") or 0),
         width=int(row.get("image_width") or 0),
         levels=int(row.get("levels") or 0),
-        binarisation="static" if name == "mnist_static" else row.get("data.binarise") or "none",
+        binarisation=_published_binarisation(name) or row.get("data.binarise") or "none",
         split=row.get("evaluated_split") or "valid",
         is_bound=bool(row.get("is_bound")),
         conditional=(row.get("model.conditioning") or "none") != "none",
@@ -120,6 +112,12 @@ def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> 
         fraction=1.0 if row.get("data.fraction") is None else float(row["data.fraction"]),
         checksum=row.get("data_checksum"),
     )
+
+
+def _published_binarisation(source: str) -> str | None:
+    """Return how a source's images were binarised when they were published; None for grey levels."""
+    published = PUBLISHED_SETS.get(source)
+    return None if published is None or published.binarisation == "none" else published.binarisation
 
 
 def judge(ours: Identity, published: PublishedResult) -> Verdict:

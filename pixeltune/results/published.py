@@ -40,9 +40,10 @@ from importlib import resources
 from typing import Any
 
 from pixeltune.errors import StoreError
+from pixeltune.published_sets import PUBLISHED_SETS
 
-CHANNELS = {"mnist": 1, "omniglot": 1}
-"""Colour channels of the data sets that do not have three."""
+CHANNELS = {each.dataset or each.name: each.shape[0] for each in PUBLISHED_SETS.values()}
+"""Colour channels of the data sets that have a source; the others have three."""
 
 
 class Exactness(StrEnum):

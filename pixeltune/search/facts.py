@@ -40,6 +40,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "audit_seconds": training.audit.seconds,
         "data_version": data.identity.version,
         "data_checksum": data.identity.checksum,
+        "data_notes": "; ".join(data.notes) or None,
         "image_channels": data.form.channels,
         "image_height": data.form.height,
         "image_width": data.form.width,

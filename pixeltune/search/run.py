@@ -56,7 +56,7 @@ def open_search(
     """Begin or go on with the search's results folder; the baseline is computed once and kept there.
 
     warm_start: results of other searches. What of them is told to the sampler is kept there too, when the search
-    begins; from then on they are not read again. say: told about it.
+    begins; from then on they are not read again. say: prints lines about the data and the warm start.
     """
     store = SearchStore(storage, name)
     sources = tuple(sorted({location.rstrip("/").rpartition("/")[2] for location in warm_start}))
@@ -66,6 +66,8 @@ def open_search(
             say(f"Warm start: {len(store.warm_start())} trials of other searches, as they were when this one began.")
         return store, manifest
     resolved = require_buildable(space)
+    for note in resolved.data.notes:
+        say(f"Data note: {note}")
     told = read_warm_start(warm_start, space, resolved)
     baseline = order0_bits_per_dim(resolved.data)
     manifest = SearchManifest.of(space, name, overrides=overrides, baseline_bits_per_dim=baseline, warm_start=sources)

@@ -455,3 +455,21 @@ def test_a_bound_is_marked_wherever_it_stands() -> None:
     assert "Validation, bits/dim (upper bound) by images seen" in done("show", "vae")
     done("export", "vae")
     assert f'value: {row["valid_bits_per_dim"]!r}, name: "upper bound"}}' in Path("vae-00000/README.md").read_text()
+
+
+def test_files_that_are_not_read_are_named_before_a_training_and_in_its_row() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    for split, images in (("train", pixels), ("test", pixels[:2])):
+        (Path("images") / split).mkdir(parents=True)
+        for index, image in enumerate(images):
+            Image.fromarray(image).save(Path("images") / split / f"{index:02}.png")
+    Path("images/notes.txt").write_text("no image")
+    notes = (
+        "2 of the 24 training images are also in the test set, pixel by pixel",
+        "1 file not read: notes.txt (in no folder of a split)",
+    )
+    config = write_tiny(Path("tiny.toml"))
+    settings = ("data.name=folder", "data.path=images", "data.fraction=1.0", "data.num_valid=8", "train.batch_size=16")
+    said = done("train", "--config", config, *(word for setting in settings for word in ("--set", setting)))
+    assert said.splitlines()[:2] == [f"Data note: {note}" for note in notes]
+    assert f"data notes: {'; '.join(notes)}" in done("show", "tiny")

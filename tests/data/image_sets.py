@@ -65,6 +65,73 @@ def make_imagenet32(root: Path) -> DataConfig:
     return make_imagenet64(root, side=32, splits=("train_32x32", "valid_32x32"))
 
 
+def make_imagenet_batches(root: Path, side: int, count: int = 4, valid: int = 3) -> DataConfig:
+    """The new version: ten batches and one of validation, in the folders of the published archives."""
+    parts = (
+        [f"Imagenet{side}_train_npz"] * 10
+        if side == 32
+        else [f"Imagenet64_train_part{1 + n // 5}_npz" for n in range(10)]
+    )
+    names = [f"{part}/train_data_batch_{number}.npz" for number, part in enumerate(parts, start=1)]
+    for seed, name in enumerate([*names, f"Imagenet{side}_val_npz/val_data.npz"]):
+        images = count if "train" in name else valid
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = random_pixels(images, 3 * side * side, seed=seed)
+        # Batch by batch the same classes 1..count, as int64, and the mean image that readers do not need.
+        np.savez(root / name, data=pixels, labels=1 + np.arange(images) % count, mean=pixels.mean(axis=0))
+    return DataConfig(name=f"imagenet{side}", path=str(root), num_valid=4)
+
+
+def make_mnist_static(root: Path) -> DataConfig:
+    root.mkdir(parents=True, exist_ok=True)
+    for part, count in (("train", 40), ("valid", 12), ("test", 6)):
+        write_amat(root / f"binarized_mnist_{part}.amat", random_pixels(count, 784, seed=count, levels=2))
+    return DataConfig(name="mnist_static", path=str(root))
+
+
+def write_amat(path: Path, pixels_ND: np.ndarray) -> None:
+    path.write_text("".join(" ".join(map(str, row)) + " \n" for row in pixels_ND))
+
+
+def make_svhn(root: Path) -> DataConfig:
+    scipy_io = pytest.importorskip("scipy.io")
+    root.mkdir(parents=True, exist_ok=True)
+    for part, count in (("train", 40), ("test", 12)):
+        labels_N1 = (1 + np.arange(count, dtype=np.uint8) % 10)[:, None]
+        pixels_HWCN = random_pixels(32, 32, 3, count, seed=count)
+        scipy_io.savemat(root / f"{part}_32x32.mat", {"X": pixels_HWCN, "y": labels_N1}, do_compression=True)
+    return DataConfig(name="svhn", path=str(root), num_valid=10)
+
+
+def make_omniglot(root: Path) -> DataConfig:
+    scipy_io = pytest.importorskip("scipy.io")
+    root.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    content = {"data": generator.random((784, 40)), "testdata": generator.random((784, 9)), "target": np.eye(50)}
+    scipy_io.savemat(root / "chardata.mat", content)
+    return DataConfig(name="omniglot", path=str(root), num_valid=10)
+
+
+def make_emnist(root: Path, folder: str = "EMNIST/raw/gzip", suffix: str = ".gz") -> DataConfig:
+    for part, count in (("train", 60), ("test", 9)):
+        stem = root / folder / f"emnist-balanced-{part}"
+        write_idx(Path(f"{stem}-images-idx3-ubyte{suffix}"), random_pixels(count, 28, 28, seed=count))
+        write_idx(Path(f"{stem}-labels-idx1-ubyte{suffix}"), np.arange(count) % 47)
+    return DataConfig(name="emnist", path=str(root), num_valid=10)
+
+
+def make_celeba64(root: Path) -> DataConfig:
+    """Images as PNG under the published names, so that their pixels are exact."""
+    lines = []
+    for index, part in enumerate([0] * 14 + [1] * 3 + [2] * 3):
+        name = f"{index + 1:06}.jpg"
+        (root / "img_align_celeba").mkdir(parents=True, exist_ok=True)
+        (root / "img_align_celeba" / name).write_bytes(png(random_pixels(218, 178, 3, seed=index)))
+        lines.append(f"{name} {part}\n")
+    (root / "list_eval_partition.txt").write_text("".join(lines))
+    return DataConfig(name="celeba64", path=str(root))
+
+
 def png(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="png")
@@ -133,8 +200,13 @@ def make_digits(root: Path) -> DataConfig:
 MAKERS: dict[str, Callable[[Path], DataConfig]] = {
     "digits": make_digits,
     "mnist": make_mnist,
+    "mnist_static": make_mnist_static,
     "fashion_mnist": make_fashion_mnist,
+    "emnist": make_emnist,
+    "omniglot": make_omniglot,
     "cifar10": make_cifar10,
+    "svhn": make_svhn,
+    "celeba64": make_celeba64,
     "folder": make_folder,
     "imagenet32": make_imagenet32,
     "imagenet64": make_imagenet64,

@@ -120,7 +120,7 @@ def test_an_own_source_whose_module_raises(tmp_path: Path, monkeypatch: pytest.M
     assert "KeyError: 'no such'" in message
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "mnist_static", "fashion_mnist", "emnist", "omniglot", "cifar10", "svhn"])
 def test_a_missing_download_says_how_to_allow_it(name: str, tmp_path: Path) -> None:
     assert "data.download" in refusal(DataConfig(name=name, path=str(tmp_path)))
     assert "data.download" in refusal(DataConfig(name=name))
@@ -199,6 +199,7 @@ def test_a_corrupt_image_is_named(keep: float, suffix: str, tmp_path: Path) -> N
 
 def test_images_that_are_not_imagenet64(tmp_path: Path) -> None:
     make_folder(tmp_path)
+    (tmp_path / "test").rename(tmp_path / "valid")
     assert "64×64" in refusal(DataConfig(name="imagenet64", path=str(tmp_path)))
 
 

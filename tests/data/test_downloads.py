@@ -12,20 +12,31 @@ import tarfile
 import threading
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from image_sets import make_mnist, write_cifar10
+from image_sets import make_emnist, make_mnist, make_mnist_static, write_cifar10
 
 from pixeltune.config import DataConfig
 from pixeltune.data import load_data, sources
 from pixeltune.data.load import forget_loaded
 from pixeltune.data.readers import downloads
 from pixeltune.errors import DataError, MissingDataError
-from pixeltune.published_sets import CIFAR10, MNIST, PUBLISHED_SETS, Archive, PublishedSet
+from pixeltune.published_sets import (
+    CELEBA64,
+    CIFAR10,
+    EMNIST,
+    MNIST,
+    MNIST_STATIC,
+    PUBLISHED_SETS,
+    SVHN,
+    Archive,
+    PublishedSet,
+)
 
 NO_SUCH_HOST = "http://host.invalid/"
 
@@ -80,7 +91,8 @@ class Mirrored(NamedTuple):
         if published.name == "cifar10":
             patch.setattr("pixeltune.data.readers.torchvision_sets.CIFAR10", published)
         else:
-            patch.setitem(sources.SOURCES, published.name, sources._idx(published))
+            build = sources._mnist_static if published.name == "mnist_static" else sources._idx
+            patch.setitem(sources.SOURCES, published.name, build(published))
 
 
 @pytest.fixture
@@ -115,7 +127,38 @@ def mirrored_cifar10(server: Server, folder: Path) -> PublishedSet:
     return replace(CIFAR10, archives=archives, mirrors=(server.url,), unpacked_bytes=200_000)
 
 
-MAKERS = {"mnist": mirrored_mnist, "cifar10": mirrored_cifar10}
+def mirrored_mnist_static(server: Server, folder: Path) -> PublishedSet:
+    """Plain files, recognised by their SHA-256."""
+    make_mnist_static(folder)
+    for path in folder.iterdir():
+        server.files[path.name] = path.read_bytes()
+    archives = tuple(
+        replace(archive, num_bytes=1, sha256=hashlib.sha256(server.files[archive.name]).hexdigest())
+        for archive in MNIST_STATIC.archives
+    )
+    return replace(MNIST_STATIC, archives=archives, mirrors=(server.url,), unpacked_bytes=100_000)
+
+
+def mirrored_emnist(server: Server, folder: Path) -> PublishedSet:
+    """One ZIP archive of packed files."""
+    make_emnist(folder)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path in (folder / "EMNIST" / "raw" / "gzip").iterdir():
+            archive.write(path, f"gzip/{path.name}")
+    (published,) = EMNIST.archives
+    server.files[published.name] = stream.getvalue()
+    digest = hashlib.sha256(stream.getvalue()).hexdigest()
+    archives = (replace(published, num_bytes=len(stream.getvalue()), sha256=digest),)
+    return replace(EMNIST, archives=archives, mirrors=(server.url,), unpacked_bytes=200_000)
+
+
+MAKERS = {
+    "mnist": mirrored_mnist,
+    "cifar10": mirrored_cifar10,
+    "mnist_static": mirrored_mnist_static,
+    "emnist": mirrored_emnist,
+}
 
 
 @pytest.fixture(params=MAKERS)
@@ -123,7 +166,9 @@ def mirrored(
     request: pytest.FixtureRequest, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust_cifar10: None
 ) -> Mirrored:
     published = MAKERS[request.param](server, tmp_path / "published")
-    config = DataConfig(name=request.param, path=str(tmp_path / "root"), download=True, num_valid=5)
+    config = DataConfig(name=request.param, path=str(tmp_path / "root"), download=True)
+    if published.num_valid is None:
+        config = config.model_copy(update={"num_valid": 5})
     each = Mirrored(server, published, config)
     each.publish(monkeypatch)
     return each
@@ -153,6 +198,14 @@ def test_the_table_is_that_of_torchvision() -> None:
         assert [(archive.name, archive.md5) for archive in published.archives] == theirs.resources
         assert list(published.mirrors) == theirs.mirrors
         assert {archive.folder for archive in published.archives} == {f"{kind}/raw"}
+    assert [(each.name, each.md5) for each in SVHN.archives] == [
+        tuple(datasets.SVHN.split_list[split][1:]) for split in ("train", "test")
+    ]
+    assert f"{SVHN.mirrors[0]}train_32x32.mat" == datasets.SVHN.split_list["train"][0]
+    (zipped,) = EMNIST.archives
+    assert (f"{EMNIST.mirrors[0]}{zipped.name}", zipped.md5) == (datasets.EMNIST.url, datasets.EMNIST.md5)
+    listed = {name: md5 for _, md5, name in datasets.CelebA.file_list}
+    assert all(listed[each.name] == each.md5 for each in CELEBA64.archives)
     (archive,) = CIFAR10.archives
     theirs = datasets.CIFAR10
     assert (f"{CIFAR10.mirrors[0]}{archive.name}", archive.name, archive.md5) == (
@@ -260,7 +313,7 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "mnist_static", "fashion_mnist", "emnist", "omniglot", "cifar10", "svhn"])
 def test_without_a_network_a_download_ends_before_it_begins(
     name: str, no_names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,7 +406,7 @@ def test_a_disk_that_fills_up_is_not_taken_for_the_network(mirrored: Mirrored, m
     def fill(*_words: Any, **_options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(utils, "download_and_extract_archive", fill)
+    monkeypatch.setattr(utils, "download_url", fill)
     message = refusal(mirrored.config, DataError)
     assert "No space left on device" in message
     assert "network" not in message

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import multiprocessing
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +151,141 @@ def test_a_disk_that_says_no_is_one_warning(
     assert "\n" not in caplog.text.strip()
     assert "the disk says no" in caplog.text
     assert entries(own_cache) == []
+
+
+def replace_in_place(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def replace_by_rename(path: Path, content: bytes) -> None:
+    other = path.with_name("other")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("how", [replace_in_place, replace_by_rename])
+@pytest.mark.parametrize("name", ["set.npy", "train/7.bmp"])
+def test_a_file_of_the_same_size_and_time_is_another(
+    how: Callable[[Path, bytes], None], name: str, tmp_path: Path
+) -> None:
+    """As after a copy that keeps times, of a file whose size does not depend on its pixels."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+
+    def content(top: int) -> bytes:
+        if name == "set.npy":
+            np.save(tmp_path / "made.npy", random_pixels(60, 6, 5, levels=top))
+            return (tmp_path / "made.npy").read_bytes()
+        save_image(tmp_path / "made.bmp", random_pixels(6, 5, 3, levels=top))
+        return (tmp_path / "made.bmp").read_bytes()
+
+    source = "array" if name == "set.npy" else "folder"
+    if source == "folder":
+        for index, pixels in enumerate(random_pixels(7, 6, 5, 3)):
+            save_image(tmp_path / "train" / f"{index}.bmp", pixels)
+    config = DataConfig(name=source, path=str(path if source == "array" else tmp_path))
+    checksums = []
+    for top in (4, 200):
+        how(path, content(top))
+        os.utime(path, (1_500_000_000,) * 2)
+        forget_loaded()
+        checksums.append(load_data(config).identity.checksum)
+    assert checksums[0] != checksums[1]
+
+
+def test_the_content_counts_where_neither_inode_nor_times_say_a_thing(tmp_path: Path) -> None:
+    """As on a file system that keeps none of them: blocks all over a file are looked at."""
+    path = tmp_path / "file"
+    content = bytearray(random_pixels(3_000_000).tobytes())
+    path.write_bytes(content)
+    before = cache._sampled_digest(path, len(content))
+    for place in (0, len(content) // 2, len(content) - 1):
+        content[place] ^= 1
+        path.write_bytes(content)
+        content[place] ^= 1
+        assert (cache._sampled_digest(path, len(content)) != before) == (place != len(content) // 2)
+    path.write_bytes(random_pixels(3_000_000, seed=1).tobytes())
+    assert cache._sampled_digest(path, len(content)) != before
+    small = tmp_path / "small"
+    for place in range(0, 20_000, 999):
+        small.write_bytes(bytes(place) + b"x" + bytes(20_000 - place))
+        before, _ = cache._sampled_digest(small, 20_001), small.write_bytes(bytes(20_001))
+        assert cache._sampled_digest(small, 20_001) != before
+
+
+@pytest.mark.parametrize("file", ["train.npy", "valid.npy", "test_labels.npy"])
+@pytest.mark.parametrize("place", [-1, -40])
+def test_a_byte_that_changed_in_the_copy_is_noticed(
+    file: str, place: int, tmp_path: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_array(tmp_path)
+    before = load_data(config)
+    whole = {"train": np.array(before.train.pixels_NCHW), "valid": np.array(before.valid.pixels_NCHW)}
+    (entry,) = entries(own_cache)
+    content = bytearray((entry / file).read_bytes())
+    content[place] ^= 1
+    (entry / file).write_bytes(content)
+    forget_loaded()
+    data = load_data(config)
+    assert np.array_equal(data.train.pixels_NCHW, whole["train"])
+    assert np.array_equal(data.valid.pixels_NCHW, whole["valid"])
+    assert f"{entry / file} must be as it was written" in caplog.text
+
+
+def test_of_a_large_copy_blocks_all_over_it_are_checked(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(cache, "_CHECKED_WHOLE_BYTES", 1)
+    monkeypatch.setattr(cache, "_CHECKED_BLOCKS", 4)
+    config = make_array(tmp_path)
+    load_data(config)
+    (entry,) = entries(own_cache)
+    assert cache.open_entry(entry) is not None
+    size = (entry / "train.npy").stat().st_size
+    (entry / "train.npy").write_bytes((entry / "train.npy").read_bytes()[: size // 2] + bytes(size - size // 2))
+    assert cache.open_entry(entry) is None
+
+
+OWN_CODE = """
+import numpy as np
+from pixeltune.data import ImageSet, RawData
+from own_helper import top
+
+def images(config):
+    pixels = np.random.default_rng(0).integers(0, top(), (20, 4, 4), dtype=np.uint8)
+    return RawData(train=ImageSet(pixels[:, None]))
+
+images.files = lambda config: [config.path]
+"""
+OWN_HELPER = "LEVELS = {}\n\ndef top():\n    return LEVELS\n"
+
+
+@pytest.mark.parametrize("changed", ["own_code.py", "own_helper.py", "content"])
+def test_a_function_of_ones_own_is_run_again_when_its_code_or_its_files_change(
+    changed: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"own_code.py": OWN_CODE, "own_helper.py": OWN_HELPER.format(10), "content": "images"}
+    files["unused.py"] = "UNUSED = 1"
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("own_code", "own_helper"):
+        sys.modules.pop(name, None)  # of the case before
+    config = DataConfig(name="own_code:images", path=str(tmp_path / "content"))
+    load_data(config)
+    replace_in_place(tmp_path / "unused.py", b"UNUSED = 2")
+    forget_loaded()
+    load_data(config)
+    assert len(entries(own_cache)) == 1
+    stat = (tmp_path / changed).stat()
+    replacement = {
+        "own_code.py": OWN_CODE.replace("rng(0)", "rng(1)"),
+        "own_helper.py": OWN_HELPER.format(90),
+        "content": "others",
+    }
+    replace_in_place(tmp_path / changed, replacement[changed].encode())
+    os.utime(tmp_path / changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    forget_loaded()
+    load_data(config)
+    assert len(entries(own_cache)) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_sets import MAKERS, make_fashion_mnist, make_imagenet64, make_mnist, shared
+from image_sets import MAKERS, make_fashion_mnist, make_imagenet64, make_imagenet_batches, make_mnist, shared
 
 from pixeltune.config import DataConfig, TrialConfig
 from pixeltune.data import SOURCES, DataOutline, load_data, outline_of, resolve, resolve_outline
@@ -66,6 +66,17 @@ def test_options_change_the_outline_as_they_change_the_images(options: dict[str,
     assert facts(found) == facts(without_images(config))
 
 
+def test_the_new_version_of_imagenet_is_known_from_some_of_its_files(tmp_path: Path) -> None:
+    make_imagenet_batches(tmp_path, 32)
+    (tmp_path / "Imagenet32_train_npz" / "train_data_batch_7.npz").unlink()
+    found = outline_of(DataConfig(name="imagenet32", path=str(tmp_path)))
+    assert found.data is None
+    assert found.version == "new (Chrabaszcz)"
+    assert found.form.num_classes == 1000
+    assert dict(found.num_images) == {"train": 1_271_167, "valid": 10_000, "test": 50_000}
+    assert str(found.files).startswith(f"is not all in {tmp_path}: train_data_batch_7.npz missing; get ")
+
+
 @pytest.mark.parametrize("options", REFUSED.values(), ids=REFUSED)
 def test_options_that_do_not_fit_are_refused_in_the_same_words(options: dict[str, Any]) -> None:
     config = DataConfig(name="digits", **options)
@@ -93,6 +104,11 @@ def test_real_mnist_has_the_published_outline() -> None:
     ("name", "shape", "counts", "classes"),
     [
         ("mnist", (1, 28, 28), (50_000, 10_000, 10_000), 10),
+        ("mnist_static", (1, 28, 28), (50_000, 10_000, 10_000), None),
+        ("emnist", (1, 28, 28), (102_800, 10_000, 18_800), 47),
+        ("omniglot", (1, 28, 28), (23_000, 1_345, 8_070), None),
+        ("svhn", (3, 32, 32), (68_257, 5_000, 26_032), 10),
+        ("celeba64", (3, 64, 64), (162_770, 19_867, 19_962), None),
         ("fashion_mnist", (1, 28, 28), (50_000, 10_000, 10_000), 10),
         ("cifar10", (3, 32, 32), (45_000, 5_000, 10_000), 10),
         ("imagenet32", (3, 32, 32), (1_271_149, 10_000, 49_999), None),
@@ -109,7 +125,7 @@ def test_a_published_set_is_known_without_its_files(
     assert found.form.num_classes == classes
     assert tuple(found.num_images.values()) == counts
     assert str(found.files).startswith(f"is not in {tmp_path / 'downloads'}")
-    assert found.can_be_downloaded == (not name.startswith("imagenet"))
+    assert found.can_be_downloaded == (not name.startswith(("imagenet", "celeba")))
     assert ("a search will download" in str(found.files)) == (download and found.can_be_downloaded)
     assert not (tmp_path / "downloads").exists()
     if shape[0] == 3:
@@ -161,7 +177,7 @@ def test_imagenet_may_have_its_folders_under_either_name(tmp_path: Path) -> None
     assert str(outline_of(config).files) == f"is in {tmp_path}; nothing to download"
     shutil.rmtree(tmp_path / "valid")
     found = outline_of(config.model_copy(update={"split_seed": 1}))
-    assert found.data is not None
+    assert found.data is None
     assert str(found.files).startswith(f"is not all in {tmp_path}: valid_64x64 missing; get valid_64x64.tar (477.3 MB)")
 
 
@@ -201,10 +217,15 @@ def test_the_sizes_are_those_that_download_pages_state() -> None:
     assert {name: round(size / 2**20, 2) for name, size in sizes.items() if size < 2**30} == {
         "digits": 0.0,
         "mnist": 11.06,
+        "mnist_static": 104.68,
         "fashion_mnist": 29.45,
+        "emnist": 535.73,
+        "omniglot": 0.0,
         "cifar10": 162.6,
+        "svhn": 234.91,
     }
     assert {name: round(size / 2**30, 2) for name, size in sizes.items() if size > 2**30} == {
         "imagenet32": 3.98,
         "imagenet64": 11.73,
+        "celeba64": 1.35,
     }

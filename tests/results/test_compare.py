@@ -230,8 +230,8 @@ def mnist_row(name: str, path: str | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("row", "dataset"),
     [
-        (mnist_row("fashion_mnist"), None),
-        (mnist_row("digits", "/d/mnist"), None),
+        (mnist_row("fashion_mnist"), "fashion_mnist"),
+        (mnist_row("digits", "/d/mnist"), "digits"),
         (mnist_row("array", "/home/ann/mnist_lab/xray28.npz"), None),
         (mnist_row("array", "/d/kmnist.npz"), None),
         (mnist_row("array", "/d/fashion-mnist.npz"), None),

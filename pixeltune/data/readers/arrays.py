@@ -1,5 +1,7 @@
 """Arrays in a file: .npy (train only) or .npz (train, and what there is of valid, test, *_labels and levels).
 
+Validation may also be called val, validation, dev or eval.
+
 uint8. (N, H, W) is grey. (N, …) with 1 or 3 on exactly one of axis 1 and the last axis has its colours there; with
 neither, axis 1 has them if it is 4 or less and the last axis is not. Anything else is refused rather than guessed.
 Levels are 0..255 unless the .npz has a scalar `levels`.
@@ -15,12 +17,13 @@ import numpy as np
 
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
+from pixeltune.data.readers.listing import SPLIT_NAMES
 from pixeltune.data.readers.places import given_path, in_one_line
 from pixeltune.data.sets import ImageSet
 from pixeltune.errors import DataError
 
-_SPLITS = ("train", "valid", "test")
-_KNOWN = (*_SPLITS, *(f"{split}_labels" for split in _SPLITS), "levels")
+_NAMES = tuple(name for names in SPLIT_NAMES.values() for name in names)
+_KNOWN = (*_NAMES, *(f"{name}_labels" for name in _NAMES), "levels")
 
 
 def files(config: DataConfig) -> list[Path]:
@@ -37,8 +40,26 @@ def read(config: DataConfig) -> RawData:
     arrays = _load(path)
     if "train" not in arrays:
         raise DataError(f"{path.name} must hold an array `train`, but has {', '.join(arrays) or 'nothing'}")
-    splits = {name: _split(arrays, name, path) for name in _SPLITS if name in arrays}
+    splits = {split: _split(arrays, name, path) for split, name in _present(arrays, path).items()}
     return RawData.of(splits, levels=_levels(arrays, path))
+
+
+def _present(arrays: dict[str, np.ndarray], path: Path) -> dict[str, str]:
+    """Return the array of each split; DataError for two of one split, or labels without images."""
+    present = {}
+    for split, names in SPLIT_NAMES.items():
+        found = [name for name in names if name in arrays]
+        if len(found) > 1:
+            raise DataError(f"{path.name} must hold one {split} array, but has {found[0]} and {found[1]}; remove one")
+        if found:
+            present[split] = found[0]
+    stray = [name for name in arrays if name.endswith("_labels") and name.removesuffix("_labels") not in arrays]
+    if stray:
+        raise DataError(
+            f"{path.name} must hold the images of its labels, but has {stray[0]} without "
+            f"{stray[0].removesuffix('_labels')}; rename or remove it"
+        )
+    return present
 
 
 def to_nchw(pixels: np.ndarray, where: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,16 +22,29 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from pixeltune.config import DataConfig
 from pixeltune.data.locks import node_lock, remove_leftovers
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.errors import DataError, MissingDataError
-from pixeltune.published_sets import Archive, PublishedSet, size_text
+from pixeltune.published_sets import Archive, PublishedSet, shortened, size_text
 
 _RESOLVE_SECONDS = 4.0
 """Limit for the names of the hosts to resolve: without a network, a resolver answers after five to twenty seconds."""
 
 _SILENT_SECONDS = 60.0
 """Limit for a server that sends nothing."""
+
+_FAILURES = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    http.client.HTTPException,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+"""How a download fails, or the file that came is not the published one."""
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of this machine's disk: another mirror would meet the same."""
@@ -47,8 +61,12 @@ def require_files(published: PublishedSet, path: str | None, *, download: bool) 
         path: `data.path`.
         download: `data.download`.
 
+    Returns:
+        The folder.
+
     Raises:
         MissingDataError: Files are missing, and may not be or cannot be downloaded.
+        DataError: There is no room, or a file that is there is not the published one.
     """
     root = published.root(path)
     if root.exists() and not root.is_dir():
@@ -59,8 +77,9 @@ def require_files(published: PublishedSet, path: str | None, *, download: bool) 
     if not missing:
         return root
     if not download or not published.mirrors:
+        verb = "is" if len(missing) == 1 else "are"
         raise MissingDataError(
-            f"{published.name} must be in {root}, but {missing[0]} is not there; "
+            f"{published.name} must be in {root}, but {shortened(missing, most=12)} {verb} not there; "
             f"{published.how_to_get(root, download=False)}"
         )
     try:
@@ -74,6 +93,12 @@ def require_files(published: PublishedSet, path: str | None, *, download: bool) 
             "free some disk, make the folder writable, or set `data.path`"
         ) from error
     return root
+
+
+def require_paths(published: PublishedSet, config: DataConfig) -> list[Path]:
+    """Return the files of a published set in the order of its archives, downloaded first where that is allowed."""
+    root = require_files(published, config.path, download=config.download)
+    return [path for path in published.present(root) if path is not None]
 
 
 def _download(published: PublishedSet, root: Path) -> None:
@@ -92,15 +117,14 @@ def _download(published: PublishedSet, root: Path) -> None:
 
 
 def _fetch(archive: Archive, mirrors: Sequence[str], published: PublishedSet, root: Path, folder: Path) -> None:
-    """Unpack an archive below `folder`: the one that is stored below `root`, or else that of the first mirror."""
+    """Put the files of an archive below `folder`: of the one stored below `root`, or else of the first mirror."""
     utils = _torchvision().datasets.utils
-    stored, unpacked = root / archive.folder / archive.name, folder / archive.folder
-    if stored.exists():
+    stored, unpacked = root / archive.path, folder / archive.folder
+    if stored.is_file():
         try:
-            if not utils.check_integrity(stored, archive.md5):
-                raise ValueError(f"its MD5 sum is not {archive.md5}")
+            _require_published(archive, stored)
             utils.extract_archive(str(stored), str(unpacked))
-        except (ValueError, EOFError, zlib.error, tarfile.TarError) as error:
+        except (ValueError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{stored} must be the published file, but is not: {in_one_line(error)}; remove it, or copy it again"
             ) from error
@@ -109,16 +133,24 @@ def _fetch(archive: Archive, mirrors: Sequence[str], published: PublishedSet, ro
     for mirror in mirrors:
         try:
             with _bounded_silence():
-                utils.download_and_extract_archive(
-                    f"{mirror}{archive.name}", str(unpacked), filename=archive.name, md5=archive.md5
-                )
-        except (RuntimeError, OSError, EOFError, http.client.HTTPException, zlib.error, tarfile.TarError) as error:
+                utils.download_url(f"{mirror}{archive.name}", str(unpacked), filename=archive.name)
+            _require_published(archive, unpacked / archive.name)
+            if not archive.is_plain:
+                utils.extract_archive(str(unpacked / archive.name), str(unpacked))
+        except _FAILURES as error:
             if getattr(error, "errno", None) in _DISK_ERRORS:
                 raise
+            (unpacked / archive.name).unlink(missing_ok=True)
             failures.append(f"{mirror}{archive.name}: {in_one_line(error)}")
         else:
             return
     raise _failed(published, root, archive, failures)
+
+
+def _require_published(archive: Archive, path: Path) -> None:
+    fault = archive.fault(path)
+    if fault:
+        raise ValueError(fault)
 
 
 def _failed(published: PublishedSet, root: Path, archive: Archive, failures: Sequence[str]) -> MissingDataError:
@@ -127,6 +159,7 @@ def _failed(published: PublishedSet, root: Path, archive: Archive, failures: Seq
         f"{published.name} must be downloaded, but {archive.name} could not be ({'; '.join(failures)}); "
         f"without a network put {to_put} into {root / archive.folder}, "
         "or set `data.path` to the folder that holds the files"
+        + ("; a copy from elsewhere is recognised by its digest" if archive.has_digest else "")
     )
 
 

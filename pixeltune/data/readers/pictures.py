@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 _AS_THEY_ARE = ("L", "RGB")
 _GREYABLE = ("L", "RGB", "1", "P", "CMYK")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 _GROUP = 64
+_ORIENTATION = 0x0112
+"""The EXIF tag that says how to turn an image; 1 is upright."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,13 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes splits, all of one form: that of the first picture it sees."""
+    """Decodes splits, all of one form: that of the first picture it sees.
 
-    def __init__(self, config: DataConfig) -> None:
-        self.resize, self.grey = config.resize, config.grey
+    crop: makes of a decoded image, whose name is given for errors, the part that counts.
+    """
+
+    def __init__(self, config: DataConfig, crop: Callable[[Image.Image, str], Image.Image] | None = None) -> None:
+        self.resize, self.grey, self.crop = config.resize, config.grey, crop
         self.reference: Decoded | None = None
 
     def decode_all(self, pictures: Iterable[Picture], count: int) -> np.ndarray:
@@ -74,11 +80,15 @@ class Decoder:
 
         try:
             stream = picture.content if isinstance(picture.content, Path) else io.BytesIO(picture.content)
-            with Image.open(stream) as image:
+            with Image.open(stream, formats=_FORMATS) as image:
+                _require_one_frame_of_8_bits(image, picture.name)
+                _require_upright(image, picture.name)  # before it is loaded, where Pillow turns a TIFF by itself
                 image.load()
                 pixels = np.asarray(self._formed(image, picture.name))
         except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-            raise DataError(f"{picture.name} must be a whole image file, but is not: {in_one_line(error)}") from error
+            raise DataError(
+                f"{picture.name} must be a whole image file ({', '.join(_FORMATS)}), but is not: {in_one_line(error)}"
+            ) from error
         except Image.DecompressionBombError as error:
             raise DataError(f"{picture.name} must be of a sane size, but is not: {in_one_line(error)}") from error
         return Decoded(picture.name, pixels[:, :, None] if pixels.ndim == 2 else pixels)
@@ -88,6 +98,8 @@ class Decoder:
         if image.mode not in allowed:
             help = "convert it" if self.grey or image.mode not in _GREYABLE else "convert it or set `data.grey`"
             raise DataError(f"images must have mode {' or '.join(allowed)}, but {name} has {image.mode}; {help}")
+        if self.crop is not None:
+            image = self.crop(image, name)
         if self.grey and image.mode != "L":
             image = image.convert("RGB").convert("L")
         if self.resize is not None and image.size != (self.resize, self.resize):
@@ -95,6 +107,44 @@ class Decoder:
 
             image = image.resize((self.resize, self.resize), Image.Resampling.BOX)
         return image
+
+
+def _require_one_frame_of_8_bits(image: Image.Image, name: str) -> None:
+    """Refuse what Pillow would cut down without a word, before it is decoded."""
+    frames = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise DataError(f"images must have one frame, but {name} has {frames}; save the frame that counts as an image")
+    if any(_has_deep_channels(tile) for tile in getattr(image, "tile", ())):
+        raise DataError(
+            f"images must have 8 bits a channel, but {name} has more; convert it, rounding as you see fit, or store "
+            "levels in an array"
+        )
+
+
+def _has_deep_channels(tile: tuple[object, ...]) -> bool:
+    """Whether a tile's decoder reads more than 8 bits a channel: raw modes such as RGB;16B, or the maximum of a PPM."""
+    decoder, arguments = tile[0], tile[-1]
+    values = arguments if isinstance(arguments, tuple) else (arguments,)
+    if any(isinstance(value, str) and _bits_of(value) > 8 for value in values):
+        return True
+    return str(decoder).startswith("ppm") and any(isinstance(value, int) and value > 255 for value in values)
+
+
+def _bits_of(raw_mode: str) -> int:
+    """Bits a channel; the 15 and 16 bits of BGR;15 and BGR;16 are those of a pixel."""
+    if raw_mode.startswith("BGR"):
+        return 8
+    digits = "".join(itertools.takewhile(str.isdecimal, raw_mode.partition(";")[2]))
+    return int(digits) if digits else 8
+
+
+def _require_upright(image: Image.Image, name: str) -> None:
+    turned = image.getexif().get(_ORIENTATION, 1)
+    if turned != 1:
+        raise DataError(
+            f"images must be stored upright, but {name} has a rotation in its EXIF data ({turned}); "
+            "turn its pixels and remove the tag"
+        )
 
 
 def _require_same(first: Decoded, decoded: Decoded) -> None:
@@ -112,7 +162,7 @@ def _on_threads(decode: Callable[[Picture], Decoded], pictures: Iterable[Picture
     workers = min(16, os.cpu_count() or 1)
     waiting = iter(pictures)
     with ThreadPoolExecutor(workers) as pool:
-        while several := list(islice(waiting, 4 * workers * _GROUP)):
+        while several := list(itertools.islice(waiting, 4 * workers * _GROUP)):
             groups = [several[start : start + _GROUP] for start in range(0, len(several), _GROUP)]
             for group in pool.map(lambda group: [decode(picture) for picture in group], groups):
                 yield from group

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, in torchvision's own layout below `data.path`.
+"""MNIST, Fashion-MNIST, EMNIST and CIFAR-10, in torchvision's own layout below `data.path`.
 
 IDX files are read here, not by torchvision: theirs needs the unpacked files, and importing it costs seconds and torch.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
-from pixeltune.data.readers.downloads import require_files
+from pixeltune.data.readers.downloads import require_files, require_paths
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.data.sets import ImageSet
 from pixeltune.errors import DataError
@@ -29,13 +29,11 @@ LARGEST_IDX_BYTES = 2**30
 
 def idx_files(published: PublishedSet, config: DataConfig) -> list[Path]:
     """Return training images and labels, test images and labels, each packed (.gz) or not; downloaded where allowed."""
-    root = require_files(published, config.path, download=config.download)
-    files = [names for archive in published.archives for names in archive.files]
-    return [next(root / name for name in names if (root / name).exists()) for names in files]
+    return require_paths(published, config)
 
 
 def read_idx(published: PublishedSet, config: DataConfig) -> RawData:
-    """Return (N, 1, 28, 28), 256 levels, ten classes."""
+    """Return (N, 1, 28, 28), 256 levels; EMNIST's images are transposed, as they are published."""
     digest = hashlib.sha256()
     arrays = [_read_idx_file(file, digest) for file in idx_files(published, config)]
     train, test = (ImageSet(images[:, None], labels.astype(np.int64)) for images, labels in (arrays[:2], arrays[2:]))
@@ -46,8 +44,7 @@ def read_idx(published: PublishedSet, config: DataConfig) -> RawData:
 
 def cifar10_files(config: DataConfig) -> list[Path]:
     """Return the seven files of the python version; downloaded where allowed."""
-    root = require_files(CIFAR10, config.path, download=config.download)
-    return [root / names[0] for archive in CIFAR10.archives for names in archive.files]
+    return require_paths(CIFAR10, config)
 
 
 def read_cifar10(config: DataConfig) -> RawData:
