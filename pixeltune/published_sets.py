@@ -585,5 +585,8 @@ PUBLISHED_SETS = {
 NO_SOURCE = {
     f"imagenet{side}": "no down-sampled set of this size is published: each paper resizes ImageNet's photographs itself"
     for side in (128, 256, 640)
+} | {
+    f"lsun_{scene}64": "LSUN is published as photographs in LMDB files: each paper crops and resizes them itself"
+    for scene in ("bedroom", "church", "tower")
 }
 """Data sets of the table of published results that no source reads, with the reason."""

@@ -18,6 +18,7 @@ MATCHABLE = [
     if result.dataset not in NO_SOURCE
     and result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
     and "unclear" not in (result.version, result.binarisation)
+    and not result.upper_limit
 ]
 
 
