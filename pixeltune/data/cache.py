@@ -24,7 +24,7 @@ from pixeltune.data.prepare import Part, Prepared
 from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.errors import DataError
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised whenever a change of code changes what a cached folder would hold."""
 
 _META = "meta.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from pixeltune.data.prepare import Prepared, prepare
 from pixeltune.data.raw import RawData, require_sound
 from pixeltune.data.sets import DataSet
 from pixeltune.data.sources import SOURCES, source_of
+from pixeltune.data.used_levels import require_usable_levels, unused_levels_note
 from pixeltune.errors import ConfigError
 from pixeltune.published_sets import data_root
+
+_log = logging.getLogger(__name__)
 
 
 def load_data(config: DataConfig) -> DataSet:
@@ -30,11 +34,19 @@ def _load(config: DataConfig, root: Path, _data_root: Path) -> DataSet:
     _require_options(config)
 
     def build() -> Prepared:
-        return prepared(config, require_sound(source.read(config), name=config.name), already_grey=source.greys)
+        raw = require_sound(source.read(config), name=config.name)
+        plan = prepared(config, raw, already_grey=source.greys)
+        require_usable_levels(raw, config, already_grey=source.greys)
+        return plan
 
     if source.files is None:
-        return in_memory(build())
-    return node_cached(entry_folder(root, config, source.files(config)), build)
+        data = in_memory(build())
+    else:
+        data = node_cached(entry_folder(root, config, source.files(config)), build)
+    note = unused_levels_note(data)
+    if note is not None:
+        _log.warning("%s", note)
+    return data
 
 
 def prepared(config: DataConfig, raw: RawData, *, already_grey: bool) -> Prepared:

@@ -351,13 +351,14 @@ def test_a_missing_package_is_one_line(
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        (np.zeros((0, 3, 4, 4), np.uint8), r"shape \(0, 3, 4, 4\)"),
+        (np.zeros((0, 3, 4, 4), np.uint8), "at least 1, but got none"),
         (np.zeros((3, 4, 4), np.uint8), r"shape \(3, 4, 4\)"),
         (np.zeros((1, 3, 4, 4), np.float32), "got float32"),
-        (np.zeros((1, 3, 4, 5), np.uint8), "must be 3×4×4 of levels 0 to 16"),
-        (np.full((1, 3, 4, 4), 17, np.uint8), "levels 17 to 17"),
-        (np.full((1, 3, 4, 4), -1, np.int64), "levels -1 to -1"),
-        (np.full((1, 3, 4, 4), 256, np.int64), "levels 256 to 256"),
+        (np.zeros((1, 3, 4, 4), bool), "got bool"),
+        (np.zeros((1, 3, 4, 5), np.uint8), r"of shape \(B, 3, 4, 4\), but got shape \(1, 3, 4, 5\)"),
+        (np.full((1, 3, 4, 4), 17, np.uint8), "levels 0 to 16, but got 17 to 17"),
+        (np.full((1, 3, 4, 4), -1, np.int64), "but got -1 to -1"),
+        (np.full((1, 3, 4, 4), 256, np.int64), "but got 256 to 256"),
     ],
 )
 def test_images_that_are_not_the_models(images: np.ndarray, says: str) -> None:
