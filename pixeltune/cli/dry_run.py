@@ -65,15 +65,11 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
 
 
 def _data(data: DataOutline) -> Iterator[str]:
-    form, names = data.form, {"train": "train", "valid": "validation", "test": "test"}
-    splits = ", ".join(f"{data.num_images.get(split, 0):,} {name}" for split, name in names.items())
+    num_images = {split: data.num_images.get(split, 0) for split in ("train", "valid", "test")}
     baseline = "not computed without the images"
     if data.data is not None:
         baseline = f"{order0_bits_per_dim(data.data):.4f} bits/dim"
-    yield (
-        f"Data: {data.name} ({data.version}), {form.channels}×{form.height}×{form.width}, "
-        f"{form.levels} levels, {splits}; order-0 baseline {baseline}"
-    )
+    yield f"Data: {data.name} ({data.version}), {data.form.describe(num_images)}; order-0 baseline {baseline}"
     if data.files:
         yield f"Files: {data.name} {data.files}"
 

@@ -95,8 +95,10 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         before = next(iter(ledger.ended.values()), None)
         if _first_says(before is not None, space.resources.workers):
             return _show_end(before or {}, name + storage_words(storage))
+        data = resolve(space.base).data
+        say(f"{name}: {data.identity.name} ({data.identity.version}), {data.form.describe(data.num_images)}")
         if store.has_trials():
-            require_same_data(store, resolve(space.base).data.identity.checksum)
+            require_same_data(store, data.identity.checksum)
         plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
         for point in store.curve(plan.trial):
             say(_line(point))
