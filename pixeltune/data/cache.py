@@ -23,6 +23,7 @@ from pixeltune.data.locks import node_lock, remove_leftovers
 from pixeltune.data.prepare import Part, Prepared
 from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.errors import DataError
+from pixeltune.files import expand_home
 
 _FORMAT = 2
 """Raised whenever a change of code changes what a cached folder would hold."""
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 def cache_root() -> Path:
     """Where decoded sets lie: PIXELTUNE_CACHE, else ~/.cache/pixeltune."""
-    return Path(os.environ.get("PIXELTUNE_CACHE") or "~/.cache/pixeltune").expanduser()
+    return expand_home(os.environ.get("PIXELTUNE_CACHE") or "~/.cache/pixeltune")
 
 
 def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import lru_cache
-from pathlib import Path
 
 from pixeltune.config import DataConfig
 from pixeltune.data.cache import cache_root, entry_folder, in_memory, node_cached
@@ -14,8 +14,8 @@ from pixeltune.data.sets import DataSet
 from pixeltune.data.sources import SOURCES, source_of
 from pixeltune.data.used_levels import require_usable_levels, unused_levels_note
 from pixeltune.errors import ConfigError
-from pixeltune.published_sets import data_root
 
+_FOLDERS = ("PIXELTUNE_CACHE", "PIXELTUNE_DATA", "HOME", "USERPROFILE")
 _log = logging.getLogger(__name__)
 
 
@@ -24,12 +24,12 @@ def load_data(config: DataConfig) -> DataSet:
 
     A process looks at the files once: what changes under it is seen by the next process. Flips are left to training.
     """
-    return _load(config.model_copy(update={"flip": False}), cache_root(), data_root())
+    return _load(config.model_copy(update={"flip": False}), tuple(map(os.environ.get, _FOLDERS)))
 
 
 @lru_cache(maxsize=4)
-def _load(config: DataConfig, root: Path, _data_root: Path) -> DataSet:
-    """`_data_root` is read by the readers; it stands here because it decides which data is meant."""
+def _load(config: DataConfig, _folders: tuple[str | None, ...]) -> DataSet:
+    """`_folders`: what decides where images are read and kept."""
     source = source_of(config.name)
     _require_options(config)
 
@@ -42,7 +42,7 @@ def _load(config: DataConfig, root: Path, _data_root: Path) -> DataSet:
     if source.files is None:
         data = in_memory(build())
     else:
-        data = node_cached(entry_folder(root, config, source.files(config)), build)
+        data = node_cached(entry_folder(cache_root(), config, source.files(config)), build)
     note = unused_levels_note(data)
     if note is not None:
         _log.warning("%s", note)

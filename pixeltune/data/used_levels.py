@@ -1,8 +1,8 @@
 """Whether images use the levels that they declare.
 
 Bits/dim are stated in K levels. Images of two levels, stored as 0 and 1 and declared as 256 by default, are nearly
-black: binarising or quantising them leaves black images, whose bits/dim is absurdly good, and a likelihood of 256 levels
-spends its range on levels that never occur. So levels that occur are counted when images are loaded.
+black: binarising or quantising them leaves black images, whose bits/dim is absurdly good. A likelihood of 256 levels
+spends its range on levels that never occur. So the levels that occur are counted when images are loaded.
 
 The rule: a training set is sparse if at most a quarter of its levels occur, though each of those occurs 64 times on
 average. Sets of three photographs or more are not: three MNIST digits have at least 63 levels in 2,352 values, four
@@ -59,7 +59,7 @@ def require_usable_levels(raw: RawData, config: DataConfig, *, already_grey: boo
         )
     if config.binarise != "none" and len(kept) <= MOST_USED * levels:
         raise ConfigError(
-            f"`data.binarise` must have grey levels to draw from, but of {config.name} {_occurrence(kept, levels)}; "
+            f"`data.binarise` must have grey levels, but of {config.name} {_occurrence(kept, levels)}; "
             f"{_advice(kept, levels)}{', and set `data.binarise` to none' * (len(kept) == 2)}"
         )
 
@@ -77,7 +77,7 @@ def unused_levels_note(data: DataSet) -> str | None:
 
 
 def _sparse_levels(chunks: Iterable[np.ndarray], levels: int) -> np.ndarray | None:
-    """Return the levels that occur, in rising order, of sparse images; None for others, at the first chunk as a rule."""
+    """Return the levels that occur, in rising order, in sparse images; None for others, mostly at the first chunk."""
     occurs_K, values = np.zeros(levels, dtype=bool), 0
     for chunk in chunks:
         occurs_K[chunk] = True

@@ -24,13 +24,13 @@ def require_level_type(images: Tensor, form: ImageForm) -> None:
     """
     rule = f"images must be integer levels 0 to {form.levels - 1} of shape (B, {', '.join(map(str, form.shape))})"
     if not isinstance(images, Tensor):
-        raise DataError(f"{rule}, but got {type(images).__name__}; give a tensor, as torch.from_numpy makes of an array")
+        raise DataError(f"{rule}, but got {type(images).__name__}; give a tensor, such as torch.from_numpy(array)")
     shape = tuple(images.shape)
     if images.dtype not in _INTEGERS:
         kind = str(images.dtype).removeprefix("torch.")
         advice = "give levels as torch.uint8 or torch.int64"
         if images.is_floating_point():
-            advice = f"values in [0, 1], as ToTensor makes them, are levels after ({form.levels - 1} * x).round().long()"
+            advice = f"values in [0, 1], as ToTensor makes, are levels after ({form.levels - 1} * x).round().long()"
         raise DataError(f"{rule}, but got {kind} of shape {shape}; {advice}")
     if len(shape) != 4 or shape[1:] != form.shape:
         raise DataError(f"{rule}, but got shape {shape}; give images of the form that the model was built for")

@@ -105,7 +105,7 @@ class PixelVAE(DensityModel):
         step: int | None,
         index_B: Tensor | None,
     ) -> Tensor:
-        """Return −E_q[log p(x|z)] + min(1, step / `model.kl_warmup`) · Σ max(`model.free_nats`, KL of a latent), nats (B,).
+        """Return −E_q[log p(x|z)] + min(1, step / `model.kl_warmup`) · Σ max(`model.free_nats`, KL of a latent).
 
         The free nats (free bits: Kingma et al. 2016, arXiv 1606.04934, C.8) are granted image by image rather than to
         the mean of a batch, so that several workers train as one would. step None: the full weight.

@@ -187,7 +187,7 @@ def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor 
         )
     known_CHW, x_NCHW = known_CHW.expand(shape), x_NCHW.long()  # a uint8 does not compare with 256
     if not ((x_NCHW >= 0) & (x_NCHW < levels))[:, known_CHW].all():
-        raise DataError(f"the given levels must lie in 0..{levels - 1}, but some do not; give those of the model's data")
+        raise DataError(f"the given levels must lie in 0..{levels - 1}, but some do not; give the model's own")
     return Given(x_NCHW, known_CHW)
 
 

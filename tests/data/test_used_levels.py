@@ -47,9 +47,7 @@ FEW = {
 
 
 @pytest.mark.parametrize("kind", FEW)
-def test_few_levels_are_reported_with_what_to_do(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_few_levels_are_reported_with_what_to_do(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     levels, found, advice = FEW[kind]
     for _ in range(2):  # when they are decoded, and when they come from the cache
         data = load(tmp_path, with_levels(*levels))
@@ -65,7 +63,7 @@ def test_few_levels_are_reported_with_what_to_do(
 @pytest.mark.parametrize("kind", FEW)
 def test_few_levels_are_not_binarised(kind: str, binarise: str, tmp_path: Path) -> None:
     levels, found, advice = FEW[kind]
-    with pytest.raises(ConfigError, match=r"^`data\.binarise` must have grey levels to draw from, but of array") as caught:
+    with pytest.raises(ConfigError, match=r"^`data\.binarise` must have grey levels, but of array") as caught:
         load(tmp_path, with_levels(*levels), binarise=binarise)
     assert found in str(caught.value)
     assert advice in str(caught.value)
@@ -129,8 +127,9 @@ def test_no_source_is_bothered(
         request.getfixturevalue("trust_cifar10")
     caplog.set_level(logging.WARNING)
     config = MAKERS[name](tmp_path / "source")
-    for options in ({}, {"binarise": "static"}, {"binarise": "dynamic"}, {"levels": 4}, {"levels": 4, "binarise": "static"}):
-        load_data(config.model_copy(update=options))
+    for levels in (None, 4):
+        for binarise in ("none", "static", "dynamic"):
+            load_data(config.model_copy(update={"levels": levels, "binarise": binarise}))
     assert notes(caplog) == []
 
 
