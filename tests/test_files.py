@@ -278,7 +278,7 @@ def test_a_path_object_is_taken_wherever_text_is(tmp_path: Path) -> None:
     files.move(place, tmp_path / "other")
     files.remove(tmp_path / "other")
     assert files.absolute(tmp_path) == tmp_path.resolve().as_posix()
-    with pytest.raises(StoreError, match="since a pathlib.Path drops a slash"):
+    with pytest.raises(StoreError, match="drops a slash"):
         files.exists(Path("s3://bucket/results"))
 
 
@@ -290,5 +290,5 @@ def test_without_a_home_folder_a_path_with_a_tilde_is_refused(monkeypatch: pytes
 
     monkeypatch.setattr(Path, "expanduser", no_home)
     for location in ("~/results", "~nobody_of_that_name/results"):
-        with pytest.raises(ConfigError, match="needs a home folder, .* set HOME to a folder of yours"):
+        with pytest.raises(ConfigError, match="set HOME to a folder of yours"):
             files.local_path(location)
