@@ -65,8 +65,11 @@ def _alone(space: SearchSpace | None, storage: str) -> tuple[list[NodeRow], list
 
     resources = space.resources if space else Resources()
     nodes = [doctor.local_node()]
-    here = replace(doctor.node_facts(data=_data_of(space), gpus=bool(resources.gpus)), ray_gpus=nodes[0]["GPU"])
-    wanted = Wanted(versions=here.versions, data=space.base.data.name if space else "", gpus=resources.gpus)
+    compiled = doctor.compiles_for(space)
+    found = doctor.node_facts(data=_data_of(space), gpus=bool(resources.gpus), compiles_for=compiled)
+    here = replace(found, ray_gpus=nodes[0]["GPU"])
+    data = space.base.data.name if space else ""
+    wanted = Wanted(versions=here.versions, data=data, gpus=resources.gpus, compiles=bool(compiled))
     return node_rows([here], wanted), [
         doctor.check_here(here.versions),
         doctor.check_room(nodes, resources),
@@ -101,6 +104,7 @@ def _together(space: SearchSpace | None, storage: str, address: str | None) -> t
             checksum=here.data,
             gpus=resources.gpus,
             meet=resources.uses_gloo,
+            compiles_for=doctor.compiles_for(space),
         )
         return rows, checks
 

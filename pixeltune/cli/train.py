@@ -62,10 +62,14 @@ def train_config(
     import torch
 
     from pixeltune.space import Budget, Resources, SearchSpace
+    from pixeltune.training.compiler import require_compiler
     from pixeltune.training.workers import best_device, process_group
 
     with process_group() as workers:
-        gpus = 1.0 if best_device(workers.rank).type == "cuda" else 0.0
+        device_type = best_device(workers.rank).type
+        if config.train.compile:
+            require_compiler(device_type)
+        gpus = 1.0 if device_type == "cuda" else 0.0
         space = SearchSpace(
             base=config,
             budget=Budget(trials=1),
