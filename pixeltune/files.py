@@ -122,12 +122,12 @@ def require_location(location: Location) -> str:
         raise StoreError(f"a location must be a path, or a URI such as s3://BUCKET/FOLDER, but got {text!r}")
     match = _SCHEME.match(text)
     if match is not None:
-        _require_scheme(match["scheme"], match["slashes"], match["rest"])
+        _require_scheme(match["scheme"], match["slashes"], match["rest"], is_text=isinstance(location, str))
     require_no_secrets(text)
     return text
 
 
-def _require_scheme(scheme: str, slashes: str, rest: str) -> None:
+def _require_scheme(scheme: str, slashes: str, rest: str, *, is_text: bool) -> None:
     """Refuse a scheme, or a drive of Windows, that names no storage. No message shows `rest`: it may have secrets."""
     if len(scheme) == 1:
         if slashes and not _IS_WINDOWS:
@@ -143,10 +143,9 @@ def _require_scheme(scheme: str, slashes: str, rest: str) -> None:
     elif scheme not in _SCHEMES or slashes not in _SCHEMES[scheme] or not rest:
         right = f"{scheme.lower()}:{_SCHEMES[scheme.lower()][0]}"
         what = "FOLDER" if scheme.lower() == "file" else "BUCKET/FOLDER"
-        why = "; give it as text, since a pathlib.Path drops a slash" if len(slashes) == 1 else f"; write {right}{what}"
-        raise StoreError(
-            f"a URI must have the form {right}{what}, but got {scheme}:{slashes}{'…' if rest else ''}{why}"
-        )
+        advice = "see its slashes and its name" if is_text else "give it as text, since a pathlib.Path drops a slash"
+        got = f"{scheme}:{slashes}{'…' if rest else ''}"
+        raise StoreError(f"a URI must have the form {right}{what}, but got {got}; {advice}")
 
 
 def local_path(location: Location) -> Path:

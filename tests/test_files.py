@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import pwd
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -198,7 +199,7 @@ def test_locations_are_named_with_slashes(tmp_path: Path) -> None:
 # --- What a location must not be --------------------------------------------------------------------------------------
 
 MISTAKEN = {
-    "s3:/bucket/results": "must have the form s3://BUCKET/FOLDER, but got s3:/…; give it as text",
+    "s3:/bucket/results": "must have the form s3://BUCKET/FOLDER, but got s3:/…; see its slashes and its name",
     "s3:bucket": "must have the form s3://BUCKET/FOLDER, but got s3:…",
     "S3://bucket/results": "must have the form s3://BUCKET/FOLDER, but got S3://…",
     "s3://": "must have the form s3://BUCKET/FOLDER, but got s3://;",
@@ -285,10 +286,8 @@ def test_a_path_object_is_taken_wherever_text_is(tmp_path: Path) -> None:
 def test_without_a_home_folder_a_path_with_a_tilde_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a user without an entry in /etc/passwd, where HOME is not set."""
 
-    def no_home(_path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "expanduser", no_home)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
     for location in ("~/results", "~nobody_of_that_name/results"):
         with pytest.raises(ConfigError, match="set HOME to a folder of yours"):
             files.local_path(location)
