@@ -29,6 +29,8 @@ LEAST_EACH = 64
 """Values a level that occurs, on average, below which there are too few values to decide."""
 
 _CHUNK_VALUES = 1 << 20
+_MOST_VALUES = 1 << 27
+"""Looked at whenever a sparse set is loaded, in about a second; before it is binarised, all are."""
 
 
 def require_usable_levels(raw: RawData, config: DataConfig, *, already_grey: bool) -> None:
@@ -67,7 +69,7 @@ def require_usable_levels(raw: RawData, config: DataConfig, *, already_grey: boo
 def unused_levels_note(data: DataSet) -> str | None:
     """Return a line on training images that use few of their levels, with what to do; None for all others."""
     levels = data.dynamic.levels if data.dynamic else data.form.levels
-    used = _sparse_levels(_chunks(data.train.pixels_NCHW), levels)
+    used = _sparse_levels(_chunks(data.train.pixels_NCHW, most=_MOST_VALUES), levels)
     if used is None:
         return None
     return (
@@ -88,9 +90,11 @@ def _sparse_levels(chunks: Iterable[np.ndarray], levels: int) -> np.ndarray | No
     return used if values >= LEAST_EACH * len(used) else None
 
 
-def _chunks(pixels_NCHW: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(pixels_NCHW: np.ndarray, most: int | None = None) -> Iterator[np.ndarray]:
+    """Yield the images; of more values than `most`, every second chunk, or third, and so on."""
     step = max(1, _CHUNK_VALUES // int(np.prod(pixels_NCHW.shape[1:])))
-    for start in range(0, len(pixels_NCHW), step):
+    stride = step if most is None else step * -(-pixels_NCHW.size // most)
+    for start in range(0, len(pixels_NCHW), stride):
         yield pixels_NCHW[start : start + step]
 
 

@@ -57,7 +57,7 @@ def test_undeclared_levels_are_reported_before_training(sparse: str, caplog: pyt
 def test_a_mistaken_storage_is_refused_and_makes_no_folder(words: tuple[str, ...], location: str) -> None:
     write_tiny()
     assert refused(*words, "--storage", location).startswith(("pixeltune: a ", "launch.py: a "))
-    assert os.listdir() == ["tiny.toml"]
+    assert [path.name for path in Path().iterdir()] == ["tiny.toml"]
 
 
 def test_a_storage_that_is_a_file_is_refused() -> None:
