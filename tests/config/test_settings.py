@@ -51,7 +51,7 @@ def test_values_are_toml_or_bare_words(text: str, value: Any) -> None:
     ("text", "value"),
     [
         ("optim.lr=.005", 0.005),
-        ("optim.lr=5.", 5.0),
+        ("optim.eps=5.", 5.0),
         ("optim.lr=+1", 1.0),
         ("optim.lr=1e-3", 1e-3),
         ("optim.lr=nan", "must be a finite number"),

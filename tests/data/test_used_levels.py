@@ -113,10 +113,12 @@ def test_pictures_of_two_colours_are_reported(tmp_path: Path, caplog: pytest.Log
 
 
 def test_grey_counts_levels_of_the_grey(tmp_path: Path) -> None:
-    """Eight colours of two levels each are eight greys, which can be drawn."""
+    """All levels of all colours may occur, and still few greys."""
     pixels = np.stack([with_levels(*range(256))] * 3, axis=-1)
     pixels[..., 1] = 255 - pixels[..., 0]
-    assert load(tmp_path, pixels, grey=True, binarise="static").form.levels == 2
+    assert load(tmp_path, pixels, binarise="static").form.levels == 2
+    with pytest.raises(ConfigError, match="only 46 of 256 levels occur"):
+        load(tmp_path, pixels, grey=True, binarise="static")
 
 
 @pytest.mark.parametrize("name", MAKERS)
