@@ -95,8 +95,8 @@ def _is_final(error: OSError) -> bool:
 
 
 def join(location: Location, *parts: str) -> str:
-    """`location/part/…`; the query of a URI stays at its end."""
-    text = os.fspath(location)
+    """Return `location/part/…`; the query of a URI stays at its end. StoreError as `require_location`."""
+    text = require_location(location)
     head, mark, query = text.partition("?") if is_uri(text) else (text, "", "")
     return "/".join([head.rstrip("/"), *parts]) + mark + query
 

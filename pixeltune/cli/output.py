@@ -68,8 +68,8 @@ def lasting_output() -> Iterator[Output]:
     try:
         yield Output(raws["stdout"])
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            _flush(stream)
+        for name in raws:
+            _flush(getattr(sys, name))
         sys.stdout, sys.stderr = before
         for stream, old in errors:
             stream.reconfigure(errors=old)

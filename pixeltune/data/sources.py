@@ -106,12 +106,12 @@ def _own_source(name: str) -> Source:
 def _colours_first(raw: RawData, name: str) -> RawData:
     """Return the images of a user's own function as (N, C, H, W)."""
     splits = {}
-    for split, images in raw.splits.items():
+    for split, images in ({"train": raw.train} | raw.splits).items():
         where = f"{split} of source {name}"
         if not isinstance(images, ImageSet):
             raise DataError(f"{where} must be a pixeltune.data.ImageSet, but got {type(images).__name__}")
         splits[split] = replace(images, pixels_NCHW=_in_layout(images.pixels_NCHW, raw.layout, where))
-    return replace(raw, **splits)
+    return RawData.of(splits, levels=raw.levels, version=raw.version, layout="NCHW")
 
 
 def _in_layout(pixels: np.ndarray, layout: str, where: str) -> np.ndarray:

@@ -97,10 +97,10 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
 
 def describe_images(row: Row) -> str:
     """Return form and counts of the images of a row in words; "" where it does not have them."""
-    shape = [row[f"image_{side}"] for side in ("channels", "height", "width")]
-    if None in shape or row["levels"] is None:
+    sides = {side: row[f"image_{side}"] for side in ("channels", "height", "width")}
+    if None in sides.values() or row["levels"] is None:
         return ""
-    form = ImageForm(*shape, levels=row["levels"], num_classes=row["num_classes"])
+    form = ImageForm(**sides, levels=row["levels"], num_classes=row["num_classes"])
     return form.describe({split: row[f"num_{split}"] for split in ("train", "valid", "test")})
 
 
