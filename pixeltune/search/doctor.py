@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pixeltune import files
-from pixeltune.errors import PixeltuneError, SearchError
+from pixeltune.errors import PixeltuneError, SearchError, StoreError
 from pixeltune.machine import free_memory, usable_cpus
 from pixeltune.search.connect import HEAD, MEMORY_OF_A_DRIVER, Node, drivers_that_fit, fit_to
 from pixeltune.search.facts import versions
@@ -177,14 +177,17 @@ def check_state_api(resources: Resources, answer: str | None) -> Check:
 
 def check_storage(storage: str) -> Check:
     """Whether whole files can be written there, replaced and read again, as every row is."""
-    probe = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:
+        probe = files.join(storage, f".doctor-{uuid.uuid4().hex}")
         start = time.monotonic()
         for content in (b"first", b"second"):
             files.write_whole(probe, content)
         seconds = (time.monotonic() - start) / 2
         read = files.read_whole(probe)
         files.remove(probe)
+    except StoreError as error:  # it names no storage
+        condition, _, advice = str(error).partition("; ")
+        return Check("storage", condition, Verdict.FAIL, advice or "take another")
     except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         return Check(
