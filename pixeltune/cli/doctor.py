@@ -16,6 +16,7 @@ from pixeltune.cli.app import (
     settings_of,
 )
 from pixeltune.errors import PixeltuneError, require_packages
+from pixeltune.files import require_location
 from pixeltune.space import search_path
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Print what each node has and lacks, the checks of the whole, and what to do; 1 where something fails."""
     if options.search:
         search_path(options.search)  # checked before a package that is missing
+    require_location(options.storage)
     require_packages("a search", "optuna", "rich", "ray")
     from pixeltune.search.where import find_place
     from pixeltune.space import load_search
