@@ -28,7 +28,8 @@ def by_4(config: DataConfig) -> RawData:
 
 
 def _re_arranged(config: DataConfig, s: int) -> RawData:
-    return RawData.of({name: _by_tile(split, s) for name, split in tables.read(config).splits.items()})
+    splits = {name: _by_tile(split, s) for name, split in tables.read(config).splits.items()}
+    return RawData.of(splits, layout="NCHW")
 
 
 def _by_tile(images: ImageSet, s: int) -> ImageSet:

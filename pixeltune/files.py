@@ -18,9 +18,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pixeltune.errors import MissingPackageError, StoreError
+from pixeltune.errors import ConfigError, MissingPackageError, StoreError
 
 if TYPE_CHECKING:
     from pyarrow import fs as pafs
@@ -42,6 +42,22 @@ which each of our tries took 100 s on a server that was silent."""
 
 _REFUSALS = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 """What object storage says where asking again is of no use."""
+
+Location = str | os.PathLike[str]
+"""A path, or a URI as text: pathlib makes s3:/bucket of s3://bucket."""
+
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?P<slashes>[/\\]*)(?P<rest>.*)", re.DOTALL)
+_SCHEMES = {
+    "s3": ("//",),
+    "gs": ("//",),
+    "gcs": ("//",),
+    "abfs": ("//",),
+    "abfss": ("//",),
+    "hdfs": ("//", "///"),
+    "viewfs": ("//", "///"),
+    "file": ("///",),
+}
+"""Storages that Arrow knows, with the slashes after the colon."""
 
 _SECRET = re.compile("secret|password|token|key|sig|credential", re.IGNORECASE)
 _PLAIN_URI = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[\w.-]+)(?P<path>(?:/[\w.~+=-]*)*)(?P<query>\?.*)?")
@@ -78,32 +94,87 @@ def _is_final(error: OSError) -> bool:
     return any(word in str(error) for word in _REFUSALS) if error.errno is None else error.errno not in _PASSING
 
 
-def join(location: str, *parts: str) -> str:
-    """`location/part/…`; the query of a URI stays at its end."""
-    head, mark, query = location.partition("?") if is_uri(location) else (location, "", "")
+def join(location: Location, *parts: str) -> str:
+    """Return `location/part/…`; the query of a URI stays at its end. StoreError as `require_location`."""
+    text = require_location(location)
+    head, mark, query = text.partition("?") if is_uri(text) else (text, "", "")
     return "/".join([head.rstrip("/"), *parts]) + mark + query
 
 
-def is_uri(location: str) -> bool:
-    """Whether `location` names object storage rather than a path of this machine."""
-    return "://" in location and not location.startswith("file://")
+def is_uri(location: Location) -> bool:
+    """Return whether `location` names object storage rather than a path of this machine."""
+    text = os.fspath(location)
+    return "://" in text and not text.startswith("file://")
 
 
-def local_path(location: str) -> Path:
-    """The path of a location that is not on object storage."""
-    path = location.removeprefix("file://")
-    if _IS_WINDOWS and path != location:
-        path = path.removeprefix("/")  # file:///C:/results
-    return Path(path).expanduser()
+def require_location(location: Location) -> str:
+    """Return a location as text, refused where it names something else than it seems to.
+
+    Args:
+        location: A path, or a URI such as s3://bucket/results.
+
+    Raises:
+        StoreError: It is empty, a URI with the wrong slashes, of an unknown storage or with secrets in it, or a path of
+            another operating system.
+    """
+    text = os.fspath(location)
+    if not text.strip() or "\0" in text:
+        raise StoreError(f"a location must be a path, or a URI such as s3://BUCKET/FOLDER, but got {text!r}")
+    match = _SCHEME.match(text)
+    if match is not None:
+        _require_scheme(match["scheme"], match["slashes"], match["rest"], is_text=isinstance(location, str))
+    require_no_secrets(text)
+    return text
 
 
-def absolute(location: str) -> str:
-    """The same place, named so that a process with another working directory finds it too."""
-    return location if is_uri(location) else local_path(location).resolve().as_posix()
+def _require_scheme(scheme: str, slashes: str, rest: str, *, is_text: bool) -> None:
+    """Refuse a scheme, or a drive of Windows, that names no storage. No message shows `rest`: it may have secrets."""
+    if len(scheme) == 1:
+        if slashes and not _IS_WINDOWS:
+            raise StoreError(
+                f"a path must be of this machine, but got {scheme}:{slashes}…, a drive of Windows; give a path of here"
+            )
+    elif scheme.lower() not in _SCHEMES:
+        if slashes:
+            known = ", ".join(f"{each}://" for each in _SCHEMES)
+            raise StoreError(
+                f"a URI must begin with one of {known}, but got {scheme}:{slashes}…; write ./{scheme}:… for a folder"
+            )
+    elif scheme not in _SCHEMES or slashes not in _SCHEMES[scheme] or not rest:
+        right = f"{scheme.lower()}:{_SCHEMES[scheme.lower()][0]}"
+        what = "FOLDER" if scheme.lower() == "file" else "BUCKET/FOLDER"
+        advice = "see its slashes and its name" if is_text else "give it as text, since a pathlib.Path drops a slash"
+        got = f"{scheme}:{slashes}{'…' if rest else ''}"
+        raise StoreError(f"a URI must have the form {right}{what}, but got {got}; {advice}")
+
+
+def local_path(location: Location) -> Path:
+    """Return the path of a location that is not on object storage."""
+    text = require_location(location)
+    if not text.startswith("file://"):
+        return expand_home(text)
+    path = unquote(text.removeprefix("file://"))
+    return Path(path.removeprefix("/") if _IS_WINDOWS else path)  # file:///C:/results
+
+
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path with its ~ replaced by the home folder; ConfigError where this user has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"a path with ~ needs a home folder, but there is none for {os.fspath(path)}; "
+            "set HOME to a folder of yours, or give a path without ~"
+        ) from None
+
+
+def absolute(location: Location) -> str:
+    """Return the same location, named so that a process with another working directory finds it too."""
+    return os.fspath(location) if is_uri(location) else local_path(location).resolve().as_posix()
 
 
 @_patiently
-def write_whole(location: str, content: bytes) -> None:
+def write_whole(location: Location, content: bytes) -> None:
     """Publish `content` at `location`: folders are made, an older file is replaced in one step."""
     if is_uri(location):
         filesystem, path = _remote(location)
@@ -125,7 +196,7 @@ def write_whole(location: str, content: bytes) -> None:
 
 
 @_patiently
-def read_whole(location: str) -> bytes:
+def read_whole(location: Location) -> bytes:
     """The bytes at `location`; FileNotFoundError where there is no file."""
     if is_uri(location):
         filesystem, path = _remote(location)
@@ -135,7 +206,7 @@ def read_whole(location: str) -> bytes:
 
 
 @_patiently
-def exists(location: str) -> bool:
+def exists(location: Location) -> bool:
     """Whether a file or folder is at `location`."""
     if is_uri(location):
         from pyarrow import fs as pafs
@@ -146,7 +217,7 @@ def exists(location: str) -> bool:
 
 
 @_patiently
-def list_names(folder: str, suffix: str = "") -> list[str]:
+def list_names(folder: Location, suffix: str = "") -> list[str]:
     """Sorted names of the published files in `folder` that end with `suffix`; empty where there is no folder."""
     if is_uri(folder):
         from pyarrow import fs as pafs
@@ -161,7 +232,7 @@ def list_names(folder: str, suffix: str = "") -> list[str]:
 
 
 @_patiently
-def list_folders(location: str) -> list[str]:
+def list_folders(location: Location) -> list[str]:
     """Sorted names of the folders at `location`."""
     if not is_uri(location):
         return sorted(entry.name for entry in local_path(location).iterdir() if entry.is_dir())
@@ -172,7 +243,7 @@ def list_folders(location: str) -> list[str]:
     return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
 
 
-def move(source: str, target: str) -> None:
+def move(source: Location, target: Location) -> None:
     """Move one file."""
     if is_uri(source):
         filesystem, path = _remote(source)
@@ -183,7 +254,7 @@ def move(source: str, target: str) -> None:
 
 
 @_patiently
-def remove(location: str) -> None:
+def remove(location: Location) -> None:
     """Remove a file or a whole folder; nothing happens where there is none."""
     if is_uri(location):
         from pyarrow import fs as pafs
@@ -203,7 +274,7 @@ def remove(location: str) -> None:
             target.unlink()
 
 
-def settle(folder: str) -> None:
+def settle(folder: Location) -> None:
     """What was published in `folder` so far is there after a power cut too."""
     if is_uri(folder) or _IS_WINDOWS:  # Windows opens no folder
         return
@@ -228,7 +299,7 @@ def try_lock(descriptor: int) -> bool:
     return lock_descriptor(descriptor, blocking=False)
 
 
-def remove_unfinished(folder: str) -> None:
+def remove_unfinished(folder: Location) -> None:
     """Remove what writers that were killed left unpublished in `folder`; nobody else may be writing there."""
     if is_uri(folder) or not local_path(folder).is_dir():
         return
@@ -237,9 +308,10 @@ def remove_unfinished(folder: str) -> None:
             entry.unlink(missing_ok=True)
 
 
-def require_no_secrets(location: str) -> None:
+def require_no_secrets(location: Location) -> None:
     """Refuse a URI with keys or a password in it: it would stand in messages, logs and what nodes are told."""
-    parts = urlsplit(location) if is_uri(location) else urlsplit("")
+    text = os.fspath(location)
+    parts = urlsplit(text) if is_uri(text) else urlsplit("")
     user, has_password, _ = (parts.netloc.rpartition("@")[0] or "").partition(":")
     is_key = bool(user) and parts.scheme == "s3"
     named = [name for name, _value in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(name)]
@@ -251,14 +323,14 @@ def require_no_secrets(location: str) -> None:
         )
 
 
-def _remote(location: str) -> tuple[pafs.FileSystem, str]:
+def _remote(location: Location) -> tuple[pafs.FileSystem, str]:
     """The file system of a URI, and the path in it. One is kept for each bucket: its connections are reused."""
     from pyarrow import fs as pafs
 
-    require_no_secrets(location)
-    match = _PLAIN_URI.fullmatch(location)
+    text = require_location(location)
+    match = _PLAIN_URI.fullmatch(text)
     if match is None:
-        filesystem, path = pafs.FileSystem.from_uri(location)
+        filesystem, path = pafs.FileSystem.from_uri(text)
         return filesystem, path
     settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_"))))
     bucket = f"{match['scheme']}://{match['bucket']}{match['query'] or ''}"

@@ -10,12 +10,14 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pixeltune.files import expand_home
+
 _BLOCK_BYTES = 1 << 22
 
 
 def data_root() -> Path:
     """Return the folder of data sets unless `data.path` names another: PIXELTUNE_DATA, else ~/.cache/pixeltune/data."""
-    return Path(os.environ.get("PIXELTUNE_DATA") or "~/.cache/pixeltune/data").expanduser()
+    return expand_home(os.environ.get("PIXELTUNE_DATA") or "~/.cache/pixeltune/data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,7 @@ class PublishedSet:
 
     def root(self, path: str | None) -> Path:
         """Return the folder of the data set: `data.path`, or below the data folder of this machine where it is None."""
-        return data_root() / self.folder if path is None else Path(path).expanduser()
+        return data_root() / self.folder if path is None else expand_home(path)
 
     def editions_in(self, root: Path) -> list[PublishedSet]:
         """Return the editions of which at least one file is below `root`."""

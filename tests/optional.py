@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 PROGRAMS = {
     "c++": "g++",
+    "cc": "gcc",
     "chromium": "chromium",
     "git": "git",
     "ip": "iproute2",
@@ -33,6 +34,7 @@ PROGRAMS = {
 
 OTHER_NAMES = {
     "c++": ("g++", "clang++"),
+    "cc": ("gcc", "clang"),
     "chromium": ("chromium-browser", "google-chrome", "google-chrome-stable", "chrome"),
 }
 """Names under which the same program is installed elsewhere."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import pwd
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from pixeltune import files
+from pixeltune.errors import ConfigError, StoreError
 
 PLACES = ("a path", "a file:// location", "object storage")
 Remote = Callable[[str], tuple[fs.FileSystem, str]]
@@ -192,3 +194,100 @@ def test_a_file_uri_of_windows_names_its_drive(monkeypatch: pytest.MonkeyPatch) 
 
 def test_locations_are_named_with_slashes(tmp_path: Path) -> None:
     assert files.absolute(str(tmp_path)) == tmp_path.resolve().as_posix()
+
+
+# --- What a location must not be --------------------------------------------------------------------------------------
+
+MISTAKEN = {
+    "s3:/bucket/results": "must have the form s3://BUCKET/FOLDER, but got s3:/…; see its slashes and its name",
+    "s3:bucket": "must have the form s3://BUCKET/FOLDER, but got s3:…",
+    "S3://bucket/results": "must have the form s3://BUCKET/FOLDER, but got S3://…",
+    "s3://": "must have the form s3://BUCKET/FOLDER, but got s3://;",
+    "s3:///bucket": "must have the form s3://BUCKET/FOLDER, but got s3:///…",
+    r"s3:\bucket": r"must have the form s3://BUCKET/FOLDER, but got s3:\…",
+    "gs:/bucket": "must have the form gs://BUCKET/FOLDER",
+    "hdfs:/host/results": "must have the form hdfs://BUCKET/FOLDER",
+    "file:/tmp/results": "must have the form file:///FOLDER, but got file:/…",
+    "file:results": "must have the form file:///FOLDER",
+    "file://host/results": "must have the form file:///FOLDER, but got file://…",
+    "azure://results": "must begin with one of s3://, gs://",
+    "foo:/results": "but got foo:/…; write ./foo:… for a folder",
+    r"C:\results": r"must be of this machine, but got C:\…, a drive of Windows",
+    "C:/results": "must be of this machine, but got C:/…, a drive of Windows",
+    "": "must be a path, or a URI such as s3://BUCKET/FOLDER, but got ''",
+    "  ": "must be a path, or a URI",
+    "a\0b": "must be a path, or a URI",
+}
+
+
+@pytest.mark.parametrize("location", MISTAKEN)
+@pytest.mark.parametrize("operation", [files.require_location, files.exists, files.read_whole, files.list_names])
+def test_a_mistaken_location_is_refused_before_it_becomes_a_folder(
+    location: str, operation: Callable[[str], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_IS_WINDOWS", False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError) as caught:
+        operation(location)
+    assert MISTAKEN[location] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistaken_location_is_not_shown_with_its_keys() -> None:
+    with pytest.raises(StoreError) as caught:
+        files.require_location("s3:/AKIAKEY:hunter2@bucket")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("location", [r"C:\results", "C:/results", "C:results"])
+def test_a_drive_is_a_path_on_windows(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_IS_WINDOWS", True)
+    assert files.require_location(location) == location
+    assert not files.is_uri(location)
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("file:///tmp/a%20b", "/tmp/a b"),
+        ("file:///tmp/caf%C3%A9", "/tmp/café"),
+        ("file:///tmp/100%", "/tmp/100%"),
+        ("a:b", "a:b"),
+        ("./s3:/b", "s3:/b"),
+        ("results/", "results"),
+        ("50%20", "50%20"),
+    ],
+)
+def test_a_path_is_what_it_says(location: str, path: str) -> None:
+    assert files.local_path(location) == Path(path)
+
+
+@pytest.mark.parametrize("location", ["s3://bucket/r/", "gs://b/r", "hdfs:///r", "hdfs://h:80/r", "s3://b/r?region=eu"])
+def test_object_storage_is_taken_as_it_is_written(location: str) -> None:
+    assert files.require_location(location) == location
+
+
+def test_a_path_object_is_taken_wherever_text_is(tmp_path: Path) -> None:
+    place = tmp_path / "folder" / "file"
+    files.write_whole(place, b"1")
+    assert files.read_whole(place) == b"1"
+    assert files.exists(place)
+    assert files.list_names(place.parent) == ["file"]
+    assert files.list_folders(tmp_path) == ["folder"]
+    assert files.join(tmp_path, "a") == f"{tmp_path}/a"
+    files.move(place, tmp_path / "other")
+    files.remove(tmp_path / "other")
+    assert files.absolute(tmp_path) == tmp_path.resolve().as_posix()
+    with pytest.raises(StoreError, match="drops a slash"):
+        files.exists(Path("s3://bucket/results"))
+
+
+def test_without_a_home_folder_a_path_with_a_tilde_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user without an entry in /etc/passwd, where HOME is not set."""
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    for location in ("~/results", "~nobody_of_that_name/results"):
+        with pytest.raises(ConfigError, match="set HOME to a folder of yours"):
+            files.local_path(location)

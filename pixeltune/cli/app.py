@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import os
 import shlex
@@ -60,9 +59,6 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
     """Run a verb. What the user can put right becomes one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
     if threading.current_thread() is threading.main_thread():  # a job that is stopped, a queue whose time is over
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a file on Windows may have an encoding without × and −
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a data function of the user's own lies where the command is given
     try:
@@ -72,9 +68,6 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
 
 
 @contextmanager

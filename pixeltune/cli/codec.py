@@ -205,9 +205,13 @@ def _read_images(location: str) -> ImageSet:
     from pixeltune.data import ImageSet
 
     try:
-        return ImageSet(np.load(io.BytesIO(_read(location)), allow_pickle=False))
+        pixels = np.load(io.BytesIO(_read(location)), allow_pickle=False)
     except (ValueError, EOFError, TypeError) as error:
         raise DataError(f"--input must be a .npy file of images, but {location} is not: {error}") from None
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.dtype.kind not in "iu":
+        found = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else "several arrays"
+        raise DataError(f"--input must be a .npy file of integer levels (N, C, H, W), but {location} has {found}")
+    return ImageSet(pixels)
 
 
 def _read(location: str) -> bytes:

@@ -16,6 +16,7 @@ from pixeltune.cli.app import (
     settings_of,
 )
 from pixeltune.errors import PixeltuneError, require_packages
+from pixeltune.files import require_location
 from pixeltune.space import search_path
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Print what each node has and lacks, the checks of the whole, and what to do; 1 where something fails."""
     if options.search:
         search_path(options.search)  # checked before a package that is missing
+    require_location(options.storage)
     require_packages("a search", "optuna", "rich", "ray")
     from pixeltune.search.where import find_place
     from pixeltune.space import load_search
@@ -65,8 +67,11 @@ def _alone(space: SearchSpace | None, storage: str) -> tuple[list[NodeRow], list
 
     resources = space.resources if space else Resources()
     nodes = [doctor.local_node()]
-    here = replace(doctor.node_facts(data=_data_of(space), gpus=bool(resources.gpus)), ray_gpus=nodes[0]["GPU"])
-    wanted = Wanted(versions=here.versions, data=space.base.data.name if space else "", gpus=resources.gpus)
+    compiled = doctor.compiles_for(space)
+    found = doctor.node_facts(data=_data_of(space), gpus=bool(resources.gpus), compiles_for=compiled)
+    here = replace(found, ray_gpus=nodes[0]["GPU"])
+    data = space.base.data.name if space else ""
+    wanted = Wanted(versions=here.versions, data=data, gpus=resources.gpus, compiles=bool(compiled))
     return node_rows([here], wanted), [
         doctor.check_here(here.versions),
         doctor.check_room(nodes, resources),
@@ -101,6 +106,7 @@ def _together(space: SearchSpace | None, storage: str, address: str | None) -> t
             checksum=here.data,
             gpus=resources.gpus,
             meet=resources.uses_gloo,
+            compiles_for=doctor.compiles_for(space),
         )
         return rows, checks
 

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_per_dim, resolve_outline
+from pixeltune.search.doctor import compiles_for
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
+from pixeltune.training.compiler import compiler_advice, missing_compiler
 
 _PROBE_STEPS = 3
 _MOST_PROBE_IMAGES = 32
@@ -61,19 +63,19 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         f"Resources: {resources.workers} worker(s) a trial, each {resources.cpus} CPU and {resources.gpus:g} GPU",
         highlight=False,
     )
+    compiled = compiles_for(space)
+    missing = missing_compiler(compiled) if compiled else ""
+    if missing:
+        out.print(f"Compiler: {missing} here; {compiler_advice(compiled)}", highlight=False, soft_wrap=True)
     out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
 
 
 def _data(data: DataOutline) -> Iterator[str]:
-    form, names = data.form, {"train": "train", "valid": "validation", "test": "test"}
-    splits = ", ".join(f"{data.num_images.get(split, 0):,} {name}" for split, name in names.items())
+    num_images = {split: data.num_images.get(split, 0) for split in ("train", "valid", "test")}
     baseline = "not computed without the images"
     if data.data is not None:
         baseline = f"{order0_bits_per_dim(data.data):.4f} bits/dim"
-    yield (
-        f"Data: {data.name} ({data.version}), {form.channels}×{form.height}×{form.width}, "
-        f"{form.levels} levels, {splits}; order-0 baseline {baseline}"
-    )
+    yield f"Data: {data.name} ({data.version}), {data.form.describe(num_images)}; order-0 baseline {baseline}"
     if data.title:
         yield f"Set: {data.title}"
     for note in data.notes:

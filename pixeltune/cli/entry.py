@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from pixeltune.cli.output import lasting_output
 from pixeltune.errors import has_package
 
 OLDEST_PYTHON = (3, 11)
@@ -52,6 +53,16 @@ def run_checked(program: str, command: Callable[[], int]) -> int:
         program: What the user called: `launch.py` or `pixeltune`.
         command: Imports what it needs and does the work.
     """
+    with lasting_output() as output:
+        code = _run_checked(program, command)
+        loss = output.loss()
+        if loss is None:
+            return code
+        print(f"{program}: its output must be writable, but is not ({loss.strerror})", file=sys.stderr)
+        return code or _EXIT_USER_ERROR
+
+
+def _run_checked(program: str, command: Callable[[], int]) -> int:
     if sys.version_info[:2] < OLDEST_PYTHON:
         found = ".".join(map(str, sys.version_info[:3]))
         return _refuse(program, f"Python must be 3.11 or newer, but it is {found}", "install a newer Python")

@@ -104,7 +104,7 @@ def _given(words: Sequence[str]) -> argparse.Namespace:
 
 def _require_reachable(location: str | None, option: str, path: str) -> None:
     """What the nodes of a cluster see: an URI, or a full path that all of them mount."""
-    if location is not None and not files.is_uri(location) and not Path(location).is_absolute():
+    if location is not None and not files.is_uri(files.require_location(location)) and not Path(location).is_absolute():
         raise ConfigError(
             f"{option} on a cluster must be a URI or a full path that its nodes mount, but {location} is a folder "
             f"here; leave it out, and {path} says where results lie"

@@ -26,6 +26,7 @@ from pixeltune.cli.app import (
 )
 from pixeltune.cli.remote import add_place, submit
 from pixeltune.errors import ConfigError, require_packages
+from pixeltune.files import require_location
 from pixeltune.space import SAMPLERS, SCHEDULERS, list_searches, search_path, summarise_search
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def search(options: argparse.Namespace) -> int:
         raise ConfigError(f"--search must name a search: {', '.join(list_searches())} (or a path to a .py file)")
     search_path(options.search)  # an unknown name is refused before a package that is missing
     require_packages("a search", "optuna", "rich", *(() if options.dry_run else ("ray",)))
+    require_location(options.storage)
     out = console()
     settings = settings_of(options)
     if options.scheduler is not None:

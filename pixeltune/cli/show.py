@@ -64,6 +64,7 @@ def _outcome(found: Found) -> Iterator[str]:
 
 def _facts(row: Row) -> Iterator[tuple[str, str]]:
     """What of a row a reader asks for first, with units; "" where it is not known."""
+    from pixeltune.results.status import describe_images
 
     def told(name: str, text: str) -> str:
         return "" if row[name] is None else text.format(row[name])
@@ -91,6 +92,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     where = [row["gpu_name"] or row["cpu_name"], told("hostname", "on {}"), told("precision", "in {}")]
     workers = f"{row['workers']} workers, " if (row["workers"] or 1) > 1 else ""
     yield "trained", workers + " ".join(filter(None, where))
+    yield "images", describe_images(row)
     yield "data", " ".join(filter(None, (row["data.name"], told("data_version", "({})"), told("data_checksum", "{}"))))
     yield "data notes", told("data_notes", "{}")
     versions = [told(f"{name}_version", name + " {}") for name in ("pixeltune", "torch", "python")]

@@ -61,6 +61,8 @@ def _head(found: SearchStatus) -> Iterator[str]:
     yield f"[bold]{found.search}[/bold]: {_launcher(found)}"
     counts = [f"{count} {name}" for name, count in found.counts.items()]
     yield f"Trials: {', '.join([*counts, f'{len(found.running)} running'] if found.running else counts) or 'none'}"
+    if found.data:
+        yield f"Data: {found.data}"
     if found.best is not None:
         value = found.best["valid_bits_per_dim"]
         below = below_baseline(value, found.baseline_bits_per_dim)

@@ -62,10 +62,14 @@ def train_config(
     import torch
 
     from pixeltune.space import Budget, Resources, SearchSpace
+    from pixeltune.training.compiler import require_compiler
     from pixeltune.training.workers import best_device, process_group
 
     with process_group() as workers:
-        gpus = 1.0 if best_device(workers.rank).type == "cuda" else 0.0
+        device_type = best_device(workers.rank).type
+        if config.train.compile:
+            require_compiler(device_type)
+        gpus = 1.0 if device_type == "cuda" else 0.0
         space = SearchSpace(
             base=config,
             budget=Budget(trials=1),
@@ -95,8 +99,10 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         before = next(iter(ledger.ended.values()), None)
         if _first_says(before is not None, space.resources.workers):
             return _show_end(before or {}, name + storage_words(storage))
+        data = resolve(space.base).data
+        say(f"{name}: {data.identity.name} ({data.identity.version}), {data.form.describe(data.num_images)}")
         if store.has_trials():
-            require_same_data(store, resolve(space.base).data.identity.checksum)
+            require_same_data(store, data.identity.checksum)
         plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
         for point in store.curve(plan.trial):
             say(_line(point))

@@ -18,13 +18,13 @@ from pixeltune.config.likelihoods import (
     LogisticMixtureConfig,
 )
 from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
+from pixeltune.config.settings import parse_setting
 from pixeltune.config.trial import (
     DISCRIMINATORS,
     NO_IDENTITY,
     WHEREABOUTS,
     Scalar,
     TrialConfig,
-    parse_setting,
     require_workers,
 )
 

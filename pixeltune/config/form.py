@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -24,3 +25,15 @@ class ImageForm:
     def dims(self) -> int:
         """Sub-pixels of an image: the number by which bits/dim divides."""
         return self.channels * self.height * self.width
+
+    def describe(self, num_images: Mapping[str, int | None]) -> str:
+        """Return form and counts in words, such as `1×8×8, 17 levels, 10 classes; 1,077 train, 360 validation`.
+
+        Args:
+            num_images: Images by split; a split of None is left out.
+        """
+        classes = f"{self.num_classes:,} classes" if self.num_classes else "no labels"
+        names = {"train": "train", "valid": "validation", "test": "test"}
+        counts = [f"{count:,} {names[split]}" for split, count in num_images.items() if count is not None]
+        form = f"{self.channels}×{self.height}×{self.width}, {self.levels} levels, {classes}"
+        return f"{form}; {', '.join(counts)}"

@@ -33,7 +33,8 @@ class BernoulliConfig(LikelihoodConfig):
         if form.levels != 2:
             raise ConfigError(
                 f"likelihood bernoulli needs data of 2 levels, but the data has {form.levels}; "
-                "set `data.binarise` or take categorical or logistic_mixture"
+                "set `data.binarise` for grey images, declare `levels` = 2 for a .npz of zeros and ones, "
+                "or take categorical or logistic_mixture"
             )
 
 

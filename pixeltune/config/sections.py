@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pixeltune.config.base import Section
+from pixeltune.errors import ConfigError
 
 Layout = Literal["channels_first", "channels_last"]
 """Of the four-dimensional tensors in memory: (B, F, H, W), or (B, H, W, F)."""
@@ -48,6 +50,14 @@ class DataConfig(Section):
     num_valid: int | None = Field(default=None, ge=1)
     split_seed: int = Field(default=0, ge=0, lt=2**63)
     train_on_valid: bool = False
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: object) -> object:
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(text, str) and (not text.strip() or "\0" in text):
+            raise ConfigError(f"`data.path` must be a folder or a file, but got {text!r}; give one, or none")
+        return text
 
 
 class OptimConfig(Section):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -16,7 +16,9 @@ from pixeltune.config.base import Section, one_line, section_of, unknown_key
 from pixeltune.config.families import FAMILIES, Causality, FamilyConfig
 from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
+from pixeltune.config.settings import has_none_as_word
 from pixeltune.errors import ConfigError
+from pixeltune.files import expand_home
 
 Scalar = bool | int | float | str | None
 
@@ -91,13 +93,21 @@ class TrialConfig(Section):
     def from_toml(cls, path: str | Path) -> Self:
         """Read a TOML file with the sections data, model, likelihood, optim, train and the key seed."""
         try:
-            tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            content = expand_home(path).read_bytes()
         except FileNotFoundError:
             raise ConfigError(f"a configuration file must exist, but there is none at {path}") from None
-        except ValueError as error:  # TOML, UTF-8, or a number of thousands of digits
-            raise ConfigError(f"a configuration must be TOML, but {path} is not: {error}") from None
         except OSError as error:
             raise ConfigError(f"a configuration file must be readable, but {path} is not: {error.strerror}") from None
+        try:
+            text = content.decode("utf-8-sig")  # editors on Windows begin a file with a mark
+        except UnicodeDecodeError as error:
+            is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            found = "UTF-16" if is_wide else f"not: byte {error.start} is {content[error.start]:#04x}"
+            raise ConfigError(f"a configuration must be UTF-8, but {path} is {found}; save it as UTF-8") from None
+        try:
+            tree = tomllib.loads(text)
+        except ValueError as error:  # TOML, or a number of thousands of digits
+            raise ConfigError(f"a configuration must be TOML, but {path} is not: {error}") from None
         return cls.build(tree)
 
     def to_toml(self) -> str:
@@ -163,9 +173,6 @@ class TrialConfig(Section):
         return name != DISCRIMINATORS.get(section) and not field.is_required() and bool(value == field.default)
 
 
-_WORDS = {"none": None, "true": True, "false": False}
-
-
 def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig) -> None:
     """Tiles are coupled by the indicator of a mixture that all their colours share."""
     if model.split_coupling == "independent":
@@ -201,25 +208,6 @@ def require_workers(config: TrialConfig, workers: int) -> None:
         )
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """`key=value` as given to --set; the value is read as TOML where it is TOML, else as a bare string.
-
-    none, true and false count in any case, for Python writes them with a capital.
-    """
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
-        raise ConfigError(f"a setting must have the form key=value, but got {text!r}")
-    value = value.strip()
-    if value.lower() in _WORDS:
-        return key.strip(), _WORDS[value.lower()]
-    if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value).is_integer():
-        return key.strip(), int(float(value))  # 1e6 images; a float key takes a whole number too
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except ValueError:
-        return key.strip(), value
-
-
 def known_keys(tree: Mapping[str, Any]) -> list[str]:
     """The dotted keys that exist in a nested mapping."""
     return [key for key, _ in _flatten(tree)]
@@ -239,20 +227,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(place, dict) or (name if dot else section) not in place or (not dot and section != "seed"):
         siblings = [known for known in known_keys(tree) if known.partition(".")[0] == section]
         raise unknown_key(key, siblings if dot and siblings else known_keys(tree))
-    place[name if dot else section] = "none" if value is None and _has_none_as_word(tree, section, name) else value
-
-
-def _has_none_as_word(tree: Mapping[str, Any], section: str, name: str) -> bool:
-    """Whether `none` is a choice of the key's own, as of data.binarise, rather than no value."""
-    discriminator = DISCRIMINATORS.get(section, "")
-    kinds: dict[str, Any] = {
-        "model": FAMILIES.get(str(tree[section].get(discriminator))) if discriminator else None,
-        "data": DataConfig,
-        "optim": OptimConfig,
-        "train": TrainConfig,
-    }
-    kind = kinds.get(section)
-    return kind is not None and name in kind.model_fields and "none" in get_args(kind.model_fields[name].annotation)
+    place[name if dot else section] = "none" if value is None and has_none_as_word(key) else value
 
 
 def _keep_shared(section: str, old: Mapping[str, Any], name: str) -> dict[str, Any]:

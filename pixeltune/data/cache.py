@@ -24,8 +24,9 @@ from pixeltune.data.locks import node_lock, remove_leftovers
 from pixeltune.data.prepare import Part, Prepared
 from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.errors import DataError
+from pixeltune.files import expand_home
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised whenever a change of code changes what a cached folder would hold."""
 
 _META = "meta.json"
@@ -43,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 def cache_root() -> Path:
     """Where decoded sets lie: PIXELTUNE_CACHE, else ~/.cache/pixeltune."""
-    return Path(os.environ.get("PIXELTUNE_CACHE") or "~/.cache/pixeltune").expanduser()
+    return expand_home(os.environ.get("PIXELTUNE_CACHE") or "~/.cache/pixeltune")
 
 
 def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 from pixeltune.config import DataConfig
 from pixeltune.data.cache import cache_root, entry_folder, in_memory, node_cached
@@ -14,8 +15,11 @@ from pixeltune.data.raw import RawData, require_sound
 from pixeltune.data.readers.listing import ignored_line
 from pixeltune.data.sets import DataSet
 from pixeltune.data.sources import SOURCES, source_of
+from pixeltune.data.used_levels import require_usable_levels, unused_levels_note
 from pixeltune.errors import ConfigError
-from pixeltune.published_sets import data_root
+
+_FOLDERS = ("PIXELTUNE_CACHE", "PIXELTUNE_DATA", "HOME", "USERPROFILE")
+_log = logging.getLogger(__name__)
 
 
 def load_data(config: DataConfig) -> DataSet:
@@ -23,23 +27,28 @@ def load_data(config: DataConfig) -> DataSet:
 
     A process looks at the files once: what changes under it is seen by the next process. Flips are left to training.
     """
-    return _load(config.model_copy(update={"flip": False}), cache_root(), data_root())
+    return _load(config.model_copy(update={"flip": False}), tuple(map(os.environ.get, _FOLDERS)))
 
 
 @lru_cache(maxsize=4)
-def _load(config: DataConfig, root: Path, _data_root: Path) -> DataSet:
-    """`_data_root` is read by the readers; it stands here because it decides which data is meant."""
+def _load(config: DataConfig, _folders: tuple[str | None, ...]) -> DataSet:
+    """`_folders`: what decides where images are read and kept."""
     source = source_of(config.name)
     _require_options(config)
 
     def build() -> Prepared:
         raw = require_sound(source.read(config), name=config.name)
-        return replace(prepared(config, raw, already_grey=source.greys), findings=findings_of(raw))
+        plan = prepared(config, raw, already_grey=source.greys)
+        require_usable_levels(raw, config, already_grey=source.greys)
+        return replace(plan, findings=findings_of(raw))
 
     if source.files is None:
         data = in_memory(build())
     else:
-        data = node_cached(entry_folder(root, config, source.files(config)), build)
+        data = node_cached(entry_folder(cache_root(), config, source.files(config)), build)
+    note = unused_levels_note(data)
+    if note is not None:
+        _log.warning("%s", note)
     # Files may be added next to those that are read: they are listed again, not kept in the cache.
     left = ignored_line(source.ignored(config)) if source.ignored is not None else ""
     return replace(data, notes=(*data.notes, left)) if left else data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,12 +18,21 @@ OTHER_FILES = "other"
 """The version of files in the form of a published set that are not the published ones."""
 
 
+Layout = Literal["auto", "NCHW", "NHWC"]
+
+
 @dataclass(frozen=True, eq=False)
 class RawData:
     """A data set as its source has it, before carving, quantising and binarising.
 
-    train, valid, test: splits of one form; None where the source has none (validation is then carved from train).
-    levels: K, pixel values are 0..K-1. version: which edition this is, for the identity.
+    Attributes:
+        train: Images, uint8.
+        valid: Images of the same form; None where the source has none (validation is then carved from train).
+        test: Images of the same form; None where the source has none.
+        levels: K; pixel values are 0..K-1.
+        version: Which edition this is, for the identity.
+        layout: Where the images of a function of your own have their colours: (N, C, H, W) or (N, H, W, C). `auto`
+            decides by the shape as the source `array` does, and refuses a shape that does not decide.
     """
 
     train: ImageSet
@@ -30,11 +40,20 @@ class RawData:
     test: ImageSet | None = None
     levels: int = 256
     version: str = OWN_FILES
+    layout: Layout = "auto"
 
     @classmethod
-    def of(cls, splits: Mapping[str, ImageSet], *, levels: int = 256, version: str = OWN_FILES) -> RawData:
-        """From splits by name; `train` must be among them."""
-        return cls(splits["train"], splits.get("valid"), splits.get("test"), levels=levels, version=version)
+    def of(
+        cls,
+        splits: Mapping[str, ImageSet],
+        *,
+        levels: int = 256,
+        version: str = OWN_FILES,
+        layout: Layout = "auto",
+    ) -> RawData:
+        """Return a RawData of splits by name; `train` must be among them."""
+        valid, test = splits.get("valid"), splits.get("test")
+        return cls(splits["train"], valid, test, levels=levels, version=version, layout=layout)
 
     @property
     def splits(self) -> dict[str, ImageSet]:

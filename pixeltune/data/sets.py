@@ -69,6 +69,12 @@ class DataSet:
     dynamic: DynamicDraw | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def num_images(self) -> dict[str, int]:
+        """Images by split; a split that does not exist has none."""
+        splits = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: 0 if images is None else len(images) for name, images in splits.items()}
+
     def train_batch(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """(B, C, H, W) uint8 copies of the training images at `indices` (B,), as they look in `epochs` (B,).
 

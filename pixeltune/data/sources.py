@@ -8,14 +8,16 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
+
+import numpy as np
 
 from pixeltune.config import DataConfig
-from pixeltune.data.raw import RawData
+from pixeltune.data.raw import Layout, RawData
 from pixeltune.data.readers import (
     arrays,
     celeba,
@@ -29,6 +31,7 @@ from pixeltune.data.readers import (
 )
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.data.readers.places import in_one_line
+from pixeltune.data.sets import ImageSet
 from pixeltune.errors import ConfigError, DataError, PixeltuneError
 from pixeltune.published_sets import (
     CELEBA64,
@@ -143,7 +146,8 @@ def _own_source(name: str) -> Source:
 
     def read(config: DataConfig) -> Any:
         with _in_own_code(name):
-            return function(config)
+            raw = function(config)
+        return _colours_first(raw, name) if isinstance(raw, RawData) else raw
 
     if files is None:
         return Source(read, files=None)
@@ -196,6 +200,31 @@ def _home_of(module_name: str, path: Path) -> Path:
 
 def _is_code(value: object) -> bool:
     return inspect.ismodule(value) or inspect.isfunction(value) or inspect.isclass(value)
+
+
+def _colours_first(raw: RawData, name: str) -> RawData:
+    """Return the images of a user's own function as (N, C, H, W)."""
+    splits = {}
+    for split, images in ({"train": raw.train} | raw.splits).items():
+        where = f"{split} of source {name}"
+        if not isinstance(images, ImageSet):
+            raise DataError(f"{where} must be a pixeltune.data.ImageSet, but got {type(images).__name__}")
+        splits[split] = replace(images, pixels_NCHW=_in_layout(images.pixels_NCHW, raw.layout, where))
+    return RawData.of(splits, levels=raw.levels, version=raw.version, layout="NCHW")
+
+
+def _in_layout(pixels: np.ndarray, layout: str, where: str) -> np.ndarray:
+    """Return images of a layout as (N, C, H, W); other shapes than four axes are left to `require_sound`."""
+    if layout not in get_args(Layout):
+        raise DataError(f"the layout of {where} must be one of {', '.join(get_args(Layout))}, but got {layout!r}")
+    if layout != "auto":
+        return np.moveaxis(pixels, 3, 1) if layout == "NHWC" and pixels.ndim == 4 else pixels
+    try:
+        return arrays.to_nchw(pixels, where)
+    except DataError as error:
+        if pixels.ndim != 4 or pixels.dtype != np.uint8:
+            raise
+        raise DataError(f'{error}; give its layout, as RawData(…, layout="NCHW")') from None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pixeltune.config import Causality, ImageForm, Layout, TrialConfig
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models.blocks import LayerBlock
 from pixeltune.models.conditioning import NO_LABEL, build_conditioning
+from pixeltune.models.inputs import require_labels, require_level_type, require_levels
 from pixeltune.models.split import Split
 from pixeltune.models.weight_norm import initialising, is_initialised_by_data
 
@@ -91,21 +92,28 @@ class DensityModel(nn.Module):
         """Integer levels to [−1, 1], in the network's dtype."""
         return self.likelihood.scale(x_BCHW, next(self.parameters()).dtype)
 
-    def log_prob(
-        self,
-        x_BCHW: Tensor,
-        label_B: Tensor | None = None,
-        index_B: Tensor | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        """Nats (B,) of images of integer levels, given their labels; exact, or a lower bound if `is_bound`.
+    def log_prob(self, x_BCHW: Tensor, label_B: Tensor | None = None, index_B: Tensor | None = None) -> Tensor:
+        """Return log p of images given their labels; a lower bound if `is_bound`.
 
-        index_B: the place of each image in its split, which with the seed fixes the noise of a bound; None counts from
-        0. An exact likelihood has no noise.
+        Args:
+            x_BCHW: Integer levels 0 to K-1.
+            label_B: Classes, NO_LABEL where there is none; an unconditional model ignores them.
+            index_B: The place of each image in its split, which with the seed fixes the noise of a bound; None counts
+                from 0. An exact likelihood has no noise.
+
+        Returns:
+            Nats (B,), float32, or float64 if the model is.
+
+        Raises:
+            DataError: The images are not integers, of another shape or out of range.
+            ConfigError: The labels are not one class an image.
         """
-        return self.log_prob_given(x_BCHW, label_B)
+        self._require_inputs(x_BCHW, label_B)
+        return self._log_prob(x_BCHW, label_B, index_B)
 
     def log_prob_given(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
-        """Exact nats (B,) of images of integer levels given labels and latent."""
+        """Return exact nats (B,) of images of integer levels given labels and latent; ranges are not checked."""
+        require_level_type(x_BCHW, self.form)
         theta = self.parameters_of(self.scale(x_BCHW), label_B, z_BD)
         nats_B: Tensor = self._nats(theta, self.split.to_sites(x_BCHW))
         return nats_B
@@ -114,15 +122,24 @@ class DensityModel(nn.Module):
         self,
         x_BCHW: Tensor,
         label_B: Tensor | None = None,
-        step: int | None = None,  # noqa: ARG002
+        step: int | None = None,
         index_B: Tensor | None = None,
     ) -> Tensor:
-        """What training minimises, nats (B,).
+        """Return what training minimises, nats (B,).
 
-        step: of the optimiser, for losses that warm up. index_B: the place of each image in the stream of training
-        images, which with the seed fixes the noise of a bound.
+        Args:
+            x_BCHW: Integer levels 0 to K-1.
+            label_B: Classes, as for `log_prob`; in training, each is withheld with `model.label_dropout`.
+            step: Of the optimiser, for losses that warm up.
+            index_B: The place of each image in the stream of training images, which with the seed fixes the noise of
+                a bound.
+
+        Raises:
+            DataError: The images are not integers, of another shape or out of range.
+            ConfigError: The labels are not one class an image.
         """
-        return -self.log_prob(x_BCHW, self._dropped_out(label_B), index_B)
+        self._require_inputs(x_BCHW, label_B)
+        return self._loss(x_BCHW, label_B, step, index_B)
 
     def forward(
         self,
@@ -131,8 +148,33 @@ class DensityModel(nn.Module):
         step: int | None = None,
         index_B: Tensor | None = None,
     ) -> Tensor:
-        """The loss: DistributedDataParallel hooks into forward alone."""
-        return self.loss(x_BCHW, label_B, step, index_B)
+        """Return the loss of a training batch, whose range was checked when the data was loaded.
+
+        DistributedDataParallel hooks into forward alone, and a look at levels would wait for the GPU in each step.
+        """
+        return self._loss(x_BCHW, label_B, step, index_B)
+
+    def _log_prob(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor | None,
+        index_B: Tensor | None,  # noqa: ARG002
+    ) -> Tensor:
+        return self.log_prob_given(x_BCHW, label_B)
+
+    def _loss(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor | None,
+        step: int | None,  # noqa: ARG002
+        index_B: Tensor | None,
+    ) -> Tensor:
+        return -self._log_prob(x_BCHW, self._dropped_out(label_B), index_B)
+
+    def _require_inputs(self, x_BCHW: Tensor, label_B: Tensor | None) -> None:
+        require_levels(x_BCHW, self.form)
+        if label_B is not None and self.conditioning is not None:
+            require_labels(label_B, len(x_BCHW), self.conditioning.num_classes)
 
     @property
     def is_initialised_by_data(self) -> bool:
@@ -141,6 +183,7 @@ class DensityModel(nn.Module):
 
     def initialise(self, x_BCHW: Tensor, label_B: Tensor | None = None) -> None:
         """Fit the initial weights to a first batch of integer levels, in the mode that the model is in."""
+        require_level_type(x_BCHW, self.form)
         with initialising(self.network), torch.autocast(x_BCHW.device.type, enabled=False):
             self.parameters_of(self.scale(x_BCHW), label_B)
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from pixeltune.config import ImageForm, PixelVAEConfig, TrialConfig
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models.density import DensityModel
+from pixeltune.models.inputs import require_level_type
 
 COARSEST = 4
 """Side at which encoder and up-sampling meet their linear layers."""
@@ -76,8 +77,8 @@ class PixelVAE(DensityModel):
         size = torch.broadcast_shapes(label.shape[-2:], z_BDhw.shape[-2:])
         return torch.cat([label.expand(-1, -1, *size), z_BDhw.expand(-1, -1, *size)], dim=1)
 
-    def log_prob(self, x_BCHW: Tensor, label_B: Tensor | None = None, index_B: Tensor | None = None) -> Tensor:
-        """The ELBO, nats (B,), the KL in closed form; z is drawn with noise fixed by (`config.seed`, index)."""
+    def _log_prob(self, x_BCHW: Tensor, label_B: Tensor | None, index_B: Tensor | None) -> Tensor:
+        """Return the ELBO, nats (B,), the KL in closed form; z is drawn with noise fixed by (`config.seed`, index)."""
         posterior = self.posterior(x_BCHW)
         z_BD = posterior.draw(next(self._noise(x_BCHW, index_B)))
         return self.log_prob_given(x_BCHW, label_B, z_BD) - posterior.kl().sum(1)
@@ -89,6 +90,7 @@ class PixelVAE(DensityModel):
 
         Between the ELBO and log p(x) in expectation, and rising with k. The first draw is that of `log_prob`.
         """
+        self._require_inputs(x_BCHW, label_B)
         posterior, noise = self.posterior(x_BCHW), self._noise(x_BCHW, index_B)
         log_weights_kB = [
             self.log_prob_given(x_BCHW, label_B, posterior.draw(noise_BD)) + posterior.log_prior_ratio(noise_BD)
@@ -96,14 +98,14 @@ class PixelVAE(DensityModel):
         ]
         return torch.stack(log_weights_kB).logsumexp(0) - math.log(samples)
 
-    def loss(
+    def _loss(
         self,
         x_BCHW: Tensor,
-        label_B: Tensor | None = None,
-        step: int | None = None,
-        index_B: Tensor | None = None,
+        label_B: Tensor | None,
+        step: int | None,
+        index_B: Tensor | None,
     ) -> Tensor:
-        """−E_q[log p(x|z)] + min(1, step / `model.kl_warmup`) · Σ max(`model.free_nats`, KL of a latent), nats (B,).
+        """Return −E_q[log p(x|z)] + min(1, step / `model.kl_warmup`) · Σ max(`model.free_nats`, KL of a latent).
 
         The free nats (free bits: Kingma et al. 2016, arXiv 1606.04934, C.8) are granted image by image rather than to
         the mean of a batch, so that several workers train as one would. step None: the full weight.
@@ -116,7 +118,8 @@ class PixelVAE(DensityModel):
         return weight * kl_B - self.log_prob_given(x_BCHW, self._dropped_out(label_B), z_BD)
 
     def posterior(self, x_BCHW: Tensor) -> Posterior:
-        """q(z|x) of integer levels, in float32, or float64 if the network is."""
+        """Return q(z|x) of integer levels, in float32, or float64 if the network is; ranges are not checked."""
+        require_level_type(x_BCHW, self.form)
         mean_BD, log_variance_BD = self.encoder(self.scale(x_BCHW)).chunk(2, dim=1)
         dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
         return Posterior(mean_BD.to(dtype), log_variance_BD.to(dtype))

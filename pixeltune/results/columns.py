@@ -117,6 +117,7 @@ _SETTING_COLUMNS: dict[str, Column] = {
     "num_classes": Column(pa.int32(), "classes of the data; empty where it has no labels", "classes"),
     "num_train": Column(_INT, "training images", "images"),
     "num_valid": Column(_INT, "validation images", "images"),
+    "num_test": Column(_INT, "test images; 0 where the data has none, empty in rows of before", "images"),
     "evaluated_split": Column(_TEXT, "the split behind the row's number of record: `valid`, or `test` in `final`"),
     "pixeltune_version": Column(_TEXT, "version of pixeltune"),
     "python_version": Column(_TEXT, "version of Python"),

@@ -40,7 +40,7 @@ OWN_TABLE = "published.csv"
 """The name of a user's own table, in the storage next to the searches."""
 
 
-def load_published(own: str | None = None) -> pd.DataFrame:
+def load_published(own: files.Location | None = None) -> pd.DataFrame:
     """The published results, a row a number; `pixeltune.results.published` explains the columns.
 
     own: a storage with a `published.csv` of the user's, or such a file; its rows follow. StoreError where there is
@@ -49,11 +49,12 @@ def load_published(own: str | None = None) -> pd.DataFrame:
     return _tidy(pd.DataFrame([asdict(result) for result in (*published_results(), *read_own(own))]))
 
 
-def read_own(location: str | None) -> tuple[PublishedResult, ...]:
+def read_own(location: files.Location | None) -> tuple[PublishedResult, ...]:
     """The user's own published results, of a storage or a file; none where `location` is None."""
     if location is None:
         return ()
-    place = location if location.endswith(".csv") else files.join(location, OWN_TABLE)
+    text = files.require_location(location)
+    place = text if text.endswith(".csv") else files.join(text, OWN_TABLE)
     try:
         return own_results(files.read_whole(place).decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -65,7 +66,7 @@ def read_own(location: str | None) -> tuple[PublishedResult, ...]:
         raise StoreError(f"{error} (in {place})") from None
 
 
-def compare(frame: pd.DataFrame, own: str | None = None) -> pd.DataFrame:
+def compare(frame: pd.DataFrame, own: files.Location | None = None) -> pd.DataFrame:
     """Return each finished or pruned row of `read_results` with each published result of the same data set.
 
     own: a storage with a `published.csv` of the user's, or such a file; its rows are compared with as well.

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixeltune.errors import StoreError
+from pixeltune.files import Location
 from pixeltune.results.final import leaderboard_of
 from pixeltune.results.rows import view_of
 from pixeltune.results.schema import Status
@@ -29,7 +30,7 @@ _NULLABLE = {
 }
 
 
-def read_results(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
+def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
     """A row a trial, of one search folder or of all searches in a storage; `attempts="all"` keeps earlier tries.
 
     Integers and truth values are nullable, times are UTC, words that repeat are categories. The columns, with
@@ -40,7 +41,7 @@ def read_results(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
     return _frame(tables, ["search", "number", "trial", "attempt"], attempts)
 
 
-def read_curves(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
+def read_curves(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
     """A row a report, of one search folder or of all searches in a storage.
 
     A resumed attempt continues the curve of the one before; where both reported at the same number of images, the
@@ -51,7 +52,7 @@ def read_curves(location: str, attempts: Attempts = "latest") -> pd.DataFrame:
     return _frame(tables, ["search", "trial", "images_seen", "attempt"], attempts)
 
 
-def read_images(location: str) -> pd.DataFrame:
+def read_images(location: Location) -> pd.DataFrame:
     """A row a test image and final run, of one search folder or of all searches in a storage.
 
     `image` counts from 0 in the order of the test split; nats are float32 numbers, whose sum over the images of a run,
@@ -61,7 +62,7 @@ def read_images(location: str) -> pd.DataFrame:
     return _frame(tables, ["search", "trial", "image", "attempt"], "all")
 
 
-def read_final(location: str) -> pd.DataFrame:
+def read_final(location: Location) -> pd.DataFrame:
     """The leaderboard of a final, such as results/digits_quick-final: a row a configuration, the lowest mean first.
 
     Means over seeds, differences to the lowest, their standard errors and what may be said of them; the columns are

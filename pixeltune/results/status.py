@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from pixeltune.config import ImageForm
 from pixeltune.results.judge import RANKED
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
@@ -53,6 +54,7 @@ class SearchStatus:
     launcher: who holds the search (`pid`, `host`), None where nobody does. counts: ended trials by status. failures:
     reason → trials, of those without a result. best: the row with the lowest objective. left: what is left of each
     limit of the budget, by its name. eta_seconds: until the first of them is reached, None where nothing tells.
+    data: name, form and counts of the images, "" before the first trial has loaded them.
     """
 
     search: str
@@ -64,6 +66,7 @@ class SearchStatus:
     baseline_bits_per_dim: float | None
     left: Mapping[str, float]
     eta_seconds: float | None
+    data: str = ""
 
 
 def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchStatus:
@@ -88,7 +91,17 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
         eta_seconds=_eta(left, rows, ended, curves, launch, now) if launcher else None,
+        data=next((f"{row['data.name']} {images}" for row in rows if (images := describe_images(row))), ""),
     )
+
+
+def describe_images(row: Row) -> str:
+    """Return form and counts of the images of a row in words; "" where it does not have them."""
+    sides = {side: row[f"image_{side}"] for side in ("channels", "height", "width")}
+    if None in sides.values() or row["levels"] is None:
+        return ""
+    form = ImageForm(**sides, levels=row["levels"], num_classes=row["num_classes"])
+    return form.describe({split: row[f"num_{split}"] for split in ("train", "valid", "test")})
 
 
 def _latest_rows(attempts: Sequence[Row]) -> list[Row]:

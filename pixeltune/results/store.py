@@ -53,12 +53,12 @@ class SearchStore:
     trial_files, curve_files, image_files: the tables in them.
     """
 
-    def __init__(self, storage: str, search: str) -> None:
+    def __init__(self, storage: files.Location, search: str) -> None:
         if not _NAME.fullmatch(search):
             raise StoreError(f"a search name must be letters, digits and inner . _ + -, but got {search!r}; rename it")
-        files.require_no_secrets(str(storage))
+        location = files.require_location(storage)
         self.search = search
-        self.folder = files.join(str(storage), search)
+        self.folder = files.join(location, search)
         self.trials_folder = files.join(self.folder, "trials")
         self.curves_folder = files.join(self.folder, "curves")
         self.images_folder = files.join(self.folder, "images")
@@ -69,9 +69,9 @@ class SearchStore:
         self.image_files = self._table(self.images_folder, IMAGE_SCHEMA, is_by_trial=True)
 
     @classmethod
-    def at(cls, folder: str) -> SearchStore:
+    def at(cls, folder: files.Location) -> SearchStore:
         """The store whose folder this is, such as results/digits_quick."""
-        text = str(folder)
+        text = files.require_location(folder)
         head, mark, query = text.partition("?") if files.is_uri(text) else (files.absolute(text), "", "")
         storage, _, search = head.rstrip("/").rpartition("/")
         return cls((storage or "/") + mark + query, search)
@@ -220,9 +220,9 @@ class SearchStore:
             )
 
 
-def find_searches(location: str) -> list[SearchStore]:
+def find_searches(location: files.Location) -> list[SearchStore]:
     """The search whose folder `location` is, or all searches in the storage `location`."""
-    location = str(location)
+    location = files.require_location(location)
     if not _exists(location):
         raise StoreError(f"results must be a search folder or a storage of some, but there is nothing at {location}")
     if any(_exists(files.join(location, name)) for name in (MANIFEST_NAME, "trials", "curves")):

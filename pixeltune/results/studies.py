@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
+from pixeltune.files import Location
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
@@ -27,7 +28,7 @@ _STATES = {
 }
 
 
-def study(search_folder: str) -> optuna.Study:
+def study(search_folder: Location) -> optuna.Study:
     """One search as an Optuna study in memory, for `optuna.visualization` and `optuna.importance`.
 
     finished is COMPLETE; pruned is PRUNED with its curve as intermediate values (one objective); diverged, oom,

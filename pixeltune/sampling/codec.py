@@ -26,6 +26,7 @@ from torch import Tensor
 from pixeltune.errors import CodecError, ConfigError, DataError, require_packages
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel
+from pixeltune.models.inputs import require_levels
 from pixeltune.sampling.cached import ModelStepper
 from pixeltune.sampling.calls import Sites, Walk, full_passes, stepped
 from pixeltune.sampling.coded_file import Header, pack, unpack
@@ -66,7 +67,7 @@ def compress(
     """
     require_codable(model)
     images_NCHW = _levels(model, images_NCHW)
-    label_N = checked_labels(model, len(images_NCHW), None if labels_N is None else torch.from_numpy(labels_N.copy()))
+    label_N = checked_labels(model, len(images_NCHW), labels_N)
     streams = []
     with fixed_numbers(model):
         method = method or _fastest(model)
@@ -241,19 +242,12 @@ def _require_numbers(header: Header, model: DensityModel) -> None:
 
 
 def _levels(model: DensityModel, images_NCHW: np.ndarray) -> np.ndarray:
-    """The images as uint8 of their own memory."""
-    form = model.form
-    if images_NCHW.dtype.kind not in "iu" or images_NCHW.ndim != 4 or not len(images_NCHW):
-        raise DataError(
-            f"images must be integers of shape (N, C, H, W), but got {images_NCHW.dtype} of shape {images_NCHW.shape}"
-        )
-    low, high = int(images_NCHW.min()), int(images_NCHW.max())
-    if images_NCHW.shape[1:] != form.shape or low < 0 or high >= form.levels:
-        raise DataError(
-            f"images must be {form.channels}×{form.height}×{form.width} of levels 0 to {form.levels - 1}, "
-            f"but got shape {images_NCHW.shape[1:]} with levels {low} to {high}"
-        )
-    return images_NCHW.astype(np.uint8)
+    """Return the images as uint8 of their own memory."""
+    given = torch.from_numpy(np.array(images_NCHW))
+    require_levels(given, model.form)
+    if not len(given):
+        raise DataError("images to compress must be at least 1, but got none")
+    return given.to(torch.uint8).numpy()
 
 
 def _checked_table(table: Tensor) -> np.ndarray:

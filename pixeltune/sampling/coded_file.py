@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pixeltune.config import ImageForm
 from pixeltune.config.base import Section
@@ -33,15 +34,15 @@ class Header(Section):
     images_checksum: of the decoded images. stream_words: 32-bit words of each stream.
     """
 
-    count: int
+    count: int = Field(ge=1)
     form: ImageForm
-    batch_size: int
+    batch_size: int = Field(ge=1)
     method: str
     model: str
     numbers: Numbers
     labels: list[int] | None
     images_checksum: str
-    stream_words: list[int]
+    stream_words: list[Annotated[int, Field(ge=0)]]
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,26 @@ def unpack(content: bytes) -> CodedFile:
     body = content[_PREFIX.size :]
     if len(content) > total or hashlib.sha256(body).digest() != digest:
         raise CodecError("a compressed file must be as it was written, but the checksum of this one differs: damaged")
-    try:
-        header = Header.model_validate_json(body[:header_length])
-    except ValidationError as error:  # the checksum holds, so nobody damaged it
-        raise CodecError(f"a compressed file must have a header of this version, but got {error}") from None
-    words = np.frombuffer(body[header_length:], dtype="<u4").astype(np.uint32)
+    header, streams = _header(body[:header_length]), body[header_length:]
+    # The checksum covers what follows the prefix, so that a damaged length of the header shows only here.
+    batches = -(-header.count // header.batch_size)
+    if len(streams) != 4 * sum(header.stream_words) or len(header.stream_words) != batches:
+        raise CodecError(
+            f"a compressed file must hold the streams that its header names, but {len(streams)} bytes follow a header "
+            f"of {len(header.stream_words)} streams with {4 * sum(header.stream_words)} bytes for {header.count} "
+            "images: damaged"
+        )
+    words = np.frombuffer(streams, dtype="<u4").astype(np.uint32)
     return CodedFile(header, np.split(words, np.cumsum(header.stream_words)[:-1]), len(content))
+
+
+def _header(content: bytes) -> Header:
+    try:
+        return Header.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = f"`{'.'.join(map(str, first['loc']))}`: " if first["loc"] else ""
+        raise CodecError(
+            f"a compressed file must have a header of format {_VERSION}, but got {where}{first['msg']}: it is damaged, "
+            "or another version of pixeltune wrote it"
+        ) from None

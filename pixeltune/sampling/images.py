@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeltune.errors import ConfigError
+from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import NO_LABEL, DensityModel, eval_mode
+from pixeltune.models.inputs import require_level_type
 from pixeltune.sampling.cached import cached
 from pixeltune.sampling.drawing import Advance, Drawing, Given, unheard
 from pixeltune.sampling.fixed_point import fixed_point
@@ -25,7 +26,7 @@ METHODS: dict[str, Callable[[DensityModel, Drawing], Tensor]] = {
     "fixed_point": fixed_point,
 }
 
-Labels = Sequence[int] | Tensor | None
+Labels = Sequence[int] | Tensor | np.ndarray | None
 
 
 class How(TypedDict, total=False):
@@ -82,6 +83,7 @@ def complete(
     clamp: take any `known`, and put what is given in place of what was drawn. Where `require_conditional` refuses,
     that is not a conditional sample: what was drawn before a given sub-pixel does not know of it.
     The other arguments are those of `sample`, and image i has the same noise.
+    Raises DataError for images that are not integer levels of the model's form, and ConfigError for the rest.
     """
     given = _given(model, images_NCHW, known)
     if not clamp:
@@ -177,11 +179,7 @@ def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor 
     """Checked, and on the CPU."""
     x_NCHW, known_CHW = _tensor(images_NCHW), _tensor(known)
     shape, levels = model.form.shape, model.form.levels
-    if x_NCHW.ndim != 4 or tuple(x_NCHW.shape[1:]) != shape or x_NCHW.dtype.is_floating_point:
-        raise ConfigError(
-            f"the images must be integer levels of shape (N, {', '.join(map(str, shape))}), but got {x_NCHW.dtype} "
-            f"of shape {tuple(x_NCHW.shape)}"
-        )
+    require_level_type(x_NCHW, model.form)
     if known_CHW.dtype != torch.bool or tuple(known_CHW.shape) not in (shape, shape[1:]):
         raise ConfigError(
             f"what is given must be marked by bools of shape {shape} or {shape[1:]}, but got {known_CHW.dtype} of "
@@ -189,7 +187,7 @@ def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor 
         )
     known_CHW, x_NCHW = known_CHW.expand(shape), x_NCHW.long()  # a uint8 does not compare with 256
     if not ((x_NCHW >= 0) & (x_NCHW < levels))[:, known_CHW].all():
-        raise ConfigError(f"the given levels must lie in 0..{levels - 1}, but some do not")
+        raise DataError(f"the given levels must lie in 0..{levels - 1}, but some do not; give the model's own")
     return Given(x_NCHW, known_CHW)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeltune.errors import SearchError
+from pixeltune.files import expand_home
 from pixeltune.machine import usable_cpus
 from pixeltune.search.job import job_environment
 from pixeltune.space import Resources
@@ -207,4 +208,4 @@ def _tighten_token() -> None:
 
 def token_file() -> Path:
     """Where Ray keeps the token with which local clusters and `ray start` are closed to others."""
-    return Path.home() / ".ray" / "auth_token"
+    return expand_home("~/.ray/auth_token")

@@ -20,11 +20,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from pixeltune import files
-from pixeltune.errors import PixeltuneError, SearchError
+from pixeltune.errors import PixeltuneError, SearchError, StoreError
 from pixeltune.machine import free_memory, usable_cpus
 from pixeltune.search.connect import HEAD, MEMORY_OF_A_DRIVER, Node, drivers_that_fit, fit_to
 from pixeltune.search.facts import versions
-from pixeltune.space import Resources
+from pixeltune.space import Resources, SearchSpace
+from pixeltune.training.compiler import compiler_advice, missing_compiler
 
 _SLOW_WRITE_SECONDS = 1.0
 _NEEDED = ("python", "ray", "torch", "optuna")
@@ -60,7 +61,8 @@ class NodeFacts:
     free_memory: bytes. gpus: names of those that torch sees. ray_gpus: how many Ray counts. data: checksum of the
     images as this node resolves them; data_error: why it cannot, and data_advice: what to do; data_download: in words,
     the download by which a search gets them first. storage_error: why it cannot write its file there.
-    own_address: where its own name leads, "" where nowhere.
+    own_address: where its own name leads, "" where nowhere. compiler_error: why trials cannot be compiled there, and
+    compiler_advice: what to do.
     """
 
     name: str
@@ -75,12 +77,17 @@ class NodeFacts:
     data_download: str = ""
     storage_error: str = ""
     own_address: str = ""
+    compiler_error: str = ""
+    compiler_advice: str = ""
 
 
-def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, mark: str = "") -> NodeFacts:
+def node_facts(
+    *, data: Mapping[str, object] | None = None, gpus: bool = False, mark: str = "", compiles_for: str = ""
+) -> NodeFacts:
     """The facts of this machine. data: a nested configuration whose images it should have, which may take long.
 
     gpus: ask torch, which takes seconds. mark: a file to write, by which the driver knows that both see one storage.
+    compiles_for: `cpu` or `cuda`, where trials are compiled; "" where none is.
     """
     facts = NodeFacts(
         name=socket.gethostname(),
@@ -89,8 +96,17 @@ def node_facts(*, data: Mapping[str, object] | None = None, gpus: bool = False, 
         gpus=_gpu_names() if gpus else (),
         storage_error=_write_mark(mark) if mark else "",
         own_address=own_address(),
+        compiler_error=missing_compiler(compiles_for) if compiles_for else "",
+        compiler_advice=compiler_advice(compiles_for) if compiles_for else "",
     )
     return _with_data(facts, data) if data else facts
+
+
+def compiles_for(space: SearchSpace | None) -> str:
+    """`cpu` or `cuda`, where some trials are compiled; "" where none is."""
+    if space is None or not (space.base.train.compile or "train.compile" in space.vary):
+        return ""
+    return "cuda" if space.resources.gpus else "cpu"
 
 
 def own_versions() -> dict[str, str | None]:
@@ -161,14 +177,17 @@ def check_state_api(resources: Resources, answer: str | None) -> Check:
 
 def check_storage(storage: str) -> Check:
     """Whether whole files can be written there, replaced and read again, as every row is."""
-    probe = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:
+        probe = files.join(storage, f".doctor-{uuid.uuid4().hex}")
         start = time.monotonic()
         for content in (b"first", b"second"):
             files.write_whole(probe, content)
         seconds = (time.monotonic() - start) / 2
         read = files.read_whole(probe)
         files.remove(probe)
+    except StoreError as error:  # it names no storage
+        condition, _, advice = str(error).partition("; ")
+        return Check("storage", condition, Verdict.FAIL, advice or "take another")
     except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         return Check(

@@ -18,7 +18,7 @@ _WORST_SKEW_SECONDS = 60.0
 """A lease on object storage lasts two minutes."""
 _MUST_BE_EQUAL = ("python", "ray", "torch")
 
-COLUMNS = ("versions", "GPU", "storage", "data", "clock", "address")
+COLUMNS = ("versions", "GPU", "storage", "data", "clock", "address", "compiler")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Wanted:
 
     storage: where that lay, "" where none was written. data: name of the images, "" where no search is asked for.
     checksum: the launcher's, None where it has none itself. gpus: of a worker. meet: whether workers of one trial may
-    have to find each other between machines, by gloo, which those with GPUs do not need.
+    have to find each other between machines, by gloo, which those with GPUs do not need. compiles: whether trials are.
     """
 
     versions: Mapping[str, str | None]
@@ -58,6 +58,7 @@ class Wanted:
     checksum: str | None = None
     gpus: float = 0.0
     meet: bool = False
+    compiles: bool = False
 
 
 def node_rows(facts: Sequence[NodeFacts], wanted: Wanted) -> list[NodeRow]:
@@ -75,6 +76,7 @@ def node_rows(facts: Sequence[NodeFacts], wanted: Wanted) -> list[NodeRow]:
                         _data(fact, wanted),
                         _clock(fact),
                         _address(fact, wanted),
+                        _compiler(fact, wanted),
                     ),
                     strict=True,
                 )
@@ -181,3 +183,11 @@ def _address(fact: NodeFacts, wanted: Wanted) -> Cell:
         "else trials of several workers fail where their workers are on different machines"
     )
     return Cell(f"its name leads to {fact.own_address or 'nowhere'}", Verdict.WARN, advice)
+
+
+def _compiler(fact: NodeFacts, wanted: Wanted) -> Cell:
+    if not wanted.compiles:
+        return Cell("not needed", Verdict.SKIPPED)
+    if fact.compiler_error:
+        return Cell(fact.compiler_error, Verdict.FAIL, fact.compiler_advice)
+    return Cell("installed")

@@ -22,13 +22,13 @@ _ANSWER_SECONDS = 120.0
 _STATE_API_SECONDS = 30.0
 
 
-def preflight(nodes: Sequence[Node], resources: Resources, storage: str) -> list[str]:
+def preflight(nodes: Sequence[Node], resources: Resources, storage: str, *, compiles_for: str = "") -> list[str]:
     """What is looked at before each search: little on one machine. SearchError, or a line for each warning."""
     warnings: list[str] = []
     if resources.workers > 1:
         warnings += require_passed([check_state_api(resources, ask_state_api())])
     if len(nodes) > 1:
-        warnings += require_fit(look_at_nodes(storage, meet=resources.uses_gloo))
+        warnings += require_fit(look_at_nodes(storage, meet=resources.uses_gloo, compiles_for=compiles_for))
     return warnings
 
 
@@ -39,14 +39,15 @@ def look_at_nodes(
     checksum: str | None = None,
     gpus: float = 0.0,
     meet: bool = False,
+    compiles_for: str = "",
 ) -> list[NodeRow]:
     """What each node has and lacks. config: nested, whose images they should have; checksum: of the launcher's own.
 
-    gpus: of a worker. meet: whether workers of one trial find each other by gloo.
+    gpus: of a worker. meet: whether workers of one trial find each other by gloo. compiles_for: see `node_facts`.
     """
     marks = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:
-        facts = ask_nodes(data=config, gpus=bool(gpus), marks=files.absolute(marks))
+        facts = ask_nodes(data=config, gpus=bool(gpus), marks=files.absolute(marks), compiles_for=compiles_for)
         seen = [fact.name for number, fact in enumerate(facts) if files.exists(files.join(marks, str(number)))]
     finally:
         files.remove(marks)
@@ -57,16 +58,19 @@ def look_at_nodes(
         data=config["data"]["name"] if config else "",
         checksum=checksum,
         gpus=gpus,
+        compiles=bool(compiles_for),
         meet=meet and len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1,
     )
     return node_rows(facts, wanted)
 
 
-def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str) -> list[NodeFacts]:
+def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str, compiles_for: str = "") -> list[NodeFacts]:
     """The facts of every node that is alive; SearchError names those that do not answer."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     asked = {
-        _on(node, node_facts).remote(data=data, gpus=gpus, mark=files.join(marks, str(number))): _name(node)
+        _on(node, node_facts).remote(
+            data=data, gpus=gpus, mark=files.join(marks, str(number)), compiles_for=compiles_for
+        ): _name(node)
         for number, node in enumerate(alive)
     }
     facts = _answers(asked)

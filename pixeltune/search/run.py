@@ -19,6 +19,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.attempts import Plan
 from pixeltune.search.cluster.running import cluster_file, nodes_at_most, workers_to_come
 from pixeltune.search.connect import Node, connect, fit_to
+from pixeltune.search.doctor import compiles_for
 from pixeltune.search.final import require_final_data
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger
@@ -30,6 +31,7 @@ from pixeltune.search.tune_runs import TuneRuns
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.search.watch import Heartbeat
 from pixeltune.space import FinalSpace, Resources, SearchSpace
+from pixeltune.training.compiler import require_compiler
 
 _LONGEST_STALL = 900.0
 """Seconds after which a launch ends itself whose main thread has not come by; a slow storage has its time."""
@@ -114,6 +116,8 @@ def run_search(
         return Outcome(ledger, interrupted=False, reason=done)
     resolved = require_buildable(space)
     require_same_data(store, resolved.data.identity.checksum)
+    if address is None and compiles_for(space):
+        require_compiler(compiles_for(space))
     if manifest.final is not None:
         require_final_data(space, manifest.final)
     keeper = WeightKeeper(ledger)
@@ -121,7 +125,7 @@ def run_search(
         heart.beat()
         nodes = nodes_at_most(alive, None if address is None else cluster_file())
         ledger.resources, concurrent = fit_to(nodes, space.resources, listener.say)
-        for line in (*workers_to_come(alive, nodes), *_preflight(alive, ledger.resources, store)):
+        for line in (*workers_to_come(alive, nodes), *_preflight(alive, ledger.resources, store, compiles_for(space))):
             listener.say(line)
         store.write_launch(_launch(space, ledger.resources, concurrent))
         listener.begin(ledger, ledger.resources, concurrent, resolved.data.form)
@@ -169,10 +173,10 @@ def _launch(space: SearchSpace, resources: Resources, concurrent: int) -> dict[s
     }
 
 
-def _preflight(nodes: Sequence[Node], resources: Resources, store: SearchStore) -> list[str]:
+def _preflight(nodes: Sequence[Node], resources: Resources, store: SearchStore, compiled: str) -> list[str]:
     from pixeltune.search.nodes import preflight
 
-    return preflight(nodes, resources, store.folder)
+    return preflight(nodes, resources, store.folder, compiles_for=compiled)
 
 
 def require_same_data(store: SearchStore, checksum: str) -> None:

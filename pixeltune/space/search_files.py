@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeltune.errors import ConfigError
+from pixeltune.files import expand_home
 
 
 def search_folder() -> Path:
@@ -28,9 +29,10 @@ def search_path(name_or_path: str | Path) -> Path:
     """Return the file of a search; for an unknown name, the error lists the known ones and the nearest."""
     text = str(name_or_path)
     if text.endswith(".py"):
-        if not Path(text).is_file():
+        path = expand_home(text)
+        if not path.is_file():
             raise ConfigError(f"a search file must exist, but there is none at {text}")
-        return Path(text)
+        return path
     known = list_searches()
     if text not in known:
         near = difflib.get_close_matches(text, known, n=1)

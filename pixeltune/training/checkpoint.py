@@ -59,7 +59,7 @@ class TrainState:
     micro_batch: int | None = None  # states from before there were passes do not say
     since_report: SinceReport | None = None  # None at a report
 
-    def save(self, location: str) -> None:
+    def save(self, location: files.Location) -> None:
         """Write the state at `location` (path or URI), replacing an older one in one step."""
         content = {key: value for key, value in vars(self).items() if key != "reports"}
         content |= {"format": _FORMAT, "reports": [asdict(report) for report in self.reports]}
@@ -69,7 +69,7 @@ class TrainState:
         files.write_whole(location, buffer.getvalue())
 
     @classmethod
-    def load(cls, location: str) -> TrainState:
+    def load(cls, location: files.Location) -> TrainState:
         """Read a state; CheckpointError where it is missing, unreadable, cut short or of another format."""
         try:
             content = torch.load(io.BytesIO(files.read_whole(location)), map_location="cpu", weights_only=True)

@@ -16,7 +16,7 @@ import torch
 from pixeltune.config import ImageForm
 from pixeltune.data import ImageSet
 from pixeltune.errors import ConfigError, DataError
-from pixeltune.models import DensityModel, PixelVAE
+from pixeltune.models import DensityModel, PixelVAE, eval_mode
 from pixeltune.models.exact import exact_float32
 from pixeltune.training.workers import Workers
 
@@ -53,26 +53,32 @@ def evaluate(
     workers: Workers | None = None,
     importance: int | None = None,
 ) -> Evaluation:
-    """-log p of every image of `images` under `model`, in eval mode and exact float32; the bound, where that is all.
+    """Return -log p of every image under `model`, in eval mode and exact float32; the bound, where that is all.
 
-    batch_size: images per network call; the last batch is filled up with copies that are computed and not counted.
-    importance: draws of the importance-weighted bound, in place of the ELBO; ConfigError where the model is exact.
+    Args:
+        model: Any model.
+        images: Integer levels 0 to K-1 of the model's form, with a label an image or none.
+        batch_size: Images per network call; the last batch is filled up with copies that are computed and not counted.
+        workers: Processes that share the work; None for this one alone.
+        importance: Draws of the importance-weighted bound, in place of the ELBO.
+
+    Raises:
+        DataError: The images are not levels of the model, as values in [0, 1] are not.
+        ConfigError: Labels are not classes of the model, or `importance` is given for an exact model.
     """
     log_prob = model.log_prob if importance is None else partial(_bounded(model).importance_bound, samples=importance)
     workers = workers or Workers()
     device = next(model.parameters()).device
+    _require_labels(images)
     nats_N = torch.zeros(len(images), dtype=torch.float64)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), exact_float32():
+    with eval_mode(model), torch.no_grad(), exact_float32():
         for start in range(workers.rank * batch_size, len(images), workers.world * batch_size):
             stop = min(start + batch_size, len(images))
             rows = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
-            x_BCHW = torch.from_numpy(_levels(images.pixels_NCHW[rows], model.form)).to(device)
+            x_BCHW = torch.from_numpy(np.ascontiguousarray(images.pixels_NCHW[rows])).to(device)
             label_B = None if images.labels_N is None else torch.from_numpy(images.labels_N[rows]).to(device)
             nats_B = -log_prob(x_BCHW, label_B, torch.from_numpy(rows))
             nats_N[start:stop] = nats_B[: stop - start].double().cpu()
-    model.train(was_training)
     return Evaluation(_gather(nats_N, workers, device), model.form)
 
 
@@ -85,14 +91,12 @@ def _bounded(model: DensityModel) -> PixelVAE:
     return model
 
 
-def _levels(pixels_BCHW: np.ndarray, form: ImageForm) -> np.ndarray:
-    """The pixels, refused where they are not levels of the model, as the grey originals of a dynamic draw are not."""
-    if pixels_BCHW.shape[1:] != form.shape or int(pixels_BCHW.max()) >= form.levels:
+def _require_labels(images: ImageSet) -> None:
+    if images.labels_N is not None and len(images.labels_N) != len(images):
         raise DataError(
-            f"images must be {form.channels}×{form.height}×{form.width} of levels below {form.levels}, "
-            f"but got shape {pixels_BCHW.shape[1:]} with level {int(pixels_BCHW.max())}"
+            f"labels must be one an image, but got {len(images.labels_N):,} labels of {len(images):,} images; "
+            "give both of the same split, or no labels"
         )
-    return np.ascontiguousarray(pixels_BCHW)
 
 
 def _gather(nats_N: torch.Tensor, workers: Workers, device: torch.device) -> np.ndarray:

@@ -30,6 +30,7 @@ from pixeltune.training.accumulate import exchanging, micro_batches
 from pixeltune.training.batches import Batch, Batches
 from pixeltune.training.checkpoint import SinceReport, TrainState
 from pixeltune.training.clock import Clock
+from pixeltune.training.compiler import require_compiler
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
@@ -87,6 +88,8 @@ class Training(Iterator[EpochReport]):
         self.workers = Workers.current()
         require_workers(self.config, self.workers.world)
         self.device = torch.device(device) if device is not None else best_device(self.workers.rank)
+        if self.config.train.compile:
+            require_compiler(self.device.type)
 
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         if self.config.train.checkpoint_activations:

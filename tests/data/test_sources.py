@@ -13,6 +13,7 @@ from image_sets import MAKERS, make_idx, random_pixels, save_image, shared, writ
 from pixeltune.config import DataConfig
 from pixeltune.data import SOURCES, DataSet, ImageSet, RawData, load_data
 from pixeltune.data.load import forget_loaded
+from pixeltune.errors import DataError
 
 
 @pytest.fixture(params=SOURCES)
@@ -316,6 +317,60 @@ def test_an_own_source_is_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyP
         forget_loaded()
         assert load_data(DataConfig(name="own_images:kept", path=str(tmp_path / "content"))).form == data.form
     assert sys.modules["own_images"].calls == ["own_images:stripes", "own_images:kept"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "form"),
+    [
+        ((20, 6, 5, 3), "auto", (3, 6, 5)),
+        ((20, 6, 5, 1), "auto", (1, 6, 5)),
+        ((20, 6, 5), "auto", (1, 6, 5)),
+        ((20, 8, 8, 4), "auto", (4, 8, 8)),
+        ((20, 3, 6, 5), "auto", (3, 6, 5)),
+        ((20, 1, 2, 2), "auto", (1, 2, 2)),
+        ((20, 3, 6, 3), "NCHW", (3, 6, 3)),
+        ((20, 3, 6, 3), "NHWC", (3, 3, 6)),
+        ((20, 12, 8, 8), "NCHW", (12, 8, 8)),
+        ((20, 8, 9, 12), "NHWC", (12, 8, 9)),
+    ],
+)
+def test_images_of_an_own_source_have_their_colours_first(
+    shape: tuple[int, ...], layout: str, form: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Colours last would train as 32 colours of 32 by 3 pixels, without a word."""
+    pixels = random_pixels(*shape)
+    raw = RawData(train=ImageSet(pixels[:12]), valid=ImageSet(pixels[12:]), layout=layout)
+    monkeypatch.setattr("pixeltune.data.sources._import", lambda _name: lambda _config: raw)
+    data = load_data(DataConfig(name=f"mine:{shape}-{layout}"))
+    assert data.form.shape == form
+    first = pixels[0] if len(shape) == 4 else pixels[0][None]
+    assert np.array_equal(data.train.pixels_NCHW[0], first if first.shape == form else np.moveaxis(first, -1, 0))
+
+
+@pytest.mark.parametrize("shape", [(20, 3, 6, 3), (20, 3, 5, 1), (20, 8, 9, 12), (20, 32, 32, 5), (20, 2, 5, 2)])
+def test_images_of_an_own_source_whose_shape_does_not_decide_are_refused(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = RawData(train=ImageSet(random_pixels(*shape)))
+    monkeypatch.setattr("pixeltune.data.sources._import", lambda _name: lambda _config: raw)
+    with pytest.raises(DataError, match=r'^train of source mine:.*; give its layout, as RawData\(…, layout="NCHW"\)'):
+        load_data(DataConfig(name=f"mine:{shape}"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (RawData(train=ImageSet(random_pixels(9, 4, 4)), layout="CHWN"), "must be one of auto, NCHW, NHWC"),
+        (RawData(train=random_pixels(9, 4, 4)), "must be a pixeltune.data.ImageSet, but got ndarray"),
+        (RawData(train=ImageSet(random_pixels(9, 4, 4) / 255)), "must be uint8, but got float64"),
+        (RawData(train=ImageSet(random_pixels(9, 16)), layout="NCHW"), r"of shape \(N, C, H, W\)"),
+    ],
+)
+def test_what_an_own_source_must_not_return(raw: RawData, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixeltune.data.sources._import", lambda _name: lambda _config: raw)
+    forget_loaded()
+    with pytest.raises(DataError, match=says):
+        load_data(DataConfig(name="mine:odd"))
 
 
 def test_raw_data_is_exported_for_own_sources() -> None:

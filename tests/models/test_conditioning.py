@@ -123,7 +123,7 @@ def test_a_map_is_averaged_where_the_resolution_is_lower() -> None:
 def test_any_number_of_classes(classes: int, conditioning: str) -> None:
     config = tiny_config(conditioning=conditioning)
     model = build_model(config, ImageForm(1, 4, 4, 2, num_classes=classes))
-    assert model.log_prob(torch.zeros(1, 1, 4, 4), torch.tensor([classes - 1])).isfinite().all()
+    assert model.log_prob(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([classes - 1])).isfinite().all()
 
 
 # --- Label dropout ----------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def withheld(model: DensityModel, seed: int, monkeypatch: pytest.MonkeyPatch, co
     seen: list[Any] = []
     monkeypatch.setattr(model, "log_prob_given", lambda x, label_B, *_z: seen.append(label_B) or torch.zeros(len(x)))
     torch.manual_seed(seed)
-    model.loss(torch.zeros(count, *model.form.shape), torch.ones(count, dtype=torch.int64))
+    model.loss(torch.zeros(count, *model.form.shape, dtype=torch.uint8), torch.ones(count, dtype=torch.int64))
     assert set(seen[0].unique().tolist()) <= {NO_LABEL, 1}
     return seen[0] == NO_LABEL
 

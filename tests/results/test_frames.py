@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from result_rows import NOW, make_report, make_row, make_space
 
 from pixeltune.errors import StoreError
-from pixeltune.results.frames import read_curves, read_results
+from pixeltune.results.compare import load_published
+from pixeltune.results.frames import read_curves, read_images, read_results
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import CURVE_SCHEMA, TRIAL_SCHEMA, Status
 from pixeltune.results.store import SearchStore
+from pixeltune.results.studies import study
 
 
 @pytest.fixture
@@ -42,6 +45,25 @@ def test_a_storage_gives_the_latest_attempts_of_all_searches(storage: Path) -> N
 
 def test_a_search_folder_gives_its_own_rows(storage: Path) -> None:
     assert set(read_results(str(storage / "second"))["search"]) == {"second"}
+
+
+@pytest.mark.parametrize("read", [read_results, read_curves, read_images, study, load_published])
+def test_a_path_object_is_taken_like_text(read: Any, storage: Path) -> None:
+    """And one that was a URI, whose second slash pathlib drops, is named rather than made a folder."""
+    if read is load_published:
+        columns = (
+            "dataset,model,metric,value,likelihood,year,image_channels,image_height,image_width,levels,binarisation"
+        )
+        line = "blocks,entropy,bits_per_dim,0.0625,exact,2026,1,8,8,2,none"
+        (storage / "published.csv").write_text(f"{columns}\n{line}\n", encoding="utf-8")
+    place = storage / "first" if read is study else storage
+    got, wanted = read(place), read(str(place))
+    if read is study:
+        assert [trial.values for trial in got.trials] == [trial.values for trial in wanted.trials]
+    else:
+        pd.testing.assert_frame_equal(got, wanted)
+    with pytest.raises(StoreError, match="give it as text, since a pathlib.Path drops a slash".replace(".", "[.]")):
+        read(Path("s3://bucket/results"))
 
 
 def test_columns_have_tidy_types(storage: Path) -> None:

@@ -62,7 +62,7 @@ def verified(model: DensityModel, images: np.ndarray, labels: np.ndarray | None 
 def rewritten(content: bytes, **changes: Any) -> bytes:
     """The file with another header, whole again."""
     coded = unpack(content)
-    return pack(Header.model_validate(dict(coded.header) | changes), coded.streams)
+    return pack(Header.model_construct(**(dict(coded.header) | changes)), coded.streams)
 
 
 @pytest.fixture
@@ -217,6 +217,58 @@ def test_a_changed_byte_is_an_error_wherever_it_is(coded: tuple[DensityModel, np
             decompress(damaged, model)
 
 
+def test_any_change_of_any_byte_before_the_streams_is_one_line(
+    coded: tuple[DensityModel, np.ndarray, bytes],
+) -> None:
+    content = coded[2]
+    start = len(content) - unpack(content).stream_bits // 8
+    draw = np.random.default_rng(0)
+    for place in range(start):
+        for value in {0, 0x20, 0xFF, content[place] ^ 1, int(draw.integers(256))} - {content[place]}:
+            damaged = bytearray(content)
+            damaged[place] = value
+            with pytest.raises(CodecError) as caught:
+                unpack(bytes(damaged))
+            assert str(caught.value).startswith("a compressed file must ")
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spaces", [1, 2, 4])
+def test_a_header_that_runs_into_the_streams_is_damaged(
+    coded: tuple[DensityModel, np.ndarray, bytes], spaces: int
+) -> None:
+    """Where a stream begins with bytes that JSON passes over."""
+    header = unpack(coded[2]).header
+    word = int.from_bytes(b"    ", "little")
+    streams = [np.full(count, word, np.uint32) for count in header.stream_words]
+    content = bytearray(pack(header, streams))
+    content[12:16] = struct.pack("<I", struct.unpack("<I", content[12:16])[0] + spaces)
+    with pytest.raises(CodecError, match="must hold the streams that its header names"):
+        unpack(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 0},
+        {"count": 10**12},
+        {"count": -1},
+        {"batch_size": 0},
+        {"batch_size": 10**9},
+        {"stream_words": [-1, 1]},
+        {"stream_words": []},
+        {"stream_words": [10**9]},
+    ],
+    ids=str,
+)
+def test_a_header_of_other_streams_is_one_line(
+    coded: tuple[DensityModel, np.ndarray, bytes], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(CodecError, match="a compressed file must ") as caught:
+        decompress(rewritten(coded[2], **changes), coded[0])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_cut_file_is_an_error_wherever_it_is_cut(coded: tuple[DensityModel, np.ndarray, bytes]) -> None:
     model, _, content = coded
     for length in [*range(1, 60), *range(60, len(content), 41), len(content) - 1]:
@@ -351,13 +403,14 @@ def test_a_missing_package_is_one_line(
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        (np.zeros((0, 3, 4, 4), np.uint8), r"shape \(0, 3, 4, 4\)"),
+        (np.zeros((0, 3, 4, 4), np.uint8), "at least 1, but got none"),
         (np.zeros((3, 4, 4), np.uint8), r"shape \(3, 4, 4\)"),
         (np.zeros((1, 3, 4, 4), np.float32), "got float32"),
-        (np.zeros((1, 3, 4, 5), np.uint8), "must be 3×4×4 of levels 0 to 16"),
-        (np.full((1, 3, 4, 4), 17, np.uint8), "levels 17 to 17"),
-        (np.full((1, 3, 4, 4), -1, np.int64), "levels -1 to -1"),
-        (np.full((1, 3, 4, 4), 256, np.int64), "levels 256 to 256"),
+        (np.zeros((1, 3, 4, 4), bool), "got bool"),
+        (np.zeros((1, 3, 4, 5), np.uint8), r"of shape \(B, 3, 4, 4\), but got shape \(1, 3, 4, 5\)"),
+        (np.full((1, 3, 4, 4), 17, np.uint8), "levels 0 to 16, but got 17 to 17"),
+        (np.full((1, 3, 4, 4), -1, np.int64), "but got -1 to -1"),
+        (np.full((1, 3, 4, 4), 256, np.int64), "but got 256 to 256"),
     ],
 )
 def test_images_that_are_not_the_models(images: np.ndarray, says: str) -> None:

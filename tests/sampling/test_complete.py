@@ -10,7 +10,7 @@ from pairwise import every_pair
 from sharp import tiny_model
 
 from pixeltune.config import LIKELIHOODS
-from pixeltune.errors import ConfigError
+from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import NO_LABEL, DensityModel
 from pixeltune.sampling import METHODS, complete, sample, why_not_conditional
 
@@ -113,15 +113,17 @@ IMAGE, ALL = torch.zeros(1, 3, 4, 4, dtype=torch.int64), torch.ones(4, 4, dtype=
 @pytest.mark.parametrize(
     ("images", "known", "words"),
     [
-        (IMAGE[0].float(), ALL, r"integer levels of shape \(N, 3, 4, 4\), but got torch.float32"),
-        (IMAGE[..., :3], ALL, r"but got torch.int64 of shape \(1, 3, 4, 3\)"),
+        (IMAGE.float(), ALL, r"integer levels 0 to 1 of shape \(B, 3, 4, 4\), but got float32"),
+        (IMAGE.bool(), ALL, "but got bool"),
+        (IMAGE[0], ALL, r"but got shape \(3, 4, 4\)"),
+        (IMAGE[..., :3], ALL, r"but got shape \(1, 3, 4, 3\)"),
         (IMAGE, ALL.float(), r"bools of shape \(3, 4, 4\) or \(4, 4\), but got torch.float32"),
         (IMAGE, ALL[0], r"bools of shape .*, but got torch.bool of shape \(4,\)"),
         (IMAGE + 2, ALL, r"levels must lie in 0..1"),
     ],
 )
 def test_what_is_no_image_or_no_mask_is_refused(images: torch.Tensor, known: torch.Tensor, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, DataError), match=words):
         complete(tiny_model(shape=(3, 4, 4)), images, known)
 
 

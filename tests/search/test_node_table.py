@@ -27,6 +27,7 @@ WANTED = Wanted(
     VERSIONS, storage="s3://bucket/r", seen=frozenset({HEAD.name, WORKER.name}), data="mnist", checksum="abc", gpus=1.0
 )
 MEET = replace(WANTED, gpus=0.0, meet=True)
+COMPILED = replace(WANTED, compiles=True)
 
 
 def cell(column: str, wanted: Wanted = WANTED, **changes: object) -> tuple[str, str, bool]:
@@ -67,6 +68,13 @@ def cell(column: str, wanted: Wanted = WANTED, **changes: object) -> tuple[str, 
         (cell("address", MEET, own_address="::1"), "warn", "its name leads to ::1"),
         (cell("address", MEET, own_address=""), "warn", "its name leads to nowhere"),
         (cell("address", own_address="127.0.1.1"), "skipped", "not needed"),
+        (cell("compiler"), "skipped", "not needed"),
+        (cell("compiler", COMPILED), "ok", "installed"),
+        (
+            cell("compiler", COMPILED, compiler_error="g++ is not installed", compiler_advice="install g++"),
+            "fail",
+            "g++ is not installed",
+        ),
     ],
 )
 def test_cells(got: tuple[str, str, bool], verdict: str, words: str) -> None:
@@ -129,7 +137,8 @@ def test_the_table_has_a_row_a_node_and_says_verdicts_in_words(
     verb.show_nodes(differing())
     said = capsys.readouterr().out
     lines = said.splitlines()
-    assert lines[0].split() == ["node", *(column for column in COLUMNS if column != "address")], "it was not asked for"
+    asked = [column for column in COLUMNS if column not in ("address", "compiler")]
+    assert lines[0].split() == ["node", *asked]
     assert max(map(len, lines)) <= columns
     flat = "".join(said.split())
     for words in ("fail:75.0s", "warn:3.0s", "NVIDIAA10G"):

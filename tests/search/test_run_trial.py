@@ -169,13 +169,13 @@ def _play(ledger: Ledger, messages: Iterator[Message], plan: Any) -> dict[str, A
 
 
 def test_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = DensityModel.loss
+    forward = DensityModel.forward
 
     def explodes(self: DensityModel, x: torch.Tensor, label: Any = None, *rest: Any) -> torch.Tensor:
-        nats = loss(self, x, label, *rest)
+        nats = forward(self, x, label, *rest)
         return nats * float("inf") if rest[0] == 3 else nats
 
-    monkeypatch.setattr(DensityModel, "loss", explodes)
+    monkeypatch.setattr(DensityModel, "forward", explodes)
     task = task_in(tmp_path)
     messages = list(run_trial(task))
     assert [message["report"]["images_seen"] for message in messages if "report" in message] == [100]

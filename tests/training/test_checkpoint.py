@@ -26,8 +26,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     folder = tmp_path_factory.mktemp("saved")
     training = fit(tiny(optim__ema=0.9))
     next(training)
-    training.state.save(str(folder / "state.pt"))
-    save_weights(training.model_of_record, training.config, str(folder / "weights.safetensors"))
+    training.state.save(folder / "state.pt")
+    save_weights(training.model_of_record, training.config, folder / "weights.safetensors")
     return (folder / "state.pt").read_bytes(), (folder / "weights.safetensors").read_bytes()
 
 
@@ -51,7 +51,7 @@ def test_a_cut_checkpoint_is_refused_in_one_line(saved: tuple[bytes, bytes], tmp
         path = tmp_path / "cut"
         path.write_bytes(content[: int(share * len(content))])
         with pytest.raises(CheckpointError) as caught:
-            load(str(path))
+            load(path)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
 
@@ -59,7 +59,7 @@ def test_a_cut_checkpoint_is_refused_in_one_line(saved: tuple[bytes, bytes], tmp
 def test_missing_files_say_so(tmp_path: Path) -> None:
     for load in (TrainState.load, load_model):
         with pytest.raises(CheckpointError, match="exist"):
-            load(str(tmp_path / "nothing"))
+            load(tmp_path / "nothing")
 
 
 def test_what_the_disk_does_not_give_is_one_line(tmp_path: Path) -> None:

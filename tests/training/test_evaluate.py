@@ -91,12 +91,29 @@ def test_exact_float32_gives_back_the_settings_after_an_error() -> None:
         product.fp32_precision = before
 
 
-def test_refuses_what_the_model_does_not_describe(images: ImageSet) -> None:
-    model = build_model(tiny(), ImageForm(channels=1, height=8, width=8, levels=5))
-    with pytest.raises(DataError, match="below 5"):
-        evaluate(model, images)
-    with pytest.raises(DataError, match="1×8×8"):
-        evaluate(model, ImageSet(np.zeros((3, 1, 4, 4), np.uint8), None))
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        (np.full((3, 1, 8, 8), 17, np.uint8), "levels 0 to 16, but got 17 to 17"),
+        (np.zeros((3, 1, 4, 4), np.uint8), r"of shape \(B, 1, 8, 8\), but got shape"),
+        (np.zeros((3, 8, 8), np.uint8), r"of shape \(B, 1, 8, 8\), but got shape"),
+        (np.random.default_rng(0).random((3, 1, 8, 8)), r"but got float64 .* after \(16 \* x\)"),
+        (np.ones((3, 1, 8, 8), bool), "but got bool"),
+        (np.full((3, 1, 8, 8), -1, np.int16), "but got -1 to -1"),
+    ],
+)
+def test_refuses_what_the_model_does_not_describe(pixels: np.ndarray, says: str) -> None:
+    model = build_model(tiny(), FORM).train()
+    with pytest.raises(DataError, match=says) as caught:
+        evaluate(model, ImageSet(pixels, None))
+    assert "\n" not in str(caught.value)
+    assert model.training, "a refusal changes nothing"
+
+
+@pytest.mark.parametrize("count", [36, 38, 0])
+def test_refuses_labels_that_are_not_one_an_image(images: ImageSet, count: int) -> None:
+    with pytest.raises(DataError, match=f"but got {count} labels of 37 images"):
+        evaluate(build_model(tiny(), FORM), ImageSet(images.pixels_NCHW, np.zeros(count, np.int64)))
 
 
 def test_mean_is_a_sum_divided_once() -> None:

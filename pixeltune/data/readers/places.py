@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixeltune.errors import ConfigError, MissingDataError
+from pixeltune.files import expand_home
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pixeltune.config import DataConfig
 
 
@@ -15,7 +17,7 @@ def given_path(config: DataConfig) -> Path:
     """`data.path`, which this source cannot do without; MissingDataError where it does not exist."""
     if config.path is None:
         raise ConfigError(f"`data.path` must be given for source {config.name}, but the configuration lacks it")
-    path = Path(config.path).expanduser()
+    path = expand_home(config.path)
     if not path.exists():
         raise MissingDataError(f"`data.path` must exist, but there is nothing at {path}")
     return path

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from pixeltune.files import expand_home
 from pixeltune.search.cluster import clouds, common
 from pixeltune.search.cluster.rayjob import rayjob
 from pixeltune.search.cluster.reading import Config, Finding, Kind, kind_of, read_cluster_file
@@ -25,7 +26,7 @@ def check_cluster_file(path: str | Path, installed: Mapping[str, str | None] | N
     kind = kind_of(config, path)
     findings = [
         *common.to_fill_in(config),
-        *common.secrets(Path(path).expanduser().read_text(encoding="utf-8")),
+        *common.secrets(expand_home(path).read_text(encoding="utf-8")),
     ]
     refused = [] if kind is Kind.RAYJOB else [*schema(config)]
     if refused:  # its parts may be of any form

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pixeltune.errors import SearchError, require_packages
+from pixeltune.files import expand_home
 from pixeltune.search.cluster.clouds import own_address
 from pixeltune.search.cluster.common import MARK
 from pixeltune.search.cluster.reading import Config, Kind, at, kind_of, node_types, read_cluster_file, storage_of
@@ -28,7 +29,7 @@ def prepare_aws(path: str | Path) -> Iterator[str]:
 
     region = at(config, "provider", "region")
     try:
-        yield from _roles(boto3.client("iam"), config, Path(path).expanduser().parent / "policies", bucket)
+        yield from _roles(boto3.client("iam"), config, expand_home(path).parent / "policies", bucket)
         ec2 = boto3.client("ec2", region_name=region)
         yield from _key_pair(ec2, config)
         yield from _security_group(ec2, f"{config['cluster_name']}-cluster", address)
@@ -98,7 +99,7 @@ def _there_already(iam: Any) -> contextlib.suppress:
 def _key_pair(ec2: Any, config: Config) -> Iterator[str]:
     """Register the public half of the user's own key, under the name that the head's type has."""
     name = str(at(node_types(config)[1], "node_config", "KeyName"))
-    public = Path(str(at(config, "auth", "ssh_private_key")) + ".pub").expanduser()
+    public = expand_home(str(at(config, "auth", "ssh_private_key")) + ".pub")
     known = {pair["KeyName"] for pair in ec2.describe_key_pairs()["KeyPairs"]}
     if name not in known:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pixeltune.errors import SearchError
+from pixeltune.files import expand_home
 
 Config = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ class Finding:
 def read_cluster_file(path: str | Path) -> dict[str, Any]:
     """Its content. SearchError where it cannot be read, or is no mapping; nothing in it is ever executed."""
     try:
-        content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        content = yaml.safe_load(expand_home(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise SearchError(f"a cluster file must be readable YAML, but {path} is not ({why})") from None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from pixeltune.errors import SearchError
+from pixeltune.files import expand_home
 from pixeltune.search.cluster.common import to_fill_in
 from pixeltune.search.cluster.reading import Config, Kind, at, kind_of, read_cluster_file
 
@@ -61,7 +62,7 @@ def find_head(config: Config, path: str | Path) -> str:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        found = get_head_node_ip(str(Path(path).expanduser()))
+        found = get_head_node_ip(str(expand_home(path)))
     except Exception as error:  # of the cloud's own library, or of Ray's
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise SearchError(f"the cluster of {path} must be up, but Ray finds no head ({why}); ray up {path}") from None
@@ -115,7 +116,7 @@ def ssh_command(config: Config, head: str, port: int) -> list[str]:
         "ssh",
         "-T",
         *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
-        *(("-i", str(Path(key).expanduser())) if key else ()),
+        *(("-i", str(expand_home(key))) if key else ()),
         *("-L", f"127.0.0.1:{port}:127.0.0.1:{_dashboard_port(config)}"),
         f"{user}@{head}" if user else head,
         "cat",
@@ -123,7 +124,7 @@ def ssh_command(config: Config, head: str, port: int) -> list[str]:
 
 
 def _known_hosts() -> Path:
-    return Path.home() / ".ray" / "known_hosts"
+    return expand_home("~/.ray/known_hosts")
 
 
 def _dashboard_port(config: Config) -> int:
