@@ -364,7 +364,9 @@ def test_a_state_that_was_cut_short_is_set_aside(
         command("train", "--config", config)
     state = Path("results/tiny/checkpoints/00000/state.pt")
     state.write_bytes(state.read_bytes()[:1000])
-    assert _best(done("train", "--config", config)) == _best(whole_out)
+    again = done("train", "--config", config)
+    assert _best(again) == _best(whole_out)
+    assert "00000 starts from scratch, and keeps its old checkpoint as " in again
 
 
 def test_a_training_does_not_go_on_with_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
