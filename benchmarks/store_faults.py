@@ -183,7 +183,7 @@ def _status(pid: int) -> int | None:
 @cache
 def operations() -> dict[str, int]:
     """How many operations a whole run takes, of each kind, and in all under ""."""
-    counts = dict.fromkeys(("", "fill", "publish", "remove", "read"), 0)
+    counts = dict.fromkeys(("", "fill", "publish", "settle", "remove", "read"), 0)
 
     def count(name: str, *_arguments: Any) -> None:
         counts[""] += 1

@@ -164,7 +164,7 @@ class SearchStore:
         self.curve_files.write(trial, attempt, complete)
 
     def clear_curve(self, trial: str) -> None:
-        """Leave no report of `trial`, whatever attempts have made some."""
+        """Leave no report of any attempt of `trial`."""
         table = self.curve_files.read(trial=trial, columns=("trial", "attempt"))
         for attempt in set(table["attempt"].to_pylist()):
             self.write_curve(trial, attempt, [])

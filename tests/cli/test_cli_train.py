@@ -262,7 +262,9 @@ def test_weights_that_were_cut_short(trained: tuple[str, str, str]) -> None:
     for length in (len(whole) - 1, len(whole) // 2, 100, 8, 3):
         Path("cut.safetensors").write_bytes(whole[:length])
         for verb in ("evaluate", "sample"):
-            assert "must be a whole safetensors file, but cut.safetensors is not" in refused(verb, "cut.safetensors")
+            said = refused(verb, "cut.safetensors")
+            assert "weights must be" in said
+            assert "cut.safetensors is " in said
 
 
 def test_a_picture_that_cannot_be_written(trained: tuple[str, str, str]) -> None:

@@ -119,7 +119,7 @@ def test_weights_without_a_digest_load(saved: tuple[bytes, bytes], tmp_path: Pat
 
 
 def test_a_state_that_does_not_fit_is_a_checkpoint_error(state_path: str) -> None:
-    """By whatever the damage of a file without a digest made of it."""
+    """As damage to a file without a digest may leave it."""
     training = fit(tiny())
     next(training)
     state = training.state
