@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ def full(name: str, *_arguments: Any) -> None:
 
 @contextmanager
 def meeting(fault: Fault) -> Iterator[None]:
-    """Every operation of `files` on a disk asks `fault` first: a file is filled, published, removed, read."""
+    """Every operation of `files` on a disk asks `fault` first: a file is filled, published, settled, removed, read."""
 
     def asked(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
@@ -85,8 +86,13 @@ def meeting(fault: Fault) -> Iterator[None]:
 
         return run
 
+    fill, settle = asked("fill", os.fsync), asked("settle", os.fsync)
+
+    def fsync(handle: int) -> None:
+        (settle if stat.S_ISDIR(os.fstat(handle).st_mode) else fill)(handle)
+
     with (
-        mock.patch.object(files.os, "fsync", asked("fill", os.fsync)),
+        mock.patch.object(files.os, "fsync", fsync),
         mock.patch.object(files.shutil, "rmtree", asked("remove", shutil.rmtree)),
         mock.patch.object(Path, "replace", asked("publish", Path.replace)),
         mock.patch.object(Path, "read_bytes", asked("read", Path.read_bytes)),
@@ -177,7 +183,7 @@ def _status(pid: int) -> int | None:
 @cache
 def operations() -> dict[str, int]:
     """How many operations a whole run takes, of each kind, and in all under ""."""
-    counts = dict.fromkeys(("", "fill", "publish", "remove", "read"), 0)
+    counts = dict.fromkeys(("", "fill", "publish", "settle", "remove", "read"), 0)
 
     def count(name: str, *_arguments: Any) -> None:
         counts[""] += 1

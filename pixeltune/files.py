@@ -16,6 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -175,11 +176,14 @@ def absolute(location: Location) -> str:
 
 @_patiently
 def write_whole(location: Location, content: bytes) -> None:
-    """Publish `content` at `location`: folders are made, an older file is replaced in one step."""
+    """Publish `content` at `location`: folders are made, an older file is replaced in one step.
+
+    When this returns, the file is there after a power cut too.
+    """
     if is_uri(location):
-        filesystem, path = _remote(location)
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(content)
+        # In a thread: Ctrl-C between opening and writing would publish an empty object in place of the older one.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_put, *_remote(location), content).result()
         return
     target = local_path(location)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +197,27 @@ def write_whole(location: Location, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _settle(target.parent)
+
+
+def _put(filesystem: pafs.FileSystem, path: str, content: bytes) -> None:
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(content)
+
+
+def _settle(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut; some network disks cannot, and Windows opens no folder."""
+    if _IS_WINDOWS:
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC):
+            raise
 
 
 @_patiently
@@ -214,6 +239,19 @@ def exists(location: Location) -> bool:
         filesystem, path = _remote(location)
         return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
     return local_path(location).exists()
+
+
+@_patiently
+def modified_at(location: Location) -> float | None:
+    """Return when the file at `location` was published, in seconds by the storage's clock; None where there is none."""
+    if is_uri(location):
+        filesystem, path = _remote(location)
+        nanoseconds = filesystem.get_file_info(path).mtime_ns
+        return None if nanoseconds is None else nanoseconds / 1e9
+    try:
+        return local_path(location).stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 @_patiently
@@ -272,17 +310,6 @@ def remove(location: Location) -> None:
     else:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             target.unlink()
-
-
-def settle(folder: Location) -> None:
-    """What was published in `folder` so far is there after a power cut too."""
-    if is_uri(folder) or _IS_WINDOWS:  # Windows opens no folder
-        return
-    handle = os.open(local_path(folder), os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def try_lock(descriptor: int) -> bool:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import pwd
+import signal
+import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,11 +135,69 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_ctrl_c_while_an_object_is_written_publishes_the_old_one_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow publishes what it has when a stream is closed, nothing included."""
+    remote = _bucket(tmp_path)
+
+    class Interrupted:
+        def open_output_stream(self, path: str) -> object:
+            stream = fs.LocalFileSystem().open_output_stream(path)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.05)
+            return stream
+
+    monkeypatch.setattr(files, "_remote", lambda location: (Interrupted(), remote(location)[1]))
+    with pytest.raises(KeyboardInterrupt):
+        files.write_whole("s3://bucket/row", b"whole")
+    deadline = time.monotonic() + 10
+    while (tmp_path / "bucket" / "row").read_bytes() != b"whole" and time.monotonic() < deadline:
+        time.sleep(0.01)  # Ctrl-C may come while the thread starts, which then writes on by itself
+    assert (tmp_path / "bucket" / "row").read_bytes() == b"whole"
+
+
+def test_a_publication_is_made_to_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file before its name, and the name before the caller hears of it."""
+    order: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted(handle: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(files.os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", lambda path, target: (order.append("name"), replace(path, target))[1])
+    files.write_whole(str(tmp_path / "row"), b"1")
+    assert order == ["file", "name", "folder"]
+
+
+@pytest.mark.parametrize(("code", "is_raised"), [(errno.EINVAL, False), (errno.EACCES, False), (errno.ENOSPC, True)])
+def test_a_folder_that_cannot_be_settled_is_no_failure_but_a_full_disk_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_raised: bool
+) -> None:
+    """Some network disks refuse to sync a folder."""
+    fsync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(handle)
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    if is_raised:
+        with pytest.raises(OSError, match="No space"):
+            files.write_whole(str(tmp_path / "row"), b"1")
+    else:
+        files.write_whole(str(tmp_path / "row"), b"1")
+    assert (tmp_path / "row").read_bytes() == b"1"
+
+
 def test_files_under_way_are_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(files.os, "fsync", lambda _handle: seen.append(files.list_names(str(tmp_path), ".parquet")))
     files.write_whole(str(tmp_path / "row.parquet"), b"1")
-    assert seen == [[]]
+    assert seen == [[], ["row.parquet"]], "the file, and after its publication the folder"
     assert files.list_names(str(tmp_path), ".parquet") == ["row.parquet"]
 
 

@@ -22,6 +22,7 @@ ROOT = Path(pixeltune.__file__).parent
 ORDER = (
     "lazy",
     "errors",
+    "digest",
     "files",
     "published_sets",
     "machine",

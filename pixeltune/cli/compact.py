@@ -25,5 +25,12 @@ def compact_search(options: argparse.Namespace) -> int:
     store.manifest()  # a search that is not there says so, and no folder is made
     with store.lock():
         done = compact(store)
-    say(f"{options.search}: {done.merged:,} files merged into {done.written:,}; {done.left:,} files are there now.")
+    old = (
+        f" Of these {done.without_digest:,} had no digest, so that damage might not show."
+        if done.without_digest
+        else ""
+    )
+    say(
+        f"{options.search}: {done.merged:,} files merged into {done.written:,}; {done.left:,} files are there now.{old}"
+    )
     return EXIT_OK

@@ -53,6 +53,7 @@ def doctor(options: argparse.Namespace) -> int:
     console().print(f"A search would run {place.where}: {place.why}.", highlight=False, soft_wrap=True)
     alone = place.address is None
     rows, checks = _alone(space, options.storage) if alone else _together(space, options.storage, place.address)
+    checks += _of_results(options.search, options.storage)
     show_nodes(rows)
     _show(checks)
     verdicts = [*(check.verdict for check in checks), *(cell.verdict for row in rows for cell in row.cells.values())]
@@ -118,6 +119,19 @@ def _of_storage(space: SearchSpace | None, storage: str) -> list[Check]:
     if checks[0].verdict != "fail":
         checks.append(doctor.check_disk(storage, _checkpoint_bytes(space), doctor.free_disk(storage)))
     return checks
+
+
+def _of_results(search: str | None, storage: str) -> list[Check]:
+    """What the search has so far under its own name, where it was asked for."""
+    from pixeltune.results.store import SearchStore
+    from pixeltune.search.doctor import Check, Verdict, check_results
+
+    if not search:
+        return []
+    try:
+        return [check_results(SearchStore(storage, search_path(search).stem))]
+    except PixeltuneError as error:
+        return [Check("results so far", str(error), Verdict.SKIPPED)]
 
 
 def _data_of(space: SearchSpace | None) -> dict[str, object] | None:

@@ -46,6 +46,7 @@ def export(options: argparse.Namespace) -> int:
     from pixeltune.cli.trials import find_trial
     from pixeltune.results.card import model_card
     from pixeltune.results.schema import Status
+    from pixeltune.training.weights import read_weights
 
     found = find_trial(options.trial, options.storage)
     if not files.exists(found.weights):
@@ -60,7 +61,7 @@ def export(options: argparse.Namespace) -> int:
     config = found.config()
     # The card comes last: a folder with one is whole.
     contents = {
-        "model.safetensors": files.read_whole(found.weights),
+        "model.safetensors": read_weights(found.weights),
         "config.toml": config.to_toml().encode(),
         "README.md": model_card(found.row, config, found.manifest, len(ended)).encode(),
     }

@@ -113,6 +113,8 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
                 say(_HEADER)
                 for message in run_trial(ledger.task(plan)):
                     ledger.receive(plan.trial, message)
+                    if "warning" in message:
+                        say(f"{plan.trial} {message['warning']}")
                     if "report" in message:
                         say(_line(message["report"]))
         except KeyboardInterrupt:

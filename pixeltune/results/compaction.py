@@ -38,14 +38,21 @@ _ORDER = {"trials": ("number", "trial", "attempt"), "curves": ("trial", "images_
 @dataclass(frozen=True)
 class Compaction:
     """What was done. merged: files that were merged and removed. written: files in their place. left: files that are
-    there in the end, the written ones included."""
+    there in the end, the written ones included. without_digest: of the merged ones, those of an earlier version, in
+    which damage might not have shown."""
 
     merged: int
     written: int
     left: int
+    without_digest: int = 0
 
     def __add__(self, other: Compaction) -> Compaction:
-        return Compaction(self.merged + other.merged, self.written + other.written, self.left + other.left)
+        return Compaction(
+            self.merged + other.merged,
+            self.written + other.written,
+            self.left + other.left,
+            self.without_digest + other.without_digest,
+        )
 
 
 def compact(store: SearchStore) -> Compaction:
@@ -79,11 +86,13 @@ def _ended(store: SearchStore) -> set[str]:
 
 @dataclass(frozen=True)
 class _Merged:
-    """A compacted file as it stands. keys: of the attempts that no later one has. is_small: may be merged again."""
+    """A compacted file. keys: of the attempts that no later one has. is_small: may be merged again. is_sealed: has a
+    digest; one of an earlier version is written again, with one."""
 
     name: str
     keys: frozenset[str]
     is_small: bool
+    is_sealed: bool
 
 
 def _compact(place: TableFolder, ended: set[str]) -> Compaction:
@@ -93,21 +102,22 @@ def _compact(place: TableFolder, ended: set[str]) -> Compaction:
     known = _known(place, [name for name in names if compacted_number(name)])
     place.remove([merged.name for merged in known if not merged.keys])  # A kill left them: later ones hold all of it.
     known = [merged for merged in known if merged.keys]
-    batch = _Batch(place, known, after=max(map(compacted_number, names), default=0))
+    batch = _Batch(place, known, after=max(map(compacted_number, [*names, *place.lost()]), default=0))
     for merged in known:  # A kill left attempts in two places, or one was written again since it was merged.
         twice = [name for name in singles if attempt_key(name) in merged.keys]
         if twice and batch.add(twice):
             batch.add([merged.name])
             batch.publish()
     rest = [name for name in singles if name not in batch.seen]
-    small = [merged.name for merged in known if merged.is_small and merged.name not in batch.seen]
+    again = [one for one in known if (one.is_small or not one.is_sealed) and one.name not in batch.seen]
     blocks = [rest[first : first + _BLOCK] for first in range(0, len(rest), _BLOCK)]
-    for names in [*([name] for name in small), *blocks] if rest or len(small) > 1 else []:
+    is_due = rest or len(again) > 1 or not all(merged.is_sealed for merged in again)
+    for names in [*([merged.name] for merged in again), *blocks] if is_due else []:
         batch.add(names)
         if batch.is_full:
             batch.publish()
     batch.publish()
-    return Compaction(batch.merged, batch.written, len(place.names()))
+    return Compaction(batch.merged, batch.written, len(place.names()), batch.without_digest)
 
 
 def _known(place: TableFolder, names: Sequence[str]) -> list[_Merged]:
@@ -120,13 +130,16 @@ def _known(place: TableFolder, names: Sequence[str]) -> list[_Merged]:
         if content is None:
             continue
         try:
-            file = TableFile(content, place.schema)
+            file = place.open(name, content)
+            if file is None:
+                continue
             table = file.read()
             place.require_own(name, table)
             keys = frozenset(keys_of(table).to_pylist()) - later
             later |= keys
             if file.is_current:
-                known.append(_Merged(name, keys, is_small=table.nbytes < FULL_BYTES / 2))
+                is_small = table.nbytes < FULL_BYTES / 2
+                known.append(_Merged(name, keys, is_small, file.is_sealed))
         except UnreadableError as error:
             unreadable[name] = error
     place.set_aside(unreadable)
@@ -136,13 +149,14 @@ def _known(place: TableFolder, names: Sequence[str]) -> list[_Merged]:
 class _Batch:
     """Files that are being made into one, again and again. seen: all of them so far, and what could not be taken in.
 
-    merged, written: files so far.
+    merged, written, without_digest: files so far, as in Compaction.
     """
 
     def __init__(self, place: TableFolder, known: Sequence[_Merged], *, after: int) -> None:
         self.seen: set[str] = set()
         self.merged = 0
         self.written = 0
+        self.without_digest = 0
         self._place = place
         self._visible = {merged.name: merged.keys for merged in known}
         self._number = after
@@ -150,6 +164,7 @@ class _Batch:
 
     def _clear(self) -> None:
         self._names: list[str] = []
+        self._without_digest = 0
         self._blocks: list[pa.Table] = []
 
     @property
@@ -166,9 +181,10 @@ class _Batch:
             if content is None:
                 continue
             try:
-                file = TableFile(content, self._place.schema)
-                if file.is_current:
+                file = self._place.open(name, content)
+                if file is not None and file.is_current:
                     tables[name] = self._shown(name, file.read())
+                    self._without_digest += not file.is_sealed
             except UnreadableError as error:
                 unreadable[name] = error
         self._place.set_aside(unreadable)
@@ -189,8 +205,9 @@ class _Batch:
     def publish(self) -> None:
         """Write what there is as one file, and then remove the files that it was made of."""
         names, rows = self._names, pa.concat_tables(self._blocks) if self._blocks else None
+        without_digest = self._without_digest
         self._clear()
-        if rows is None or (len(names) == 1 and compacted_number(names[0])):
+        if rows is None or (len(names) == 1 and compacted_number(names[0]) and not without_digest):
             return
         if rows.num_rows:
             self._number += 1
@@ -199,12 +216,22 @@ class _Batch:
         self._place.remove([name for name in names if compacted_number(name)])
         self._place.remove([name for name in names if not compacted_number(name)])
         self.merged += len(names)
+        self.without_digest += without_digest
 
     def _write(self, name: str, rows: pa.Table) -> None:
         table = self._place.schema.metadata[TABLE_KEY].decode()
         order = pc.sort_indices(rows, sort_keys=[(column, "ascending") for column in _ORDER[table]])
-        content = encode_table(rows.take(order), self._place.schema)
-        self._place.publish(name, content)
-        if self._place.content(name) != content:
+        rows = rows.take(order)
+        self._place.publish(name, encode_table(rows, self._place.schema))
+        if not self._holds(name, rows):
+            self._place.remove([name])  # what it was made of is still there
             raise StoreError(f"a merged file must read as it was written, but {self._place.path(name)} does not")
         self.written += 1
+
+    def _holds(self, name: str, rows: pa.Table) -> bool:
+        """Whether a file reads as these rows, as any reader will read it."""
+        content = self._place.content(name)
+        try:
+            return content is not None and bool(TableFile(content, self._place.schema).read().equals(rows))
+        except UnreadableError:
+            return False

@@ -46,6 +46,6 @@ def read_nats(location: str) -> np.ndarray:
         ) from None
     except (OSError, UnreadableError) as error:
         raise StoreError(
-            f"the nats of test images must be readable, but {location} is not ({error}); put it right"
+            f"the nats of test images must be readable, but {location} is not ({error}); put a copy of it back"
         ) from None
     return np.array([row["nats"] for row in sorted(rows, key=lambda row: row["image"])], dtype=np.float64)

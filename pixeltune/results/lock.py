@@ -4,8 +4,9 @@ On a local disk or NFS: the operating system's lock on `<folder>/.lock`, which i
 (`filelock`: `flock` on Linux and macOS, `LockFileEx` of the first byte on Windows). The file also names its holder,
 from the second byte on, because on Windows no other process can read the locked byte.
 On object storage there are no locks, so a lease file `.lock` names its holder and is refreshed every 30 s; one that
-was not refreshed for 2 minutes is taken over. Two launches that begin within the same second are told apart by
-reading the lease again after writing it; this narrows the gap and does not close it.
+was not refreshed for 2 minutes, by the storage's own clock, is taken over. Two launches that begin within the same
+second are distinguished by reading the lease again after writing it; this narrows the gap and does not close it. A
+holder that finds its lease taken over, after a sleep or a broken network, writes no more (`require_held`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _WAITS = (0.05, 0.1, 0.0)
 """Seconds after each try: `holder_of` takes the lock for an instant too."""
 _NAME_BYTES = 512
 """The holder's name is padded to this length: it overwrites any earlier one, and no locked byte is truncated."""
+_LOST: set[str] = set()
+"""Folders whose lease this process held until another launch took it over."""
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -42,14 +45,24 @@ def lock_folder(folder: str) -> Iterator[None]:
         yield
 
 
+def require_held(folder: str) -> None:
+    """StoreError where another launch has taken over the lease on `folder` that this process held."""
+    if folder in _LOST:
+        raise StoreError(
+            f"one launch must work on a search at a time, but another took over {folder} while this one could not "
+            "refresh its lease; leave the search to it, and look with pixeltune status"
+        )
+
+
 def holder_of(folder: str) -> dict[str, Any] | None:
     """Return who holds `folder` now, with `pid` and `host` where the lock names them; None where no process does.
 
     Nothing is created, and a folder that can only be read is enough.
     """
     if files.is_uri(folder):
-        lease = _read_lease(files.join(folder, ".lock"))
-        return lease if time.time() - float(lease.get("refreshed_at", 0.0)) < STALE_SECONDS else None
+        refreshed_at = files.modified_at(files.join(folder, ".lock"))
+        is_held = refreshed_at is not None and time.time() - refreshed_at < STALE_SECONDS
+        return _read_lease(files.join(folder, ".lock")) if is_held else None
     try:
         descriptor = os.open(files.local_path(folder) / ".lock", os.O_RDONLY | _BINARY)
     except FileNotFoundError:
@@ -123,8 +136,9 @@ def _lease(folder: str) -> Iterator[None]:
     location = files.join(folder, ".lock")
     token = uuid.uuid4().hex
     _claim(location, folder, token)
+    _LOST.discard(folder)
     done = threading.Event()
-    refresher = threading.Thread(target=_refresh, args=(location, token, done), daemon=True, name="pixeltune-lease")
+    refresher = threading.Thread(target=_refresh, args=(folder, token, done), daemon=True, name="pixeltune-lease")
     refresher.start()
     try:
         yield
@@ -137,9 +151,8 @@ def _lease(folder: str) -> Iterator[None]:
 
 
 def _claim(location: str, folder: str, token: str) -> None:
-    lease = _read_lease(location)
-    if time.time() - float(lease.get("refreshed_at", 0.0)) < STALE_SECONDS:
-        raise _held(folder, lease)
+    if _is_fresh(location):
+        raise _held(folder, _read_lease(location))
     _write_lease(location, token)
     time.sleep(SETTLE_SECONDS)
     lease = _read_lease(location)
@@ -147,9 +160,32 @@ def _claim(location: str, folder: str, token: str) -> None:
         raise _held(folder, lease)
 
 
-def _refresh(location: str, token: str, done: threading.Event) -> None:
+def _is_fresh(location: str) -> bool:
+    """Return whether a lease was refreshed lately.
+
+    The storage's clock dates both the lease and a file that is written now: clocks of machines differ by minutes, and
+    by its own clock a launch would take over a lease that another still holds.
+    """
+    probe = f"{location}-clock-{uuid.uuid4().hex}"
+    try:
+        refreshed_at = files.modified_at(location)
+        if refreshed_at is None:
+            return False
+        files.write_whole(probe, b"")
+        now = files.modified_at(probe)
+        files.remove(probe)
+    except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know.
+        raise StoreError(f"the storage must be writable, but {location} is not ({error})") from error
+    return now is not None and now - refreshed_at < STALE_SECONDS
+
+
+def _refresh(folder: str, token: str, done: threading.Event) -> None:
+    location = files.join(folder, ".lock")
     while not done.wait(REFRESH_SECONDS):
         with contextlib.suppress(StoreError):  # A failed refresh is tried again; the lease lasts four of them.
+            if _read_lease(location).get("token", token) != token:
+                _LOST.add(folder)
+                return
             _write_lease(location, token)
 
 

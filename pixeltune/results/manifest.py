@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from pixeltune import digest
 from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.schema import SCHEMA_VERSION
@@ -99,16 +100,21 @@ class SearchManifest:
         ]
 
     def to_json(self) -> str:
-        """A readable JSON object."""
+        """Return a readable JSON object, which ends with its digest."""
         tree = asdict(self) | {"vary": {key: json.loads(text) for key, text in self.vary.items()}}
-        return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+        return digest.seal_json(tree).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read `to_json` back; StoreError where it is cut short, of another kind, or of a newer version."""
+        """Read `to_json` back; StoreError where it is damaged or cut, of another kind, or of a newer version."""
         try:
-            tree = json.loads(text)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            tree = digest.open_json(text.encode() if isinstance(text, str) else text)
+        except digest.DigestError as error:
+            raise StoreError(
+                f"search.json must be as pixeltune wrote it, but {error}; put a copy of it back, "
+                f"or remove its last entry, {digest.KEY}, if you edited it and want it as it is now"
+            ) from None
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"search.json must be whole, but it cannot be read ({error})") from None
         if not isinstance(tree, dict) or not isinstance(tree.get("schema_version"), int):
             raise StoreError("search.json must be a manifest by pixeltune, but it has no schema_version")
@@ -130,7 +136,7 @@ class SearchManifest:
             sequences["warm_start"] = tuple(tree.get("warm_start", ()))
             final = Selection.from_tree(tree["final"]) if tree.get("final") else None
             return cls(**(known | sequences | {"vary": vary, "final": final}))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise StoreError(f"search.json must hold a whole manifest, but {type(error).__name__}: {error}") from None
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pixeltune import digest
 from pixeltune.errors import StoreError
 from pixeltune.results.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, Status
 
@@ -50,8 +51,8 @@ def encode(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     options = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
     with pq.ParquetWriter(sink, bare, compression=compression, **options) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(schema.metadata)
-    return bytes(sink.getvalue())
+        writer.add_key_value_metadata(_file_metadata(schema))
+    return digest.seal(sink.getvalue().to_pybytes())
 
 
 def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
@@ -62,8 +63,8 @@ def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
     options = {"compression": "zstd", "use_dictionary": words, "write_statistics": ["trial"], "store_schema": False}
     with pq.ParquetWriter(sink, bare, **options) as writer:
         writer.write_table(table.cast(bare), row_group_size=_ROWS_IN_A_GROUP)
-        writer.add_key_value_metadata(schema.metadata)
-    return bytes(sink.getvalue())
+        writer.add_key_value_metadata(_file_metadata(schema))
+    return digest.seal(sink.getvalue().to_pybytes())
 
 
 def decode(content: bytes, schema: pa.Schema) -> list[Row]:
@@ -80,16 +81,22 @@ class TableFile:
     """A file of `encode` or `encode_table`, opened; UnreadableError where it is none of `schema`.
 
     words: columns of text to be read as dictionaries. is_current: whether it has this version's meaning and no column
-    that is unknown here, so that writing it anew loses nothing.
+    that is unknown here, so that writing it again loses nothing. is_sealed: whether it has a digest, which matched;
+    files of earlier versions have none, and damage in them may not show.
     """
 
     def __init__(self, content: bytes, schema: pa.Schema, words: Collection[str] = ()) -> None:
-        self._content = content
         self._schema = schema
         self._words = words
+        self.is_sealed = False
         with _damage():
+            self.is_sealed = digest.verify(content)
+        with _damage(is_sealed=self.is_sealed):
             self._file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(words))
-            self.version = _require_ours(self._file.metadata.metadata or {}, schema)
+            metadata = self._file.metadata.metadata or {}
+            if digest.KEY.encode() in metadata and not self.is_sealed:
+                raise digest.DigestError
+            self.version = _require_ours(metadata, schema)
             self._names = self._file.schema_arrow.names
             for name in set(schema.names).difference(self._names):
                 if not schema.field(name).nullable:
@@ -104,7 +111,7 @@ class TableFile:
         """Its rows with all columns of the schema, or with these alone; of all trials, or of this one alone."""
         is_plain = columns is None and not self._words
         target = self._schema if is_plain else view_of(self._schema, columns, self._words)
-        with _damage():
+        with _damage(is_sealed=self.is_sealed):
             table = self._file.read_row_groups(
                 self._groups_that_may_hold(trial),
                 columns=None if columns is None else [name for name in target.names if name in self._names],
@@ -112,9 +119,11 @@ class TableFile:
             )
             if trial is not None:
                 table = table.filter(pc.equal(table["trial"], text_array([trial])[0]))
-            if table.schema.equals(target):
-                return table
-            return pa.Table.from_arrays([_column(table, field) for field in target], schema=target)
+            if not table.schema.equals(target):
+                table = pa.Table.from_arrays([_column(table, field) for field in target], schema=target)
+            if not self.is_sealed:
+                _require_sound(table)
+            return table
 
     def _groups_that_may_hold(self, trial: str | None) -> list[int]:
         groups = range(self._file.metadata.num_row_groups)
@@ -147,8 +156,11 @@ def text_array(words: Iterable[str]) -> pa.Array:
 def _values(column: pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
     if not pa.types.is_timestamp(kind):
         return list(column.to_pylist())
-    microseconds = column.cast(pa.int64()).to_pylist()
-    return [None if value is None else _EPOCH + timedelta(microseconds=value) for value in microseconds]
+    return [_time(value) for value in column.cast(pa.int64()).to_pylist()]
+
+
+def _time(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _column(table: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
@@ -158,11 +170,37 @@ def _column(table: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
 
 
 @contextlib.contextmanager
-def _damage() -> Iterator[None]:
+def _damage(*, is_sealed: bool = False) -> Iterator[None]:
+    """Make UnreadableError of what pyarrow raises, which on damaged bytes may be almost anything.
+
+    A file whose digest matched is not damaged: where memory is short for it, that is no fault of the file.
+    """
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError) as error:
+    except UnreadableError:
+        raise
+    except Exception as error:
+        if is_sealed and isinstance(error, MemoryError):
+            raise
         raise UnreadableError(_first_line(error)) from error
+
+
+def _require_sound(table: pa.Table) -> None:
+    """Refuse what `encode` writes nowhere, such as text that is no UTF-8; in a file without a digest."""
+    table.validate(full=True)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_timestamp(column.type):
+            for bound in pc.min_max(column.cast(pa.int64())).as_py().values():
+                _time(bound)
+        elif pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column), min_count=0).as_py():
+            raise ValueError(f"`{name}` is not finite")
+        elif name == "status" and (unknown := set(pc.unique(column).to_pylist()) - set(Status)):
+            raise ValueError(f"`status` is {unknown.pop()!r}")
+
+
+def _file_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
+    """What a file says of itself, with room for its digest."""
+    return {**schema.metadata, digest.KEY.encode(): digest.PLACEHOLDER.encode()}
 
 
 def _require_ours(metadata: Mapping[bytes, bytes], schema: pa.Schema) -> int:

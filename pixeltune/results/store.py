@@ -17,7 +17,6 @@ a launch that finds its search finished says so within seconds.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,9 +24,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pixeltune import files
+from pixeltune import digest, files
 from pixeltune.errors import StoreError
-from pixeltune.results.lock import holder_of, lock_folder
+from pixeltune.results.lock import holder_of, lock_folder, require_held
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, to_rows
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
@@ -107,12 +106,12 @@ class SearchStore:
 
     def write_launch(self, launch: Mapping[str, Any]) -> None:
         """What another shell may want to know of this launch: `started_at`, `budget`, `resources` and the like."""
-        publish(files.join(self.folder, LAUNCH_NAME), (json.dumps(launch, indent=2) + "\n").encode())
+        publish(files.join(self.folder, LAUNCH_NAME), digest.seal_json(launch))
 
     def launch(self) -> dict[str, Any]:
         """What the newest launch said of itself; empty where there was none, or where it cannot be read."""
         try:
-            tree = json.loads(_bytes(files.join(self.folder, LAUNCH_NAME)))
+            tree = digest.open_json(_bytes(files.join(self.folder, LAUNCH_NAME)))
         except (FileNotFoundError, ValueError):
             return {}
         return tree if isinstance(tree, dict) else {}
@@ -138,6 +137,7 @@ class SearchStore:
             return manifest
         self._require_same(manifest, known)
         self.trial_files.require_known()
+        self.curve_files.require_known(is_compacted_alone=True)
         probe = files.join(self.folder, ".writable")
         publish(probe, b"")
         files.remove(probe)
@@ -163,6 +163,12 @@ class SearchStore:
         complete = [self._complete({**row, "trial": trial, "attempt": attempt}) for row in rows]
         self.curve_files.write(trial, attempt, complete)
 
+    def clear_curve(self, trial: str) -> None:
+        """Leave no report of any attempt of `trial`."""
+        table = self.curve_files.read(trial=trial, columns=("trial", "attempt"))
+        for attempt in set(table["attempt"].to_pylist()):
+            self.write_curve(trial, attempt, [])
+
     def write_warm_start(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows of other searches as they are now, in place of any that were kept; no file where there are none."""
         location = files.join(self.folder, _WARM_START_NAME)
@@ -179,7 +185,10 @@ class SearchStore:
         except FileNotFoundError:
             return []
         except UnreadableError as error:
-            raise StoreError(f"the rows of a warm start must be readable, but {location} is not ({error})") from None
+            raise StoreError(
+                f"the rows of a warm start must be readable, but {location} is not ({error}); put a copy of it back, "
+                "or start the search under another name"
+            ) from None
 
     def trials(self) -> list[Row]:
         """The latest attempt of each trial, by number."""
@@ -203,6 +212,7 @@ class SearchStore:
         return TableFolder(folder, corrupt, schema, is_by_trial)
 
     def _complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        require_held(self.folder)
         complete = {**row, "schema_version": SCHEMA_VERSION, "search": row.get("search", self.search)}
         if complete["search"] != self.search:
             raise StoreError(f"`search` must be {self.search} in its own results, but got {complete['search']!r}")

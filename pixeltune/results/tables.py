@@ -14,8 +14,8 @@ import warnings
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,22 @@ _ASKED_FOR = 256
 
 class StoreWarning(UserWarning):
     """A file of the results that could not be read."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Files of a table. damaged: there, but not readable. set_aside: moved away since they were damaged.
+
+    without_digest: of earlier versions, in which damage may not show.
+    """
+
+    files: int = 0
+    without_digest: int = 0
+    damaged: int = 0
+    set_aside: int = 0
+
+    def __add__(self, other: Health) -> Health:
+        return Health(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -67,9 +83,8 @@ class TableFolder:
         publish(self.path(self._own_name(trial, attempt)), encode(rows, self.schema))
 
     def publish(self, name: str, content: bytes) -> None:
-        """Publish a file so that it is there after a power cut too, when others have been removed."""
+        """Publish a file."""
         publish(self.path(name), content)
-        files.settle(self.folder)
 
     def remove(self, names: Sequence[str]) -> None:
         """Remove files, from object storage many at once."""
@@ -109,7 +124,10 @@ class TableFolder:
                     is_complete = False
                     continue
                 try:
-                    file = TableFile(content, self.schema, words if compacted_number(name) else ())
+                    file = self.open(name, content, words if compacted_number(name) else ())
+                    if file is None:
+                        is_complete = False
+                        continue
                     table = file.read(columns, trial if compacted_number(name) else None)
                     self.require_own(name, table)
                     found.add(name, table)
@@ -119,9 +137,61 @@ class TableFolder:
                 break
         else:
             raise StoreError(f"results must stand still to be read, but {self.folder} changes all the time; try again")
+        if lost := [name for name in self.lost() if name not in unreadable]:
+            self._warn(dict.fromkeys(lost, UnreadableError("it was damaged")), f"in {self.corrupt} since")
         if unreadable:
             self.set_aside(unreadable)
         return found.table(view_of(self.schema, columns, words))
+
+    def open(self, name: str, content: bytes, words: Collection[str] = ()) -> TableFile | None:
+        """Open the bytes that were read of a file; UnreadableError where they are damaged, None where it is gone.
+
+        Damaged bytes are read once more: a launch may have replaced the file, or the storage have answered wrongly.
+        """
+        try:
+            return TableFile(content, self.schema, words)
+        except NewerError:
+            raise
+        except UnreadableError:
+            again = self.content(name)
+            if again == content:
+                raise
+        return None if again is None else TableFile(again, self.schema, words)
+
+    def health(self) -> Health:
+        """Look at each file's digest; nothing is moved."""
+        with reading(self.corrupt):
+            health = Health(set_aside=len(files.list_names(self.corrupt, ".parquet")))
+        for _name, content in self.contents(self.names()):
+            if content is None:
+                continue
+            try:
+                health += Health(1, without_digest=int(not TableFile(content, self.schema).is_sealed))
+            except NewerError:
+                health += Health(1)
+            except UnreadableError:
+                health += Health(1, damaged=1)
+        return health
+
+    def lost(self) -> list[str]:
+        """The names of damaged compacted files that were set aside and not put back: each held many attempts.
+
+        A file that is sound was set aside for what it holds, such as rows of others, and nothing is missing.
+        """
+        with reading(self.corrupt):
+            names = [name for name in files.list_names(self.corrupt, ".parquet") if compacted_number(name)]
+        present = set(self.names()) if names else set()
+        return [name for name in names if name not in present and self._is_damaged(files.join(self.corrupt, name))]
+
+    def _is_damaged(self, location: str) -> bool:
+        try:
+            with reading(location):
+                TableFile(files.read_whole(location), self.schema).read()
+        except UnreadableError:
+            return True
+        except FileNotFoundError:  # it was put back or removed just now
+            pass
+        return False
 
     def require_own(self, name: str, table: pa.Table) -> None:
         """UnreadableError for a copy of another file, by hand or by a tool that syncs: its rows would count twice.
@@ -139,16 +209,30 @@ class TableFolder:
     def _own_name(self, trial: str, attempt: int) -> str:
         return f"{trial}.parquet" if self.is_by_trial else f"{trial}-{attempt}.parquet"
 
-    def require_known(self) -> None:
-        """Refuse a table with files of a newer pixeltune: who cannot read them might write in their place."""
-        for name, content in self.contents(self.names()):
+    def require_known(self, *, is_compacted_alone: bool = False) -> None:
+        """Refuse to continue without files of a newer pixeltune, whose trials might be written over.
+
+        And without compacted files that are damaged: a launch would train all of their trials again.
+        is_compacted_alone: look at no file of a single attempt.
+        """
+        names = [name for name in self.names() if compacted_number(name) or not is_compacted_alone]
+        for name, content in self.contents(names):
             try:
                 if content is not None:
-                    TableFile(content, self.schema)
+                    self.open(name, content)
             except NewerError as error:
                 raise StoreError(f"a search must go on with what it knows, but {self.path(name)}: {error}") from None
-            except UnreadableError:  # `read` sees to it.
-                continue
+            except UnreadableError as error:  # `read` sees to single attempts
+                if compacted_number(name):
+                    raise self._incomplete(self.path(name), str(error)) from None
+        for name in self.lost():
+            raise self._incomplete(files.join(self.corrupt, name), "it was set aside")
+
+    def _incomplete(self, location: str, why: str) -> StoreError:
+        return StoreError(
+            f"a search must know all its attempts, but {location}, which holds many, is damaged ({why}); put a copy of "
+            f"it into {self.folder}, or remove it to train what it held again"
+        )
 
     def contents(self, names: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
         """The bytes of each file, None of one that is not there any more; from object storage, many at once."""
@@ -173,21 +257,27 @@ class TableFolder:
         newer = {name: error for name, error in unreadable.items() if isinstance(error, NewerError)}
         damaged = {name: error for name, error in unreadable.items() if name not in newer}
         if newer:
-            self._warn(newer, "still there")
+            self._warn(newer, "still there", "")
         if not damaged:
             return
         try:
             for name in damaged:
-                files.move(self.path(name), files.join(self.corrupt, name))
+                with suppress(FileNotFoundError):  # another reader was first
+                    files.move(self.path(name), files.join(self.corrupt, name))
             whither = f"moved to {self.corrupt}"
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
             whither = f"still there, since {self.corrupt} cannot be written ({reason(error)})"
         self._warn(damaged, whither)
 
-    def _warn(self, unreadable: Mapping[str, UnreadableError], whither: str) -> None:
+    def _warn(
+        self, unreadable: Mapping[str, UnreadableError], whither: str, advice: str = "; put a copy of it back"
+    ) -> None:
         first, why = next(iter(unreadable.items()))
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-        warnings.warn(f"left out {first}{more} of {self.folder}: {why}; {whither}", StoreWarning, stacklevel=6)
+        many = ", with the many attempts in it" if any(map(compacted_number, unreadable)) and advice else ""
+        warnings.warn(
+            f"left out {first}{more} of {self.folder}{many}: {why}; {whither}{advice}", StoreWarning, stacklevel=6
+        )
 
 
 class _Found:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pixeltune import files
 from pixeltune.errors import PixeltuneError, SearchError, StoreError
@@ -26,6 +27,9 @@ from pixeltune.search.connect import HEAD, MEMORY_OF_A_DRIVER, Node, drivers_tha
 from pixeltune.search.facts import versions
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import compiler_advice, missing_compiler
+
+if TYPE_CHECKING:
+    from pixeltune.results.store import SearchStore
 
 _SLOW_WRITE_SECONDS = 1.0
 _NEEDED = ("python", "ray", "torch", "optuna")
@@ -204,6 +208,30 @@ def check_storage(storage: str) -> Check:
     if seconds > _SLOW_WRITE_SECONDS:
         return Check("storage", found, Verdict.WARN, "a nearer storage; each report writes two files")
     return Check("storage", found)
+
+
+def check_results(store: SearchStore) -> Check:
+    """Check that each file of rows and curves that a search has so far is as it was written."""
+    from pixeltune.results.tables import Health
+
+    if not store.exists():
+        return Check("results so far", "none", Verdict.SKIPPED)
+    tables = (store.trial_files, store.curve_files, store.image_files)
+    found = sum((table.health() for table in tables), Health())
+    known = f"{found.files:,} files, none damaged"
+    if bad := found.damaged + found.set_aside:
+        return Check(
+            "results so far",
+            f"{bad:,} files are damaged ({found.set_aside:,} in {store.folder}/_corrupt)",
+            Verdict.FAIL if any(table.lost() for table in tables) else Verdict.WARN,
+            "put copies of them back, or remove them to train what they held again",
+        )
+    if found.without_digest:
+        known += (
+            f", but {found.without_digest:,} have no digest by which damage would show; pixeltune compact "
+            f"{store.search} gives one to trials that ended"
+        )
+    return Check("results so far", known)
 
 
 def check_disk(storage: str, needed: int, free: int | None) -> Check:

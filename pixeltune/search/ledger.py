@@ -65,6 +65,7 @@ class Ledger:
         self._retries_failed = retries_failed or space.is_final
         self._left: dict[str, tuple[Row, Live]] = {}
         self._numbers: set[int] = set()
+        self._curves_without_row: set[str] = set()
         self._read_store()
 
     def _read_store(self) -> None:
@@ -72,6 +73,7 @@ class Ledger:
         for report in self.store.curves():
             reports.setdefault(report["trial"], {})[report["images_seen"]] = report
         attempts = self.store.attempts()
+        self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
         for trial, row in {row["trial"]: row for row in attempts}.items():
@@ -141,6 +143,9 @@ class Ledger:
 
     def start(self, plan: Plan) -> None:
         """The attempt runs: its row appears with status `running`."""
+        if plan.trial in self._curves_without_row:  # its row was damaged, and its number is used again
+            self.store.clear_curve(plan.trial)
+            self._curves_without_row.remove(plan.trial)
         live = Live(plan, self.resources, started_at=clock.now())
         if plan.trial in self._left:
             row, earlier = self._left.pop(plan.trial)

@@ -2,7 +2,8 @@
 
 `run_trial` is Ray-free. It yields messages, plain dictionaries:
     {"facts": {...}, "resumed": [...],      first, when the model is built and audited; the reports of the checkpoint,
-     "expects_seconds": ...}                and about how long it is until the next report
+     "expects_seconds": ...,                and about how long it is until the next report; a warning for the user
+     "warning": "..."}                      where the checkpoint could not be used
     {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
     {"expects_seconds": ...}                before a picture is drawn: about how long it takes
     {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
@@ -114,7 +115,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
     from pixeltune.search.reading import read_test_set
     from pixeltune.training.weights import save_weights
 
-    training = _begin(task, taken)
+    training, warning = _begin(task, taken)
     is_first = training.workers.rank == 0
     expected = seconds_to_report(training)
     speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
@@ -123,7 +124,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         "facts": facts_of(training) | speed,
         "resumed": [_plain(report) for report in training.reports],
         "expects_seconds": expected,
-    }
+    } | ({"warning": warning} if warning else {})
     best = min((_value(report, task) for report in training.reports), default=math.inf)
     is_new, peak = training.images_seen < training.config.train.end, None
     for report in training.reports[-1:]:  # the attempt before may not have come to its picture
@@ -246,21 +247,26 @@ def _galleries(task: TrialTask, training: Training) -> set[int]:
     return {min(training.config.train.end, max(1, report) * every) for report in reports}
 
 
-def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> Training:
-    """Go on from an earlier attempt's checkpoint; one that cannot be used is set aside, and the trial starts anew."""
+def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> tuple[Training, str]:
+    """Resume from an earlier attempt's checkpoint, or start from scratch; and a warning where it could not be used.
+
+    Such a checkpoint is set aside.
+    """
     from pixeltune.training.checkpoint import TrainState
     from pixeltune.training.loop import fit
 
     config, location = TrialConfig.build(task.config), state_file(task.checkpoint)
+    warning = ""
     if files.exists(location):
         try:
-            return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share, pause=taken)
+            return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share, pause=taken), ""
         except CheckpointError as error:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-                raise  # the storage did not answer; what lies there may be sound
-            with contextlib.suppress(FileNotFoundError):  # another worker of this trial was first
+                raise  # the storage did not answer; what is stored there may be sound
+            warning = f"starts from scratch, and keeps its old checkpoint as {location}.corrupt: {error}"
+            with writing_to(location), contextlib.suppress(FileNotFoundError):  # another worker was first
                 files.move(location, f"{location}.corrupt")
-    return fit(config, gpu_share=task.gpu_share, pause=taken)
+    return fit(config, gpu_share=task.gpu_share, pause=taken), warning
 
 
 @contextlib.contextmanager

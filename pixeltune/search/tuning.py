@@ -82,6 +82,8 @@ class LedgerScheduler(StaysHere, FIFOScheduler):
         with self._seats.guarded():
             name = self._seats.plans[trial.trial_id].trial
             message = json.loads(result[MESSAGE])
+            if "warning" in message:
+                self._seats.say(f"{name} {message['warning']}")
             self._seats.watchdog.hear(trial.trial_id, message)
             self._seats.nodeless_since = None
             reason = self._seats.ledger.receive(name, message)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
-import pickle
-import zipfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from pixeltune import files
+from pixeltune import digest, files
 from pixeltune.config import Layout
 from pixeltune.errors import CheckpointError
 from pixeltune.training.report import EpochReport
 
-_FORMAT = 1
+_FORMAT = 2
+_FORMAT_WITHOUT_DIGEST = 1
+"""Of earlier versions; a flipped bit in such a state may not show."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +66,40 @@ class TrainState:
         content["since_report"] = None if self.since_report is None else asdict(self.since_report)
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        files.write_whole(location, buffer.getvalue())
+        buffer.write(digest.PLACEHOLDER.encode())
+        files.write_whole(location, digest.seal(buffer.getvalue()))
 
     @classmethod
     def load(cls, location: files.Location) -> TrainState:
-        """Read a state; CheckpointError where it is missing, unreadable, cut short or of another format."""
+        """Read a state; CheckpointError where it is missing, unreadable, damaged, cut short or of another format."""
         try:
-            content = torch.load(io.BytesIO(files.read_whole(location)), map_location="cpu", weights_only=True)
+            content = files.read_whole(location)
         except FileNotFoundError:
             raise CheckpointError(f"a checkpoint must exist, but there is none at {location}") from None
         except OSError as error:
             reason = " ".join(str(error.strerror or error).split())
             raise CheckpointError(f"a checkpoint must be readable, but {location} is not ({reason})") from error
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        is_sealed = False
+        try:
+            is_sealed = digest.verify(content)
+            tree = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            found = tree.pop("format", None) if isinstance(tree, dict) else None
+            if found == (_FORMAT if is_sealed else _FORMAT_WITHOUT_DIGEST):
+                return cls._from_tree(tree)
+        except Exception as error:  # on damaged bytes torch raises almost anything
+            if is_sealed and isinstance(error, MemoryError):
+                raise  # the file is sound
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"a checkpoint must be whole, but {location} cannot be read ({reason}); remove it to start anew"
+                f"a checkpoint must be whole, but {location} cannot be read ({reason}); remove it to start from scratch"
             ) from None
-        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-            raise CheckpointError(f"a checkpoint must have format {_FORMAT}, but {location} has another")
-        content["reports"] = [EpochReport(**report) for report in content["reports"]]
-        since = content.pop("since_report", None)
-        content["since_report"] = None if since is None else SinceReport(**since)
-        return cls(**content)
+        raise CheckpointError(f"a checkpoint must have format {_FORMAT} and its digest, but {location} has not")
+
+    @classmethod
+    def _from_tree(cls, tree: dict[str, Any]) -> TrainState:
+        since = tree.get("since_report")
+        reports = [EpochReport(**report) for report in tree["reports"]]
+        return cls(**{**tree, "reports": reports, "since_report": None if since is None else SinceReport(**since)})
 
     def require(self, config_key: str, data_checksum: str) -> None:
         """Refuse a state of another configuration or of other images."""

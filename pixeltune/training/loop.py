@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from pixeltune.audit import AuditReport, audit
 from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
-from pixeltune.errors import DataError, DivergedError, PausedError
+from pixeltune.errors import CheckpointError, DataError, DivergedError, PausedError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
@@ -309,10 +309,14 @@ class Training(Iterator[EpochReport]):
 
     def _restore(self, state: TrainState) -> None:
         state.require(self.config.key(), self.data.identity.checksum)
-        self.model.load_state_dict(state.model)
-        load_optimizer(self.optimizer, state.optimizer)
-        if self.average is not None and state.average is not None:
-            self.average.load_state_dict(state.average)
+        try:
+            self.model.load_state_dict(state.model)
+            load_optimizer(self.optimizer, state.optimizer)
+            if self.average is not None and state.average is not None:
+                self.average.load_state_dict(state.average)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(f"a checkpoint must fit its configuration, but this one does not: {reason}") from None
         self.images_seen, self.step, self.reports = state.images_seen, state.step, list(state.reports)
         self._since_report = state.since_report
         self._clock.go_on_from(self.reports[-1] if self.reports else None, self._since_report)

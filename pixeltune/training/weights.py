@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
-from pixeltune import files
+from pixeltune import digest, files
 from pixeltune.config import ImageForm, TrialConfig
-from pixeltune.errors import CheckpointError
+from pixeltune.errors import CheckpointError, PixeltuneError
 from pixeltune.models import DensityModel, build_model
 
 _FORMAT = "pixeltune/1"
@@ -37,42 +37,78 @@ def save_weights(
         "format": _FORMAT,
         "config": config.model_dump_json(),
         "form": json.dumps(asdict(model.form)),
+        digest.KEY: digest.PLACEHOLDER,
     }
     if data_checksum is not None:
         about["data_checksum"] = data_checksum
-    files.write_whole(location, save(tensors, metadata=about))
+    files.write_whole(location, digest.seal(save(tensors, metadata=about)))
 
 
 def load_model(location: files.Location) -> DensityModel:
-    """The model that `save_weights` wrote, in eval mode; CheckpointError where the file is missing, cut or foreign."""
+    """Return the model that `save_weights` wrote, in eval mode.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, cut short or foreign.
+    """
     return load_with_config(location).model
 
 
 def load_with_config(location: files.Location) -> Trained:
-    """The model, in eval mode, and what it was trained with."""
-    try:
-        content = files.read_whole(location)
-    except FileNotFoundError:
-        raise CheckpointError(f"weights must exist, but there are none at {location}") from None
-    except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know.
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise CheckpointError(f"weights must be readable, but {location} is not ({reason})") from error
-    try:
-        tensors, about = load(content), _metadata(content)
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"weights must be a whole safetensors file, but {location} is not: {error}") from None
+    """The model, in eval mode, and what it was trained with; CheckpointError as `load_model`."""
+    tensors, about = _opened(read_weights(location), location)
     if about.get("format") != _FORMAT:
         raise CheckpointError(f"weights must have format {_FORMAT}, but {location} has {about.get('format')!r}")
-    config = TrialConfig.build(json.loads(about["config"]))
-    model = build_model(config, ImageForm(**json.loads(about["form"])))
     try:
+        config = TrialConfig.build(json.loads(about["config"]))
+        model = build_model(config, ImageForm(**json.loads(about["form"])))
         model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    except PixeltuneError:
+        raise
+    except Exception as error:  # in a file without a digest any of this may be damaged
+        if digest.KEY in about and isinstance(error, MemoryError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
             f"weights must fit their configuration, but those at {location} do not: {reason}"
         ) from None
     return Trained(model.eval(), config, about.get("data_checksum"))
+
+
+def read_weights(location: files.Location) -> bytes:
+    """The bytes of a weights file, whose digest matches where it has one; CheckpointError otherwise."""
+    try:
+        content = files.read_whole(location)
+        digest.verify(content)
+    except FileNotFoundError:
+        raise CheckpointError(f"weights must exist, but there are none at {location}") from None
+    except digest.DigestError as error:
+        raise _damaged(location, error) from None
+    except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know.
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise CheckpointError(f"weights must be readable, but {location} is not ({reason})") from error
+    return content
+
+
+def _opened(content: bytes, location: files.Location) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and what the header says of them."""
+    is_sealed = digest.verify(content)
+    try:
+        tensors, about = load(content), _metadata(content)
+    except Exception as error:  # on damaged bytes safetensors, torch and json raise almost anything
+        if is_sealed and isinstance(error, MemoryError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"weights must be a whole safetensors file, but {location} is not: {reason}") from None
+    if digest.KEY in about and not is_sealed:
+        raise _damaged(location, digest.DigestError())
+    return tensors, about
+
+
+def _damaged(location: files.Location, error: digest.DigestError) -> CheckpointError:
+    return CheckpointError(
+        f"weights must be as pixeltune wrote them, but {location} is damaged: {error}; put a copy of it back, or train "
+        "again"
+    )
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -264,7 +264,9 @@ def test_weights_that_were_cut_short(trained: tuple[str, str, str]) -> None:
     for length in (len(whole) - 1, len(whole) // 2, 100, 8, 3):
         Path("cut.safetensors").write_bytes(whole[:length])
         for verb in ("evaluate", "sample"):
-            assert "must be a whole safetensors file, but cut.safetensors is not" in refused(verb, "cut.safetensors")
+            said = refused(verb, "cut.safetensors")
+            assert "weights must be" in said
+            assert "cut.safetensors is " in said
 
 
 def test_a_picture_that_cannot_be_written(trained: tuple[str, str, str]) -> None:
@@ -366,7 +368,9 @@ def test_a_state_that_was_cut_short_is_set_aside(
         command("train", "--config", config)
     state = Path("results/tiny/checkpoints/00000/state.pt")
     state.write_bytes(state.read_bytes()[:1000])
-    assert _best(done("train", "--config", config)) == _best(whole_out)
+    again = done("train", "--config", config)
+    assert _best(again) == _best(whole_out)
+    assert "00000 starts from scratch, and keeps its old checkpoint as " in again
 
 
 def test_a_training_does_not_go_on_with_other_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,17 +254,49 @@ def test_a_merged_file_that_names_trials_by_a_path_is_merged_with_no_other(store
     assert store.curves() == rows
 
 
-def test_a_merged_file_that_is_damaged_costs_its_own_rows_alone(store: SearchStore) -> None:
+def test_a_merged_file_that_is_damaged_costs_its_own_rows_alone_and_is_missed_at_every_reading(
+    store: SearchStore,
+) -> None:
     compact(store)
     write(store, 6)
     merged = Path(store.trials_folder, "compacted-00001.parquet")
-    merged.write_bytes(merged.read_bytes()[:-9])
-    with pytest.warns(StoreWarning, match="moved to"):
+    whole = merged.read_bytes()
+    merged.write_bytes(whole[:-9])
+    with pytest.warns(StoreWarning, match=r"with the many attempts in it.*moved to .*put a copy of it back"):
         compact(store)
-    assert [row["number"] for row in store.trials()] == [4, 5, 6]
-    assert Path(store.folder, "_corrupt", "trials", merged.name).exists()
+    aside = Path(store.folder, "_corrupt", "trials", merged.name)
+    assert aside.exists()
+    for _ in range(2):
+        with pytest.warns(StoreWarning, match=r"left out compacted-00001.*it was damaged; in .*_corrupt/trials since"):
+            assert [row["number"] for row in store.trials()] == [4, 5, 6]
+    with pytest.warns(StoreWarning):
+        compact(store)
+    assert merged.name not in store.trial_files.names(), "its name stays free for a copy"
+    merged.write_bytes(whole)
+    assert [row["number"] for row in store.trials()] == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("table", ["trials", "curves"])
+@pytest.mark.parametrize("is_found_before", [True, False])
+def test_a_launch_does_not_train_again_what_a_damaged_merged_file_held(
+    store: SearchStore, table: str, is_found_before: bool
+) -> None:
     compact(store)
-    assert len(store.trials()) == 3
+    merged = Path(store.folder, table, "compacted-00001.parquet")
+    whole = merged.read_bytes()
+    merged.write_bytes(whole[:100] + bytes([whole[100] ^ 4]) + whole[101:])
+    if is_found_before:
+        with pytest.warns(StoreWarning):
+            store.attempts(), store.curves()
+    with pytest.raises(StoreError, match=r"must know all its attempts.*compacted-00001.*put a copy.*or remove it"):
+        store.open(MANIFEST)
+    for way_out in ("copy", "removed"):
+        if way_out == "copy":
+            merged.write_bytes(whole)
+        else:
+            merged.unlink()
+            Path(store.folder, "_corrupt", table, merged.name).unlink(missing_ok=True)
+        assert store.open(MANIFEST) == MANIFEST
 
 
 def test_a_merged_file_that_reads_otherwise_than_written_removes_nothing(
@@ -275,8 +307,8 @@ def test_a_merged_file_that_reads_otherwise_than_written_removes_nothing(
     with pytest.raises(StoreError, match="must read as it was written"):
         compact(store)
     assert {"00000-1.parquet", "00003-1.parquet"} <= set(store.trial_files.names())
-    with pytest.warns(StoreWarning, match="compacted-00001"):
-        assert content(store) == before
+    assert "compacted-00001.parquet" not in store.trial_files.names()
+    assert content(store) == before
 
 
 class Moment:

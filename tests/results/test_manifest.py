@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from result_rows import make_space
 
+from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.space import Asha, Budget, Median, Pareto, Resources
 
@@ -99,10 +100,29 @@ def test_an_option_that_did_not_exist_yet_counts_with_its_default() -> None:
 def test_a_manifest_from_before_there_were_several_schedulers_opens_and_agrees() -> None:
     today = SearchManifest.of(SPACE, "tiny")
     tree = json.loads(today.to_json())
-    del tree["constraints"]
+    del tree["constraints"], tree["sha256"]
     tree["scheduler"] = {"rungs": [1600, 3200], "reduction": 2}
     before = SearchManifest.from_json(json.dumps(tree))
     assert today.difference(before) == before.difference(today) == []
+
+
+def test_an_edited_manifest_is_refused_until_it_gives_up_its_digest() -> None:
+    text = SearchManifest.of(SPACE, "tiny").to_json()
+    edited = text.replace('"sampler_seed": 0', '"sampler_seed": 1')
+    with pytest.raises(StoreError, match=r"as pixeltune wrote it.*put a copy of it back, or remove its last entry"):
+        SearchManifest.from_json(edited)
+    tree = json.loads(edited)
+    assert list(tree)[-1] == "sha256"
+    del tree["sha256"]
+    assert SearchManifest.from_json(json.dumps(tree)).sampler_seed == 1
+
+
+@pytest.mark.parametrize("spoilt", ["", "x", None, 7], ids=repr)
+def test_a_digest_that_cannot_be_read_is_damage(spoilt: object) -> None:
+    """A flipped bit in the mark before the digits must not make the file one of an earlier version."""
+    tree = json.loads(SearchManifest.of(SPACE, "tiny").to_json()) | {"sha256": spoilt}
+    with pytest.raises(StoreError, match="as pixeltune wrote it"):
+        SearchManifest.from_json(json.dumps(tree))
 
 
 def test_a_changed_family_shows_the_keys_that_come_and_go() -> None:

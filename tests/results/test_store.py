@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -381,6 +382,62 @@ def test_a_lease_is_refreshed_while_it_is_held(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(files, "write_whole", counting)
     with locks._lease(str(tmp_path)):
         assert refreshed.wait(10)
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_a_lease_is_dated_by_the_storage_and_not_by_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """Two launches on machines whose clocks differ would write over each other's rows."""
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.0)
+    lease = tmp_path / ".lock"
+    with locks._lease(str(tmp_path)):
+        monkeypatch.setattr(locks.time, "time", lambda now=time.time: now() + ahead)
+        with pytest.raises(StoreError, match="one launch must work"), locks._lease(str(tmp_path)):
+            pass
+    lease.write_text(json.dumps({"pid": 1, "host": "gone", "refreshed_at": time.time() + ahead}))
+    os.utime(lease, times=(0.0, 0.0))
+    with locks._lease(str(tmp_path)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launch_whose_lease_was_taken_over_writes_no_more(
+    store: SearchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a sleep of its machine: the other launch has the same trials under way."""
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 0.01)
+    other = json.dumps({"pid": 1, "host": "other", "token": "other"})
+    with locks._lease(store.folder):
+        store.write_trial(make_row(0))
+        deadline = time.monotonic() + 10
+        while store.folder not in locks._LOST and time.monotonic() < deadline:
+            Path(store.folder, ".lock").write_text(other)  # again, should a refresh have come between
+            time.sleep(0.01)
+        with pytest.raises(StoreError, match="another took over"):
+            store.write_trial(make_row(1))
+        with pytest.raises(StoreError, match="another took over"):
+            store.write_curve("00000", 1, [make_report(100)])
+    assert Path(store.folder, ".lock").read_text() == other
+    monkeypatch.setattr(locks, "STALE_SECONDS", 0.0)
+    with locks._lease(store.folder):
+        store.write_trial(make_row(1))
+    assert len(store.trials()) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"refreshed_at": "x"}', b'{"refreshed_at": null}'])
+def test_a_damaged_lease_is_held_while_it_is_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.0)
+    lease = tmp_path / ".lock"
+    lease.write_bytes(content)
+    with pytest.raises(StoreError, match="another process holds"), locks._lease(str(tmp_path)):
+        pass
+    os.utime(lease, times=(0.0, 0.0))
+    with locks._lease(str(tmp_path)):
+        pass
 
 
 def test_reading_a_finished_search_loads_nothing_heavy(store: SearchStore) -> None:

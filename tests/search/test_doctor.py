@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from search_toys import toy_config, toy_space
 
 from pixeltune import files
 from pixeltune.errors import SearchError
+from pixeltune.results.compaction import compact
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.store import SearchStore
+from pixeltune.results.tables import StoreWarning
 from pixeltune.search import doctor
 from pixeltune.search.connect import HEAD, fit_to
 from pixeltune.search.doctor import Check, NodeFacts, Verdict, require_passed
@@ -86,6 +92,32 @@ def test_storage_that_is_slow_or_gives_back_old_files(tmp_path: Path, monkeypatc
     monkeypatch.setattr(files, "read_whole", lambda _location: b"first")
     check = doctor.check_storage(str(tmp_path))
     assert (check.verdict, "gives back an older file" in check.found) == ("fail", True)
+
+
+def test_damaged_results_are_found_and_nothing_is_moved(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "tiny")
+    assert doctor.check_results(store).verdict == "skipped"
+    store.open(SearchManifest.of(toy_space(), "tiny"))
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    for number in range(3):
+        row = {"trial": f"{number:05d}", "attempt": 1, "number": number, "status": "finished", "started_at": now}
+        store.write_trial(toy_config().flat() | row)
+    check = doctor.check_results(store)
+    assert (check.verdict, check.found, check.advice) == ("ok", "3 files, none damaged", "")
+    victim = Path(store.trials_folder, "00001-1.parquet")
+    victim.write_bytes(victim.read_bytes().replace(b"pixeltune.table", b"pixeltune.fable"))
+    check = doctor.check_results(store)
+    assert (check.verdict, check.found) == ("warn", f"1 files are damaged (0 in {store.folder}/_corrupt)")
+    assert "put copies of them back" in check.advice
+    assert victim.exists()
+    with pytest.warns(StoreWarning):
+        compact(store)
+    assert doctor.check_results(store).verdict == "warn", "what was set aside stays in mind"
+    merged = Path(store.trials_folder, "compacted-00001.parquet")
+    merged.write_bytes(merged.read_bytes()[:-1])
+    with pytest.warns(StoreWarning):
+        store.trials()
+    assert doctor.check_results(store).verdict == "fail", "a launch would be refused"
 
 
 def test_the_facts_of_this_machine(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, toy_ledger, toy_space
 
+from pixeltune.results.compaction import compact
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.search import clock
 from pixeltune.space import Budget, Median, Resources
@@ -51,6 +52,23 @@ def test_a_row_from_running_to_final(tmp_path: Path) -> None:
     assert set(row) <= set(TRIAL_COLUMNS)
     assert ledger.live == {}
     assert list(ledger.ended) == ["00000"]
+
+
+def test_a_number_whose_row_was_lost_gets_no_curve_of_the_lost_trial(tmp_path: Path) -> None:
+    """Its configuration may be another one, and pruners learn from curves."""
+    ledger = toy_ledger(tmp_path)
+    play(ledger, ledger.plan({"optim.lr": 0.02}), BEGUN, reported(100, 2.5), reported(200, 2.0), FINISHED)
+    compact(ledger.store)
+    ledger.store.write_curve("00000", 2, [reported(200, 1.0)["report"] | {"reported_at": clock.now()}])
+    Path(ledger.store.trials_folder, "compacted-00001.parquet").unlink()
+
+    again = toy_ledger(tmp_path)
+    plan = again.plan({"optim.lr": 0.5})
+    assert (plan.trial, plan.attempt) == ("00000", 1)
+    row = play(again, plan, ended("oom"))
+    assert row["images_seen"] is None
+    assert again.store.curves() == []
+    assert toy_ledger(tmp_path).curves == {"00000": {}}
 
 
 def test_columns_of_the_best_report_and_of_the_whole_trial(tmp_path: Path) -> None:

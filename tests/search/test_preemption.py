@@ -12,6 +12,7 @@ from search_toys import BEGUN, FINISHED, reported, toy_ledger, toy_space
 from pixeltune.search.ledger import MOST_NODE_DEATHS, NODE_DIED, Ledger
 from pixeltune.search.seats import MOST_FAULTS, Seats
 from pixeltune.search.suggest import Suggester
+from pixeltune.search.trainables import result_of
 from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, SuggestSearcher
 from pixeltune.space import Budget
 
@@ -94,6 +95,16 @@ def test_a_trial_may_be_taken_away_any_number_of_times(tmp_path: Path, crash: st
     assert tune.ends == [(number, "interrupted", TAKEN) for number in range(1, 13)] + [(13, "finished", None)]
     assert all(row["traceback"] is None for row in tune.ledger.store.attempts())
     assert tune.said == [f"00000: {TAKEN}; it goes on elsewhere."] * 12
+
+
+def test_a_warning_of_a_trial_is_printed_with_its_name(tmp_path: Path) -> None:
+    """As of a checkpoint that is damaged: what a trial's process prints itself is not shown."""
+    tune = Tune(tmp_path)
+    tune.begin()
+    for message in (BEGUN | {"warning": "starts from scratch"}, reported(100, 2.0)):
+        tune.scheduler.on_trial_result(None, tune.trial, result_of(message))
+    tune.require_no_failure()
+    assert tune.said == ["00000 starts from scratch"]
 
 
 def test_what_it_has_seen_is_kept_across_nodes(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_finished_trial_has_nothing_to_add(tmp_path: Path) -> None:
     assert last["end"] == "finished"
 
 
-@pytest.mark.parametrize("damage", ["cut", "other"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "other"])
 def test_a_checkpoint_of_no_use_is_set_aside(tmp_path: Path, damage: str, uninterrupted: list[Message]) -> None:
     task = task_in(tmp_path)
     trial = run_trial(task)
@@ -131,6 +131,10 @@ def test_a_checkpoint_of_no_use_is_set_aside(tmp_path: Path, damage: str, uninte
     state = Path(state_file(task.checkpoint))
     if damage == "cut":
         state.write_bytes(state.read_bytes()[:-100])
+    elif damage == "flipped":
+        content = bytearray(state.read_bytes())
+        content[len(content) // 2] ^= 1  # in the tensors, where torch reads any bytes
+        state.write_bytes(content)
     else:
         other = run_trial(task_in(tmp_path / "other", **{"model.layers": 3}))
         next(other), next(other)
@@ -138,6 +142,8 @@ def test_a_checkpoint_of_no_use_is_set_aside(tmp_path: Path, damage: str, uninte
         state.write_bytes(Path(state_file(task_in(tmp_path / "other").checkpoint)).read_bytes())
     messages = list(run_trial(task))
     assert messages[0]["resumed"] == []
+    assert messages[0]["warning"].startswith(f"starts from scratch, and keeps its old checkpoint as {state}.corrupt: ")
+    assert "\n" not in messages[0]["warning"]
     assert numbers(messages) == numbers(uninterrupted)
     assert Path(f"{state}.corrupt").is_file()
 

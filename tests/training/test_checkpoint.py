@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import io
+import random
 from pathlib import Path
 
 import pytest
 import torch
+from flips import checkpoint_targets, cuts, flips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save
 
+from pixeltune import digest
 from pixeltune.config import FAMILIES, ImageForm
-from pixeltune.errors import CheckpointError
+from pixeltune.errors import CheckpointError, PixeltuneError
 from pixeltune.models import DensityModel, build_model
+from pixeltune.training import weights
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_model, load_with_config, save_weights
@@ -54,6 +63,74 @@ def test_a_cut_checkpoint_is_refused_in_one_line(saved: tuple[bytes, bytes], tmp
             load(path)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["state", "weights"])
+def test_a_flipped_bit_is_refused_in_one_line(saved: tuple[bytes, bytes], tmp_path: Path, which: int) -> None:
+    content, load = saved[which], (TrainState.load, load_model)[which]
+    path, chance = tmp_path / "flipped", random.Random(which)
+    mark = content.rfind(digest.PLACEHOLDER.encode()[:17])
+    around = range(8 * (mark - 12), min(8 * (mark + 90), 8 * len(content)))
+    places = [*chance.sample(range(8 * len(content)), 300), *chance.sample(around, 100)]
+    for damaged in flips(content, places):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"must (be|have)") as caught:
+            load(str(path))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1], ids=["state", "weights"])
+def test_every_flipped_bit_is_refused(tmp_path: Path, which: int) -> None:
+    target = checkpoint_targets(tmp_path)[which]
+    whole = target.path.read_bytes()
+    for contents in (flips(whole, range(8 * len(whole))), cuts(whole, range(len(whole)))):
+        assert set(target.count(contents)) == {"detected"}
+
+
+def test_a_state_without_a_digest_goes_on(saved: tuple[bytes, bytes], state_path: str) -> None:
+    """As earlier versions wrote it; what damage does to it ends in one line or not at all."""
+    content = torch.load(io.BytesIO(saved[0]), weights_only=True) | {"format": 1}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    Path(state_path).write_bytes(buffer.getvalue())
+    state = TrainState.load(state_path)
+    assert (state.step, state.images_seen) == (3, 96)
+    chance = random.Random(0)
+    for damaged in flips(buffer.getvalue(), chance.sample(range(8 * len(buffer.getvalue())), 100)):
+        Path(state_path).write_bytes(damaged)
+        with contextlib.suppress(CheckpointError):
+            TrainState.load(state_path)
+
+
+def test_weights_without_a_digest_load(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
+    """As earlier versions wrote them; what damage does to them ends in one line or not at all."""
+    about = {name: text for name, text in weights._metadata(saved[1]).items() if name != digest.KEY}
+    content = save(safetensors_load(saved[1]), metadata=about)
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(content)
+    assert isinstance(load_model(str(path)), DensityModel)
+    header = int.from_bytes(content[:8], "little")
+    chance = random.Random(0)
+    for damaged in flips(content, chance.sample(range(8 * (8 + header)), 100)):
+        path.write_bytes(damaged)
+        with contextlib.suppress(PixeltuneError):
+            load_model(str(path))
+
+
+def test_a_state_that_does_not_fit_is_a_checkpoint_error(state_path: str) -> None:
+    """As damage to a file without a digest may leave it."""
+    training = fit(tiny())
+    next(training)
+    state = training.state
+    for changes in (
+        {"model": {}},
+        {"model": {**state.model, "more": torch.zeros(1)}},
+        {"optimizer": {"state": {}}},
+        {"optimizer": {**state.optimizer, "param_groups": []}},
+    ):
+        with pytest.raises(CheckpointError, match="must fit its configuration"):
+            fit(tiny(), state=dataclasses.replace(state, **changes))
 
 
 def test_missing_files_say_so(tmp_path: Path) -> None:
