@@ -21,6 +21,7 @@ from pixeltune.results.images import read_nats
 from pixeltune.results.judge import SAME_IN_ALL
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
+from pixeltune.results.selection import Selection
 from pixeltune.results.store import SearchStore
 
 LEVEL = 0.05
@@ -134,6 +135,17 @@ def mean_row(place: Row, rows: Sequence[Row]) -> Row:
     """A row of the results that stands for the mean of a place's runs, beside published numbers."""
     first = next(row for row in rows if row["trial"] == place["runs"][0])
     return first | {"test_bits_per_dim": place["bits_per_dim"], "test_nats": place["nats"]}
+
+
+def first_choice(places: Sequence[Row], selection: Selection) -> Row:
+    """Return the place of the configuration that validation put first: the test set chooses none.
+
+    Args:
+        places: A leaderboard of `final_leaderboard`, not empty.
+        selection: The choice that the final was made with.
+    """
+    order = [item.trial for item in selection.chosen]
+    return min(places, key=lambda place: order.index(place["from_trial"]))
 
 
 def _nats_of(row: Row, store: SearchStore) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from safetensors import SafetensorError
@@ -39,6 +40,25 @@ def save_weights(model: DensityModel, config: TrialConfig, location: str, *, dat
     if data_checksum is not None:
         about["data_checksum"] = data_checksum
     files.write_whole(location, save(tensors, metadata=about))
+
+
+def with_config(content: bytes, change: Callable[[TrialConfig], TrialConfig]) -> bytes:
+    """Return a weights file with another configuration inside and the same tensors; the same bytes where it is equal.
+
+    Args:
+        content: A file of `save_weights`.
+        change: Must keep all that the model is built from.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    before = TrialConfig.build(json.loads(header["__metadata__"]["config"]))
+    after = change(before)
+    if after == before:
+        return content
+    header["__metadata__"]["config"] = after.model_dump_json()
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def load_model(location: str) -> DensityModel:
