@@ -146,9 +146,9 @@ def _samples(text: str) -> int:
 
 def _require_empty(folder: str) -> None:
     """Refuse a folder with files in it: they would be taken for this paper's."""
+    require_writable(files.join(folder, "table.tex"))
     if files.exists(folder) and (files.list_names(folder) or files.list_folders(folder)):
         raise StoreError(f"--out must be a new or empty folder, but {folder} holds files; remove it or name another")
-    require_writable(files.join(folder, "table.tex"))
 
 
 def _weights(store: SearchStore, rows: list[Row]) -> dict[str, str]:

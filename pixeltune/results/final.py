@@ -161,7 +161,8 @@ def _nats_of(row: Row, store: SearchStore) -> np.ndarray:
 def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndarray, level: float) -> Row:
     first = runs[0]
     dims = first["image_channels"] * first["image_height"] * first["image_width"]
-    own, apart = mean(nats_MN), difference(nats_MN, best_MN, level=level)
+    own = mean(nats_MN)
+    apart = Estimate(0.0, None, None) if rank == 1 else difference(nats_MN, best_MN, level=level)
     return {
         "rank": rank,
         **{name: first[name] for name in ("search", "from_search", "from_trial")},
@@ -169,7 +170,7 @@ def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndar
         "seeds": len(runs),
         "is_bound": bool(first["is_bound"]),
         **_columns("", own, dims),
-        **_columns("difference_", apart if rank > 1 else Estimate(0.0, None, None), dims),
+        **_columns("difference_", apart, dims),
         "verdict": str(Verdict.BEST if rank == 1 else verdict(apart)),
     }
 

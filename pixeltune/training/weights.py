@@ -48,10 +48,20 @@ def with_config(content: bytes, change: Callable[[TrialConfig], TrialConfig]) ->
     Args:
         content: A file of `save_weights`.
         change: Must keep all that the model is built from.
+
+    Raises:
+        CheckpointError: The file is cut short, or is not one of `save_weights`.
     """
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    before = TrialConfig.build(json.loads(header["__metadata__"]["config"]))
+    try:
+        header = json.loads(content[8 : 8 + length])
+        about = json.loads(header["__metadata__"]["config"])
+        end = max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"weights must be a whole safetensors file of a model, but got none ({error})") from None
+    if 8 + length + end != len(content):
+        raise CheckpointError(f"weights must have {8 + length + end:,} bytes, but the file has {len(content):,}")
+    before = TrialConfig.build(about)
     after = change(before)
     if after == before:
         return content

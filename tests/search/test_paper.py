@@ -341,6 +341,29 @@ def _lose_one(folder: Path) -> None:
     (folder / "toy-final/checkpoints/00001/weights.safetensors").unlink()
 
 
+def _cut_one(folder: Path) -> None:
+    path = folder / "toy-final/checkpoints/00001/weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "toy-final/checkpoints/00001/weights.safetensors").write_bytes(b"nothing of the kind")
+
+
+def _swap(folder: Path) -> None:
+    one, other = (folder / f"toy-final/checkpoints/0000{run}/weights.safetensors" for run in "01")
+    other.write_bytes(one.read_bytes())
+
+
+def _other_nats(folder: Path) -> None:
+    one, other = (folder / f"toy-final/images/0000{run}.parquet" for run in "01")
+    other.write_bytes(one.read_bytes())
+
+
+def _file(folder: Path) -> None:
+    (folder.parent / "toy-final-paper").touch()
+
+
 def _lose_all(folder: Path) -> None:
     shutil.rmtree(folder / "toy-final/checkpoints")
 
@@ -355,6 +378,11 @@ def _fill(folder: Path) -> None:
     [
         (["toy-final"], _unfinish, "toy-final has 1 of 2 runs; run `pixeltune final toy` again"),
         (["toy-final"], _lose_one, "the weights of each run of toy/00000, but"),
+        (["toy-final"], _cut_one, ", but the file has"),
+        (["toy-final"], _no_weights, "weights must be a whole safetensors file of a model, but got none"),
+        (["toy-final"], _swap, "weights must be of configuration"),
+        (["toy-final"], _other_nats, "the nats of test images must be those of their row"),
+        (["toy-final"], _file, "a file must be writable, but toy-final-paper/table.tex is not"),
         (["toy-final"], _lose_all, "a bundle needs the weights of the runs, but"),
         (["toy-final"], _fill, "--out must be a new or empty folder, but toy-final-paper holds files"),
         (["toy-final", "--out", "results/set.txt/x"], lambda folder: (folder / "set.txt").touch(), "must be writable"),

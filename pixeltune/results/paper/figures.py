@@ -128,7 +128,7 @@ def _settings() -> Any:
     """Text as text in SVG, whole fonts in PDF, no LaTeX, and nothing of the user's own style."""
     import matplotlib as mpl
 
-    settings: dict[str, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+    settings: Any = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
     settings |= {"svg.fonttype": "none", "svg.hashsalt": "pixeltune", "pdf.fonttype": 42}
     return mpl.rc_context(settings)
 

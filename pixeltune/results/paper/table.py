@@ -281,7 +281,7 @@ def _our_row(name: str, row: Row, final: FinishedFinal, first: FinishedFinal) ->
 
 
 def _our_notes(place: Row, row: Row, final: FinishedFinal, first: FinishedFinal) -> Iterator[str]:
-    """Yield what a reader must know of one of our rows, whatever it is compared with."""
+    """Yield what a reader must know of one of our rows in every comparison."""
     identity, leading = identity_of(row), mean_row(first.places[0], first.rows)
     if place["seeds"] == 1:
         yield "one seed: the noise of training is not known"

@@ -6,11 +6,13 @@ import io
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow.parquet as pq
 
 from pixeltune import files
-from pixeltune.errors import MissingPackageError, PixeltuneError, StoreError, require_packages
+from pixeltune.config import TrialConfig
+from pixeltune.errors import CheckpointError, MissingPackageError, PixeltuneError, StoreError, require_packages
 from pixeltune.results.final import first_choice
 from pixeltune.results.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
 from pixeltune.results.paper.figures import Curve, curves_of, draw_curves, draw_samples
@@ -127,13 +129,25 @@ def _bundle(request: PaperRequest, table: PaperTable, place: Row) -> dict[str, b
     from pixeltune.training.weights import with_config
 
     contents: dict[str, bytes] = {}
-    for trial in place["runs"]:
-        contents[f"weights-{trial}.safetensors"] = with_config(
-            files.read_whole(request.weights[trial]), without_folders
-        )
+    for row in _runs(request.final, place):
+        trial, location = row["trial"], request.weights[row["trial"]]
+        try:
+            weights = with_config(files.read_whole(location), partial(_of_row, row=row))
+        except CheckpointError as error:
+            raise StoreError(f"{error} (in {location}); put the right file back") from None
+        contents[f"weights-{trial}.safetensors"] = weights
         contents[f"nats-{trial}.parquet"] = files.read_whole(request.store.images(trial))
     line = next(row for row in table.rows if (row.search, row.runs) == (request.final.search, tuple(place["runs"])))
     return make_bundle(request.final, place, _selection(request.store), contents, printed_mean(line, table.digits))
+
+
+def _of_row(config: TrialConfig, row: Row) -> TrialConfig:
+    """Return a configuration without folders; CheckpointError where it is not the one of a row."""
+    if config.key() != row["config_key"]:
+        raise CheckpointError(
+            f"weights must be of configuration {row['config_key']} as their row says, but got {config.key()}"
+        )
+    return without_folders(config)
 
 
 def _figures(request: PaperRequest, place: Row, miss: Callable[[str], None]) -> dict[str, bytes]:
@@ -185,14 +199,14 @@ def _samples(request: PaperRequest, place: Row, miss: Callable[[str], None]) -> 
 
     trial, count = place["runs"][0], request.samples or _SAMPLES
     model = load_with_config(request.weights[trial]).model.to(best_device())
-    try:
+    try:  # a lack of memory costs this figure alone; torch reports one on a CPU as a RuntimeError
         seconds = forecast(model, count) if request.samples is None else 0.0
         if seconds > _SAMPLING_SECONDS:
             miss(f"no samples: {count} take about {seconds / 60:.0f} min on this machine; --samples {count} draws them")
             return {}
         images = sample(model, count, labels=labels_in_turn(model, count), seed=0).numpy()
-    except PixeltuneError as error:
-        miss(f"no samples: {error}")
+    except (PixeltuneError, MemoryError, RuntimeError) as error:
+        miss(f"no samples: {(str(error).splitlines() or ['out of memory'])[0]}")
         return {}
     title = f"{count} samples of {request.final.search}/{trial}, seed 0"
     return {f"samples.{kind}": content for kind, content in draw_samples(images, model.form.levels, title).items()}
