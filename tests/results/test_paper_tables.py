@@ -302,7 +302,7 @@ def test_pdflatex_sets_the_table(final: FinishedFinal, tmp_path: Path) -> None:
 
 def test_every_published_row_has_its_work() -> None:
     works = published_works()
-    assert {source_of(each) for each in published_results()} == works.keys()
+    assert {source_of(each) for each in published_results()} <= works.keys()
     assert len({work.key for work in works.values()}) == len(works)
     for each in published_results():
         work = work_of(each)
