@@ -1,6 +1,7 @@
 """The works behind the published results, `published_works.csv`, and how LaTeX cites them.
 
-Each source of the published table, an arXiv id or a title where there is none, has a row here; there may be more. Columns:
+Each source of the published table, an arXiv id or a title where there is none, has a row here. There may be more.
+Columns:
 
 source: the arXiv id, or the title, as `published.csv` has it. key: the citation key, unique.
 kind: the type of the BibTeX entry: `inproceedings`, `article` or `misc`.
