@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pixeltune.results.rows import Row
     from pixeltune.results.store import SearchStore
 
-_PUBLISHED = 20
+_PUBLISHED = 12
 _MOST_DIGITS = 12
 
 

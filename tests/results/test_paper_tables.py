@@ -291,7 +291,7 @@ def test_the_latex_table_is_well_formed(final: FinishedFinal) -> None:
 
 @pytest.mark.needs("pdflatex")
 def test_pdflatex_sets_the_table(final: FinishedFinal, tmp_path: Path) -> None:
-    document = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}\n"
+    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
     table = to_latex(make_table([final]), "t")
     (tmp_path / "a.tex").write_text(document + table + "\\end{document}\n", encoding="utf-8")
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "a.tex"]

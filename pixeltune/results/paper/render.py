@@ -1,6 +1,6 @@
 """The table as LaTeX and as Markdown, and the check that each printed number is the one of the Parquet file.
 
-Our numbers are printed with the decimals of `PaperTable.digits`; a published number as its source printed it.
+Our numbers are printed with the decimals of `PaperTable.digits`, published ones with all of theirs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ _NOTHING = "--"
 _NUMBERS = (("seeds",), ("bits_per_dim", "bits_per_dim_error"), ("nats", "nats_error"), ("params_million",))
 """The columns of the Parquet file that each numeric column of the LaTeX table prints."""
 
-_TITLES = ("Model", "Seeds", "Bits/dim", "Nats/image", "Parameters (millions)", "Source")
+_TITLES = ("Model", "Seeds", "Bits/dim", "Nats/image", "Params (M)", "Source")
+_MODEL_WIDTH = 0.27
+"""The column of names, as a share of the text's width: with the numbers, the table fits an article of one column."""
+
 _LEGEND = (
     "Lower is better. Ours: the mean over seeds ± one standard error over seeds, on the whole test set, which each run "
-    "reads once. ≤ marks upper bounds. Published numbers as their sources print them."
+    "reads once. ≤ marks upper bounds. Published numbers are as published, without trailing zeros."
 )
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#])")
 
@@ -53,10 +56,10 @@ def to_latex(table: PaperTable, label: str) -> str:
     lines = [
         r"% Needs \usepackage{booktabs}. The same numbers in full are in tables.parquet and tables.json.",
         r"\begin{table}",
-        r"\centering\small",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{Test results on {escape_tex(table.title)}. {escape_tex(_LEGEND)}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:.-]+', '-', label)}}}",
-        r"\begin{tabular}{@{}lrlllr@{}}",
+        rf"\begin{{tabular}}{{@{{}}p{{{_MODEL_WIDTH}\linewidth}}rlllr@{{}}}}",
         r"\toprule",
         " & ".join(map(escape_tex, _TITLES)) + r" \\",
         r"\midrule",
