@@ -60,7 +60,7 @@ def add_verbs(verbs: Any) -> None:
     parser = verbs.add_parser(
         "verify", help="recompute the numbers of a paper's bundle from its weights and your images"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the folder `bundle` that `pixeltune paper` wrote")
+    parser.add_argument("bundle", metavar="BUNDLE", help="what `pixeltune paper` wrote, or its folder `bundle`")
     parser.add_argument("--data", metavar="PATH", help="where the images are [as for a training: PIXELTUNE_DATA]")
     parser.add_argument("--images", type=positive, metavar="N", help="recompute the first N test images only [all]")
     parser.set_defaults(verb=verify)
@@ -112,13 +112,14 @@ def paper(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Print a line for each check as it is made; 1 where one fails."""
-    from pixeltune.results.paper.bundle import is_bundle, read_manifest
+    from pixeltune.results.paper.bundle import read_manifest
     from pixeltune.results.paper.verify import verify_bundle
 
-    if not is_bundle(options.bundle):
+    bundle = _bundle_of(options.bundle)
+    if bundle is None:
         read_manifest(options.bundle)  # refuses, before torch is needed
     require_packages("a verification", "torch")
-    checks = verify_bundle(options.bundle, data_path=options.data, images=options.images, report=_show)
+    checks = verify_bundle(bundle or options.bundle, data_path=options.data, images=options.images, report=_show)
     passed = all(check.passed for check in checks)
     failed = sum(not check.passed for check in checks)
     partial = f", on the first {options.images:,} images only" if options.images else ""

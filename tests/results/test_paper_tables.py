@@ -216,8 +216,14 @@ def test_with_another_final_both_are_judged(final: FinishedFinal) -> None:
 def test_with_other_images_of_the_set_is_a_footnote_and_another_set_is_refused(final: FinishedFinal) -> None:
     part = changed(final, data_checksum="def", **{"data.fraction": 0.5})
     notes = make_table([final, part]).rows[-1 - len(published_mnist())].notes
-    assert "images of checksum def, not abc as toy-final" in notes
+    assert "checksum of training and test images def, not abc as in toy-final" in notes
     assert "trained on 0.5 of the training images, and on validation" in notes
+    digits = changed(final, search="toy-final", **{"data.name": "digits"})
+    carved = changed(digits, data_checksum="def")
+    assert [len(row.notes) for row in make_table([digits, carved]).rows] == [0, 0, 1, 1]
+    arrays = changed(final, **{"data.name": "array"})
+    with pytest.raises(StoreError, match=r"\(array of checksum abc, .*\), but third has array of checksum def, "):
+        make_table([arrays, changed(arrays, search="third", data_checksum="def")])
     for columns in ({"levels": 256}, {"image_height": 14}, {"data.name": "cifar10"}):
         with pytest.raises(StoreError, match="--with must be a final of the same test images as toy-final"):
             make_table([final, changed(final, **columns)])

@@ -28,6 +28,7 @@ from pixeltune.results.schema import IMAGE_SCHEMA
 from pixeltune.results.store import SearchStore
 from pixeltune.search.plans import ListedPlans
 from pixeltune.search.trial import run_trial
+from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_with_config, save_weights
 
 
@@ -123,6 +124,17 @@ def test_the_configuration_is_the_one_that_was_trained(written: Path, storage: P
     assert f"`{rows['00000']['config_key']}` with seed 6; the runs (seeds 6, 7)" in readme
 
 
+def test_it_trains_again_to_the_same_number(written: Path, storage: Path, own_folder: Path) -> None:
+    """As README.md says: in Python exactly, and with a validation set by `train`."""
+    shutil.copy(storage / "set.npz", "set.npz")
+    shutil.copy(written / "config.toml", "config.toml")
+    training = fit(TrialConfig.from_toml("config.toml"))
+    assert [report.images_seen for report in training] == [100]
+    row = SearchStore(str(storage / "results"), "toy-final").trials()[0]
+    assert training.evaluate(training.model_of_record, "test").nats == row["test_nats"]
+    assert "Best " in done("train", "--config", "config.toml", "--set", "data.train_on_valid=false")
+
+
 def test_nothing_names_the_authors_machine(written: Path, storage: Path) -> None:
     """Reviews are anonymous; of the path of the images the last part stays, by which a set may be recognised."""
     (row, *_) = SearchStore(str(storage / "results"), "toy-final").trials()
@@ -149,7 +161,7 @@ def test_curves_are_vectors_of_each_run_and_its_origin_and_samples_are_pixels(wr
 
 def test_anyone_with_the_images_gets_the_same_numbers(bundle: Path, storage: Path) -> None:
     loaded = set(sys.modules)
-    said = done("verify", "bundle", "--data", str(storage / "set.npz"))
+    said = done("verify", ".", "--data", str(storage / "set.npz"))
     lines = said.splitlines()
     assert [line.split()[0] for line in lines] == ["passed"] * 6 + ["Verified."]
     assert "largest difference 0 (allowed" in said
@@ -261,6 +273,11 @@ def _print_changed(bundle: Path) -> None:
     )
 
 
+def _batch_changed(bundle: Path) -> None:
+    evaluation = {**read_manifest(str(bundle)).evaluation, "batch_size": 10**12}
+    resealed(bundle, lambda manifest: dataclasses.replace(manifest, evaluation=evaluation))
+
+
 def _config_changed(bundle: Path) -> None:
     path = bundle / "config-00000.toml"
     path.write_text(path.read_text("utf-8").replace("layers = 2", "layers = 3"), encoding="utf-8")
@@ -272,7 +289,10 @@ def _config_cut(bundle: Path) -> None:
     resealed(bundle)
 
 
-@pytest.mark.parametrize("change", [_nats_changed, _mean_changed, _print_changed, _config_changed, _config_cut])
+@pytest.mark.parametrize(
+    "change",
+    [_nats_changed, _mean_changed, _print_changed, _batch_changed, _config_changed, _config_cut],
+)
 def test_numbers_that_do_not_follow_from_each_other_fail_before_any_image_is_read(
     change: Callable[[Path], None], bundle: Path
 ) -> None:

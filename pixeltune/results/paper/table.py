@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixeltune.errors import StoreError
+from pixeltune.published_sets import PUBLISHED_SETS
 from pixeltune.results.final import leaderboard_of, mean_row
 from pixeltune.results.judge import Identity, identity_of, is_near, judge, same_set
 from pixeltune.results.paper.works import work_of
@@ -290,7 +291,10 @@ def _our_notes(place: Row, row: Row, final: FinishedFinal, first: FinishedFinal)
     if lost:
         yield f"{len(lost)} of {len(runs)} runs are not in the mean: {_counted_statuses(lost)}"
     if row["data_checksum"] != leading["data_checksum"]:
-        yield f"images of checksum {row['data_checksum']}, not {leading['data_checksum']} as {first.search}"
+        yield (
+            f"checksum of training and test images {row['data_checksum']}, not {leading['data_checksum']} as in "
+            f"{first.search}"
+        )
     if identity.conditional:
         yield "given the class of each image"
     if identity.augmented:
@@ -358,7 +362,8 @@ def _require_same_task(finals: Sequence[FinishedFinal]) -> None:
 def _task(row: Row) -> str:
     """Return what a number is about, in words: data set, form, levels, binarisation."""
     identity = identity_of(row)
-    images = identity.dataset or f"{row['data.name']} of checksum {row['data_checksum']}"
+    name = str(row["data.name"])
+    images = identity.dataset or (name if name in PUBLISHED_SETS else f"{name} of checksum {row['data_checksum']}")
     binarised = "" if identity.binarisation == "none" else f", binarised ({identity.binarisation})"
     return f"{images}, {identity.channels}×{identity.height}×{identity.width}, {identity.levels} levels{binarised}"
 

@@ -137,8 +137,11 @@ def _wrong_runs(folder: str, manifest: Manifest) -> Iterator[str]:
             yield f"run {run.trial} has nats of {len(nats_N)} images, not of {manifest.data['num_test']}"
         if (row["config_key"], row["seed"]) != (run.config_key, run.seed):
             yield f"the configuration of run {run.trial} differs between its row and the manifest"
-        if _config(folder, run).key() != run.config_key:
-            yield f"{run.config} is configuration {_config(folder, run).key()}, not {run.config_key}"
+        config, batch_size = _config(folder, run), manifest.evaluation["batch_size"]
+        if config.key() != run.config_key:
+            yield f"{run.config} is configuration {config.key()}, not {run.config_key}"
+        if config.train.eval_batch_size != batch_size:
+            yield f"{run.config} evaluates {config.train.eval_batch_size} images at a time, the manifest {batch_size}"
 
 
 def _wrong_mean(place: Row, manifest: Manifest) -> Iterator[str]:
