@@ -72,6 +72,7 @@ _INSTALLED_BY = {
     "constriction": "'pixeltune[codec]'",
     "jinja2": "'pixeltune[report]'",
     "kaleido": "'pixeltune[report]'",
+    "matplotlib": "'pixeltune[paper]'",
     "optuna": "optuna",
     "plotly": "'pixeltune[report]'",
     "ray": "'ray[default,train,tune]'",

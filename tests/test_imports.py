@@ -40,7 +40,7 @@ ORDER = (
     "__main__",
 )
 """A module imports only what stands to its left, or its own package."""
-HOMES = {"ray": "search", "pandas": "results", "plotly": "results"}
+HOMES = {"ray": "search", "pandas": "results", "plotly": "results", "matplotlib": "results"}
 HEAVY = ("torch", "torchvision", "ray", "pandas", "pyarrow", "optuna", "pydantic", "numpy", "sklearn", "PIL", "rich")
 
 

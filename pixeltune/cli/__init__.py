@@ -37,6 +37,7 @@ def command_line() -> Parser:
         doctor,
         final,
         model,
+        paper,
         pictures,
         report,
         search,
@@ -49,7 +50,7 @@ def command_line() -> Parser:
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    first = (search, status, show, doctor, train, final, report, model, pictures, codec, compare, share)
+    first = (search, status, show, doctor, train, final, report, paper, model, pictures, codec, compare, share)
     for group in (*first, cluster, compact, columns, config):
         group.add_verbs(verbs)
     return parser

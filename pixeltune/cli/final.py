@@ -133,7 +133,7 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
 def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
     of it lies."""
-    from pixeltune.results.final import LEVEL, leaderboard_of, mean_row
+    from pixeltune.results.final import LEVEL, first_choice, leaderboard_of, mean_row
     from pixeltune.results.leaderboard import comparison_lines, status_counts
 
     rows = store.trials()
@@ -149,8 +149,7 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
             "± is one standard error: of bits/dim over seeds, of the difference over seeds and images. Clearly worse: "
             f"outside of the {1 - LEVEL:.0%} intervals of both noises, for all pairs at once.",
         )
-    order = [item.trial for item in selection.chosen]
-    first = min(places, key=lambda place: order.index(place["from_trial"]))
+    first = first_choice(places, selection)
     name = f"{selection.search}/{first['from_trial']}, mean of {_counted(first['seeds'], 'seed')},"
     for line in comparison_lines(mean_row(first, rows), name=name):
         _say(out, line)

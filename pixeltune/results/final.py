@@ -21,6 +21,7 @@ from pixeltune.results.images import read_nats
 from pixeltune.results.judge import SAME_IN_ALL
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
+from pixeltune.results.selection import Selection
 from pixeltune.results.store import SearchStore
 
 LEVEL = 0.05
@@ -136,6 +137,17 @@ def mean_row(place: Row, rows: Sequence[Row]) -> Row:
     return first | {"test_bits_per_dim": place["bits_per_dim"], "test_nats": place["nats"]}
 
 
+def first_choice(places: Sequence[Row], selection: Selection) -> Row:
+    """Return the place of the configuration that validation put first: the test set chooses none.
+
+    Args:
+        places: A leaderboard of `final_leaderboard`, not empty.
+        selection: The choice that the final was made with.
+    """
+    order = [item.trial for item in selection.chosen]
+    return min(places, key=lambda place: order.index(place["from_trial"]))
+
+
 def _nats_of(row: Row, store: SearchStore) -> np.ndarray:
     nats_N = read_nats(store.images(row["trial"]))
     if not len(nats_N) or math.fsum(nats_N) / len(nats_N) != row["test_nats"]:
@@ -149,7 +161,8 @@ def _nats_of(row: Row, store: SearchStore) -> np.ndarray:
 def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndarray, level: float) -> Row:
     first = runs[0]
     dims = first["image_channels"] * first["image_height"] * first["image_width"]
-    own, apart = mean(nats_MN), difference(nats_MN, best_MN, level=level)
+    own = mean(nats_MN)
+    apart = Estimate(0.0, None, None) if rank == 1 else difference(nats_MN, best_MN, level=level)
     return {
         "rank": rank,
         **{name: first[name] for name in ("search", "from_search", "from_trial")},
@@ -157,7 +170,7 @@ def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndar
         "seeds": len(runs),
         "is_bound": bool(first["is_bound"]),
         **_columns("", own, dims),
-        **_columns("difference_", apart if rank > 1 else Estimate(0.0, None, None), dims),
+        **_columns("difference_", apart, dims),
         "verdict": str(Verdict.BEST if rank == 1 else verdict(apart)),
     }
 

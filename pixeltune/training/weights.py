@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from safetensors.torch import load, save
@@ -42,6 +43,36 @@ def save_weights(
     if data_checksum is not None:
         about["data_checksum"] = data_checksum
     files.write_whole(location, digest.seal(save(tensors, metadata=about)))
+
+
+def with_config(content: bytes, change: Callable[[TrialConfig], TrialConfig]) -> bytes:
+    """Return a weights file with another configuration inside and the same tensors; the same bytes where it is equal.
+
+    Args:
+        content: A file of `save_weights`.
+        change: Must keep all that the model is built from.
+
+    Raises:
+        CheckpointError: The file is cut short, or is not one of `save_weights`.
+    """
+    length = int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8 : 8 + length])
+        about = header["__metadata__"]
+        before = TrialConfig.build(json.loads(about["config"]))
+        end = max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"weights must be a whole safetensors file of a model, but got none ({error})") from None
+    if 8 + length + end != len(content):
+        raise CheckpointError(f"weights must have {8 + length + end:,} bytes, but the file has {len(content):,}")
+    after = change(before)
+    if after == before:
+        return content
+    about["config"] = after.model_dump_json()
+    about[digest.KEY] = digest.PLACEHOLDER
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    return digest.seal(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
 def load_model(location: files.Location) -> DensityModel:

@@ -17,6 +17,18 @@ import pytest
 from commands import TINY
 
 import pixeltune
+from pixeltune.config import TrialConfig
+from pixeltune.data import resolve
+from pixeltune.models import build_model
+from pixeltune.results.final import final_leaderboard
+from pixeltune.results.images import write_images
+from pixeltune.results.paper.bundle import make_bundle
+from pixeltune.results.paper.table import FinishedFinal
+from pixeltune.results.rows import decode, encode
+from pixeltune.results.schema import IMAGE_SCHEMA, SCHEMA_VERSION, TRIAL_SCHEMA
+from pixeltune.results.selection import Chosen, Selection
+from pixeltune.training.evaluate import evaluate
+from pixeltune.training.weights import save_weights
 
 BARE_MACHINE = """
 import contextlib, io, json, sys
@@ -77,6 +89,7 @@ COMMANDS = {
     "list": ("search", "--list"),
     "search": ("search", "--search", "digits_quick"),
     "config": ("config",),
+    "bundle": ("verify", "bundle", "--data", "set.npz"),
 }
 NEEDS = {
     "verify": "coding needs constriction, but constriction is not installed; pip install 'pixeltune[codec]'",
@@ -87,6 +100,46 @@ NEEDS = {
 }
 
 
+def write_bundle(folder: Path) -> None:
+    """Write the bundle of a final of two seeds; its models are not trained, its numbers are theirs."""
+    config = TrialConfig.from_toml(folder / "tiny.toml").override({"data.path": str(folder / "set.npz")})
+    trained = {"images": 256, "best_images": 256, "workers": 1, "cpus": 1, "gpus": 0.0}
+    chosen = Chosen(trial="00000", value=2.0, config=config.flat(), **trained)
+    asked = {"objective": "valid_bits_per_dim", "direction": "minimize", "top": 1, "trials": (), "images": None}
+    selection = Selection(search="tiny", data_checksum="", chosen=(chosen,), **asked)
+    rows, contents = [], {}
+    for number, seed in enumerate(selection.seeds(2)):
+        trial, own = f"{number:05d}", selection.configs()["00000"].override({"seed": seed})
+        data = resolve(own).data
+        assert data.test is not None
+        found = evaluate(model := build_model(own, data.form), data.test, batch_size=own.train.eval_batch_size)
+        checksum = data.identity.checksum
+        save_weights(model, own, str(folder / "weights"), data_checksum=checksum)
+        names = {"search": "tiny-final", "trial": trial, "attempt": 1}
+        write_images(str(folder / "nats"), found.nats_N, data.test.labels_N, is_bound=False, **names)
+        contents |= {
+            f"weights-{trial}.safetensors": (folder / "weights").read_bytes(),
+            f"nats-{trial}.parquet": (folder / "nats").read_bytes(),
+        }
+        form = {"image_channels": 1, "image_height": 8, "image_width": 8, "levels": 4, "is_bound": False}
+        identity = {"data_version": data.identity.version, "data_checksum": checksum, "config_key": own.key()}
+        origin = {"from_search": "tiny", "from_trial": "00000", "status": "finished", "evaluated_split": "test"}
+        values = {"test_nats": found.nats, "test_bits_per_dim": found.bits_per_dim}
+        rows.append(own.flat() | names | form | identity | origin | values | {"schema_version": SCHEMA_VERSION})
+    rows = decode(encode(rows, TRIAL_SCHEMA), TRIAL_SCHEMA)
+    nats = {row["trial"]: read_nats_of(contents[f"nats-{row['trial']}.parquet"]) for row in rows}
+    final = FinishedFinal(search="tiny-final", rows=rows, places=final_leaderboard(rows, nats))
+    (place,) = final.places
+    printed = {name: f"{place[name]:.4f}" for name in ("bits_per_dim", "nats")}
+    (folder / "bundle").mkdir()
+    for name, content in make_bundle(final, place, selection, contents, printed).items():
+        (folder / "bundle" / name).write_bytes(content)
+
+
+def read_nats_of(content: bytes) -> np.ndarray:
+    return np.array([row["nats"] for row in decode(content, IMAGE_SCHEMA)])
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """[exit code, stdout, stderr] of every command, run one after another."""
@@ -95,6 +148,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     np.savez(folder / "set.npz", train=images[:300], test=images[300:], levels=4)
     data = 'name = "array"\npath = "set.npz"\nnum_valid = 100\n'
     (folder / "tiny.toml").write_text(TINY.replace('name = "digits"\nfraction = 0.25\nnum_valid = 64\n', data))
+    write_bundle(folder)
     environment = os.environ | {
         "PYTHONPATH": str(Path(pixeltune.__file__).parents[1]),
         "PIXELTUNE_CACHE": str(folder / "cache"),
@@ -128,6 +182,12 @@ def test_a_model_is_evaluated_audited_and_drawn_from(answers: dict[str, Any]) ->
         assert (code, err) == (0, "")
         assert out.startswith(beginning)
     assert answers["sample"][1].splitlines()[-1] == "Wrote samples.png"
+
+
+def test_a_bundle_is_verified(answers: dict[str, Any]) -> None:
+    code, out, err = answers["bundle"]
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["passed"] * 6 + ["Verified."]
 
 
 def test_the_searches_are_listed(answers: dict[str, Any]) -> None:

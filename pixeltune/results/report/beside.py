@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pixeltune.results.final import mean_row
+from pixeltune.results.final import first_choice, mean_row
 from pixeltune.results.leaderboard import comparison
 from pixeltune.results.published import Exactness
 from pixeltune.results.report.snapshot import Snapshot
@@ -79,8 +79,7 @@ def _ours(snapshot: Snapshot, places: Sequence[Row]) -> tuple[Row | None, str]:
         return row, f"trial {row['trial']} ({row['status']}), the best by {title_of(snapshot.objective)}" if row else ""
     if not places:
         return None, ""
-    order = [item.trial for item in final.chosen]
-    first = min(places, key=lambda place: order.index(place["from_trial"]))
+    first = first_choice(places, final)
     seeds = counted(first["seeds"], "seed")
     name = f"{final.search}/{first['from_trial']}, which validation put first: the mean of {seeds} on the test set"
     return mean_row(first, snapshot.rows), name

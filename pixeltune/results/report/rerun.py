@@ -172,15 +172,19 @@ def _configuration(row: Row) -> dict[str, Scalar]:
 
 def _final(snapshot: Snapshot, final: Selection) -> str:
     budget = snapshot.launch.get("budget") or {}
-    runs = budget.get("trials") or len(snapshot.rows)
-    command = ["pixeltune", "final", final.search]
-    command += ["--top", str(final.top)] if final.top is not None else []
+    words = final_words(final, snapshot.search, budget.get("trials") or len(snapshot.rows))
+    return _words(*words, *_sets(snapshot.manifest.overrides), *storage_words(snapshot.store))
+
+
+def final_words(final: Selection, name: str, runs: int) -> list[str]:
+    """Return the words of the command that makes a final of so many runs, but for its settings and its storage."""
+    words = ["pixeltune", "final", final.search]
+    words += ["--top", str(final.top)] if final.top is not None else []
     for trial in final.trials:
-        command += ["--trial", trial]
-    command += ["--seeds", str(max(1, math.ceil(runs / len(final.chosen))))]
-    command += ["--images", str(final.images)] if final.images is not None else []
-    command += [] if snapshot.search == f"{final.search}-final" else ["--name", snapshot.search]
-    return _words(*command, *_sets(snapshot.manifest.overrides), *storage_words(snapshot.store))
+        words += ["--trial", trial]
+    words += ["--seeds", str(max(1, math.ceil(runs / len(final.chosen))))]
+    words += ["--images", str(final.images)] if final.images is not None else []
+    return words + ([] if name == f"{final.search}-final" else ["--name", name])
 
 
 def _sets(overrides: Mapping[str, Any]) -> list[str]:

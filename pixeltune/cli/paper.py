@@ -1,0 +1,202 @@
+"""`pixeltune paper` and `verify`: what a publication needs of a final, and the check of it by others."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pixeltune import files
+from pixeltune.cli.app import (
+    EXIT_OK,
+    EXIT_REFUTED,
+    add_storage,
+    positive,
+    require_writable,
+    say,
+    writing,
+)
+from pixeltune.errors import StoreError, require_packages
+
+if TYPE_CHECKING:
+    from pixeltune.results.paper.table import FinishedFinal
+    from pixeltune.results.paper.verify import Check
+    from pixeltune.results.rows import Row
+    from pixeltune.results.store import SearchStore
+
+_PUBLISHED = 12
+_MOST_DIGITS = 12
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add `pixeltune paper` and `pixeltune verify`."""
+    parser = verbs.add_parser("paper", help="tables, references, figures and a checkable bundle of a final")
+    parser.add_argument("final", metavar="FINAL", help="a final in the storage, all its runs ended")
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        metavar="OTHER",
+        dest="others",
+        help="rows of another final too: its name in the storage, its folder, or a bundle; repeatable",
+    )
+    parser.add_argument("--out", metavar="DIR", help="a new or empty folder [FINAL-paper in the working directory]")
+    parser.add_argument(
+        "--digits", type=_digits, metavar="D", help="decimals of bits/dim [two digits of the smallest standard error]"
+    )
+    parser.add_argument(
+        "--published",
+        type=_published,
+        default=_PUBLISHED,
+        metavar="K|all",
+        help=f"published rows in the table, nearest in kind first [{_PUBLISHED}]",
+    )
+    parser.add_argument("--own", metavar="FILE", help="CSV with published rows of yours [STORAGE/published.csv]")
+    parser.add_argument(
+        "--samples", type=_samples, metavar="N", help="samples in the figure; 0 for none [36, where that is quick]"
+    )
+    add_storage(parser)
+    parser.set_defaults(verb=paper)
+
+    parser = verbs.add_parser(
+        "verify", help="recompute the numbers of a paper's bundle from its weights and your images"
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="what `pixeltune paper` wrote, or its folder `bundle`")
+    parser.add_argument("--data", metavar="PATH", help="where the images are [as for a training: PIXELTUNE_DATA]")
+    parser.add_argument("--images", type=positive, metavar="N", help="recompute the first N test images only [all]")
+    parser.set_defaults(verb=verify)
+
+
+def paper(options: argparse.Namespace) -> int:
+    """Check what costs nothing, then write the folder."""
+    from pixeltune.results.paper.table import finished_final, require_finished
+    from pixeltune.results.store import SearchStore
+
+    # First what a user may have mistyped, then what takes time, then what may not be installed.
+    store = SearchStore(options.storage, options.final)
+    rows = require_finished(store)
+    for other in options.others:
+        _require_other(other, options.storage)
+    folder = options.out or f"{options.final}-paper"
+    _require_empty(folder)
+    weights = _weights(store, rows)
+    require_packages("a paper", "scipy", "torch")
+    from pixeltune.results.compare import OWN_TABLE, read_own
+    from pixeltune.results.paper.write import PaperRequest, bundled_place, write_paper
+
+    in_storage = files.join(options.storage, OWN_TABLE)
+    own = options.own or (in_storage if files.exists(in_storage) else None)
+    final = finished_final(store)
+    place = bundled_place(store, final)
+    _require_weights(store, place, weights)
+    request = PaperRequest(
+        store=store,
+        final=final,
+        others=[_other(name, options.storage) for name in options.others],
+        weights=weights,
+        own=read_own(own),
+        published=options.published,
+        digits=options.digits,
+        samples=options.samples,
+        search_store=SearchStore(options.storage, place["from_search"]),
+    )
+    with writing(folder):
+        written = write_paper(request, folder)
+    say(f"Wrote {folder}: {', '.join(name for name in written.names if '/' not in name)}, bundle/")
+    say(f"The configuration that validation put first, {place['from_search']}/{place['from_trial']}: {written.stated}")
+    for line in written.missing:
+        say(f"Left out: {line}")
+    say(f"Bundle {written.digest}")
+    say(f"Anyone checks it with: pixeltune verify {files.join(folder, 'bundle')}")
+    return EXIT_OK
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Print a line for each check as it is made; 1 where one fails."""
+    from pixeltune.results.paper.bundle import read_manifest
+    from pixeltune.results.paper.verify import verify_bundle
+
+    bundle = _bundle_of(options.bundle)
+    if bundle is None:
+        read_manifest(options.bundle)  # refuses, before torch is needed
+    require_packages("a verification", "torch")
+    checks = verify_bundle(bundle or options.bundle, data_path=options.data, images=options.images, report=_show)
+    passed = all(check.passed for check in checks)
+    failed = sum(not check.passed for check in checks)
+    partial = f", on the first {options.images:,} images only" if options.images else ""
+    say(f"Verified{partial}." if passed else f"NOT verified: {failed} of {len(checks)} checks failed.")
+    return EXIT_OK if passed else EXIT_REFUTED
+
+
+def _show(check: Check) -> None:
+    say(f"{'passed' if check.passed else 'FAILED'}  {check.name:<22}  {check.detail}")
+
+
+def _digits(text: str) -> int:
+    if not text.isdecimal() or int(text) > _MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {_MOST_DIGITS}, but got {text[:40]!r}")
+    return int(text)
+
+
+def _published(text: str) -> int | None:
+    return None if text == "all" else positive(text)
+
+
+def _samples(text: str) -> int:
+    return 0 if text == "0" else positive(text)
+
+
+def _require_empty(folder: str) -> None:
+    """Refuse a folder with files in it: they would be taken for this paper's."""
+    require_writable(files.join(folder, "table.tex"))
+    if files.exists(folder) and (files.list_names(folder) or files.list_folders(folder)):
+        raise StoreError(f"--out must be a new or empty folder, but {folder} holds files; remove it or name another")
+
+
+def _weights(store: SearchStore, rows: list[Row]) -> dict[str, str]:
+    """Return where the weights of each run are that has kept them."""
+    from pixeltune.search.trial import weights_file
+
+    places = {row["trial"]: weights_file(store.checkpoint(row["trial"])) for row in rows}
+    kept = {trial: location for trial, location in places.items() if files.exists(location)}
+    if not kept:
+        raise StoreError(f"a bundle needs the weights of the runs, but {store.checkpoints} holds none; put them back")
+    return kept
+
+
+def _require_weights(store: SearchStore, place: Row, weights: dict[str, str]) -> None:
+    lacking = [trial for trial in place["runs"] if trial not in weights]
+    if lacking:
+        raise StoreError(
+            f"a bundle needs the weights of each run of {place['from_search']}/{place['from_trial']}, but "
+            f"{store.checkpoints} lacks those of {', '.join(lacking)}; put them back"
+        )
+
+
+def _require_other(name: str, storage: str) -> None:
+    """Refuse what is neither a bundle nor a finished final, before anything is computed."""
+    from pixeltune.results.paper.table import require_finished
+
+    if _bundle_of(name) is None:
+        require_finished(_store_of(name, storage))
+
+
+def _other(name: str, storage: str) -> FinishedFinal:
+    from pixeltune.results.paper.bundle import bundled_final
+    from pixeltune.results.paper.table import finished_final
+
+    bundle = _bundle_of(name)
+    return finished_final(_store_of(name, storage)) if bundle is None else bundled_final(bundle)
+
+
+def _bundle_of(name: str) -> str | None:
+    """Return the bundle that a name means: itself, or `bundle` in it; None where neither is one."""
+    from pixeltune.results.paper.bundle import is_bundle
+
+    return next((place for place in (name, files.join(name, "bundle")) if is_bundle(place)), None)
+
+
+def _store_of(name: str, storage: str) -> SearchStore:
+    """Return the final of a name in the storage, or of a folder."""
+    from pixeltune.results.store import SearchStore
+
+    return SearchStore.at(name) if "/" in name or "\\" in name else SearchStore(storage, name)
