@@ -398,7 +398,7 @@ def _fill(folder: Path) -> None:
     [
         (["toy-final"], _unfinish, "toy-final has 1 of 2 runs; run `pixeltune final toy` again"),
         (["toy-final"], _lose_one, "the weights of each run of toy/00000, but"),
-        (["toy-final"], _cut_one, ", but the file has"),
+        (["toy-final"], _cut_one, "weights must be as pixeltune wrote them, but"),
         (["toy-final"], _no_weights, "weights must be a whole safetensors file of a model, but got none"),
         (["toy-final"], _swap, "weights must be of configuration"),
         (["toy-final"], _other_nats, "the nats of test images must be those of their row"),

@@ -131,8 +131,9 @@ def _bundle(request: PaperRequest, table: PaperTable, place: Row) -> dict[str, b
     contents: dict[str, bytes] = {}
     for row in _runs(request.final, place):
         trial, location = row["trial"], request.weights[row["trial"]]
+        content = read_weights(location)
         try:
-            weights = with_config(read_weights(location), partial(_of_row, row=row))
+            weights = with_config(content, partial(_of_row, row=row))
         except CheckpointError as error:
             raise StoreError(f"{error} (in {location}); put the right file back") from None
         contents[f"weights-{trial}.safetensors"] = weights
