@@ -13,6 +13,7 @@ from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_p
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
+from pixeltune.space.keys import values_of
 
 _PROBE_STEPS = 3
 _MOST_PROBE_IMAGES = 32
@@ -41,6 +42,7 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         f"Corners: {len(corners)}, all of them can be built: {_parameter_range(space, corners, resolved)}",
         highlight=False,
     )
+    out.print(f"Configurations: {_configurations(space)}", highlight=False, soft_wrap=True)
     limits = {"images": space.budget.images, "GPU-hours": space.budget.gpu_hours, "hours": space.budget.hours}
     also = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
     out.print(
@@ -62,6 +64,17 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         highlight=False,
     )
     out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+
+
+def _configurations(space: SearchSpace) -> str:
+    """How many there are, and whether a search will run out of them."""
+    count = space.num_configurations
+    if count is None:
+        floats = [key for key, distribution in space.vary.items() if values_of(distribution) is None]
+        return f"not finite ({', '.join(floats)})"
+    if count < space.budget.trials:
+        return f"{count:,}, fewer than the {space.budget.trials:,} trials: the search ends when all are tried"
+    return f"{count:,}"
 
 
 def _data(data: DataOutline) -> Iterator[str]:

@@ -455,3 +455,27 @@ def test_a_bound_is_marked_wherever_it_stands() -> None:
     assert "Validation, bits/dim (upper bound) by images seen" in done("show", "vae")
     done("export", "vae")
     assert f'value: {row["valid_bits_per_dim"]!r}, name: "upper bound"}}' in Path("vae-00000/README.md").read_text()
+
+
+def test_a_finished_training_is_not_shown_for_other_images() -> None:
+    for name, levels in (("easy", 4), ("hard", 17)):
+        pixels = np.random.default_rng(0).integers(0, levels, (400, 4, 4), dtype=np.uint8)
+        np.savez(f"{name}.npz", train=pixels, levels=17)
+    words = ("train", "--config", write_tiny(), "--set", "data.name=array", "--set")
+    best = done(*words, "data.path=easy.npz").splitlines()[-1]
+    said = refused(*words, "data.path=hard.npz")
+    assert "tiny must go on with the images it began with (checksum " in said
+    assert f"at {Path('easy.npz').resolve()}), but got " in said
+    assert "at hard.npz; give it the same images with --set data.path=…, or take another name or --storage" in said
+    Path("easy.npz").rename("moved.npz")
+    assert done(*words, "data.path=moved.npz").splitlines()[-1] == best
+    lines = done(*words, "data.path=easy.npz").splitlines()
+    assert lines[0].startswith("Not checked: whether tiny was measured on these images, which cannot be read now (")
+    assert lines[-1] == best
+
+
+@pytest.mark.parametrize("name", ["trials", "CON", "_corrupt"])
+def test_a_training_takes_no_name_that_means_something_else(name: str) -> None:
+    assert "take another one with --name" in refused("train", "--config", write_tiny(f"{name}.toml")) or name[0] == "_"
+    assert "name" in refused("train", "--config", write_tiny(), "--name", name)
+    assert not Path("results").exists()
