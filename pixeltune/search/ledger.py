@@ -110,8 +110,9 @@ class Ledger:
                 continue
             if last["reported_at"] is None or max(own) >= (row["train.stop_after"] or row["train.images"]):
                 continue
-            for other in latest.keys() - {trial}:
-                self._remember_as_of(last["reported_at"], latest[other], reports.get(other, {}))
+            for other in latest.values():
+                if other is not row:
+                    self._remember_as_of(last["reported_at"], other, reports.get(other["trial"], {}))
             reason = self._judge.judge(trial, self._trace(row, own))
             if reason is not None:
                 reasons[trial] = reason

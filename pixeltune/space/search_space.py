@@ -117,10 +117,11 @@ class SearchSpace:
                 )
         vary = {key: normal_distribution(key, distribution) for key, distribution in self.vary.items()}
         object.__setattr__(self, "vary", discriminators_first(vary))
+        flat = self.base.flat()
         for key, value in self.base_suggestion().items():
             if not contains(self.vary[key], value):
                 raise ConfigError(
-                    f"the base is trial 0, so its `{key}` must lie in {self.vary[key]}, but it is {value!r}"
+                    f"the base is trial 0, so its `{key}` must lie in {self.vary[key]}, but it is {flat[key]!r}"
                 )
         for corner in self.corners():
             self._require_rungs(self.configure(corner))

@@ -267,12 +267,13 @@ def test_a_copy_of_a_search_adds_no_trials(tmp_path: Path, resolved: Resolved, h
 
 def forget_id(earlier: Earlier) -> None:
     """Make the results those of a version in which searches had no ids."""
+    rows = earlier.store.attempts()
     manifest = Path(earlier.store.folder, "search.json")
     tree = json.loads(manifest.read_bytes())
     del tree["id"]
     manifest.write_text(json.dumps(tree))
     again = SearchStore.at(earlier.store.folder)
-    for row in again.attempts():
+    for row in rows:
         again.write_trial(row)
 
 
