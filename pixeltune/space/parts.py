@@ -32,11 +32,12 @@ def real_number(key: str, value: object) -> float:
     """
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ConfigError(f"{key} must be a number, but got {_plain(value)!r}")
-    return value if type(value) in (int, float) else _plain(value)  # type: ignore[return-value]
+    number: int | float = _plain(value)
+    return number if isinstance(number, int | float) else float(number)
 
 
-def _plain(value: object) -> object:
-    """Return a scalar of numpy as Python's own, whose text is shorter."""
+def _plain(value: object) -> Any:
+    """Return a scalar of numpy as Python's own; anything else as it is."""
     item = getattr(value, "item", None)
     return item() if callable(item) else value
 
@@ -68,7 +69,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("trials", "images", "gpu_hours", "hours"):
             value = getattr(self, name)
-            if isinstance(value, numbers.Real) and not value > 0:  # as NaN is not
+            if isinstance(value, numbers.Real) and not float(value) > 0:  # as NaN is not
                 raise ConfigError(f"budget.{name} must be above 0, but got {value}")
             if value == math.inf:
                 raise ConfigError(f"budget.{name} must be finite, but got {value}; leave it out for no limit")
