@@ -11,7 +11,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from result_rows import make_space
 
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.report.figures.keys import _axis
 from pixeltune.space import Asha, Budget, Median, Pareto, Resources
 
 SPACE = make_space()
@@ -124,7 +123,3 @@ def test_choices_of_an_older_file_have_the_type_of_their_rows() -> None:
     for manifest in (today, before):
         assert str(manifest.distributions()["model.dropout"]) == "CategoricalDistribution(choices=(0.0, 0.25))"
     assert today.difference(before) == before.difference(today) == []
-    rows = [space.configure({"model.dropout": value}).flat() for value in (0.0, 0.25)]
-    axis = _axis("model.dropout", before.distributions()["model.dropout"], rows)
-    assert axis is not None
-    assert [axis.position(row["model.dropout"]) for row in rows] == [0.0, 1.0]
