@@ -23,6 +23,7 @@ from pixeltune.search import trial
 from pixeltune.search.trial import TrialTask
 from pixeltune.training import evaluate as evaluation
 from pixeltune.training import workers
+from pixeltune.training.weights import load_with_config, save_weights
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
 SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
@@ -481,3 +482,11 @@ def test_a_training_takes_no_name_that_means_something_else(name: str) -> None:
     assert "take another one with --name" in refused("train", "--config", write_tiny(f"{name}.toml")) or name[0] == "_"
     assert "name" in refused("train", "--config", write_tiny(), "--name", name)
     assert not Path("results").exists()
+
+
+def test_weights_that_do_not_name_their_images_are_measured_with_a_word_of_it(trained: tuple[str, str, str]) -> None:
+    weights = load_with_config(str(Path(trained[1]) / WEIGHTS))
+    save_weights(weights.model, weights.config, "bare.safetensors")
+    first, number = done("evaluate", "bare.safetensors").splitlines()
+    assert first.startswith("Not checked: whether these images are those of the model")
+    assert [number] == done("evaluate", "tiny", "--storage", trained[1]).splitlines()
