@@ -230,6 +230,11 @@ class SearchSpace:
         """The number of different configurations; None if it is not finite, as when a float is varied."""
         return count_configurations(self.base, self.vary)
 
+    @property
+    def most_trials(self) -> int:
+        """The trials that the budget allows and the space has configurations for."""
+        return min(self.budget.trials, self.num_configurations or self.budget.trials)
+
     def configurations(self) -> Iterator[dict[str, Scalar]]:
         """Yield every suggestion of a finite space; nothing if the space is not finite."""
         yield from configurations_of(self.base, self.vary)
