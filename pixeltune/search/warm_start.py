@@ -51,7 +51,7 @@ class WarmStart:
 def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Resolved) -> WarmStart:
     """Finished and diverged trials of the searches at `locations` that could be trials of `space` on the same images.
 
-    StoreError where there is no search. A stopped trial is not told: it has trained for less, by another's rungs. A
+    StoreError where there is no search. A stopped trial is not used: it has trained for less, by another's rungs. A
     trial that is also in a copy of its search counts once.
     """
     found, seen = WarmStart(), set()
