@@ -126,12 +126,17 @@ def drive(space: SearchSpace, folder: str, *, at_once: int = 2) -> Ledger:
     with store.lock():
         store.open(SearchManifest.of(space, "noop"))
         ledger = Ledger(space, store, resources=space.resources, judge=judge_of(space))
+        ledger.write_lost_decisions()
         suggester, keeper = Suggester(space, ledger), WeightKeeper(ledger)
         running: dict[str, Iterator[Message]] = {}
         while len(ledger.ended) < space.budget.trials:
             while len(running) < min(at_once, space.budget.trials - len(ledger.ended)):
                 plan = suggester.next_plan()
+                if plan is None:
+                    break
                 running[plan.trial] = _started(ledger, plan)
+            if not running:
+                break
             for trial, told in list(running.items()):
                 message = next(told, None)
                 if message is None or ledger.receive(trial, message) is not None:

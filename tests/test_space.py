@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -415,3 +416,157 @@ def test_a_missing_search_file_is_named(tmp_path: Path) -> None:
     assert "there is none at" in refusal(lambda: load_search(tmp_path / "none.py"))
     (tmp_path / "folder.py").mkdir()
     assert "there is none at" in refusal(lambda: load_search(tmp_path / "folder.py"))
+
+
+# ------------------------------------------------------------------------------------------------- numbers of the parts
+
+WHOLE = [
+    (Budget, "trials", {}),
+    (Budget, "images", {}),
+    (Asha, "reduction", {"rungs": (1600,)}),
+    (Median, "grace", {}),
+    (Median, "completed", {}),
+    (Resources, "workers", {}),
+    (Resources, "cpus", {}),
+    (space, "keep", {}),
+    (space, "seed", {}),
+]
+REAL = [
+    (Budget, "gpu_hours", {}),
+    (Budget, "hours", {}),
+    (Pareto, "margin", {"rungs": (1600,)}),
+    (Resources, "gpus", {}),
+    (Patience, "times", {}),
+    (Patience, "minutes", {}),
+    (Patience, "start_minutes", {}),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "others"), WHOLE, ids=lambda item: getattr(item, "__name__", str(item)))
+def test_whole_numbers_of_numpy_are_taken_and_floats_are_not(
+    part: Callable[..., Any], name: str, others: dict[str, Any]
+) -> None:
+    taken = getattr(part(**others, **{name: np.int64(3)}), name)
+    assert (taken, type(taken)) == (3, int)
+    for value, words in (
+        (2.0, "must be a whole number, but got 2.0; write 2"),
+        (np.float32(2), "must be a whole number, but got 2.0; write 2"),
+        (2.5, "must be a whole number, but got 2.5"),
+        (True, "must be a whole number, but got True"),
+        (np.True_, "must be a whole number, but got True"),
+        ("3", "must be a whole number, but got '3'"),
+        ([3], "must be a whole number, but got [3]"),
+        (-2, "-2"),
+    ):
+        if (name, value) != ("seed", -2):
+            assert words in refusal(lambda value=value: part(**others, **{name: value}))
+    refusal(lambda: part(**others, **{name: float("nan")}))
+    refusal(lambda: part(**others, **{name: float("inf")}))
+    if name != "images":
+        assert f"{name} must be a whole number, but got None" in refusal(lambda: part(**others, **{name: None}))
+
+
+@pytest.mark.parametrize(("part", "name", "others"), REAL, ids=lambda item: getattr(item, "__name__", str(item)))
+def test_numbers_of_numpy_are_taken_and_what_is_none_is_not(
+    part: Callable[..., Any], name: str, others: dict[str, Any]
+) -> None:
+    for value, kind in ((np.float32(1.0), float), (np.int64(1), int)):
+        value = value if name != "times" else value + value
+        taken = getattr(part(**others, **{name: value}), name)
+        assert (taken, type(taken)) == (value, kind)
+    for value in (True, np.True_, "1", [1]):
+        assert "must be a number, but got " in refusal(lambda value=value: part(**others, **{name: value}))
+    for value in (float("nan"), float("inf"), -1):
+        refusal(lambda value=value: part(**others, **{name: value}))
+
+
+def test_rungs_bounds_and_galleries_are_plain_numbers_too() -> None:
+    assert type(Asha(rungs=(np.int64(1600),)).rungs[0]) is int
+    assert type(Pareto(rungs=[np.int32(1600)], margin=1).rungs) is tuple
+    assert type(space(constraints={"gpu_seconds": np.int64(5)}).constraints["gpu_seconds"]) is int
+    assert type(space(galleries=(np.float32(1.5),)).galleries[0]) is float
+    for rungs in ((1600.0,), (True,), ("1600",), (float("nan"),)):
+        refusal(lambda rungs=rungs: Asha(rungs=rungs))
+    for epochs in ((float("nan"),), ("1",), (float("inf"),), (-1,), (True,), [1.0]):
+        assert "galleries must be" in refusal(lambda epochs=epochs: space(galleries=epochs))
+    assert space().override({"budget.trials": np.int64(7)}).budget.trials == 7
+
+
+# ------------------------------------------------------------------------------------------------------ types of values
+
+KINDS: list[tuple[str, BaseDistribution, Any, list[Any]]] = [
+    ("model.dropout", CategoricalDistribution([0, 0.25]), 0.25, [0.0, 0.25]),
+    ("optim.ema", CategoricalDistribution([0, 0.0, 0.5]), 0.0, [0.0, 0.5]),
+    ("optim.clip", CategoricalDistribution([None, 1]), None, [None, 1.0]),
+    ("optim.weight_decay", IntDistribution(0, 2), 0.0, [0, 1, 2]),
+    ("optim.warmup", FloatDistribution(0.0, 0.3, step=0.1), 0.0, [0.0, 0.1, 0.2, 0.3]),
+    ("model.layers", CategoricalDistribution([1, 4]), 4, [1, 4]),
+    ("train.compile", CategoricalDistribution([False, True]), False, [False, True]),
+    ("train.precision", CategoricalDistribution(["auto", "float32"]), "auto", ["auto", "float32"]),
+    ("seed", IntDistribution(1, 2), 1, [1, 2]),
+]
+
+
+@pytest.mark.parametrize(("key", "distribution", "base", "values"), KINDS, ids=str)
+def test_a_value_has_one_type_when_it_is_drawn_stored_read_and_compared(
+    key: str, distribution: BaseDistribution, base: Any, values: list[Any]
+) -> None:
+    """A whole number among floats was 0 in the space and 0.0 in the rows, and the report did not find it."""
+    mine = SearchSpace(base=BASE.override({key: base}), vary={key: distribution})
+    assert [typed(one[key]) for one in mine.configurations()] == [typed(value) for value in values]
+    assert mine.num_configurations == len(values)
+    for value in values:
+        stored = mine.configure({key: value}).flat()
+        assert typed(mine.suggestion_of(stored)[key]) == typed(value)
+        drawn = mine.suggest(FixedTrial({key: value}))
+        assert typed(drawn[key]) == typed(value)
+        assert drawn == mine.suggestion_of(stored)
+    assert typed(mine.base_suggestion()[key]) in [typed(value) for value in values]
+
+
+def typed(value: Any) -> tuple[Any, str]:
+    return value, type(value).__name__
+
+
+def test_numbers_of_numpy_among_choices_are_python_s() -> None:
+    with pytest.warns(UserWarning, match="Choices for a categorical distribution"):
+        choices = CategoricalDistribution([np.int64(2), np.int64(4)])
+    mine = SearchSpace(base=BASE, vary={"model.layers": choices})
+    assert [typed(one["model.layers"]) for one in mine.configurations()] == [(2, "int"), (4, "int")]
+
+
+def test_a_step_is_counted_however_it_is_rounded() -> None:
+    """0.1 + 6 × 0.1 is not 0.7: a value that was drawn must be one that is listed."""
+    mine = SearchSpace(
+        base=BASE.override({"optim.ema": 0.1}), vary={"optim.ema": FloatDistribution(0.1, 0.7, step=0.1)}
+    )
+    listed = {one["optim.ema"] for one in mine.configurations()}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = {mine.suggest(study.ask())["optim.ema"] for _ in range(60)}
+    assert drawn == listed
+    assert len(listed) == 7
+
+
+@pytest.mark.parametrize(
+    ("vary", "count"),
+    [
+        ({}, 1),
+        ({"optim.lr": FloatDistribution(1e-3, 1e-3)}, 1),
+        ({"optim.lr": FloatDistribution(1e-3, 1e-2)}, None),
+        ({"model.layers": IntDistribution(2, 6, log=True), "seed": IntDistribution(0, 9)}, 50),
+        ({"likelihood.name": VARY["likelihood.name"], "likelihood.mixtures": IntDistribution(2, 8)}, 9),
+        ({**VARY, "optim.lr": CategoricalDistribution([1e-3])}, 5 * 9),
+        (
+            {**VARY, "optim.lr": CategoricalDistribution([1e-3])}
+            | {key: value for key, value in FAMILIES_TOO.items() if key not in VARY},
+            (1 + 3) * 5 * 9,
+        ),
+    ],
+    ids=str,
+)
+def test_configurations_are_counted(vary: dict[str, BaseDistribution], count: int | None) -> None:
+    """mixtures exists for logistic_mixture alone, first_kernel_size for pixelcnn alone."""
+    mine = SearchSpace(base=BASE.override({"optim.lr": 1e-3, "likelihood.name": "categorical"}), vary=vary)
+    assert mine.num_configurations == count
+    every = [tuple(sorted(mine.configure(one).flat().items(), key=str)) for one in mine.configurations()]
+    assert len(set(every)) == len(every) == (count or 0)

@@ -14,6 +14,7 @@ from pixeltune.search.doctor import compiles_for
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
+from pixeltune.space.keys import values_of
 from pixeltune.training.compiler import compiler_advice, missing_compiler
 
 _PROBE_STEPS = 3
@@ -43,6 +44,7 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         f"Corners: {len(corners)}, all of them can be built: {_parameter_range(space, corners, resolved)}",
         highlight=False,
     )
+    out.print(f"Configurations: {_configurations(space)}", highlight=False, soft_wrap=True)
     limits = {"images": space.budget.images, "GPU-hours": space.budget.gpu_hours, "hours": space.budget.hours}
     also = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
     out.print(
@@ -68,6 +70,17 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
     if missing:
         out.print(f"Compiler: {missing} here; {compiler_advice(compiled)}", highlight=False, soft_wrap=True)
     out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+
+
+def _configurations(space: SearchSpace) -> str:
+    """How many there are, and whether a search will run out of them."""
+    count = space.num_configurations
+    if count is None:
+        floats = [key for key, distribution in space.vary.items() if values_of(distribution) is None]
+        return f"not finite ({', '.join(floats)})"
+    if count < space.budget.trials:
+        return f"{count:,}, fewer than the {space.budget.trials:,} trials: the search ends when all are tried"
+    return f"{count:,}"
 
 
 def _data(data: DataOutline) -> Iterator[str]:

@@ -54,9 +54,11 @@ def add_verbs(verbs: Any) -> None:
 
 def final(options: argparse.Namespace) -> int:
     """Choose once, run what is left, and say what came of it."""
+    from pixeltune.results.identity import require_new_name
     from pixeltune.search.final import open_final, require_search
 
     request = _request(options)
+    require_new_name(request.store.search)
     if options.cluster is None:  # else the storage may be there alone
         require_search(request)
     require_packages("a final", "optuna", "rich", "ray")

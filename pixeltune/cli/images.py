@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pixeltune.cli.app import say
 from pixeltune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tupl
             f"the data must be the images that the model was trained on (checksum {trained.data_checksum}), "
             f"but got {data.identity.checksum}; put them back, or say with --set data.path where they lie"
         )
+    if trained.data_checksum is None:
+        say("Not checked: whether these images are those of the model, because its weights file does not say.")
     images = getattr(data, split)
     if images is None:
         why = "the model was trained on it; take --split test" if split == "valid" else f"{data.identity.name} has none"

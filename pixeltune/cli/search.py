@@ -68,9 +68,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-start",
         nargs="+",
+        action="extend",
         default=[],
         metavar="RESULTS",
-        help="folders of searches whose compatible trials the sampler is told; their best are tried first",
+        help="folders of searches whose compatible trials the sampler learns from, and whose best are tried first",
     )
     add_place(parser)
     add_galleries(parser)
@@ -92,7 +93,10 @@ def search(options: argparse.Namespace) -> int:
     if options.scheduler is not None:
         settings["scheduler"] = None if options.scheduler == "none" else options.scheduler
     space = _space(options, settings)
+    from pixeltune.results.identity import require_new_name
+
     name = options.name or search_path(options.search).stem
+    require_new_name(name)
     if options.dry_run:
         from pixeltune.cli.dry_run import show_plan
 

@@ -18,9 +18,10 @@ from pixeltune.cli.app import (
     writing,
 )
 from pixeltune.cli.show import TRIAL_HELP
-from pixeltune.errors import StoreError
+from pixeltune.errors import DataError, MissingPackageError, StoreError
 
 if TYPE_CHECKING:
+    from pixeltune.config import TrialConfig
     from pixeltune.results.rows import Row
 
 
@@ -94,9 +95,9 @@ def rerun(options: argparse.Namespace) -> int:
     name = options.name or f"{found.store.search}-{found.row['trial']}-rerun"
     if name == found.store.search:
         raise StoreError(f"a rerun must have results of its own, but --name {name} is where {found.name} stands")
-    code = train_config(
-        found.config().override(settings), name, settings, storage=options.storage, galleries=options.galleries or ()
-    )
+    config = found.config().override(settings)
+    _require_same_images(found.name, found.row, config, settings)
+    code = train_config(config, name, settings, storage=options.storage, galleries=options.galleries or ())
     again = SearchStore(options.storage, name).trials()
     if code == EXIT_OK and again:
         before, after = (row["valid_bits_per_dim"] for row in (found.row, again[0]))
@@ -105,6 +106,25 @@ def rerun(options: argparse.Namespace) -> int:
             marked = f"{bound_mark(found.row)}{before:.5f} bits/dim; {name}{changed}: {bound_mark(again[0])}{after:.5f}"
             say(f"{found.name}: {marked} ({_apart(found.row, again[0]) or f'{after - before:+.5f}'})")
     return code
+
+
+def _require_same_images(name: str, row: Row, config: TrialConfig, settings: Mapping[str, Any]) -> None:
+    """Refuse to train for long what does not compare: other images at the same place, unless they were asked for."""
+    from pixeltune.config import WHEREABOUTS
+    from pixeltune.data import load_data
+
+    is_asked_for = any(key.startswith("data.") and key not in WHEREABOUTS for key in settings)
+    if is_asked_for or row["data_checksum"] is None:
+        return
+    try:
+        checksum = load_data(config.data).identity.checksum
+    except (DataError, MissingPackageError):  # a rerun that has ended answers without, and training says why it cannot
+        return
+    if checksum != row["data_checksum"]:
+        raise StoreError(
+            f"a rerun must be on the images of {name} (checksum {row['data_checksum']}), but got {checksum}; put them "
+            "back, or say with --set data.path=… where they are"
+        )
 
 
 def _apart(before: Row, after: Row) -> str:

@@ -59,6 +59,9 @@ def train_config(
     config: TrialConfig, name: str, settings: dict[str, Any], *, storage: str, galleries: tuple[float, ...] = ()
 ) -> int:
     """Train `config`, in which `settings` are made already, into the results `name`; the exit code."""
+    from pixeltune.results.identity import require_new_name
+
+    require_new_name(name)
     import torch
 
     from pixeltune.space import Budget, Resources, SearchSpace
@@ -88,21 +91,23 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     from pixeltune.results.schema import Status
     from pixeltune.results.store import SearchStore
     from pixeltune.search.ledger import Ledger
-    from pixeltune.search.run import open_search, require_same_data
+    from pixeltune.search.run import open_search, require_same_data, require_same_data_if_readable
     from pixeltune.search.trial import run_trial, state_file
 
     with SearchStore(storage, name).lock():
         store, manifest = open_search(space, name, storage, overrides=settings, say=say)
         baseline = manifest.baseline_bits_per_dim
         ledger = Ledger(space, store, resources=space.resources, baseline=baseline, retries_failed=True)
-        say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         before = next(iter(ledger.ended.values()), None)
+        if before is not None:
+            require_same_data_if_readable(store, space.base.data, say)
+        say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         if _first_says(before is not None, space.resources.workers):
             return _show_end(before or {}, name + storage_words(storage))
         data = resolve(space.base).data
         say(f"{name}: {data.identity.name} ({data.identity.version}), {data.form.describe(data.num_images)}")
         if store.has_trials():
-            require_same_data(store, data.identity.checksum)
+            require_same_data(store, space.base.data, data.identity.checksum)
         plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
         for point in store.curve(plan.trial):
             say(_line(point))

@@ -35,9 +35,10 @@ class Column:
 
 IDENTITY_COLUMNS: dict[str, Column] = {
     "schema_version": Column(pa.int32(), "version of the schema that the row was written with", nullable=False),
-    "search": Column(_TEXT, "name of the search", nullable=False),
+    "search": Column(_TEXT, "name of the search: of its folder, also where that was renamed", nullable=False),
     "trial": Column(_TEXT, "name of the trial within its search", nullable=False),
     "attempt": Column(pa.int32(), "1 for the first try; a retry or a resumption counts up", nullable=False),
+    "search_id": Column(_TEXT, "id of the search, made when it began, as in its search.json; empty in older rows"),
 }
 
 _OUTCOME_COLUMNS: dict[str, Column] = {

@@ -37,7 +37,7 @@ def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFr
     units, stand in `pixeltune.results.schema.COLUMNS`.
     """
     _require_attempts(attempts)
-    tables = [store.trial_files for store in find_searches(location)]
+    tables = [(store, store.trial_files) for store in find_searches(location)]
     return _frame(tables, ["search", "number", "trial", "attempt"], attempts)
 
 
@@ -48,7 +48,7 @@ def read_curves(location: Location, attempts: Attempts = "latest") -> pd.DataFra
     later counts. `attempts="all"` keeps both.
     """
     _require_attempts(attempts)
-    tables = [store.curve_files for store in find_searches(location)]
+    tables = [(store, store.curve_files) for store in find_searches(location)]
     return _frame(tables, ["search", "trial", "images_seen", "attempt"], attempts)
 
 
@@ -58,7 +58,7 @@ def read_images(location: Location) -> pd.DataFrame:
     `image` counts from 0 in the order of the test split; nats are float32 numbers, whose sum over the images of a run,
     divided by their number, is its row's `test_nats`.
     """
-    tables = [store.image_files for store in find_searches(location)]
+    tables = [(store, store.image_files) for store in find_searches(location)]
     return _frame(tables, ["search", "trial", "image", "attempt"], "all")
 
 
@@ -87,14 +87,14 @@ def _words(schema: pa.Schema) -> list[str]:
     return [name for name in text if name not in FREE_TEXT]
 
 
-def _frame(tables: Sequence[TableFolder], order: list[str], attempts: Attempts) -> pd.DataFrame:
+def _frame(tables: Sequence[tuple[SearchStore, TableFolder]], order: list[str], attempts: Attempts) -> pd.DataFrame:
     """Tables of several searches in this order, whose last key tells attempts apart; of rows that are equal in the
     others, the last.
 
     Everything is done before pandas has it: then 100,000 rows of 128 columns take a second, and lie in memory once.
     """
-    words = _words(tables[0].schema)
-    table = pa.concat_tables(part.read(words=words) for part in tables).unify_dictionaries()
+    words = _words(tables[0][1].schema)
+    table = pa.concat_tables(store.read(part, words=words) for store, part in tables).unify_dictionaries()
     if table.num_rows < 2:
         return _tidy(table)
     rises, differs = _steps(table, order)

@@ -19,11 +19,13 @@ def write_images(
     search: str,
     trial: str,
     attempt: int,
+    search_id: str = "",
 ) -> None:
     """Publish the file of one run: a row an image, in the order of the split."""
     run = {
         "schema_version": SCHEMA_VERSION,
         "search": search,
+        "search_id": search_id or None,
         "trial": trial,
         "attempt": attempt,
         "is_bound": is_bound,

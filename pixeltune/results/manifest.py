@@ -6,6 +6,7 @@ Budget and resources are no part of it: a larger --trials extends a search, and 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -28,11 +29,15 @@ _MISSING = object()
 class SearchManifest:
     """The identity of a search.
 
+    search: its name, which readers take from its folder. id: made when it began, kept when it is renamed; "" if
+    it began before searches had ids.
     base: dotted keys of the base configuration, without NO_IDENTITY. vary: key → Optuna's JSON of its distribution.
     constraints: metric → bound. scheduler: its `name` and its settings, or None. sampler_seed: the sampler's.
     created_at: ISO 8601 in UTC. overrides: what --set changed, so that the command can be shown again; its effect
         is already in base and vary. baseline_bits_per_dim: order-0, on the validation set, where it was known.
-    final: of a final, what it retrains and why. warm_start: names of the results that the sampler was told.
+    final: of a final, what it retrains and why.
+    warm_start, warm_start_ids: names and ids of the searches whose trials the sampler got when this one began.
+    data_checksum: of the images that the base names, where it was known.
     """
 
     search: str
@@ -49,6 +54,9 @@ class SearchManifest:
     final: Selection | None = None
     constraints: Mapping[str, float] = field(default_factory=dict)
     warm_start: tuple[str, ...] = ()
+    warm_start_ids: tuple[str, ...] = ()
+    data_checksum: str | None = None
+    id: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -61,6 +69,8 @@ class SearchManifest:
         baseline_bits_per_dim: float | None = None,
         final: Selection | None = None,
         warm_start: tuple[str, ...] = (),
+        warm_start_ids: tuple[str, ...] = (),
+        data_checksum: str | None = None,
     ) -> Self:
         """The manifest of a space as it stands, its --set changes already applied."""
         return cls(
@@ -78,6 +88,9 @@ class SearchManifest:
             baseline_bits_per_dim=baseline_bits_per_dim,
             final=final,
             warm_start=warm_start,
+            warm_start_ids=warm_start_ids,
+            data_checksum=data_checksum,
+            id=uuid.uuid4().hex,
         )
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -128,12 +141,10 @@ class SearchManifest:
     @classmethod
     def _from_tree(cls, tree: dict[str, Any]) -> Self:
         try:
-            vary = {key: json.dumps(value) for key, value in tree["vary"].items()}
-            for text in vary.values():
-                _from_json(text)
+            vary = {key: _normal_json(key, json.dumps(value)) for key, value in tree["vary"].items()}
             known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
             sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
-            sequences["warm_start"] = tuple(tree.get("warm_start", ()))
+            sequences |= {name: tuple(tree.get(name, ())) for name in ("warm_start", "warm_start_ids")}
             final = Selection.from_tree(tree["final"]) if tree.get("final") else None
             return cls(**(known | sequences | {"vary": vary, "final": final}))
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -144,6 +155,15 @@ def _to_json(distribution: BaseDistribution) -> str:
     from optuna.distributions import distribution_to_json  # a search of one configuration has no distribution
 
     return distribution_to_json(distribution)
+
+
+def _normal_json(key: str, text: str) -> str:
+    """The text of a distribution, of an older file too, with the types that rows have."""
+    from pixeltune.space.keys import normal_distribution
+
+    written = _from_json(text)
+    normal = normal_distribution(key, written)
+    return text if normal is written else _to_json(normal)
 
 
 def _from_json(text: str) -> BaseDistribution:

@@ -36,6 +36,7 @@ class Chosen:
 class Selection:
     """The choice as it was made once; the search may go on afterwards.
 
+    search, search_id: the search, by the name that it had then, and by its id.
     objective, direction: the search's first, by which `chosen` stands, best first. top: how many were asked for;
     trials: those that were asked for by name, and then top is None. data_checksum: of the search's images.
     images: training images in place of the configurations' own, or None. left_out: in words, what could not be chosen.
@@ -50,6 +51,7 @@ class Selection:
     data_checksum: str
     chosen: tuple[Chosen, ...]
     left_out: tuple[str, ...] = ()
+    search_id: str = ""
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:
@@ -63,10 +65,21 @@ class Selection:
         first = 1 + max(item.seed for item in self.chosen)
         return range(first, first + count)
 
-    def difference(self, *, search: str, top: int | None, trials: tuple[str, ...], images: int | None) -> list[str]:
-        """What is asked for now in another way than when the choice was made, a line each."""
+    def difference(
+        self,
+        *,
+        search: str,
+        top: int | None,
+        trials: tuple[str, ...],
+        images: int | None,
+        search_id: str | None = None,
+    ) -> list[str]:
+        """Return what is asked for now in another way than when the choice was made, a line each.
+
+        search_id: of the search that has this name now; None if there is none, "" if it has no id.
+        """
         pairs = {
-            "search": (search, self.search),
+            "search": (self._called_now(search, search_id), self.search),
             "--top": (top, self.top),
             "--trial": (trials, self.trials),
             "--images": (images, self.images),
@@ -76,6 +89,14 @@ class Selection:
             for what, (here, there) in pairs.items()
             if here != there
         ]
+
+    def _called_now(self, search: str, search_id: str | None) -> str:
+        """Return the name that the choice has for a search: a renamed one is the same, a new one of its name is not."""
+        if not search_id or not self.search_id:
+            return search
+        if search_id == self.search_id:
+            return self.search
+        return f"another search called {search}" if search == self.search else search
 
     def configs(self) -> dict[str, TrialConfig]:
         """By trial, as they are retrained but for the seed: on train and validation, without a look at either after.

@@ -17,26 +17,32 @@ a launch that finds its search finished says so within seconds.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pixeltune import digest, files
 from pixeltune.errors import StoreError
+from pixeltune.results.identity import (
+    LAUNCH_NAME,
+    MANIFEST_NAME,
+    WARM_START_NAME,
+    is_name,
+    report_copies,
+    require_name,
+    require_new_name,
+    under_folder_name,
+)
 from pixeltune.results.lock import holder_of, lock_folder, require_held
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, to_rows
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
-from pixeltune.results.tables import COMPACTED, TableFolder, publish, reading
+from pixeltune.results.tables import COMPACTED, StoreWarning, TableFolder, publish, reading
 
-MANIFEST_NAME = "search.json"
-_WARM_START_NAME = "warm_start.parquet"
-LAUNCH_NAME = "launch.json"
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _SHOWN_DIFFERENCES = 3
 
 
@@ -53,8 +59,7 @@ class SearchStore:
     """
 
     def __init__(self, storage: files.Location, search: str) -> None:
-        if not _NAME.fullmatch(search):
-            raise StoreError(f"a search name must be letters, digits and inner . _ + -, but got {search!r}; rename it")
+        require_name(search)
         location = files.require_location(storage)
         self.search = search
         self.folder = files.join(location, search)
@@ -66,6 +71,7 @@ class SearchStore:
         self.trial_files = self._table(self.trials_folder, TRIAL_SCHEMA)
         self.curve_files = self._table(self.curves_folder, CURVE_SCHEMA)
         self.image_files = self._table(self.images_folder, IMAGE_SCHEMA, is_by_trial=True)
+        self._search_id: str | None = None
 
     @classmethod
     def at(cls, folder: files.Location) -> SearchStore:
@@ -86,6 +92,15 @@ class SearchStore:
     def gallery(self, trial: str) -> str:
         """The PNG that shows what `trial` draws at its end."""
         return files.join(self.samples_folder, f"{trial}.png")
+
+    @property
+    def search_id(self) -> str | None:
+        """The id of the search; "" if it began before searches had ids, None if its search.json cannot be read."""
+        if self._search_id is None:
+            with suppress(FileNotFoundError, ValueError, StoreError):
+                tree = digest.open_json(_bytes(files.join(self.folder, MANIFEST_NAME)))
+                self._search_id = str(tree.get("id", "")) if isinstance(tree, dict) else None
+        return self._search_id
 
     def exists(self) -> bool:
         """Whether the search was begun here."""
@@ -129,12 +144,11 @@ class SearchStore:
                     f"a search with results must have its {MANIFEST_NAME}, but {self.folder} has none; "
                     "put it back, or take another name or --storage"
                 )
-            publish(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
-            return manifest
+            require_new_name(self.search)
+            return self._begin(manifest)
         known = self.manifest()
         if not self.has_trials():
-            publish(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
-            return manifest
+            return self._begin(manifest)
         self._require_same(manifest, known)
         self.trial_files.require_known()
         self.curve_files.require_known(is_compacted_alone=True)
@@ -143,11 +157,16 @@ class SearchStore:
         files.remove(probe)
         return known
 
+    def _begin(self, manifest: SearchManifest) -> SearchManifest:
+        publish(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
+        self._search_id = manifest.id
+        return manifest
+
     def manifest(self) -> SearchManifest:
-        """What `open` wrote when the search began."""
+        """Return what `open` wrote when the search began, under the name that its folder has now."""
         location = files.join(self.folder, MANIFEST_NAME)
         try:
-            return SearchManifest.from_json(_bytes(location))
+            return replace(SearchManifest.from_json(_bytes(location)), search=self.search)
         except FileNotFoundError:
             raise StoreError(f"a search must have been begun to be read, but {location} does not exist") from None
         except StoreError as error:
@@ -171,7 +190,7 @@ class SearchStore:
 
     def write_warm_start(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows of other searches as they are now, in place of any that were kept; no file where there are none."""
-        location = files.join(self.folder, _WARM_START_NAME)
+        location = files.join(self.folder, WARM_START_NAME)
         if rows:
             publish(location, encode(rows, TRIAL_SCHEMA))
         else:
@@ -179,7 +198,7 @@ class SearchStore:
 
     def warm_start(self) -> list[Row]:
         """The rows of other searches that were kept when this one began; none where it began alone."""
-        location = files.join(self.folder, _WARM_START_NAME)
+        location = files.join(self.folder, WARM_START_NAME)
         try:
             return to_rows(decode_table(_bytes(location), TRIAL_SCHEMA))
         except FileNotFoundError:
@@ -197,15 +216,22 @@ class SearchStore:
 
     def attempts(self) -> list[Row]:
         """The rows of all attempts, by number and attempt."""
-        return sorted(to_rows(self.trial_files.read()), key=lambda row: (*_by_number(row), row["attempt"]))
+        return sorted(to_rows(self.read(self.trial_files)), key=lambda row: (*_by_number(row), row["attempt"]))
 
     def curve(self, trial: str) -> list[Row]:
         """The reports of one trial by images seen; where attempts overlap, the later one counts."""
-        return merge_attempts(to_rows(self.curve_files.read(trial=trial)))
+        return merge_attempts(to_rows(self.read(self.curve_files, trial=trial)))
 
     def curves(self) -> list[Row]:
         """The reports of all trials, merged as `curve` does."""
-        return merge_attempts(to_rows(self.curve_files.read()))
+        return merge_attempts(to_rows(self.read(self.curve_files)))
+
+    def read(self, table: TableFolder, *, trial: str | None = None, words: Collection[str] = ()) -> pa.Table:
+        """Return the rows of one of its tables as `TableFolder.read` does, under the name of the folder.
+
+        Rows that carry the id of another search are reported with a StoreWarning, and returned too.
+        """
+        return under_folder_name(table.read(trial=trial, words=words), self.search, self.search_id)
 
     def _table(self, folder: str, schema: pa.Schema, *, is_by_trial: bool = False) -> TableFolder:
         corrupt = files.join(self.folder, "_corrupt", schema.metadata[TABLE_KEY].decode())
@@ -213,7 +239,8 @@ class SearchStore:
 
     def _complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
         require_held(self.folder)
-        complete = {**row, "schema_version": SCHEMA_VERSION, "search": row.get("search", self.search)}
+        own = {"schema_version": SCHEMA_VERSION, "search": row.get("search", self.search)}
+        complete = {**row, **own, "search_id": self.search_id or None}
         if complete["search"] != self.search:
             raise StoreError(f"`search` must be {self.search} in its own results, but got {complete['search']!r}")
         _require_name(row.get("trial"), row.get("attempt"))
@@ -235,14 +262,38 @@ def find_searches(location: files.Location) -> list[SearchStore]:
     location = files.require_location(location)
     if not _exists(location):
         raise StoreError(f"results must be a search folder or a storage of some, but there is nothing at {location}")
-    if any(_exists(files.join(location, name)) for name in (MANIFEST_NAME, "trials", "curves")):
+    if _is_search(location):
         return [SearchStore.at(location)]
     with reading(location):
-        stores = [SearchStore(location, name) for name in files.list_folders(location) if _NAME.fullmatch(name)]
+        names = files.list_folders(location)
+    _report_unusable(location, names)
+    stores = [SearchStore(location, name) for name in names if is_name(name)]
     found = [store for store in stores if store.exists() or _exists(store.trials_folder)]
     if not found:
         raise StoreError(f"results must be a search folder or a storage of some, but {location} holds no search")
+    if len(found) > 1:
+        report_copies((store.folder, store.search_id) for store in found)
     return found
+
+
+def _is_search(location: str) -> bool:
+    """Return whether a folder is one search's own; in a storage, `trials` may be the name of a search."""
+    if _exists(files.join(location, MANIFEST_NAME)):
+        return True
+    tables = [files.join(location, name) for name in ("trials", "curves")]
+    return any(_exists(table) and not _exists(files.join(table, MANIFEST_NAME)) for table in tables)
+
+
+def _report_unusable(location: str, names: Sequence[str]) -> None:
+    """Warn of searches whose folder has a name that no search can have, such as `tiny (copy)`."""
+    for name in names:
+        if not is_name(name) and name[0] not in "._" and _exists(files.join(location, name, MANIFEST_NAME)):
+            warnings.warn(
+                f"left out {files.join(location, name)}: a search name must be letters, digits and inner . _ + -; "
+                "rename the folder",
+                StoreWarning,
+                stacklevel=3,
+            )
 
 
 def merge_attempts(rows: Iterable[Row]) -> list[Row]:

@@ -15,6 +15,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
+from pixeltune.space.keys import as_drawn
 from pixeltune.space.metrics import violations
 
 _STATES = {
@@ -73,7 +74,7 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
         state = TrialState.FAIL
     frozen = optuna.trial.create_trial(
         state=state,
-        params={key: row[key] for key in asked},
+        params={key: as_drawn(distribution, row[key]) for key, distribution in asked.items()},
         distributions=asked,
         values=values if known and state is not TrialState.FAIL else None,
         intermediate_values=dict(curve),

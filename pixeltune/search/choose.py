@@ -64,6 +64,7 @@ def choose(
         images=images,
         data_checksum=str(chosen[0]["data_checksum"]),
         chosen=tuple(_chosen(row, configs[row["trial"]], objective) for row in chosen),
+        search_id=manifest.id,
         left_out=tuple(_left_out(rows, able, distinct, wanted=len(trials) if trials else top or 0)),
     )
 

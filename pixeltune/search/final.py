@@ -102,6 +102,7 @@ def _known(store: SearchStore, request: Request) -> Selection:
         raise StoreError(f"{store.search} must be a final, but it is a search; take another --name")
     lines = known.difference(
         search=request.search,
+        search_id=SearchStore(request.storage, request.search).search_id,
         top=None if request.trials else request.top,
         trials=request.trials,
         images=request.images,

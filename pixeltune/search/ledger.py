@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from itertools import count
 from typing import Any
 
@@ -39,8 +40,12 @@ _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
 class Ledger:
     """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on.
 
-    A trial that breaks one of the space's constraints for good is stopped as soon as that is known. retries_failed:
-    whether trials that crashed are tried again by the next launch, as those of a final always are.
+    A trial that breaks one of the space's constraints for good is stopped as soon as that is known, and so is one whose
+    images are others than those of the search. data_checksum: of these; if it is not given, the first trial's count.
+    retries_failed: whether trials that crashed are tried again by the next launch, as those of a final always are.
+
+    A launch may die after a report is in the store and before the row says that the trial stopped there. The decision
+    is then taken again, from what was known at that report; `write_lost_decisions` puts it in the store.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Ledger:
         baseline: float | None = None,
         judge: Judge | None = None,
         retries_failed: bool = False,
+        data_checksum: str | None = None,
     ) -> None:
         self.space = space
         self.store = store
@@ -60,6 +66,8 @@ class Ledger:
         self.ended: dict[str, Row] = {}
         self.live: dict[str, Live] = {}
         self.curves: dict[str, Curve] = {}
+        self._data_checksum = data_checksum
+        self._lost_decisions: list[str] = []
         self._node_deaths: Counter[str] = Counter()
         self._judge = judge or NoJudge()
         self._retries_failed = retries_failed or space.is_final
@@ -76,16 +84,53 @@ class Ledger:
         self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
-        for trial, row in {row["trial"]: row for row in attempts}.items():
+        latest = {row["trial"]: row for row in attempts}
+        stopped = self._decide_again(latest, reports)
+        for trial, row in latest.items():
             self._numbers.add(row["number"])
+            self._data_checksum = self._data_checksum or row["data_checksum"]
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
             if row["status"] in self._to_go_on or owes_a_try_alone(row):
                 left = self._live_of(row, reports.get(trial, {}))
                 left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
-                self._left[trial] = row, left
+                if trial in stopped:
+                    self.ended[trial] = self._row(left, Status.PRUNED, stopped[trial])
+                else:
+                    self._left[trial] = row, left
             else:
                 self.ended[trial] = row
+        self._lost_decisions = list(stopped)
+
+    def _decide_again(self, latest: Mapping[str, Row], reports: Mapping[str, dict[int, Row]]) -> dict[str, str]:
+        """Return why trials stop whose launch died at their last report, by trial; the judge is left as it comes."""
+        reasons: dict[str, str] = {}
+        for trial, row in latest.items():
+            own = reports.get(trial, {})
+            last = own[max(own)] if own else None
+            if last is None or row["status"] != Status.RUNNING or last["attempt"] != row["attempt"]:
+                continue
+            if last["reported_at"] is None or max(own) >= (row["train.stop_after"] or row["train.images"]):
+                continue
+            for other in latest.values():
+                if other is not row:
+                    self._remember_as_of(last["reported_at"], other, reports.get(other["trial"], {}))
+            reason = self._judge.judge(trial, self._trace(row, own))
+            if reason is not None:
+                reasons[trial] = reason
+        return reasons
+
+    def _remember_as_of(self, time: datetime, row: Row, reports: Mapping[int, Row]) -> None:
+        """Make the judge know a trial as it was then: while it ran it counted, however it ended later."""
+        had_ended = row["finished_at"] is not None and row["finished_at"] <= time
+        known = {images: report for images, report in reports.items() if (report["reported_at"] or time) <= time}
+        self._remember(row if had_ended else row | {"status": Status.RUNNING}, known)
+
+    def write_lost_decisions(self) -> None:
+        """Write the rows of trials that an earlier launch had stopped without writing it."""
+        for trial in self._lost_decisions:
+            self.store.write_trial(self.ended[trial])
+        self._lost_decisions = []
 
     @property
     def objective(self) -> str:
@@ -137,6 +182,7 @@ class Ledger:
             gallery=files.absolute(self.store.gallery(plan.trial)),
             images=files.absolute(self.store.images(plan.trial)) if self.space.is_final else "",
             search=self.store.search,
+            search_id=self.store.search_id or "",
             attempt=plan.attempt,
             speed_first=self.space.measures_speed_first(),
         )
@@ -159,6 +205,9 @@ class Ledger:
         """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
         live = self.live[trial]
         live.facts |= message.get("facts") or {}
+        if (stranger := self._other_images(live)) is not None:
+            live.end = Status.FAILED, stranger
+            return stranger
         if "end" in message:
             live.end = Status(message["end"]), message.get("reason")
         if "resumed" in message:
@@ -230,6 +279,17 @@ class Ledger:
 
     def _is_within_bounds(self, row: Row) -> bool:
         return keeps_to(self.space.constraints, row, has_ended=row["status"] != Status.RUNNING)
+
+    def _other_images(self, live: Live) -> str | None:
+        """Return why a trial cannot count because of its images; None if they are those of the search, or not known."""
+        checksum = live.facts.get("data_checksum")
+        self._data_checksum = self._data_checksum or checksum
+        if checksum in (None, self._data_checksum):
+            return None
+        return (
+            f"its images have checksum {checksum}, those of the search {self._data_checksum}; all machines must have "
+            "the same data"
+        )
 
     def _breach(self, live: Live) -> str:
         """What a running trial has broken for good, in words."""

@@ -12,10 +12,12 @@ from pixeltune.space import FinalSpace
 
 
 class Planner(Protocol):
-    """Plans trials one by one; how each ends stands in the ledger."""
+    """Plans trials one by one; how each ends is in the ledger. is_exhausted: whether one was asked for in vain."""
 
-    def next_plan(self) -> Plan:
-        """The next attempt to run."""
+    is_exhausted: bool
+
+    def next_plan(self) -> Plan | None:
+        """Return the next attempt to run; None if there is nothing left to try."""
 
 
 class ListedPlans:
@@ -25,6 +27,7 @@ class ListedPlans:
     """
 
     def __init__(self, space: FinalSpace, ledger: Ledger, *, waiting: Sequence[Plan] | None = None) -> None:
+        self.is_exhausted = False
         self._ledger = ledger
         self._waiting = deque(ledger.plans_to_resume() if waiting is None else waiting)
         self._suggestions = space.suggestions()

@@ -116,7 +116,7 @@ class Progress(Listener):
         ended = self._book.ended.values()
         pruned = sum(row["status"] == Status.PRUNED for row in ended)
         bad = sum(row["status"] not in (Status.PRUNED, Status.FINISHED) for row in ended)
-        text = f"{len(ended)}/{self._book.space.budget.trials} done, {len(self._book.live)} running, {pruned} pruned"
+        text = f"{len(ended)}/{self._book.space.most_trials} done, {len(self._book.live)} running, {pruned} pruned"
         return text + (f", {bad} without a result" if bad else "")
 
     def _best(self) -> str:
@@ -147,6 +147,7 @@ class Progress(Listener):
             "hours": (hours / 3600, 0.0),
         }
         limits = {name: getattr(budget, name) for name in spent if getattr(budget, name) is not None}
+        limits["trials"] = self._book.space.most_trials
         left = {name: max(0.0, limit - spent[name][0]) for name, limit in limits.items()}
         paces = {name: (spent[name][0] - spent[name][1]) / hours for name in left if hours > 0}
         seconds = min((left[name] / pace for name, pace in paces.items() if pace > 0), default=None)
@@ -164,7 +165,7 @@ class Progress(Listener):
 
     def _panel(self) -> Group:
         head = Table.grid(padding=(0, 2))  # a bar ends no line of its own
-        bar = ProgressBar(total=self._book.space.budget.trials, completed=len(self._book.ended), width=20)
+        bar = ProgressBar(total=self._book.space.most_trials, completed=len(self._book.ended), width=20)
         head.add_row(bar, self._count())
         table = Table.grid(padding=(0, 2))
         for live in self._live():

@@ -46,6 +46,7 @@ def _keep(task: TrialTask, training: Training, found: Evaluation) -> None:
         training.data.test.labels_N,
         is_bound=training.model.is_bound,
         search=task.search,
+        search_id=task.search_id,
         trial=task.trial,
         attempt=task.attempt,
     )

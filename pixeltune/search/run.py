@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pixeltune.config import ImageForm, require_workers
-from pixeltune.data import Resolved, order0_bits_per_dim, resolve
-from pixeltune.errors import ConfigError, StoreError
+from pixeltune.config import DataConfig, ImageForm, require_workers
+from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
+from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempts import Plan
@@ -28,7 +28,7 @@ from pixeltune.search.plans import ListedPlans, Planner
 from pixeltune.search.scheduler import judge_of
 from pixeltune.search.stop import Stop, nothing_left
 from pixeltune.search.tune_runs import TuneRuns
-from pixeltune.search.warm_start import read_warm_start
+from pixeltune.search.warm_start import ids_of, read_warm_start
 from pixeltune.search.watch import Heartbeat
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 from pixeltune.training.compiler import require_compiler
@@ -63,6 +63,7 @@ def open_search(
     store = SearchStore(storage, name)
     sources = tuple(sorted({location.rstrip("/").rpartition("/")[2] for location in warm_start}))
     if store.has_trials():
+        sources = _as_when_begun(sources, warm_start, store.manifest())
         manifest = store.open(SearchManifest.of(space, name, overrides=overrides, warm_start=sources))
         if sources:
             say(f"Warm start: {len(store.warm_start())} trials of other searches, as they were when this one began.")
@@ -71,13 +72,26 @@ def open_search(
     for note in resolved.data.notes:
         say(f"Data note: {note}")
     told = read_warm_start(warm_start, space, resolved)
-    baseline = order0_bits_per_dim(resolved.data)
-    manifest = SearchManifest.of(space, name, overrides=overrides, baseline_bits_per_dim=baseline, warm_start=sources)
+    manifest = SearchManifest.of(
+        space,
+        name,
+        overrides=overrides,
+        baseline_bits_per_dim=order0_bits_per_dim(resolved.data),
+        warm_start=sources,
+        warm_start_ids=tuple(sorted(told.ids)) if all(told.ids) else (),
+        data_checksum=resolved.data.identity.checksum,
+    )
     manifest = store.open(manifest)
     store.write_warm_start(told.rows)
     for line in told.lines() if warm_start else ():
         say(line)
     return store, manifest
+
+
+def _as_when_begun(names: tuple[str, ...], locations: Sequence[str], known: SearchManifest) -> tuple[str, ...]:
+    """Return the names that the sources of a warm start had when the search began, if their ids are the same."""
+    is_renamed = names != known.warm_start and known.warm_start_ids
+    return known.warm_start if is_renamed and ids_of(locations) == known.warm_start_ids else names
 
 
 def require_buildable(space: SearchSpace) -> Resolved:
@@ -110,14 +124,18 @@ def run_search(
         resources=space.resources,
         baseline=manifest.baseline_bits_per_dim,
         judge=judge_of(space),
+        data_checksum=manifest.data_checksum,
     )
     done = nothing_left(space, ledger)
     if done is not None:
+        require_same_data_if_readable(store, space.base.data, listener.say)
+        ledger.write_lost_decisions()
         return Outcome(ledger, interrupted=False, reason=done)
     resolved = require_buildable(space)
-    require_same_data(store, resolved.data.identity.checksum)
+    require_same_data(store, space.base.data, resolved.data.identity.checksum)
     if address is None and compiles_for(space):
         require_compiler(compiles_for(space))
+    ledger.write_lost_decisions()
     if manifest.final is not None:
         require_final_data(space, manifest.final)
     keeper = WeightKeeper(ledger)
@@ -151,7 +169,8 @@ def run_search(
         finally:
             listener.end()
     keeper.tidy_all()
-    return Outcome(ledger, interrupted=stop.by_hand, reason=stop.reason or f"all {space.budget.trials} trials are done")
+    reason = stop.reason or nothing_left(space, ledger) or "no configuration is left that was not tried"
+    return Outcome(ledger, interrupted=stop.by_hand, reason=reason)
 
 
 def _planner(space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan]) -> Planner:
@@ -179,11 +198,41 @@ def _preflight(nodes: Sequence[Node], resources: Resources, store: SearchStore, 
     return preflight(nodes, resources, store.folder, compiles_for=compiled)
 
 
-def require_same_data(store: SearchStore, checksum: str) -> None:
-    """Where the data lies is no part of a search's identity; what it is, is."""
-    for row in store.trials():
-        if row["data_checksum"] not in (None, checksum):
+def require_same_data(store: SearchStore, data: DataConfig, checksum: str) -> None:
+    """Refuse images that the results were not measured on: where the data is may change, what it is may not.
+
+    Args:
+        store: The results.
+        data: Which images are given.
+        checksum: Of these images.
+
+    Raises:
+        StoreError: A row, or the baseline, is of other images.
+    """
+    rows = [(row["data_checksum"], row["data.path"]) for row in store.trials()]
+    for known, path in [*rows, (store.manifest().data_checksum, None)]:
+        if known not in (None, checksum):
+            where = f" at {path}" if path else ""
+            given = f" at {data.path}" if data.path else ""
             raise StoreError(
-                f"a search must go on with the images it began with (checksum {row['data_checksum']}), "
-                f"but got {checksum}; give it the same data, or take another name or --storage"
+                f"{store.search} must go on with the images it began with (checksum {known}{where}), but got {checksum}"
+                f"{given}; give it the same images with --set data.path=…, or take another name or --storage"
             )
+
+
+def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Callable[[str], None]) -> None:
+    """Refuse stored results of other images than `data` names; say so if these cannot be read now.
+
+    Nothing is downloaded for the comparison.
+
+    Raises:
+        StoreError: The results are of other images.
+    """
+    here = data.model_copy(update={"download": False}) if data.download else data
+    try:
+        checksum = load_data(here).identity.checksum
+    except (DataError, MissingPackageError) as error:
+        reason = str(error).splitlines()[0]
+        say(f"Not checked: whether {store.search} was measured on these images, which cannot be read now ({reason}).")
+        return
+    require_same_data(store, data, checksum)

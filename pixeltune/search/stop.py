@@ -20,6 +20,10 @@ def nothing_left(space: SearchSpace, ledger: Ledger) -> str | None:
     budget = space.budget
     if len(ledger.ended) >= budget.trials:
         return f"all {budget.trials} trials are done"
+    if space.num_configurations is not None and len(ledger.ended) >= space.num_configurations:
+        tried = {frozenset(space.suggestion_of(row).items()) for row in ledger.ended.values()}
+        if len(tried) >= space.num_configurations:
+            return f"all {space.num_configurations} configurations of the space are tried"
     if budget.images is not None and ledger.spent_images() >= budget.images:
         return f"the budget of {budget.images:,} images is spent"
     if budget.gpu_hours is not None and ledger.spent_gpu_hours() >= budget.gpu_hours:

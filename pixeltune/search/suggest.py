@@ -25,9 +25,8 @@ from pixeltune.space import METRICS, SearchSpace
 from pixeltune.space.metrics import keeps_to
 
 _PROPOSALS, _DRAWS = 3, 50
-"""How often a sampler may repeat a trial before a new one is drawn at random, and of how many draws one must be new: in
-a space of few configurations all may be tried."""
-
+"""How often the sampler may repeat a trial before configurations are drawn at random, and how often these may before
+all that are left are listed."""
 
 _BEST_OF_OTHERS = 3
 """Trials of other searches that are tried here too."""
@@ -36,28 +35,32 @@ _BEST_OF_OTHERS = 3
 class Suggester:
     """Plans the next trial: first those to resume, then the base configuration, then the sampler's proposals.
 
-    waiting: in place of those to resume. Of a warm start the best follow the base, and all are told to the sampler
-    before any trial of its own.
+    waiting: in place of those to resume. Of a warm start the best follow the base, and all are reported to the sampler
+    before any trial of its own. is_exhausted: whether a plan was asked for when no configuration was left to try.
     """
 
     def __init__(self, space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan] | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.is_exhausted = False
         self._space = space
         self._ledger = ledger
         self._waiting = deque(ledger.plans_to_resume() if waiting is None else waiting)
         self._handed_out: list[Plan] = []
-        self._suggestions: dict[tuple[str, str], dict[str, Scalar]] = {}
+        self._own_suggestions: dict[str, dict[str, Scalar]] = {}
         self._others = ledger.store.warm_start()
+        self._suggestions_of_others = [space.suggestion_of(row) for row in self._others]
         self._first = self._first_suggestions()
 
-    def next_plan(self) -> Plan:
-        """The next attempt to run."""
+    def next_plan(self) -> Plan | None:
+        """Return the next attempt to run; None if every configuration of the space has been tried."""
         if self._waiting:
             plan = self._waiting.popleft()
-        elif self._ledger.next_number < len(self._first):
-            plan = self._ledger.plan(self._first[self._ledger.next_number])
         else:
-            plan = self._ledger.plan(self._propose())
+            suggestion = self._next_suggestion()
+            if suggestion is None:
+                self.is_exhausted = True
+                return None
+            plan = self._ledger.plan(suggestion)
         self._handed_out.append(plan)
         return plan
 
@@ -67,9 +70,12 @@ class Suggester:
             directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in self._space.objectives],
             sampler=build_sampler(self._space, _seed(self._space.seed, self._ledger.next_number)),
         )
-        rows = [*self._others, *self._ended()]
-        for row, verdict in zip(rows, verdicts(self._space, rows, self._ledger.curves), strict=True):
-            study.add_trial(verdict.frozen(self._space, self._suggestion(row)))
+        own = self._ended()
+        curves = [*({} for _ in self._others), *(self._ledger.curves.get(row["trial"], {}) for row in own)]
+        suggestions = [*self._suggestions_of_others, *map(self._suggestion, own)]
+        found = verdicts(self._space, [*self._others, *own], curves)
+        for verdict, suggestion in zip(found, suggestions, strict=True):
+            study.add_trial(verdict.frozen(self._space, suggestion))
         for plan in self._pending():
             study.add_trial(PENDING.frozen(self._space, plan.suggestion))
         return study
@@ -80,11 +86,10 @@ class Suggester:
         )
 
     def _suggestion(self, row: Row) -> dict[str, Scalar]:
-        """Kept, for which keys a row has is found by building configurations."""
-        name = row["search"], row["trial"]
-        if name not in self._suggestions:
-            self._suggestions[name] = self._space.suggestion_of(row)
-        return self._suggestions[name]
+        """The suggestion of an own trial; kept, because it takes building configurations to know which keys it has."""
+        if row["trial"] not in self._own_suggestions:
+            self._own_suggestions[row["trial"]] = self._space.suggestion_of(row)
+        return self._own_suggestions[row["trial"]]
 
     def _first_suggestions(self) -> list[dict[str, Scalar]]:
         """The base, and the best of other searches; of several objectives some all along their front."""
@@ -95,8 +100,9 @@ class Suggester:
             best = _best_first(able, space.objectives[0])
         distinct = [space.base_suggestion()]
         for row in best:
-            if self._suggestion(row) not in distinct:
-                distinct.append(self._suggestion(row))
+            suggestion = space.suggestion_of(row)
+            if suggestion not in distinct:
+                distinct.append(suggestion)
         if len(space.objectives) == 1:
             return distinct[: 1 + _BEST_OF_OTHERS]
         places = np.linspace(1, len(distinct) - 1, min(_BEST_OF_OTHERS, len(distinct) - 1))
@@ -107,20 +113,34 @@ class Suggester:
         plans = {plan.trial: plan for plan in [*self._ledger.pending(), *self._waiting, *self._handed_out]}
         return [plans[trial] for trial in sorted(plans) if trial not in self._ledger.ended]
 
-    def _propose(self) -> dict[str, Scalar]:
-        """A configuration that is not tried yet, where there is one: trained again with its seed, it ends as before.
-
-        What is turned down stays in the study as under way, which samplers avoid.
-        """
-        study = self.study()
+    def _next_suggestion(self) -> dict[str, Scalar] | None:
+        """A configuration that no trial has had: one repeated with its seed would give the same result."""
         tried = [self._suggestion(row) for row in self._ended()] + [plan.suggestion for plan in self._pending()]
+        number = self._ledger.next_number
+        if number < len(self._first) and self._first[number] not in tried:
+            return self._first[number]
+        proposal = self._propose(tried)
+        return self._any_left(tried) if proposal is None else proposal
+
+    def _propose(self, tried: Sequence[dict[str, Scalar]]) -> dict[str, Scalar] | None:
+        """Ask the sampler, then draw at random; proposals that repeat a trial stay in the study as pending, which
+        samplers avoid. None if all repeat one."""
+        study = self.study()
         for number in range(_PROPOSALS + _DRAWS):
             if number == _PROPOSALS:
                 study.sampler = RandomSampler(seed=_seed(self._space.seed, self._ledger.next_number))
             suggestion = self._space.suggest(study.ask())
             if suggestion not in tried:
-                break
-        return suggestion
+                return suggestion
+        return None
+
+    def _any_left(self, tried: Sequence[dict[str, Scalar]]) -> dict[str, Scalar] | None:
+        """One of the configurations of a finite space that no trial has had, at random; None if there is none."""
+        known = {frozenset(suggestion.items()) for suggestion in tried}
+        left = [one for one in self._space.configurations() if frozenset(one.items()) not in known]
+        if not left:
+            return None
+        return left[int(np.random.default_rng(_seed(self._space.seed, self._ledger.next_number)).integers(len(left)))]
 
 
 def _seed(seed: int, number: int) -> int:

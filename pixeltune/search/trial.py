@@ -55,7 +55,7 @@ class TrialTask:
         trial's end, beside which those lie.
     speed_first: measure the sampling speed before training too, for by it trials are stopped.
     images: of a final run, the file for the nats of each test image; "" does not read the test set.
-    search, attempt: beside `trial`, what that file says of itself.
+    search, search_id, attempt: with `trial`, what that file says of itself.
     """
 
     trial: str
@@ -69,6 +69,7 @@ class TrialTask:
     speed_first: bool = False
     images: str = ""
     search: str = ""
+    search_id: str = ""
     attempt: int = 1
 
 

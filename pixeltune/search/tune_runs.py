@@ -37,13 +37,17 @@ class TuneRuns:
     ) -> None:
         """Run trials until none is `left`. `planner`: given the plans that a run of Tune dropped before they began.
 
-        One run is the rule. SearchError where several in a row end no trial.
+        One run is the rule. It ends early if the planner has nothing left to try. SearchError where several in a row
+        end no trial.
         """
         lost: Sequence[Plan] = ()
         fruitless = 0
         while (trials := left()) > 0 and self.stop.reason is None:
             ended = len(self.ledger.ended)
-            lost, stuck = self.once(trials, planner(lost), concurrent)
+            current = planner(lost)
+            lost, stuck = self.once(trials, current, concurrent)
+            if current.is_exhausted and not lost and not self.ledger.plans_to_resume():
+                return
             fruitless = 0 if len(self.ledger.ended) > ended else fruitless + 1
             if fruitless == _MOST_FRUITLESS_RUNS:
                 raise SearchError(

@@ -40,6 +40,8 @@ class SuggestSearcher(StaysHere, Searcher):
             if seats.is_over:
                 return self.FINISHED  # without a trial Tune would ask again for ten minutes
             plan = seats.planner.next_plan()
+            if plan is None:
+                return self.FINISHED
             seats.plans[trial_id] = plan
             seats.open.add(trial_id)
             return seats.attempt(plan) | {

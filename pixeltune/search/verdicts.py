@@ -60,10 +60,10 @@ FAILED = Verdict(TrialState.FAIL)
 PENDING = Verdict(TrialState.RUNNING)
 
 
-def verdicts(space: SearchSpace, rows: Sequence[Row], curves: Mapping[str, Curve]) -> list[Verdict]:
-    """One for each row of an ended trial. curves: of `valid_bits_per_dim` or `valid_nats`, by trial."""
+def verdicts(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -> list[Verdict]:
+    """Return one for each row of an ended trial. curves: of `valid_bits_per_dim` or `valid_nats`, one for each row."""
     if SAMPLERS[space.sampler].sees_all:
-        return [_as_it_was(space, row, curves.get(row["trial"], {})) for row in rows]
+        return [_as_it_was(space, row, curve) for row, curve in zip(rows, curves, strict=True)]
     known = _worst_and_best(space, [values for row in rows if (values := _finished_values(space, row)) is not None])
     reached = [_reached(space, row, known) for row in rows]
     known = _worst_and_best(space, [values for values in reached if values is not None])

@@ -30,10 +30,11 @@ _SHOWN = 3
 
 @dataclass
 class WarmStart:
-    """rows: to be told. left_out: how many were not, by reason."""
+    """rows: for the sampler. left_out: how many rows are not, by reason. ids: of the searches that were read."""
 
     rows: list[Row] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    ids: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """How many of which search, and why not the others."""
@@ -50,9 +51,11 @@ class WarmStart:
 def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Resolved) -> WarmStart:
     """Finished and diverged trials of the searches at `locations` that could be trials of `space` on the same images.
 
-    StoreError where there is no search. A stopped trial is not told: it has trained for less, by another's rungs.
+    StoreError where there is no search. A stopped trial is not used: it has trained for less, by another's rungs. A
+    trial that is also in a copy of its search counts once.
     """
     found, seen = WarmStart(), set()
+    trials: set[tuple[object, ...]] = set()
     for location in locations:
         for store in find_searches(location):
             folder = files.absolute(store.folder)
@@ -60,13 +63,34 @@ def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Reso
                 continue
             seen.add(folder)
             manifest = store.manifest()
+            found.ids += (manifest.id,)
             for row in store.trials():
                 reason = _why_not(row, manifest, space, resolved)
+                if not reason and _identity(row) in trials:
+                    reason = "also in a copy of its search"
                 if reason:
                     found.left_out[reason] += 1
                 else:
                     found.rows.append(row)
+                    trials.add(_identity(row))
     return found
+
+
+def ids_of(locations: Sequence[str]) -> tuple[str, ...]:
+    """Return the ids of the searches at `locations`, sorted; none if one of them is gone or has no id."""
+    try:
+        stores = {files.absolute(store.folder): store for location in locations for store in find_searches(location)}
+    except StoreError:
+        return ()
+    ids = sorted(store.search_id or "" for store in stores.values())
+    return tuple(ids) if all(ids) else ()
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    """Return what two copies of one trial share, and two trials do not."""
+    if row["search_id"]:
+        return row["search_id"], row["trial"], row["config_key"]
+    return row["trial"], row["attempt"], row["started_at"], row["config_key"]
 
 
 def _why_not(row: Row, manifest: SearchManifest, space: SearchSpace, resolved: Resolved) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from pixeltune.config import DISCRIMINATORS, Scalar, TrialConfig
@@ -55,6 +56,11 @@ class FinalSpace(SearchSpace):
     def suggestions(self) -> list[dict[str, Scalar]]:
         """What makes each configuration of the base."""
         return [_changes(self.base, config) for config in self.configs]
+
+    @cached_property
+    def num_configurations(self) -> int | None:
+        """None: how many trials there are is known, and none is proposed."""
+        return None
 
     def suggestion_of(self, row: Mapping[str, Any]) -> dict[str, Scalar]:
         """By the trial's number."""

@@ -6,10 +6,13 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args
 
-from pixeltune.config import DISCRIMINATORS, Scalar, TrialConfig
+from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, Scalar, TrialConfig
 from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +45,113 @@ def require_distribution(key: str, distribution: object) -> None:
 
     if not isinstance(distribution, BaseDistribution):
         raise ConfigError(f"vary[{key!r}] must be an Optuna distribution, but got {distribution!r}")
+
+
+def normal_distribution(key: str, distribution: BaseDistribution) -> BaseDistribution:
+    """Return a distribution whose choices have the type of the key's field: 0.0 for a 0 among learning rates.
+
+    Rows hold the field's type, so that a choice of another one would not be found again. A choice counts once.
+    """
+    from optuna.distributions import CategoricalDistribution
+
+    if not isinstance(distribution, CategoricalDistribution):
+        return distribution
+    choices: list[Any] = []
+    for choice in distribution.choices:
+        normal = _normal(key, choice)
+        if not any(_are_alike(normal, other) for other in choices):
+            choices.append(normal)
+    is_normal = len(choices) == len(distribution.choices) and all(map(_are_alike, choices, distribution.choices))
+    return distribution if is_normal else CategoricalDistribution(choices)
+
+
+def _are_alike(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)
+
+
+def _normal(key: str, value: Any) -> Any:
+    """Return a value as the key's field holds it, a number of numpy as Python's; what does not fit is left alone."""
+    if not isinstance(value, str) and type(value) not in (bool, int, float) and hasattr(value, "item"):
+        value = value.item()
+    is_float = float in _types_of(key) and int not in _types_of(key)
+    return float(value) if is_float and type(value) is int else value
+
+
+@cache
+def _types_of(key: str) -> frozenset[object]:
+    """Return the types that a dotted key may have, in any family; none for an unknown key."""
+    section, _, name = key.rpartition(".")
+    if section in DISCRIMINATORS:
+        kinds: Sequence[Any] = [*FAMILIES.values()] if section == "model" else [*LIKELIHOODS.values()]
+    else:
+        field = TrialConfig.model_fields.get(section)
+        kinds = [TrialConfig] if not section else [] if field is None else [field.annotation]
+    annotations = [kind.model_fields[name].annotation for kind in kinds if name in getattr(kind, "model_fields", ())]
+    return frozenset(part for annotation in annotations for part in (get_args(annotation) or (annotation,)))
+
+
+def as_drawn(distribution: BaseDistribution, value: Scalar) -> Scalar:
+    """Return a value of a row or a configuration as the distribution draws it; what it cannot draw is left alone."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        found: Scalar = next((choice for choice in distribution.choices if choice == value), value)
+        return found
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(distribution, IntDistribution):
+        return int(value) if value == int(value) else value
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        step = round((value - distribution.low) / distribution.step)
+        near = min(distribution.low + step * distribution.step, distribution.high)
+        return near if math.isclose(near, value, abs_tol=1e-6 * distribution.step) else float(value)
+    return float(value)
+
+
+def values_of(distribution: BaseDistribution) -> Sequence[Scalar] | None:
+    """Return every value of a distribution; None if there are too many to count, as between two floats."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return tuple(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return range(distribution.low, distribution.high + 1, distribution.step)
+    if not isinstance(distribution, FloatDistribution):
+        return None
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if low == high:
+        return (low,)
+    if step is None:
+        return None
+    return [min(low + number * step, high) for number in range(round((high - low) / step) + 1)]
+
+
+def count_configurations(base: TrialConfig, vary: Mapping[str, BaseDistribution]) -> int | None:
+    """Return how many suggestions a space has; None if they cannot be counted."""
+    parts = [[values_of(vary[key]) for key in keys] for _chosen, keys in _classes(base, vary)]
+    if any(values is None for part in parts for values in part):
+        return None
+    return sum(math.prod(len(values or ()) for values in part) for part in parts)
+
+
+def configurations_of(base: TrialConfig, vary: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Scalar]]:
+    """Yield every suggestion of a space; none if they cannot be counted."""
+    if count_configurations(base, vary) is None:
+        return
+    for chosen, keys in _classes(base, vary):
+        for values in itertools.product(*(values_of(vary[key]) or () for key in keys)):
+            yield chosen | dict(zip(keys, values, strict=True))
+
+
+def _classes(
+    base: TrialConfig, vary: Mapping[str, BaseDistribution]
+) -> Iterator[tuple[dict[str, Scalar], Sequence[str]]]:
+    """Yield each combination of the classes that are varied, with the other varied keys that exist in it."""
+    kinds = [key for key in vary if key in DISCRIMINATOR_KEYS]
+    for values in itertools.product(*(values_of(vary[key]) or () for key in kinds)):
+        chosen = dict(zip(kinds, values, strict=True))
+        known = (base.override(chosen) if chosen else base).flat()
+        yield chosen, [key for key in vary if key in known and key not in chosen]
 
 
 def choice_of_one(value: Scalar) -> BaseDistribution:

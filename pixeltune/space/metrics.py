@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ def require_constraints(constraints: object) -> None:
     for name, bound in constraints.items():
         if name not in METRICS:
             raise ConfigError(f"constraints must be of {', '.join(METRICS)}, but got {name!r}")
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+        if isinstance(bound, bool) or not isinstance(bound, numbers.Real) or not math.isfinite(bound):
             raise ConfigError(f"constraints[{name!r}] must be a number, but got {bound!r}")
 
 

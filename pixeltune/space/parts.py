@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from pixeltune.errors import ConfigError
+
+
+def whole_number(key: str, value: object) -> int:
+    """Return a whole number, also one of numpy, as Python's int.
+
+    Raises:
+        ConfigError: `value` is anything else: a bool, a text, or a float, even if it is whole.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    is_whole = isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value).is_integer()
+    hint = f"; write {int(float(value))}" if isinstance(value, numbers.Real) and is_whole else ""
+    raise ConfigError(f"{key} must be a whole number, but got {_plain(value)!r}{hint}")
+
+
+def real_number(key: str, value: object) -> float:
+    """Return a number, also one of numpy, as Python's int or float; NaN and infinity are left to the caller.
+
+    Raises:
+        ConfigError: `value` is no number.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ConfigError(f"{key} must be a number, but got {_plain(value)!r}")
+    number: int | float = _plain(value)
+    return number if isinstance(number, int | float) else float(number)
+
+
+def _plain(value: object) -> Any:
+    """Return a scalar of numpy as Python's own; anything else as it is."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
+
+
+def _settle(part: object, section: str, *, whole: tuple[str, ...] = (), real: tuple[str, ...] = ()) -> None:
+    """Make the numbers of a frozen part Python's own; None is left where it is the default."""
+    for names, normal in ((whole, whole_number), (real, real_number)):
+        for name in names:
+            value = getattr(part, name)
+            if value is not None or getattr(type(part), name, 0) is not None:
+                object.__setattr__(part, name, normal(f"{section}.{name}", value))
 
 
 @dataclass(frozen=True)
@@ -28,8 +69,11 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("trials", "images", "gpu_hours", "hours"):
             value = getattr(self, name)
-            if value is not None and not value > 0:  # as NaN is not
+            if isinstance(value, numbers.Real) and not float(value) > 0:  # as NaN is not
                 raise ConfigError(f"budget.{name} must be above 0, but got {value}")
+            if value == math.inf:
+                raise ConfigError(f"budget.{name} must be finite, but got {value}; leave it out for no limit")
+        _settle(self, "budget", whole=("trials", "images"), real=("gpu_hours", "hours"))
 
 
 @dataclass(frozen=True)
@@ -48,6 +92,8 @@ class Asha:
             raise ConfigError(
                 f"Asha.rungs must be rising numbers of images, such as (10_000, 20_000), but got {self.rungs!r}"
             )
+        object.__setattr__(self, "rungs", tuple(map(int, self.rungs)))
+        _settle(self, "Asha", whole=("reduction",))
         if self.reduction < 2:
             raise ConfigError(f"Asha.reduction must be at least 2, but got {self.reduction}")
 
@@ -64,6 +110,7 @@ class Median:
     completed: int = 4
 
     def __post_init__(self) -> None:
+        _settle(self, "Median", whole=("grace", "completed"))
         if self.grace < 0 or self.completed < 1:
             raise ConfigError(f"Median must have grace >= 0 and completed >= 1, but got {self}")
 
@@ -93,7 +140,9 @@ class Pareto:
             raise ConfigError(
                 f"Pareto.rungs must be rising numbers of images, such as (10_000, 20_000), but got {self.rungs!r}"
             )
-        if not self.margin > 0:  # as NaN is not
+        object.__setattr__(self, "rungs", tuple(map(int, self.rungs)))
+        _settle(self, "Pareto", real=("margin",))
+        if not 0 < self.margin < math.inf:  # as NaN is not
             raise ConfigError(f"Pareto.margin must be above 0, but got {self.margin}")
 
 
@@ -114,6 +163,7 @@ class Resources:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
+        _settle(self, "resources", whole=("workers", "cpus"), real=("gpus",))
         if self.workers < 1 or self.cpus < 1 or not self.gpus >= 0:  # as NaN is not
             raise ConfigError(f"resources must be workers >= 1, cpus >= 1, gpus >= 0, but got {self}")
         if self.gpus > 1 or (self.workers > 1 and self.gpus != int(self.gpus)):
@@ -141,6 +191,7 @@ class Patience:
     start_minutes: float = 30.0
 
     def __post_init__(self) -> None:
+        _settle(self, "patience", real=("times", "minutes", "start_minutes"))
         for name, least in (("times", 1.0), ("minutes", 0.0), ("start_minutes", 0.0)):
             value = getattr(self, name)
             if not least < value < math.inf:  # as NaN is not
@@ -204,7 +255,7 @@ def _require_type(key: str, annotation: str, value: object) -> None:
         return
     if (
         isinstance(value, bool)
-        or not isinstance(value, int | float | None)
+        or not isinstance(value, numbers.Real | None)
         or (value is None and "None" not in annotation)
     ):
         raise ConfigError(f"`{key}` must be a number, but got {value!r}")
@@ -214,6 +265,8 @@ def _require_type(key: str, annotation: str, value: object) -> None:
 
 def _are_rising(rungs: object) -> bool:
     """Also of what a search file may hold by mistake: (4_000) is a number, not a tuple."""
-    if not isinstance(rungs, tuple | list) or not all(type(rung) is int for rung in rungs):
+    if not isinstance(rungs, tuple | list):
+        return False
+    if not all(isinstance(rung, numbers.Integral) and not isinstance(rung, bool) for rung in rungs):
         return False
     return bool(rungs) and rungs[0] > 0 and list(rungs) == sorted(set(rungs))

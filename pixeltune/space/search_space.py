@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.space.keys import (
     DISCRIMINATOR_KEYS,
+    as_drawn,
     ask,
     choice_of_one,
+    configurations_of,
     contains,
     corners_of,
+    count_configurations,
     discriminators_first,
     is_choice,
     key_exists,
     keys_of,
     nearest,
+    normal_distribution,
     require_distribution,
     whole_numbers,
 )
@@ -31,8 +37,10 @@ from pixeltune.space.parts import (
     Patience,
     Resources,
     Scheduler,
+    real_number,
     replaced,
     replaced_scheduler,
+    whole_number,
 )
 from pixeltune.space.samplers import SAMPLERS, require_fit
 
@@ -84,7 +92,15 @@ class SearchSpace:
         _require_names("objectives", self.objectives, self.metrics)
         require_constraints(self.constraints)
         _require_names("sampler", (self.sampler,), SAMPLERS)
-        if not isinstance(self.galleries, tuple) or not all(epoch > 0 for epoch in self.galleries):
+        object.__setattr__(self, "constraints", _plain_bounds(self.constraints))
+        for name in ("keep", "seed"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        if self.keep < 0:
+            raise ConfigError(f"keep must be at least 0, but got {self.keep}")
+        if not isinstance(self.galleries, tuple):
+            raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
+        object.__setattr__(self, "galleries", tuple(real_number("galleries", epoch) for epoch in self.galleries))
+        if not all(0 < epoch < math.inf for epoch in self.galleries):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
         if self.base.data.train_on_valid and not self.is_final:
             raise ConfigError(
@@ -99,11 +115,13 @@ class SearchSpace:
                     f"a search must measure all trials on the same images, but vary has {key!r}; set it in the base, "
                     "and make a search of each value"
                 )
-        object.__setattr__(self, "vary", discriminators_first(self.vary))
+        vary = {key: normal_distribution(key, distribution) for key, distribution in self.vary.items()}
+        object.__setattr__(self, "vary", discriminators_first(vary))
+        flat = self.base.flat()
         for key, value in self.base_suggestion().items():
             if not contains(self.vary[key], value):
                 raise ConfigError(
-                    f"the base is trial 0, so its `{key}` must lie in {self.vary[key]}, but it is {value!r}"
+                    f"the base is trial 0, so its `{key}` must lie in {self.vary[key]}, but it is {flat[key]!r}"
                 )
         for corner in self.corners():
             self._require_rungs(self.configure(corner))
@@ -164,11 +182,11 @@ class SearchSpace:
 
     def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
         """Ask an Optuna trial for every key that exists given the keys drawn before it."""
-        return self._drawn(lambda key: ask(trial, key, self.vary[key]))
+        return self._drawn(lambda key: as_drawn(self.vary[key], ask(trial, key, self.vary[key])))
 
     def suggestion_of(self, row: Mapping[str, Any]) -> dict[str, Scalar]:
         """The suggestion that made a row of the results, whose columns are null also where a trial lacks a key."""
-        return self._drawn(row.get)
+        return self._drawn(lambda key: as_drawn(self.vary[key], row.get(key)))
 
     def _drawn(self, draw: Callable[[str], Scalar]) -> dict[str, Scalar]:
         drawn: dict[str, Scalar] = {}
@@ -205,7 +223,21 @@ class SearchSpace:
     def base_suggestion(self) -> dict[str, Scalar]:
         """The base configuration's own values of the varied keys: trial 0."""
         flat = self.base.flat()
-        return {key: flat[key] for key in self.vary if key in flat}
+        return {key: as_drawn(self.vary[key], flat[key]) for key in self.vary if key in flat}
+
+    @cached_property
+    def num_configurations(self) -> int | None:
+        """The number of different configurations; None if it is not finite, as when a float is varied."""
+        return count_configurations(self.base, self.vary)
+
+    @property
+    def most_trials(self) -> int:
+        """The trials that the budget allows and the space has configurations for."""
+        return min(self.budget.trials, self.num_configurations or self.budget.trials)
+
+    def configurations(self) -> Iterator[dict[str, Scalar]]:
+        """Yield every suggestion of a finite space; nothing if the space is not finite."""
+        yield from configurations_of(self.base, self.vary)
 
     def corners(self) -> Iterator[dict[str, Scalar]]:
         """Every combination of extreme values: both ends of a range, each choice of a category."""
@@ -258,6 +290,10 @@ class SearchSpace:
                     "each rung must be a multiple of train.report_every and below train.images, "
                     f"but got {rung} with {every} and {config.train.end}; set `scheduler.rungs`"
                 )
+
+
+def _plain_bounds(constraints: Mapping[str, float]) -> dict[str, float]:
+    return {name: real_number(name, bound) for name, bound in constraints.items()}
 
 
 def _require_names(what: str, names: tuple[str, ...], known: Mapping[str, Any] | tuple[str, ...]) -> None:

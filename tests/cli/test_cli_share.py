@@ -6,12 +6,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import command, done, refused, write_tiny
 
 import pixeltune as pt
 from pixeltune.config import TrialConfig
+from pixeltune.data.load import forget_loaded
 from pixeltune.results.store import SearchStore
 
 
@@ -185,3 +187,18 @@ def test_commands_to_copy_out_of_a_jobs_log_name_its_storage(storage: str, monke
     monkeypatch.setenv("PIXELTUNE_STORAGE", storage)
     monkeypatch.setenv("PIXELTUNE_COMMAND", "python launch.py --search tiny --cluster cluster/gpu.yaml")
     assert f"Again: pixeltune rerun tiny/00000 --storage {storage}\n" in done("show", "tiny")
+
+
+def test_a_rerun_does_not_train_on_images_that_were_replaced() -> None:
+    def write(seed: int) -> None:
+        np.savez("images.npz", train=np.random.default_rng(seed).integers(0, 9, (400, 4, 4), dtype=np.uint8), levels=9)
+
+    settings = ("--set", "data.name=array", "--set", "data.path=images.npz")
+    write(0)
+    done("train", "--config", write_tiny(), *settings)
+    write(1)
+    forget_loaded()
+    said = refused("rerun", "tiny")
+    assert "a rerun must be on the images of tiny/00000 (checksum " in said
+    assert not Path("results/tiny-00000-rerun").exists()
+    assert "of other images, which do not compare" in done("rerun", "tiny", "--set", "data.fraction=0.5")

@@ -17,11 +17,13 @@ from commands import command, done, refused, write_tiny
 from PIL import Image
 from safetensors.torch import load_file
 
+from pixeltune.data.load import forget_loaded
 from pixeltune.results.store import SearchStore
 from pixeltune.search import trial
 from pixeltune.search.trial import TrialTask
 from pixeltune.training import evaluate as evaluation
 from pixeltune.training import workers
+from pixeltune.training.weights import load_with_config, save_weights
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
 SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
@@ -479,3 +481,36 @@ def test_files_that_are_not_read_are_named_before_a_training_and_in_its_row() ->
     said = done("train", "--config", config, *(word for setting in settings for word in ("--set", setting)))
     assert said.splitlines()[:2] == [f"Data note: {note}" for note in notes]
     assert f"data notes: {'; '.join(notes)}" in done("show", "tiny")
+
+
+def test_a_finished_training_is_not_shown_for_other_images() -> None:
+    for name, levels in (("easy", 4), ("hard", 17)):
+        pixels = np.random.default_rng(0).integers(0, levels, (400, 4, 4), dtype=np.uint8)
+        np.savez(f"{name}.npz", train=pixels, levels=17)
+    words = ("train", "--config", write_tiny(), "--set", "data.name=array", "--set")
+    best = done(*words, "data.path=easy.npz").splitlines()[-1]
+    said = refused(*words, "data.path=hard.npz")
+    assert "tiny must go on with the images it began with (checksum " in said
+    assert f"at {Path('easy.npz').resolve()}), but got " in said
+    assert "at hard.npz; give it the same images with --set data.path=…, or take another name or --storage" in said
+    Path("easy.npz").rename("moved.npz")
+    assert done(*words, "data.path=moved.npz").splitlines()[-1] == best
+    forget_loaded()  # as another process has
+    lines = done(*words, "data.path=easy.npz").splitlines()
+    assert lines[0].startswith("Not checked: whether tiny was measured on these images, which cannot be read now (")
+    assert lines[-1] == best
+
+
+@pytest.mark.parametrize("name", ["trials", "CON", "_corrupt"])
+def test_a_training_takes_no_name_that_means_something_else(name: str) -> None:
+    assert "take another one with --name" in refused("train", "--config", write_tiny(f"{name}.toml")) or name[0] == "_"
+    assert "name" in refused("train", "--config", write_tiny(), "--name", name)
+    assert not Path("results").exists()
+
+
+def test_weights_that_do_not_name_their_images_are_measured_with_a_word_of_it(trained: tuple[str, str, str]) -> None:
+    weights = load_with_config(str(Path(trained[1]) / WEIGHTS))
+    save_weights(weights.model, weights.config, "bare.safetensors")
+    first, number = done("evaluate", "bare.safetensors").splitlines()
+    assert first.startswith("Not checked: whether these images are those of the model")
+    assert [number] == done("evaluate", "tiny", "--storage", trained[1]).splitlines()

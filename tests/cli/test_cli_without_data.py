@@ -73,6 +73,7 @@ def test_a_dry_run_needs_no_images(name: str, no_network: list[str]) -> None:
     data, files = line(said, "Data: "), line(said, f"Files: {name} ")
     assert f"{name} ({published.version}), {channels}×{height}×{width}, {published.levels} levels, " in data
     assert "Corners: 2, all of them can be built" in said
+    assert "Configurations: 2\n" in said
     assert "images/s here" in said
     if name == "digits":
         assert data.endswith("1,077 train, 360 validation, 360 test; order-0 baseline 2.4314 bits/dim")
@@ -100,7 +101,11 @@ def test_a_dry_run_says_where_the_files_are_looked_for() -> None:
 
 def test_a_dry_run_follows_the_options_of_the_data() -> None:
     settings = ("data.name=cifar10", "data.grey=true", "data.levels=16", "data.num_valid=9", "data.fraction=0.5")
-    said = done("--search", "small.py", "--dry-run", *(word for each in settings for word in ("--set", each)))
+    words = [word for each in settings for word in ("--set", each)]
+    said = done("--search", "small.py", "--dry-run", "--trials", "5", *words)
+    assert line(said, "Configurations: ") == (
+        "Configurations: 2, fewer than the 5 trials: the search ends when all are tried"
+    )
     assert "1×32×32, 16 levels, 10 classes; 24,996 train, 9 validation, 10,000 test" in line(said, "Data: ")
 
 

@@ -130,3 +130,16 @@ def test_a_changed_family_shows_the_keys_that_come_and_go() -> None:
     lines = SearchManifest.of(masked, "tiny").difference(SearchManifest.of(SPACE, "tiny"))
     assert "model.family: pixelcnn here, gated in the results" in lines
     assert "model.variant: residual here, not there in the results" in lines
+
+
+def test_choices_of_an_older_file_have_the_type_of_their_rows() -> None:
+    """[0, 0.25] was written as it was given, and rows hold 0.0: the report looked for 0.0 among 0 and 0.25."""
+    base = SPACE.base.override({"model.dropout": 0.25})
+    space = make_space(base=base, vary={"model.dropout": CategoricalDistribution([0, 0.25])})
+    today = SearchManifest.of(space, "tiny")
+    tree = json.loads(today.to_json())
+    tree["vary"]["model.dropout"]["attributes"]["choices"] = [0, 0.25]
+    before = SearchManifest.from_json(json.dumps(tree))
+    for manifest in (today, before):
+        assert str(manifest.distributions()["model.dropout"]) == "CategoricalDistribution(choices=(0.0, 0.25))"
+    assert today.difference(before) == before.difference(today) == []

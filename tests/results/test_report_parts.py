@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optional import require
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from PIL import Image
 from report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
 from result_rows import PAIRS, make_config, make_report, make_row, make_space
@@ -400,3 +400,21 @@ def test_a_figure_does_not_call_beaten_what_is_out_of_bounds(tmp_path: Path) -> 
         "00001<br>validation bits/dim ≤ 1.0000<br>parameters 6",
         "00000<br>validation bits/dim ≤ 2.0000<br>parameters 5",
     ]
+
+
+def test_a_whole_number_among_the_choices_of_a_float_has_its_place(tmp_path: Path) -> None:
+    """Also in results of a version that wrote the choices as they were given: a row of 0.0 was not found among them."""
+    choices = CategoricalDistribution([0, 0.25])
+    space = make_space(base=make_config().override({"model.dropout": 0.25}), vary={"model.dropout": choices})
+    store = SearchStore(str(tmp_path), "tiny")
+    store.open(SearchManifest.of(space, "tiny"))
+    for trial, dropout in enumerate((0.25, 0.0)):
+        store.write_trial(make_row(trial, valid_bits_per_dim=2.0, **{"model.dropout": dropout}))
+    manifest = Path(store.folder, "search.json")
+    tree = json.loads(manifest.read_bytes())
+    tree["vary"]["model.dropout"]["attributes"]["choices"] = [0, 0.25]
+    manifest.write_text(json.dumps(tree))
+    snapshot = read_snapshot(store)
+    rows = measured(snapshot)
+    [axis] = axes_of(snapshot, rows)
+    assert [axis.position(row["model.dropout"]) for row in rows] == [1.0, 0.0]

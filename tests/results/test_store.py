@@ -261,7 +261,7 @@ def test_places_below_the_storage_also_for_object_storage() -> None:
 
 def test_searches_are_found_in_a_storage_and_by_their_folder(tmp_path: Path) -> None:
     for name in ("b", "a"):
-        SearchStore(str(tmp_path), name).open(replace(MANIFEST, search=name))
+        SearchStore(str(tmp_path), name).open(SearchManifest.of(make_space(), name))
     (tmp_path / "unrelated").mkdir()
     assert [found.search for found in find_searches(str(tmp_path))] == ["a", "b"]
     assert [found.folder for found in find_searches(str(tmp_path / "a"))] == [str(tmp_path / "a")]

@@ -307,3 +307,17 @@ def test_a_run_that_never_began_is_planned_again(tmp_path: Path) -> None:
     again = [plans.next_plan() for _ in range(len(space.configs))]
     assert again == [second.next_attempt(), never, *again[2:]]
     assert sorted(plan.number for plan in again) == list(range(len(space.configs)))
+
+
+def test_a_final_follows_its_search_to_a_new_name_and_not_to_a_new_search(tmp_path: Path) -> None:
+    """The same trials under another name are the same; others under the old name would be shown with these numbers."""
+    searched(tmp_path, [(2.0, 400), (1.5, 400)])
+    begin(tmp_path)
+    (tmp_path / "toy").rename(tmp_path / "old")
+    request = asked(tmp_path, search="old", name="toy-final")
+    store, manifest, _ = open_final(request)
+    assert manifest.final is not None
+    assert (manifest.final.search, len(store.trials())) == ("toy", 1)
+    searched(tmp_path, [(1.0, 400), (1.1, 400)])
+    with pytest.raises(StoreError, match="search: another search called toy here, toy in the results"):
+        open_final(asked(tmp_path))

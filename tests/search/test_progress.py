@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+from optuna.distributions import IntDistribution
 from rich.console import Console
 from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_ledger, toy_space
 
@@ -101,3 +102,15 @@ def test_the_panel_of_a_terminal(tmp_path: Path) -> None:
     text = "\n".join(shown(console))
     for part in ("each 2 workers of 1 CPU, 1 GPU", "100 / 400 images", "0/20 done, 1 running", "2.6000"):
         assert part in text
+
+
+def test_trials_are_counted_up_to_the_configurations_that_there_are(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    space = toy_space(vary={"model.layers": IntDistribution(2, 4)}, budget=Budget(trials=6))
+    ledger = toy_ledger(tmp_path, space)
+    listener = Progress(console)
+    listener.begin(ledger, Resources(), 2, FORM)
+    play(ledger, ledger.plan({"model.layers": 2}), BEGUN, reported(400, 2.5), FINISHED)
+    listener.change()
+    listener.end()
+    assert "1/3 done" in shown(console)[-1]

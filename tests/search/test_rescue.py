@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +10,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from search_toys import BEGUN, FINISHED, reported, toy_ledger, toy_space
+from optuna.distributions import FloatDistribution, IntDistribution
+from search_toys import BEGUN, FINISHED, play, reported, toy_ledger, toy_space
 
 from pixeltune.errors import SearchError
 from pixeltune.search import rescue
+from pixeltune.search.keep import WeightKeeper
+from pixeltune.search.listener import Listener
 from pixeltune.search.rescue import RescueCallback
 from pixeltune.search.seats import Seats
+from pixeltune.search.stop import Stop
 from pixeltune.search.suggest import Suggester
 from pixeltune.search.trainables import result_of
+from pixeltune.search.tune_runs import TuneRuns
 from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, SuggestSearcher
 from pixeltune.search.watch import Heartbeat, Vacancies, Watchdog
-from pixeltune.space import Patience, Resources
+from pixeltune.space import Budget, Patience, Resources, SearchSpace
 
 STARVED = "ray.train.ControllerError: Training failed …:\nThe worker group startup timed out after 60.0 seconds waiting"
 
@@ -27,8 +33,10 @@ STARVED = "ray.train.ControllerError: Training failed …:\nThe worker group sta
 class Search:
     """Seats as `run_search` makes them, with a clock that the test moves."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, workers: int = 1, most: int = 2) -> None:
-        space = toy_space(scheduler=None, patience=Patience(minutes=1, start_minutes=10))
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, workers: int = 1, most: int = 2, **changes: Any
+    ) -> None:
+        space = toy_space(scheduler=None, patience=Patience(minutes=1, start_minutes=10), **changes)
         self.ledger = toy_ledger(folder, space, resources=Resources(workers=workers))
         self.said: list[str] = []
         self.killed: list[str] = []
@@ -276,3 +284,46 @@ def test_a_group_in_use_now_and_then_is_not_leaked() -> None:
     assert vacancies.leaked(["a"], set(), 150) == []
     assert vacancies.leaked(["a"], set(), 161) == ["a"]
     assert vacancies.leaked([], set(), 200) == []
+
+
+def test_tune_is_asked_for_no_trial_when_all_configurations_are_tried(begin: Callable[..., Search]) -> None:
+    """Also while the last ones run; a crash of one of them is still tried again."""
+    search = begin(most=3, vary={"model.layers": IntDistribution(2, 3)})
+    first, second = search.run("a"), search.run("b")
+    assert search.searcher.suggest("c") == SuggestSearcher.FINISHED
+    assert search.seats.planner.is_exhausted
+    search.die(first, again=True)
+    for trial in (first, second):
+        search.tell(trial, BEGUN)
+        search.tell(trial, reported(400, 2.0))
+        search.tell(trial, FINISHED)
+        search.searcher.on_trial_complete(trial.trial_id)
+    assert search.rows == [("00000", 1, "failed"), ("00000", 2, "finished"), ("00001", 1, "finished")]
+
+
+@pytest.mark.parametrize("is_finite", [True, False])
+def test_runs_of_tune_end_when_nothing_is_left_to_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_finite: bool
+) -> None:
+    """Not as a search that Tune cannot run; what Tune dropped is run first."""
+    vary = {"model.layers": IntDistribution(2, 3)} if is_finite else {"optim.lr": FloatDistribution(0.01, 0.02)}
+    space = toy_space(scheduler=None, vary=vary, budget=Budget(trials=9))
+    ledger = toy_ledger(tmp_path, space)
+    if not is_finite:
+        monkeypatch.setattr(SearchSpace, "suggest", lambda *_: {"optim.lr": 0.02})
+    runs_so_far = []
+
+    def once(_runs: TuneRuns, trials: int, planner: Any, _concurrent: int) -> tuple[list[Any], str]:
+        """Drop the first plan of the first run, and run every other one."""
+        plans = list(itertools.takewhile(lambda plan: plan is not None, (planner.next_plan() for _ in range(trials))))
+        runs_so_far.append(len(plans))
+        dropped = plans[:1] if len(runs_so_far) == 1 else []
+        for plan in plans[len(dropped) :]:
+            play(ledger, plan, BEGUN, reported(400, 2.0), FINISHED)
+        return dropped, ""
+
+    monkeypatch.setattr(TuneRuns, "once", once)
+    runs = TuneRuns(Stop(space, ledger), ledger, Listener(), WeightKeeper(ledger), Heartbeat(100))
+    runs.until_done(lambda: 9 - len(ledger.ended), lambda lost: Suggester(space, ledger, waiting=lost), 1)
+    assert sorted(ledger.ended) == ["00000", "00001"]
+    assert runs_so_far == [2, 1]

@@ -6,14 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.distributions import IntDistribution
-from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_ledger, toy_space
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from search_toys import (
+    BEGUN,
+    FACTS,
+    FINISHED,
+    ended,
+    play,
+    reported,
+    sampler_params,
+    toy_config,
+    toy_ledger,
+    toy_space,
+)
 
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.search.keep import WeightKeeper
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.run import open_search, require_buildable, require_same_data
 from pixeltune.search.stop import nothing_left
+from pixeltune.search.suggest import Suggester
 from pixeltune.search.trial import state_file, weights_file
 from pixeltune.space import Budget, Resources, SearchSpace
 
@@ -49,8 +61,6 @@ def test_a_corner_that_the_data_rule_out_is_named(tmp_path: Path) -> None:
     require_buildable(space)
     base = toy_config().override({"likelihood.name": "bernoulli", "data.binarise": "threshold"})
     require_buildable(SearchSpace(base=base))
-    from optuna.distributions import CategoricalDistribution
-
     vary = {
         "likelihood.name": CategoricalDistribution(("bernoulli", "categorical")),
         "model.layers": IntDistribution(2, 3),
@@ -62,9 +72,10 @@ def test_a_corner_that_the_data_rule_out_is_named(tmp_path: Path) -> None:
 
 def test_other_images_are_refused(tmp_path: Path) -> None:
     ledger = two_trials(tmp_path)
-    require_same_data(ledger.store, FACTS["data_checksum"])
+    data = ledger.space.base.data
+    require_same_data(ledger.store, data, FACTS["data_checksum"])
     with pytest.raises(StoreError, match=r"go on with the images it began with \(checksum abc\), but got xyz"):
-        require_same_data(ledger.store, "xyz")
+        require_same_data(ledger.store, data, "xyz")
 
 
 def with_checkpoint(ledger: Ledger, number: int) -> Path:
@@ -170,3 +181,102 @@ def test_a_disk_that_refuses_does_not_stop_the_tidying(tmp_path: Path, monkeypat
 
 def _refuse(_location: str) -> None:
     raise OSError(30, "Read-only file system")
+
+
+def small_space(vary: dict[str, Any], **changes: Any) -> SearchSpace:
+    return toy_space(**({"vary": vary, "scheduler": None, "budget": Budget(trials=9)} | changes))
+
+
+def run_all(folder: Path, space: SearchSpace, most: int = 20) -> Ledger:
+    """What a launch makes of a search: each trial ends at once, until nothing is left or nothing is proposed."""
+    ledger = toy_ledger(folder, space)
+    suggester = Suggester(space, ledger)
+    for number in range(most):
+        if nothing_left(space, ledger) or (plan := suggester.next_plan()) is None:
+            return ledger
+        play(ledger, plan, BEGUN, *([ended("failed")] if number % 3 == 1 else [reported(400, 2.0), FINISHED]))
+    raise AssertionError("it must come to an end")
+
+
+CONDITIONAL = {
+    "likelihood.name": CategoricalDistribution(("categorical", "logistic_mixture")),
+    "likelihood.mixtures": IntDistribution(2, 8, step=2),
+    "optim.lr": FloatDistribution(0.01, 0.02, step=0.005),
+}
+
+
+@pytest.mark.parametrize("sampler", sampler_params())
+@pytest.mark.parametrize(
+    ("vary", "count"),
+    [
+        ({"model.layers": IntDistribution(1, 2)}, 2),
+        ({"model.layers": IntDistribution(1, 2), "seed": IntDistribution(4, 6)}, 6),
+        (
+            {
+                "model.layers": IntDistribution(1, 2),
+                "train.checkpoint_activations": CategoricalDistribution([False, True]),
+            },
+            4,
+        ),
+    ],
+    ids=["layers", "seeds", "bools"],
+)
+def test_a_space_that_is_used_up_ends_the_search(
+    tmp_path: Path, sampler: str, vary: dict[str, Any], count: int
+) -> None:
+    """Failed trials have had their turns; a configuration with another seed is another one."""
+    space = small_space(vary, base=toy_config().override({"model.layers": 1}), sampler=sampler)
+    ledger = run_all(tmp_path, space)
+    assert nothing_left(space, ledger) == f"all {count} configurations of the space are tried"
+    assert len({str(space.suggestion_of(row)) for row in ledger.ended.values()}) == len(ledger.ended) == count
+
+
+def test_conditional_keys_count_where_they_exist(tmp_path: Path) -> None:
+    """Three learning rates, alone or with each of four numbers of mixtures; some of them tried by an earlier launch."""
+    space = small_space(CONDITIONAL, budget=Budget(trials=99))
+    assert space.num_configurations == len(list(space.configurations())) == 3 + 4 * 3
+    with pytest.raises(AssertionError, match="come to an end"):
+        run_all(tmp_path, space, most=7)
+    ledger = run_all(tmp_path, space)
+    assert nothing_left(space, ledger) == "all 15 configurations of the space are tried"
+    assert len({str(space.suggestion_of(row)) for row in ledger.ended.values()}) == len(ledger.ended) == 15
+
+
+def test_what_is_left_of_a_space_is_found_when_no_draw_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sampler may come back to the same place for ever."""
+    space = small_space({"model.layers": IntDistribution(1, 12)}, budget=Budget(trials=99))
+    monkeypatch.setattr(SearchSpace, "suggest", lambda *_: {"model.layers": 2})
+    orders = []
+    for folder in ("one", "two"):
+        ledger = run_all(tmp_path / folder, space)
+        orders.append([row["model.layers"] for row in ledger.ended.values()])
+    assert sorted(orders[0]) == list(range(1, 13))
+    assert orders[0] == orders[1], "by the search's seed"
+    assert orders[0] != sorted(orders[0])
+
+
+def test_a_search_of_repeats_from_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Six trials of two configurations are not all configurations of three."""
+    space = small_space({"model.layers": IntDistribution(1, 3)})
+    ledger = toy_ledger(tmp_path, space)
+    for number in range(6):
+        play(ledger, ledger.plan({"model.layers": 1 + number % 2}), BEGUN, reported(400, 2.0), FINISHED)
+    assert nothing_left(space, ledger) is None
+    assert Suggester(space, ledger).next_plan().suggestion == {"model.layers": 3}
+
+
+def test_a_search_that_varies_nothing_trains_once(tmp_path: Path) -> None:
+    space = small_space({})
+    ledger = run_all(tmp_path, space)
+    assert (len(ledger.ended), nothing_left(space, ledger)) == (1, "all 1 configurations of the space are tried")
+
+
+def test_a_space_without_an_end_ends_the_search_where_nothing_new_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = small_space({"optim.lr": FloatDistribution(0.01, 0.02)})
+    assert space.num_configurations is None
+    monkeypatch.setattr(SearchSpace, "suggest", lambda *_: {"optim.lr": 0.01})
+    assert len(run_all(tmp_path, space).ended) == 1

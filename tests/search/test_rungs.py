@@ -290,3 +290,67 @@ def test_a_space_names_its_judge() -> None:
     assert kinds == {"asha": "Rungs", "median": "MedianRule", "pareto": "Front", "bounded": "Rungs"}
     assert type(judge_of(toy_space(scheduler=None))).__name__ == "NoJudge"
     assert isinstance(toy_space(scheduler=None), SearchSpace)
+
+
+# ------------------------------------------------------------------------------------------- decisions that were lost
+
+
+def killed_at(ledger: Ledger, plan: Any, *messages: dict[str, Any]) -> str | None:
+    """A trial whose launch dies at the last message: the report is in the store, the row still says `running`."""
+    ledger.start(plan)
+    reasons = [ledger.receive(plan.trial, message) for message in messages]
+    return reasons[-1]
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "pareto"])
+def test_a_stop_that_was_lost_between_curve_and_row_is_decided_again(tmp_path: Path, name: str) -> None:
+    space = toy_space(**SPACES[name])
+    first = toy_ledger(tmp_path, space)
+    for _ in range(2):
+        play(first, first.plan({}), BEGUN, *(reported(images, 1.0) for images in (100, 200, 300, 400)), FINISHED)
+    worse = {"facts": FACTS | {"num_parameters": 8}, "resumed": []}
+    plan = first.plan({})
+    why = killed_at(
+        first, plan, worse, *(reported(images, 3.0) for images in ((100, 200) if name == "median" else (100,)))
+    )
+    assert why is not None
+    later = first.plan({})  # what comes to the rung afterwards has no part in the decision
+    killed_at(first, later, BEGUN, reported(100, 9.0))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+
+    second = toy_ledger(tmp_path, space)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before, "to look changes nothing"
+    assert plan.trial not in [each.trial for each in second.plans_to_resume()]
+    assert second.ended[plan.trial]["reason"] == why
+    second.write_lost_decisions()
+    (row,) = [row for row in toy_ledger(tmp_path, space).store.attempts() if row["trial"] == plan.trial]
+    assert (row["status"], row["reason"], row["attempt"]) == ("pruned", why, 1)
+    assert (row["images_seen"], row["valid_bits_per_dim"], row["num_parameters"]) == (
+        max(first.curves[plan.trial]),
+        3.0,
+        8,
+    )
+    assert row["finished_at"] is not None
+
+
+def test_a_trial_that_was_let_through_is_not_stopped_by_what_came_later(tmp_path: Path) -> None:
+    """The first at its rung goes on; a launch that dies then, and better trials of others meanwhile, change nothing."""
+    space = toy_space()
+    first = toy_ledger(tmp_path, space)
+    plan = first.plan({})
+    assert killed_at(first, plan, BEGUN, reported(100, 2.0)) is None
+    for _ in range(4):
+        play(first, first.plan({}), BEGUN, reported(100, 1.0), FINISHED)
+    second = toy_ledger(tmp_path, space)
+    assert [each.trial for each in second.plans_to_resume()] == [plan.trial]
+
+
+def test_one_that_diverged_later_counted_when_the_stop_was_decided(tmp_path: Path) -> None:
+    first = toy_ledger(tmp_path)
+    better = first.plan({})
+    killed_at(first, better, BEGUN, reported(100, 1.0))
+    plan = first.plan({})
+    assert killed_at(first, plan, BEGUN, reported(100, 2.0)) is not None
+    first.receive(better.trial, ended("diverged"))
+    first.finish(better.trial)
+    assert toy_ledger(tmp_path).ended[plan.trial]["status"] == "pruned"

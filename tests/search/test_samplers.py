@@ -85,7 +85,8 @@ def test_free_workers_get_different_trials(tmp_path: Path, sampler: str) -> None
     known = [*(space.suggestion_of(row) for row in ledger.ended.values())]
     known += [suggester.next_plan().suggestion for _ in range(4)]
     assert len({str(suggestion) for suggestion in known}) == 8 == 4 * 2
-    suggester.next_plan()  # all are tried: one comes again rather than none
+    assert suggester.next_plan() is None
+    assert suggester.is_exhausted
 
 
 def _precisions() -> CategoricalDistribution:

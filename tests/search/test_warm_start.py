@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from optuna.distributions import IntDistribution
 from search_toys import VARY, sampler_params, settle, toy_config, toy_space
 
+from pixeltune.cli.search import launch_line
 from pixeltune.data import Resolved, resolve
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
@@ -229,3 +231,67 @@ def test_a_search_that_is_named_twice_is_told_once(
     monkeypatch.chdir(tmp_path)
     found = read_warm_start([".", "earlier", str(tmp_path), earlier.store.folder], a_space(), resolved)
     assert [row["trial"] for row in found.rows] == ["00000"]
+
+
+def test_a_search_of_the_same_name_keeps_its_parameters_to_itself(tmp_path: Path, resolved: Resolved) -> None:
+    """Suggestions were kept by search and trial: own trials were given those of the other storage's search."""
+    other = Earlier(tmp_path / "other", resolved, name="later")
+    for number in range(6):
+        other.add(PLAIN | {"optim.lr": 0.002 * (number + 1)}, "finished", 2.0)
+    space = a_space()
+    ledger, _ = opened(tmp_path, space, other.store.folder)
+    suggester = Suggester(space, ledger)
+    plans = [suggester.next_plan() for _ in range(6)]
+    for plan in plans:
+        settle(ledger, plan, "finished", 1.5)
+    trials = suggester.study().get_trials(deepcopy=False)
+    assert [trial.params for trial in trials[:6]] == [space.suggestion_of(row) for row in other.store.trials()]
+    assert [trial.params for trial in trials[6:]] == [plan.suggestion for plan in plans]
+
+
+@pytest.mark.parametrize("has_id", [True, False])
+def test_a_copy_of_a_search_adds_no_trials(tmp_path: Path, resolved: Resolved, has_id: bool) -> None:
+    """A trial that is in both counts once; one that only the copy finished counts too."""
+    earlier = some_trials(tmp_path / "one", resolved)
+    if not has_id:
+        forget_id(earlier)
+    copy = tmp_path / "two" / "earlier"
+    shutil.copytree(earlier.store.folder, copy)
+    continued = SearchStore(str(copy.parent), copy.name)
+    row = continued.trials()[1]
+    continued.write_trial(row | {"trial": "00009", "number": 9})
+    found = read_warm_start([earlier.store.folder, str(copy)], a_space(), resolved)
+    assert len(found.rows) == 8
+    assert found.left_out == {"also in a copy of its search": 7}
+
+
+def forget_id(earlier: Earlier) -> None:
+    """Make the results those of a version in which searches had no ids."""
+    rows = earlier.store.attempts()
+    manifest = Path(earlier.store.folder, "search.json")
+    tree = json.loads(manifest.read_bytes())
+    del tree["id"]
+    manifest.write_text(json.dumps(tree))
+    again = SearchStore.at(earlier.store.folder)
+    for row in rows:
+        again.write_trial(row)
+
+
+def test_sources_that_were_renamed_are_the_same_warm_start(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    space = a_space()
+    ledger, _ = opened(tmp_path, space, earlier.store.folder)
+    ledger.start(ledger.plan(space.base_suggestion()))
+    renamed = Path(earlier.store.folder).rename(tmp_path / "renamed")
+    again, said = opened(tmp_path, space, str(renamed))
+    assert len(again.store.warm_start()) == 7
+    assert said == ["Warm start: 7 trials of other searches, as they were when this one began."]
+    other = Earlier(tmp_path / "elsewhere", resolved, name="renamed")
+    with pytest.raises(StoreError, match="warm start: renamed here, earlier in the results"):
+        opened(tmp_path, space, other.store.folder)
+
+
+def test_a_warm_start_that_is_given_twice_adds_up() -> None:
+    words = ["--search", "x", "--warm-start", "a", "b", "--warm-start", "c"]
+    assert launch_line().parse_args(words).warm_start == ["a", "b", "c"]
+    assert launch_line().parse_args(["--search", "x"]).warm_start == []
