@@ -109,7 +109,7 @@ def test_results_from_before_searches_had_ids_read_resume_and_rename(tmp_path: P
     store = begun(tmp_path, "a")
     manifest = Path(store.folder, "search.json")
     tree = json.loads(manifest.read_bytes())
-    for name in ("id", "data_checksum", "warm_start_ids"):
+    for name in ("id", "data_checksum", "warm_start_ids", "sha256"):
         del tree[name]
     manifest.write_text(json.dumps(tree))
     old = SearchStore(str(tmp_path), "a")
