@@ -21,9 +21,9 @@ TOLERANCE = 1e-3
 STREAM_BITS = 64
 """What the end of a stream may cost."""
 
-_DIMS_TO_CHECK = 2**16
-_FEWEST, _MOST = 16, 512
-"""Images whose claim is checked: enough sub-pixels that the end of their stream hides little, in one batch."""
+_BITS_TO_CHECK = 2**15
+_FEWEST, _MOST = 8, 512
+"""Images whose claim is checked, in one batch: so many that the end of their stream is 0.2% of their bits, or less."""
 
 _CALLS_TO_JUDGE = 8
 """Network calls after which the time of all of them is foreseen."""
@@ -100,7 +100,7 @@ def check_claim(model: DensityModel, images: ImageSet, nats_N: np.ndarray, *, se
         require_codable(model)
     except (CodecError, MissingPackageError) as error:
         return BitsCheck(None, why_not=str(error))
-    count = min(len(images), max(_FEWEST, min(_MOST, _DIMS_TO_CHECK // model.form.dims)))
+    count = _count_to_check(nats_N)
     try:
         found = verify_bits(
             model,
@@ -125,6 +125,12 @@ def check_claim(model: DensityModel, images: ImageSet, nats_N: np.ndarray, *, se
         f"{count} images take {found.coded_bits / dims:.5f} bits/dim where {found.claimed_bits / dims:.5f} are "
         f"claimed: {found.refutation}",
     )
+
+
+def _count_to_check(nats_N: np.ndarray) -> int:
+    """As many of the images as make enough bits; a claim of nothing asks for the most."""
+    bits = max(1.0, math.fsum(nats_N) / len(nats_N) / math.log(2))
+    return min(len(nats_N), max(_FEWEST, min(_MOST, math.ceil(_BITS_TO_CHECK / bits))))
 
 
 class _TooSlowError(Exception):
