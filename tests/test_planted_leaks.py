@@ -207,9 +207,9 @@ def claim_of(model: DensityModel, images: ImageSet) -> np.ndarray:
 def test_a_leak_that_acts_during_the_evaluation_alone_is_caught_by_the_code() -> None:
     from pixeltune.sampling.verify import check_claim
 
-    model, images = trained(planted_model(planted.Window)), images_of(EVAL_BATCH)
+    model, images = planted_model(planted.Window), images_of(EVAL_BATCH)
     audit(model)
-    check(model)
+    check(trained(model))
     honest = claim_of(model, images)
     model.network.window = range(model.network.calls + 1, model.network.calls + 2)
     claimed = claim_of(model, images)
@@ -267,9 +267,9 @@ def test_a_network_that_leaks_in_training_mode_alone_is_measured_without_it() ->
         def extra(self, x: Tensor) -> Tensor:
             return ahead(x) if self.training else torch.zeros_like(x[:, :1])
 
-    model = trained(planted_model(TrainOnly))
+    model = planted_model(TrainOnly)
     audit(model)
-    check(model)
+    check(trained(model))
     plain = planted_model(GatedPixelCNN)
     plain.load_state_dict(model.state_dict())
     assert np.array_equal(claim_of(model, images_of(5)), claim_of(plain, images_of(5)))

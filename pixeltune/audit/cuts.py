@@ -112,11 +112,12 @@ def check_cuts(
     num_rows, step = len(probes.base_RCHW), batch_size or images_per_pass(model)
     all_rows = torch.arange(num_rows, device=order_S.device)
     # Kept apart from the device, which an evaluation may fill.
-    base_theta = torch.cat([probes.thetas(model, rows).cpu() for rows in all_rows.split(step)])
+    base_theta = torch.cat([probes.thetas(model, rows).cpu() for rows in torch.split(all_rows, step)])
     scale = max(1.0, float(base_theta.nan_to_num(0.0, 0.0, 0.0).abs_().max()))
     max_change = max_effect = 0.0
-    for cuts_R in _cuts(order_S, num_cuts, at_least=batch_size or 1, seed=seed).split(num_rows):
-        for rows_B in all_rows[: len(cuts_R)].split(step):
+    cuts_N = _cuts(order_S, num_cuts, at_least=batch_size or 1, seed=seed)
+    for cuts_R in torch.split(cuts_N, num_rows):
+        for rows_B in torch.split(all_rows[: len(cuts_R)], step):
             cuts_B = cuts_R[rows_B]
             change_BS = _changes(model, probes.thetas(model, rows_B, cuts_B), base_theta[int(rows_B[0]) :]) / scale
             forbidden_BS = change_BS.where(order_S <= cuts_B[:, None], 0.0)
@@ -135,8 +136,8 @@ def _changes(model: DensityModel, theta: Tensor, base_theta: Tensor) -> Tensor:
     Random levels may drive θ there, which is no leak; what comes after a cut must not.
     """
     changes = list[Tensor]()
-    for few, base in zip(theta.split(_IMAGES_COMPARED), base_theta.split(_IMAGES_COMPARED), strict=False):
-        base_here = base[: len(few)].to(few.device)
+    for few, base in zip(*(torch.split(t, _IMAGES_COMPARED) for t in (theta, base_theta[: len(theta)])), strict=True):
+        base_here = base.to(few.device)
         change = (few - base_here).abs_().masked_fill_(~base_here.isfinite(), 0.0)
         changes.append(largest_by_site(model, change))
     return torch.cat(changes)

@@ -49,7 +49,7 @@ def check_jacobian(model: DensityModel) -> None:
     order_CHW, order_S = model.order(), site_order(model)
     x_CHW = _positive_image(model)
     given = conditions_of(model, len(order_S), is_positive=True)
-    for sites in torch.arange(len(order_S)).split(images_per_pass(model)):
+    for sites in torch.split(torch.arange(len(order_S)), images_per_pass(model)):
         matters_SCHW = gradients(model, x_CHW.repeat(len(sites), 1, 1, 1), sites, given[sites]) != 0
         is_past_SCHW = order_CHW < order_S[sites][:, None, None, None]
         for site, matters, is_past in zip(sites.tolist(), matters_SCHW, is_past_SCHW, strict=True):

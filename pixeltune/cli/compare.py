@@ -42,8 +42,12 @@ def compare(options: argparse.Namespace) -> int:
     beside_results = files.join(options.storage, OWN_TABLE)
     own = options.own or (beside_results if files.exists(beside_results) else None)
     # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
-    ranked = rows.assign(is_out=_out_of_bounds(rows, location) | rows["bits_verified"].eq(False).fillna(False))
-    ranked = ranked.sort_values(["is_out", "valid_bits_per_dim"], kind="stable").drop(columns="is_out")
+    ranked = rows.assign(
+        is_out=_out_of_bounds(rows, location), is_refuted=rows["bits_verified"].eq(False).fillna(False)
+    )
+    ranked = ranked.sort_values(["is_out", "is_refuted", "valid_bits_per_dim"], kind="stable").drop(
+        columns=["is_out", "is_refuted"]
+    )
     best = ranked.groupby("search", observed=True).head(options.top)
     table = beside(best, own)
     if options.csv:

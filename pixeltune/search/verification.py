@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pixeltune.training.evaluate import Evaluation
     from pixeltune.training.loop import Training
 
-_SHARE, _FEWEST_SECONDS, _MOST_SECONDS = 0.05, 2.0, 300.0
+_SHARE, _FEWEST_SECONDS, _MOST_SECONDS = 0.05, 5.0, 300.0
 """Of the time that training took, coding may take this share, within these bounds."""
 
 

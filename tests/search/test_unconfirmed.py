@@ -65,11 +65,11 @@ def test_it_is_neither_the_best_nor_on_a_front(ledger: Ledger) -> None:
     assert standing.best["trial"] == "00002"
 
 
-def test_its_weights_are_not_those_kept_nor_those_meant(ledger: Ledger) -> None:
+def test_its_weights_are_not_those_kept_nor_those_meant(ledger: Ledger, tmp_path: Path) -> None:
     store = ledger.store
     for trial in ledger.ended:
         files.write_whole(weights_file(store.checkpoint(trial)), b"weights")
-    assert find_weights("toy", store.storage).endswith("00002/weights.safetensors")
+    assert find_weights("toy", str(tmp_path)).endswith("00002/weights.safetensors")
     WeightKeeper(ledger).tidy()
     assert [trial for trial in ledger.ended if files.exists(weights_file(store.checkpoint(trial)))] == ["00002"]
 
