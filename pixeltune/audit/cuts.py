@@ -98,7 +98,7 @@ def check_cuts(
 
     Args:
         model: as it is to be examined, in its dtype and mode.
-        num_cuts: how many; rounded up to whole batches where batch_size is given.
+        num_cuts: how many; more where each pair of images, or each image of a batch, is to have one.
         batch_size: images of each network call, in place of as many as bounded memory allows: an image a row, so that
             every place in the batch is examined.
         tolerance: largest change, relative to max(1, |θ|), that counts as none.
@@ -108,14 +108,14 @@ def check_cuts(
         AuditError: naming the first θ that changed, and a sub-pixel that changes it.
     """
     order_S = site_order(model).to(device_of(model))
-    probes = Probes.of(model, batch_size or _num_probes(model), seed=seed)
+    probes = Probes.of(model, batch_size or num_probes(model), seed=seed)
     num_rows, step = len(probes.base_RCHW), batch_size or images_per_pass(model)
     all_rows = torch.arange(num_rows, device=order_S.device)
     # Kept apart from the device, which an evaluation may fill.
     base_theta = torch.cat([probes.thetas(model, rows).cpu() for rows in torch.split(all_rows, step)])
     scale = max(1.0, float(base_theta.nan_to_num(0.0, 0.0, 0.0).abs_().max()))
     max_change = max_effect = 0.0
-    cuts_N = _cuts(order_S, num_cuts, at_least=batch_size or 1, seed=seed)
+    cuts_N = _cuts(order_S, num_cuts, at_least=num_rows, seed=seed)
     for cuts_R in torch.split(cuts_N, num_rows):
         for rows_B in torch.split(all_rows[: len(cuts_R)], step):
             cuts_B = cuts_R[rows_B]
@@ -185,8 +185,8 @@ class _Explanation:
         return not float(change) <= self.limit
 
 
-def _num_probes(model: DensityModel) -> int:
-    """Enough for every audited label, next to the two images at the ends of the scale."""
+def num_probes(model: DensityModel) -> int:
+    """Return how many images every audited label needs, next to the two at the ends of the scale."""
     return max(_FEWEST_PROBES, len(audited_labels(model)) + 2)
 
 

@@ -3,7 +3,7 @@
 A gate that starts at zero may have opened, a buffer that was zero may have filled, a counter may have run out, and a
 leak may act in float32, in eval mode, in batches of one size or at one place of a batch alone. So the cuts of `order()`
 are tried again with the very arithmetic and batch shape of an evaluation, each place of the batch with an image, a
-label and a cut of its own; then a few of them in float64, which shows leaks that float32 rounds away.
+label and a cut of its own; then one cut for each label in float64, which shows leaks that float32 rounds away.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import copy
 
 import torch
 
-from pixeltune.audit.cuts import NUM_CUTS, Probes, check_cuts
+from pixeltune.audit.cuts import NUM_CUTS, Probes, check_cuts, num_probes
 from pixeltune.audit.sites import device_of, theta_of_levels
 from pixeltune.errors import AuditError
 from pixeltune.models import DensityModel, eval_mode
@@ -25,7 +25,6 @@ such as Winograd's, round a pixel by what comes after it; a leak of a hundredth 
 NATS_TOLERANCE = 1e-3
 """Largest difference of nats between float32 and float64, relative to them or to a tenth of a nat a sub-pixel."""
 
-CUTS_IN_FLOAT64 = 8
 IMAGES_IN_FLOAT64 = 4
 
 
@@ -54,7 +53,7 @@ def check_trained(model: DensityModel, *, batch_size: int, num_cuts: int = NUM_C
         )
         if not is_float64:
             twin = copy.deepcopy(model).double().requires_grad_(False)
-            check_cuts(twin, num_cuts=CUTS_IN_FLOAT64, seed=seed)
+            check_cuts(twin, num_cuts=num_probes(twin), seed=seed)
             _require_same_nats(model, twin, batch_size, seed)
 
 

@@ -22,6 +22,7 @@ from pixeltune.search import trial
 from pixeltune.search.trial import TrialTask
 from pixeltune.training import evaluate as evaluation
 from pixeltune.training import workers
+from pixeltune.training.weights import load_with_config
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
 SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
@@ -91,6 +92,16 @@ def test_evaluation_gives_the_row_its_number_back(trained: tuple[str, str, str])
     assert caution == "Quote this number only for a model that was not chosen by it."
     by_path = str(Path(storage) / WEIGHTS)
     assert done("evaluate", by_path) == said
+
+
+def test_weights_that_look_ahead_have_no_number(trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_with_config(str(Path(trained[1]) / WEIGHTS))
+    found.model.network.register_forward_hook(lambda _, inputs, theta: theta + 0.1 * inputs[0].roll(-1, dims=3)[:, :1])
+    monkeypatch.setattr("pixeltune.cli.model.load_on_best_device", lambda _weights: found)
+    for split in ("valid", "test"):
+        said = refused("evaluate", "tiny", "--storage", trained[1], "--split", split)
+        assert "must not depend on" in said
+        assert "bits/dim" not in said
 
 
 @pytest.mark.parametrize(
