@@ -171,8 +171,9 @@ class _Explanation:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._moves(changing[:middle]) else (middle, high)
-        shape = self.probes.base_RCHW.shape[1:]
-        return leak(self.model, self.site, tuple(int(i) for i in torch.unravel_index(changing[high - 1], shape)))
+        _, H, W = self.probes.base_RCHW.shape[1:]
+        found = int(changing[high - 1])
+        return leak(self.model, self.site, (found // (H * W), found // W % H, found % W))
 
     def _moves(self, changing: Tensor) -> bool:
         """Whether θ moves where these sub-pixels of the image change, and no other of the batch."""

@@ -141,13 +141,18 @@ class _Deadline:
     """Hears of network calls, and ends the walk where they would take longer than `seconds`. calls: in all."""
 
     def __init__(self, seconds: float, *, calls: int) -> None:
-        self._start, self._seconds, self._calls, self._done = time.monotonic(), seconds, calls, 0
+        self._seconds, self._calls = seconds, calls
+        self._start = self._first = time.monotonic()
+        self._done = self._done_at_first = 0
 
     def __call__(self, calls: int) -> None:
         """So many more are done."""
+        now = time.monotonic()
+        if not self._done:  # the first one also loads and builds what the others use
+            self._first, self._done_at_first = now, calls
         self._done += calls
-        spent = time.monotonic() - self._start
-        foreseen = spent / self._done * self._calls if self._done >= _CALLS_TO_JUDGE else 0.0
+        timed, spent = self._done - self._done_at_first, now - self._start
+        foreseen = (now - self._first) / timed * self._calls if timed >= _CALLS_TO_JUDGE else 0.0
         if spent > self._seconds or (spent > 0.1 * self._seconds and foreseen > 2 * self._seconds):
             raise _TooSlowError
 
