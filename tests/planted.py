@@ -142,7 +142,7 @@ class Attention(Seen):
         num = x.shape[2] * x.shape[3]
         if len(self.mask) != num:
             self.mask = torch.ones(num, num).tril(0 if self.is_causal else num)
-        # Each pixel stands for the one before it: also what it asks for must not be its own.
+        # Each pixel has the one before it as its key, value and query: it must not see its own.
         before = nn.functional.pad(x[:, :1].flatten(2)[..., :-1], (1, 0)).unflatten(2, x.shape[2:])
         keys, values = self.keys(before).flatten(2), self.values(before).flatten(2)
         scores = (keys.transpose(1, 2) @ keys / 2).masked_fill(self.mask.to(x) == 0, float("-inf"))

@@ -138,7 +138,7 @@ class _Reader:
         return self._object(value)
 
     def _object(self, value: Any) -> Hashable:
-        """An instance of a class: its attributes, those in slots too."""
+        """Return an instance's attributes, those in slots too, and its class."""
         slots = [name for base in type(value).__mro__ for name in _slots(base) if hasattr(value, name)]
         if not hasattr(value, "__dict__") and not slots:
             raise _UnreadableError(f"{type(value)} hides its content")
@@ -146,7 +146,7 @@ class _Reader:
         return self.class_of(type(value)), attributes, self._items(getattr(value, name) for name in slots)
 
     def _module(self, module: nn.Module) -> Hashable:
-        """A module: class, attributes, hooks, buffers, children, and where its parameters are zero."""
+        """Return a module's class, attributes, hooks, buffers and children, and where its parameters are zero."""
         attributes = list[tuple[str, Hashable]]()
         for name, value in vars(module).items():
             if name == "training" or (name == "config" and isinstance(module, DensityModel)):
@@ -160,7 +160,7 @@ class _Reader:
         return self.class_of(type_before_parametrizations(module)), tuple(attributes)
 
     def _members(self, kind: type) -> Hashable:
-        """What a class itself defines, apart from what every class has."""
+        """Return what a class itself defines, apart from what every class has."""
         members = list[tuple[str, Hashable]]()
         for name, value in vars(kind).items():
             is_code = isinstance(value, types.FunctionType | staticmethod | classmethod | property)
@@ -190,7 +190,7 @@ class _Reader:
         return self.value(content)
 
     def _global(self, function: types.FunctionType, value: Any) -> Hashable:
-        """What a function names outside of itself; foreign classes and objects by identity."""
+        """Return what a function names outside of itself; foreign classes and objects by identity."""
         kind = value if isinstance(value, type) else type(value)
         if kind.__module__ == function.__module__ and isinstance(value, type):
             return self.class_of(value)
@@ -212,7 +212,7 @@ class _Reader:
 
 
 def _by_identity(value: Any) -> Hashable:
-    """The object itself where it can be compared so; being part of a key keeps it alive."""
+    """Return the object itself where it has a hash; being part of a key keeps it alive."""
     if type(value).__hash__ is None:
         raise _UnreadableError(f"{type(value)} has no hash")
     return value  # type: ignore[no-any-return]
@@ -225,7 +225,7 @@ def _tensor(tensor: Tensor) -> Hashable:
 
 
 def _zeros(weight: Tensor | None) -> Hashable:
-    """Shape of a parameter, and how many of its numbers are zero."""
+    """Return a parameter's shape, and how many of its numbers are zero."""
     return None if weight is None else (weight.dtype, tuple(weight.shape), weight.numel() - int(weight.count_nonzero()))
 
 
@@ -236,7 +236,7 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """The names that a function and the functions in it use."""
+    """Return the names that a function and the functions in it use."""
     inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
     return [*code.co_names, *inner]
 

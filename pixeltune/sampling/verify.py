@@ -128,7 +128,7 @@ def check_claim(model: DensityModel, images: ImageSet, nats_N: np.ndarray, *, se
 
 
 def _count_to_check(nats_N: np.ndarray) -> int:
-    """As many of the images as make enough bits; a claim of nothing asks for the most."""
+    """Return how many images make enough bits; a claim of nothing asks for the most."""
     bits = max(1.0, math.fsum(nats_N) / len(nats_N) / math.log(2))
     return min(len(nats_N), max(_FEWEST, min(_MOST, math.ceil(_BITS_TO_CHECK / bits))))
 
