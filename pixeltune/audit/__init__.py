@@ -1,10 +1,12 @@
-"""The gate before training: a model that leaks, or does not sum to one, would win the search.
+"""The gate before training, and the check of what training made: a model that leaks would win the search.
 
-Two networks are examined, in float64 and eval mode (batch norm in train mode leaks by itself).
+Before training two networks are examined, in float64 and eval mode (batch norm in train mode leaks by itself).
 - A narrow one of the same classes at 8×8 (in tiles of at least 4×4): its full Jacobian, every position and colour.
   Exact, but it speaks for the classes, not for this instance.
 - The real one, at its real shape and weights: everything from a cut of `order()` on is changed, and θ up to the cut
   must stay. 32 cuts, an image each.
+In both, parameters that are zero are given other values, and all classes (or 16 of them) and no label take turns.
+Whatever only training, float32 or a batch brings about is left to `check_trained`, at the weights of record.
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pixeltune.audit.cuts import check_cuts
+from pixeltune.audit.cuts import NUM_CUTS, check_cuts, require_effect
 from pixeltune.audit.jacobian import check_jacobian, narrow_twin
 from pixeltune.audit.normalisation import check_normalisation
 from pixeltune.audit.receptive_field import receptive_field
-from pixeltune.audit.sites import device_of
+from pixeltune.audit.sites import device_of, open_zeros
 from pixeltune.audit.structure import narrow_key, structure
+from pixeltune.audit.trained import check_trained
 from pixeltune.models import DensityModel
 
-__all__ = ["AuditReport", "audit"]
+__all__ = ["NUM_CUTS", "AuditReport", "audit", "check_trained"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +58,16 @@ def audit(model: DensityModel) -> AuditReport:
     """
     start = time.perf_counter()
     with torch.inference_mode(False), torch.autocast(device_of(model).type, enabled=False):
-        narrow = narrow_key(model)
-        if narrow not in _passed_narrow:
+        narrow, key = narrow_key(model), structure(model)
+        if narrow is None or narrow not in _passed_narrow:
             check_jacobian(narrow_twin(model))
-            _passed_narrow.add(narrow)
-        key = structure(model)
-        cached = key in _passed
-        if not cached:
-            _passed[key] = _examine(model)
-    return replace(_passed[key], seconds=time.perf_counter() - start, cached=cached)
+            if narrow is not None:
+                _passed_narrow.add(narrow)
+        known = None if key is None else _passed.get(key)
+        report = known or _examine(model)
+        if key is not None:
+            _passed[key] = report
+    return replace(report, seconds=time.perf_counter() - start, cached=known is not None)
 
 
 _passed_narrow: set[Hashable] = set()
@@ -72,14 +76,16 @@ _passed: dict[Hashable, AuditReport] = {}
 
 def _examine(model: DensityModel) -> AuditReport:
     twin = copy.deepcopy(model).double().eval().requires_grad_(False)
-    max_change = check_cuts(twin)
+    open_zeros(twin)
+    result = check_cuts(twin)
+    require_effect(twin, result)
     max_mass_error = check_normalisation(twin)
     rows, cols, blind_spot = receptive_field(twin)
     return AuditReport(
         receptive_rows=rows,
         receptive_cols=cols,
         blind_spot=blind_spot,
-        max_change=max_change,
+        max_change=result.max_change,
         max_mass_error=max_mass_error,
         seconds=0.0,
         cached=False,

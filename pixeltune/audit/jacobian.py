@@ -8,7 +8,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pixeltune.audit.sites import fixed_generator, gradients, leak, passes, site_order, subpixel_at, theta_at
+from pixeltune.audit.sites import (
+    conditions_of,
+    fixed_generator,
+    gradients,
+    images_per_pass,
+    leak,
+    open_zeros,
+    site_order,
+    subpixel_at,
+    theta_at,
+)
 from pixeltune.config import FamilyConfig
 from pixeltune.errors import AuditError
 from pixeltune.models import DensityModel, assemble, seeded
@@ -32,18 +42,26 @@ def narrow_twin(model: DensityModel) -> DensityModel:
 
 
 def check_jacobian(model: DensityModel) -> None:
-    """Differentiate θ at every site by every sub-pixel.
+    """Differentiate θ at every site by every sub-pixel, the sites given the audited labels in turn.
 
     Raises AuditError on a leak, on a θ without a past, and on a blind spot where the family claims none.
     """
     order_CHW, order_S = model.order(), site_order(model)
-    x_CHW = 0.5 + 0.5 * torch.rand(model.form.shape, generator=fixed_generator(), dtype=torch.float64)
-    for sites in passes(torch.arange(len(order_S)), model):
-        matters_SCHW = gradients(model, x_CHW.repeat(len(sites), 1, 1, 1), sites) != 0
+    x_CHW = _positive_image(model)
+    given = conditions_of(model, len(order_S), is_positive=True)
+    for sites in torch.split(torch.arange(len(order_S)), images_per_pass(model)):
+        matters_SCHW = gradients(model, x_CHW.repeat(len(sites), 1, 1, 1), sites, given[sites]) != 0
         is_past_SCHW = order_CHW < order_S[sites][:, None, None, None]
         for site, matters, is_past in zip(sites.tolist(), matters_SCHW, is_past_SCHW, strict=True):
             _require_no_leak(model, site, matters & ~is_past)
             _require_past(model, site, matters, is_past)
+
+
+def _positive_image(model: DensityModel) -> Tensor:
+    """An image (C, H, W) in [0.5, 1], half of it saturated: positive inputs keep ReLUs open."""
+    generator = fixed_generator()
+    x_CHW = 0.5 + 0.5 * torch.rand(model.form.shape, generator=generator, dtype=torch.float64)
+    return x_CHW.where(torch.rand(model.form.shape, generator=generator) < 0.5, 1.0)
 
 
 def _require_no_leak(model: DensityModel, site: int, leaks_CHW: Tensor) -> None:
@@ -67,8 +85,10 @@ def _open_all_paths(model: nn.Module) -> None:
     """Make every weight positive and every output an average of its inputs.
 
     On positive inputs no ReLU is then dead, no two paths cancel and no gate saturates: a derivative is zero if and
-    only if there is no path. The label's features are inputs too: a negative map would close ReLUs.
+    only if there is no path. The label's features are inputs too: a negative map would close ReLUs. What is zero would
+    hide a path, or divide by zero.
     """
+    open_zeros(model)
     for parameter in model.parameters():
         parameter.abs_()
         if parameter.dim() > 1:

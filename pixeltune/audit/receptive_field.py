@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pixeltune.audit.sites import device_of, fixed_generator, gradients, site_order
+from pixeltune.audit.sites import conditions_of, device_of, fixed_generator, gradients, site_order
 from pixeltune.models import DensityModel
 from pixeltune.models.split import to_tiles
 
@@ -33,7 +33,7 @@ def _pixels_seen_from(model: DensityModel, col: int, *, num_images: int = 4) -> 
     site = len(site_order(model)) - W + col
     x_BCHW = 2 * torch.rand((num_images, *model.form.shape), generator=fixed_generator(), dtype=torch.float64) - 1
     sites = torch.full((num_images,), site)
-    seen_BCHW = (gradients(model, x_BCHW.to(device_of(model)), sites) != 0).cpu()
+    seen_BCHW = (gradients(model, x_BCHW.to(device_of(model)), sites, conditions_of(model, num_images)) != 0).cpu()
     seen_HW = to_tiles(seen_BCHW, model.split.s).flatten(0, 2).any(0)
     seen_HW[H - 1, col] = True
     return seen_HW

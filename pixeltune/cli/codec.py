@@ -154,8 +154,8 @@ def verify_bits(options: argparse.Namespace) -> int:
             advance=advance,
         )
     say(f"{options.split}: {len(images):,} {_verdict(verification)}")
-    if not verification.is_identical or not verification.is_within:
-        say(_reason(verification))
+    if verification.refutation is not None:
+        say(f"Refuted: {verification.refutation}.")
         return EXIT_REFUTED
     return EXIT_OK
 
@@ -168,17 +168,6 @@ def _verdict(found: Verification) -> str:
         f"{found.difference:+.4%} (allowed ±{allowed:.4%}: 0.1% and 64 bits for each of {found.streams} streams); "
         f"header {found.header_bits / dims:.5f} bits/dim"
     )
-
-
-def _reason(found: Verification) -> str:
-    if not found.is_identical:
-        return "Refuted: the decoded images are not those that were coded."
-    if found.coded_bits > found.claimed_bits:
-        return (
-            "Refuted: the code is longer than -log2 p. The model claims more than it can tell before it has seen a "
-            "pixel: it looks ahead, or its log_prob is not that of its probabilities."
-        )
-    return "Refuted: the code is shorter than -log2 p. The model's log_prob is not that of its probabilities."
 
 
 def _load(trial: str, storage: str, dtype: str) -> Trained:

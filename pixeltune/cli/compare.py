@@ -87,9 +87,10 @@ def _best_rows(options: argparse.Namespace, needed: str | None = None) -> pd.Dat
     if needed is not None and (rows := rows[rows[needed].notna()]).empty:
         raise StoreError(f"there must be results with {needed} to compare, but {location} holds none; finish a trial")
     # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
-    ranked = rows.assign(is_out=_out_of_bounds(rows, location))
-    ranked = ranked.sort_values(["is_out", "valid_bits_per_dim"], kind="stable").drop(columns="is_out")
-    return ranked.groupby("search", observed=True).head(options.top)
+    is_refuted = rows["bits_verified"].eq(False).fillna(False)
+    ranked = rows.assign(is_out=_out_of_bounds(rows, location), is_refuted=is_refuted)
+    ranked = ranked.sort_values(["is_out", "is_refuted", "valid_bits_per_dim"], kind="stable")
+    return ranked.drop(columns=["is_out", "is_refuted"]).groupby("search", observed=True).head(options.top)
 
 
 def _write(table: pd.DataFrame, path: str) -> int:

@@ -31,7 +31,8 @@ def add_verbs(verbs: Any) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Print the exact number of one split."""
+    """Print the exact number of one split, of weights that do not look ahead."""
+    from pixeltune.audit import NUM_CUTS, check_trained
     from pixeltune.cli.images import images_of
     from pixeltune.cli.trials import find_weights
     from pixeltune.training.evaluate import evaluate as measure
@@ -42,6 +43,7 @@ def evaluate(options: argparse.Namespace) -> int:
     config = trained.config.override(settings)
     batch_size = options.batch_size or config.train.eval_batch_size
     result = measure(model, images, batch_size=batch_size, importance=options.importance)
+    check_trained(model, batch_size=batch_size, num_cuts=max(NUM_CUTS, len(images) // 20))
     bound = f" ({_kind_of_bound(options.importance)})" if model.is_bound else ""
     say(
         f"{options.split}: {result.bits_per_dim:.5f} bits/dim ± {result.standard_error:.5f}, "

@@ -60,12 +60,17 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: L
         return
     out.print(_table(places, list(space.vary), space))
     _show_front(out, space, rows)
-    within = [place["trial"] for place in places if place["out_of_bounds"] is None]
+    within = [place["trial"] for place in places if place["rank"] is not None]
+    by_trial = {row["trial"]: row for row in rows}
+    for place in places:
+        if place["bits_verified"] is False:
+            why = by_trial[place["trial"]]["bits_unverified_reason"]
+            out.print(f"Trial {place['trial']} is not confirmed: {why}.", highlight=False, soft_wrap=True)
     if within:
         for line in comparison_lines(next(row for row in rows if row["trial"] == within[0])):
             out.print(line, highlight=False, soft_wrap=True)
     else:
-        out.print("No trial keeps to the constraints.", highlight=False)
+        out.print("No trial keeps to the constraints, with bits that a code confirms.", highlight=False)
     out.print(
         f'Rows: {store.trials_folder}    pd.read_parquet("{store.trials_folder}")', highlight=False, soft_wrap=True
     )
@@ -108,6 +113,7 @@ def _table(places: list[dict[str, Any]], keys: list[str], space: SearchSpace) ->
         "seconds": "seconds",
     }
     shown |= {name: name for name in (*space.objectives, *space.constraints) if name not in shown}
+    shown |= {"bits_verified": "confirmed"} if any(place["bits_verified"] is False for place in places) else {}
     shown |= {"out_of_bounds": "out of bounds"} if space.constraints else {}
     for name, title in shown.items():
         table.add_column(title, justify="left" if name in ("trial", "status", "likelihood.name") else "right")
@@ -123,6 +129,8 @@ def _mark(name: str, place: dict[str, Any]) -> str:
 def _cell(name: str, value: object) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return format(value, _DIGITS.get(name, ".3g")) if math.isfinite(value) else str(value)
     return f"{value:,}" if isinstance(value, int) and name != "rank" else str(value)

@@ -167,6 +167,8 @@ def _show_end(row: Row, words: str) -> int:
             f"Best {bound_mark(row)}{row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
             f"{row['best_images_seen']:,} images; pixeltune evaluate {words}; pixeltune sample {words}"
         )
+        if row["bits_verified"] is False:
+            say(f"Not confirmed: {row['bits_unverified_reason']}.")
         return EXIT_OK
     if status is Status.INTERRUPTED:
         return EXIT_INTERRUPTED

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
-from pixeltune.results.judge import RANKED
+from pixeltune.results.judge import RANKED, is_unconfirmed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.store import SearchStore
@@ -85,8 +85,11 @@ def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifes
 
 
 def _best_first(rows: Sequence[Row], bounds: Mapping[str, float]) -> list[Row]:
-    """By bits/dim; those without a true number, or that break the search's constraints, come last."""
-    return sorted(rows, key=lambda row: (row["status"] not in RANKED, bool(not_met(bounds, row)), _bits(row)))
+    """By bits/dim; those without a true or confirmed number, or that break the search's constraints, come last."""
+    return sorted(
+        rows,
+        key=lambda row: (row["status"] not in RANKED, bool(not_met(bounds, row)), is_unconfirmed(row), _bits(row)),
+    )
 
 
 def _bits(row: Row) -> float:

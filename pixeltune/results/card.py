@@ -86,6 +86,9 @@ def _what(row: Row, config: TrialConfig) -> Iterator[str]:
     )
     exactness = "Its numbers are a bound on −log p." if row["is_bound"] else "Its likelihoods are exact."
     yield f"{exactness} Before training, an audit found it causal and its probabilities to sum to 1."
+    if row.get("bits_verified") is not None:
+        confirmed = "took the bits that it claims" if row["bits_verified"] else "did not take the bits that it claims"
+        yield f"{row['bits_verified_images']} images that were really coded with it {confirmed}."
 
 
 def _numbers(row: Row) -> Iterator[str]:

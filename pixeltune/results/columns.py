@@ -72,13 +72,20 @@ _METRIC_COLUMNS: dict[str, Column] = {
     "valid_nats_ema": Column(_FLOAT, "whole validation set, averaged weights", "nats/image"),
     "test_bits_per_dim": Column(_FLOAT, "whole test set, read once by `final`; empty in a search", "bits/dim"),
     "test_nats": Column(_FLOAT, "whole test set, read once by `final`; empty in a search", "nats/image"),
+    "bits_verified": Column(
+        _BOOL,
+        "whether images that were really coded took the bits that the number of record claims; empty where that was "
+        "not checked. A trial whose claim is not confirmed is never ranked first",
+    ),
+    "bits_verified_images": Column(_INT, "images that were coded for it", "images"),
+    "bits_unverified_reason": Column(_TEXT, "why `bits_verified` is false or empty, in one line"),
     "baseline_bits_per_dim": Column(_FLOAT, "order-0 on the evaluated split: a histogram a position", "bits/dim"),
     "grad_norm": Column(_FLOAT, "mean gradient norm of the mean nats per image since the report before", "nats/image"),
 }
 
 _COST_COLUMNS: dict[str, Column] = {
     "train_seconds": Column(_FLOAT, "training, summed over the trial, compilation apart", "s"),
-    "eval_seconds": Column(_FLOAT, "evaluation, summed over the trial", "s"),
+    "eval_seconds": Column(_FLOAT, "evaluation and the check of the weights, summed over the trial", "s"),
     "compile_seconds": Column(_FLOAT, "compilation and the first step, which warms up", "s"),
     "audit_seconds": Column(_FLOAT, "the causality and normalisation gate", "s"),
     "gpu_seconds": Column(_FLOAT, "wall time × GPUs held (a share counts as its share), all attempts", "GPU s"),

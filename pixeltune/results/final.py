@@ -18,7 +18,7 @@ import numpy as np
 
 from pixeltune.errors import StoreError
 from pixeltune.results.images import read_nats
-from pixeltune.results.judge import SAME_IN_ALL
+from pixeltune.results.judge import SAME_IN_ALL, is_unconfirmed
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.selection import Selection
@@ -36,6 +36,7 @@ class Verdict(StrEnum):
     CLEARLY_WORSE = "clearly worse"
     UNKNOWN = "one seed: noise unknown"
     BOUND = "bound: may be lower"
+    UNCONFIRMED = "not confirmed by a code"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
     configurations is judged at LEVEL divided by the K(K − 1)/2 pairs (Bonferroni).
 
     is_bound: of a bound, which the likelihood itself may be below: it is never clearly worse than an exact one.
+    bits_verified: false where a real code does not confirm the claim of one of its runs, true where it confirms all;
+    a configuration that is not confirmed comes after all others.
     """
     finished = [row for row in rows if row["status"] == Status.FINISHED]
     _require_same(finished)
@@ -114,7 +117,8 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
     for row in finished:
         runs.setdefault(row["from_trial"], []).append(row)
     stacks = {trial: np.stack([nats[row["trial"]] for row in runs[trial]]) for trial in runs}
-    order = sorted(runs, key=lambda trial: (mean(stacks[trial]).value, trial))
+    unconfirmed = {trial for trial in runs if any(map(is_unconfirmed, runs[trial]))}
+    order = sorted(runs, key=lambda trial: (trial in unconfirmed, mean(stacks[trial]).value, trial))
     level = LEVEL / max(1, len(order) * (len(order) - 1) // 2)
     places = [
         _place(rank, runs[trial], stacks[trial], stacks[order[0]], level) for rank, trial in enumerate(order, start=1)
@@ -122,6 +126,8 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
     for place in places:
         if place["is_bound"] and not places[0]["is_bound"]:
             place["verdict"] = str(Verdict.BOUND)
+        if place["bits_verified"] is False:
+            place["verdict"] = str(Verdict.UNCONFIRMED)
     return places
 
 
@@ -134,7 +140,8 @@ def leaderboard_of(store: SearchStore) -> list[Row]:
 def mean_row(place: Row, rows: Sequence[Row]) -> Row:
     """A row of the results that stands for the mean of a place's runs, beside published numbers."""
     first = next(row for row in rows if row["trial"] == place["runs"][0])
-    return first | {"test_bits_per_dim": place["bits_per_dim"], "test_nats": place["nats"]}
+    means = {"test_bits_per_dim": place["bits_per_dim"], "test_nats": place["nats"]}
+    return first | means | {"bits_verified": place["bits_verified"]}
 
 
 def first_choice(places: Sequence[Row], selection: Selection) -> Row:
@@ -169,10 +176,17 @@ def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndar
         "runs": [row["trial"] for row in runs],
         "seeds": len(runs),
         "is_bound": bool(first["is_bound"]),
+        "bits_verified": _all_verified(runs),
         **_columns("", own, dims),
         **_columns("difference_", apart, dims),
         "verdict": str(Verdict.BEST if rank == 1 else verdict(apart)),
     }
+
+
+def _all_verified(runs: Sequence[Row]) -> bool | None:
+    if any(map(is_unconfirmed, runs)):
+        return False
+    return True if all(row.get("bits_verified") for row in runs) else None
 
 
 def _columns(prefix: str, estimate: Estimate, dims: int) -> Row:

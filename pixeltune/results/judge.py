@@ -70,6 +70,7 @@ class Identity:
     fraction: float = 1.0
     is_guessed: bool = False
     checksum: str | None = None
+    is_unconfirmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> 
         augmented=bool(row.get("data.flip")),
         fraction=1.0 if row.get("data.fraction") is None else float(row["data.fraction"]),
         checksum=row.get("data_checksum"),
+        is_unconfirmed=is_unconfirmed(row),
     )
 
 
@@ -133,6 +135,12 @@ def require_same(rows: Sequence[Mapping[str, Any]]) -> None:
             raise StoreError(
                 f"ranked rows must agree in {name}, but got {', '.join(values)}; keep the rows of one of them"
             )
+
+
+def is_unconfirmed(row: Mapping[str, Any]) -> bool:
+    """Whether images that were really coded took other bits than the row claims: such a row is never the best."""
+    verified = row.get("bits_verified")
+    return verified is not None and not verified
 
 
 def value_of(row: Mapping[str, Any], metric: str) -> float | None:
@@ -239,6 +247,8 @@ def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
     yield from _split_mismatch(ours, published)
     yield from _form_mismatch(ours, published)
     yield from _binarisation_mismatch(ours, published)
+    if ours.is_unconfirmed:
+        yield "its bits are not those of a real code"
     exactness = Exactness.LOWER_BOUND if ours.is_bound else Exactness.EXACT
     if exactness is not published.likelihood:
         yield f"{_ARTICLES[exactness]}, not {_ARTICLES[published.likelihood]}"

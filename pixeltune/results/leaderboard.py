@@ -14,6 +14,7 @@ from pixeltune.results.judge import (
     has_gap,
     identity_of,
     is_near,
+    is_unconfirmed,
     judge,
     require_same,
     same_set,
@@ -40,7 +41,8 @@ def leaderboard(
     Each has rank, trial, status, the keys in `vary` (by default those that differ between the rows), all METRICS,
     is_bound, below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and
     audit). Rows that differ in SAME_IN_ALL are refused. Rows that do not keep to the constraints (metric → bound) come
-    last, without a rank, and say why in `out_of_bounds`.
+    last, without a rank, and say why in `out_of_bounds`; so do, before them, rows whose bits a real code does not
+    confirm, and `bits_verified` is false.
     """
     if objective not in METRICS:
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
@@ -48,11 +50,13 @@ def leaderboard(
     require_same(ranked)
     sign = 1 if METRICS[objective] == "minimize" else -1
     breaches = {row["trial"]: not_met(constraints or {}, row) for row in ranked}
-    ranked.sort(key=lambda row: (bool(breaches[row["trial"]]), sign * row[objective], row["trial"]))
+    ranked.sort(
+        key=lambda row: (bool(breaches[row["trial"]]), is_unconfirmed(row), sign * row[objective], row["trial"])
+    )
     keys = differing_keys(ranked) if vary is None else list(vary)
     return [
         {
-            "rank": None if breaches[row["trial"]] else rank,
+            "rank": None if breaches[row["trial"]] or is_unconfirmed(row) else rank,
             **figures_of(row, keys),
             "out_of_bounds": breaches[row["trial"]] or None,
         }
@@ -146,6 +150,7 @@ def figures_of(row: Row, keys: Sequence[str]) -> Row:
         **{key: row.get(key) for key in keys},
         **{name: row.get(name) for name in METRICS},
         "is_bound": bool(row.get("is_bound")),
+        "bits_verified": row.get("bits_verified"),
         "images_seen": row.get("images_seen"),
         "below_baseline_percent": below,
         "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),

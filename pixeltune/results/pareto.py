@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.errors import StoreError
-from pixeltune.results.judge import SAME_IN_ALL, require_same
+from pixeltune.results.judge import SAME_IN_ALL, is_unconfirmed, require_same
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.space.metrics import METRICS, not_met
@@ -19,8 +19,8 @@ def front(rows: Iterable[Row], objectives: Sequence[str], constraints: Mapping[s
     """The rows that no other beats, lowest first objective first.
 
     One beats another if it is no worse in any objective and better in one. Only finished trials that keep to the
-    constraints, with all objectives known, are compared: a stopped one has spent less than it would have, and its
-    numbers are those of an unfinished model. Rows of other images are refused.
+    constraints, with all objectives known and bits that no real code refutes, are compared: a stopped one has spent
+    less than it would have, and its numbers are those of an unfinished model. Rows of other images are refused.
     """
     _require_metrics(objectives, constraints or {})
     able = [row for row in rows if _can_stand(row, objectives, constraints or {})]
@@ -42,6 +42,7 @@ def pareto(
     lacking = [name for name in columns if name not in frame.columns]
     if lacking:
         raise StoreError(f"pareto needs rows of read_results, but got a table without {', '.join(lacking)}")
+    columns += [name for name in ("bits_verified",) if name in frame.columns]
     plain = frame[columns].astype(object)
     plain = plain.where(plain.notna(), None)
     rows = [dict(zip(columns, values, strict=True)) for values in plain.itertuples(index=False, name=None)]
@@ -60,7 +61,7 @@ def _require_metrics(objectives: Sequence[str], constraints: Mapping[str, float]
 
 def _can_stand(row: Mapping[str, Any], objectives: Sequence[str], constraints: Mapping[str, float]) -> bool:
     known = all(row.get(name) is not None for name in objectives)
-    return row["status"] == Status.FINISHED and known and not not_met(constraints, row)
+    return row["status"] == Status.FINISHED and known and not is_unconfirmed(row) and not not_met(constraints, row)
 
 
 def _beats(other: Sequence[float], own: Sequence[float]) -> bool:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from pixeltune.config import ImageForm
-from pixeltune.results.judge import RANKED
+from pixeltune.results.judge import RANKED, is_unconfirmed
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
@@ -156,6 +156,7 @@ def _best(rows: Sequence[Row], manifest: Any) -> Row | None:
         for row in rows
         if row["status"] in (*RANKED, Status.RUNNING)
         and row[objective] is not None
+        and not is_unconfirmed(row)
         and keeps_to(bounds, row, has_ended=row["status"] != Status.RUNNING)
     ]
     return min(ranked, key=lambda row: row[objective], default=None)

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.files import Location
+from pixeltune.results.judge import is_unconfirmed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
@@ -33,8 +34,9 @@ def study(search_folder: Location) -> optuna.Study:
     """One search as an Optuna study in memory, for `optuna.visualization` and `optuna.importance`.
 
     finished is COMPLETE; pruned is PRUNED with its curve as intermediate values (one objective); diverged, oom,
-    failed, interrupted and rejected are FAIL; running trials are left out. A search's constraints are Optuna's, so that
-    `best_trials` keep to them. `trial.user_attrs` has the trial's name, number, status, reason and config_key.
+    failed, interrupted, rejected and those whose bits a code does not confirm are FAIL; running trials are left out. A
+    search's constraints are Optuna's, so that `best_trials` keep to them. `trial.user_attrs` has the trial's name,
+    number, status, reason and config_key.
     """
     store = SearchStore.at(search_folder)
     manifest = store.manifest()
@@ -69,7 +71,7 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
     asked = {key: value for key, value in manifest.distributions().items() if has_key(row, key)}
     values = [row[objective] for objective in manifest.objectives]
     known = None not in values
-    state = _STATES[Status(row["status"])]
+    state = TrialState.FAIL if is_unconfirmed(row) else _STATES[Status(row["status"])]
     if state is TrialState.COMPLETE and not known:
         state = TrialState.FAIL
     frozen = optuna.trial.create_trial(

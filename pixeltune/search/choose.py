@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pixeltune.config import NO_IDENTITY, TrialConfig
 from pixeltune.errors import StoreError
+from pixeltune.results.judge import is_unconfirmed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
@@ -28,8 +29,9 @@ def choose(
 ) -> Selection:
     """The `top` best finished rows of a search by its first objective, or the named `trials`; StoreError where none is.
 
-    A pruned row is no finished model, and one that breaks the search's constraints is only
-    retrained where it is named. Rows of one configuration, whatever their seed, count once: the best of them.
+    A pruned row is no finished model, and one that breaks the search's constraints, or whose bits a real code does not
+    confirm, is only retrained where it is named. Rows of one configuration, whatever their seed, count once: the best
+    of them.
     """
     objective, direction = manifest.objectives[0], manifest.directions[0]
     sign = 1 if direction == "minimize" else -1
@@ -42,11 +44,12 @@ def choose(
         )
     finished = len(able)
     if not trials:
+        able = [row for row in able if not is_unconfirmed(row)]
         able = [row for row in able if keeps_to(manifest.constraints, row, has_ended=True)]
     if not able:
         raise StoreError(
-            f"a final retrains trials that keep to the constraints, but none of the {finished} finished ones of "
-            f"{manifest.search} does; name one with --trial, or let the search go on"
+            "a final retrains trials that keep to the constraints and whose bits no code refutes, but none of the "
+            f"{finished} finished ones of {manifest.search} does; name one with --trial, or let the search go on"
         )
     if trials:
         named = [_named(name, rows, able, manifest.search) for name in trials]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from pixeltune import files
-from pixeltune.results.judge import RANKED
+from pixeltune.results.judge import RANKED, is_unconfirmed
 from pixeltune.results.pareto import front as find_front
 from pixeltune.search.ledger import Ledger
 from pixeltune.search.trial import state_file
@@ -55,7 +55,13 @@ class WeightKeeper:
         several = len(space.objectives) > 1
         front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)} if several else set()
         places = [
-            (bool(not_met(space.constraints, row)), several and row["trial"] not in front, number, row["trial"])
+            (
+                bool(not_met(space.constraints, row)),
+                is_unconfirmed(row),
+                several and row["trial"] not in front,
+                number,
+                row["trial"],
+            )
             for row in rows
             if (number := ledger.number(row)) is not None
         ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.results.judge import RANKED, value_of
+from pixeltune.results.judge import RANKED, is_unconfirmed, value_of
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.search import clock
@@ -267,10 +267,13 @@ class Ledger:
         return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
 
     def best(self) -> Row | None:
-        """The row with the lowest number of record among ended and live trials that keep to the constraints."""
+        """The row with the lowest number of record among ended and live trials that keep to the constraints.
+
+        Not one whose bits a real code does not confirm.
+        """
         ranked = (*RANKED, Status.RUNNING)
         rows = [row for row in self._rows() if row["status"] in ranked and self._is_within_bounds(row)]
-        known = [(number, row) for row in rows if (number := self.number(row)) is not None]
+        known = [(number, row) for row in rows if (number := self.number(row)) is not None and not is_unconfirmed(row)]
         return min(known, key=lambda pair: pair[0], default=(None, None))[1]
 
     def number(self, row: Row) -> float | None:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from pixeltune.training.loop import Training
 
 
-def read_test_set(task: TrialTask, training: Training, *, is_new: bool) -> dict[str, Any]:
-    """Row columns of the test set under the weights of record, the last ones; all workers evaluate, the first keeps.
+def read_test_set(task: TrialTask, training: Training, *, is_new: bool) -> Evaluation:
+    """Evaluate the test set under the weights of record, the last ones; all workers evaluate, the first keeps.
+
+    The weights are checked again afterwards, as what was evaluated (AuditError): a module may count its calls.
 
     is_new: weights that this attempt has trained. Else an earlier attempt may have read the test set under these very
     weights and died afterwards: what it kept is taken, and the test set is not read again.
@@ -29,8 +31,14 @@ def read_test_set(task: TrialTask, training: Training, *, is_new: bool) -> dict[
         found = training.evaluate(training.model_of_record, "test")
         if not math.isfinite(found.nats):
             raise DivergedError(f"test images must have finite nats, but their mean is {found.nats}")
+        training.check(training.model_of_record, len(found.nats_N))
         if workers.rank == 0:
             _keep(task, training, found)
+    return found
+
+
+def test_facts(training: Training, found: Evaluation) -> dict[str, Any]:
+    """Return row columns of a reading."""
     return {
         "test_bits_per_dim": found.bits_per_dim,
         "test_nats": found.nats,

@@ -15,6 +15,7 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from pixeltune.config import Scalar
+from pixeltune.results.judge import is_unconfirmed
 from pixeltune.results.pareto import front
 from pixeltune.results.schema import Status
 from pixeltune.search.attempts import Plan, Row
@@ -150,5 +151,5 @@ def _seed(seed: int, number: int) -> int:
 
 def _best_first(rows: list[Row], objective: str) -> list[Row]:
     sign = 1 if METRICS[objective] == "minimize" else -1
-    finished = [row for row in rows if row["status"] == Status.FINISHED]
+    finished = [row for row in rows if row["status"] == Status.FINISHED and not is_unconfirmed(row)]
     return sorted(finished, key=lambda row: (sign * row[objective], row["search"], row["trial"]))

@@ -5,10 +5,11 @@
      "expects_seconds": ...,                and about how long it is until the next report; a warning for the user
      "warning": "..."}                      where the checkpoint could not be used
     {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
-    {"expects_seconds": ...}                before a picture is drawn: about how long it takes
+    {"expects_seconds": ...}                before a picture is drawn, or images are coded: about how long it takes
     {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
                                             training came to its end, also {"facts": {...}}: how fast it samples,
-                                            and of a final run the numbers of the test set
+                                            whether a code confirms its bits, and of a final run the
+                                            numbers of the test set
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from pixeltune.training.report import EpochReport
 
 Message = dict[str, Any]
+
+_SECONDS_UNANNOUNCED = 20.0
+"""What a trial may take without saying so first."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
 
 
 def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
-    from pixeltune.search.reading import read_test_set
+    from pixeltune.search.reading import read_test_set, test_facts
+    from pixeltune.search.verification import seconds_allowed, verify_claim
     from pixeltune.training.weights import save_weights
 
     training, warning = _begin(task, taken)
@@ -146,13 +151,19 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         peak = _larger(peak, peak_memory(training.device))
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
         yield from _announced_gallery(task, training, report)
-    tested = {}
+    facts: dict[str, Any] = {}
+    tested = None
     if task.images:
         yield {"expects_seconds": expected}
         with writing_to(task.images):
             tested = read_test_set(task, training, is_new=is_new)
+        facts |= test_facts(training, tested)
+    if (seconds := seconds_allowed(training)) > _SECONDS_UNANNOUNCED:
+        yield {"expects_seconds": seconds}
+    if is_first:
+        facts |= verify_claim(training, weights_file(task.checkpoint), tested=tested)
     end = _finished(training)
-    facts = tested | end.get("facts", {})
+    facts |= end.get("facts", {})
     yield end | ({"facts": facts} if facts else {})
 
 

@@ -9,7 +9,7 @@ A sampler that reads finished trials alone (gp, cmaes, nsga2) would go back to w
     worst of the finished ones where a value is not known. diverged, oom, out of bounds → COMPLETE and worse than every
     other trial in every objective, by how far it broke its bounds.
 To both failed, rejected → FAIL, for they say nothing about the configuration's worth; so does a finished trial that
-lacks a value. What has not ended is RUNNING.
+lacks a value, or whose bits a real code does not confirm. What has not ended is RUNNING.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from pixeltune.results.judge import is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.search.attempts import Row
 from pixeltune.search.ledger import Curve
@@ -71,7 +72,7 @@ def verdicts(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -
 
 
 def _as_it_was(space: SearchSpace, row: Row, curve: Curve) -> Verdict:
-    status, bounds = Status(row["status"]), violations(space.constraints, row)
+    status, bounds = _status(row), violations(space.constraints, row)
     if status is Status.FINISHED and (values := _values(space, row)) is not None:
         return Verdict(TrialState.COMPLETE, values=values, constraints=bounds)
     if status is Status.PRUNED:
@@ -100,9 +101,13 @@ def _as_finished(space: SearchSpace, row: Row, reached: Values | None, known: li
     )
 
 
+def _status(row: Row) -> Status:
+    return Status.REJECTED if is_unconfirmed(row) else Status(row["status"])
+
+
 def _beyond(space: SearchSpace, row: Row) -> float | None:
     """How far a trial broke its bounds or did not get through; None where it says nothing of its configuration."""
-    status = Status(row["status"])
+    status = _status(row)
     if status in (Status.DIVERGED, Status.OOM):
         return sum(_DID_NOT_GET_THROUGH.values())
     if status not in (Status.FINISHED, Status.PRUNED):

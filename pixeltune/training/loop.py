@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from pixeltune.audit import AuditReport, audit
+from pixeltune.audit import NUM_CUTS, AuditReport, audit, check_trained
 from pixeltune.config import TrialConfig, require_workers
 from pixeltune.data import DataSet, resolve
-from pixeltune.errors import CheckpointError, DataError, DivergedError, PausedError
+from pixeltune.errors import AuditError, CheckpointError, DataError, DivergedError, PausedError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.accumulate import exchanging, micro_batches
@@ -39,6 +39,9 @@ from pixeltune.training.report import EpochReport
 from pixeltune.training.tally import Tally
 from pixeltune.training.workers import Workers, best_device
 
+_CHECKED_SHARE = 0.03
+"""Cuts that are tried of the weights of record, as a share of the images trained on since the report before. A training
+step takes about three passes, so that this costs 1% of them."""
 _STEPS_TO_AGREE = 16
 """Steps between two questions of workers to each other whether to pause; for each of them all must wait."""
 
@@ -57,10 +60,10 @@ def fit(
     pause: asked before each step (of several workers every 16th, where one of them is enough): where it says so,
     iterating raises PausedError, and `state` holds what goes on to the very report that it would have come to.
 
-    The model is audited first (AuditError). ConfigError where the configuration does not fit the data or the
-    workers, MemoryShortError where the memory cannot hold the training, CheckpointError where `state` is of another
-    configuration or data; DivergedError, while iterating, where a step would not be finite: it and those after it are
-    not taken, and at the report, at the latest, it is said.
+    The model is audited first, and its weights at every report that is the best so far (AuditError). ConfigError where
+    the configuration does not fit the data or the workers, MemoryShortError where the memory cannot hold the training,
+    CheckpointError where `state` is of another configuration or data; DivergedError, while iterating, where a step
+    would not be finite: it and those after it are not taken, and at the report, at the latest, it is said.
     """
     return Training(config, state=state, device=device, gpu_share=gpu_share, pause=pause)
 
@@ -70,7 +73,8 @@ class Training(Iterator[EpochReport]):
 
     config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
     where `optim.ema` > 0, else the raw. audit: what the gate found. numerics: what the network trains in.
-    memory: the images a pass, and the peak that was predicted.
+    memory: the images a pass, and the peak that was predicted. claim: the best evaluation of this process, and the
+    images seen at it; None where there is none.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Training(Iterator[EpochReport]):
         self.images_seen = 0
         self.step = 0
         self.reports: list[EpochReport] = []
+        self.claim: tuple[Evaluation, int] | None = None
         self._pause = pause
         self._since_report: SinceReport | None = None
         self._clock = Clock()
@@ -181,6 +186,21 @@ class Training(Iterator[EpochReport]):
         if images is None:
             raise DataError(f"the data must have a {split} split, but {self.data.identity.name} has none")
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
+
+    def evaluate_alone(self, model: DensityModel) -> Evaluation:
+        """Exact per-image nats of the validation images, in this worker alone."""
+        assert self.data.valid is not None, "the caller has asked"
+        return evaluate(model, self.data.valid, batch_size=self.config.train.eval_batch_size)
+
+    def check(self, model: DensityModel, num_cuts: int) -> None:
+        """Check trained weights as they are evaluated; AuditError in all workers where one of them finds a leak."""
+        found = None
+        try:
+            check_trained(model, batch_size=self.config.train.eval_batch_size, num_cuts=num_cuts, seed=self.images_seen)
+        except AuditError as error:
+            found = AuditError(f"after training on {self.images_seen:,} images: {error}")
+        if self.workers.any(found is not None):
+            raise found or AuditError("another worker found a leak in the trained weights; the model is rejected")
 
     def _begin_tally(self) -> Tally:
         """Zeros, or what stood when an earlier training paused; of other workers, what all of them had counted."""
@@ -287,6 +307,7 @@ class Training(Iterator[EpochReport]):
                 f"validation must be finite, but after {self.images_seen} images it is {record.nats} nats; "
                 "lower `optim.lr` or set `optim.clip`"
             )
+        self._check_record(record, count)
         return EpochReport(
             images_seen=self.images_seen,
             step=self.step,
@@ -306,6 +327,20 @@ class Training(Iterator[EpochReport]):
             compile_seconds=self._clock.compile_seconds,
             images_per_second=self._clock.speed_since_last_report(count, self.config.train.batch_size),
         )
+
+    def _check_record(self, record: Evaluation | None, count: int) -> None:
+        """Check the weights of a report that becomes the trial's number; without validation, those of the last one.
+
+        Not only of a finished training: one that is stopped at this report is ranked by it too.
+        """
+        is_last = self.images_seen >= self.config.train.end
+        best = min((report.valid_nats for report in self.reports if report.valid_nats is not None), default=math.inf)
+        if record.nats >= best if record is not None else not is_last:
+            return
+        with self._clock.evaluating():
+            self.check(self.model_of_record, max(NUM_CUTS, round(_CHECKED_SHARE * count)))
+        if record is not None:
+            self.claim = record, self.images_seen
 
     def _restore(self, state: TrainState) -> None:
         state.require(self.config.key(), self.data.identity.checksum)

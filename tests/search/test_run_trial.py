@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from optional import require
 from search_toys import toy_config, toy_ledger, toy_space
 
 from pixeltune.errors import AuditError, NodeTakenError, StoreError
@@ -165,6 +167,140 @@ def test_a_leaking_model_is_rejected_with_the_pair_named(tmp_path: Path, monkeyp
     assert row["reason"].count("(") >= 2, row["reason"]
     assert "\n" not in row["reason"]
     assert ledger.best() is None
+
+
+@pytest.fixture(autouse=True)
+def _time_to_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is."""
+    monkeypatch.setattr("pixeltune.search.verification._FEWEST_SECONDS", 20.0)
+
+
+class _Opening(GatedPixelCNN):
+    """Sees the pixel to the right from the fourth training step on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("gate", torch.zeros(1))
+
+    def forward(self, x_BCHW: torch.Tensor, s: torch.Tensor | None = None) -> torch.Tensor:
+        if self.training and torch.is_grad_enabled():
+            self.gate.add_(1)
+        theta = super().forward(x_BCHW, s)
+        seen = x_BCHW.roll(-1, dims=3)[:, :1] * torch.linspace(-1, 1, theta.shape[1])[:, None, None]
+        return theta + 0.1 * (self.gate >= 4) * seen
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_leak_that_training_opens_is_rejected_at_the_report_that_it_would_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float
+) -> None:
+    """It passes the audit, and its first report, which is sound: by then it was trained for two steps."""
+    monkeypatch.setitem(NETWORKS, "gated", _Opening)
+    space = toy_space(base=toy_config().override({"data.num_valid": 100, "optim.ema": ema}), scheduler=None)
+    ledger = toy_ledger(tmp_path, space)
+    plan = ledger.plan(space.base_suggestion())
+    row = _play(ledger, run_trial(ledger.task(plan)), plan)
+    assert row["status"] == "rejected"
+    assert re.match(r"after training on 200 images: θ at \(row \d, col \d.* must not depend on", row["reason"])
+    assert row["images_seen"] == 100
+    assert ledger.best() is None
+    assert row["bits_verified"] is None
+
+
+@pytest.mark.needs("constriction")
+def test_a_finished_trial_has_bits_that_a_code_confirms(tmp_path: Path) -> None:
+    """Those of its best report, also where a later attempt finds it trained to its end."""
+    task = task_in(tmp_path)
+    for _ in range(2):
+        *_, last = run_trial(task)
+        assert {name: value for name, value in last["facts"].items() if "verified" in name} == {
+            "bits_verified": True,
+            "bits_verified_images": 100,
+            "bits_unverified_reason": None,
+        }
+
+
+class _Flattered(GatedPixelCNN):
+    """Sees the pixel to the right while validation is evaluated, and at no other time."""
+
+    is_open = False
+
+    def forward(self, x_BCHW: torch.Tensor, s: torch.Tensor | None = None) -> torch.Tensor:
+        theta = super().forward(x_BCHW, s)
+        seen = x_BCHW.roll(-1, dims=3)[:, :1] * torch.linspace(-1, 1, theta.shape[1])[:, None, None]
+        return theta + 5 * self.is_open * seen
+
+
+def _flattering(evaluate: Any) -> Any:
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        _Flattered.is_open = True
+        try:
+            return evaluate(*args, **kwargs)
+        finally:
+            _Flattered.is_open = False
+
+    return opened
+
+
+@pytest.mark.needs("constriction")
+def test_a_claim_that_no_code_confirms_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "gated", _Flattered)
+    monkeypatch.setattr(loop, "evaluate", _flattering(loop.evaluate))
+    *_, last = run_trial(task_in(tmp_path))
+    assert last["end"] == "finished"
+    assert last["facts"]["bits_verified"] is False
+    assert re.match(
+        r"100 images take \d.* where \d.* are claimed: the code is", last["facts"]["bits_unverified_reason"]
+    )
+
+
+@pytest.mark.needs("constriction")
+def test_a_final_run_is_confirmed_on_the_test_images_that_it_has_read(tmp_path: Path) -> None:
+    task = task_in(tmp_path, **{"data.train_on_valid": True})
+    *_, last = run_trial(replace(task, images=str(tmp_path / "images.parquet")))
+    assert last["facts"]["bits_verified"] is True
+    assert 100 < last["facts"]["bits_verified_images"] <= 360
+
+
+def test_a_final_run_that_leaks_while_it_is_tested_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that the reading of the test set opens; nothing of it is kept."""
+    monkeypatch.setitem(NETWORKS, "gated", _Flattered)
+    monkeypatch.setattr(_Flattered, "is_open", False)
+    evaluate = loop.Training.evaluate
+
+    def opened(self: loop.Training, model: DensityModel, split: str = "valid") -> Any:
+        _Flattered.is_open = split == "test"
+        return evaluate(self, model, split)
+
+    monkeypatch.setattr(loop.Training, "evaluate", opened)
+    task = task_in(tmp_path, **{"data.train_on_valid": True})
+    *_, last = run_trial(replace(task, images=str(tmp_path / "images.parquet")))
+    assert last["end"] == "rejected"
+    assert not (tmp_path / "images.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model.family": "pixelvae", "model.colour_order": "likelihood"}, "only an exact likelihood can be coded"),
+        ({}, "coding needs constriction"),
+        ({"train.images": 100}, "would take longer than 0 s"),
+    ],
+)
+def test_what_is_not_checked_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], why: str
+) -> None:
+    if "constriction" in why:
+        monkeypatch.setattr("pixeltune.errors.has_package", lambda name: name != "constriction")
+    else:
+        require("constriction")
+    if "longer" in why:
+        monkeypatch.setattr("pixeltune.search.verification._FEWEST_SECONDS", 0.0)
+        monkeypatch.setattr("pixeltune.search.verification._SHARE", 0.0)
+    *_, last = run_trial(task_in(tmp_path, **changes))
+    assert last["end"] == "finished"
+    assert (last["facts"]["bits_verified"], last["facts"]["bits_verified_images"]) == (None, 0)
+    assert why in last["facts"]["bits_unverified_reason"]
 
 
 def _play(ledger: Ledger, messages: Iterator[Message], plan: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _SHORT = {
     "valid_bits_per_dim": "bits/dim",
     "valid_nats": "nats/image",
     "out_of_bounds": "out of bounds",
+    "bits_verified": "confirmed",
     "images_seen": "images",
     "sample_images_per_second": "samples/s",
     "from_trial": "retrains",
@@ -80,10 +81,10 @@ def board(snapshot: Snapshot) -> Board:
 def _columns(snapshot: Snapshot) -> Iterator[Column]:
     manifest = snapshot.manifest
     if snapshot.is_final:
-        names = ["trial", "status", "from_trial", "seed", *_FINAL_METRICS, "reason"]
+        names = ["trial", "status", "from_trial", "seed", *_FINAL_METRICS, "bits_verified", "reason"]
     else:
         metrics = [*_METRICS, *manifest.objectives, *manifest.constraints]
-        names = ["rank", "trial", "status", *manifest.vary, *metrics, "out_of_bounds", "reason"]
+        names = ["rank", "trial", "status", *manifest.vary, *metrics, "out_of_bounds", "bits_verified", "reason"]
     asked = (*manifest.objectives, *manifest.constraints)
     beside = ("peak_memory_bytes", *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats"))
     for name in dict.fromkeys(names):

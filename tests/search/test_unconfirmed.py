@@ -1,0 +1,112 @@
+"""A trial whose bits a real code does not confirm is shown, and is the best nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+from search_toys import BEGUN, play, reported, toy_ledger, toy_space
+
+from pixeltune import files
+from pixeltune.cli.trials import find_weights
+from pixeltune.errors import StoreError
+from pixeltune.results.final import Verdict, final_leaderboard, mean_row
+from pixeltune.results.judge import identity_of, is_unconfirmed, judge
+from pixeltune.results.leaderboard import leaderboard
+from pixeltune.results.pareto import front
+from pixeltune.results.published import published_results
+from pixeltune.results.status import read_status
+from pixeltune.results.studies import study
+from pixeltune.search.choose import choose
+from pixeltune.search.keep import WeightKeeper
+from pixeltune.search.ledger import Ledger
+from pixeltune.search.trial import weights_file
+from pixeltune.search.verdicts import verdicts
+
+WHY = "60 images take 2.10000 bits/dim where 0.10000 are claimed"
+
+
+def ended(verified: bool | None) -> dict[str, Any]:
+    facts = {"bits_verified": verified, "bits_verified_images": 60, "bits_unverified_reason": None if verified else WHY}
+    return {"end": "finished", "reason": None, "facts": facts | {"sample_images_per_second": 3.0}}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Trial 0 is confirmed, trial 1 claims most and is refuted, trial 2 was not checked."""
+    searched = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1))
+    for verified, bits in ((True, 2.0), (False, 0.1), (None, 1.9)):
+        plan = searched.plan(searched.space.base_suggestion())
+        begun = BEGUN | {"facts": BEGUN["facts"] | {"config_key": plan.config.key(), "evaluated_split": "valid"}}
+        play(searched, plan, begun, reported(400, bits), ended(verified))
+    return searched
+
+
+def test_it_comes_last_on_the_leaderboard_without_a_rank(ledger: Ledger) -> None:
+    places = leaderboard(ledger.store.trials())
+    assert [(place["rank"], place["trial"], place["bits_verified"]) for place in places] == [
+        (1, "00002", None),
+        (2, "00000", True),
+        (None, "00001", False),
+    ]
+
+
+def test_it_is_neither_the_best_nor_on_a_front(ledger: Ledger) -> None:
+    rows = ledger.store.trials()
+    best = ledger.best()
+    assert best is not None
+    assert best["trial"] == "00002"
+    assert [row["trial"] for row in front(rows, ["valid_bits_per_dim"])] == ["00002"]
+    standing = read_status(ledger.store)
+    assert standing.best is not None
+    assert standing.best["trial"] == "00002"
+
+
+def test_its_weights_are_not_those_kept_nor_those_meant(ledger: Ledger, tmp_path: Path) -> None:
+    store = ledger.store
+    for trial in ledger.ended:
+        files.write_whole(weights_file(store.checkpoint(trial)), b"weights")
+    assert find_weights("toy", str(tmp_path)).endswith("00002/weights.safetensors")
+    WeightKeeper(ledger).tidy()
+    assert [trial for trial in ledger.ended if files.exists(weights_file(store.checkpoint(trial)))] == ["00002"]
+
+
+def test_a_final_retrains_it_only_where_it_is_named(ledger: Ledger) -> None:
+    rows, manifest = ledger.store.trials(), ledger.store.manifest()
+    assert [item.trial for item in choose(rows, manifest, top=3).chosen] == ["00002"]
+    assert [item.trial for item in choose(rows, manifest, top=None, trials=("1",)).chosen] == ["00001"]
+    with pytest.raises(StoreError, match="whose bits no code refutes, but none of the 1 finished"):
+        choose([row for row in rows if is_unconfirmed(row)], manifest, top=1)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_samplers_do_not_learn_from_it(ledger: Ledger, sampler: str) -> None:
+    space = toy_space(scheduler=None, sampler=sampler)
+    states = [verdict.state for verdict in verdicts(space, ledger.store.trials(), ledger.curves)]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    shown = study(ledger.store.folder).get_trials()
+    assert [trial.state for trial in shown] == states
+
+
+def test_it_compares_with_no_published_number(ledger: Ledger) -> None:
+    published = published_results()[0]
+    for row in ledger.store.trials():
+        why_not = judge(identity_of(row), published).why_not
+        assert ("its bits are not those of a real code" in why_not) == (row["trial"] == "00001")
+
+
+def test_a_configuration_of_a_final_with_an_unconfirmed_run_comes_last() -> None:
+    common = {"status": "finished", "search": "f", "from_search": "s", "is_bound": False}
+    form = {"image_channels": 1, "image_height": 2, "image_width": 2, "data_checksum": "a", "levels": 2}
+    rows, nats = [], {}
+    for number, (trial, verified) in enumerate([("a", True), ("b", True), ("a", True), ("b", False)]):
+        run = {"trial": f"{number}", "from_trial": trial, "evaluated_split": "test", "bits_verified": verified}
+        rows.append(common | form | run)
+        nats[f"{number}"] = np.arange(5.0) + (3 if trial == "a" else 1)
+    first, last = final_leaderboard(rows, nats)
+    assert (first["from_trial"], first["verdict"], first["bits_verified"]) == ("a", Verdict.BEST, True)
+    assert (last["from_trial"], last["verdict"], last["bits_verified"]) == ("b", Verdict.UNCONFIRMED, False)
+    assert is_unconfirmed(mean_row(last, rows))
