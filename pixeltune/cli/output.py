@@ -32,6 +32,8 @@ _PLAIN = {
     "±": "+-",
     "√": "sqrt",
     "‖": "||",
+    "⌈": "[",
+    "⌉": "]",
     "§": "S",
     "⊙": "o",
     "⁄": "/",
@@ -158,6 +160,9 @@ def plain(character: str) -> str:
     name = unicodedata.name(character, "")
     if name.startswith("GREEK ") and " LETTER " in name:
         letter = name.rpartition(" ")[2]
+        return letter.capitalize() if " CAPITAL " in name else letter.lower()
+    if name.startswith("LATIN ") and " LETTER " in name:  # such as LATIN SMALL LETTER L WITH STROKE
+        letter = name.partition(" LETTER ")[2].partition(" WITH ")[0].rpartition(" ")[2]
         return letter.capitalize() if " CAPITAL " in name else letter.lower()
     parts = [_PLAIN.get(part, part) for part in unicodedata.normalize("NFKD", character)]
     return "".join(part for part in parts if part.isascii()) or "?"

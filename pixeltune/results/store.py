@@ -147,8 +147,8 @@ class SearchStore:
             require_new_name(self.search)
             return self._begin(manifest)
         known = self.manifest()
-        if not self.has_trials():
-            return self._begin(manifest)
+        if not self.has_trials():  # what is left of it, such as curves, carries its id
+            return self._begin(replace(manifest, id=known.id or manifest.id))
         self._require_same(manifest, known)
         self.trial_files.require_known()
         self.curve_files.require_known(is_compacted_alone=True)

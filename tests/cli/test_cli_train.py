@@ -26,7 +26,7 @@ from pixeltune.training import workers
 from pixeltune.training.weights import load_with_config, save_weights
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
-SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$")
+SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$|search_id$")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_evaluation_refuses_what_would_change_its_images_or_nothing(
     trained: tuple[str, str, str], setting: str
 ) -> None:
     said = refused("evaluate", "tiny", "--storage", trained[1], "--set", "data.path=here", "--set", setting)
-    assert "may only be data.path, data.download, train.eval_batch_size" in said
+    assert "may only be data.path, data.download, data.follow_links, train.eval_batch_size" in said
     assert f"but got {setting.partition('=')[0]};" in said
 
 

@@ -37,6 +37,9 @@ class Watched(ImageSet):
             self.events.append("test")
         return object.__getattribute__(self, name)
 
+    def __len__(self) -> int:
+        return len(object.__getattribute__(self, "pixels_NCHW"))
+
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -270,7 +270,7 @@ def forget_id(earlier: Earlier) -> None:
     rows = earlier.store.attempts()
     manifest = Path(earlier.store.folder, "search.json")
     tree = json.loads(manifest.read_bytes())
-    del tree["id"]
+    del tree["id"], tree["sha256"]
     manifest.write_text(json.dumps(tree))
     again = SearchStore.at(earlier.store.folder)
     for row in rows:
