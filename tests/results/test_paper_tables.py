@@ -193,6 +193,14 @@ def test_the_comparable_come_first_and_bounds_are_marked(final: FinishedFinal) -
     assert to_markdown(ours_bound).count("≤ 0.") >= 2
 
 
+def test_what_is_published_as_below_a_value_is_marked(final: FinishedFinal, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = replace(published_mnist()[0], likelihood=Exactness.EXACT, upper_limit=True)
+    monkeypatch.setattr("pixeltune.results.paper.table.same_set", lambda *_: [limit])
+    table = make_table([final])
+    marked = [r"\leq" in text for text in body(to_latex(table, "t"))]
+    assert marked == [row.kind == "published" for row in table.shown]
+
+
 def test_with_another_final_both_are_judged(final: FinishedFinal) -> None:
     """Next to one that knows the class, what is unconditional is not comparable: the note says next to which row."""
     conditional = changed(final, **{"model.conditioning": "bias"})

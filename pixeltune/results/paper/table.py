@@ -308,7 +308,7 @@ def _published_row(result: PublishedResult, identities: Mapping[Identity, Sequen
     return TableRow(
         kind="published",
         model=result.model,
-        is_bound=result.likelihood is Exactness.LOWER_BOUND,
+        is_bound=result.upper_limit or result.likelihood is Exactness.LOWER_BOUND,
         likelihood=str(result.likelihood),
         params_million=result.params_million,
         comparable=comparable,
