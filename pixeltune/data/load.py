@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import replace
 from functools import lru_cache
@@ -19,7 +18,6 @@ from pixeltune.data.used_levels import require_usable_levels, unused_levels_note
 from pixeltune.errors import ConfigError
 
 _FOLDERS = ("PIXELTUNE_CACHE", "PIXELTUNE_DATA", "HOME", "USERPROFILE")
-_log = logging.getLogger(__name__)
 
 
 def load_data(config: DataConfig) -> DataSet:
@@ -46,12 +44,10 @@ def _load(config: DataConfig, _folders: tuple[str | None, ...]) -> DataSet:
         data = in_memory(build())
     else:
         data = node_cached(entry_folder(cache_root(), config, source.files(config)), build)
-    note = unused_levels_note(data)
-    if note is not None:
-        _log.warning("%s", note)
     # Files may be added next to those that are read: they are listed again, not kept in the cache.
     left = ignored_line(source.ignored(config)) if source.ignored is not None else ""
-    return replace(data, notes=(*data.notes, left)) if left else data
+    found = (unused_levels_note(data), left)
+    return replace(data, notes=(*data.notes, *filter(None, found)))
 
 
 def prepared(config: DataConfig, raw: RawData, *, already_grey: bool) -> Prepared:

@@ -58,7 +58,8 @@ class DataSet:
     valid: None where it is trained on too (`data.train_on_valid`). test: None where the source has none.
     form: what the model sees; with dynamic binarisation it has 2 levels while `train.pixels_NCHW` holds the
         `dynamic.levels` grey levels, so training images must be taken through `train_batch`.
-    notes: lines for the header of a command: files that are not read, images in two splits, labels that do not count.
+    notes: lines for the header of a command: files that are not read, images in two splits, labels that do not count,
+        levels that do not occur.
     """
 
     identity: DataIdentity

@@ -117,7 +117,7 @@ _SETTING_COLUMNS: dict[str, Column] = {
     "gpus_per_worker": Column(_FLOAT, "GPUs of each worker; a share where several trials share one", "GPUs"),
     "data_version": Column(_TEXT, "version of the data set, such as the binarisation's or the down-sampling's"),
     "data_checksum": Column(_TEXT, "checksum of the images, split included: rows that differ in it do not compare"),
-    "data_notes": Column(_TEXT, "files of the data that are not read, and images in two splits; empty for none"),
+    "data_notes": Column(_TEXT, "files not read, images in two splits, levels that do not occur; empty for none"),
     "image_channels": Column(pa.int32(), "colour channels C of the data", "channels"),
     "image_height": Column(pa.int32(), "height H of the data", "pixels"),
     "image_width": Column(pa.int32(), "width W of the data", "pixels"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from image_sets import MAKERS, random_pixels, save_image, shared
 
 from pixeltune.config import DataConfig
-from pixeltune.data import DataSet, load_data
+from pixeltune.data import DataSet, ImageSet, load_data
 from pixeltune.data.load import forget_loaded
 from pixeltune.data.used_levels import unused_levels_note
 from pixeltune.errors import ConfigError
@@ -28,8 +28,8 @@ def load(folder: Path, pixels: np.ndarray, declared: int | None = None, **option
     return load_data(DataConfig(name="array", path=str(folder / "set.npz"), num_valid=10, **options))
 
 
-def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("pixeltune.data")]
+def notes(data: DataSet) -> list[str]:
+    return [note for note in data.notes if "levels" in note]
 
 
 FEW = {
@@ -47,16 +47,15 @@ FEW = {
 
 
 @pytest.mark.parametrize("kind", FEW)
-def test_few_levels_are_reported_with_what_to_do(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_few_levels_are_reported_with_what_to_do(kind: str, tmp_path: Path) -> None:
     levels, found, advice = FEW[kind]
     for _ in range(2):  # when they are decoded, and when they come from the cache
         data = load(tmp_path, with_levels(*levels))
-        (line,) = notes(caplog)
+        (line,) = notes(data)
         assert found in line
         assert advice in line
         assert "\n" not in line
         assert data.form.levels == 256
-        caplog.clear()
 
 
 @pytest.mark.parametrize("binarise", ["static", "dynamic", "threshold"])
@@ -79,37 +78,36 @@ def test_few_levels_are_not_merged(levels: tuple[int, ...], into: int, says: str
 
 
 @pytest.mark.parametrize("kind", ["thresholded", "three of a scan", "4 bits, shifted", "4 bits, stretched"])
-def test_the_advice_to_quantise_keeps_every_level(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_advice_to_quantise_keeps_every_level(kind: str, tmp_path: Path) -> None:
     levels = FEW[kind][0]
     pixels = with_levels(*levels)
     data = load(tmp_path, pixels, levels=len(levels))
     assert np.unique(data.train.pixels_NCHW).tolist() == list(range(len(levels)))
-    assert notes(caplog) == []
+    assert notes(data) == []
     if len(levels) > 2:
         assert load(tmp_path, pixels, levels=len(levels), binarise="threshold").form.levels == 2
 
 
 @pytest.mark.parametrize("declared", [2, 4, 16, 32])
-def test_declared_levels_are_used(declared: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_declared_levels_are_used(declared: int, tmp_path: Path) -> None:
     data = load(tmp_path, with_levels(*range(declared)), declared)
     assert data.form.levels == declared
     if declared > 2:
-        load(tmp_path, with_levels(*range(declared)), declared, binarise="static")
-    assert notes(caplog) == []
+        assert notes(load(tmp_path, with_levels(*range(declared)), declared, binarise="static")) == []
+    assert notes(data) == []
 
 
-def test_a_few_of_fewer_declared_levels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    load(tmp_path, with_levels(0, 1), 16)
-    (line,) = notes(caplog)
+def test_a_few_of_fewer_declared_levels(tmp_path: Path) -> None:
+    (line,) = notes(load(tmp_path, with_levels(0, 1), 16))
     assert "only 2 of 16 levels occur (0, 1)" in line
 
 
-def test_pictures_of_two_colours_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_pictures_of_two_colours_are_reported(tmp_path: Path) -> None:
     """A folder declares no levels."""
     for index, pixels in enumerate(with_levels(0, 255, count=20)):
         save_image(tmp_path / "train" / f"{index}.png", pixels)
-    load_data(DataConfig(name="folder", path=str(tmp_path), num_valid=2))
-    assert "`data.levels=2`" in notes(caplog)[0]
+    data = load_data(DataConfig(name="folder", path=str(tmp_path), num_valid=2))
+    assert "`data.levels=2`" in notes(data)[0]
 
 
 def test_grey_counts_levels_of_the_grey(tmp_path: Path) -> None:
@@ -122,29 +120,23 @@ def test_grey_counts_levels_of_the_grey(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_no_source_is_bothered(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
-) -> None:
+def test_no_source_is_bothered(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if name == "cifar10":
         request.getfixturevalue("trust_cifar10")
-    caplog.set_level(logging.WARNING)
     config = MAKERS[name](tmp_path / "source")
     has_greys = load_data(config).form.levels > 2
     for levels in (None, 4) if has_greys else (None,):
         for binarise in ("none", "static", "dynamic") if has_greys else ("none",):
-            load_data(config.model_copy(update={"levels": levels, "binarise": binarise}))
-    assert notes(caplog) == []
+            data = load_data(config.model_copy(update={"levels": levels, "binarise": binarise}))
+            assert notes(data) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_handful_of_small_images_is_not_bothered(
-    count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_handful_of_small_images_is_not_bothered(count: int, tmp_path: Path) -> None:
     for seed in range(20):
         np.savez(tmp_path / "set.npz", train=np.tile(random_pixels(count + 1, 4, 4, seed=seed), (1, 1, 1)))
         forget_loaded()
-        load_data(DataConfig(name="array", path=str(tmp_path / "set.npz"), num_valid=1))
-    assert notes(caplog) == []
+        assert notes(load_data(DataConfig(name="array", path=str(tmp_path / "set.npz"), num_valid=1))) == []
 
 
 @pytest.mark.parametrize("count", [3, 10])
@@ -156,8 +148,4 @@ def test_real_digits_are_not_bothered(count: int) -> None:
 
 
 def _part_of(data: DataSet, pixels_NCHW: np.ndarray) -> DataSet:
-    from dataclasses import replace
-
-    from pixeltune.data import ImageSet
-
     return replace(data, train=ImageSet(pixels_NCHW))
