@@ -29,6 +29,7 @@ from pixeltune.data.readers import (
     tables,
     torchvision_sets,
 )
+from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.data.sets import ImageSet
@@ -70,56 +71,42 @@ class Source:
     ignored: Callable[[DataConfig], Sequence[Ignored]] | None = None
 
 
-def _idx(published: PublishedSet) -> Source:
-    read, files = partial(torchvision_sets.read_idx, published), partial(torchvision_sets.idx_files, published)
-    return Source(read, files, num_valid=10_000, published=published)
+def _published_source(
+    published: PublishedSet,
+    read: Callable[[PublishedSet, DataConfig], RawData],
+    *,
+    files: Callable[[PublishedSet, DataConfig], Sequence[Path]] = require_paths,
+    num_valid: int | None = None,
+    greys: bool = False,
+    ignored: Callable[[PublishedSet, DataConfig], Sequence[Ignored]] | None = None,
+) -> Source:
+    """Return the source of a published set, given functions that take the set first; the rest as in `Source`."""
+    return Source(
+        partial(read, published),
+        partial(files, published),
+        num_valid=num_valid,
+        greys=greys,
+        published=published,
+        ignored=None if ignored is None else partial(ignored, published),
+    )
 
 
 def _imagenet(published: PublishedSet) -> Source:
-    return Source(
-        partial(imagenet.read, published),
-        partial(imagenet.files, published),
-        greys=True,
-        published=published,
-        ignored=partial(imagenet.ignored, published),
-    )
-
-
-def _mnist_static(published: PublishedSet) -> Source:
-    return Source(partial(mnist_static.read, published), partial(mnist_static.files, published), published=published)
-
-
-def _matlab(read: Callable[[PublishedSet, DataConfig], RawData], published: PublishedSet, num_valid: int) -> Source:
-    return Source(partial(read, published), partial(matlab.files, published), num_valid=num_valid, published=published)
-
-
-def _celeba64(published: PublishedSet) -> Source:
-    return Source(
-        partial(celeba.read, published),
-        partial(celeba.files, published),
-        greys=True,
-        published=published,
-        ignored=partial(celeba.ignored, published),
-    )
+    return _published_source(published, imagenet.read, files=imagenet.files, greys=True, ignored=imagenet.ignored)
 
 
 SOURCES: dict[str, Source] = {
     "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID, published=DIGITS),
-    "mnist": _idx(MNIST),
-    "mnist_static": _mnist_static(MNIST_STATIC),
-    "fashion_mnist": _idx(FASHION_MNIST),
-    "emnist": _idx(EMNIST),
-    "omniglot": _matlab(matlab.read_omniglot, OMNIGLOT, num_valid=1_345),
-    "cifar10": Source(
-        torchvision_sets.read_cifar10,
-        torchvision_sets.cifar10_files,
-        num_valid=5_000,
-        published=CIFAR10,
-    ),
-    "svhn": _matlab(matlab.read_svhn, SVHN, num_valid=5_000),
+    "mnist": _published_source(MNIST, torchvision_sets.read_idx, num_valid=10_000),
+    "mnist_static": _published_source(MNIST_STATIC, mnist_static.read),
+    "fashion_mnist": _published_source(FASHION_MNIST, torchvision_sets.read_idx, num_valid=10_000),
+    "emnist": _published_source(EMNIST, torchvision_sets.read_idx, num_valid=10_000),
+    "omniglot": _published_source(OMNIGLOT, matlab.read_omniglot, num_valid=1_345),
+    "cifar10": _published_source(CIFAR10, torchvision_sets.read_cifar10, num_valid=5_000),
+    "svhn": _published_source(SVHN, matlab.read_svhn, num_valid=5_000),
     "imagenet32": _imagenet(IMAGENET32),
     "imagenet64": _imagenet(IMAGENET64),
-    "celeba64": _celeba64(CELEBA64),
+    "celeba64": _published_source(CELEBA64, celeba.read, files=celeba.files, greys=True, ignored=celeba.ignored),
     "folder": Source(folders.read, folders.files, resizes=True, greys=True, ignored=folders.ignored),
     "parquet": Source(tables.read, tables.files, resizes=True, greys=True, ignored=tables.ignored),
     "array": Source(arrays.read, arrays.files),

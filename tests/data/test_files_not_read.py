@@ -11,13 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import make_folder, make_imagenet64, make_parquet, png, random_pixels, save_image, write_parquet
+from image_sets import (
+    make_folder,
+    make_imagenet64,
+    make_parquet,
+    png,
+    random_pixels,
+    refusal,
+    save_image,
+    write_parquet,
+)
 from PIL import Image
 
 from pixeltune.config import DataConfig, TrialConfig
 from pixeltune.data import load_data, resolve
 from pixeltune.data.load import forget_loaded
-from pixeltune.errors import ConfigError, DataError
+from pixeltune.errors import ConfigError
 
 VALIDATION_NAMES = ("valid", "val", "validation", "dev", "eval")
 
@@ -27,15 +36,6 @@ def root(tmp_path: Path) -> Path:
     """An empty data folder, apart from the cache."""
     (tmp_path / "set").mkdir()
     return tmp_path / "set"
-
-
-def refusal(config: DataConfig, kind: type[Exception] = DataError) -> str:
-    forget_loaded()
-    with pytest.raises(kind) as caught:
-        load_data(config)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def notes(config: DataConfig) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +56,15 @@ def ignored_line(ignored: Sequence[Ignored], most: int = 3) -> str:
     return f"{len(ignored):,} {'file' if len(ignored) == 1 else 'files'} not read: {first}{more}"
 
 
+def entries_except(names: Collection[str], folder: Path, reason: str) -> list[Ignored]:
+    """List what is directly in `folder`, apart from `names`, as not read for this reason."""
+    return [
+        Ignored(f"{entry.name}/" if entry.is_dir() else entry.name, reason)
+        for entry in sorted(folder.iterdir())
+        if entry.name not in names
+    ]
+
+
 def split_folders(root: Path, layout: Mapping[str, Sequence[str]]) -> dict[str, Path]:
     """Return the folder of each split below `root`; DataError where two folders are the same split."""
     folders = {}
@@ -86,12 +95,7 @@ def scan_images(
         split: scan_files(folder, root, suffixes=IMAGE_SUFFIXES, kind="image", follow_links=follow_links)
         for split, folder in folders.items()
     }
-    taken = {folder.name for folder in folders.values()}
-    outside = [
-        Ignored(f"{entry.name}/" if entry.is_dir() else entry.name, "in no folder of a split")
-        for entry in sorted(root.iterdir())
-        if entry.name not in taken
-    ]
+    outside = entries_except([folder.name for folder in folders.values()], root, "in no folder of a split")
     return splits, (*outside, *(each for split in splits.values() for each in split.ignored))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
-from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, Walk, split_folders
+from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, Walk, entries_except, split_folders
 from pixeltune.data.readers.pictures import Decoder, Picture
 from pixeltune.data.readers.places import given_path, in_one_line
 from pixeltune.data.sets import ImageSet
@@ -69,11 +69,7 @@ def _scan(config: DataConfig) -> tuple[dict[str, list[Path]], tuple[Ignored, ...
     for split, paths in splits.items():
         _require_one_set(split, paths, folder)
     if folder != root:
-        left += [
-            Ignored(f"{entry.name}/" if entry.is_dir() else entry.name, "not in data/")
-            for entry in sorted(root.iterdir())
-            if entry != folder
-        ]
+        left += entries_except([folder.name], root, "not in data/")
     return {split: splits[split] for split in SPLIT_NAMES if splits[split]}, tuple(left)
 
 
