@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import inspect
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
@@ -147,46 +147,51 @@ def _own_source(name: str) -> Source:
 
 
 def _code_files(name: str, function: Callable[..., Any]) -> list[Path]:
-    """Return the source files of a user's own function: its module, and those of the same folder that it uses.
+    """Return the source files of a user's own function: its module, and those of the same folder that it imports.
 
-    Modules of installed packages are left out, unless the function is of that package.
+    Modules of installed packages are left out, apart from the function's own.
     """
     found: dict[Path, None] = {}
-    for root in (sys.modules[name.partition(":")[0]], inspect.getmodule(inspect.unwrap(function))):
-        file = _file_of(root)
-        if root is not None and file is not None:
-            _add_code(root, _home_of(root.__name__, file), found)
+    for module in (sys.modules[name.partition(":")[0]], inspect.getmodule(inspect.unwrap(function))):
+        file = getattr(module, "__file__", None)
+        if module is not None and isinstance(file, str) and file.endswith(".py"):
+            _add_code(Path(file), _home_of(module.__name__, Path(file)), found)
     return sorted(found)
 
 
-def _add_code(module: ModuleType, home: Path, found: dict[Path, None]) -> None:
-    """Add the file of a module, and those below `home` of the modules that it uses."""
-    file = _file_of(module)
-    if file is None or file in found or not file.is_relative_to(home):
-        return
-    is_installed = "site-packages" in (home.name, *file.relative_to(home).parts)
-    if is_installed and found:
+def _add_code(file: Path, home: Path, found: dict[Path, None]) -> None:
+    """Add a file, and those below `home` of the modules that it imports anywhere, functions included."""
+    if file in found or not file.is_file():
         return
     found[file] = None
-    for value in list(vars(module).values()):
-        used = inspect.getmodule(value) if _is_code(value) else None
-        if used is not None:
-            _add_code(used, home, found)
+    if home.name == "site-packages":
+        return
+    for name in _imported_names(ast.parse(file.read_bytes()), file.relative_to(home)):
+        for depth in range(1, len(name) + 1):
+            path = home.joinpath(*name[:depth])
+            _add_code(path / "__init__.py", home, found)
+            _add_code(path.with_name(f"{path.name}.py"), home, found)
 
 
-def _file_of(module: ModuleType | None) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return Path(file) if isinstance(file, str) and file.endswith(".py") else None
+def _imported_names(tree: ast.Module, file: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of each name that is imported or could be. file: relative to the folder of the top package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = file.parts[: -node.level] if node.level else ()
+            module = tuple(node.module.split(".")) if node.module else ()
+            yield from ((*package, *module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # for importlib.import_module
+            parts = tuple(node.value.split("."))
+            if all(part.isidentifier() for part in parts):
+                yield parts
 
 
 def _home_of(module_name: str, path: Path) -> Path:
     """Return the folder that holds a module and its like: of its top package, or its own."""
-    depth = module_name.count(".") - (path.name != "__init__.py")
-    return path.parents[max(0, depth)] if "." in module_name else path.parent
-
-
-def _is_code(value: object) -> bool:
-    return inspect.ismodule(value) or inspect.isfunction(value) or inspect.isclass(value)
+    depth = module_name.count(".") + (path.name == "__init__.py")
+    return path.parents[depth]
 
 
 def _colours_first(raw: RawData, name: str) -> RawData:
