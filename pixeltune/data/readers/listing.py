@@ -66,9 +66,15 @@ def entries_except(names: Collection[str], folder: Path, reason: str) -> list[Ig
 
 
 def split_folders(root: Path, layout: Mapping[str, Sequence[str]]) -> dict[str, Path]:
-    """Return the folder of each split below `root`; DataError where two folders are the same split."""
+    """Return the folder of each split below `root`.
+
+    Raises:
+        DataError: Two folders are the same split, or a split is a link to nowhere.
+    """
     folders = {}
     for split, names in layout.items():
+        for name in names:
+            _require_target(root / name)
         found = [root / name for name in names if (root / name).is_dir()]
         if len(found) > 1:
             raise DataError(
@@ -165,12 +171,8 @@ class Walk:
         elif entry.is_file():
             self._require_kept_in(entry, None)
             self.names.append(name)
-        elif entry.is_symlink() and not Path(entry.path).exists():
-            raise DataError(
-                f"every link must lead to a file, but {entry.path} leads to {Path(entry.path).readlink()}, "
-                "which is not there; copy the file, or remove the link"
-            )
         else:
+            _require_target(Path(entry.path))
             self._ignore(name, "a pipe, a socket or a device")
 
     def _ignore(self, name: str, reason: str) -> None:
@@ -187,3 +189,12 @@ class Walk:
                 f"links must stay inside {self.root}, but {link} leads to {real}; "
                 "set `data.follow_links=true` to read what it leads to"
             )
+
+
+def _require_target(path: Path) -> None:
+    """Refuse a link to nowhere: what it should lead to may be on a disk that is not mounted."""
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"every link must lead to a file or a folder, but {path} leads to {path.readlink()}, which is not there; "
+            "copy it there, or remove the link"
+        )
