@@ -60,6 +60,8 @@ _SCHEMES = {
 }
 """Storages that Arrow knows, with the slashes after the colon."""
 
+_NO_COLON = re.compile(r"(?P<scheme>s3|gs|gcs|abfss?|hdfs|viewfs)(?P<rest>[^\w/:]?//)")
+
 _SECRET = re.compile("secret|password|token|key|sig|credential", re.IGNORECASE)
 _PLAIN_URI = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[\w.-]+)(?P<path>(?:/[\w.~+=-]*)*)(?P<query>\?.*)?")
 _IS_WINDOWS = os.name == "nt"
@@ -121,7 +123,14 @@ def require_location(location: Location) -> str:
     text = os.fspath(location)
     if not text.strip() or "\0" in text:
         raise StoreError(f"a location must be a path, or a URI such as s3://BUCKET/FOLDER, but got {text!r}")
+    if mistyped := _NO_COLON.match(text):
+        scheme = mistyped["scheme"]
+        raise StoreError(f"a URI must have the form {scheme}://BUCKET/FOLDER, but got {mistyped[0]}…; see its colon")
     match = _SCHEME.match(text)
+    if is_uri(text) and (match is None or any(map(str.isspace, text))):
+        raise StoreError(
+            "a URI must begin with s3:// or the like and have no blanks, but got one with other characters"
+        )
     if match is not None:
         _require_scheme(match["scheme"], match["slashes"], match["rest"], is_text=isinstance(location, str))
     require_no_secrets(text)

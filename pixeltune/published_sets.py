@@ -12,8 +12,6 @@ from pathlib import Path
 
 from pixeltune.files import expand_home
 
-_BLOCK_BYTES = 1 << 22
-
 
 def data_root() -> Path:
     """Return the folder of data sets unless `data.path` names another: PIXELTUNE_DATA, else ~/.cache/pixeltune/data."""
@@ -227,11 +225,8 @@ class PublishedSet:
 
 def file_digest(path: Path, algorithm: str, head: bytes = b"") -> str:
     """Return the hexadecimal digest of `head` followed by a file's content."""
-    digest = hashlib.new(algorithm, head)
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, head)).hexdigest()
 
 
 def size_text(num_bytes: int) -> str:
@@ -267,10 +262,19 @@ def _amat(part: str, num_bytes: int, sha256: str) -> Archive:
     return Archive(name=f"binarized_mnist_{part}.amat", num_bytes=num_bytes, sha256=sha256)
 
 
-def _imagenet(side: int, tars: tuple[Archive, Archive], zips: tuple[Archive, ...]) -> PublishedSet:
+_Fact = tuple[int, str]
+"""Size and SHA-256 of one file."""
+
+
+def _imagenet(side: int, tars: dict[str, _Fact], zips: dict[str, tuple[tuple[str, ...], _Fact]]) -> PublishedSet:
     """Return down-sampled ImageNet in both versions; the published `valid` of each is our test set.
 
     The old one has 1,281,149 and 49,999 images, the new one all 1,281,167 and 50,000 of ImageNet, with labels.
+
+    Args:
+        side: Of the square images, in pixels.
+        tars: The archives of the old version, by split.
+        zips: The archives of the new version, by the name without its suffix, and the files that each holds.
     """
     old = PublishedSet(
         name=f"imagenet{side}",
@@ -281,7 +285,7 @@ def _imagenet(side: int, tars: tuple[Archive, Archive], zips: tuple[Archive, ...
         num_test=49_999,
         num_classes=None,
         version="old (van den Oord)",
-        archives=tars,
+        archives=tuple(_imagenet_tar(split, side, fact) for split, fact in tars.items()),
         folder=f"imagenet{side}",
     )
     new = replace(
@@ -292,19 +296,22 @@ def _imagenet(side: int, tars: tuple[Archive, Archive], zips: tuple[Archive, ...
         num_test=50_000,
         num_classes=1000,
         version="new (Chrabaszcz)",
-        archives=zips,
+        archives=tuple(_imagenet_zip(stem, names, fact) for stem, (names, fact) in zips.items()),
     )
     return replace(old, other_editions=(new,))
 
 
-def _imagenet_tar(split: str, side: int, num_bytes: int, sha256: str, names: tuple[str, ...]) -> Archive:
+def _imagenet_tar(split: str, side: int, fact: _Fact) -> Archive:
     """Return one archive of the old version; it is read packed or unpacked."""
     stem = f"{split}_{side}x{side}"
-    return Archive(name=f"{stem}.tar", num_bytes=num_bytes, sha256=sha256, files=((stem, *names, f"{stem}.tar"),))
+    folders = ("valid", "val") if split == "valid" else (split,)
+    num_bytes, sha256 = fact
+    return Archive(name=f"{stem}.tar", num_bytes=num_bytes, sha256=sha256, files=((stem, *folders, f"{stem}.tar"),))
 
 
-def _imagenet_zip(stem: str, num_bytes: int, sha256: str, names: tuple[str, ...]) -> Archive:
+def _imagenet_zip(stem: str, names: tuple[str, ...], fact: _Fact) -> Archive:
     """Return one archive of the new version; its files may be in a folder of its name or in the set's own."""
+    num_bytes, sha256 = fact
     files = tuple((name, f"{stem}/{name}") for name in names)
     return Archive(name=f"{stem}.zip", num_bytes=num_bytes, sha256=sha256, files=files)
 
@@ -400,67 +407,41 @@ MNIST_STATIC = PublishedSet(
 
 IMAGENET32 = _imagenet(
     32,
-    tars=(
-        _imagenet_tar(
-            "train", 32, 4_113_018_880, "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5", ("train",)
-        ),
-        _imagenet_tar(
-            "valid",
-            32,
-            161_474_560,
-            "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7",
-            ("valid", "val"),
-        ),
-    ),
-    zips=(
-        _imagenet_zip(
-            "Imagenet32_train_npz",
-            3_580_435_279,
-            "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc",
+    tars={
+        "train": (4_113_018_880, "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5"),
+        "valid": (161_474_560, "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7"),
+    },
+    zips={
+        "Imagenet32_train_npz": (
             _batches(1, 10),
+            (3_580_435_279, "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc"),
         ),
-        _imagenet_zip(
-            "Imagenet32_val_npz",
-            139_697_668,
-            "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a",
+        "Imagenet32_val_npz": (
             ("val_data.npz",),
+            (139_697_668, "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a"),
         ),
-    ),
+    },
 )
 IMAGENET64 = _imagenet(
     64,
-    tars=(
-        _imagenet_tar(
-            "train", 64, 12_112_588_800, "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7", ("train",)
-        ),
-        _imagenet_tar(
-            "valid",
-            64,
-            477_255_680,
-            "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd",
-            ("valid", "val"),
-        ),
-    ),
-    zips=(
-        _imagenet_zip(
-            "Imagenet64_train_part1_npz",
-            6_783_426_789,
-            "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1",
+    tars={
+        "train": (12_112_588_800, "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7"),
+        "valid": (477_255_680, "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd"),
+    },
+    zips={
+        "Imagenet64_train_part1_npz": (
             _batches(1, 5),
+            (6_783_426_789, "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1"),
         ),
-        _imagenet_zip(
-            "Imagenet64_train_part2_npz",
-            6_780_506_068,
-            "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30",
+        "Imagenet64_train_part2_npz": (
             _batches(6, 10),
+            (6_780_506_068, "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30"),
         ),
-        _imagenet_zip(
-            "Imagenet64_val_npz",
-            529_522_927,
-            "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8",
+        "Imagenet64_val_npz": (
             ("val_data.npz",),
+            (529_522_927, "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8"),
         ),
-    ),
+    },
 )
 """Sizes and digests as TensorFlow Datasets lists them (url_checksums/downsampled_imagenet.txt and
 imagenet_resized.txt)."""

@@ -12,7 +12,10 @@ from pixeltune.digest import KEY, PLACEHOLDER, DigestError, open_json, seal, sea
 ROOM = PLACEHOLDER.encode()
 
 
-@given(st.binary(max_size=50), st.binary(max_size=50).filter(lambda after: ROOM[:17] not in after), st.data())
+around = st.binary(max_size=50).filter(lambda content: ROOM[:17] not in content)
+
+
+@given(around, around, st.data())
 def test_any_flipped_bit_and_any_cut_behind_the_mark_is_found(before: bytes, after: bytes, data: st.DataObject) -> None:
     sealed = seal(before + ROOM + after)
     assert len(sealed) == len(before + ROOM + after)
@@ -28,6 +31,13 @@ def test_any_flipped_bit_and_any_cut_behind_the_mark_is_found(before: bytes, aft
     for length in range(len(before) + 17, len(sealed)):
         with pytest.raises(DigestError):
             verify(sealed[:length])
+
+
+def test_damage_to_the_mark_is_found_where_the_content_has_another() -> None:
+    sealed = bytearray(seal(ROOM[:17] + ROOM))
+    sealed[17] ^= 1
+    with pytest.raises(DigestError):
+        verify(bytes(sealed))
 
 
 def test_the_digits_are_those_of_the_file_with_zeros_in_their_place() -> None:

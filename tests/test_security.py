@@ -28,7 +28,7 @@ from launching import launches, store_in, write_search
 
 import pixeltune as pt
 from pixeltune.config import DataConfig
-from pixeltune.data.readers import torchvision_sets
+from pixeltune.data.readers import downloads, torchvision_sets
 from pixeltune.errors import CheckpointError, DataError, SearchError, StoreError
 from pixeltune.published_sets import CIFAR10, MNIST
 from pixeltune.results.rows import encode
@@ -243,7 +243,7 @@ def test_published_sets_are_checked_before_they_are_unpickled(
     for (name,) in CIFAR10.archives[0].files:
         (tmp_path / name).write_bytes(payloads[0])
     with pytest.raises(DataError, match="must hold the published files"):
-        torchvision_sets.read_cifar10(DataConfig(name="cifar10", path=str(tmp_path)))
+        torchvision_sets.read_cifar10(CIFAR10, DataConfig(name="cifar10", path=str(tmp_path)))
     assert not mark.exists()
 
 
@@ -393,7 +393,7 @@ def test_archives_of_data_sets_are_those_of_their_publisher_or_not_unpacked(
             archive.addfile(member, io.BytesIO())
     monkeypatch.setattr("socket.getaddrinfo", _no_network)
     with pytest.raises(DataError, match="must be the published file, but is not: its MD5 sum"):
-        torchvision_sets.cifar10_files(DataConfig(name="cifar10", path=str(root), download=True))
+        downloads.require_paths(CIFAR10, DataConfig(name="cifar10", path=str(root), download=True))
     assert not victim.exists()
     assert not list(root.glob("inside*"))
 

@@ -200,7 +200,7 @@ def _read_images(location: str) -> ImageSet:
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.dtype.kind not in "iu":
         found = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else "several arrays"
         raise DataError(f"--input must be a .npy file of integer levels (N, C, H, W), but {location} has {found}")
-    return ImageSet(pixels)
+    return ImageSet(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))  # torch takes no other byte order
 
 
 def _read(location: str) -> bytes:

@@ -99,7 +99,7 @@ class TrialConfig(Section):
         except OSError as error:
             raise ConfigError(f"a configuration file must be readable, but {path} is not: {error.strerror}") from None
         try:
-            text = content.decode("utf-8-sig")  # editors on Windows begin a file with a mark
+            text = content.decode("utf-8").removeprefix("\ufeff")  # editors on Windows begin a file with a mark
         except UnicodeDecodeError as error:
             is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             found = "UTF-16" if is_wide else f"not: byte {error.start} is {content[error.start]:#04x}"

@@ -37,8 +37,6 @@ _CHECKED_BLOCKS = 64
 """Blocks of a file of a larger set that are checked, others in each process."""
 _SAMPLED_FILES = 256
 _SAMPLED_BLOCKS, _SAMPLE_BYTES = 16, 1 << 14
-_LATER_OPTIONS = {"train_on_valid": False, "follow_links": False}
-"""Options that were added when there were cached folders already: left out of their names where they are unset."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,10 +51,7 @@ def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
     A file is recognised by name, size, times, inode and, for a few hundred of them, by sampled blocks of its content.
     Flips are drawn in training: the same folder serves with and without.
     """
-    options = config.model_dump(exclude={"download", "path", "flip"})
-    for name, unset in _LATER_OPTIONS.items():
-        if options[name] == unset:
-            del options[name]
+    options = config.model_dump(exclude={"download", "path", "follow_links", "flip"})
     every = max(1, len(files) // _SAMPLED_FILES)
     stats = [_fingerprint(file, sampled=index % every == 0 or file.suffix == ".py") for index, file in enumerate(files)]
     key = hashlib.sha256(json.dumps([_FORMAT, options, stats], sort_keys=True).encode()).hexdigest()[:16]

@@ -51,7 +51,16 @@ class RawData:
         version: str = OWN_FILES,
         layout: Layout = "auto",
     ) -> RawData:
-        """Return a RawData of splits by name; `train` must be among them."""
+        """Return a RawData of splits by name.
+
+        Raises:
+            DataError: `train` is not among them, or a name is not train, valid or test.
+        """
+        if "train" not in splits or not splits.keys() <= {"train", "valid", "test"}:
+            got = ", ".join(map(str, splits)) or "none"
+            raise DataError(
+                f"splits must be train and, where there are some, valid and test, but got {got}; rename them"
+            )
         valid, test = splits.get("valid"), splits.get("test")
         return cls(splits["train"], valid, test, levels=levels, version=version, layout=layout)
 
@@ -73,8 +82,8 @@ def require_sound(raw: object, *, name: str) -> RawData:
     """`raw`, if it is a RawData whose splits have one form, levels in range and a label an image; else DataError."""
     if not isinstance(raw, RawData):
         raise DataError(f"source {name} must return a pixeltune.data.RawData, but got {type(raw).__name__}")
-    if not 2 <= raw.levels <= 256:
-        raise DataError(f"source {name} must have 2 to 256 levels, but got {raw.levels}")
+    if not isinstance(raw.levels, int | np.integer) or not 2 <= raw.levels <= 256:
+        raise DataError(f"source {name} must have 2 to 256 levels, a whole number, but got {raw.levels!r}")
     for split_name, split in raw.splits.items():
         _require_split(split, f"{split_name} of source {name}", raw)
     _require_classes(raw, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import inspect
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
@@ -29,6 +29,7 @@ from pixeltune.data.readers import (
     tables,
     torchvision_sets,
 )
+from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.data.sets import ImageSet
@@ -70,56 +71,42 @@ class Source:
     ignored: Callable[[DataConfig], Sequence[Ignored]] | None = None
 
 
-def _idx(published: PublishedSet) -> Source:
-    read, files = partial(torchvision_sets.read_idx, published), partial(torchvision_sets.idx_files, published)
-    return Source(read, files, num_valid=10_000, published=published)
+def _published_source(
+    published: PublishedSet,
+    read: Callable[[PublishedSet, DataConfig], RawData],
+    *,
+    files: Callable[[PublishedSet, DataConfig], Sequence[Path]] = require_paths,
+    num_valid: int | None = None,
+    greys: bool = False,
+    ignored: Callable[[PublishedSet, DataConfig], Sequence[Ignored]] | None = None,
+) -> Source:
+    """Return the source of a published set, given functions that take the set first; the rest as in `Source`."""
+    return Source(
+        partial(read, published),
+        partial(files, published),
+        num_valid=num_valid,
+        greys=greys,
+        published=published,
+        ignored=None if ignored is None else partial(ignored, published),
+    )
 
 
 def _imagenet(published: PublishedSet) -> Source:
-    return Source(
-        partial(imagenet.read, published),
-        partial(imagenet.files, published),
-        greys=True,
-        published=published,
-        ignored=partial(imagenet.ignored, published),
-    )
-
-
-def _mnist_static(published: PublishedSet) -> Source:
-    return Source(partial(mnist_static.read, published), partial(mnist_static.files, published), published=published)
-
-
-def _matlab(read: Callable[[PublishedSet, DataConfig], RawData], published: PublishedSet, num_valid: int) -> Source:
-    return Source(partial(read, published), partial(matlab.files, published), num_valid=num_valid, published=published)
-
-
-def _celeba64(published: PublishedSet) -> Source:
-    return Source(
-        partial(celeba.read, published),
-        partial(celeba.files, published),
-        greys=True,
-        published=published,
-        ignored=partial(celeba.ignored, published),
-    )
+    return _published_source(published, imagenet.read, files=imagenet.files, greys=True, ignored=imagenet.ignored)
 
 
 SOURCES: dict[str, Source] = {
     "digits": Source(digits.read, digits.files, num_valid=digits.NUM_VALID, published=DIGITS),
-    "mnist": _idx(MNIST),
-    "mnist_static": _mnist_static(MNIST_STATIC),
-    "fashion_mnist": _idx(FASHION_MNIST),
-    "emnist": _idx(EMNIST),
-    "omniglot": _matlab(matlab.read_omniglot, OMNIGLOT, num_valid=1_345),
-    "cifar10": Source(
-        torchvision_sets.read_cifar10,
-        torchvision_sets.cifar10_files,
-        num_valid=5_000,
-        published=CIFAR10,
-    ),
-    "svhn": _matlab(matlab.read_svhn, SVHN, num_valid=5_000),
+    "mnist": _published_source(MNIST, torchvision_sets.read_idx, num_valid=10_000),
+    "mnist_static": _published_source(MNIST_STATIC, mnist_static.read),
+    "fashion_mnist": _published_source(FASHION_MNIST, torchvision_sets.read_idx, num_valid=10_000),
+    "emnist": _published_source(EMNIST, torchvision_sets.read_idx, num_valid=10_000),
+    "omniglot": _published_source(OMNIGLOT, matlab.read_omniglot, num_valid=1_345),
+    "cifar10": _published_source(CIFAR10, torchvision_sets.read_cifar10, num_valid=5_000),
+    "svhn": _published_source(SVHN, matlab.read_svhn, num_valid=5_000),
     "imagenet32": _imagenet(IMAGENET32),
     "imagenet64": _imagenet(IMAGENET64),
-    "celeba64": _celeba64(CELEBA64),
+    "celeba64": _published_source(CELEBA64, celeba.read, files=celeba.files, greys=True, ignored=celeba.ignored),
     "folder": Source(folders.read, folders.files, resizes=True, greys=True, ignored=folders.ignored),
     "parquet": Source(tables.read, tables.files, resizes=True, greys=True, ignored=tables.ignored),
     "array": Source(arrays.read, arrays.files),
@@ -160,46 +147,55 @@ def _own_source(name: str) -> Source:
 
 
 def _code_files(name: str, function: Callable[..., Any]) -> list[Path]:
-    """Return the source files of a user's own function: its module, and those of the same folder that it uses.
+    """Return the source files of a user's own function: its module, and those of the same folder that it imports.
 
-    Modules of installed packages are left out, unless the function is of that package.
+    Modules of installed packages are left out, apart from the function's own.
     """
     found: dict[Path, None] = {}
-    for root in (sys.modules[name.partition(":")[0]], inspect.getmodule(inspect.unwrap(function))):
-        file = _file_of(root)
-        if root is not None and file is not None:
-            _add_code(root, _home_of(root.__name__, file), found)
+    for module in (sys.modules[name.partition(":")[0]], inspect.getmodule(inspect.unwrap(function))):
+        file = getattr(module, "__file__", None)
+        if module is not None and isinstance(file, str) and file.endswith(".py"):
+            _add_code(Path(file), _home_of(module.__name__, Path(file)), found)
     return sorted(found)
 
 
-def _add_code(module: ModuleType, home: Path, found: dict[Path, None]) -> None:
-    """Add the file of a module, and those below `home` of the modules that it uses."""
-    file = _file_of(module)
-    if file is None or file in found or not file.is_relative_to(home):
-        return
-    is_installed = "site-packages" in (home.name, *file.relative_to(home).parts)
-    if is_installed and found:
+def _add_code(file: Path, home: Path, found: dict[Path, None]) -> None:
+    """Add a file, and those below `home` of the modules that it imports anywhere, functions included."""
+    if file in found or not file.is_file():
         return
     found[file] = None
-    for value in list(vars(module).values()):
-        used = inspect.getmodule(value) if _is_code(value) else None
-        if used is not None:
-            _add_code(used, home, found)
+    if home.name == "site-packages":
+        return
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # a file that some string names and nothing imports
+        return
+    for name in _imported_names(tree, file.relative_to(home)):
+        for depth in range(1, len(name) + 1):
+            path = home.joinpath(*name[:depth])
+            _add_code(path / "__init__.py", home, found)
+            _add_code(path.with_name(f"{path.name}.py"), home, found)
 
 
-def _file_of(module: ModuleType | None) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return Path(file) if isinstance(file, str) and file.endswith(".py") else None
+def _imported_names(tree: ast.Module, file: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of each name that is imported or could be. file: relative to the folder of the top package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = file.parts[: -node.level] if node.level else ()
+            module = tuple(node.module.split(".")) if node.module else ()
+            yield from ((*package, *module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # for importlib.import_module
+            parts = tuple(node.value.split("."))
+            if all(part.isidentifier() for part in parts):
+                yield parts
 
 
 def _home_of(module_name: str, path: Path) -> Path:
     """Return the folder that holds a module and its like: of its top package, or its own."""
-    depth = module_name.count(".") - (path.name != "__init__.py")
-    return path.parents[max(0, depth)] if "." in module_name else path.parent
-
-
-def _is_code(value: object) -> bool:
-    return inspect.ismodule(value) or inspect.isfunction(value) or inspect.isclass(value)
+    depth = module_name.count(".") + (path.name == "__init__.py")
+    return path.parents[depth]
 
 
 def _colours_first(raw: RawData, name: str) -> RawData:

@@ -67,15 +67,18 @@ def require_usable_levels(raw: RawData, config: DataConfig, *, already_grey: boo
 
 
 def unused_levels_note(data: DataSet) -> str | None:
-    """Return a line on training images that use few of their levels, with what to do; None for all others."""
-    levels = data.dynamic.levels if data.dynamic else data.form.levels
-    used = _sparse_levels(_chunks(data.train.pixels_NCHW, most=_MOST_VALUES), levels)
-    if used is None:
-        return None
-    return (
-        f"training images should use the levels that they declare, but of {data.identity.name} "
-        f"{_occurrence(used, levels)}: bits/dim count all {levels}; {_advice(used, levels)}"
-    )
+    """Return a line on a split that uses few of its levels, with what to do; None where each uses many."""
+    for split, images in (("training", data.train), ("validation", data.valid), ("test", data.test)):
+        if images is None:
+            continue
+        levels = data.dynamic.levels if data.dynamic and split == "training" else data.form.levels
+        used = _sparse_levels(_chunks(images.pixels_NCHW, most=_MOST_VALUES), levels)
+        if used is not None:
+            return (
+                f"{split} images should use the levels that they declare, but of {data.identity.name} "
+                f"{_occurrence(used, levels)}: bits/dim count all {levels}; {_advice(used, levels)}"
+            )
+    return None
 
 
 def _sparse_levels(chunks: Iterable[np.ndarray], levels: int) -> np.ndarray | None:

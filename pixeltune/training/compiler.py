@@ -23,7 +23,10 @@ def missing_compiler(device_type: str) -> str:
     variable, names = _candidates(device_type)
     given = os.environ.get(variable, "").strip()
     if given:
-        program = shlex.split(given)[0]
+        try:
+            program = shlex.split(given)[0]
+        except ValueError as error:
+            return f"{variable} must be a command, but is {given!r} ({error})"
         return "" if shutil.which(program) else f"{variable} names {program}, which is not installed"
     if os.environ.get("TORCH_INDUCTOR_INSTALL_GXX") and variable == "CXX":
         return ""  # Inductor then installs one

@@ -109,7 +109,7 @@ def test_a_whole_split_without_a_number(trained: str) -> None:
 
 def test_images_of_ones_own_in_float64(trained: str) -> None:
     images = np.random.default_rng(0).integers(0, 17, (5, 1, 8, 8), dtype=np.uint8)
-    np.save("own.npy", images)
+    np.save("own.npy", images.astype(">i4"))  # as another machine may have written it
     done("compress", trained, "--input", "own.npy", "--dtype", "float64", "--out", "own.ptc")
     done("decompress", "own.ptc", "--trial", trained, "--out", "back.npy")
     assert np.array_equal(np.load("back.npy"), images)

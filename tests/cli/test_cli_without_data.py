@@ -182,7 +182,7 @@ def test_the_list_ends_with_the_data_sets(no_network: list[str]) -> None:
 def test_a_dry_run_says_what_a_set_is_and_what_is_not_read_of_ones_own(own_folder: Path) -> None:
     said = done("--search", "small.py", "--dry-run", "--set", "data.name=mnist_static")
     assert line(said, "Set: ").startswith("Set: MNIST binarised once by Larochelle")
-    pixels = np.zeros((20, 28, 28), np.uint8)
+    pixels = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), (20, 1, 1))
     np.savez("own.npz", train=pixels, test=pixels[:1])
     said = done("--search", "small.py", "--dry-run", "--set", "data.name=array", "--set", "data.path=own.npz")
     assert (

@@ -180,6 +180,7 @@ def test_a_missing_section_is_named(section: str) -> None:
         (b"\xfe\xff" + "seed = 1".encode("utf-16-be"), "is UTF-16; save it as UTF-8"),
         ("seed = 1".encode("utf-16-le"), "must be TOML"),
         ("# caf\xe9".encode("latin-1"), "must be UTF-8, but"),
+        (b"\xef\xbb\xbf# caf\xe9", "is not: byte 8 is 0xe9; save it as UTF-8"),
         (b"\xef\xbb\xbf" * 2 + b"seed = 1", "must be TOML"),
         (b"", "`data` must be given"),
         (b"seed = " + b"9" * 5000, "must be TOML"),

@@ -7,13 +7,21 @@ import io
 import pickle
 import struct
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pixeltune.config import DataConfig
+from pixeltune.data import SOURCES, load_data
+from pixeltune.data.load import forget_loaded
+from pixeltune.data.sources import Source
+from pixeltune.errors import DataError, PixeltuneError
+from pixeltune.published_sets import PublishedSet
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -23,6 +31,29 @@ def shared(name: str) -> Path:
     if not (SHARED / name).exists():
         pytest.skip(f"needs the real images in ../shared/data/{name}, which are not here")
     return SHARED / name
+
+
+def source_of_files(published: PublishedSet) -> Source:
+    """Return the source of this name with other facts of what is published, such as digests of small files."""
+    source = SOURCES[published.name]
+
+    def again(function: object) -> partial[Any]:
+        assert isinstance(function, partial)
+        return partial(function.func, published)
+
+    ignored = None if source.ignored is None else again(source.ignored)
+    return replace(source, read=again(source.read), files=again(source.files), ignored=ignored, published=published)
+
+
+def refusal(config: DataConfig, kind: type[PixeltuneError] = DataError) -> str:
+    """Return the message with which these images are refused, which must be one line."""
+    forget_loaded()
+    with pytest.raises(kind) as caught:
+        load_data(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "must" in message or "need" in message or "may" in message
+    return message
 
 
 def random_pixels(*shape: int, seed: int = 0, levels: int = 256) -> np.ndarray:

@@ -17,6 +17,7 @@ from image_sets import (
     make_parquet,
     png,
     random_pixels,
+    refusal,
     save_image,
     write_cifar10,
     write_parquet,
@@ -25,17 +26,7 @@ from PIL import Image
 
 from pixeltune.config import DataConfig
 from pixeltune.data import load_data
-from pixeltune.errors import ConfigError, DataError, PixeltuneError
-
-
-def refusal(config: DataConfig, kind: type[PixeltuneError] = DataError) -> str:
-    """The message of the error, which must be one line."""
-    with pytest.raises(kind) as caught:
-        load_data(config)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "must" in message or "need" in message or "may" in message
-    return message
+from pixeltune.errors import ConfigError
 
 
 def changed(config: DataConfig, **changes: object) -> DataConfig:

@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import image_sets
 import pytest
-from image_sets import make_emnist, make_mnist, make_mnist_static, write_cifar10
+from image_sets import make_emnist, make_mnist, make_mnist_static, source_of_files, write_cifar10
 
 from pixeltune.config import DataConfig
-from pixeltune.data import load_data, sources
+from pixeltune.data import SOURCES, load_data
 from pixeltune.data.load import forget_loaded
 from pixeltune.data.readers import downloads
 from pixeltune.errors import DataError, MissingDataError
@@ -88,11 +89,7 @@ class Mirrored(NamedTuple):
 
     def publish(self, patch: pytest.MonkeyPatch, **changes: Any) -> None:
         published = replace(self.published, **changes)
-        if published.name == "cifar10":
-            patch.setattr("pixeltune.data.readers.torchvision_sets.CIFAR10", published)
-        else:
-            build = sources._mnist_static if published.name == "mnist_static" else sources._idx
-            patch.setitem(sources.SOURCES, published.name, build(published))
+        patch.setitem(SOURCES, published.name, source_of_files(published))
 
 
 @pytest.fixture
@@ -175,11 +172,7 @@ def mirrored(
 
 
 def refusal(config: DataConfig, kind: type[DataError] = MissingDataError) -> str:
-    with pytest.raises(kind) as caught:
-        load_data(config)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return image_sets.refusal(config, kind)
 
 
 def assert_says_what_to_do(message: str, mirrored: Mirrored, url: str) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_sets import make_mnist
+from image_sets import make_mnist, source_of_files
 
 from pixeltune.config import DataConfig
-from pixeltune.data import load_data, sources
+from pixeltune.data import SOURCES, load_data
 from pixeltune.data.readers import downloads
 from pixeltune.published_sets import MNIST, PublishedSet
 
@@ -99,7 +99,7 @@ def _load(published: PublishedSet, root: Path, barrier: Any, answers: Any) -> No
         return import_torchvision()
 
     downloads._torchvision = import_and_count
-    sources.SOURCES["mnist"] = sources._idx(published)
+    SOURCES["mnist"] = source_of_files(published)
     barrier.wait()
     data = load_data(DataConfig(name="mnist", path=str(root), download=True, num_valid=5))
     answers.put((data.identity.checksum, bool(imported)))
@@ -169,7 +169,7 @@ def test_whoever_waits_says_for_what(
     timer.start()
 
     mirror.stalls = ""
-    monkeypatch.setitem(sources.SOURCES, "mnist", sources._idx(published_at(mirror)))
+    monkeypatch.setitem(SOURCES, "mnist", source_of_files(published_at(mirror)))
     data = load_data(DataConfig(name="mnist", path=str(tmp_path / "root"), download=True, num_valid=5))
     fetching.join()
     assert isinstance(data.train.pixels_NCHW, np.ndarray)

@@ -11,13 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import make_folder, make_imagenet64, make_parquet, png, random_pixels, save_image, write_parquet
+from image_sets import (
+    make_folder,
+    make_imagenet64,
+    make_parquet,
+    png,
+    random_pixels,
+    refusal,
+    save_image,
+    write_parquet,
+)
 from PIL import Image
 
 from pixeltune.config import DataConfig, TrialConfig
 from pixeltune.data import load_data, resolve
 from pixeltune.data.load import forget_loaded
-from pixeltune.errors import ConfigError, DataError
+from pixeltune.errors import ConfigError
 
 VALIDATION_NAMES = ("valid", "val", "validation", "dev", "eval")
 
@@ -27,15 +36,6 @@ def root(tmp_path: Path) -> Path:
     """An empty data folder, apart from the cache."""
     (tmp_path / "set").mkdir()
     return tmp_path / "set"
-
-
-def refusal(config: DataConfig, kind: type[Exception] = DataError) -> str:
-    forget_loaded()
-    with pytest.raises(kind) as caught:
-        load_data(config)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def notes(config: DataConfig) -> str:
@@ -142,6 +142,7 @@ def test_an_array_of_labels_without_images_is_refused(root: Path) -> None:
         (["train-0-of-4", "train-3-of-4"], "train-1-of-4.parquet, train-2-of-4.parquet are missing"),
         (["train-00000-of-00001", "test-00000-of-00003"], "test-00001-of-00003.parquet, test-00002-of-00003.parquet"),
         (["train/00000-of-00002"], "00001-of-00002.parquet is missing"),
+        (["train-00000-of-00002-6f2c2b0b0d9f9c4a"], "train-00001-of-00002-*.parquet is missing"),
     ],
 )
 def test_a_shard_that_is_missing_is_named(present: list[str], missing: str, root: Path) -> None:
@@ -157,6 +158,8 @@ def test_a_shard_that_is_missing_is_named(present: list[str], missing: str, root
         ("train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"),
         ("train", "train/0000"),
         ("train-00000-of-00001", "train/0000"),
+        ("train-00000-of-00001-6f2c2b0b0d9f9c4a", "train-00000-of-00001-0123456789abcdef"),
+        ("train-00000-of-00001", "train-0-of-1"),
     ],
 )
 def test_images_that_may_be_there_twice_are_refused(names: tuple[str, ...], root: Path) -> None:
@@ -250,6 +253,18 @@ def test_a_link_to_nowhere_is_an_image_that_is_missing(root: Path) -> None:
     config = make_folder(root)
     (root / "train" / "images" / "gone.png").symlink_to(root / "unmounted" / "gone.png")
     assert "gone.png leads to " in refusal(config)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+@pytest.mark.parametrize("source", ["folder", "parquet"])
+def test_a_split_that_is_a_link_to_nowhere_is_refused(source: str, name: str, root: Path) -> None:
+    """As on a disk that is not mounted: the split must not be carved from other images, or left out."""
+    config = make_folder(root) if source == "folder" else DataConfig(name="parquet", path=str(root))
+    (root / name).rename(root.with_name("kept")) if (root / name).exists() else None
+    if source == "parquet" and name != "train":
+        shard(root, "train.parquet", 20)
+    (root / name).symlink_to(root / "unmounted" / name)
+    assert f"{root / name} leads to {root / 'unmounted' / name}, which is not there" in refusal(config)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that this user cannot read")
@@ -426,7 +441,7 @@ def test_an_error_of_a_conditional_model_says_why_labels_do_not_count(root: Path
         resolve(TrialConfig.build({"data": config.model_dump(), **CONDITIONAL}))
 
 
-@pytest.mark.parametrize("columns", [("fine_label", "coarse_label"), ("labels",)])
+@pytest.mark.parametrize("columns", [("fine_label", "coarse_label"), ("labels",), ("Label",)])
 def test_columns_of_labels_by_another_name_are_named(columns: tuple[str, ...], root: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet

@@ -20,24 +20,17 @@ from image_sets import (
     make_omniglot,
     make_svhn,
     random_pixels,
+    refusal,
+    source_of_files,
 )
 from PIL import Image
 
 from pixeltune.config import DataConfig
-from pixeltune.data import SOURCES, load_data, sources
+from pixeltune.data import SOURCES, load_data
 from pixeltune.data.load import forget_loaded
 from pixeltune.data.readers import imagenet
-from pixeltune.errors import ConfigError, DataError, MissingDataError
+from pixeltune.errors import ConfigError, MissingDataError
 from pixeltune.published_sets import PUBLISHED_SETS, Archive, PublishedSet, file_digest
-
-BUILD: dict[str, Callable[[PublishedSet], sources.Source]] = {
-    "mnist_static": sources._mnist_static,
-    "imagenet32": sources._imagenet,
-    "imagenet64": sources._imagenet,
-    "celeba64": sources._celeba64,
-    "svhn": lambda published: sources._matlab(sources.matlab.read_svhn, published, 10),
-    "omniglot": lambda published: sources._matlab(sources.matlab.read_omniglot, published, 10),
-}
 
 
 @pytest.fixture
@@ -48,7 +41,7 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PublishedSet]:
         published = PUBLISHED_SETS[name]
         archives = tuple(with_digest(archive, root / archive.path) for archive in published.archives)
         published = replace(published, archives=archives, **facts)
-        monkeypatch.setitem(SOURCES, name, BUILD[name](published))
+        monkeypatch.setitem(SOURCES, name, source_of_files(published))
         return published
 
     return inject
@@ -56,15 +49,6 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PublishedSet]:
 
 def with_digest(archive: Archive, path: Path) -> Archive:
     return replace(archive, sha256=file_digest(path, "sha256")) if path.is_file() else archive
-
-
-def refusal(config: DataConfig, kind: type[Exception] = DataError) -> str:
-    forget_loaded()
-    with pytest.raises(kind) as caught:
-        load_data(config)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def flip_bit(path: Path, place: int, bit: int = 1) -> None:

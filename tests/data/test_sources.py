@@ -363,6 +363,8 @@ def test_images_of_an_own_source_whose_shape_does_not_decide_are_refused(
         (RawData(train=ImageSet(random_pixels(9, 4, 4)), layout="CHWN"), "must be one of auto, NCHW, NHWC"),
         (RawData(train=random_pixels(9, 4, 4)), "must be a pixeltune.data.ImageSet, but got ndarray"),
         (RawData(train=ImageSet(random_pixels(9, 4, 4) / 255)), "must be uint8, but got float64"),
+        (RawData(train=ImageSet(random_pixels(9, 4, 4)), levels=None), "2 to 256 levels, a whole number, but got None"),
+        (RawData(train=ImageSet(random_pixels(9, 4, 4)), levels=16.5), "2 to 256 levels, a whole number, but got 16.5"),
         (RawData(train=ImageSet(random_pixels(9, 16)), layout="NCHW"), r"of shape \(N, C, H, W\)"),
     ],
 )
@@ -371,6 +373,12 @@ def test_what_an_own_source_must_not_return(raw: RawData, says: str, monkeypatch
     forget_loaded()
     with pytest.raises(DataError, match=says):
         load_data(DataConfig(name="mine:odd"))
+
+
+@pytest.mark.parametrize("names", [(), ("valid",), ("train", "val"), ("train", "Test")])
+def test_no_split_of_raw_data_is_left_out_for_its_name(names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=f"^splits must be train and.* but got {', '.join(names) or 'none'}; rename"):
+        RawData.of({name: ImageSet(random_pixels(9, 4, 4)) for name in names})
 
 
 def test_raw_data_is_exported_for_own_sources() -> None:

@@ -97,6 +97,14 @@ def test_declared_levels_are_used(declared: int, tmp_path: Path) -> None:
     assert notes(data) == []
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_split_on_another_scale_than_training_is_reported(split: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", train=with_levels(*range(256)), **{split: with_levels(0, 1)})
+    (line,) = notes(load_data(DataConfig(name="array", path=str(tmp_path / "set.npz"))))
+    assert line.startswith({"valid": "validation", "test": "test"}[split] + " images should use the levels")
+    assert "only 2 of 256 levels occur (0, 1)" in line
+
+
 def test_a_few_of_fewer_declared_levels(tmp_path: Path) -> None:
     (line,) = notes(load(tmp_path, with_levels(0, 1), 16))
     assert "only 2 of 16 levels occur (0, 1)" in line

@@ -42,6 +42,7 @@ def install(folder: Path, name: str) -> None:
         ("cpu", ("clang++",), {"CXX": "clang++"}, ""),
         ("cpu", ("ccache",), {"CXX": "ccache clang++"}, ""),
         ("cpu", ("g++",), {"CXX": "g++-99 -m64"}, "CXX names g++-99, which is not installed"),
+        ("cpu", ("g++",), {"CXX": "g++ '-m64"}, 'CXX must be a command, but is "g++ \'-m64" (No closing quotation)'),
         ("cpu", (), {"CXX": " "}, "g++ is not installed"),
         ("cpu", (), {"TORCH_INDUCTOR_INSTALL_GXX": "1"}, ""),
         ("cuda", (), {}, "gcc or clang is not installed"),

@@ -76,7 +76,8 @@ def to_nchw(pixels: np.ndarray, where: str) -> np.ndarray:
             if first and last:
                 break
     raise DataError(
-        f"{where} must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C told by being 1 or 3, but got {pixels.shape}"
+        f"{where} must be (N, H, W), or (N, H, W, C) or (N, C, H, W) with C 1 or 3 to show which, but got "
+        f"{pixels.shape}"
     )
 
 

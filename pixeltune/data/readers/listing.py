@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,10 +56,25 @@ def ignored_line(ignored: Sequence[Ignored], most: int = 3) -> str:
     return f"{len(ignored):,} {'file' if len(ignored) == 1 else 'files'} not read: {first}{more}"
 
 
+def entries_except(names: Collection[str], folder: Path, reason: str) -> list[Ignored]:
+    """List what is directly in `folder`, apart from `names`, as not read for this reason."""
+    return [
+        Ignored(f"{entry.name}/" if entry.is_dir() else entry.name, reason)
+        for entry in sorted(folder.iterdir())
+        if entry.name not in names
+    ]
+
+
 def split_folders(root: Path, layout: Mapping[str, Sequence[str]]) -> dict[str, Path]:
-    """Return the folder of each split below `root`; DataError where two folders are the same split."""
+    """Return the folder of each split below `root`.
+
+    Raises:
+        DataError: Two folders are the same split, or a split is a link to nowhere.
+    """
     folders = {}
     for split, names in layout.items():
+        for name in names:
+            _require_target(root / name)
         found = [root / name for name in names if (root / name).is_dir()]
         if len(found) > 1:
             raise DataError(
@@ -86,12 +101,7 @@ def scan_images(
         split: scan_files(folder, root, suffixes=IMAGE_SUFFIXES, kind="image", follow_links=follow_links)
         for split, folder in folders.items()
     }
-    taken = {folder.name for folder in folders.values()}
-    outside = [
-        Ignored(f"{entry.name}/" if entry.is_dir() else entry.name, "in no folder of a split")
-        for entry in sorted(root.iterdir())
-        if entry.name not in taken
-    ]
+    outside = entries_except([folder.name for folder in folders.values()], root, "in no folder of a split")
     return splits, (*outside, *(each for split in splits.values() for each in split.ignored))
 
 
@@ -161,12 +171,8 @@ class Walk:
         elif entry.is_file():
             self._require_kept_in(entry, None)
             self.names.append(name)
-        elif entry.is_symlink() and not Path(entry.path).exists():
-            raise DataError(
-                f"every link must lead to a file, but {entry.path} leads to {Path(entry.path).readlink()}, "
-                "which is not there; copy the file, or remove the link"
-            )
         else:
+            _require_target(Path(entry.path))
             self._ignore(name, "a pipe, a socket or a device")
 
     def _ignore(self, name: str, reason: str) -> None:
@@ -183,3 +189,12 @@ class Walk:
                 f"links must stay inside {self.root}, but {link} leads to {real}; "
                 "set `data.follow_links=true` to read what it leads to"
             )
+
+
+def _require_target(path: Path) -> None:
+    """Refuse a link to nowhere: what it should lead to may be on a disk that is not mounted."""
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"every link must lead to a file or a folder, but {path} leads to {path.readlink()}, which is not there; "
+            "copy it there, or remove the link"
+        )

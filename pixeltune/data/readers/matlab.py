@@ -17,14 +17,9 @@ from pixeltune.errors import DataError, require_packages
 from pixeltune.published_sets import PublishedSet
 
 
-def files(published: PublishedSet, config: DataConfig) -> list[Path]:
-    """Return the files of a set, downloaded where that is allowed."""
-    return require_paths(published, config)
-
-
 def read_svhn(published: PublishedSet, config: DataConfig) -> RawData:
     """Return (N, 3, 32, 32), ten classes; the published label 10 of the digit 0 becomes 0."""
-    train, test = (_svhn_split(path, published) for path in files(published, config))
+    train, test = (_svhn_split(path, published) for path in require_paths(published, config))
     return RawData(train=train, test=test, version=published.checked_version(published.root(config.path)))
 
 
@@ -34,7 +29,7 @@ def read_omniglot(published: PublishedSet, config: DataConfig) -> RawData:
     The published values are probabilities of ink, from which the literature draws binary pixels: `data.binarise`.
     Each is rounded to the nearest of 256 levels, which moves it by 1/510 at most.
     """
-    (path,) = files(published, config)
+    (path,) = require_paths(published, config)
     content = _load(path, "data", "testdata")
     train, test = (ImageSet(_omniglot_split(content[name], name, path, published)) for name in ("data", "testdata"))
     return RawData(train=train, test=test, version=published.checked_version(published.root(config.path)))

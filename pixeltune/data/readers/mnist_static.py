@@ -22,17 +22,12 @@ _SPLITS = ("train", "valid", "test")
 _BLANKS = np.frombuffer(b" \n\r", dtype=np.uint8)
 
 
-def files(published: PublishedSet, config: DataConfig) -> list[Path]:
-    """Return the three files, downloaded where that is allowed."""
-    return require_paths(published, config)
-
-
 def read(published: PublishedSet, config: DataConfig) -> RawData:
     """Return (N, 1, 28, 28) in two levels, without labels; version "altered" if a file is not the published one."""
     _, height, width = published.shape
     splits = {
         name: ImageSet(_read_amat(path, height * width).reshape(-1, 1, height, width))
-        for name, path in zip(_SPLITS, files(published, config), strict=True)
+        for name, path in zip(_SPLITS, require_paths(published, config), strict=True)
     }
     version = published.checked_version(published.root(config.path))
     return RawData.of(splits, levels=published.levels, version=version)

@@ -17,7 +17,7 @@ import numpy as np
 
 from pixeltune.config import DataConfig
 from pixeltune.data.raw import RawData
-from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, Walk, split_folders
+from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, Walk, entries_except, split_folders
 from pixeltune.data.readers.pictures import Decoder, Picture
 from pixeltune.data.readers.places import given_path, in_one_line
 from pixeltune.data.sets import ImageSet
@@ -26,7 +26,8 @@ from pixeltune.published_sets import shortened
 
 _SUFFIX = ".parquet"
 _IMAGE_COLUMNS = ("image", "img")
-_SHARD = re.compile(r"(?P<stem>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)")
+_SHARD = re.compile(r"(?P<stem>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)(?P<digest>-[0-9a-f]{8,})?")
+"""Such as train-00000-of-00002, or with a digest behind it, as older releases of Hugging Face datasets write it."""
 _SPLIT_OF_WORD = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
@@ -69,11 +70,7 @@ def _scan(config: DataConfig) -> tuple[dict[str, list[Path]], tuple[Ignored, ...
     for split, paths in splits.items():
         _require_one_set(split, paths, folder)
     if folder != root:
-        left += [
-            Ignored(f"{entry.name}/" if entry.is_dir() else entry.name, "not in data/")
-            for entry in sorted(root.iterdir())
-            if entry != folder
-        ]
+        left += entries_except([folder.name], root, "not in data/")
     return {split: splits[split] for split in SPLIT_NAMES if splits[split]}, tuple(left)
 
 
@@ -94,23 +91,23 @@ def _split_of(name: str, folders: dict[str, str], folder: Path) -> str | None:
 
 def _require_one_set(split: str, paths: Sequence[Path], folder: Path) -> None:
     """Refuse a set of shards that lacks some, and files that may hold the same images twice."""
-    sets: dict[tuple[Path, str], dict[int | None, set[int]]] = defaultdict(lambda: defaultdict(set))
+    sets: dict[tuple[Path, str], dict[int | None, list[int]]] = defaultdict(lambda: defaultdict(list))
     for path in paths:
         shard = _SHARD.fullmatch(path.stem)
         if shard is None:
-            sets[path.parent, path.stem][None].add(0)
+            sets[path.parent, path.stem][None].append(0)
         else:
-            sets[path.parent, shard["stem"]][int(shard["total"])].add(int(shard["number"]))
+            sets[path.parent, shard["stem"]][int(shard["total"])].append(int(shard["number"]))
     for (parent, stem), by_total in sets.items():
         for total, numbers in by_total.items():
-            missing = [] if total is None else sorted(set(range(total)) - numbers)
+            missing = [] if total is None else sorted(set(range(total)) - set(numbers))
             if missing:
                 names = [_shard_name(paths, parent, stem, total or 0, number) for number in missing]
                 raise DataError(
                     f"{parent} must hold all {total} shards of {stem or split}, but {shortened(names, most=5)} "
                     f"{'is' if len(names) == 1 else 'are'} missing; copy them there"
                 )
-        if len(by_total) > 1:
+        if len(by_total) > 1 or any(len(set(numbers)) < len(numbers) for numbers in by_total.values()):
             raise DataError(
                 f"{parent} must hold the {split} images once, but has {stem or split} in more than one set of files; "
                 "remove one"
@@ -130,7 +127,8 @@ def _shard_name(paths: Sequence[Path], parent: Path, stem: str, total: int, numb
         shard = _SHARD.fullmatch(path.stem)
         if shard and path.parent == parent and shard["stem"] == stem and int(shard["total"]) == total:
             start, end = shard.span("number")
-            return f"{path.stem[:start]}{number:0{end - start}}{path.stem[end:]}{_SUFFIX}"
+            rest = path.stem[end : shard.end("total")] + ("-*" if shard["digest"] else "")
+            return f"{path.stem[:start]}{number:0{end - start}}{rest}{_SUFFIX}"
     raise AssertionError("a set of shards has at least one file")
 
 
@@ -139,7 +137,9 @@ def _label_columns(path: Path) -> list[Ignored]:
     names = _open(path).schema_arrow.names
     if "label" in names:
         return []
-    return [Ignored(f"column {name}", "labels are read from a column label") for name in names if "label" in name]
+    return [
+        Ignored(f"column {name}", "labels are read from a column label") for name in names if "label" in name.lower()
+    ]
 
 
 def _read_split(paths: list[Path], decoder: Decoder) -> ImageSet:

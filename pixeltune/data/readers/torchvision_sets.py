@@ -18,40 +18,30 @@ from pixeltune.data.readers.downloads import require_files, require_paths
 from pixeltune.data.readers.places import in_one_line
 from pixeltune.data.sets import ImageSet
 from pixeltune.errors import DataError
-from pixeltune.published_sets import CIFAR10, PublishedSet
+from pixeltune.published_sets import PublishedSet
 
 _ORIGINAL = {"mnist": "b2d8f5bf39174ee5ffeefa97e42d673c35432b411bb5d1f74fbbeddae7f1690a"}
-"""SHA-256 over the published unpacked files, in the order of `idx_files`."""
+"""SHA-256 over the published unpacked files, in the order of the archives."""
 
 LARGEST_IDX_BYTES = 2**30
 """The published ones have at most 47 MB."""
 
 
-def idx_files(published: PublishedSet, config: DataConfig) -> list[Path]:
-    """Return training images and labels, test images and labels, each packed (.gz) or not; downloaded where allowed."""
-    return require_paths(published, config)
-
-
 def read_idx(published: PublishedSet, config: DataConfig) -> RawData:
     """Return (N, 1, 28, 28), 256 levels; EMNIST's images are transposed, as they are published."""
     digest = hashlib.sha256()
-    arrays = [_read_idx_file(file, digest) for file in idx_files(published, config)]
+    arrays = [_read_idx_file(file, digest) for file in require_paths(published, config)]
     train, test = (ImageSet(images[:, None], labels.astype(np.int64)) for images, labels in (arrays[:2], arrays[2:]))
     known = _ORIGINAL.get(published.name)
     version = "unchecked" if known is None else "original" if digest.hexdigest() == known else "altered"
     return RawData(train=train, test=test, version=version)
 
 
-def cifar10_files(config: DataConfig) -> list[Path]:
-    """Return the seven files of the python version; downloaded where allowed."""
-    return require_paths(CIFAR10, config)
-
-
-def read_cifar10(config: DataConfig) -> RawData:
+def read_cifar10(published: PublishedSet, config: DataConfig) -> RawData:
     """Return (N, 3, 32, 32), 256 levels, ten classes; torchvision checks the files against the published sums."""
     from torchvision import datasets
 
-    root = require_files(CIFAR10, config.path, download=config.download)
+    root = require_files(published, config.path, download=config.download)
     try:
         halves = [datasets.CIFAR10(root, train=train, download=False) for train in (True, False)]
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
