@@ -44,8 +44,8 @@ class Planted(GatedPixelCNN):
         """Add modules."""
 
     def extra(self, x: Tensor) -> Tensor:
-        """What is added to every second parameter."""
-        raise NotImplementedError
+        """Return what is added to every second parameter; nothing, if a class does not say otherwise."""
+        return torch.zeros_like(x[:, :1])
 
     def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
         self.calls += 1
@@ -94,7 +94,7 @@ class BatchNormed(Seen):
 
 
 class GroupNormed(Seen):
-    """Normalises over places, which leaks whatever it is given."""
+    """Normalises over places, which leaks with any input."""
 
     look = staticmethod(behind)
 
@@ -180,9 +180,6 @@ class ZeroHead(Seen):
     def plant(self) -> None:
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
-
-    def extra(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x[:, :1])
 
 
 class MaskedByBuffer(Seen):
@@ -443,7 +440,7 @@ def planted_model(
 
 
 def trained(model: DensityModel, steps: int = 5) -> DensityModel:
-    """The model after some steps on images in which a pixel tells the one to its left."""
+    """The model after some steps on images in which each pixel equals the one to its left."""
     generator = torch.Generator().manual_seed(0)
     model.train()
     for _ in range(steps):

@@ -285,7 +285,7 @@ def helper(x: Tensor) -> Tensor:
     return behind(x)
 
 
-class Told(Planted):
+class Configured(Planted):
     """Looks where its attributes, its class, its globals or a buffer say."""
 
     offsets_of_class: Any = (1,)
@@ -300,7 +300,7 @@ class Told(Planted):
         self.register_buffer("shift", torch.ones((), dtype=torch.int64))
 
     def extra(self, x: Tensor) -> Tensor:
-        told = [
+        shifts = [
             *self.in_list,
             self.in_dict["row"]["shift"],
             int(self.in_array[0]),
@@ -310,7 +310,7 @@ class Told(Planted):
             int(self.shift),
             -1 if FLAGS.leaks else 1,
         ]
-        return self.function(x) + STATE["looks"](x) + helper(x) + (ahead(x) if min(told) < 0 else behind(x))
+        return self.function(x) + STATE["looks"](x) + helper(x) + (ahead(x) if min(shifts) < 0 else behind(x))
 
 
 def closure_over(look: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -334,8 +334,8 @@ CHANGES: dict[str, Callable[[Any, pytest.MonkeyPatch], None]] = {
     "function": _set("function", ahead),
     "closure": _set("function", closure_over(ahead)),
     "buffer": lambda network, _: network.shift.fill_(-1),
-    "method of the class": _patched(Told, "extra", lambda _self, x: ahead(x)),
-    "attribute of the class": _patched(Told, "offsets_of_class", [-1]),
+    "method of the class": _patched(Configured, "extra", lambda _self, x: ahead(x)),
+    "attribute of the class": _patched(Configured, "offsets_of_class", [-1]),
     "inherited method": _patched(
         Planted, "forward", lambda self, x, s=None: GatedPixelCNN.forward(self, x, s) + ahead(x)
     ),
@@ -357,16 +357,16 @@ CHANGES: dict[str, Callable[[Any, pytest.MonkeyPatch], None]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_after_an_audit_is_audited_again(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    audit(planted_model(Told))
-    assert audit(planted_model(Told)).cached
-    model = planted_model(Told)
+    audit(planted_model(Configured))
+    assert audit(planted_model(Configured)).cached
+    model = planted_model(Configured)
     CHANGES[change](model.network, monkeypatch)
     with pytest.raises(AuditError):
         audit(model)
 
 
 def test_what_cannot_be_read_is_audited_each_time() -> None:
-    model = planted_model(Told)
+    model = planted_model(Configured)
     model.network.hidden = torch.Generator()
     assert not audit(model).cached
     assert not audit(model).cached

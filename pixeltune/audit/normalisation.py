@@ -31,7 +31,7 @@ def check_normalisation(model: DensityModel) -> float:
     """At θ of the model and at random θ: each colour's levels sum to one, and `log_prob` is the sum of their logs.
 
     Of single pixels, and of images of several sizes: a pixel's probabilities must follow from its own θ and its own
-    earlier colours, whatever stands next to it in the image or in the batch.
+    earlier colours, independent of what is next to it in the image or in the batch.
 
     Returns the largest distance of a sum from one. Raises AuditError.
     """

@@ -136,11 +136,10 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
     of it lies."""
     from pixeltune.results.final import LEVEL, first_choice, leaderboard_of, mean_row
-    from pixeltune.results.leaderboard import comparison_lines, status_counts
+    from pixeltune.results.leaderboard import comparison_lines, counted_statuses
 
     rows = store.trials()
-    counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
-    _say(out, f"Runs: {counts or 'none'}.")
+    _say(out, f"Runs: {counted_statuses(rows) or 'none'}.")
     places = leaderboard_of(store)
     if not places:
         return

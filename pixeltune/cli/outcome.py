@@ -16,7 +16,7 @@ from pixeltune import files
 from pixeltune.cli.app import storage_words
 from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.results.judge import bound_mark
-from pixeltune.results.leaderboard import comparison_lines, leaderboard, status_counts
+from pixeltune.results.leaderboard import comparison_lines, counted_statuses, leaderboard
 from pixeltune.results.pareto import front
 from pixeltune.results.store import SearchStore
 from pixeltune.search.cluster.running import cluster_file, farewell
@@ -53,8 +53,7 @@ def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
 def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger, *, storage: str) -> None:
     """Print all of it, with commands that mean `storage`; pictures come last, for they may take a while."""
     rows = list(ledger.ended.values())
-    counts = ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
-    out.print(f"Trials: {counts or 'none'}.", highlight=False)
+    out.print(f"Trials: {counted_statuses(rows) or 'none'}.", highlight=False)
     places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
     if not places:
         return

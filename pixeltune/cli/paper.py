@@ -19,7 +19,7 @@ from pixeltune.errors import StoreError, require_packages
 
 if TYPE_CHECKING:
     from pixeltune.results.paper.table import FinishedFinal
-    from pixeltune.results.paper.verify import Check
+    from pixeltune.results.paper.verify import BundleCheck
     from pixeltune.results.rows import Row
     from pixeltune.results.store import SearchStore
 
@@ -127,7 +127,7 @@ def verify(options: argparse.Namespace) -> int:
     return EXIT_OK if passed else EXIT_REFUTED
 
 
-def _show(check: Check) -> None:
+def _show(check: BundleCheck) -> None:
     say(f"{'passed' if check.passed else 'FAILED'}  {check.name:<22}  {check.detail}")
 
 

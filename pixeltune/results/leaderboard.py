@@ -75,6 +75,11 @@ def status_counts(rows: Iterable[Row]) -> dict[str, int]:
     return dict(Counter(str(row["status"]) for row in rows).most_common())
 
 
+def counted_statuses(rows: Iterable[Row]) -> str:
+    """Return how many rows have each status, in words."""
+    return ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
+
+
 def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
     """A row of ours beside the published results nearest in kind.
 

@@ -277,11 +277,13 @@ def find_searches(location: files.Location) -> list[SearchStore]:
 
 
 def _is_search(location: str) -> bool:
-    """Return whether a folder is one search's own; in a storage, `trials` may be the name of a search."""
-    if _exists(files.join(location, MANIFEST_NAME)):
-        return True
-    tables = [files.join(location, name) for name in ("trials", "curves")]
-    return any(_exists(table) and not _exists(files.join(table, MANIFEST_NAME)) for table in tables)
+    """Return whether a folder is one search's own: in a storage, `trials` may be a search, or an empty folder."""
+    with reading(location):
+        if any(files.list_names(files.join(location, name), ".parquet") for name in ("trials", "curves")):
+            return True
+        if not _exists(files.join(location, MANIFEST_NAME)):
+            return False
+        return not any(_exists(files.join(location, name, MANIFEST_NAME)) for name in files.list_folders(location))
 
 
 def _report_unusable(location: str, names: Sequence[str]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from pixeltune.config import NO_IDENTITY, TrialConfig
 from pixeltune.errors import StoreError
 from pixeltune.results.judge import is_unconfirmed
+from pixeltune.results.leaderboard import counted_statuses
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
@@ -30,8 +30,8 @@ def choose(
     """The `top` best finished rows of a search by its first objective, or the named `trials`; StoreError where none is.
 
     A pruned row is no finished model, and one that breaks the search's constraints, or whose bits a real code does not
-    confirm, is only retrained where it is named. Rows of one configuration, whatever their seed, count once: the best
-    of them.
+    confirm, is only retrained where it is named. Rows of one configuration count once, also with several seeds: the
+    best of them.
     """
     objective, direction = manifest.objectives[0], manifest.directions[0]
     sign = 1 if direction == "minimize" else -1
@@ -39,8 +39,8 @@ def choose(
     able.sort(key=lambda row: (sign * row[objective], row["trial"]))
     if not able:
         raise StoreError(
-            f"a final retrains finished trials, but {manifest.search} has none ({_counted(rows)}); "
-            "let the search go on first"
+            f"a final retrains finished trials, but {manifest.search} has none "
+            f"({counted_statuses(rows) or 'no trials'}); let the search go on first"
         )
     finished = len(able)
     if not trials:
@@ -146,11 +146,6 @@ def _left_out(rows: Sequence[Row], able: Sequence[Row], distinct: Sequence[Row],
     yield f"{wanted} configurations were asked for and {len(distinct)} are there"
     others = [row for row in rows if row["status"] != Status.FINISHED]
     if others:
-        yield f"{_counted(others)}: no finished models"
+        yield f"{counted_statuses(others)}: no finished models"
     if len(able) > len(distinct):
         yield f"{len(able) - len(distinct)} repeat a configuration"
-
-
-def _counted(rows: Sequence[Row]) -> str:
-    counts = Counter(str(row["status"]) for row in rows)
-    return ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no trials"

@@ -71,19 +71,19 @@ def open_search(
     resolved = require_buildable(space)
     for note in resolved.data.notes:
         say(f"Data note: {note}")
-    told = read_warm_start(warm_start, space, resolved)
+    start = read_warm_start(warm_start, space, resolved)
     manifest = SearchManifest.of(
         space,
         name,
         overrides=overrides,
         baseline_bits_per_dim=order0_bits_per_dim(resolved.data),
         warm_start=sources,
-        warm_start_ids=tuple(sorted(told.ids)) if all(told.ids) else (),
+        warm_start_ids=tuple(sorted(start.ids)) if all(start.ids) else (),
         data_checksum=resolved.data.identity.checksum,
     )
     manifest = store.open(manifest)
-    store.write_warm_start(told.rows)
-    for line in told.lines() if warm_start else ():
+    store.write_warm_start(start.rows)
+    for line in start.lines() if warm_start else ():
         say(line)
     return store, manifest
 

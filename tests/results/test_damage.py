@@ -28,7 +28,7 @@ from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
 from pixeltune.results.tables import StoreWarning
 
-PLACES = 400
+PLACES = 120
 FILES = (
     "row",
     "curve",
@@ -57,7 +57,7 @@ def test_a_flipped_bit_or_a_cut_is_found(targets: dict[str, Target], name: str) 
     mark = whole.rfind(digest.PLACEHOLDER.encode()[:17])
     around = range(8 * (mark - 12), 8 * min(mark + 90, len(whole)))  # the digest itself, its name, and what follows
     places = {*chance.sample(range(8 * len(whole)), PLACES), *chance.sample(around, 40)}
-    lengths = {0, 1, len(whole) - 1, *chance.sample(range(len(whole)), 30)}
+    lengths = {0, 1, len(whole) - 1, *chance.sample(range(len(whole)), 12)}
     counts = target.count([*flips(whole, sorted(places)), *cuts(whole, sorted(lengths))])
     assert counts == Counter(detected=len(places) + len(lengths))
 

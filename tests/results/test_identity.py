@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,34 @@ def test_an_old_search_called_trials_hides_nothing(tmp_path: Path) -> None:
     assert shown(read_results(str(tmp_path)), "valid_bits_per_dim") == [("a", 2.0), ("trials", 3.0)]
     (tmp_path / "trials").rename(tmp_path / "curves")
     assert [store.search for store in find_searches(str(tmp_path))] == ["a", "curves"]
+
+
+def _empty_table(storage: Path) -> None:
+    (storage / "curves").mkdir()
+
+
+def _stray_manifest(storage: Path) -> None:
+    shutil.copy(storage / "a" / "search.json", storage)
+
+
+def _search_without_manifest(storage: Path) -> None:
+    (storage / "a" / "search.json").unlink()
+    (storage / "a").rename(storage / "trials")
+
+
+@pytest.mark.parametrize("put", [_empty_table, _stray_manifest, _search_without_manifest])
+def test_what_is_put_into_a_storage_does_not_make_it_look_like_an_empty_search(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    begun(tmp_path, "a", 2.0)
+    begun(tmp_path, "b", 3.0)
+    put(tmp_path)
+    assert sorted(read_results(str(tmp_path))["valid_bits_per_dim"]) == [2.0, 3.0]
+
+
+def test_a_search_without_a_trial_is_a_search(tmp_path: Path) -> None:
+    begun(tmp_path, "a")
+    assert [store.search for store in find_searches(str(tmp_path / "a"))] == ["a"]
 
 
 def test_a_folder_with_a_name_that_no_search_can_have_is_not_left_out_silently(tmp_path: Path) -> None:

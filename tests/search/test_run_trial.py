@@ -38,9 +38,9 @@ def numbers(messages: list[Message]) -> list[dict[str, Any]]:
     return [{name: value for name, value in report.items() if name not in _TIMES} for report in reports]
 
 
-@pytest.fixture
-def uninterrupted(tmp_path: Path) -> list[Message]:
-    return list(run_trial(task_in(tmp_path / "whole")))
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Message]:
+    return list(run_trial(task_in(tmp_path_factory.mktemp("whole"))))
 
 
 def test_a_trial_from_facts_to_its_end(tmp_path: Path) -> None:

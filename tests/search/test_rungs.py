@@ -209,7 +209,7 @@ def life(numbers: random.Random) -> Iterator[dict[str, Any]]:
     yield FINISHED
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SPACES)
 def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: str, seed: int) -> None:
     """At every report of trials side by side: once by the judge that saw all, once by one made of the store."""
@@ -217,7 +217,7 @@ def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: 
     ledger, numbers = toy_ledger(tmp_path, space), random.Random(seed)
     lives: dict[str, Iterator[dict[str, Any]]] = {}
     stopped = compared = 0
-    while compared < 25:
+    while compared < 15 or not stopped:
         while len(lives) < 3:
             plan = ledger.plan({"model.layers": numbers.randrange(2, 7)})
             ledger.start(plan)
@@ -242,7 +242,6 @@ def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: 
             stopped += 1
             ledger.finish(trial)
             del lives[trial]
-    assert stopped
 
 
 # ------------------------------------------------------------------------------------------------------ the space

@@ -22,6 +22,7 @@ from pixeltune.search.suggest import Suggester
 from pixeltune.space import SAMPLERS, Budget, Pareto, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())
+few_seeds = pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 LEARNERS = tuple(name for name in SAMPLERS if name != "random")
 SPEED = "sample_images_per_second"
 
@@ -128,8 +129,9 @@ def test_a_resumed_search_proposes_what_the_uninterrupted_one_does(
 # ------------------------------------------------------------------------------------------------------ it learns
 
 
+@few_seeds
 @pytest.mark.parametrize("sampler", sampler_params(LEARNERS))
-def test_it_learns_though_every_trial_is_a_resumption(tmp_path: Path, sampler: str) -> None:
+def test_it_learns_though_every_trial_is_a_resumption(tmp_path: Path, sampler: str, count: int) -> None:
     """Optuna's own CMA-ES and NSGA-II, given rows of finished trials, begin anew: they end no better than random."""
 
     def last_losses(name: str, seed: int) -> float:
@@ -143,7 +145,7 @@ def test_it_learns_though_every_trial_is_a_resumption(tmp_path: Path, sampler: s
             settle(ledger, plan, "finished", 1 + values[-1])
         return sum(values[-8:]) / 8
 
-    seeds = range(2 if sampler == "gp" else 4)
+    seeds = range(count // 2 if sampler == "gp" else count)
     learnt, random = (sum(last_losses(name, seed) for seed in seeds) / len(seeds) for name in (sampler, "random"))
     assert learnt < (0.7 if sampler == "nsga2" else 0.4) * random, (learnt, random)
 
@@ -179,8 +181,17 @@ def bad_share(folder: Path, sampler: str, end: str, seed: int) -> float:
     return bad / (trials - 12)
 
 
-@pytest.mark.parametrize("end", ["diverged", "oom"])
-@pytest.mark.parametrize("sampler", sampler_params(LEARNERS))
+def each_with_one_end() -> list[Any]:
+    """Return each sampler with each end that gives no number; the second one of each is slow."""
+    pairs = []
+    for number, param in enumerate(sampler_params(LEARNERS)):
+        for end in ("diverged", "oom"):
+            marks = [] if (end == "oom") == (number % 2 == 1) else [pytest.mark.slow]
+            pairs.append(pytest.param(*param.values, end, marks=[*param.marks, *marks]))
+    return pairs
+
+
+@pytest.mark.parametrize(("sampler", "end"), each_with_one_end())
 def test_it_leaves_a_region_where_nothing_gets_through(tmp_path: Path, sampler: str, end: str) -> None:
     """Of 40 proposals those in the bad half, mean of 10 seeds (gp: 3), where random has 19.2:
 
@@ -201,8 +212,9 @@ def test_it_leaves_a_region_where_nothing_gets_through(tmp_path: Path, sampler: 
         assert sum(told_truly) <= 0.6 * sum(as_failed), (told_truly, as_failed)
 
 
+@few_seeds
 @pytest.mark.parametrize("sampler", sampler_params(LEARNERS))
-def test_it_keeps_to_constraints_where_the_best_values_break_them(tmp_path: Path, sampler: str) -> None:
+def test_it_keeps_to_constraints_where_the_best_values_break_them(tmp_path: Path, sampler: str, count: int) -> None:
     """The larger the learning rate, the better and the larger the model; half of the space is out of bounds.
 
     Measured shares of proposals out of bounds, with the constraint and without: tpe 0.38 and 0.93, gp 0.14 and 1,
@@ -219,7 +231,7 @@ def test_it_keeps_to_constraints_where_the_best_values_break_them(tmp_path: Path
             settle(ledger, plan, "finished", 3 - 20 * rates[-1], num_parameters=int(10_000 * rates[-1]))
         return statistics.mean(rate > 0.05 for rate in rates[12:])
 
-    seeds = range(1 if sampler == "gp" else 4)
+    seeds = range(1 if sampler == "gp" else count)
     bounded = statistics.mean(share_out_of_bounds({"num_parameters": 500}, seed) for seed in seeds)
     free = statistics.mean(share_out_of_bounds({}, seed) for seed in seeds)
     assert bounded < 0.6 * free, (bounded, free)

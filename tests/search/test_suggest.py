@@ -136,14 +136,23 @@ def test_of_two_that_are_as_good_the_faster_one_stands_in_front(tmp_path: Path) 
     assert [tuple(trial.values) for trial in study(ledger.store.folder).best_trials] == front
 
 
-@every_sampler
-@pytest.mark.parametrize("objectives", [("valid_bits_per_dim", SPEED), (SPEED,)])
+def samplers_and_speed() -> list[Any]:
+    """Return each sampler with speed as its only objective, and as the second; the first is slow where both can be."""
+    pairs = []
+    for param in sampler_params():
+        several = SAMPLERS[str(param.values[0])].several
+        alone = [pytest.mark.slow] if several and param.values[0] != "tpe" else []
+        pairs.append(pytest.param(*param.values, (SPEED,), marks=[*param.marks, *alone]))
+        if several:
+            pairs.append(pytest.param(*param.values, ("valid_bits_per_dim", SPEED), marks=param.marks))
+    return pairs
+
+
+@pytest.mark.parametrize(("sampler", "objectives"), samplers_and_speed())
 def test_no_end_without_a_speed_stops_a_search_for_it(
     tmp_path: Path, sampler: str, objectives: tuple[str, ...]
 ) -> None:
     """Only a finished trial has one, and not even each of them; asked beyond the sampler's start-up, and resumed."""
-    if len(objectives) > 1 and not SAMPLERS[sampler].several:
-        pytest.skip("one objective only")
     space = toy_space(objectives=objectives, scheduler=None, sampler=sampler)
     ledger = toy_ledger(tmp_path, space)
     live = Suggester(space, ledger)

@@ -26,7 +26,7 @@ from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
 from pixeltune.results.final import final_leaderboard
 from pixeltune.results.images import read_nats
-from pixeltune.results.paper.table import FinishedFinal
+from pixeltune.results.paper.table import FinishedFinal, mean_columns
 from pixeltune.results.rows import Row, UnreadableError, decode, encode
 from pixeltune.results.schema import IMAGE_SCHEMA, TRIAL_SCHEMA
 from pixeltune.results.selection import Selection
@@ -174,11 +174,7 @@ def make_bundle(
             "device": first["gpu_name"] or first["cpu_name"] or first["device"],
         },
         stated=Stated(
-            seeds=place["seeds"],
-            bits_per_dim=place["bits_per_dim"],
-            bits_per_dim_error=place["bits_per_dim_seeds_error"],
-            nats=place["nats"],
-            nats_error=place["nats_seeds_error"],
+            **mean_columns(place),
             is_bound=place["is_bound"],
             printed=dict(printed),
         ),

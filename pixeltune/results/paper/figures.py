@@ -27,7 +27,7 @@ _SHADES = 255
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlottedCurve:
     """A line of the figure.
 
     Attributes:
@@ -43,7 +43,7 @@ class Curve:
     points: Sequence[tuple[int, float]]
 
 
-def curves_of(trial: str, name: str, reports: Sequence[Row], split: str, style: str) -> Curve | None:
+def curves_of(trial: str, name: str, reports: Sequence[Row], split: str, style: str) -> PlottedCurve | None:
     """Return the curve of one split; None where no report has a number of it.
 
     Args:
@@ -59,10 +59,10 @@ def curves_of(trial: str, name: str, reports: Sequence[Row], split: str, style: 
         for report in reports
         if report[column] is not None and math.isfinite(report[column]) and report["images_seen"] > 0
     ]
-    return Curve(name, trial, style, points) if points else None
+    return PlottedCurve(name, trial, style, points) if points else None
 
 
-def draw_curves(curves: Sequence[Curve], title: str) -> dict[str, bytes]:
+def draw_curves(curves: Sequence[PlottedCurve], title: str) -> dict[str, bytes]:
     """Return the figure of bits/dim against training images seen, by format."""
     with _settings():
         figure = _figure(_WIDTH, 3.4)

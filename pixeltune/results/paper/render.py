@@ -141,16 +141,9 @@ def _latex_line(row: TableRow, digits: Digits, marks: Mapping[str, str]) -> str:
     own = _marks_of(row, marks)
     model = escape_tex(row.model) + (rf"\textsuperscript{{{own}}}" if own else "")
     source = "this work" if row.citation_key is None else rf"\cite{{{row.citation_key}}}"
-    cells = [_latex_number(texts, names, is_bound=row.is_bound) for names in _NUMBERS]
+    numbers = [_number(texts, names, at_most=r"\leq " if row.is_bound else "", plus_minus=r"\pm") for names in _NUMBERS]
+    cells = [_NOTHING if number is None else f"${number}$" for number in numbers]
     return " & ".join([model, *cells, source]) + r" \\"
-
-
-def _latex_number(texts: Mapping[str, str], names: Sequence[str], *, is_bound: bool) -> str:
-    if names[0] not in texts:
-        return _NOTHING
-    mark = r"\leq " if is_bound and len(names) == 2 else ""
-    error = rf" \pm {texts[names[1]]}" if len(names) == 2 and names[1] in texts else ""
-    return f"${mark}{texts[names[0]]}{error}$"
 
 
 def _markdown_line(row: TableRow, digits: Digits, marks: Mapping[str, str]) -> str:
@@ -158,16 +151,16 @@ def _markdown_line(row: TableRow, digits: Digits, marks: Mapping[str, str]) -> s
     model = _escape_markdown(row.model) + (f"<sup>{own}</sup>" if own else "")
     source = "this work" if row.citation_key is None else f"[{row.citation_key}]"
     texts = printed(row, digits)
-    cells = [_markdown_number(texts, names, is_bound=row.is_bound) for names in _NUMBERS]
+    cells = [_number(texts, names, at_most="≤ " if row.is_bound else "", plus_minus="±") or "–" for names in _NUMBERS]
     return f"| {' | '.join([model, *cells, source])} |"
 
 
-def _markdown_number(texts: Mapping[str, str], names: Sequence[str], *, is_bound: bool) -> str:
-    if names[0] not in texts:
-        return "–"
-    mark = "≤ " if is_bound and len(names) == 2 else ""
-    error = f" ± {texts[names[1]]}" if len(names) == 2 and names[1] in texts else ""
-    return f"{mark}{texts[names[0]]}{error}"
+def _number(texts: Mapping[str, str], names: Sequence[str], *, at_most: str, plus_minus: str) -> str | None:
+    """Return a number, a likelihood with its error and behind `at_most`; None where the line has none."""
+    value, *error = (texts.get(name) for name in names)
+    if value is None or not error:
+        return value
+    return f"{at_most}{value}" + (f" {plus_minus} {error[0]}" if error[0] else "")
 
 
 def _marks(rows: Sequence[TableRow]) -> dict[str, str]:

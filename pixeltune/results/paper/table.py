@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from pixeltune.errors import StoreError
 from pixeltune.published_sets import PUBLISHED_SETS
 from pixeltune.results.final import leaderboard_of, mean_row
 from pixeltune.results.judge import Identity, identity_of, is_near, judge, same_set
+from pixeltune.results.leaderboard import counted_statuses
 from pixeltune.results.paper.works import work_of
 from pixeltune.results.published import Exactness, PublishedResult
 from pixeltune.results.rows import Row
@@ -166,8 +167,19 @@ def require_finished(store: SearchStore) -> list[Row]:
             f"runs; run `pixeltune final {manifest.final.search}` again to finish it"
         )
     if not any(row["status"] == Status.FINISHED for row in rows):
-        raise StoreError(f"a paper needs a finished run, but {store.search} has none ({_counted_statuses(rows)})")
+        raise StoreError(f"a paper needs a finished run, but {store.search} has none ({counted_statuses(rows)})")
     return rows
+
+
+def mean_columns(place: Row) -> dict[str, Any]:
+    """Return a configuration's seeds, mean and standard error over seeds, by column of the tables."""
+    return {
+        "seeds": place["seeds"],
+        "bits_per_dim": place["bits_per_dim"],
+        "bits_per_dim_error": place["bits_per_dim_seeds_error"],
+        "nats": place["nats"],
+        "nats_error": place["nats_seeds_error"],
+    }
 
 
 def make_table(
@@ -235,11 +247,6 @@ def _planned(store: SearchStore) -> int:
     return trials if isinstance(trials, int) else 0
 
 
-def _counted_statuses(rows: Iterable[Row]) -> str:
-    counts = Counter(str(row["status"]) for row in rows)
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
-
-
 def _our_rows(final: FinishedFinal, finals: Sequence[FinishedFinal]) -> list[tuple[str, Row]]:
     """Return the name and the mean row of each configuration of a final."""
     return [(_our_name(place, final, finals), mean_row(place, final.rows)) for place in final.places]
@@ -266,12 +273,8 @@ def _our_row(name: str, row: Row, final: FinishedFinal, first: FinishedFinal) ->
         from_search=place["from_search"],
         from_trial=place["from_trial"],
         runs=tuple(place["runs"]),
-        seeds=place["seeds"],
-        bits_per_dim=place["bits_per_dim"],
-        bits_per_dim_error=place["bits_per_dim_seeds_error"],
+        **mean_columns(place),
         bits_per_dim_images_error=place["bits_per_dim_images_error"],
-        nats=place["nats"],
-        nats_error=place["nats_seeds_error"],
         nats_images_error=place["nats_images_error"],
         is_bound=place["is_bound"],
         likelihood=str(Exactness.LOWER_BOUND if place["is_bound"] else Exactness.EXACT),
@@ -289,7 +292,7 @@ def _our_notes(place: Row, row: Row, final: FinishedFinal, first: FinishedFinal)
     runs = [each for each in final.rows if each["from_trial"] == place["from_trial"]]
     lost = [each for each in runs if each["status"] != Status.FINISHED]
     if lost:
-        yield f"{len(lost)} of {len(runs)} runs are not in the mean: {_counted_statuses(lost)}"
+        yield f"{len(lost)} of {len(runs)} runs are not in the mean: {counted_statuses(lost)}"
     if row["data_checksum"] != leading["data_checksum"]:
         yield (
             f"checksum of training and test images {row['data_checksum']}, not {leading['data_checksum']} as in "

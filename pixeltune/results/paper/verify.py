@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from pixeltune.results.paper.bundle import (
     read_manifest,
     rows_of,
 )
+from pixeltune.results.paper.table import mean_columns
+from pixeltune.results.report.words import counted
 from pixeltune.results.rows import Row
 from pixeltune.results.schema import Status
 
@@ -45,7 +47,7 @@ other libraries and processors add in another order. Other weights or images dif
 
 
 @dataclass(frozen=True)
-class Check:
+class BundleCheck:
     """A line of the table. name: what was checked. passed: the result. detail: the numbers, or what is wrong."""
 
     name: str
@@ -53,12 +55,12 @@ class Check:
     detail: str
 
 
-Report = Callable[[Check], None]
+Report = Callable[[BundleCheck], None]
 
 
 def verify_bundle(
     folder: str, *, data_path: str | None = None, images: int | None = None, report: Report = lambda _check: None
-) -> list[Check]:
+) -> list[BundleCheck]:
     """Check a bundle and return every check that was made; a failed digest ends them.
 
     Args:
@@ -71,9 +73,9 @@ def verify_bundle(
         StoreError: There is no bundle.
         DataError: The images are missing, or are not those of the bundle.
     """
-    checks: list[Check] = []
+    checks: list[BundleCheck] = []
 
-    def made(found: Iterator[Check]) -> bool:
+    def made(found: Iterator[BundleCheck]) -> bool:
         for check in found:
             checks.append(check)
             report(check)
@@ -96,22 +98,22 @@ def verify_bundle(
     return checks
 
 
-def _digests(folder: str) -> Iterator[Check]:
+def _digests(folder: str) -> Iterator[BundleCheck]:
     try:
         manifest = read_manifest(folder)
     except StoreError as error:
-        yield Check(MANIFEST_NAME, False, str(error))
+        yield BundleCheck(MANIFEST_NAME, False, str(error))
         return
     wrong = changed_files(folder, manifest)
     for name, why in wrong.items():
-        yield Check(name, False, f"{files.join(folder, name)} {why}")
+        yield BundleCheck(name, False, f"{files.join(folder, name)} {why}")
     if not wrong:
-        yield Check(
+        yield BundleCheck(
             "digests", True, f"{len(manifest.files)} files as in the manifest, whose digest is {manifest.digest}"
         )
 
 
-def _arithmetic(folder: str, manifest: Manifest) -> Iterator[Check]:
+def _arithmetic(folder: str, manifest: Manifest) -> Iterator[BundleCheck]:
     """Yield whether the rows, the nats and the configurations of the bundle give what its manifest states."""
     try:
         place = _place(rows_of(folder), {run.trial: _kept(folder, run) for run in manifest.runs})
@@ -119,9 +121,9 @@ def _arithmetic(folder: str, manifest: Manifest) -> Iterator[Check]:
     except (PixeltuneError, ArithmeticError, KeyError, ValueError, TypeError) as error:
         wrong = [str(error)]
     if wrong:
-        yield Check("arithmetic", False, "; ".join(wrong))
+        yield BundleCheck("arithmetic", False, "; ".join(wrong))
     else:
-        yield Check("arithmetic", True, f"the nats of the bundle give {stated_text(manifest)}")
+        yield BundleCheck("arithmetic", True, f"the nats of the bundle give {stated_text(manifest)}")
 
 
 def _wrong_runs(folder: str, manifest: Manifest) -> Iterator[str]:
@@ -145,18 +147,10 @@ def _wrong_runs(folder: str, manifest: Manifest) -> Iterator[str]:
 
 
 def _wrong_mean(place: Row, manifest: Manifest) -> Iterator[str]:
-    stated = manifest.stated
-    values = _values(place)
-    pairs = {
-        "bits_per_dim": stated.bits_per_dim,
-        "bits_per_dim_error": stated.bits_per_dim_error,
-        "nats": stated.nats,
-        "nats_error": stated.nats_error,
-        "seeds": stated.seeds,
-    }
-    for name, value in pairs.items():
-        if values[name] != value:
-            yield f"{name} is {values[name]}, not {value}"
+    stated, values = manifest.stated, mean_columns(place)
+    for name, value in values.items():
+        if value != getattr(stated, name):
+            yield f"{name} is {value}, not {getattr(stated, name)}"
     if place["is_bound"] != stated.is_bound:
         yield "the runs and the manifest disagree on whether the number is a bound"
     for name, text in stated.printed.items():
@@ -192,9 +186,9 @@ def _images(folder: str, manifest: Manifest, data_path: str | None, count: int |
     return data, ImageSet(test.pixels_NCHW[:count], None if test.labels_N is None else test.labels_N[:count])
 
 
-def _data_check(data: DataSet, manifest: Manifest) -> Check:
+def _data_check(data: DataSet, manifest: Manifest) -> BundleCheck:
     form = "×".join(map(str, data.form.shape))
-    return Check(
+    return BundleCheck(
         "images",
         True,
         f"{data.identity.name}, {data.identity.version}, checksum {data.identity.checksum}: "
@@ -218,12 +212,12 @@ def _recompute(folder: str, manifest: Manifest, run: Run, test: ImageSet) -> np.
     return evaluate(model, test, batch_size=int(manifest.evaluation["batch_size"])).nats_N
 
 
-def _nats_check(run: Run, here_N: np.ndarray, kept_N: np.ndarray) -> Check:
+def _nats_check(run: Run, here_N: np.ndarray, kept_N: np.ndarray) -> BundleCheck:
     difference_N = np.abs(here_N - kept_N)
     passed = bool(np.all(difference_N <= ABSOLUTE + RELATIVE * np.abs(kept_N)))
     equal = int(np.sum(here_N == kept_N))
     largest = float(np.max(difference_N))
-    return Check(
+    return BundleCheck(
         f"run {run.trial}, seed {run.seed}",
         passed,
         f"nats of {len(here_N):,} images: largest difference {largest:.3g} "
@@ -231,7 +225,9 @@ def _nats_check(run: Run, here_N: np.ndarray, kept_N: np.ndarray) -> Check:
     )
 
 
-def _mean_check(folder: str, manifest: Manifest, recomputed: Mapping[str, np.ndarray], *, is_partial: bool) -> Check:
+def _mean_check(
+    folder: str, manifest: Manifest, recomputed: Mapping[str, np.ndarray], *, is_partial: bool
+) -> BundleCheck:
     """Return whether the recomputed mean is the printed one, where all images were recomputed.
 
     A number at the edge between two roundings may be printed otherwise here: it may be off by half of its last digit.
@@ -242,20 +238,16 @@ def _mean_check(folder: str, manifest: Manifest, recomputed: Mapping[str, np.nda
             f"PARTIAL: {count:,} of {manifest.data['num_test']:,} images were recomputed, the mean "
             f"{stated_text(manifest)} was not"
         )
-        return Check("mean", True, detail)
-    values, stated = _values(_place(rows_of(folder), recomputed)), manifest.stated
-    kept = {"bits_per_dim": stated.bits_per_dim, "bits_per_dim_error": stated.bits_per_dim_error}
-    kept |= {"nats": stated.nats, "nats_error": stated.nats_error}
+        return BundleCheck("mean", True, detail)
+    values, stated = mean_columns(_place(rows_of(folder), recomputed)), manifest.stated
     wrong = [
-        f"{name} {values[name]!r} here, {stated.printed[name]} printed"
-        for name, value in kept.items()
-        if name in stated.printed
-        and value is not None
-        and abs(values[name] - value) > _half_digit(stated.printed[name])
+        f"{name} {values[name]!r} here, {text} printed"
+        for name, text in stated.printed.items()
+        if abs(values[name] - getattr(stated, name)) > _half_digit(text)
     ]
     same = all(_rounds_to(values[name], text) for name, text in stated.printed.items())
     words = "as printed" if same else "within half of the last printed digit"
-    return Check("mean", not wrong, "; ".join(wrong) or f"{stated_text(manifest)}, recomputed {words}")
+    return BundleCheck("mean", not wrong, "; ".join(wrong) or f"{stated_text(manifest)}, recomputed {words}")
 
 
 def stated_text(manifest: Manifest) -> str:
@@ -268,18 +260,7 @@ def stated_text(manifest: Manifest) -> str:
         + f" {words}"
         for unit, words in (("bits_per_dim", "bits/dim"), ("nats", "nats"))
     ]
-    return f"{', '.join(parts)} ({stated.seeds} seed{'' if stated.seeds == 1 else 's'})"
-
-
-def _values(place: Row) -> dict[str, Any]:
-    """Return a place's numbers by column of the tables."""
-    return {
-        "seeds": place["seeds"],
-        "bits_per_dim": place["bits_per_dim"],
-        "bits_per_dim_error": place["bits_per_dim_seeds_error"],
-        "nats": place["nats"],
-        "nats_error": place["nats_seeds_error"],
-    }
+    return f"{', '.join(parts)} ({counted(stated.seeds, 'seed')})"
 
 
 def _place(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> Row:

@@ -15,13 +15,14 @@ from pixeltune.config import TrialConfig
 from pixeltune.errors import CheckpointError, MissingPackageError, PixeltuneError, StoreError, require_packages
 from pixeltune.results.final import first_choice
 from pixeltune.results.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
-from pixeltune.results.paper.figures import Curve, curves_of, draw_curves, draw_samples
+from pixeltune.results.paper.figures import PlottedCurve, curves_of, draw_curves, draw_samples
 from pixeltune.results.paper.render import printed_mean, require_faithful, to_latex, to_markdown
 from pixeltune.results.paper.table import FinishedFinal, PaperTable, make_table, to_json, to_parquet
 from pixeltune.results.paper.verify import stated_text
 from pixeltune.results.paper.works import bibtex, parse_bibtex, work_of
 from pixeltune.results.published import PublishedResult
 from pixeltune.results.report.rerun import final_words
+from pixeltune.results.report.words import counted
 from pixeltune.results.rows import Row
 from pixeltune.results.selection import Selection
 from pixeltune.results.store import SearchStore
@@ -161,14 +162,14 @@ def _figures(request: PaperRequest, place: Row, miss: Callable[[str], None]) -> 
     found: dict[str, bytes] = {}
     curves = [*_final_curves(request), *_search_curves(request, miss)]
     if curves:
-        title = f"{request.final.search}: {_counted(len(request.final.rows), 'run')}"
+        title = f"{request.final.search}: {counted(len(request.final.rows), 'run')}"
         found |= {f"curves.{kind}": content for kind, content in draw_curves(curves, title).items()}
     else:
         miss("no curves: no run has reports")
     return found | _samples(request, place, miss)
 
 
-def _final_curves(request: PaperRequest) -> Iterator[Curve]:
+def _final_curves(request: PaperRequest) -> Iterator[PlottedCurve]:
     for row in request.final.rows:
         origin = row["from_trial"]
         name = f"{origin}, training loss of each seed"
@@ -177,7 +178,7 @@ def _final_curves(request: PaperRequest) -> Iterator[Curve]:
             yield curve
 
 
-def _search_curves(request: PaperRequest, miss: Callable[[str], None]) -> Iterator[Curve]:
+def _search_curves(request: PaperRequest, miss: Callable[[str], None]) -> Iterator[PlottedCurve]:
     """Yield the curves of the trials that the final retrains, where the results of their search are still there."""
     search = request.search_store
     if search is None or not search.exists():
@@ -279,7 +280,3 @@ def _selection(store: SearchStore) -> Selection:
     selection = store.manifest().final
     assert selection is not None, "it was read as a final"
     return selection
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
