@@ -137,11 +137,15 @@ def test_of_two_that_are_as_good_the_faster_one_stands_in_front(tmp_path: Path) 
 
 
 def samplers_and_speed() -> list[Any]:
-    """Return each sampler with speed as its only objective, and as the second; the first is slow where both can be."""
+    """Return each sampler with speed as its only objective, and as the second.
+
+    Slow are the first where both can be, and the Gaussian process.
+    """
     pairs = []
     for param in sampler_params():
         several = SAMPLERS[str(param.values[0])].several
-        alone = [pytest.mark.slow] if several and param.values[0] != "tpe" else []
+        is_slow = param.values[0] == "gp" or (several and param.values[0] != "tpe")
+        alone = [pytest.mark.slow] if is_slow else []
         pairs.append(pytest.param(*param.values, (SPEED,), marks=[*param.marks, *alone]))
         if several:
             pairs.append(pytest.param(*param.values, ("valid_bits_per_dim", SPEED), marks=param.marks))

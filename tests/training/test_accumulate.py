@@ -23,6 +23,8 @@ WITHOUT_DRAWS = {
     for name, changes in GOLDEN_CONFIGS.items()
     if not changes.get("model__batch_norm")
 }
+FAST = {str(changes.get("model__family", "gated")): name for name, changes in WITHOUT_DRAWS.items()}.values()
+"""One of each family."""
 
 
 @pytest.fixture
@@ -42,7 +44,9 @@ def test_passes_cover_a_batch_in_order(size: int, micro_batch: int | None, sizes
 
 
 @pytest.mark.usefixtures("_double")
-@pytest.mark.parametrize("name", WITHOUT_DRAWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in WITHOUT_DRAWS]
+)
 def test_passes_give_the_losses_of_one(name: str) -> None:
     """32 images in passes of 12, 12 and 8."""
     config = tiny(**WITHOUT_DRAWS[name])
