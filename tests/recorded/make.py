@@ -1,0 +1,84 @@
+"""Write the recordings that `tests/test_recorded.py` compares with: `uv run python -m tests.recorded.make [--results]`.
+
+The texts and numbers are written again on every call; the results folder only with --results. It should be kept as it
+is: it shows that newer code reads, resumes and extends what older code wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.recorded.recordings import HERE, RESULTS, numbers, texts
+
+
+def write_results(folder: Path) -> None:
+    """Write a search with every status and a final: one trial is trained, one is interrupted and has a checkpoint."""
+    from finals import asked, final_ledger
+    from search_toys import FACTS, ended, play, reported, toy_ledger
+
+    from pixeltune.search.plans import ListedPlans
+    from pixeltune.search.suggest import Suggester
+    from pixeltune.search.trial import run_trial
+    from tests.recorded.recordings import searched_space
+
+    ledger = toy_ledger(folder, searched_space())
+    suggester = Suggester(searched_space(), ledger)
+    trained = suggester.next_plan()
+    assert trained is not None
+    ledger.start(trained)
+    for message in run_trial(ledger.task(trained)):
+        ledger.receive(trained.trial, message)
+    ledger.finish(trained.trial)
+    checksum = ledger.ended[trained.trial]["data_checksum"]
+    for status in ("pruned", "diverged", "oom", "failed", "rejected", "finished"):
+        plan = suggester.next_plan()
+        assert plan is not None
+        reason = None if status == "finished" else f"a reason for {status}"
+        begun = {"facts": FACTS | {"data_checksum": checksum, "config_key": plan.config.key()}, "resumed": []}
+        play(ledger, plan, begun, reported(100, 4.7), reported(400, 4.6), ended(status, reason))
+    paused = suggester.next_plan()
+    assert paused is not None
+    ledger.start(paused)
+    for message in run_trial(ledger.task(paused)):
+        ledger.receive(paused.trial, message)
+        if "report" in message:
+            break
+    ledger.finish(paused.trial, cut="its launch was stopped")
+    running = suggester.next_plan()
+    assert running is not None
+    ledger.start(running)
+    ledger.receive(running.trial, {"facts": FACTS | {"data_checksum": checksum}, "resumed": []})
+    ledger.receive(running.trial, reported(100, 3.7))
+    ledger.store.write_launch({"started_at": "2026-11-01T10:00:00+00:00", "budget": {"trials": 12}, "concurrent": 2})
+    final, space = final_ledger(asked(folder, top=1, seeds=2))
+    plans = ListedPlans(space, final)
+    for _ in range(2):
+        plan = plans.next_plan()
+        assert plan is not None
+        final.start(plan)
+        for message in run_trial(final.task(plan)):
+            final.receive(plan.trial, message)
+        final.finish(plan.trial)
+
+
+def main() -> None:
+    """Write what is asked for."""
+    if "--results" in sys.argv:
+        with tempfile.TemporaryDirectory() as folder:
+            write_results(Path(folder) / "results")
+            shutil.rmtree(RESULTS, ignore_errors=True)
+            shutil.copytree(Path(folder) / "results", RESULTS)
+    shutil.rmtree(HERE / "texts", ignore_errors=True)
+    (HERE / "texts").mkdir()
+    for name, text in texts().items():
+        (HERE / "texts" / f"{name}.txt").write_text(text, encoding="utf-8")
+    (HERE / "numbers.json").write_text(json.dumps(numbers(), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "benchmarks"), str(HERE.parent / "search")]
+    main()

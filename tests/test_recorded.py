@@ -1,0 +1,67 @@
+"""What a change of the code's layout must leave as it is: texts of commands, files, and the numbers in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from recorded.recordings import HERE, RESULTS, numbers, results_copy, searched_space, texts
+from search_toys import toy_ledger
+
+from pixeltune.results.schema import Status
+from pixeltune.search.suggest import Suggester
+from pixeltune.search.trial import run_trial
+
+
+@pytest.fixture(scope="module")
+def now() -> dict[str, str]:
+    return texts()
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse writes help in another form in each version")
+def test_commands_print_what_they_did(now: dict[str, str]) -> None:
+    recorded = {path.stem: path.read_text(encoding="utf-8") for path in (HERE / "texts").iterdir()}
+    assert now.keys() == recorded.keys()
+    assert now == recorded
+
+
+def test_files_and_numbers_are_the_same() -> None:
+    recorded: dict[str, Any] = json.loads((HERE / "numbers.json").read_text(encoding="utf-8"))
+    found = numbers()
+    assert found.keys() == recorded.keys()
+    for part, value in recorded.items():
+        assert found[part] == value, part
+
+
+def test_every_status_is_in_the_stored_results() -> None:
+    with results_copy() as folder:
+        ledger = toy_ledger(folder, searched_space())
+        statuses = {row["status"] for row in ledger.store.trials()}
+    assert statuses | {"running"} == {str(status) for status in Status}
+
+
+def test_a_stored_search_is_resumed_and_extended() -> None:
+    """The interrupted trial goes on from its checkpoint, and then new ones are proposed, always the same."""
+    with results_copy() as folder:
+        ledger = toy_ledger(folder, searched_space())
+        suggester = Suggester(searched_space(), ledger, waiting=ledger.plans_to_resume())
+        plans = []
+        for _ in range(3):
+            plan = suggester.next_plan()
+            assert plan is not None
+            ledger.start(plan)
+            plans.append(plan)
+        assert [(plan.trial, plan.attempt) for plan in plans] == [("00007", 2), ("00008", 2), ("00009", 1)]
+        assert plans[-1].suggestion == pytest.approx(json.loads((HERE / "proposal.json").read_text("utf-8")))
+        messages = list(run_trial(ledger.task(plans[0])))
+        for message in messages:
+            ledger.receive("00007", message)
+        row = ledger.finish("00007")
+    assert [report["images_seen"] for report in messages[0]["resumed"]] == [100]
+    assert (row["status"], row["images_seen"], row["attempt"]) == ("finished", 400, 2)
+
+
+def test_the_results_are_small() -> None:
+    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 2_000_000
