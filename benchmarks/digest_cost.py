@@ -20,7 +20,7 @@ from unittest import mock
 from store import rows_of
 
 from pixeltune import digest, files
-from pixeltune.results import rows
+from pixeltune.results import parquet_io
 from pixeltune.results.store import SearchStore
 
 WAYS = ("as it is", "without a digest", "without either")
@@ -33,7 +33,7 @@ def written(way: str) -> Iterator[None]:
         if way != WAYS[0]:
             stack.enter_context(mock.patch.object(digest, "seal", lambda content: content))
             stack.enter_context(mock.patch.object(digest, "verify", return_value=True))
-            stack.enter_context(mock.patch.object(rows, "_file_metadata", lambda schema: schema.metadata))
+            stack.enter_context(mock.patch.object(parquet_io, "_file_metadata", lambda schema: schema.metadata))
         if way == WAYS[2]:
             stack.enter_context(mock.patch.object(files, "_settle"))
         yield

@@ -30,12 +30,12 @@ from store import BASE, rows_of
 
 from pixeltune.errors import PixeltuneError
 from pixeltune.results.compaction import compact
-from pixeltune.results.frames import read_curves, read_results
-from pixeltune.results.images import read_nats, write_images
+from pixeltune.results.dataframes import read_curves, read_results
+from pixeltune.results.final_statistics import read_nats, write_images
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import SCHEMA_VERSION
 from pixeltune.results.store import SearchStore
-from pixeltune.results.tables import StoreWarning
+from pixeltune.results.table_folder import StoreWarning
 from pixeltune.space import SearchSpace
 
 OUTCOMES = ("detected", "harmless", "silent", "foreign")

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from noop import value_of
 
-from pixeltune.results.rows import Row, to_rows
+from pixeltune.results.parquet_io import Row, to_rows
 from pixeltune.results.store import SearchStore, trial_name
 from pixeltune.space import SearchSpace
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
-from pixeltune.data.readers import tables
-from pixeltune.data.sets import ImageSet
+from pixeltune.data.readers import parquet
 
 
 def by_2(config: DataConfig) -> RawData:
@@ -28,7 +28,7 @@ def by_4(config: DataConfig) -> RawData:
 
 
 def _re_arranged(config: DataConfig, s: int) -> RawData:
-    splits = {name: _by_tile(split, s) for name, split in tables.read(config).splits.items()}
+    splits = {name: _by_tile(split, s) for name, split in parquet.read(config).splits.items()}
     return RawData.of(splits, layout="NCHW")
 
 

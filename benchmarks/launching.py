@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pixeltune.results.rows import Row
+from pixeltune.results.parquet_io import Row
 from pixeltune.results.store import SearchStore
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,8 +22,8 @@ from pixeltune.config import ImageForm, TrialConfig
 from pixeltune.machine import cpu_name
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.blocks import recompute_blocks
-from pixeltune.training.accumulate import micro_batches
 from pixeltune.training.memory import Phase, predict_peaks
+from pixeltune.training.micro_batches import micro_batches
 from pixeltune.training.optim import build_average, build_optimizer
 from pixeltune.training.precision import autocast
 

@@ -24,11 +24,11 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempts import Plan
-from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.scheduler import judge_of
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.attempt import Plan
+from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.pruners import judge_of
+from pixeltune.search.searcher import Suggester
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import Message, TrialTask, state_file, weights_file, writing_to
 from pixeltune.space import Asha, Budget, SearchSpace
 
@@ -178,7 +178,7 @@ def train_here(params: dict[str, Any]) -> None:
     """In Tune's seat of a trial of one worker. Nothing of this module's is looked up where it runs."""
     from ray import tune
 
-    from pixeltune.search.draining import NodeWatch
+    from pixeltune.tune.preemption import NodeWatch
 
     task = TrialTask(**json.loads(params["task"]))
     with NodeWatch() as watch:
@@ -190,7 +190,7 @@ def train_here(params: dict[str, Any]) -> None:
 
 def train_together(params: dict[str, Any]) -> None:
     """In Tune's seat of a trial of several workers: the real one, in whose process Train is given another worker."""
-    from pixeltune.search import trainables
+    from pixeltune.tune import trainables
 
     trainables._train_worker = train_worker
     trainables.train_together(params)
@@ -209,10 +209,10 @@ def train_worker(params: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     from pixeltune.cli.search import launch
-    from pixeltune.search.connect import set_environment
+    from pixeltune.tune.ray_session import set_environment
 
     set_environment(None)  # before Ray is imported, as ever
-    from pixeltune.search import trainables
+    from pixeltune.tune import trainables
 
     trainables.train_here, trainables.train_together = train_here, train_together
     sys.exit(launch())

@@ -26,7 +26,7 @@ from launching import MARK, Launch, launches, marked, store_in
 from metadata_service import Metadata, serving
 from noop import Orders, instruct, noop_space
 
-from pixeltune.search.spot import ENDPOINT
+from pixeltune.cluster.spot_agent import ENDPOINT
 from pixeltune.space import SearchSpace
 
 MOMENTS = 20
@@ -64,7 +64,7 @@ class Stand:
             self._start()
 
     def _start(self) -> None:
-        from pixeltune.search.connect import set_environment
+        from pixeltune.tune.ray_session import set_environment
 
         set_environment(None)  # before Ray is imported, which reads it then
         from ray.cluster_utils import Cluster

@@ -27,7 +27,7 @@ from sample import machine
 
 from pixeltune.config import TrialConfig
 from pixeltune.training.loop import Training, fit
-from pixeltune.training.tally import Tally
+from pixeltune.training.running_sums import Tally
 
 LINKS = {
     "NVLink 4 (450 GB/s each way)": 450e9,

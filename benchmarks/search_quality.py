@@ -28,9 +28,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.scheduler import judge_of
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.pruners import judge_of
+from pixeltune.search.searcher import Suggester
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import Message
 from pixeltune.space import Budget, Median, SearchSpace, load_search
 

@@ -28,10 +28,10 @@ import pyarrow as pa
 from pixeltune.config import TrialConfig
 from pixeltune.results.compaction import compact
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.rows import encode_table
+from pixeltune.results.parquet_io import encode_table
 from pixeltune.results.schema import SCHEMA_VERSION
 from pixeltune.results.store import SearchStore, trial_name
-from pixeltune.results.tables import compacted_name
+from pixeltune.results.table_folder import compacted_name
 from pixeltune.space import SearchSpace
 
 BASE = TrialConfig.build(
@@ -42,7 +42,7 @@ READ = """
 import sys, time
 import pixeltune as pt
 import pandas, pyarrow.parquet
-import pixeltune.results.frames
+import pixeltune.results.dataframes
 before = time.perf_counter()
 frame = {call}
 seconds = time.perf_counter() - before

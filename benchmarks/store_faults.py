@@ -29,7 +29,7 @@ from noop import Orders, drive, instruct, noop_space
 from pixeltune import files
 from pixeltune.errors import PixeltuneError
 from pixeltune.results.store import SearchStore
-from pixeltune.search import clock
+from pixeltune.search import attempt
 
 MOMENTS = 20
 SPACE = noop_space(trials=6, images=800, every=100)
@@ -261,7 +261,7 @@ def clock_jumps(scene: Scene) -> Harm:
     def jumping() -> datetime:
         return datetime.now(UTC) + scene.chance.choice((-1, 1)) * scene.chance.choice(steps)
 
-    with mock.patch.object(clock, "now", jumping):
+    with mock.patch.object(attempt, "now", jumping):
         return _kill(scene, At(scene.number(), killed))
 
 

@@ -159,7 +159,7 @@ def _train(path: str, model: str, steps: int, pairs: int) -> dict[str, Any]:
     """Turn about."""
     from pixeltune.training.batches import IMAGES_AHEAD, Batches
     from pixeltune.training.loop import fit
-    from pixeltune.training.tally import Tally
+    from pixeltune.training.running_sums import Tally
 
     memory = _Memory()
     trainings = [fit(_config(path, model, fraction), device="cpu") for fraction in (1.0, 0.01)]

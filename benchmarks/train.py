@@ -38,8 +38,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
-from pixeltune.data.sets import ImageSet
 
 EMA, LR, MIXTURES = 0.9995, 1e-4, 10
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pixeltune.data import load_data
     from pixeltune.data.resolve import resolve
     from pixeltune.models import build_model
-    from pixeltune.results.compare import compare, compare_speeds, load_published
-    from pixeltune.results.frames import read_curves, read_final, read_images, read_results
-    from pixeltune.results.pareto import pareto
-    from pixeltune.results.studies import study
+    from pixeltune.published.compare import compare, compare_speeds, load_published
+    from pixeltune.results.dataframes import read_curves, read_final, read_images, read_results
+    from pixeltune.results.optuna_study import study
+    from pixeltune.results.ranking import pareto
     from pixeltune.sampling import complete, sample, save_grid
     from pixeltune.space import Asha, Budget, Median, Pareto, Patience, Resources, SearchSpace, load_search
     from pixeltune.training.evaluate import evaluate
@@ -49,15 +49,15 @@ _HOMES = {
     "evaluate": "pixeltune.training.evaluate",
     "load_model": "pixeltune.training.weights",
     "save_weights": "pixeltune.training.weights",
-    "read_results": "pixeltune.results.frames",
-    "read_curves": "pixeltune.results.frames",
-    "read_final": "pixeltune.results.frames",
-    "read_images": "pixeltune.results.frames",
-    "study": "pixeltune.results.studies",
-    "pareto": "pixeltune.results.pareto",
-    "load_published": "pixeltune.results.compare",
-    "compare": "pixeltune.results.compare",
-    "compare_speeds": "pixeltune.results.compare",
+    "read_results": "pixeltune.results.dataframes",
+    "read_curves": "pixeltune.results.dataframes",
+    "read_final": "pixeltune.results.dataframes",
+    "read_images": "pixeltune.results.dataframes",
+    "study": "pixeltune.results.optuna_study",
+    "pareto": "pixeltune.results.ranking",
+    "load_published": "pixeltune.published.compare",
+    "compare": "pixeltune.published.compare",
+    "compare_speeds": "pixeltune.published.compare",
 }
 
 __all__ = [

@@ -51,7 +51,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide any Ray that runs on this machine, such as that of another test."""
-    monkeypatch.setattr("pixeltune.search.where.raylets_of_this_user", set)
+    monkeypatch.setattr("pixeltune.tune.ray_address.raylets_of_this_user", set)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 

@@ -35,7 +35,13 @@ ORDER = (
     "audit",
     "training",
     "results",
+    "published",
+    "report",
+    "paper",
     "search",
+    "tune",
+    "preflight",
+    "cluster",
     "cli",
     "__main__",
 )

@@ -11,7 +11,7 @@ from recorded.recordings import HERE, RESULTS, numbers, results_copy, searched_s
 from search_toys import toy_ledger
 
 from pixeltune.results.schema import Status
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.searcher import Suggester
 from pixeltune.search.trial import run_trial
 
 

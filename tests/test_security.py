@@ -27,17 +27,17 @@ import yaml
 from launching import launches, store_in, write_search
 
 import pixeltune as pt
+from pixeltune.cluster.cluster_file import read_cluster_file
 from pixeltune.config import DataConfig
 from pixeltune.data.readers import downloads, torchvision_sets
 from pixeltune.errors import CheckpointError, DataError, SearchError, StoreError
 from pixeltune.published_sets import CIFAR10, MNIST
-from pixeltune.results.rows import encode
+from pixeltune.results.parquet_io import encode
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
-from pixeltune.results.tables import StoreWarning
-from pixeltune.search.cluster.reading import read_cluster_file
-from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
+from pixeltune.results.table_folder import StoreWarning
+from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import TrialTask, run_trial
 from pixeltune.training.checkpoint import TrainState
 
@@ -354,7 +354,7 @@ def test_rows_of_others_name_no_folder_elsewhere(
     with pytest.warns(StoreWarning, match="names trials otherwise"):
         rows = store.trials()
     assert [each["trial"] for each in rows] == ["00000"]
-    from pixeltune.search.choose import space_of
+    from pixeltune.search.final import space_of
 
     space = space_of(manifest)
     ledger = Ledger(space, store, resources=space.resources)

@@ -16,7 +16,7 @@ from pixeltune.data import order0_bits_per_dim
 from pixeltune.errors import has_package
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling import RowSampler
-from pixeltune.search.facts import facts_of
+from pixeltune.search.trial_metadata import facts_of
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.loop import Training, fit
 from pixeltune.training.optim import build_optimizer
@@ -162,7 +162,7 @@ def _codes(report: Report) -> Iterator[Found]:
     from gpu_checks.images import few
     from pixeltune.config import DataConfig
     from pixeltune.data import ImageSet
-    from pixeltune.sampling.numbers import fixed_numbers
+    from pixeltune.sampling.determinism import fixed_numbers
     from pixeltune.sampling.verify import verify_bits
 
     model = model_of("gated", **TOY).to(report.device)

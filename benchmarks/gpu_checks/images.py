@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
-from pixeltune.data.sets import ImageSet
 
 SIZE = 32
 WAVES = 4

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixeltune.cli.app import Parser
+    from pixeltune.cli.common import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pixeltune.cli.entry import run_checked
 
     def run_verb() -> int:
-        from pixeltune.cli.app import parse, run
+        from pixeltune.cli.common import parse, run
 
         options = parse(command_line(), argv)
         return run(options.verb, options)
@@ -46,7 +46,7 @@ def command_line() -> Parser:
         status,
         train,
     )
-    from pixeltune.cli.app import Parser
+    from pixeltune.cli.common import Parser
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, EXIT_REFUTED, say
-from pixeltune.cli.remote import follow_job
+from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, say
+from pixeltune.cli.submit import follow_job
 from pixeltune.errors import require_packages
 
 if TYPE_CHECKING:
-    from pixeltune.search.cluster.jobs import Job, Node
+    from pixeltune.cluster.jobs import Job, Node
 
 
 def add_verbs(verbs: Any) -> None:
@@ -42,7 +42,7 @@ def add_verbs(verbs: Any) -> None:
 def check(options: argparse.Namespace) -> int:
     """Print the findings; 1 where there are any."""
     require_packages("a cluster", "ray")
-    from pixeltune.search.cluster.check import check_cluster_file
+    from pixeltune.cluster.checks import check_cluster_file
 
     findings = check_cluster_file(options.file)
     for finding in findings:
@@ -54,7 +54,7 @@ def check(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> int:
     """Make what is not there yet; again without effect."""
-    from pixeltune.search.cluster.prepare import prepare_aws
+    from pixeltune.cluster.aws_setup import prepare_aws
 
     for line in prepare_aws(options.file):
         say(line)
@@ -63,7 +63,7 @@ def prepare(options: argparse.Namespace) -> int:
 
 def watch_spot(options: argparse.Namespace) -> int:
     """Start the agent, which outlives this command and ends with Ray."""
-    from pixeltune.search.spot import start_in_background
+    from pixeltune.cluster.spot_agent import start_in_background
 
     node = start_in_background(options.cloud, options.node)
     say(f"Spot notices are watched for while node {node.node[:8]} runs; see {node.logs}/pixeltune-spot.log.")
@@ -73,10 +73,10 @@ def watch_spot(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Print nodes, jobs and what the cluster costs."""
     require_packages("a cluster", "ray")
-    from pixeltune.search.cluster.jobs import jobs_of
-    from pixeltune.search.cluster.reading import read_cluster_file
-    from pixeltune.search.cluster.running import farewell
-    from pixeltune.search.cluster.tunnel import reach
+    from pixeltune.cluster.capacity import farewell
+    from pixeltune.cluster.cluster_file import read_cluster_file
+    from pixeltune.cluster.jobs import jobs_of
+    from pixeltune.cluster.ssh_tunnel import reach
 
     with jobs_of(reach(options.file)) as cluster:
         nodes, jobs = cluster.nodes(), cluster.all()
@@ -88,9 +88,9 @@ def status(options: argparse.Namespace) -> int:
 def logs(options: argparse.Namespace) -> int:
     """Come back to a job; its exit code where it ends."""
     require_packages("a cluster", "ray")
-    from pixeltune.search.cluster.jobs import jobs_of
-    from pixeltune.search.cluster.reading import read_cluster_file
-    from pixeltune.search.cluster.tunnel import reach
+    from pixeltune.cluster.cluster_file import read_cluster_file
+    from pixeltune.cluster.jobs import jobs_of
+    from pixeltune.cluster.ssh_tunnel import reach
 
     way = reach(options.file)
     with jobs_of(way) as jobs:
@@ -101,8 +101,8 @@ def logs(options: argparse.Namespace) -> int:
 def stop(options: argparse.Namespace) -> int:
     """Wait until it has stopped."""
     require_packages("a cluster", "ray")
-    from pixeltune.search.cluster.jobs import jobs_of
-    from pixeltune.search.cluster.tunnel import reach
+    from pixeltune.cluster.jobs import jobs_of
+    from pixeltune.cluster.ssh_tunnel import reach
 
     with jobs_of(reach(options.file)) as jobs:
         job = jobs.find(options.job, only_running=True)
@@ -119,7 +119,7 @@ def _node_lines(nodes: list[Node]) -> Iterator[str]:
 
 
 def _job_lines(jobs: list[Job]) -> Iterator[str]:
-    from pixeltune.results.status import duration
+    from pixeltune.results.search_status import duration
 
     for job in jobs:
         where = f"  {job.name} in {job.storage}" if job.name else ""

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.app import (
+from pixeltune.cli.common import (
     EXIT_OK,
     EXIT_REFUTED,
     add_settings,
@@ -18,9 +18,9 @@ from pixeltune.cli.app import (
     settings_of,
     writing,
 )
-from pixeltune.cli.images import first_images, images_of
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
-from pixeltune.cli.network_calls import network_calls
+from pixeltune.cli.progress_bar import network_calls
+from pixeltune.cli.trial_ref import first_images, images_of
 from pixeltune.errors import CodecError, DataError, PixeltuneError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def decompress(options: argparse.Namespace) -> int:
 def verify_bits(options: argparse.Namespace) -> int:
     """Compress and decompress images, and hold the bits against the exact evaluation of the same images."""
     from pixeltune.sampling.codec import require_codable
-    from pixeltune.sampling.numbers import fixed_numbers
+    from pixeltune.sampling.determinism import fixed_numbers
     from pixeltune.sampling.verify import verify_bits as verify
     from pixeltune.training.evaluate import evaluate
 
@@ -173,7 +173,7 @@ def _verdict(found: Verification) -> str:
 def _load(trial: str, storage: str, dtype: str) -> Trained:
     import torch
 
-    from pixeltune.cli.trials import find_weights
+    from pixeltune.cli.trial_ref import find_weights
 
     trained = load_on_best_device(find_weights(trial, storage))
     trained.model.to(getattr(torch, dtype))  # in place

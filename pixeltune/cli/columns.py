@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from pixeltune.cli.app import EXIT_OK, say
+from pixeltune.cli.common import EXIT_OK, say
 
 
 def add_verbs(verbs: Any) -> None:
@@ -24,7 +24,7 @@ def show_columns(_options: argparse.Namespace) -> int:
 
 def reference() -> Iterator[str]:
     """A table of columns for each table of the results, made from its schema."""
-    from pixeltune.results.frames import dtype_names
+    from pixeltune.results.dataframes import dtype_names
     from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA, Status
 
     for call, what, schema in (

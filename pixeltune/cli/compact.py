@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pixeltune.cli.app import EXIT_OK, add_storage, say
+from pixeltune.cli.common import EXIT_OK, add_storage, say
 
 
 def add_verbs(verbs: Any) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_storage, console, positive, say, writing
+from pixeltune.cli.common import EXIT_OK, add_storage, console, positive, say, writing
 from pixeltune.errors import StoreError
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def compare(options: argparse.Namespace) -> int:
 
 def _compare_likelihoods(options: argparse.Namespace) -> int:
     from pixeltune import files
-    from pixeltune.results.compare import OWN_TABLE
-    from pixeltune.results.compare import compare as compare_rows
+    from pixeltune.published.compare import OWN_TABLE
+    from pixeltune.published.compare import compare as compare_rows
 
     own_of_storage = files.join(options.storage, OWN_TABLE)
     own = options.own or (own_of_storage if files.exists(own_of_storage) else None)
@@ -57,7 +57,7 @@ def _compare_likelihoods(options: argparse.Namespace) -> int:
 
 
 def _compare_speeds(options: argparse.Namespace) -> int:
-    from pixeltune.results.compare import compare_speeds
+    from pixeltune.published.compare import compare_speeds
 
     table = compare_speeds(_best_rows(options, "sample_images_per_second"))
     if options.csv:
@@ -75,8 +75,8 @@ def _compare_speeds(options: argparse.Namespace) -> int:
 def _best_rows(options: argparse.Namespace, needed: str | None = None) -> pd.DataFrame:
     """Return the best `--top` rows of each search that have a result, and a value in the column `needed`."""
     from pixeltune import files
-    from pixeltune.results.frames import read_results
-    from pixeltune.results.judge import RANKED
+    from pixeltune.published.comparability import RANKED
+    from pixeltune.results.dataframes import read_results
 
     location = files.join(options.storage, options.search) if options.search else options.storage
     rows = read_results(location)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pixeltune.cli.app import EXIT_OK, add_settings, console, settings_of
+from pixeltune.cli.common import EXIT_OK, add_settings, console, settings_of
 from pixeltune.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def add_verbs(verbs: Any) -> None:
 def show(options: argparse.Namespace) -> int:
     """Print a table of keys."""
     from pixeltune.config import TrialConfig
-    from pixeltune.results.columns import config_columns
+    from pixeltune.results.schema import config_columns
 
     if options.config and (options.family or options.likelihood):
         raise ConfigError("--config already names family and likelihood; change them with --set")

@@ -7,21 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import (
-    EXIT_OK,
-    EXIT_REFUTED,
-    add_settings,
-    add_storage,
-    console,
-    settings_of,
-)
+from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, add_settings, add_storage, console, settings_of
 from pixeltune.errors import PixeltuneError, require_packages
 from pixeltune.files import require_location
 from pixeltune.space import search_path
 
 if TYPE_CHECKING:
-    from pixeltune.search.doctor import Check
-    from pixeltune.search.node_table import Cell, NodeRow
+    from pixeltune.preflight.checks import Check
+    from pixeltune.preflight.node_table import Cell, NodeRow
     from pixeltune.space import SearchSpace
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
@@ -45,8 +38,8 @@ def doctor(options: argparse.Namespace) -> int:
         search_path(options.search)  # checked before a package that is missing
     require_location(options.storage)
     require_packages("a search", "optuna", "rich", "ray")
-    from pixeltune.search.where import find_place
     from pixeltune.space import load_search
+    from pixeltune.tune.ray_address import find_place
 
     space = load_search(options.search).override(settings_of(options)) if options.search else None
     place = find_place(options.address)
@@ -62,43 +55,43 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _alone(space: SearchSpace | None, storage: str) -> tuple[list[NodeRow], list[Check]]:
     """On this machine, where a search would start a Ray of its own; none is started for this."""
-    from pixeltune.search import doctor
-    from pixeltune.search.node_table import Wanted, node_rows
+    from pixeltune.preflight import checks as preflight
+    from pixeltune.preflight.node_table import Wanted, node_rows
     from pixeltune.space import Resources
 
     resources = space.resources if space else Resources()
-    nodes = [doctor.local_node()]
-    compiled = doctor.compiles_for(space)
-    found = doctor.node_facts(data=_data_of(space), gpus=bool(resources.gpus), compiles_for=compiled)
+    nodes = [preflight.local_node()]
+    compiled = preflight.compiles_for(space)
+    found = preflight.node_facts(data=_data_of(space), gpus=bool(resources.gpus), compiles_for=compiled)
     here = replace(found, ray_gpus=nodes[0]["GPU"])
     data = space.base.data.name if space else ""
     wanted = Wanted(versions=here.versions, data=data, gpus=resources.gpus, compiles=bool(compiled))
     return node_rows([here], wanted), [
-        doctor.check_here(here.versions),
-        doctor.check_room(nodes, resources),
-        doctor.check_drivers(nodes, resources),
-        doctor.check_state_api(resources, None),
+        preflight.check_here(here.versions),
+        preflight.check_room(nodes, resources),
+        preflight.check_drivers(nodes, resources),
+        preflight.check_state_api(resources, None),
         *_of_storage(space, storage),
     ]
 
 
 def _together(space: SearchSpace | None, storage: str, address: str | None) -> tuple[list[NodeRow], list[Check]]:
-    from pixeltune.search import doctor
-    from pixeltune.search.cluster.running import cluster_file, nodes_at_most
-    from pixeltune.search.connect import connect
+    from pixeltune.cluster.capacity import cluster_file, nodes_at_most
+    from pixeltune.preflight import checks as preflight
     from pixeltune.space import Resources
+    from pixeltune.tune.ray_session import connect
 
     resources = space.resources if space else Resources()
     with connect(address) as nodes:
-        from pixeltune.search.nodes import ask_state_api, look_at_nodes
+        from pixeltune.preflight.probe_nodes import ask_state_api, look_at_nodes
 
-        here = doctor.node_facts(data=_data_of(space))
+        here = preflight.node_facts(data=_data_of(space))
         checks = [
-            doctor.check_here(here.versions),
-            *([doctor.check_own_data(space.base.data.name, here)] if space else []),
-            doctor.check_room(nodes_at_most(nodes, cluster_file()), resources),
-            doctor.check_drivers(nodes, resources),
-            doctor.check_state_api(resources, ask_state_api() if resources.workers > 1 else None),
+            preflight.check_here(here.versions),
+            *([preflight.check_own_data(space.base.data.name, here)] if space else []),
+            preflight.check_room(nodes_at_most(nodes, cluster_file()), resources),
+            preflight.check_drivers(nodes, resources),
+            preflight.check_state_api(resources, ask_state_api() if resources.workers > 1 else None),
             *_of_storage(space, storage),
         ]
         rows = look_at_nodes(
@@ -107,24 +100,24 @@ def _together(space: SearchSpace | None, storage: str, address: str | None) -> t
             checksum=here.data,
             gpus=resources.gpus,
             meet=resources.uses_gloo,
-            compiles_for=doctor.compiles_for(space),
+            compiles_for=preflight.compiles_for(space),
         )
         return rows, checks
 
 
 def _of_storage(space: SearchSpace | None, storage: str) -> list[Check]:
-    from pixeltune.search import doctor
+    from pixeltune.preflight import checks as preflight
 
-    checks = [doctor.check_storage(storage)]
+    checks = [preflight.check_storage(storage)]
     if checks[0].verdict != "fail":
-        checks.append(doctor.check_disk(storage, _checkpoint_bytes(space), doctor.free_disk(storage)))
+        checks.append(preflight.check_disk(storage, _checkpoint_bytes(space), preflight.free_disk(storage)))
     return checks
 
 
 def _of_results(search: str | None, storage: str) -> list[Check]:
     """What the search has so far under its own name, where it was asked for."""
+    from pixeltune.preflight.checks import Check, Verdict, check_results
     from pixeltune.results.store import SearchStore
-    from pixeltune.search.doctor import Check, Verdict, check_results
 
     if not search:
         return []
@@ -146,7 +139,7 @@ def _checkpoint_bytes(space: SearchSpace | None) -> int:
 
     from pixeltune.data import resolve_outline
     from pixeltune.models import build_model
-    from pixeltune.search.doctor import local_node, most_at_once
+    from pixeltune.preflight.checks import local_node, most_at_once
 
     try:
         form = resolve_outline(space.base).data.form
@@ -163,7 +156,7 @@ def show_nodes(rows: Sequence[NodeRow]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from pixeltune.search.node_table import COLUMNS, to_do
+    from pixeltune.preflight.node_table import COLUMNS, to_do
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     shown = [column for column in COLUMNS if any(row.cells[column].verdict != "skipped" for row in rows)]

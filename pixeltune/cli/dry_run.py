@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_per_dim, resolve_outline
-from pixeltune.search.doctor import compiles_for
+from pixeltune.preflight.checks import compiles_for
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace

@@ -5,24 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    add_settings,
-    add_storage,
-    console,
-    positive,
-    settings_of,
-)
-from pixeltune.cli.remote import add_place, submit
+from pixeltune.cli.common import EXIT_INTERRUPTED, EXIT_OK, add_settings, add_storage, console, positive, settings_of
+from pixeltune.cli.submit import add_place, submit
 from pixeltune.errors import require_packages
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from pixeltune.results.rows import Row
-    from pixeltune.results.selection import Selection
+    from pixeltune.results.final_selection import Selection
+    from pixeltune.results.parquet_io import Row
     from pixeltune.results.store import SearchStore
     from pixeltune.search.final import Request
 
@@ -62,10 +54,10 @@ def final(options: argparse.Namespace) -> int:
     if options.cluster is None:  # else the storage may be there alone
         require_search(request)
     require_packages("a final", "optuna", "rich", "ray")
-    from pixeltune.cli.outcome import farewell_at_end
+    from pixeltune.cli.search_summary import farewell_at_end
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
-    from pixeltune.search.where import find_place
+    from pixeltune.tune.ray_address import find_place
 
     out = console()
     if options.cluster is not None:
@@ -135,8 +127,8 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
 def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
     of it lies."""
-    from pixeltune.results.final import LEVEL, first_choice, leaderboard_of, mean_row
-    from pixeltune.results.leaderboard import comparison_lines, counted_statuses
+    from pixeltune.results.final_statistics import LEVEL, first_choice, leaderboard_of, mean_row
+    from pixeltune.results.ranking import comparison_lines, counted_statuses
 
     rows = store.trials()
     _say(out, f"Runs: {counted_statuses(rows) or 'none'}.")
@@ -160,8 +152,8 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
 def _table(places: list[Row], selection: Selection) -> Table:
     from rich.table import Table
 
-    from pixeltune.results.judge import bound_mark
-    from pixeltune.results.report.words import is_likelihood
+    from pixeltune.published.comparability import bound_mark
+    from pixeltune.report.format import is_likelihood
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     titles = ["#", "trial", selection.objective, "seeds", "test bits/dim", "nats", "difference", "verdict"]

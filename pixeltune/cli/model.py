@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, say, settings_of
+from pixeltune.cli.common import EXIT_OK, add_settings, add_storage, positive, say, settings_of
 
 if TYPE_CHECKING:
     from pixeltune.training.weights import Trained
@@ -33,8 +33,7 @@ def add_verbs(verbs: Any) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Print the exact number of one split, of weights that do not look ahead."""
     from pixeltune.audit import NUM_CUTS, check_trained
-    from pixeltune.cli.images import images_of
-    from pixeltune.cli.trials import find_weights
+    from pixeltune.cli.trial_ref import find_weights, images_of
     from pixeltune.training.evaluate import evaluate as measure
 
     trained = load_on_best_device(find_weights(options.trial, options.storage))

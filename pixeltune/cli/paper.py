@@ -6,21 +6,13 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.app import (
-    EXIT_OK,
-    EXIT_REFUTED,
-    add_storage,
-    positive,
-    require_writable,
-    say,
-    writing,
-)
+from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, add_storage, positive, require_writable, say, writing
 from pixeltune.errors import StoreError, require_packages
 
 if TYPE_CHECKING:
-    from pixeltune.results.paper.table import FinishedFinal
-    from pixeltune.results.paper.verify import BundleCheck
-    from pixeltune.results.rows import Row
+    from pixeltune.paper.table import FinishedFinal
+    from pixeltune.paper.verify import BundleCheck
+    from pixeltune.results.parquet_io import Row
     from pixeltune.results.store import SearchStore
 
 _PUBLISHED = 12
@@ -68,7 +60,7 @@ def add_verbs(verbs: Any) -> None:
 
 def paper(options: argparse.Namespace) -> int:
     """Check what costs nothing, then write the folder."""
-    from pixeltune.results.paper.table import finished_final, require_finished
+    from pixeltune.paper.table import finished_final, require_finished
     from pixeltune.results.store import SearchStore
 
     # First what a user may have mistyped, then what takes time, then what may not be installed.
@@ -80,8 +72,8 @@ def paper(options: argparse.Namespace) -> int:
     _require_empty(folder)
     weights = _weights(store, rows)
     require_packages("a paper", "scipy", "torch")
-    from pixeltune.results.compare import OWN_TABLE, read_own
-    from pixeltune.results.paper.write import PaperRequest, bundled_place, write_paper
+    from pixeltune.paper.write import PaperRequest, bundled_place, write_paper
+    from pixeltune.published.compare import OWN_TABLE, read_own
 
     in_storage = files.join(options.storage, OWN_TABLE)
     own = options.own or (in_storage if files.exists(in_storage) else None)
@@ -112,8 +104,8 @@ def paper(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Print a line for each check as it is made; 1 where one fails."""
-    from pixeltune.results.paper.bundle import read_manifest
-    from pixeltune.results.paper.verify import verify_bundle
+    from pixeltune.paper.bundle import read_manifest
+    from pixeltune.paper.verify import verify_bundle
 
     bundle = _bundle_of(options.bundle)
     if bundle is None:
@@ -174,15 +166,15 @@ def _require_weights(store: SearchStore, place: Row, weights: dict[str, str]) ->
 
 def _require_other(name: str, storage: str) -> None:
     """Refuse what is neither a bundle nor a finished final, before anything is computed."""
-    from pixeltune.results.paper.table import require_finished
+    from pixeltune.paper.table import require_finished
 
     if _bundle_of(name) is None:
         require_finished(_store_of(name, storage))
 
 
 def _other(name: str, storage: str) -> FinishedFinal:
-    from pixeltune.results.paper.bundle import bundled_final
-    from pixeltune.results.paper.table import finished_final
+    from pixeltune.paper.bundle import bundled_final
+    from pixeltune.paper.table import finished_final
 
     bundle = _bundle_of(name)
     return finished_final(_store_of(name, storage)) if bundle is None else bundled_final(bundle)
@@ -190,7 +182,7 @@ def _other(name: str, storage: str) -> FinishedFinal:
 
 def _bundle_of(name: str) -> str | None:
     """Return the bundle that a name means: itself, or `bundle` in it; None where neither is one."""
-    from pixeltune.results.paper.bundle import is_bundle
+    from pixeltune.paper.bundle import is_bundle
 
     return next((place for place in (name, files.join(name, "bundle")) if is_bundle(place)), None)
 

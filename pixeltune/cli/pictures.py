@@ -6,10 +6,19 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_settings, add_storage, positive, require_writable, say, settings_of, writing
-from pixeltune.cli.images import first_images, images_of
+from pixeltune.cli.common import (
+    EXIT_OK,
+    add_settings,
+    add_storage,
+    positive,
+    require_writable,
+    say,
+    settings_of,
+    writing,
+)
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
-from pixeltune.cli.network_calls import network_calls
+from pixeltune.cli.progress_bar import network_calls
+from pixeltune.cli.trial_ref import first_images, images_of
 from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,8 +26,8 @@ if TYPE_CHECKING:
 
     from pixeltune.models import DensityModel
     from pixeltune.sampling import Picture
-    from pixeltune.sampling.drawing import Advance
     from pixeltune.sampling.images import How
+    from pixeltune.sampling.request import Advance
 
 _METHODS = ("naive", "cached", "fixed_point")
 _BATCH_SIZE = 256
@@ -88,7 +97,7 @@ def _temperature(text: str) -> float:
 
 def sample(options: argparse.Namespace) -> int:
     """Draw a grid or a gallery, and write it."""
-    from pixeltune.cli.trials import find_weights
+    from pixeltune.cli.trial_ref import find_weights
     from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn, upper_half, why_not_conditional
     from pixeltune.sampling import sample as draw
 
@@ -114,7 +123,7 @@ def sample(options: argparse.Namespace) -> int:
 
 def complete(options: argparse.Namespace) -> int:
     """Draw and write completions."""
-    from pixeltune.cli.trials import find_weights
+    from pixeltune.cli.trial_ref import find_weights
     from pixeltune.sampling import completions, require_conditional
 
     require_png(options.out)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from pixeltune import files
-from pixeltune.cli.app import EXIT_OK, add_storage, positive, require_writable, say, writing
+from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
 from pixeltune.errors import ConfigError, require_packages
 
 _TOP = 5
@@ -38,9 +38,8 @@ def report(options: argparse.Namespace) -> int:
     if options.png:
         require_writable(files.join(options.png, "curves.png"))
     require_packages("a report", "plotly", "jinja2", "optuna", *(["kaleido"] if options.png else []))
-    from pixeltune.results.report.papers import require_browser, write_papers
-    from pixeltune.results.report.snapshot import read_snapshot
-    from pixeltune.results.report.write import all_charts, write_report
+    from pixeltune.report.build import all_charts, require_browser, write_papers, write_report
+    from pixeltune.report.snapshot import read_snapshot
 
     if options.png:
         require_browser()

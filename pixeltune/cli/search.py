@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import (
+from pixeltune.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     Parser,
@@ -24,7 +24,7 @@ from pixeltune.cli.app import (
     say,
     settings_of,
 )
-from pixeltune.cli.remote import add_place, submit
+from pixeltune.cli.submit import add_place, submit
 from pixeltune.errors import ConfigError, require_packages
 from pixeltune.files import require_location
 from pixeltune.space import SAMPLERS, SCHEDULERS, list_searches, search_path, summarise_search
@@ -137,12 +137,12 @@ def _list() -> int:
 
 
 def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
-    from pixeltune.cli.outcome import farewell_at_end, show_outcome
+    from pixeltune.cli.search_summary import farewell_at_end, show_outcome
     from pixeltune.results.compaction import compact_many
     from pixeltune.results.store import SearchStore
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
-    from pixeltune.search.where import find_place
+    from pixeltune.tune.ray_address import find_place
 
     place = find_place(options.address)
     out.print(str(place), highlight=False, soft_wrap=True)
@@ -174,7 +174,7 @@ def command_again() -> str:
     """The command that was given, to be copied; in a job of a cluster the one that submitted it."""
     import shlex
 
-    from pixeltune.search.job import COMMAND
+    from pixeltune.tune.ray_address import COMMAND
 
     if COMMAND in os.environ:
         return os.environ[COMMAND]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.app import (
+from pixeltune.cli.common import (
     EXIT_OK,
     add_galleries,
     add_settings,
@@ -22,7 +22,7 @@ from pixeltune.errors import DataError, MissingPackageError, StoreError
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
-    from pixeltune.results.rows import Row
+    from pixeltune.results.parquet_io import Row
 
 
 def add_verbs(verbs: Any) -> None:
@@ -44,8 +44,8 @@ def add_verbs(verbs: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     """Write the folder; the weights are those kept, byte for byte."""
-    from pixeltune.cli.trials import find_trial
-    from pixeltune.results.card import model_card
+    from pixeltune.cli.trial_ref import find_trial
+    from pixeltune.results.model_card import model_card
     from pixeltune.results.schema import Status
     from pixeltune.training.weights import read_weights
 
@@ -86,8 +86,8 @@ def _is_begun(folder: str, contents: Mapping[str, bytes]) -> bool:
 def rerun(options: argparse.Namespace) -> int:
     """Train it as `pixeltune train` does, then put both numbers side by side."""
     from pixeltune.cli.train import train_config
-    from pixeltune.cli.trials import find_trial
-    from pixeltune.results.judge import bound_mark
+    from pixeltune.cli.trial_ref import find_trial
+    from pixeltune.published.comparability import bound_mark
     from pixeltune.results.store import SearchStore
 
     found = find_trial(options.trial, options.storage)
@@ -129,7 +129,7 @@ def _require_same_images(name: str, row: Row, config: TrialConfig, settings: Map
 
 def _apart(before: Row, after: Row) -> str:
     """Why the difference of their numbers would say nothing of the configurations; "" where it does."""
-    from pixeltune.results.judge import SAME_IN_ALL
+    from pixeltune.published.comparability import SAME_IN_ALL
 
     if any(before[name] != after[name] for name in SAME_IN_ALL):
         return "of other images, which do not compare"

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.app import EXIT_OK, add_storage, console, storage_words
+from pixeltune.cli.common import EXIT_OK, add_storage, console, storage_words
 from pixeltune.errors import StoreError
 
 if TYPE_CHECKING:
-    from pixeltune.cli.trials import Found
-    from pixeltune.results.rows import Row
+    from pixeltune.cli.trial_ref import Found
+    from pixeltune.results.parquet_io import Row
 
 TRIAL_HELP = "SEARCH (its best trial) or SEARCH/TRIAL (a unique beginning is enough)"
 _MOST_REPORTS = 20
@@ -30,7 +30,7 @@ def add_verbs(verbs: Any) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """Print it; nothing is written."""
-    from pixeltune.cli.trials import find_trial
+    from pixeltune.cli.trial_ref import find_trial
 
     found = find_trial(options.trial, options.storage)
     if options.toml:
@@ -43,8 +43,8 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _outcome(found: Found) -> Iterator[str]:
-    from pixeltune.results.judge import beside_published
-    from pixeltune.results.status import below_baseline
+    from pixeltune.published.comparability import beside_published
+    from pixeltune.results.search_status import below_baseline
 
     row = found.row
     attempts = f", attempt {row['attempt']}" if row["attempt"] > 1 else ""
@@ -64,7 +64,7 @@ def _outcome(found: Found) -> Iterator[str]:
 
 def _facts(row: Row) -> Iterator[tuple[str, str]]:
     """What of a row a reader asks for first, with units; "" where it is not known."""
-    from pixeltune.results.status import describe_images
+    from pixeltune.results.search_status import describe_images
 
     def told(name: str, text: str) -> str:
         return "" if row[name] is None else text.format(row[name])

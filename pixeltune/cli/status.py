@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import EXIT_OK, add_storage, console, say
+from pixeltune.cli.common import EXIT_OK, add_storage, console, say
 from pixeltune.errors import require_packages
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pixeltune.results.status import Running, SearchStatus
+    from pixeltune.results.search_status import Running, SearchStatus
 
 _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "is_bound", "num_parameters")
 """Of the best row."""
@@ -31,7 +31,7 @@ def add_verbs(verbs: Any) -> None:
 
 def status(options: argparse.Namespace) -> int:
     """Print it; nothing is written and no lock is held."""
-    from pixeltune.results.status import read_status
+    from pixeltune.results.search_status import read_status
     from pixeltune.results.store import SearchStore
 
     found = read_status(SearchStore(options.storage, options.search))
@@ -55,8 +55,8 @@ def _plain(found: SearchStatus) -> dict[str, Any]:
 
 
 def _head(found: SearchStatus) -> Iterator[str]:
-    from pixeltune.results.judge import beside_published, bound_mark
-    from pixeltune.results.status import below_baseline, duration, left_words
+    from pixeltune.published.comparability import beside_published, bound_mark
+    from pixeltune.results.search_status import below_baseline, duration, left_words
 
     yield f"[bold]{found.search}[/bold]: {_launcher(found)}"
     counts = [f"{count} {name}" for name, count in found.counts.items()]
@@ -85,7 +85,7 @@ def _launcher(found: SearchStatus) -> str:
 def _table(found: SearchStatus) -> Table:
     from rich.table import Table
 
-    from pixeltune.results.status import duration
+    from pixeltune.results.search_status import duration
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("trial", "images", "rung", "bits/dim", "images/s", "since", ""):
@@ -104,7 +104,7 @@ def _table(found: SearchStatus) -> Table:
 
 
 def _note(trial: Running, *, is_live: bool) -> str:
-    from pixeltune.results.status import duration
+    from pixeltune.results.search_status import duration
 
     if not is_live:
         return "left behind"

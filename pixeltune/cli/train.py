@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.app import (
+from pixeltune.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USER_ERROR,
@@ -28,7 +28,7 @@ from pixeltune.cli.app import (
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
-    from pixeltune.search.attempts import Row
+    from pixeltune.search.attempt import Row
     from pixeltune.space import SearchSpace
 
 _HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     raw     EMA  images/s"
@@ -90,8 +90,8 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     from pixeltune.data import resolve
     from pixeltune.results.schema import Status
     from pixeltune.results.store import SearchStore
-    from pixeltune.search.ledger import Ledger
     from pixeltune.search.run import open_search, require_same_data, require_same_data_if_readable
+    from pixeltune.search.state import Ledger
     from pixeltune.search.trial import run_trial, state_file
 
     with SearchStore(storage, name).lock():
@@ -158,7 +158,7 @@ def _first_says(done: bool, world: int) -> bool:
 
 def _show_end(row: Row, words: str) -> int:
     """Of the trained row; words: what a command needs to mean it."""
-    from pixeltune.results.judge import bound_mark
+    from pixeltune.published.comparability import bound_mark
     from pixeltune.results.schema import Status
 
     status = Status(row["status"])

@@ -9,7 +9,7 @@ from pixeltune.config.families import (
     PixelCNNPPConfig,
     PixelVAEConfig,
 )
-from pixeltune.config.form import ImageForm
+from pixeltune.config.image_spec import ImageForm
 from pixeltune.config.likelihoods import (
     LIKELIHOODS,
     BernoulliConfig,
@@ -19,14 +19,7 @@ from pixeltune.config.likelihoods import (
 )
 from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
 from pixeltune.config.settings import parse_setting
-from pixeltune.config.trial import (
-    DISCRIMINATORS,
-    NO_IDENTITY,
-    WHEREABOUTS,
-    Scalar,
-    TrialConfig,
-    require_workers,
-)
+from pixeltune.config.trial import DISCRIMINATORS, NO_IDENTITY, WHEREABOUTS, Scalar, TrialConfig, require_workers
 
 __all__ = [
     "DISCRIMINATORS",

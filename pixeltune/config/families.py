@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pixeltune.config.base import Section
-from pixeltune.config.form import ImageForm
+from pixeltune.config.image_spec import ImageForm
 from pixeltune.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pixeltune.config.base import Section
-from pixeltune.config.form import ImageForm
+from pixeltune.config.image_spec import ImageForm
 from pixeltune.errors import ConfigError
 
 

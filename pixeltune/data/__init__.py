@@ -6,11 +6,11 @@ the model's levels -> `cache` keeps the result as files that processes map -> `l
 """
 
 from pixeltune.data.baseline import order0_bits_per_dim
+from pixeltune.data.dataset import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.data.load import load_data
 from pixeltune.data.outline import DataOutline, outline_of
 from pixeltune.data.raw import RawData
 from pixeltune.data.resolve import Resolved, ResolvedOutline, resolve, resolve_outline
-from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.data.sources import SOURCES, Source
 
 __all__ = [

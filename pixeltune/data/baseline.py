@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pixeltune.config import ImageForm
-from pixeltune.data.sets import DataSet, ImageSet
+from pixeltune.data.dataset import DataSet, ImageSet
 from pixeltune.errors import DataError
 
 _CHUNK_VALUES = 1 << 22

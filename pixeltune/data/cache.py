@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from pixeltune.config import DataConfig, ImageForm
-from pixeltune.data.locks import node_lock, remove_leftovers
+from pixeltune.data.dataset import DataIdentity, DataSet, DynamicDraw, ImageSet
+from pixeltune.data.file_lock import node_lock, remove_leftovers
 from pixeltune.data.prepare import Part, Prepared
-from pixeltune.data.sets import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.errors import DataError
 from pixeltune.files import expand_home
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
-from pixeltune.data.sets import ImageSet
 
 _DIGEST_BYTES = 16
 

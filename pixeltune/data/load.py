@@ -8,11 +8,11 @@ from functools import lru_cache
 
 from pixeltune.config import DataConfig
 from pixeltune.data.cache import cache_root, entry_folder, in_memory, node_cached
+from pixeltune.data.dataset import DataSet
 from pixeltune.data.findings import findings_of
 from pixeltune.data.prepare import Prepared, prepare
 from pixeltune.data.raw import RawData, require_sound
 from pixeltune.data.readers.listing import ignored_line
-from pixeltune.data.sets import DataSet
 from pixeltune.data.sources import SOURCES, source_of
 from pixeltune.data.used_levels import require_usable_levels, unused_levels_note
 from pixeltune.errors import ConfigError

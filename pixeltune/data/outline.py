@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixeltune.config import DataConfig, ImageForm
+from pixeltune.data.dataset import DataSet, ImageSet
 from pixeltune.data.load import load_data, prepared
 from pixeltune.data.raw import RawData
-from pixeltune.data.sets import DataSet, ImageSet
 from pixeltune.data.sources import source_of
 from pixeltune.errors import MissingDataError, MissingPackageError
 from pixeltune.published_sets import FileState, PublishedSet

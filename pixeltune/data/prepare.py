@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pixeltune.config import DataConfig, ImageForm
-from pixeltune.data import draws
+from pixeltune.data import counter_rng
+from pixeltune.data.dataset import DynamicDraw, ImageSet, draw_binary
 from pixeltune.data.raw import RawData
-from pixeltune.data.sets import DynamicDraw, ImageSet, draw_binary
 from pixeltune.errors import ConfigError
 
 _CHUNK_VALUES = 1 << 22
@@ -44,7 +44,7 @@ class Formation:
         if self.binarise == "threshold":
             return (2 * pixels_NCHW.astype(np.uint16) >= self.levels).astype(np.uint8)
         if self.binarise == "static":
-            keys_N = draws.keys(self.seed, f"static/{stream}", rows_N)
+            keys_N = counter_rng.keys(self.seed, f"static/{stream}", rows_N)
             return draw_binary(pixels_NCHW, keys_N, levels=self.levels)
         return pixels_NCHW
 
@@ -161,7 +161,7 @@ def split_rows(raw: RawData, config: DataConfig, default: int | None) -> dict[st
         raise ConfigError(
             f"`data.num_valid` must be less than the {count} training images of {config.name}, but got {num_valid}"
         )
-    order = draws.permutation(config.split_seed, "split", count)
+    order = counter_rng.permutation(config.split_seed, "split", count)
     num_train = max(1, round(config.fraction * (count - num_valid)))
     splits = {"train": ("train", np.sort(order[num_valid : num_valid + num_train]))}
     if num_valid:

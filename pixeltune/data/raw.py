@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from pixeltune.data.sets import ImageSet
+from pixeltune.data.dataset import ImageSet
 from pixeltune.errors import DataError
 
 OWN_FILES = "own files"

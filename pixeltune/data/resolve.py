@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.data.dataset import DataSet
 from pixeltune.data.load import load_data
 from pixeltune.data.outline import DataOutline, outline_of
-from pixeltune.data.sets import DataSet
 from pixeltune.errors import ConfigError
 
 

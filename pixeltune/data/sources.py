@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import Layout, RawData
 from pixeltune.data.readers import (
     arrays,
@@ -26,13 +27,12 @@ from pixeltune.data.readers import (
     imagenet,
     matlab,
     mnist_static,
-    tables,
+    parquet,
     torchvision_sets,
 )
 from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.listing import Ignored
-from pixeltune.data.readers.places import in_one_line
-from pixeltune.data.sets import ImageSet
+from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import ConfigError, DataError, PixeltuneError
 from pixeltune.published_sets import (
     CELEBA64,
@@ -108,7 +108,7 @@ SOURCES: dict[str, Source] = {
     "imagenet64": _imagenet(IMAGENET64),
     "celeba64": _published_source(CELEBA64, celeba.read, files=celeba.files, greys=True, ignored=celeba.ignored),
     "folder": Source(folders.read, folders.files, resizes=True, greys=True, ignored=folders.ignored),
-    "parquet": Source(tables.read, tables.files, resizes=True, greys=True, ignored=tables.ignored),
+    "parquet": Source(parquet.read, parquet.files, resizes=True, greys=True, ignored=parquet.ignored),
     "array": Source(arrays.read, arrays.files),
 }
 

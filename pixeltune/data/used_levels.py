@@ -17,9 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import DataSet
 from pixeltune.data.prepare import formation_of
 from pixeltune.data.raw import RawData
-from pixeltune.data.sets import DataSet
 from pixeltune.errors import ConfigError
 
 MOST_USED = 1 / 4

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixeltune.errors import StoreError
-from pixeltune.results.rows import TableFile, UnreadableError, encode_table, text_array
+from pixeltune.results.parquet_io import TableFile, UnreadableError, encode_table, text_array
 from pixeltune.results.schema import TABLE_KEY, Status
 from pixeltune.results.store import SearchStore
-from pixeltune.results.tables import TableFolder, attempt_key, compacted_name, compacted_number, keys_of, without
+from pixeltune.results.table_folder import TableFolder, attempt_key, compacted_name, compacted_number, keys_of, without
 
 FULL_BYTES = 64 * 2**20
 """Of Arrow columns in one merged file; less than half of it may be merged again."""

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixeltune.errors import StoreError
-from pixeltune.results.rows import text_array
-from pixeltune.results.tables import StoreWarning
+from pixeltune.results.parquet_io import text_array
+from pixeltune.results.table_folder import StoreWarning
 
 MANIFEST_NAME = "search.json"
 LAUNCH_NAME = "launch.json"

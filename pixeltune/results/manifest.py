@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pixeltune import digest
 from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
 from pixeltune.errors import ConfigError, StoreError
+from pixeltune.results.final_selection import Selection
 from pixeltune.results.schema import SCHEMA_VERSION
-from pixeltune.results.selection import Selection
 from pixeltune.space import Scheduler, SearchSpace
 
 if TYPE_CHECKING:

@@ -39,9 +39,9 @@ from pixeltune.results.identity import (
 )
 from pixeltune.results.lock import holder_of, lock_folder, require_held
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.rows import Row, UnreadableError, decode_table, encode, to_rows
+from pixeltune.results.parquet_io import Row, UnreadableError, decode_table, encode, to_rows
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA
-from pixeltune.results.tables import COMPACTED, StoreWarning, TableFolder, publish, reading
+from pixeltune.results.table_folder import COMPACTED, StoreWarning, TableFolder, publish, reading
 
 _SHOWN_DIFFERENCES = 3
 

@@ -8,12 +8,12 @@ images are the same, in float32 a level on the edge between two may be the other
 from __future__ import annotations
 
 from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
-from pixeltune.sampling.drawing import Drawing, Given
 from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.gallery import GALLERY_SIDE, Picture, completions, gallery, labels_in_turn, upper_half
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.images import METHODS, complete, require_conditional, sample, why_not_conditional
 from pixeltune.sampling.naive import naive
+from pixeltune.sampling.request import Drawing, Given
 from pixeltune.sampling.speed import SPEED_BATCH, forecast, images_per_second
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pixeltune.config import Causality
 from pixeltune.models import DensityModel
-from pixeltune.sampling.drawing import Drawing, Given
+from pixeltune.sampling.request import Drawing, Given
 from pixeltune.sampling.stepping import Stepper
 
 

@@ -27,12 +27,12 @@ from pixeltune.errors import CodecError, ConfigError, DataError, require_package
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel
 from pixeltune.models.inputs import require_levels
+from pixeltune.sampling.ancestral import Sites, Walk, full_passes, stepped
 from pixeltune.sampling.cached import ModelStepper
-from pixeltune.sampling.calls import Sites, Walk, full_passes, stepped
 from pixeltune.sampling.coded_file import Header, pack, unpack
-from pixeltune.sampling.drawing import Advance, unheard
+from pixeltune.sampling.determinism import Numbers, fixed_numbers, model_hash
 from pixeltune.sampling.labels import checked_labels
-from pixeltune.sampling.numbers import Numbers, fixed_numbers, model_hash
+from pixeltune.sampling.request import Advance, unheard
 
 WALKS: dict[str, Walk] = {"cached": stepped, "naive": full_passes}
 """How θ is computed, by the name that a file keeps: another way adds up in another order."""

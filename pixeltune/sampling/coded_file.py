@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from pixeltune.config import ImageForm
 from pixeltune.config.base import Section
 from pixeltune.errors import CodecError
-from pixeltune.sampling.numbers import Numbers
+from pixeltune.sampling.determinism import Numbers
 
 _MAGIC = b"\x93ptcode\n"
 _VERSION = 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pixeltune.models import DensityModel
-from pixeltune.sampling.drawing import Drawing
+from pixeltune.sampling.request import Drawing
 
 
 def fixed_point(model: DensityModel, drawing: Drawing) -> Tensor:

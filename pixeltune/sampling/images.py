@@ -15,10 +15,10 @@ from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import NO_LABEL, DensityModel, eval_mode
 from pixeltune.models.inputs import require_level_type
 from pixeltune.sampling.cached import cached
-from pixeltune.sampling.drawing import Advance, Drawing, Given, unheard
 from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.naive import naive
+from pixeltune.sampling.request import Advance, Drawing, Given, unheard
 
 METHODS: dict[str, Callable[[DensityModel, Drawing], Tensor]] = {
     "naive": naive,

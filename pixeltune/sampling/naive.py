@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pixeltune.models import DensityModel
-from pixeltune.sampling.calls import Sites, full_passes
-from pixeltune.sampling.drawing import Drawing
+from pixeltune.sampling.ancestral import Sites, full_passes
+from pixeltune.sampling.request import Drawing
 
 
 def naive(model: DensityModel, drawing: Drawing) -> Tensor:

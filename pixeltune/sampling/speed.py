@@ -16,7 +16,7 @@ from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.models.exact import exact_float32
 from pixeltune.sampling.cached import RowSampler
-from pixeltune.sampling.drawing import Drawing
+from pixeltune.sampling.request import Drawing
 
 SPEED_BATCH = 16
 """Images that are drawn together wherever speed is measured, for a batch decides it: rows that agree in it compare.

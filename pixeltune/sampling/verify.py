@@ -13,7 +13,7 @@ from pixeltune.errors import CodecError, MissingPackageError
 from pixeltune.models import DensityModel
 from pixeltune.sampling.codec import compress, decompress, require_codable
 from pixeltune.sampling.coded_file import unpack
-from pixeltune.sampling.drawing import Advance, unheard
+from pixeltune.sampling.request import Advance, unheard
 
 TOLERANCE = 1e-3
 """By how much of −log₂ p the bits may differ from it."""

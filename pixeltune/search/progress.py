@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pixeltune.config import ImageForm
-from pixeltune.results.judge import RANKED, beside_published, bound_mark
+from pixeltune.published.comparability import RANKED, beside_published, bound_mark
 from pixeltune.results.schema import Status
-from pixeltune.results.status import below_baseline, duration, is_late, left_words
-from pixeltune.search.attempts import Live, Row
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.listener import Listener
+from pixeltune.results.search_status import below_baseline, duration, is_late, left_words
+from pixeltune.search.attempt import Live, Row
+from pixeltune.search.callbacks import Listener
+from pixeltune.search.state import Ledger
 from pixeltune.space import Asha, Pareto, Resources
 from pixeltune.space.keys import short_name
 

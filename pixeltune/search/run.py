@@ -6,32 +6,36 @@ once, and `pixeltune train`, which opens its results here, needs neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
+from pixeltune.cluster.capacity import cluster_file, nodes_at_most, workers_to_come
 from pixeltune.config import DataConfig, ImageForm, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError
+from pixeltune.preflight.checks import compiles_for
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempts import Plan
-from pixeltune.search.cluster.running import cluster_file, nodes_at_most, workers_to_come
-from pixeltune.search.connect import Node, connect, fit_to
-from pixeltune.search.doctor import compiles_for
+from pixeltune.search.attempt import Plan
+from pixeltune.search.callbacks import Listener
+from pixeltune.search.checkpoint_retention import WeightKeeper
 from pixeltune.search.final import require_final_data
-from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.listener import Listener
-from pixeltune.search.plans import ListedPlans, Planner
-from pixeltune.search.scheduler import judge_of
-from pixeltune.search.stop import Stop, nothing_left
-from pixeltune.search.tune_runs import TuneRuns
+from pixeltune.search.pruners import judge_of
+from pixeltune.search.searcher import ListedPlans, Planner
+from pixeltune.search.state import Ledger
 from pixeltune.search.warm_start import ids_of, read_warm_start
-from pixeltune.search.watch import Heartbeat
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 from pixeltune.training.compiler import require_compiler
+from pixeltune.tune.ray_session import Node, connect, fit_to
+from pixeltune.tune.runner import TuneRuns
+from pixeltune.tune.watchdog import Heartbeat
 
 _LONGEST_STALL = 900.0
 """Seconds after which a launch ends itself whose main thread has not come by; a slow storage has its time."""
@@ -177,7 +181,7 @@ def _planner(space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan]) -> 
     """What plans the trials of a space; waiting: these first."""
     if isinstance(space, FinalSpace):
         return ListedPlans(space, ledger, waiting=waiting)
-    from pixeltune.search.suggest import Suggester
+    from pixeltune.search.searcher import Suggester
 
     return Suggester(space, ledger, waiting=waiting)
 
@@ -193,7 +197,7 @@ def _launch(space: SearchSpace, resources: Resources, concurrent: int) -> dict[s
 
 
 def _preflight(nodes: Sequence[Node], resources: Resources, store: SearchStore, compiled: str) -> list[str]:
-    from pixeltune.search.nodes import preflight
+    from pixeltune.preflight.probe_nodes import preflight
 
     return preflight(nodes, resources, store.folder, compiles_for=compiled)
 
@@ -236,3 +240,66 @@ def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Cal
         say(f"Not checked: whether {store.search} was measured on these images, which cannot be read now ({reason}).")
         return
     require_same_data(store, data, checksum)
+
+
+def nothing_left(space: SearchSpace, ledger: Ledger) -> str | None:
+    """Why no trial is left to run, or None."""
+    budget = space.budget
+    if len(ledger.ended) >= budget.trials:
+        return f"all {budget.trials} trials are done"
+    if space.num_configurations is not None and len(ledger.ended) >= space.num_configurations:
+        tried = {frozenset(space.suggestion_of(row).items()) for row in ledger.ended.values()}
+        if len(tried) >= space.num_configurations:
+            return f"all {space.num_configurations} configurations of the space are tried"
+    if budget.images is not None and ledger.spent_images() >= budget.images:
+        return f"the budget of {budget.images:,} images is spent"
+    if budget.gpu_hours is not None and ledger.spent_gpu_hours() >= budget.gpu_hours:
+        return f"the budget of {budget.gpu_hours:g} GPU-hours is spent"
+    return None
+
+
+class Stop:
+    """Whether the search should end now, and why: a limit of its budget, or the user."""
+
+    def __init__(self, space: SearchSpace, ledger: Ledger) -> None:
+        self._space = space
+        self._ledger = ledger
+        self._started = time.monotonic()
+        self.reason: str | None = None
+        self.by_hand = False
+
+    def due(self) -> bool:
+        """Whether the search ends at this moment."""
+        budget = self._space.budget
+        if self.reason is None and budget.hours and time.monotonic() - self._started > budget.hours * 3600:
+            self.reason = f"the {budget.hours:g} hours of this launch are over"
+        if self.reason is None and len(self._ledger.ended) < budget.trials:
+            self.reason = nothing_left(self._space, self._ledger)
+        return self.reason is not None
+
+    def interrupt(self) -> None:
+        """The user wants it to end."""
+        self.reason, self.by_hand = "interrupted", True
+
+
+@contextmanager
+def interrupts(stop: Stop, listener: Listener) -> Iterator[None]:
+    """Ctrl-C ends the search after this moment's bookkeeping; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        if stop.by_hand:
+            raise KeyboardInterrupt
+        stop.interrupt()
+        listener.say("Stopping: running trials keep their last checkpoint. Ctrl-C again to leave at once.")
+
+    before: dict[signal.Signals, Any] = {}
+    for which in (signal.SIGINT, signal.SIGTERM):
+        before[which] = signal.signal(which, handle)
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)

@@ -36,7 +36,7 @@ from pixeltune.errors import (
     StoreError,
 )
 from pixeltune.results.schema import Status
-from pixeltune.search.facts import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
+from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
     from pixeltune.training.loop import Training
@@ -117,7 +117,7 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
 
 
 def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
-    from pixeltune.search.reading import read_test_set, test_facts
+    from pixeltune.search.trial_artifacts import read_test_set, test_facts
     from pixeltune.search.verification import seconds_allowed, verify_claim
     from pixeltune.training.weights import save_weights
 

@@ -15,10 +15,10 @@ from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
 from pixeltune.data import Resolved
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.rows import Row
+from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import find_searches
-from pixeltune.search.choose import config_of, space_of
+from pixeltune.search.final import config_of, space_of
 from pixeltune.space import SearchSpace
 from pixeltune.space.keys import contains, key_exists
 

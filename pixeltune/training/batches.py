@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from pixeltune.config import TrialConfig
-from pixeltune.data import DataSet, draws
+from pixeltune.data import DataSet, counter_rng
 from pixeltune.errors import DataError
 from pixeltune.training.augment import draw_binary, flip
+from pixeltune.training.data_order import ImageStream
 from pixeltune.training.memory import memory_limit
-from pixeltune.training.stream import ImageStream
 from pixeltune.training.workers import Workers
 
 MAPPED_SHARE = 0.5
@@ -85,10 +85,10 @@ class Batches:
         indices, epochs = self._places(start, workers)
         x_BCHW, dynamic = self._pixels.take(indices), self._data.dynamic
         if dynamic is not None:
-            keys_B = draws.keys(dynamic.seed, "dynamic", epochs, indices)
+            keys_B = counter_rng.keys(dynamic.seed, "dynamic", epochs, indices)
             x_BCHW = draw_binary(x_BCHW, _sent(keys_B.view(np.int64), self._device), levels=dynamic.levels)
         if self._config.data.flip:
-            flipped_B = draws.below(draws.keys(self._config.seed, "flip", epochs, indices), 1, 2)[:, 0] == 1
+            flipped_B = counter_rng.below(counter_rng.keys(self._config.seed, "flip", epochs, indices), 1, 2)[:, 0] == 1
             x_BCHW = flip(x_BCHW, _sent(flipped_B, self._device))
         labels_N = self._data.train.labels_N
         label_B = None if labels_N is None else _sent(labels_N[indices], self._device)

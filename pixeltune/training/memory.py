@@ -21,7 +21,7 @@ from pixeltune.config import OptimConfig, TrialConfig
 from pixeltune.errors import MemoryShortError
 from pixeltune.machine import total_memory
 from pixeltune.models import DensityModel
-from pixeltune.training.live_bytes import SMALL_BATCHES, LiveBytes, Profile
+from pixeltune.training.memory_profile import SMALL_BATCHES, LiveBytes, Profile
 from pixeltune.training.optim import build_optimizer
 from pixeltune.training.precision import autocast
 from pixeltune.training.workers import Workers

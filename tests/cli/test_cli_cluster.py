@@ -13,7 +13,7 @@ import pytest
 from commands import command
 
 from pixeltune.cli import command_line
-from pixeltune.cli.app import run
+from pixeltune.cli.common import run
 
 FOLDER = Path(__file__).resolve().parents[2] / "cluster"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from commands import done, write_tiny
 from rich.console import Console
 
-from pixeltune.cli.outcome import show_outcome
+from pixeltune.cli.search_summary import show_outcome
 from pixeltune.config import TrialConfig
 from pixeltune.results.store import SearchStore
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
 

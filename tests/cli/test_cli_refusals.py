@@ -12,8 +12,8 @@ from commands import refused, write_tiny
 from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempts import Plan
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.attempt import Plan
+from pixeltune.search.state import Ledger
 from pixeltune.space import load_search
 
 VERBS = (

@@ -17,9 +17,9 @@ from optuna.distributions import FloatDistribution
 import pixeltune.errors
 from pixeltune.cli import search as search_verb
 from pixeltune.config import TrialConfig
+from pixeltune.report.sections.rerun import rerun
+from pixeltune.report.snapshot import read_snapshot
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.report.rerun import rerun
-from pixeltune.results.report.snapshot import read_snapshot
 from pixeltune.results.store import SearchStore
 from pixeltune.space import SearchSpace, load_search
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_written_is_said_before_the_work(store: SearchStore, monk
     def never(_store: SearchStore) -> None:
         raise AssertionError("the search was read")
 
-    monkeypatch.setattr("pixeltune.results.report.snapshot.read_snapshot", never)
+    monkeypatch.setattr("pixeltune.report.snapshot.read_snapshot", never)
     Path("folder.html").mkdir()
     Path("file").write_text("", encoding="utf-8")
     assert "folder.html is a folder" in refused("report", "toy", "--out", "folder.html")

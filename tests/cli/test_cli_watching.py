@@ -17,7 +17,7 @@ from optuna.distributions import FloatDistribution
 
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.status import SearchStatus, duration, read_status
+from pixeltune.results.search_status import SearchStatus, duration, read_status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import Asha, SearchSpace
 

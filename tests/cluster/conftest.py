@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pixeltune.search.connect import set_environment
+from pixeltune.tune.ray_session import set_environment
 
 set_environment(None)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from object_storage import S3Server, in_environment, s3_server
 
-from pixeltune.search.cluster.prepare import prepare_aws
+from pixeltune.cluster.aws_setup import prepare_aws
 
 
 class NotLoopbackError(AssertionError):

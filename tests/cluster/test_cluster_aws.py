@@ -14,8 +14,8 @@ import yaml
 from cluster_files import ADDRESS, FOLDER, write
 from loopback_cloud import Cloud, NotLoopbackError, client, new_cloud, prepared
 
+from pixeltune.cluster.ssh_tunnel import find_head
 from pixeltune.errors import SearchError
-from pixeltune.search.cluster.tunnel import find_head
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,8 @@ import pytest
 import yaml
 from cluster_files import FOLDER, filled_in, write
 
+from pixeltune.cluster.checks import MARK, check_cluster_file, installed_versions
 from pixeltune.errors import SearchError
-from pixeltune.search.cluster.check import check_cluster_file, installed_versions
-from pixeltune.search.cluster.common import MARK
 
 NAMES = ("gpu", "gcp", "onprem", "rayjob")
 

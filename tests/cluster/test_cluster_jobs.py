@@ -16,13 +16,12 @@ from cluster_files import FOLDER, filled_in, write
 from commands import command, refused
 from launching import write_search
 
-from pixeltune.cli.remote import _given
+from pixeltune.cli.submit import _given
+from pixeltune.cluster import checks, jobs
+from pixeltune.cluster.jobs import Submission, follow, jobs_of, search_place
+from pixeltune.cluster.ssh_tunnel import UnreachableError
 from pixeltune.errors import SearchError
-from pixeltune.search import connect
-from pixeltune.search.cluster import check, following, jobs
-from pixeltune.search.cluster.following import follow
-from pixeltune.search.cluster.jobs import Submission, jobs_of, search_place
-from pixeltune.search.cluster.tunnel import UnreachableError
+from pixeltune.tune import ray_session
 
 Asked = list[tuple[str, str, Any]]
 
@@ -140,7 +139,7 @@ def test_a_log_is_written_once_wherever_the_connection_breaks() -> None:
     log = "one\ntwo\nthree\n"
     for cut in range(len(log) + 1):
         written: list[str] = []
-        reader = following._Reader(written.append)
+        reader = jobs._Reader(written.append)
         first = reader.again()
         for start in range(0, cut, 3):
             first(log[start : min(start + 3, cut)])
@@ -152,8 +151,8 @@ def test_a_log_is_written_once_wherever_the_connection_breaks() -> None:
 
 def test_a_connection_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 32)
-    monkeypatch.setattr(following, "_RETRY_SECONDS", 0.3)
-    monkeypatch.setattr(following, "_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(jobs, "_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(jobs, "_PAUSE_SECONDS", 0.1)
     said: list[str] = []
     with pytest.raises(UnreachableError):
         follow(_way("http://127.0.0.1:9"), "tiny-1", pytest.fail, said.append)
@@ -165,7 +164,7 @@ def test_inside_of_a_job_nodes_have_its_working_directory(monkeypatch: pytest.Mo
     given = {"working_dir": "gcs://_ray_pkg_1.zip", "env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "1"}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": given}))
     with ExitStack() as cleanup:
-        options = connect._remote("10.0.0.1:6379", cleanup)
+        options = ray_session._remote("10.0.0.1:6379", cleanup)
     assert "working_dir" not in options["runtime_env"]
     assert "RAY_CHDIR_TO_TRIAL_DIR" not in options["runtime_env"]["env_vars"], "Ray refuses the same key twice"
     assert "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S" in options["runtime_env"]["env_vars"]
@@ -210,9 +209,9 @@ def test_the_rest_of_the_command_goes_as_it_was_given() -> None:
 def test_what_a_cluster_cannot_do_is_refused_before_it_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixeltune.search.cluster.tunnel._tunnel", lambda *_words: pytest.fail("a way was opened"))
-    own = check.installed_versions() | {"python": "3.11.7"}  # the cluster files' own, whatever runs this test
-    monkeypatch.setattr(check, "installed_versions", lambda: own)
+    monkeypatch.setattr("pixeltune.cluster.ssh_tunnel._tunnel", lambda *_words: pytest.fail("a way was opened"))
+    own = checks.installed_versions() | {"python": "3.11.7"}  # the cluster files' own, whatever runs this test
+    monkeypatch.setattr(checks, "installed_versions", lambda: own)
     path = str(write(tmp_path, filled_in("onprem")))
     given = ("--search", "digits_quick", "--cluster", path)
     assert "must be a URI or a full path that its nodes mount, but here is a folder" in refused(

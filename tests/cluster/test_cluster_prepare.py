@@ -11,9 +11,9 @@ import pytest
 from cluster_files import FOLDER, filled_in, write
 from loopback_cloud import Account, Cloud, client, new_cloud, prepared
 
+from pixeltune.cluster.aws_setup import prepare_aws
+from pixeltune.cluster.checks import check_cluster_file, installed_versions
 from pixeltune.errors import SearchError
-from pixeltune.search.cluster.check import check_cluster_file, installed_versions
-from pixeltune.search.cluster.prepare import prepare_aws
 
 HEAD_ACTIONS = {
     "ec2:RunInstances",

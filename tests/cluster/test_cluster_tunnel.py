@@ -20,9 +20,9 @@ import pytest
 from cluster_files import FOLDER, filled_in, write
 from optional import find_program, require
 
+from pixeltune.cluster import ssh_tunnel
+from pixeltune.cluster.ssh_tunnel import UnreachableError, find_head, reach, ssh_command
 from pixeltune.errors import SearchError
-from pixeltune.search.cluster import tunnel
-from pixeltune.search.cluster.tunnel import UnreachableError, find_head, reach, ssh_command
 
 SSHD = find_program("sshd") or "sshd"
 needs_sshd = pytest.mark.needs("ssh", "ssh-keygen", "sshd", "ps")
@@ -140,7 +140,7 @@ def test_a_key_that_is_not_let_in_is_one_line(cluster: dict[str, Any], tmp_path:
 def test_a_tunnel_ends_with_the_process_that_opened_it(cluster: dict[str, Any], tmp_path: Path) -> None:
     """However that ends: its standard input closes."""
     process = subprocess.Popen(
-        [*ssh_command(cluster, "192.0.2.1", tunnel._free_port())], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [*ssh_command(cluster, "192.0.2.1", ssh_tunnel._free_port())], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     assert process.stdin is not None
     time.sleep(0.5)
@@ -153,7 +153,7 @@ def test_a_head_that_never_answers_is_given_up(
     cluster: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster["auth"]["ssh_proxy_command"] = "sleep 60"
-    monkeypatch.setattr(tunnel, "_OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(ssh_tunnel, "_OPEN_SECONDS", 0.5)
     with pytest.raises(UnreachableError, match="must answer within"), reach(write(tmp_path, cluster))():
         pass
     assert _ours() == []
@@ -199,7 +199,7 @@ def test_a_rayjob_has_no_head_to_submit_to() -> None:
 
 
 def test_a_port_of_ours_is_free() -> None:
-    port = tunnel._free_port()
+    port = ssh_tunnel._free_port()
     with contextlib.closing(socket.create_server(("127.0.0.1", port))):
         pass
 

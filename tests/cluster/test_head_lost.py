@@ -30,7 +30,7 @@ search = replace(noop.noop_space(trials=6, images=800, every=100, stop=False), s
 
 def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)]))
-    monkeypatch.setattr("pixeltune.search.cluster.following._RETRY_SECONDS", 10.0)
+    monkeypatch.setattr("pixeltune.cluster.jobs._RETRY_SECONDS", 10.0)
     (tmp_path / "laptop").mkdir()
     monkeypatch.chdir(tmp_path / "laptop")
     (tmp_path / "tiny.py").write_text(SEARCH)
@@ -40,7 +40,7 @@ def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pyte
     given = ("--search", str(tmp_path / "tiny.py"), "--cluster", str(tmp_path / "own.yaml"))
 
     with standing_head(tmp_path) as head:
-        monkeypatch.setattr("pixeltune.search.cluster.tunnel.reach", lambda _path: head.way)
+        monkeypatch.setattr("pixeltune.cluster.ssh_tunnel.reach", lambda _path: head.way)
 
         def lose() -> None:
             end = time.monotonic() + 120
@@ -61,7 +61,7 @@ def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pyte
     assert len(store.trials()) < 6 or any(row["status"] == "running" for row in store.attempts())
 
     with standing_head(tmp_path) as head:
-        monkeypatch.setattr("pixeltune.search.cluster.tunnel.reach", lambda _path: head.way)
+        monkeypatch.setattr("pixeltune.cluster.ssh_tunnel.reach", lambda _path: head.way)
         again = command(*given)
     assert again.code == 0, again
     space = noop_space(trials=6, images=800, every=100, stop=False)

@@ -77,7 +77,7 @@ class Wire:
 def wire(head: StandingHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wire:
     """The laptop: a folder of its own, and the way to the head."""
     one = Wire(head.url)
-    monkeypatch.setattr("pixeltune.search.cluster.tunnel.reach", lambda _path: one.way)
+    monkeypatch.setattr("pixeltune.cluster.ssh_tunnel.reach", lambda _path: one.way)
     (tmp_path / "laptop").mkdir()
     monkeypatch.chdir(tmp_path / "laptop")
     return one

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from cluster_files import filled_in, write
 
+from pixeltune.cluster.capacity import VARIABLE
 from pixeltune.errors import SearchError
-from pixeltune.search import where
-from pixeltune.search.cluster.running import VARIABLE
-from pixeltune.search.where import find_place, raylets_of_this_user
+from pixeltune.tune import ray_address
+from pixeltune.tune.ray_address import find_place, raylets_of_this_user
 
 OURS = {"127.0.0.1:40001", "10.0.0.4:6379", "10.0.0.5:6379"}
 Raylet = Callable[[str], object]
@@ -26,7 +26,7 @@ Raylet = Callable[[str], object]
 @pytest.fixture(autouse=True)
 def a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable is set, no `ray start` has left its note, and no Ray runs but those of the test."""
-    monkeypatch.setattr(where, "raylets_of_this_user", lambda: raylets_of_this_user() & OURS)
+    monkeypatch.setattr(ray_address, "raylets_of_this_user", lambda: raylets_of_this_user() & OURS)
     for name in ("RAY_ADDRESS", VARIABLE, "RAY_JOB_CONFIG_JSON_ENV_VAR", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))

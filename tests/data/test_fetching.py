@@ -164,7 +164,7 @@ def test_whoever_waits_says_for_what(
     mirror.stalls = sorted(mirror.files)[-1]
     (fetching,) = _start(mirror, tmp_path / "root", 1, answers)
     assert mirror.stalled.wait(120)
-    monkeypatch.setattr("pixeltune.data.locks._SAID_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr("pixeltune.data.file_lock._SAID_AFTER_SECONDS", 0.1)
     timer = threading.Timer(1.0, fetching.kill)
     timer.start()
 

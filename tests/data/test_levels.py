@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixeltune.config import DataConfig
-from pixeltune.data import ImageSet, RawData, draws, load_data
+from pixeltune.data import ImageSet, RawData, counter_rng, load_data
+from pixeltune.data.dataset import draw_binary
 from pixeltune.data.prepare import formation_of
-from pixeltune.data.sets import draw_binary
 
 DIGITS = DataConfig(name="digits")
 
@@ -40,14 +40,16 @@ def test_threshold_cuts_at_half(levels: int) -> None:
 def test_a_draw_has_the_probability_of_its_level() -> None:
     levels, count = 17, 20_000
     pixels = np.broadcast_to(np.arange(levels, dtype=np.uint8), (count, 1, 1, levels))
-    drawn = draw_binary(pixels, draws.keys(0, "test", np.arange(count)), levels=levels)
+    drawn = draw_binary(pixels, counter_rng.keys(0, "test", np.arange(count)), levels=levels)
     p_K = np.arange(levels) / (levels - 1)
     spread_K = np.sqrt(p_K * (1 - p_K) / count)
     assert (np.abs(drawn.mean(axis=(0, 1, 2)) - p_K) <= 4 * spread_K).all()
 
 
 def test_draws_are_uniform_and_uncorrelated_between_neighbours() -> None:
-    values = draws.below(draws.keys(3, "test", np.repeat(np.arange(200), 2), np.tile(np.arange(2), 200)), 500, 10)
+    values = counter_rng.below(
+        counter_rng.keys(3, "test", np.repeat(np.arange(200), 2), np.tile(np.arange(2), 200)), 500, 10
+    )
     counts = np.bincount(values.astype(np.int64).ravel(), minlength=10)
     expected = values.size / 10
     assert ((counts - expected) ** 2 / expected).sum() < 27.9  # chi², 9 degrees of freedom, p = 0.001
@@ -57,13 +59,13 @@ def test_draws_are_uniform_and_uncorrelated_between_neighbours() -> None:
 
 
 def test_draws_are_splitmix64() -> None:
-    bits = draws._mix(np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 3, dtype=np.uint64))
+    bits = counter_rng._mix(np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 3, dtype=np.uint64))
     assert [int(value) for value in bits] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
 
 
 def test_permutations_never_change() -> None:
-    assert draws.permutation(0, "split", 8).tolist() == [6, 0, 5, 2, 1, 7, 4, 3]
-    assert sorted(draws.permutation(1, "split", 1000)) == list(range(1000))
+    assert counter_rng.permutation(0, "split", 8).tolist() == [6, 0, 5, 2, 1, 7, 4, 3]
+    assert sorted(counter_rng.permutation(1, "split", 1000)) == list(range(1000))
 
 
 def test_static_binarisation_is_of_the_image_and_the_seed() -> None:
@@ -83,7 +85,7 @@ def test_static_binarisation_is_of_the_image_and_the_seed() -> None:
     assert one.train.pixels_NCHW[grey.train.pixels_NCHW == 16].all()
     assert one.test is not None
     assert grey.test is not None
-    keys_N = draws.keys(0, "static/test", np.arange(len(grey.test)))  # no draw of training images comes again
+    keys_N = counter_rng.keys(0, "static/test", np.arange(len(grey.test)))  # no draw of training images comes again
     assert np.array_equal(one.test.pixels_NCHW, draw_binary(grey.test.pixels_NCHW, keys_N, levels=17))
 
 

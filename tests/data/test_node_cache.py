@@ -16,7 +16,7 @@ import pytest
 from image_sets import make_array, make_folder, random_pixels, save_image
 
 from pixeltune.config import DataConfig
-from pixeltune.data import SOURCES, RawData, cache, load_data, locks
+from pixeltune.data import SOURCES, RawData, cache, file_lock, load_data
 from pixeltune.data.load import forget_loaded
 from pixeltune.data.readers import arrays
 
@@ -56,7 +56,7 @@ def test_the_loser_of_a_race_takes_the_winners(
             load_data(config)
         return arrays.read(config)
 
-    monkeypatch.setattr(locks, "_try_lock", lambda _: True)
+    monkeypatch.setattr(file_lock, "_try_lock", lambda _: True)
     monkeypatch.setitem(SOURCES, "array", replace(SOURCES["array"], read=read_while_another_publishes))
     data = load_data(config)
     assert len(reads) == 2
@@ -87,7 +87,7 @@ def test_a_second_load_does_not_read_the_source(tmp_path: Path, monkeypatch: pyt
     first = load_data(config)
     assert load_data(config) is first
     forget_loaded()
-    monkeypatch.setattr("pixeltune.data.readers.pictures.Decoder.decode", None)
+    monkeypatch.setattr("pixeltune.data.readers.image_decoder.Decoder.decode", None)
     assert np.array_equal(load_data(config).train.pixels_NCHW, first.train.pixels_NCHW)
 
 

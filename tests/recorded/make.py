@@ -20,8 +20,7 @@ def write_results(folder: Path) -> None:
     from finals import asked, final_ledger
     from search_toys import FACTS, ended, play, reported, toy_ledger
 
-    from pixeltune.search.plans import ListedPlans
-    from pixeltune.search.suggest import Suggester
+    from pixeltune.search.searcher import ListedPlans, Suggester
     from pixeltune.search.trial import run_trial
     from tests.recorded.recordings import searched_space
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from result_rows import NOW, make_config, make_row
 
-from pixeltune.results.images import write_images
+from pixeltune.report.snapshot import Snapshot, read_snapshot
+from pixeltune.results.final_selection import Chosen, Selection
+from pixeltune.results.final_statistics import write_images
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.report.snapshot import Snapshot, read_snapshot
-from pixeltune.results.selection import Chosen, Selection
 from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources
 
@@ -155,7 +155,7 @@ class Page(HTMLParser):
 
 
 def make_page(snapshot: Snapshot, top: int = 5) -> Page:
-    from pixeltune.results.report.write import report_html
+    from pixeltune.report.build import report_html
 
     return Page(report_html(snapshot, top=top))
 

@@ -21,12 +21,12 @@ from pixeltune import files
 from pixeltune.errors import StoreError
 from pixeltune.results import compaction
 from pixeltune.results.compaction import compact
-from pixeltune.results.frames import read_curves, read_results
+from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.rows import encode
+from pixeltune.results.parquet_io import encode
 from pixeltune.results.schema import CURVE_SCHEMA, TABLE_KEY, TRIAL_SCHEMA, VERSION_KEY
 from pixeltune.results.store import SearchStore
-from pixeltune.results.tables import StoreWarning
+from pixeltune.results.table_folder import StoreWarning
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 NOT_ENDED = ["00004-1.parquet", "00005-1.parquet"]

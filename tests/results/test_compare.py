@@ -11,10 +11,10 @@ from result_rows import make_row
 from pixeltune import data
 from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
-from pixeltune.results.compare import compare, load_published
-from pixeltune.results.frames import read_results
-from pixeltune.results.judge import OWN_SOURCES, SOURCES, best_published, has_gap, identity_of, judge
-from pixeltune.results.published import Exactness, PublishedResult, published_results
+from pixeltune.published.comparability import OWN_SOURCES, SOURCES, best_published, has_gap, identity_of, judge
+from pixeltune.published.compare import compare, load_published
+from pixeltune.published.table import Exactness, PublishedResult, published_results
+from pixeltune.results.dataframes import read_results
 from pixeltune.results.store import SearchStore
 
 RESULTS = published_results()

@@ -19,14 +19,14 @@ from result_rows import make_report, make_row
 
 from pixeltune import digest, files
 from pixeltune.errors import StoreError
-from pixeltune.results import rows as row_files
+from pixeltune.results import parquet_io as row_files
 from pixeltune.results.compaction import compact
-from pixeltune.results.frames import read_curves, read_results
+from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.rows import TableFile, UnreadableError, decode, encode
+from pixeltune.results.parquet_io import TableFile, UnreadableError, decode, encode
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
-from pixeltune.results.tables import StoreWarning
+from pixeltune.results.table_folder import StoreWarning
 
 PLACES = 120
 FILES = (

@@ -12,10 +12,19 @@ from report_pages import make_final
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.final import LEVEL, Verdict, difference, final_leaderboard, leaderboard_of, mean, mean_row
-from pixeltune.results.frames import read_final, read_images
-from pixeltune.results.images import read_nats, write_images
-from pixeltune.results.leaderboard import comparison, comparison_lines
+from pixeltune.results.dataframes import read_final, read_images
+from pixeltune.results.final_statistics import (
+    LEVEL,
+    Verdict,
+    difference,
+    final_leaderboard,
+    leaderboard_of,
+    mean,
+    mean_row,
+    read_nats,
+    write_images,
+)
+from pixeltune.results.ranking import comparison, comparison_lines
 from pixeltune.results.store import SearchStore
 
 CIFAR = {"image_channels": 3, "image_height": 32, "image_width": 32, "levels": 256, "data.name": "cifar10"}

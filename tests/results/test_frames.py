@@ -9,12 +9,12 @@ import pytest
 from result_rows import NOW, make_report, make_row, make_space
 
 from pixeltune.errors import StoreError
-from pixeltune.results.compare import load_published
-from pixeltune.results.frames import read_curves, read_images, read_results
+from pixeltune.published.compare import load_published
+from pixeltune.results.dataframes import read_curves, read_images, read_results
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.optuna_study import study
 from pixeltune.results.schema import CURVE_SCHEMA, TRIAL_SCHEMA, Status
 from pixeltune.results.store import SearchStore
-from pixeltune.results.studies import study
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from result_rows import NOW, make_report, make_row, make_space
 
 from pixeltune.errors import StoreError
 from pixeltune.results.compaction import compact
-from pixeltune.results.frames import read_curves, read_images, read_results
+from pixeltune.results.dataframes import read_curves, read_images, read_results
+from pixeltune.results.final_statistics import write_images
 from pixeltune.results.identity import require_new_name
-from pixeltune.results.images import write_images
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.optuna_study import study
 from pixeltune.results.store import SearchStore, find_searches
-from pixeltune.results.studies import study
-from pixeltune.results.tables import StoreWarning
+from pixeltune.results.table_folder import StoreWarning
 
 
 def begun(storage: Path, name: str, *bits: float) -> SearchStore:

@@ -4,7 +4,7 @@ import pytest
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.leaderboard import comparison, comparison_lines, leaderboard, status_counts
+from pixeltune.results.ranking import comparison, comparison_lines, leaderboard, status_counts
 
 DATA = {
     "data_version": "original",

@@ -17,10 +17,10 @@ from pixeltune import files
 from pixeltune.errors import StoreError
 from pixeltune.results import lock as locks
 from pixeltune.results.compaction import compact
-from pixeltune.results.frames import read_curves, read_results
+from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore, find_searches
-from pixeltune.results.tables import StoreWarning
+from pixeltune.results.table_folder import StoreWarning
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from noop import drive, noop_space

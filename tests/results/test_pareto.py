@@ -12,9 +12,9 @@ from result_rows import NOW, make_row, make_space
 import pixeltune as pt
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.pareto import front
+from pixeltune.results.optuna_study import study
+from pixeltune.results.ranking import front
 from pixeltune.results.store import SearchStore
-from pixeltune.results.studies import study
 
 BOTH = ("valid_bits_per_dim", "sample_images_per_second")
 DATA = {"data_checksum": "abc", "levels": 17, "evaluated_split": "valid"}

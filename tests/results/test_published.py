@@ -7,8 +7,8 @@ from importlib import resources
 import pytest
 
 from pixeltune.errors import StoreError
-from pixeltune.results.compare import load_published
-from pixeltune.results.published import Exactness, PublishedResult, parse_published, published_results
+from pixeltune.published.compare import load_published
+from pixeltune.published.table import Exactness, PublishedResult, parse_published, published_results
 
 TEXT = resources.files("pixeltune.results").joinpath("published.csv").read_text(encoding="utf-8")
 RESULTS = published_results()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pixeltune.data import SOURCES
+from pixeltune.published import comparability
+from pixeltune.published.table import Exactness, PublishedResult, published_results
 from pixeltune.published_sets import NO_SOURCE, PUBLISHED_SETS, PublishedSet
-from pixeltune.results import judge
-from pixeltune.results.published import Exactness, PublishedResult, published_results
 
 DATASETS = sorted({result.dataset for result in published_results()})
 MATCHABLE = [
@@ -40,30 +40,32 @@ def row_of(edition: PublishedSet, published: PublishedResult) -> dict[str, Any]:
 
 def reasons(edition: PublishedSet, published: PublishedResult) -> list[str]:
     """What differs in the images: all else is the model's."""
-    ours = judge.identity_of(row_of(edition, published))
+    ours = comparability.identity_of(row_of(edition, published))
     if ours.dataset != published.dataset:
         return ["another data set"]
     about_models = ("a bound", "the exact likelihood", "exact", "class-conditional", "augment", "published on the")
-    return [why for why in judge.judge(ours, published).why_not if not any(word in why for word in about_models)]
+    return [
+        why for why in comparability.judge(ours, published).why_not if not any(word in why for word in about_models)
+    ]
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_a_published_data_set_has_a_source_or_a_reason(dataset: str) -> None:
-    sources = [name for name, of in judge.SOURCES.items() if of == dataset]
+    sources = [name for name, of in comparability.SOURCES.items() if of == dataset]
     assert bool(sources) != (dataset in NO_SOURCE)
     assert all(name in SOURCES for name in sources)
     assert NO_SOURCE.get(dataset, "reason")
 
 
 def test_every_source_that_comparisons_know_exists_and_states_what_it_reads() -> None:
-    assert judge.SOURCES.keys() == PUBLISHED_SETS.keys()
+    assert comparability.SOURCES.keys() == PUBLISHED_SETS.keys()
     assert {name for name, source in SOURCES.items() if source.published} == set(PUBLISHED_SETS)
     for name, published in PUBLISHED_SETS.items():
         known = SOURCES[name].published
         assert known is published
         assert all(edition.name == name for edition in published.editions)
-    assert not set(NO_SOURCE) & {*judge.SOURCES, *judge.SOURCES.values()}
-    assert set(judge.OWN_SOURCES) == {name for name, source in SOURCES.items() if source.published is None}
+    assert not set(NO_SOURCE) & {*comparability.SOURCES, *comparability.SOURCES.values()}
+    assert set(comparability.OWN_SOURCES) == {name for name, source in SOURCES.items() if source.published is None}
 
 
 @pytest.mark.parametrize("published", MATCHABLE, ids=lambda row: f"{row.dataset} {row.model} {row.split}")
@@ -88,4 +90,6 @@ def test_the_images_of_a_published_number_can_be_trained_on(published: Published
 def test_only_the_published_draw_compares_with_static_mnist(name: str, version: str, fits: bool) -> None:
     static = next(row for row in MATCHABLE if row.dataset == "mnist" and row.binarisation == "static")
     row = row_of(PUBLISHED_SETS[name], static) | {"data_version": version}
-    assert (not [why for why in judge.judge(judge.identity_of(row), static).why_not if "bound" not in why]) == fits
+    assert (
+        not [why for why in comparability.judge(comparability.identity_of(row), static).why_not if "bound" not in why]
+    ) == fits

@@ -12,8 +12,8 @@ import pytest
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.compare import compare_speeds
-from pixeltune.results.published_speeds import METHODS, PublishedSpeed, parse_speeds, published_speeds
+from pixeltune.published.compare import compare_speeds
+from pixeltune.published.speeds import METHODS, PublishedSpeed, parse_speeds, published_speeds
 
 TEXT = resources.files("pixeltune.results").joinpath("published_speeds.csv").read_text(encoding="utf-8")
 SPEEDS = published_speeds()

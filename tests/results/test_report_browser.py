@@ -16,9 +16,8 @@ require("playwright", "plotly", "jinja2", "kaleido", "chromium")
 from playwright.sync_api import Browser, Page, sync_playwright
 from report_pages import READ_AT, made_up, make_final, write_search
 
-from pixeltune.results.report.papers import write_papers
-from pixeltune.results.report.snapshot import read_snapshot
-from pixeltune.results.report.write import all_charts, write_report
+from pixeltune.report.build import all_charts, write_papers, write_report
+from pixeltune.report.snapshot import read_snapshot
 
 pytestmark = pytest.mark.slow
 

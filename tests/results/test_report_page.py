@@ -12,14 +12,14 @@ from report_pages import HOSTILE, Page, made_up, make_final, make_page, points_o
 from result_rows import make_report, make_row, make_space
 
 require("plotly", "jinja2")
-from pixeltune.results.compare import compare
-from pixeltune.results.final import leaderboard_of
-from pixeltune.results.frames import read_results
-from pixeltune.results.leaderboard import leaderboard, status_counts
+from pixeltune.published.compare import compare
+from pixeltune.report.build import report_html
+from pixeltune.report.sections.leaderboard import board
+from pixeltune.report.snapshot import read_snapshot
+from pixeltune.results.dataframes import read_results
+from pixeltune.results.final_statistics import leaderboard_of
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.report.board import board
-from pixeltune.results.report.snapshot import read_snapshot
-from pixeltune.results.report.write import report_html
+from pixeltune.results.ranking import leaderboard, status_counts
 from pixeltune.results.store import SearchStore
 from pixeltune.space import Asha
 

@@ -29,23 +29,23 @@ from pixeltune import files
 from pixeltune.cli import command_line
 from pixeltune.cli import final as final_verb
 from pixeltune.config import TrialConfig, parse_setting
+from pixeltune.report.build import figure_json
+from pixeltune.report.figures.chart import log_ticks, short
+from pixeltune.report.figures.curves import learning_curves, thin
+from pixeltune.report.figures.fronts import front_charts
+from pixeltune.report.figures.importances import FEWEST, importance_charts, importances
+from pixeltune.report.figures.keys import axes_of, measured
+from pixeltune.report.figures.parallel import parallel_coordinates
+from pixeltune.report.figures.slices import slice_charts, smooth
+from pixeltune.report.figures.timeline import assign_lanes, timeline
+from pixeltune.report.format import cell, number, size, span
+from pixeltune.report.sections.finals import finals
+from pixeltune.report.sections.galleries import pictures
+from pixeltune.report.sections.outcomes import outcomes
+from pixeltune.report.sections.rerun import rerun, setting, shown_location
+from pixeltune.report.sections.summary import headline
+from pixeltune.report.snapshot import Snapshot, read_snapshot
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.report.figures.chart import log_ticks, short
-from pixeltune.results.report.figures.curves import learning_curves, thin
-from pixeltune.results.report.figures.fronts import front_charts
-from pixeltune.results.report.figures.importances import FEWEST, importance_charts, importances
-from pixeltune.results.report.figures.keys import axes_of, measured
-from pixeltune.results.report.figures.parallel import parallel_coordinates
-from pixeltune.results.report.figures.slices import slice_charts, smooth
-from pixeltune.results.report.figures.timeline import assign_lanes, timeline
-from pixeltune.results.report.finals import finals
-from pixeltune.results.report.outcomes import outcomes
-from pixeltune.results.report.page import figure_json
-from pixeltune.results.report.pictures import pictures
-from pixeltune.results.report.rerun import rerun, setting, shown_location
-from pixeltune.results.report.snapshot import Snapshot, read_snapshot
-from pixeltune.results.report.summary import headline
-from pixeltune.results.report.words import cell, number, size, span
 from pixeltune.results.store import SearchStore
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,7 +86,7 @@ def test_thinning_keeps_the_first_the_last_and_the_best(values: list[float], mos
 
 
 def test_thinned_curves_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixeltune.results.report.figures.curves._MOST_POINTS", 100)
+    monkeypatch.setattr("pixeltune.report.figures.curves._MOST_POINTS", 100)
     chart = learning_curves(made_up(tmp_path, statuses=["finished"] * 20, trials=20), 3)
     assert chart.figure is not None
     drawn = sum(y is not None for trace in chart.figure.data for y in trace.y)

@@ -21,7 +21,7 @@ from optuna_dashboard import wsgi
 
 from pixeltune.cli.columns import reference
 from pixeltune.results.compaction import compact
-from pixeltune.results.images import write_images
+from pixeltune.results.final_statistics import write_images
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from result_rows import NOW, PAIRS, make_config, make_report, make_row, rows_of
 
 from pixeltune.errors import StoreError
-from pixeltune.results.rows import UnreadableError, decode, encode
+from pixeltune.results.parquet_io import UnreadableError, decode, encode
 from pixeltune.results.schema import CURVE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA, VERSION_KEY
 
 

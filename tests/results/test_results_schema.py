@@ -7,7 +7,7 @@ import pytest
 from result_rows import PAIRS, make_config
 
 from pixeltune.config import FAMILIES, GatedConfig
-from pixeltune.results import columns
+from pixeltune.results import schema
 from pixeltune.results.schema import COLUMNS, CURVE_SCHEMA, SCHEMA_VERSION, TRIAL_SCHEMA, VERSION_KEY
 from pixeltune.space import METRICS
 from pixeltune.training.report import EpochReport
@@ -48,10 +48,10 @@ def test_a_key_with_different_types_in_two_families_is_refused(monkeypatch: pyte
 
     monkeypatch.setitem(FAMILIES, "clashing", Clashing)
     with pytest.raises(TypeError, match=r"model\.head_channels.*one type"):
-        columns.config_columns()
+        schema.config_columns()
 
 
 @pytest.mark.parametrize("annotation", [list[int], int | str, dict])
 def test_a_field_that_no_column_can_hold_is_refused(annotation: object) -> None:
     with pytest.raises(TypeError, match="must be a bool, int, float or str"):
-        columns.arrow_type(annotation)
+        schema.arrow_type(annotation)

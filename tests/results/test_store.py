@@ -25,7 +25,7 @@ from pixeltune.results import lock as locks
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore, find_searches, trial_name
-from pixeltune.results.tables import StoreWarning
+from pixeltune.results.table_folder import StoreWarning
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 
@@ -447,7 +447,7 @@ def test_reading_a_finished_search_loads_nothing_heavy(store: SearchStore) -> No
     code = """
         import sys
         from pixeltune.results.store import SearchStore
-        from pixeltune.results.leaderboard import comparison_lines, leaderboard
+        from pixeltune.results.ranking import comparison_lines, leaderboard
         store = SearchStore.at(sys.argv[1])
         store.manifest(), leaderboard(store.trials()), store.curves(), comparison_lines(store.trials()[0])
         print([name for name in ("pandas", "torch", "ray") if name in sys.modules])

@@ -7,9 +7,9 @@ from optuna.trial import TrialState
 from result_rows import NOW, make_config, make_report, make_row, make_space
 
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.optuna_study import study
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.results.studies import study
 
 
 def test_a_study_tells_every_outcome(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.sampling import codec
 from pixeltune.sampling.codec import compress, decompress
 from pixeltune.sampling.coded_file import Header, pack, unpack
-from pixeltune.sampling.numbers import Numbers, model_hash
+from pixeltune.sampling.determinism import Numbers, model_hash
 from pixeltune.sampling.verify import Verification, verify_bits
 
 

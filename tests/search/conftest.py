@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pixeltune.search.connect import set_environment
+from pixeltune.tune.ray_session import set_environment
 
 set_environment(None)  # before any test module imports Ray, which reads it then
 

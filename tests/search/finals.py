@@ -12,7 +12,7 @@ from pixeltune.data import resolve
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import Request, open_final
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.state import Ledger
 from pixeltune.space import FinalSpace, SearchSpace
 
 

@@ -15,9 +15,9 @@ from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempts import Live, Plan
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.scheduler import judge_of
+from pixeltune.search.attempt import Live, Plan
+from pixeltune.search.pruners import judge_of
+from pixeltune.search.state import Ledger
 from pixeltune.space import SAMPLERS, Asha, Budget, SearchSpace
 
 VARY = {

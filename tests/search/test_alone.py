@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from search_toys import FACTS, report, toy_config, toy_space
 
-from pixeltune.search import run, trainables
-from pixeltune.search.listener import Listener
+from pixeltune.search import run
+from pixeltune.search.callbacks import Listener
 from pixeltune.search.run import open_search, run_search
 from pixeltune.space import Budget, Resources
+from pixeltune.tune import trainables
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -11,11 +11,11 @@ import pytest
 from pixeltune.cli import main
 from pixeltune.results import compaction
 from pixeltune.results.compaction import compact, compact_many
-from pixeltune.results.rows import Row
-from pixeltune.results.status import read_status
+from pixeltune.results.optuna_study import study
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.search_status import read_status
 from pixeltune.results.store import SearchStore
-from pixeltune.results.studies import study
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.state import Ledger
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from noop import drive, noop_space

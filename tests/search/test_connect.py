@@ -12,8 +12,8 @@ import pytest
 
 import pixeltune
 from pixeltune.errors import SearchError
-from pixeltune.search.connect import connect, fit_to, require_answer, stage_code
 from pixeltune.space import Resources
+from pixeltune.tune.ray_session import connect, fit_to, require_answer, stage_code
 
 TWO_CPUS = {"CPU": 2.0, "memory": 1e9}
 GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
@@ -117,7 +117,7 @@ def test_nodes_get_the_code_and_nothing_else(tmp_path: Path, monkeypatch: pytest
     package = Path(pixeltune.__file__).parent
     code = {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.suffix in (".py", ".csv")}
     assert code <= staged
-    code = "import pixeltune.results.judge, pixeltune.data, mine; print(pixeltune.__file__)"
+    code = "import pixeltune.published.comparability, pixeltune.data, mine; print(pixeltune.__file__)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path / "job", capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == str(tmp_path / "job" / "pixeltune" / "__init__.py")

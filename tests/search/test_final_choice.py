@@ -16,10 +16,9 @@ from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.choose import choose
-from pixeltune.search.final import moved_on, open_final, require_final_data, require_search, select
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.plans import ListedPlans
+from pixeltune.search.final import choose, moved_on, open_final, require_final_data, require_search, select
+from pixeltune.search.searcher import ListedPlans
+from pixeltune.search.state import Ledger
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 
 

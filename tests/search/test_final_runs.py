@@ -14,15 +14,15 @@ from pixeltune.cli import main
 from pixeltune.config import TrialConfig
 from pixeltune.data import DataSet, ImageSet, Resolved, order0_bits_per_dim, resolve
 from pixeltune.errors import StoreError
-from pixeltune.results.compare import compare
-from pixeltune.results.final import leaderboard_of
-from pixeltune.results.frames import read_images, read_results
+from pixeltune.published.compare import compare
+from pixeltune.results.dataframes import read_images, read_results
+from pixeltune.results.final_statistics import leaderboard_of
 from pixeltune.results.store import SearchStore
-from pixeltune.search import reading
-from pixeltune.search.attempts import Plan
-from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.plans import ListedPlans
+from pixeltune.search import trial_artifacts
+from pixeltune.search.attempt import Plan
+from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.searcher import ListedPlans
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import Message, run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.evaluate import evaluate
@@ -252,7 +252,7 @@ def test_a_full_disk_is_no_fault_of_the_run(begun: tuple[Ledger, Plan], monkeypa
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reading, "write_images", full)
+    monkeypatch.setattr(trial_artifacts, "write_images", full)
     with pytest.raises(StoreError, match=r"00000\.parquet is not \(No space left on device\)"):
         run(*begun, [])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from launching import files_of, launches, store_in, write_search
 
-from pixeltune.results.frames import read_images
+from pixeltune.results.dataframes import read_images
 from pixeltune.results.store import SearchStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]

@@ -10,7 +10,7 @@ import pytest
 from harm import Before, Harm, count_harm
 from noop import drive, noop_space
 
-from pixeltune.results.rows import Row
+from pixeltune.results.parquet_io import Row
 from pixeltune.results.store import SearchStore
 
 SPACE = noop_space(trials=3, images=400, stop=False)

@@ -12,7 +12,7 @@ from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, t
 
 from pixeltune.results.compaction import compact
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
-from pixeltune.search import clock
+from pixeltune.search import attempt
 from pixeltune.space import Budget, Median, Resources
 
 
@@ -59,7 +59,7 @@ def test_a_number_whose_row_was_lost_gets_no_curve_of_the_lost_trial(tmp_path: P
     ledger = toy_ledger(tmp_path)
     play(ledger, ledger.plan({"optim.lr": 0.02}), BEGUN, reported(100, 2.5), reported(200, 2.0), FINISHED)
     compact(ledger.store)
-    ledger.store.write_curve("00000", 2, [reported(200, 1.0)["report"] | {"reported_at": clock.now()}])
+    ledger.store.write_curve("00000", 2, [reported(200, 1.0)["report"] | {"reported_at": attempt.now()}])
     Path(ledger.store.trials_folder, "compacted-00001.parquet").unlink()
 
     again = toy_ledger(tmp_path)
@@ -86,7 +86,7 @@ def test_columns_of_the_best_report_and_of_the_whole_trial(tmp_path: Path) -> No
 def now(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     """The ledger's time, for the test to set."""
     time = [datetime(2026, 1, 1, tzinfo=UTC)]
-    monkeypatch.setattr(clock, "now", lambda: time[0])
+    monkeypatch.setattr(attempt, "now", lambda: time[0])
     return time
 
 

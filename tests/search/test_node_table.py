@@ -9,8 +9,8 @@ import pytest
 
 from pixeltune.cli import doctor as verb
 from pixeltune.errors import SearchError
-from pixeltune.search.doctor import NodeFacts
-from pixeltune.search.node_table import COLUMNS, NodeRow, Wanted, node_rows, require_fit, to_do
+from pixeltune.preflight.checks import NodeFacts
+from pixeltune.preflight.node_table import COLUMNS, NodeRow, Wanted, node_rows, require_fit, to_do
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0", "pixeltune": "0.1"}
 HEAD = NodeFacts("head (10.0.0.1)", VERSIONS, data="abc")

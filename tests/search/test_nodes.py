@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pixeltune.search.connect import connect
 from pixeltune.space import Resources
+from pixeltune.tune.ray_session import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -28,7 +28,7 @@ def address() -> Iterator[str]:
 
 def test_a_cluster_of_two_nodes_is_looked_at(address: str, tmp_path: Path) -> None:
     with connect(address) as nodes:
-        from pixeltune.search.nodes import ask_state_api, look_at_nodes, preflight
+        from pixeltune.preflight.probe_nodes import ask_state_api, look_at_nodes, preflight
 
         assert sorted(node["CPU"] for node in nodes) == [1.0, 2.0]
         assert ask_state_api() == ""

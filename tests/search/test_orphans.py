@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-_CHILD = "import time; from pixeltune.search.orphans import end_with_parent; {0}print('up', flush=True); time.sleep(60)"
+_CHILD = (
+    "import time; from pixeltune.tune.preemption import end_with_parent; {0}print('up', flush=True); time.sleep(60)"
+)
 _PARENT = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).wait()"
 
 

@@ -20,13 +20,13 @@ from search_toys import toy_config
 
 import pixeltune.errors
 from pixeltune.config import TrialConfig
-from pixeltune.results.paper.bundle import MANIFEST_NAME, Manifest, changed_files, read_manifest
-from pixeltune.results.paper.verify import verify_bundle
-from pixeltune.results.paper.works import parse_bibtex
-from pixeltune.results.rows import decode, encode
+from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, changed_files, read_manifest
+from pixeltune.paper.verify import verify_bundle
+from pixeltune.paper.works import parse_bibtex
+from pixeltune.results.parquet_io import decode, encode
 from pixeltune.results.schema import IMAGE_SCHEMA
 from pixeltune.results.store import SearchStore
-from pixeltune.search.plans import ListedPlans
+from pixeltune.search.searcher import ListedPlans
 from pixeltune.search.trial import run_trial
 from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_with_config, save_weights

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from search_toys import BEGUN, FINISHED, reported, toy_ledger, toy_space
 
-from pixeltune.search.ledger import MOST_NODE_DEATHS, NODE_DIED, Ledger
-from pixeltune.search.seats import MOST_FAULTS, Seats
-from pixeltune.search.suggest import Suggester
-from pixeltune.search.trainables import result_of
-from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, SuggestSearcher
+from pixeltune.search.searcher import Suggester
+from pixeltune.search.state import MOST_NODE_DEATHS, NODE_DIED, Ledger
 from pixeltune.space import Budget
+from pixeltune.tune.adapters import LedgerCallback, LedgerScheduler, SuggestSearcher
+from pixeltune.tune.run_state import MOST_FAULTS, Seats
+from pixeltune.tune.trainables import result_of
 
 TAKEN = "its node was taken away (spot notice)"
 SAVED = "  File x, line 3\npixeltune.errors.NodeTakenError: the machine under this trial is taken away: …"

@@ -43,33 +43,31 @@ DRAIN = "drain the node of a spot machine"
 AWS = "make a cluster's AWS parts against moto"
 NAMES = (
     Private(
-        "ray._private.state", "available_resources_per_node", "pixeltune/search/rescue.py", "find room for a trial"
+        "ray._private.state", "available_resources_per_node", "pixeltune/tune/hang_recovery.py", "find room for a trial"
     ),
-    Private("ray._private.worker", "global_worker", "pixeltune/search/draining.py", "ask for draining nodes"),
-    Private("ray._private.worker", "print_to_stdstream", "pixeltune/search/connect.py", "silence deaths of workers"),
+    Private("ray._private.worker", "global_worker", "pixeltune/tune/preemption.py", "ask for draining nodes"),
+    Private("ray._private.worker", "print_to_stdstream", "pixeltune/tune/ray_session.py", "silence deaths of workers"),
     Private(
-        "ray._raylet", "InnerGcsClient.get_draining_nodes", "pixeltune/search/draining.py", "ask for draining nodes"
+        "ray._raylet", "InnerGcsClient.get_draining_nodes", "pixeltune/tune/preemption.py", "ask for draining nodes"
     ),
-    Private("ray._raylet", "InnerGcsClient.drain_node", "pixeltune/search/spot.py", DRAIN),
-    Private("ray._raylet", "GcsClient", "pixeltune/search/spot.py", DRAIN),
+    Private("ray._raylet", "InnerGcsClient.drain_node", "pixeltune/cluster/spot_agent.py", DRAIN),
+    Private("ray._raylet", "GcsClient", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private("ray._raylet", "GcsClient", "tests/cluster/strangers.py", "knock at a cluster as a stranger"),
-    Private("ray._raylet", "PlacementGroupID", "pixeltune/search/rescue.py", "free what a killed trial reserved"),
-    Private("ray.core.generated.autoscaler_pb2", "DrainNodeReason", "pixeltune/search/spot.py", DRAIN),
+    Private("ray._raylet", "PlacementGroupID", "pixeltune/tune/hang_recovery.py", "free what a killed trial reserved"),
+    Private("ray.core.generated.autoscaler_pb2", "DrainNodeReason", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private(
         "ray.core.generated.autoscaler_pb2",
         "DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION",
-        "pixeltune/search/spot.py",
+        "pixeltune/cluster/spot_agent.py",
         DRAIN,
     ),
-    Private("ray.autoscaler._private.util", "prepare_config", "pixeltune/search/cluster/check.py", SCHEMA),
-    Private("ray.autoscaler._private.util", "validate_config", "pixeltune/search/cluster/check.py", SCHEMA),
-    Private(
-        "ray.autoscaler._private.commands", "get_head_node_ip", "pixeltune/search/cluster/tunnel.py", "find a head"
-    ),
+    Private("ray.autoscaler._private.util", "prepare_config", "pixeltune/cluster/checks.py", SCHEMA),
+    Private("ray.autoscaler._private.util", "validate_config", "pixeltune/cluster/checks.py", SCHEMA),
+    Private("ray.autoscaler._private.commands", "get_head_node_ip", "pixeltune/cluster/ssh_tunnel.py", "find a head"),
     Private(
         "ray.job_submission",
         "JobSubmissionClient._do_request",
-        "pixeltune/search/cluster/dashboard.py",
+        "pixeltune/cluster/dashboard_client.py",
         "bound the wait for a dashboard",
     ),
     Private(
@@ -105,13 +103,13 @@ NAMES = (
 )
 IN_SOURCE = (
     (
-        Private("ray._private.worker", "connect", "pixeltune/search/draining.py", "ask for draining nodes"),
+        Private("ray._private.worker", "connect", "pixeltune/tune/preemption.py", "ask for draining nodes"),
         ".gcs_client =",
     ),
-    (Private("ray", "init", "pixeltune/search/connect.py", "give each Ray its own folder"), '"_temp_dir"'),
+    (Private("ray", "init", "pixeltune/tune/ray_session.py", "give each Ray its own folder"), '"_temp_dir"'),
 )
 """An attribute that Ray sets and a parameter that it pops: only Ray's source shows them."""
-LOGGERS = {"ray.autoscaler._private.util": "pixeltune/search/cluster/check.py"}
+LOGGERS = {"ray.autoscaler._private.util": "pixeltune/cluster/checks.py"}
 """Loggers that we set; a logger that is gone harms nothing."""
 
 
@@ -154,11 +152,11 @@ def test_the_upper_bound_of_ray_is_the_minor_that_is_installed() -> None:
 
 
 def test_a_name_that_is_gone_is_reported_with_its_user() -> None:
-    gone = Private("ray._private.state", "gone", "pixeltune/search/rescue.py", "find room for a trial")
+    gone = Private("ray._private.state", "gone", "pixeltune/tune/hang_recovery.py", "find room for a trial")
     with pytest.raises(pytest.fail.Exception) as failure:
         require(gone)
     assert str(failure.value) == (
-        f"ray {ray.__version__} no longer has ray._private.state.gone, used by pixeltune/search/rescue.py to find room "
+        f"ray {ray.__version__} no longer has ray._private.state.gone, used by pixeltune/tune/hang_recovery.py to find room "
         "for a trial; update that file, this list and the upper bound of ray in pyproject.toml"
     )
 

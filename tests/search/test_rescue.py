@@ -14,18 +14,18 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from search_toys import BEGUN, FINISHED, play, reported, toy_ledger, toy_space
 
 from pixeltune.errors import SearchError
-from pixeltune.search import rescue
-from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.listener import Listener
-from pixeltune.search.rescue import RescueCallback
-from pixeltune.search.seats import Seats
-from pixeltune.search.stop import Stop
-from pixeltune.search.suggest import Suggester
-from pixeltune.search.trainables import result_of
-from pixeltune.search.tune_runs import TuneRuns
-from pixeltune.search.tuning import LedgerCallback, LedgerScheduler, SuggestSearcher
-from pixeltune.search.watch import Heartbeat, Vacancies, Watchdog
+from pixeltune.search.callbacks import Listener
+from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.run import Stop
+from pixeltune.search.searcher import Suggester
 from pixeltune.space import Budget, Patience, Resources, SearchSpace
+from pixeltune.tune import hang_recovery
+from pixeltune.tune.adapters import LedgerCallback, LedgerScheduler, SuggestSearcher
+from pixeltune.tune.hang_recovery import RescueCallback
+from pixeltune.tune.run_state import Seats
+from pixeltune.tune.runner import TuneRuns
+from pixeltune.tune.trainables import result_of
+from pixeltune.tune.watchdog import Heartbeat, Vacancies, Watchdog
 
 STARVED = "ray.train.ControllerError: Training failed …:\nThe worker group startup timed out after 60.0 seconds waiting"
 
@@ -48,9 +48,9 @@ class Search:
         self.rescue = RescueCallback(self.seats, Heartbeat(100))
         self.trials: list[Any] = []
         self.has_room = False
-        monkeypatch.setattr(rescue, "_has_room", lambda _resources: self.has_room)
-        monkeypatch.setattr(rescue, "_free", lambda: "0 CPUs")
-        monkeypatch.setattr(rescue.ray, "kill", lambda actor, **_options: self.killed.append(actor))
+        monkeypatch.setattr(hang_recovery, "_has_room", lambda _resources: self.has_room)
+        monkeypatch.setattr(hang_recovery, "_free", lambda: "0 CPUs")
+        monkeypatch.setattr(hang_recovery.ray, "kill", lambda actor, **_options: self.killed.append(actor))
 
     def suggest(self, name: str) -> Any:
         config = self.searcher.suggest(name)
@@ -266,8 +266,8 @@ def test_while_another_trial_runs_one_may_wait_for_its_place(begin: Callable[...
 def test_groups_that_nobody_uses_are_freed(begin: Callable[..., Search], monkeypatch: pytest.MonkeyPatch) -> None:
     search = begin(workers=2)
     removed: list[str] = []
-    monkeypatch.setattr(rescue, "_groups_of_this_job", lambda: (["used", "left"], {"used", None}))
-    monkeypatch.setattr(rescue, "_remove_group", removed.append)
+    monkeypatch.setattr(hang_recovery, "_groups_of_this_job", lambda: (["used", "left"], {"used", None}))
+    monkeypatch.setattr(hang_recovery, "_remove_group", removed.append)
     search.suggest("a")
     search.pass_by(90)
     assert removed == []

@@ -21,11 +21,10 @@ from search_toys import (
 )
 
 from pixeltune.errors import ConfigError, StoreError
-from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.run import open_search, require_buildable, require_same_data
-from pixeltune.search.stop import nothing_left
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.run import nothing_left, open_search, require_buildable, require_same_data
+from pixeltune.search.searcher import Suggester
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import state_file, weights_file
 from pixeltune.space import Budget, Resources, SearchSpace
 

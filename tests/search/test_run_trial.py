@@ -17,8 +17,8 @@ from pixeltune.errors import AuditError, NodeTakenError, StoreError
 from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.sampling import SPEED_BATCH
-from pixeltune.search import facts
-from pixeltune.search.ledger import Ledger
+from pixeltune.search import trial_metadata
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
@@ -69,7 +69,7 @@ def test_measuring_the_speed_first_changes_no_number(tmp_path: Path) -> None:
 def test_what_a_trial_expects_follows_from_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock by which a pass over four images takes a second."""
     clock = iter(range(1_000_000))
-    monkeypatch.setattr(facts.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(trial_metadata.time, "monotonic", lambda: float(next(clock)))
     first = next(iter(run_trial(task_in(tmp_path))))
     assert first["expects_seconds"] == (4 * 100 + 2 * 100) / 4
     first = next(iter(run_trial(task_in(tmp_path, **{"train.report_every": 400, "optim.ema": 0.0}))))

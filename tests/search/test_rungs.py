@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_ledger, toy_space
 
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.scheduler import Front, MedianRule, Rungs, Trace, judge_of
+from pixeltune.search.pruners import Front, MedianRule, Rungs, Trace, judge_of
+from pixeltune.search.state import Ledger
 from pixeltune.space import METRICS, Asha, Median, Pareto, Resources, SearchSpace
 
 

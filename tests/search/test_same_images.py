@@ -13,10 +13,10 @@ from search_toys import BEGUN, FACTS, FINISHED, play, reported, toy_config, toy_
 from pixeltune.data import load_data, resolve
 from pixeltune.errors import StoreError
 from pixeltune.results.store import SearchStore
+from pixeltune.search.callbacks import Listener
 from pixeltune.search.final import open_final
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.listener import Listener
 from pixeltune.search.run import Outcome, open_search, run_search
+from pixeltune.search.state import Ledger
 from pixeltune.space import Budget, SearchSpace
 
 

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from search_toys import VARY, sampler_params, seen, settle, toy_config, toy_ledger, toy_space
 
 from pixeltune.errors import ConfigError, MissingPackageError
-from pixeltune.search.attempts import Plan
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.attempt import Plan
+from pixeltune.search.searcher import Suggester
 from pixeltune.space import SAMPLERS, Budget, Pareto, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())

@@ -10,7 +10,7 @@ from launching import launches, write_search
 from object_storage import KEY, SECRET, S3Server, in_environment, objects, s3_server
 
 from pixeltune import files
-from pixeltune.results.frames import read_curves, read_results
+from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.store import SearchStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]

@@ -14,7 +14,7 @@ from launching import launches, store_in, write_search
 from metadata_service import Metadata, serving
 from ray_faults import Stand
 
-from pixeltune.search.spot import ENDPOINT
+from pixeltune.cluster.spot_agent import ENDPOINT
 from pixeltune.search.trial import TrialTask, run_trial
 from pixeltune.space import load_search
 from pixeltune.training.checkpoint import TrainState

@@ -15,20 +15,20 @@ from pathlib import Path
 import pytest
 from metadata_service import Answer, Metadata, serving
 
+from pixeltune.cluster import spot_agent
+from pixeltune.cluster.spot_agent import Aws, Gcp, LocalNode, find_node, supervise, watch
 from pixeltune.errors import SearchError
-from pixeltune.search import spot
-from pixeltune.search.spot import Aws, Gcp, LocalNode, find_node, supervise, watch
 
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
     service = Metadata()
-    monkeypatch.setattr(spot, "_CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(spot, "_FAILED_EVERY_SECONDS", 0.01)
-    monkeypatch.setattr(spot, "_GCP_WAIT_SECONDS", 3)
+    monkeypatch.setattr(spot_agent, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(spot_agent, "_FAILED_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(spot_agent, "_GCP_WAIT_SECONDS", 3)
     monkeypatch.setattr(Aws, "every", 0.01)
     with serving(service) as endpoint:
-        monkeypatch.setenv(spot.ENDPOINT, endpoint)
+        monkeypatch.setenv(spot_agent.ENDPOINT, endpoint)
         yield service
 
 
@@ -107,7 +107,7 @@ def test_a_service_that_fails_is_asked_again(
 def test_where_nobody_listens_it_goes_on_asking_and_says_so_once(
     node: Node, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(spot.ENDPOINT, "http://127.0.0.1:1")
+    monkeypatch.setenv(spot_agent.ENDPOINT, "http://127.0.0.1:1")
     monkeypatch.setattr(Node, "looks", 20)
     said: list[str] = []
     watch(Gcp(), node, _drain, said.append)
@@ -138,11 +138,11 @@ def test_ray_is_told_again_until_it_hears_and_not_after_the_deadline(metadata: M
 
 @pytest.mark.parametrize("endpoint", ["http://192.0.2.1", "http://metadata.example.com:80", "http://localhost.evil"])
 def test_no_other_service_than_the_clouds_own_or_loopback(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(spot.ENDPOINT, endpoint)
+    monkeypatch.setenv(spot_agent.ENDPOINT, endpoint)
     for cloud in (Aws, Gcp):
         with pytest.raises(SearchError, match="must be an address of this machine"):
             cloud()
-    monkeypatch.delenv(spot.ENDPOINT)
+    monkeypatch.delenv(spot_agent.ENDPOINT)
     asked = [cloud()._service._host for cloud in (Aws, Gcp)]
     assert asked == ["169.254.169.254", "metadata.google.internal"]
 
@@ -179,7 +179,7 @@ def test_the_node_of_this_machine_is_found_by_its_daemon(raylet: subprocess.Pope
 def test_a_failed_agent_is_started_again_and_ends_with_the_node(
     raylet: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spot, "_RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(spot_agent, "_RESTART_SECONDS", 0.01)
     node = find_node("abcdef", seconds=10)
     starts = tmp_path / "starts"
     script = f"open({str(starts)!r}, 'a').write('x'); import sys; sys.exit(len(open({str(starts)!r}).read()) < 3)"
@@ -210,7 +210,7 @@ def test_the_command_starts_it_in_the_background_with_its_log_among_rays(
         time.sleep(0.1)
     raylet.kill()
     raylet.wait()
-    while any(b"pixeltune.search.spot" in line for line in _command_lines()):
+    while any(b"pixeltune.cluster.spot_agent" in line for line in _command_lines()):
         assert time.monotonic() < end, "it ends with the node"
         time.sleep(0.1)
 

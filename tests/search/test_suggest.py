@@ -26,12 +26,12 @@ from search_toys import (
 )
 
 from pixeltune import files
-from pixeltune.results.leaderboard import leaderboard
+from pixeltune.results.optuna_study import study
+from pixeltune.results.ranking import leaderboard
 from pixeltune.results.schema import Status
-from pixeltune.results.studies import study
-from pixeltune.search.attempts import Plan
-from pixeltune.search.ledger import Ledger
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.attempt import Plan
+from pixeltune.search.searcher import Suggester
+from pixeltune.search.state import Ledger
 from pixeltune.space import SAMPLERS, Budget, Resources, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())
@@ -271,7 +271,7 @@ def test_a_long_search_resumes_without_a_read_or_a_proposal_a_row(
 def _live(ledger: Ledger, plan: Plan, bits: float) -> Any:
     from datetime import UTC, datetime
 
-    from pixeltune.search.attempts import Live
+    from pixeltune.search.attempt import Live
 
     return Live(plan, ledger.resources, datetime.now(UTC), reports={200: report(200, bits)})
 

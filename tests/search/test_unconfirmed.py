@@ -11,20 +11,19 @@ from optuna.trial import TrialState
 from search_toys import BEGUN, play, reported, toy_ledger, toy_space
 
 from pixeltune import files
-from pixeltune.cli.trials import find_weights
+from pixeltune.cli.trial_ref import find_weights
 from pixeltune.errors import StoreError
-from pixeltune.results.final import Verdict, final_leaderboard, mean_row
-from pixeltune.results.judge import identity_of, is_unconfirmed, judge
-from pixeltune.results.leaderboard import leaderboard
-from pixeltune.results.pareto import front
-from pixeltune.results.published import published_results
-from pixeltune.results.status import read_status
-from pixeltune.results.studies import study
-from pixeltune.search.choose import choose
-from pixeltune.search.keep import WeightKeeper
-from pixeltune.search.ledger import Ledger
+from pixeltune.published.comparability import identity_of, is_unconfirmed, judge
+from pixeltune.published.table import published_results
+from pixeltune.results.final_statistics import Verdict, final_leaderboard, mean_row
+from pixeltune.results.optuna_study import study
+from pixeltune.results.ranking import front, leaderboard
+from pixeltune.results.search_status import read_status
+from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.final import choose
+from pixeltune.search.optuna_trials import verdicts
+from pixeltune.search.state import Ledger
 from pixeltune.search.trial import weights_file
-from pixeltune.search.verdicts import verdicts
 
 WHY = "60 images take 2.10000 bits/dim where 0.10000 are claimed"
 

@@ -17,10 +17,10 @@ from pixeltune.data import Resolved, resolve
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.ledger import Ledger
+from pixeltune.search.pruners import judge_of
 from pixeltune.search.run import open_search
-from pixeltune.search.scheduler import judge_of
-from pixeltune.search.suggest import Suggester
+from pixeltune.search.searcher import Suggester
+from pixeltune.search.state import Ledger
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import SearchSpace
 

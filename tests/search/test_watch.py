@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pixeltune.search.watch import EXIT_STALLED, Heartbeat, Watchdog
 from pixeltune.space import Patience
+from pixeltune.tune.watchdog import EXIT_STALLED, Heartbeat, Watchdog
 
 REPORT: dict[str, Any] = {"report": {}}
 

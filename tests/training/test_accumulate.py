@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pixeltune.errors import ConfigError
-from pixeltune.training.accumulate import micro_batches
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
-from pixeltune.training.tally import Tally
+from pixeltune.training.micro_batches import micro_batches
+from pixeltune.training.running_sums import Tally
 
 from .conftest import tiny
 from .test_loop import GOLDEN_CONFIGS, numbers

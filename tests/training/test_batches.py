@@ -15,14 +15,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixeltune.config import TrialConfig
-from pixeltune.data import DataSet, draws, resolve
-from pixeltune.data.sets import draw_binary
+from pixeltune.data import DataSet, counter_rng, resolve
+from pixeltune.data.dataset import draw_binary
 from pixeltune.errors import DataError
 from pixeltune.training import augment, batches, loop
 from pixeltune.training.batches import IMAGES_AHEAD, Batches, Mapped, Reading, Resident
+from pixeltune.training.data_order import ImageStream
 from pixeltune.training.loop import Training, fit
 from pixeltune.training.memory import MemoryPlan
-from pixeltune.training.stream import ImageStream
 from pixeltune.training.workers import Workers
 
 from .conftest import tiny
@@ -89,7 +89,9 @@ def test_draws_on_the_device_are_those_of_numpy(levels: int) -> None:
     keys = torch.from_numpy(keys_N.view(np.int64))
     drawn = augment.draw_binary(torch.from_numpy(pixels), keys, levels=levels)
     assert np.array_equal(drawn.numpy(), draw_binary(pixels, keys_N, levels=levels))
-    assert np.array_equal(augment.below(keys, 100, 2**31).numpy(), draws.below(keys_N, 100, 2**31).astype(np.int64))
+    assert np.array_equal(
+        augment.below(keys, 100, 2**31).numpy(), counter_rng.below(keys_N, 100, 2**31).astype(np.int64)
+    )
 
 
 @pytest.mark.parametrize("changes", CHANGES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pixeltune.errors import ConfigError
-from pixeltune.search.doctor import compiles_for, node_facts
+from pixeltune.preflight.checks import compiles_for, node_facts
 from pixeltune.space import Budget, Resources, SearchSpace
 from pixeltune.training.compiler import missing_compiler, require_compiler
 from pixeltune.training.loop import fit

@@ -16,7 +16,7 @@ from pixeltune.audit import AuditReport
 from pixeltune.config import FAMILIES
 from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedError, PausedError
 from pixeltune.models import DensityModel
-from pixeltune.training import clock, loop
+from pixeltune.training import loop, timers
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.loop import Training, fit, next_report
@@ -390,7 +390,7 @@ def test_seconds_before_a_pause_are_counted(state_path: str) -> None:
 
 def test_the_speed_of_a_resumed_first_step_is_its_own(state_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step a report, and every look at the clock a second later than the one before."""
-    monkeypatch.setattr(clock.time, "perf_counter", count().__next__)
+    monkeypatch.setattr(timers.time, "perf_counter", count().__next__)
     config = tiny().override({"train.report_every": tiny().train.batch_size})
     training = fit(config)
     first = next(training)

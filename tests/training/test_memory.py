@@ -16,7 +16,7 @@ from pixeltune.training import loop, memory
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import Training, fit
 from pixeltune.training.memory import MemoryPlan, Phase, memory_limit, plan_memory, predict_peaks
-from pixeltune.training.tally import Tally
+from pixeltune.training.running_sums import Tally
 from pixeltune.training.workers import Workers
 
 from .conftest import tiny

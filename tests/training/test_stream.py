@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pixeltune.training.stream import ImageStream
+from pixeltune.training.data_order import ImageStream
 from pixeltune.training.workers import Workers
 
 from .conftest import tiny

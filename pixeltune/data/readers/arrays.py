@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
 from pixeltune.data.readers.listing import SPLIT_NAMES
-from pixeltune.data.readers.places import given_path, in_one_line
-from pixeltune.data.sets import ImageSet
+from pixeltune.data.readers.paths import given_path, in_one_line
 from pixeltune.errors import DataError
 
 _NAMES = tuple(name for names in SPLIT_NAMES.values() for name in names)

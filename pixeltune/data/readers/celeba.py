@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import OTHER_FILES, RawData
 from pixeltune.data.readers.downloads import require_paths
+from pixeltune.data.readers.image_decoder import Decoder, Picture
 from pixeltune.data.readers.listing import Ignored
-from pixeltune.data.readers.pictures import Decoder, Picture
-from pixeltune.data.sets import ImageSet
 from pixeltune.errors import DataError
 from pixeltune.published_sets import PublishedSet, shortened
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from pixeltune.config import DataConfig
-from pixeltune.data import draws
+from pixeltune.data import counter_rng
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
-from pixeltune.data.sets import ImageSet
 from pixeltune.errors import require_packages
 
 NUM_TEST = 360
@@ -33,7 +33,7 @@ def read(_: DataConfig) -> RawData:
     bunch = load_digits()
     pixels_NCHW = bunch.images.astype(np.uint8)[:, None]
     labels_N = bunch.target.astype(np.int64)
-    order = draws.permutation(0, "digits test", len(pixels_NCHW))
+    order = counter_rng.permutation(0, "digits test", len(pixels_NCHW))
     test, train = np.sort(order[:NUM_TEST]), np.sort(order[NUM_TEST:])
     return RawData(
         train=ImageSet(pixels_NCHW[train], labels_N[train]),

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from pixeltune.config import DataConfig
-from pixeltune.data.locks import node_lock, remove_leftovers
-from pixeltune.data.readers.places import in_one_line
+from pixeltune.data.file_lock import node_lock, remove_leftovers
+from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import DataError, MissingDataError
 from pixeltune.published_sets import Archive, PublishedSet, shortened, size_text
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import OWN_FILES, RawData
+from pixeltune.data.readers.image_decoder import Decoder, Picture
 from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, SplitFolder, scan_images
-from pixeltune.data.readers.pictures import Decoder, Picture
-from pixeltune.data.readers.places import given_path
-from pixeltune.data.sets import ImageSet
+from pixeltune.data.readers.paths import given_path
 
 
 def files(config: DataConfig) -> list[Path]:

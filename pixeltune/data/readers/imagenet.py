@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.prepare import luma
 from pixeltune.data.raw import OTHER_FILES, RawData
 from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.folders import read_splits
+from pixeltune.data.readers.image_decoder import Decoder, Picture
 from pixeltune.data.readers.listing import IMAGE_SUFFIXES, Ignored, SplitFolder, scan_files
-from pixeltune.data.readers.pictures import Decoder, Picture
-from pixeltune.data.readers.places import in_one_line
-from pixeltune.data.sets import ImageSet
+from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import DataError
 from pixeltune.published_sets import PublishedSet, file_digest
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pixeltune.config import DataConfig
+from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
 from pixeltune.data.readers.downloads import require_paths
-from pixeltune.data.readers.places import in_one_line
-from pixeltune.data.sets import ImageSet
+from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import DataError, require_packages
 from pixeltune.published_sets import PublishedSet
 

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixeltune.sampling.stepping.feature_memory import Memory, Place
 from pixeltune.sampling.stepping.graph import Image, Known, Map, Node, Slice
-from pixeltune.sampling.stepping.memory import Memory, Place
 from pixeltune.sampling.stepping.schedule import Term, schedule
 from pixeltune.sampling.stepping.trace import trace
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from pixeltune.sampling.stepping.graph import Add, Image, Known, Map, Node, Slice, Slices, narrow, whole
-from pixeltune.sampling.stepping.signals import Call, Record, Signal
-from pixeltune.sampling.stepping.windows import conv2d, conv_transpose2d, pad, settled
+from pixeltune.sampling.stepping.receptive_windows import conv2d, conv_transpose2d, pad, settled
+from pixeltune.sampling.stepping.symbolic import Call, Record, Signal
 
 ELEMENTWISE = ("add", "sub", "mul", "neg", "relu", "elu", "sigmoid", "tanh", "addcmul")
 """Functions that a Map may name."""

@@ -1,0 +1,72 @@
+"""How far sampling or coding is, and how long it will take."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pixeltune.cli.common import say
+from pixeltune.errors import has_package
+
+if TYPE_CHECKING:
+    from pixeltune.models import DensityModel
+
+
+@contextmanager
+def network_calls(
+    model: DensityModel, count: int, batch_size: int | None = None, *, walks: int = 1, tells_time: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """What is yielded is told of network calls that are done; the first hundredth of them tells the time it takes.
+
+    batch_size: images a call; None for all. walks: over all images. tells_time: unless calls are not alike.
+    """
+    calls = (int(model.order().max()) + 1) * math.ceil(count / (batch_size or count)) * walks
+    clock = _Clock(calls)
+    with _bar(calls) as show:
+
+        def advance(done: int) -> None:
+            show(done)
+            seconds = clock.forecast(done)
+            if seconds is not None and tells_time:
+                say(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s")
+
+        yield advance
+
+
+@contextmanager
+def _bar(calls: int) -> Iterator[Callable[[int], None]]:
+    """Draw a bar on a terminal, where rich is there to draw it."""
+    if not (sys.stdout.isatty() and has_package("rich")):
+        yield lambda _done: None
+        return
+    from rich.progress import Progress
+
+    with Progress(transient=True) as progress:
+        yield partial(progress.advance, progress.add_task("network calls", total=calls))
+
+
+class _Clock:
+    """Tells once how long all calls will take; what is told first of them warmed up, and does not count."""
+
+    def __init__(self, calls: int) -> None:
+        self._calls = calls
+        self._done = 0
+        self._warm: tuple[int, float] | None = None
+        self._is_told = False
+
+    def forecast(self, done: int) -> float | None:
+        """Seconds of all calls, once a hundredth of them tell; else None."""
+        self._done += done
+        if self._warm is None:
+            self._warm = self._done, time.monotonic()
+            return None
+        since = self._done - self._warm[0]
+        if self._is_told or since < self._calls / 100 or not since:
+            return None
+        self._is_told = True
+        return self._calls * (time.monotonic() - self._warm[1]) / since

@@ -1,0 +1,181 @@
+"""What a search says at its end: leaderboard, published numbers, where the results lie, pictures of the best."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pixeltune import files
+from pixeltune.cli.common import storage_words
+from pixeltune.cluster.capacity import cluster_file, farewell
+from pixeltune.errors import DataError, PixeltuneError
+from pixeltune.published.comparability import bound_mark
+from pixeltune.results.ranking import comparison_lines, counted_statuses, front, leaderboard
+from pixeltune.results.store import SearchStore
+from pixeltune.search.state import Ledger
+from pixeltune.search.trial import weights_file
+from pixeltune.space import SearchSpace
+from pixeltune.space.keys import short_name
+from pixeltune.tune.ray_address import COMMAND
+
+_TOP = 10
+_MOST_SAMPLING_SECONDS = 60.0
+_DIGITS = {
+    "valid_bits_per_dim": ".4f",
+    "valid_nats": ".2f",
+    "below_baseline_percent": ".1f",
+    "seconds": ".1f",
+    "sample_images_per_second": ".2f",
+}
+
+
+@contextmanager
+def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
+    """On a cluster, however the launch ends: what goes on costing money, and the command that ends it.
+
+    Of a job that `--cluster` submitted, whoever follows it says so, with the path of the file that is there.
+    """
+    try:
+        yield
+    finally:
+        for line in farewell(None if address is None or COMMAND in os.environ else cluster_file()):
+            out.print(line, highlight=False, soft_wrap=True)
+
+
+def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger, *, storage: str) -> None:
+    """Print all of it, with commands that mean `storage`; pictures come last, for they may take a while."""
+    rows = list(ledger.ended.values())
+    out.print(f"Trials: {counted_statuses(rows) or 'none'}.", highlight=False)
+    places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
+    if not places:
+        return
+    out.print(_table(places, list(space.vary), space))
+    _show_front(out, space, rows)
+    within = [place["trial"] for place in places if place["rank"] is not None]
+    by_trial = {row["trial"]: row for row in rows}
+    for place in places:
+        if place["bits_verified"] is False:
+            why = by_trial[place["trial"]]["bits_unverified_reason"]
+            out.print(f"Trial {place['trial']} is not confirmed: {why}.", highlight=False, soft_wrap=True)
+    if within:
+        for line in comparison_lines(next(row for row in rows if row["trial"] == within[0])):
+            out.print(line, highlight=False, soft_wrap=True)
+    else:
+        out.print("No trial keeps to the constraints, with bits that a code confirms.", highlight=False)
+    out.print(
+        f'Rows: {store.trials_folder}    pd.read_parquet("{store.trials_folder}")', highlight=False, soft_wrap=True
+    )
+    words = f"{store.search}{storage_words(storage)}"
+    out.print(f"Report: pixeltune report {words}    Test set: pixeltune final {words}", highlight=False, soft_wrap=True)
+    _show_galleries(out, store, within[: space.keep], storage_words(storage))
+
+
+def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) -> None:
+    """Of several objectives, the finished trials that no other beats in all of them."""
+    if len(space.objectives) == 1:
+        return
+    best = front(rows, space.objectives, space.constraints)
+    names = " and ".join([", ".join(space.objectives[:-1]), space.objectives[-1]])
+    out.print(f"Front of {names}: {len(best)} finished trials that no other beats.", highlight=False)
+    if not best:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    shown = ["trial", *space.objectives, *space.vary]
+    for name in shown:
+        table.add_column(name if name in space.objectives else short_name(name), justify="right")
+    for row in best:
+        table.add_row(*(_mark(name, row) + _cell(name, row[name]) for name in shown))
+    out.print(table)
+
+
+def _table(places: list[dict[str, Any]], keys: list[str], space: SearchSpace) -> Table:
+    """The usual columns, then objectives and constraints that are not among them."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    shown = {
+        "rank": "#",
+        "trial": "trial",
+        "status": "status",
+        **{key: short_name(key) for key in keys},
+        "valid_bits_per_dim": "bits/dim",
+        "valid_nats": "nats",
+        "below_baseline_percent": "% below baseline",
+        "num_parameters": "parameters",
+        "images_seen": "images",
+        "seconds": "seconds",
+    }
+    shown |= {name: name for name in (*space.objectives, *space.constraints) if name not in shown}
+    shown |= {"bits_verified": "confirmed"} if any(place["bits_verified"] is False for place in places) else {}
+    shown |= {"out_of_bounds": "out of bounds"} if space.constraints else {}
+    for name, title in shown.items():
+        table.add_column(title, justify="left" if name in ("trial", "status", "likelihood.name") else "right")
+    for place in places:
+        table.add_row(*(_mark(name, place) + _cell(name, place.get(name)) for name in shown))
+    return table
+
+
+def _mark(name: str, place: dict[str, Any]) -> str:
+    return bound_mark(place) if name in ("valid_bits_per_dim", "valid_nats") else ""
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format(value, _DIGITS.get(name, ".3g")) if math.isfinite(value) else str(value)
+    return f"{value:,}" if isinstance(value, int) and name != "rank" else str(value)
+
+
+def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: str) -> None:
+    """Draw a gallery of each of the best trials whose weights were kept, unless it is there or takes long."""
+    shown, left, slow = [], _MOST_SAMPLING_SECONDS, ""
+    for trial in trials:
+        location, weights = store.gallery(trial), weights_file(store.checkpoint(trial))
+        if not files.exists(location):
+            if not files.exists(weights):
+                continue
+            started = time.monotonic()
+            title = f"{store.search}/{trial}, validation images, seed 0"
+            try:
+                seconds = _draw_gallery(weights, location, title, left)
+            except PixeltuneError as error:  # the search is over, and its numbers stand
+                out.print(f"No samples of trial {trial}: {error}", highlight=False, soft_wrap=True)
+                continue
+            if seconds is not None:
+                slow = (
+                    f"Samples of trial {trial}: about {math.ceil(seconds / 60)} min on this machine; "
+                    f"pixeltune sample {store.search}/{trial}{where} --gallery --split valid draws them"
+                )
+                break
+            left -= time.monotonic() - started
+        shown.append(f"{trial}.png")
+    for line in [f"Samples of the best trials in {store.samples_folder}: {', '.join(shown)}"] * bool(shown) + [
+        slow
+    ] * bool(slow):
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def _draw_gallery(weights: str, location: str, title: str, most_seconds: float) -> float | None:
+    """None; or the seconds that it would take, and it is not drawn, where they are more than that."""
+    from pixeltune.cli.model import load_on_best_device
+    from pixeltune.cli.trial_ref import images_of
+    from pixeltune.sampling import GALLERY_SIDE, forecast, gallery
+
+    trained = load_on_best_device(weights)
+    seconds = 2 * forecast(trained.model, GALLERY_SIDE**2 // 2)
+    if seconds > most_seconds:
+        return seconds
+    try:
+        examples = images_of(trained, "valid", {})[1]
+    except DataError:  # the images lie where the trials ran
+        examples = None
+    gallery(trained.model, examples, title=title).save(location)
+    return None

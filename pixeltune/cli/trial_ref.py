@@ -1,0 +1,163 @@
+"""The images that a trained model is measured on: those that it was trained beside, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pixeltune import files
+from pixeltune.cli.common import say
+from pixeltune.config import TrialConfig
+from pixeltune.errors import ConfigError, DataError, StoreError
+from pixeltune.published.comparability import RANKED, is_unconfirmed
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.store import SearchStore
+from pixeltune.search.final import config_of, space_of
+from pixeltune.search.trial import weights_file
+from pixeltune.space.metrics import not_met
+
+if TYPE_CHECKING:
+    from pixeltune.data import DataSet, ImageSet
+    from pixeltune.training.weights import Trained
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trial of the results: where it lies, what its search is, and the row of its latest attempt."""
+
+    store: SearchStore
+    manifest: SearchManifest
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """SEARCH/TRIAL."""
+        return f"{self.store.search}/{self.row['trial']}"
+
+    @property
+    def weights(self) -> str:
+        """Where its weights lie, if they were kept."""
+        return weights_file(self.store.checkpoint(self.row["trial"]))
+
+    def config(self) -> TrialConfig:
+        """The configuration as it was trained; StoreError where the results no longer tell it."""
+        final = self.manifest.final
+        if final is None:
+            return config_of(self.row, space_of(self.manifest), self.manifest)
+        return final.configs()[self.row["from_trial"]].override({"seed": self.row["seed"]})
+
+
+def find_trial(reference: str, storage: str) -> Found:
+    """The trial that SEARCH/TRIAL means, where a unique beginning is enough, or a number; SEARCH alone means its best.
+
+    StoreError where there is none, or more than one.
+    """
+    store, manifest, name = _search_of(reference, storage)
+    rows = {row["trial"]: row for row in _best_first(store.trials(), manifest.constraints)}
+    if not rows:
+        raise StoreError(f"{store.search} must have a trial, but none has begun")
+    known = f"there are {_shortened(sorted(rows))}"
+    return Found(store, manifest, rows[_matching(name, list(rows), reference, known)])
+
+
+def find_weights(reference: str, storage: str) -> str:
+    """The weights file that a reference means: a path to one, or SEARCH/TRIAL, where a unique beginning is enough.
+
+    `digits_quick` alone means the best trial of that search whose weights were kept; a number means that trial.
+    """
+    if reference.endswith(".safetensors"):
+        return reference
+    store, manifest, name = _search_of(reference, storage)
+    kept = [row for row in store.trials() if files.exists(weights_file(store.checkpoint(row["trial"])))]
+    if not kept:
+        raise StoreError(f"{store.search} must have a trial with kept weights, but {store.checkpoints} holds none")
+    trials = [row["trial"] for row in _best_first(kept, manifest.constraints)]
+    if not name:
+        return weights_file(store.checkpoint(trials[0]))
+    known = f"weights are kept of {_shortened(sorted(trials))}"
+    # Among all trials: a number must not slip to another one that was kept.
+    trial = _matching(name, [row["trial"] for row in store.trials()], reference, known)
+    if trial not in trials:
+        raise StoreError(f"{store.search}/{trial} must have kept weights, but has none; {known}")
+    return weights_file(store.checkpoint(trial))
+
+
+def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifest, str]:
+    search, _, trial = reference.partition("/")
+    store = SearchStore(storage, search)
+    return store, store.manifest(), trial  # a search that is not there says so
+
+
+def _best_first(rows: Sequence[Row], bounds: Mapping[str, float]) -> list[Row]:
+    """By bits/dim; those without a true or confirmed number, or that break the search's constraints, come last."""
+    return sorted(
+        rows,
+        key=lambda row: (row["status"] not in RANKED, bool(not_met(bounds, row)), is_unconfirmed(row), _bits(row)),
+    )
+
+
+def _bits(row: Row) -> float:
+    """On validation: the runs of a final, which have none, stay in its order. No trial is picked by the test set."""
+    value: float | None = row["valid_bits_per_dim"]
+    return float("inf") if value is None else value
+
+
+def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) -> str:
+    """The one of `trials` (the best first) that is wanted; the best where none is named. known: what there is."""
+    if not wanted:
+        return trials[0]
+    exact = [trial for trial in trials if wanted.isdecimal() and int(trial) == int(wanted)]
+    found = exact or [trial for trial in trials if trial.startswith(wanted)]
+    if len(found) != 1:
+        raise StoreError(
+            f"a trial must be named by a unique beginning, but {reference!r} fits {_shortened(found) or 'none'}; "
+            f"{known}"
+        )
+    return found[0]
+
+
+def _shortened(trials: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(trials) - most} more" if len(trials) > most else ""
+    return ", ".join(trials[:most]) + more
+
+
+def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tuple[DataSet, ImageSet]:
+    """The data of a model, which lies where the settings say, and one split of it; refused where it is other data."""
+    from pixeltune.config import WHEREABOUTS
+    from pixeltune.data import resolve
+
+    # The model is trained, and its validation images are those that it did not train on.
+    changeable = (*WHEREABOUTS, "train.eval_batch_size")
+    for key in settings:
+        if key not in changeable:
+            raise ConfigError(
+                f"--set may only be {', '.join(changeable)}, but got {key}; the rest is as the model was trained"
+            )
+    data = resolve(trained.config.override(settings)).data
+    if data.form != trained.model.form:
+        raise DataError(
+            f"the model's images are {trained.model.form}, but the data's are {data.form}; check --set data.path"
+        )
+    if trained.data_checksum not in (None, data.identity.checksum):
+        raise DataError(
+            f"the data must be the images that the model was trained on (checksum {trained.data_checksum}), "
+            f"but got {data.identity.checksum}; put them back, or say with --set data.path where they lie"
+        )
+    if trained.data_checksum is None:
+        say("Not checked: whether these images are those of the model, because its weights file does not say.")
+    images = getattr(data, split)
+    if images is None:
+        why = "the model was trained on it; take --split test" if split == "valid" else f"{data.identity.name} has none"
+        raise DataError(f"the data must have a {split} split, but {why}")
+    return data, images
+
+
+def first_images(images: ImageSet, count: int, name: str) -> ImageSet:
+    """The first `count` images of what --images counts; refused where `name` has fewer."""
+    from pixeltune.data import ImageSet
+
+    if count > len(images):
+        raise DataError(f"--images must be at most the {len(images):,} of {name}, but got {count:,}")
+    return ImageSet(images.pixels_NCHW[:count], None if images.labels_N is None else images.labels_N[:count])

@@ -1,0 +1,90 @@
+"""What the head of a cluster knows of it: nodes that may still start, and what it costs until it is ended.
+
+The head's environment names the cluster file in `PIXELTUNE_CLUSTER_FILE`: the copy that `ray up` leaves there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixeltune.cluster.cluster_file import Config, at, node_types, read_cluster_file
+from pixeltune.errors import SearchError
+from pixeltune.tune.ray_session import HEAD, Node
+
+VARIABLE = "PIXELTUNE_CLUSTER_FILE"
+
+
+def cluster_file() -> Config | None:
+    """Of the cluster whose head this is; None elsewhere, or where it cannot be read."""
+    path = os.environ.get(VARIABLE)
+    try:
+        return read_cluster_file(path) if path else None
+    except SearchError:
+        return None
+
+
+def nodes_at_most(alive: Sequence[Node], config: Config | None) -> list[Node]:
+    """The nodes that the cluster can have: those alive, and workers that the file lets start beside them."""
+    if config is None:
+        return [*alive]
+    working = sum(HEAD not in node for node in alive)
+    return [*alive, *_startable(config)[working:]]
+
+
+def _startable(config: Config) -> list[Node]:
+    """Every worker that may run at once, in the order of the file's types."""
+    _, _, workers = node_types(config)
+    nodes = [
+        {kind: float(amount) for kind, amount in (each.get("resources") or {}).items()}
+        for each in workers.values()
+        for _ in range(_most(each, config))
+        if each.get("resources")
+    ]
+    return [*nodes[: _number(config.get("max_workers"))]]
+
+
+def farewell(config: Config | None, path: str | Path | None = None) -> list[str]:
+    """What a search says last on a cluster: that it runs on, what that costs, and the command that ends it.
+
+    path: of the cluster file, where that is known.
+    """
+    if config is None:
+        return []
+    command = f"ray down {path or at(config, 'metadata', 'file') or 'FILE'}"
+    head, workers = _dollars(config)
+    name = config.get("cluster_name")
+    lines = [f"The cluster {name} runs on until you end it, from where you started it: {command}"]
+    if head is not None:
+        at_most = f", and at most ${head + workers:.2f} with all its workers" if workers else ""
+        idle = config.get("idle_timeout_minutes", 5)
+        lines.append(f"Until then it costs about ${head:.2f} an hour (${24 * head:.2f} a day) for its head{at_most};")
+        lines[-1] += f" a worker ends by itself after {idle:g} minutes without work."
+        lines.append(f"Prices are approximate: {at(config, 'metadata', 'prices') or 'those of the cluster file'}.")
+    return lines
+
+
+def _dollars(config: Config) -> tuple[float | None, float]:
+    """An hour of the head (None where the file does not say) and of as many workers as may run, the dearest first."""
+    prices: Mapping[str, Any] = at(config, "metadata", "dollars_per_hour") or {}
+    name, _, workers = node_types(config)
+    hours = [float(prices.get(each, 0.0)) for each, kind in workers.items() for _ in range(_most(kind, config))]
+    hours = sorted(hours, reverse=True)[: _number(config.get("max_workers"))]
+    return (float(prices[name]) if name in prices else None), sum(hours)
+
+
+def _most(kind: Mapping[str, Any], config: Config) -> int:
+    return _number(kind.get("max_workers", config.get("max_workers")))
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def workers_to_come(alive: Sequence[Node], most: Sequence[Node]) -> Iterator[str]:
+    """A line where nodes are still to start."""
+    if len(most) > len(alive):
+        working = sum(HEAD not in node for node in alive)
+        yield f"The cluster has {working} workers, and starts up to {len(most) - len(alive)} more as trials need them."

@@ -1,0 +1,88 @@
+"""The client of a head's dashboard: Ray's own, that asks only what it is told to ask, and does not wait for ever."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.cluster.ssh_tunnel import Reach, UnreachableError
+from pixeltune.errors import SearchError
+from pixeltune.tune.ray_session import set_environment, token_file
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_REQUEST_SECONDS = (10, 60)
+
+
+@contextmanager
+def client_at(reach: Reach) -> Iterator[JobSubmissionClient]:
+    """For the dashboard at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
+    set_environment(None)  # before Ray is imported: a cluster of ours asks for the token as a local Ray does
+    _require_token()
+    with reach() as url, _to_that_url_alone():
+        try:
+            yield _connected(url)
+        except ConnectionError as error:
+            why = " ".join(str(error).split())[:200]
+            raise UnreachableError(f"Ray's dashboard must answer on the head, but does not ({why}); ray up") from None
+        except RuntimeError as error:  # Ray's word for an answer that is not 200
+            raise SearchError(f"Ray's dashboard must do as asked, but: {' '.join(str(error).split())[:300]}") from None
+
+
+def _require_token() -> None:
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    if not token_file().is_file():
+        raise SearchError(
+            f"the cluster's token must be in {token_file()}, but there is none; it is made by "
+            "`ray get-auth-token --generate` before `ray up`, or copied from where that was done"
+        )
+
+
+def _connected(url: str) -> JobSubmissionClient:
+    import requests
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)  # they set levels of their own
+
+    class Client(JobSubmissionClient):
+        """Ray's own, which does not wait for ever."""
+
+        def _do_request(self, *words: Any, **options: Any) -> requests.Response:
+            try:
+                return super()._do_request(*words, timeout=_REQUEST_SECONDS, **options)
+            except requests.exceptions.RequestException as error:
+                raise ConnectionError(f"the dashboard does not answer: {type(error).__name__}") from None
+            except AuthenticationError as error:
+                raise SearchError(
+                    "the cluster asks for its token, as ~/.ray/auth_token was when `ray up` ran, but: "
+                    + " ".join(str(error).split())[:200]
+                ) from None
+
+    return Client(url)
+
+
+@contextmanager
+def _to_that_url_alone() -> Iterator[None]:
+    """Ray's clients go to what these variables say, whatever address they are given; and to a proxy, token and all."""
+    wanted = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+    kept = {name: os.environ.get(name) for name in wanted}
+    _set(wanted)
+    try:
+        yield
+    finally:
+        _set(kept)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

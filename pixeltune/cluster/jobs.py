@@ -1,0 +1,279 @@
+"""Searches as Ray jobs of a cluster: submitted, listed, followed and stopped through its dashboard.
+
+A job runs on the head and needs nobody's connection. What is known here of a search is the metadata of its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.cluster.dashboard_client import client_at
+from pixeltune.cluster.ssh_tunnel import Reach, UnreachableError
+from pixeltune.errors import SearchError
+from pixeltune.tune.ray_address import COMMAND
+from pixeltune.tune.ray_session import stage_code
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_RETRY_SECONDS = 600.0
+"""For so long a broken connection is tried again; a laptop that wakes up takes a while to find its network."""
+_PAUSE_SECONDS = 3.0
+_STOOD_SECONDS = 60.0
+"""A connection that stood for so long was mended; what breaks then breaks anew."""
+
+
+def follow(reach: Reach, job_id: str, write: Callable[[str], None], say: Callable[[str], None]) -> Job:
+    """Write what the job prints until it has ended; a connection that breaks is made anew, the job goes on meanwhile.
+
+    UnreachableError where it could not be mended for ten minutes.
+    """
+    reader, lost_at = _Reader(write), -math.inf
+    while True:
+        began = time.monotonic()
+        try:
+            with jobs_of(reach) as jobs:
+                jobs.find(job_id)
+                jobs.log(job_id, reader.again())
+                job = _ended(jobs, job_id)
+                if job is not None:
+                    return job
+        except UnreachableError as error:
+            now = time.monotonic()
+            if now - began > _STOOD_SECONDS or lost_at < 0:
+                lost_at = now
+                say(f"{error}. The job needs no connection; trying again.")
+            if now - lost_at > _RETRY_SECONDS:
+                raise
+        time.sleep(_PAUSE_SECONDS)
+
+
+class _Reader:
+    """Writes a log once, though it is read from its begin at each connection."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._written = 0
+
+    def again(self) -> Callable[[str], None]:
+        """Of a new connection."""
+        known = self._written
+
+        def take(text: str) -> None:
+            nonlocal known
+            new, known = text[known:], max(0, known - len(text))
+            self._written += len(new)
+            if new:
+                self._write(new)
+
+        return take
+
+
+def _ended(jobs: Jobs, job_id: str) -> Job | None:
+    """Its log has ended: so has the job, or will at once; None where it goes on."""
+    for _ in range(20):
+        job = jobs.find(job_id)
+        if not job.is_running:
+            return job
+        time.sleep(0.5)
+    return None
+
+
+_NAME, _STORAGE = "pixeltune_name", "pixeltune_storage"
+_STOP_SECONDS = 300
+"""From Ray's SIGTERM to its SIGKILL: running trials are cut, their rows written, the best ones shown."""
+_RUNNING = ("PENDING", "RUNNING")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the cluster. name, storage: of its search; "" where it is none of ours. started: seconds since 1970.
+
+    status: Ray's word, such as RUNNING. code: exit code of a job that has ended; None where Ray has none.
+    """
+
+    id: str
+    name: str
+    storage: str
+    status: str
+    started: float
+    ended: float | None
+    code: int | None
+    message: str
+
+    @property
+    def seconds(self) -> float:
+        """That it has run, or runs by now, by this machine's clock."""
+        return max(0.0, (self.ended or time.time()) - self.started)
+
+    @property
+    def is_running(self) -> bool:
+        """Or will run."""
+        return self.status in _RUNNING
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster. has: CPUs and GPUs that trials may take."""
+
+    address: str
+    is_head: bool
+    has: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is submitted. name: of the results folder; storage: where the head keeps it, as far as known here.
+
+    words: of `pixeltune`, on the head. shown: the command as it was given. search_file: taken along, or None.
+    """
+
+    name: str
+    storage: str
+    words: Sequence[str]
+    shown: str
+    search_file: Path | None = None
+
+
+class Jobs:
+    """Of one dashboard, while the way to it stands."""
+
+    def __init__(self, client: JobSubmissionClient) -> None:
+        self._client = client
+
+    def all(self) -> list[Job]:
+        """Those that were submitted, the newest last."""
+        jobs = [_job_of(details) for details in self._client.list_jobs() if details.submission_id]
+        return sorted(jobs, key=lambda job: job.started)
+
+    def find(self, word: str | None, *, only_running: bool = False) -> Job:
+        """By id or by the search's name, the newest of several; without a word the one that runs, or the last one."""
+        jobs = [job for job in self.all() if job.is_running or not only_running]
+        if word is not None:
+            fitting = [job for job in jobs if word in (job.id, job.name)]
+        else:
+            fitting = [job for job in jobs if job.is_running] or jobs
+            if len(fitting) > 1 and fitting[0].is_running:
+                raise SearchError(f"one of the running jobs must be named: {', '.join(job.id for job in fitting)}")
+        if not fitting:
+            kind = "running job" if only_running else "job"
+            known = ", ".join(job.id for job in jobs) or "none"
+            raise SearchError(f"there must be such a {kind} on the cluster ({word or 'any'}), but known are: {known}")
+        return fitting[-1]
+
+    def submit(self, submission: Submission) -> str:
+        """Begin it; returns the job's id. SearchError where a job of that search runs already."""
+        for job in self.all():
+            if job.is_running and (job.name, job.storage) == (submission.name, submission.storage):
+                raise SearchError(
+                    f"one launch must work on a search at a time, but the job {job.id} runs {job.name} there; "
+                    "follow it (pixeltune cluster logs), stop it (pixeltune cluster stop), or take another --name"
+                )
+        with _staged(submission) as folder:
+            identity = f"{submission.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+            return self._client.submit_job(
+                # exec: the signal that stops a job reaches the search, and no shell ends before it.
+                entrypoint=shlex.join(["exec", "python", "-m", "pixeltune", *submission.words]),
+                submission_id=identity,
+                runtime_env={
+                    "working_dir": str(folder),
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS), COMMAND: submission.shown},
+                },
+                metadata={_NAME: submission.name, _STORAGE: submission.storage},
+            )
+
+    def stop(self, job: Job) -> Job:
+        """As Ctrl-C would; returns the job as it ended."""
+        self._client.stop_job(job.id)
+        end = time.monotonic() + _STOP_SECONDS + 30
+        while time.monotonic() < end:
+            now = self.find(job.id)
+            if not now.is_running:
+                return now
+            time.sleep(1)
+        raise SearchError(f"the job {job.id} must end when it is stopped, but runs on; ray down ends the cluster")
+
+    def log(self, job_id: str, write: Callable[[str], None]) -> None:
+        """What it prints, from its begin until it has ended or the connection breaks."""
+
+        import aiohttp
+
+        async def read() -> None:
+            async for text in self._client.tail_job_logs(job_id):
+                write(text)
+
+        try:
+            asyncio.run(read())
+        except (RuntimeError, aiohttp.ClientError, OSError) as error:
+            raise ConnectionError(f"the log's stream broke: {error}") from None
+
+    def nodes(self) -> list[Node]:
+        """Those that are alive, the head first."""
+        from ray.util.state import list_nodes
+        from ray.util.state.exception import RayStateApiException
+
+        try:
+            found = list_nodes(address=self._client.get_address(), filters=[("state", "=", "ALIVE")], timeout=30)
+        except RayStateApiException as error:
+            raise ConnectionError(str(error)) from None
+        return sorted((_node_of(vars(state)) for state in found), key=lambda node: (not node.is_head, node.address))
+
+
+@contextmanager
+def jobs_of(reach: Reach) -> Iterator[Jobs]:
+    """Of the cluster at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
+    with client_at(reach) as client:
+        yield Jobs(client)
+
+
+def _job_of(details: Any) -> Job:
+    metadata = details.metadata or {}
+    return Job(
+        id=details.submission_id,
+        name=metadata.get(_NAME, ""),
+        storage=metadata.get(_STORAGE, ""),
+        status=str(getattr(details.status, "value", details.status)),
+        started=(details.start_time or 0) / 1000,
+        ended=details.end_time / 1000 if details.end_time else None,
+        code=details.driver_exit_code,
+        message=details.message or "",
+    )
+
+
+def _node_of(state: Mapping[str, Any]) -> Node:
+    total = state["resources_total"] or {}
+    has = {kind: float(total[kind]) for kind in ("CPU", "GPU") if kind in total}
+    return Node(str(state["node_ip"]), bool(state["is_head_node"]), has)
+
+
+@contextmanager
+def _staged(submission: Submission) -> Iterator[Path]:
+    """The job's working directory: code and search, neither data nor results."""
+    folder = Path(tempfile.mkdtemp(prefix="pixeltune-job-"))
+    try:
+        stage_code(folder)
+        if submission.search_file is not None:
+            target = folder / search_place(submission.search_file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(submission.search_file, target)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def search_place(search_file: Path) -> str:
+    """Where a job finds its search, relative to its working directory; one from elsewhere in a folder of its own."""
+    here = Path.cwd().resolve()
+    path = search_file.resolve()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else f"searches/{path.name}"

@@ -1,0 +1,148 @@
+"""Asking the nodes of a cluster: a task on each, with an end to the waiting."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from pixeltune import files
+from pixeltune.errors import SearchError
+from pixeltune.preflight.checks import NodeFacts, check_state_api, node_facts, own_versions, require_passed
+from pixeltune.preflight.node_table import NodeRow, Wanted, node_rows, require_fit
+from pixeltune.space import Resources
+from pixeltune.tune.preemption import draining_nodes
+from pixeltune.tune.ray_session import Node, places_on
+
+_ANSWER_SECONDS = 120.0
+_STATE_API_SECONDS = 30.0
+
+
+def preflight(nodes: Sequence[Node], resources: Resources, storage: str, *, compiles_for: str = "") -> list[str]:
+    """What is looked at before each search: little on one machine. SearchError, or a line for each warning."""
+    warnings: list[str] = []
+    if resources.workers > 1:
+        warnings += require_passed([check_state_api(resources, ask_state_api())])
+    if len(nodes) > 1:
+        warnings += require_fit(look_at_nodes(storage, meet=resources.uses_gloo, compiles_for=compiles_for))
+    return warnings
+
+
+def look_at_nodes(
+    storage: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    checksum: str | None = None,
+    gpus: float = 0.0,
+    meet: bool = False,
+    compiles_for: str = "",
+) -> list[NodeRow]:
+    """What each node has and lacks. config: nested, whose images they should have; checksum: of the launcher's own.
+
+    gpus: of a worker. meet: whether workers of one trial find each other by gloo. compiles_for: see `node_facts`.
+    """
+    marks = files.join(storage, f".doctor-{uuid.uuid4().hex}")
+    try:
+        facts = ask_nodes(data=config, gpus=bool(gpus), marks=files.absolute(marks), compiles_for=compiles_for)
+        seen = [fact.name for number, fact in enumerate(facts) if files.exists(files.join(marks, str(number)))]
+    finally:
+        files.remove(marks)
+    wanted = Wanted(
+        versions=own_versions(),
+        storage=storage,
+        seen=frozenset(seen),
+        data=config["data"]["name"] if config else "",
+        checksum=checksum,
+        gpus=gpus,
+        compiles=bool(compiles_for),
+        meet=meet and len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1,
+    )
+    return node_rows(facts, wanted)
+
+
+def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str, compiles_for: str = "") -> list[NodeFacts]:
+    """The facts of every node that is alive; SearchError names those that do not answer."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    asked = {
+        _on(node, node_facts).remote(
+            data=data, gpus=gpus, mark=files.join(marks, str(number)), compiles_for=compiles_for
+        ): _name(node)
+        for number, node in enumerate(alive)
+    }
+    facts = _answers(asked)
+    ahead = [_seconds_ahead(node) for node in alive]
+    return [
+        replace(fact, name=_name(node), ahead=seconds, ray_gpus=node["Resources"].get("GPU", 0.0))
+        for node, fact, seconds in zip(alive, facts, ahead, strict=True)
+    ]
+
+
+def _seconds_ahead(node: Mapping[str, Any]) -> float:
+    """Of a node's clock before this one's, as far as the time of asking lets see; its worker is warm by now."""
+    before = time.time()
+    (clock,) = _answers({_on(node, _clock).remote(): _name(node)})
+    after = time.time()
+    return max(0.0, clock - after) - max(0.0, before - clock)
+
+
+def _clock() -> float:
+    return time.time()
+
+
+def _on(node: Mapping[str, Any], function: Any) -> Any:
+    """A task of that node alone."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(function).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0)
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def _answers(asked: Mapping[Any, str]) -> list[Any]:
+    """Of tasks, by the names of their nodes; SearchError where one does not answer in time, or raises."""
+    _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
+    if silent:
+        raise SearchError(
+            f"every node must answer within {_ANSWER_SECONDS:g} s, but {', '.join(asked[task] for task in silent)} "
+            "did not; see to it, or take it out of the cluster"
+        )
+    try:
+        return list(ray.get(list(asked), timeout=_ANSWER_SECONDS))
+    except Exception as error:
+        words = str(error).strip().splitlines()
+        raise SearchError(f"every node must run pixeltune, but one of them stopped with {words[-1]}") from error
+
+
+def could_hold(resources: Resources) -> bool:
+    """Whether the nodes that are there, and stay, have room for a trial, were they free."""
+    leaving = draining_nodes()
+    staying = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    return sum(places_on(node["Resources"], resources) for node in staying) >= resources.workers
+
+
+def own_address() -> str:
+    """Of this launch's cluster, for the State API, which else refuses where several run on one machine."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def ask_state_api() -> str:
+    """ "" where it answers, else why not. Just after its start it takes a while."""
+    from ray.util.state import list_actors
+
+    end = time.monotonic() + _STATE_API_SECONDS
+    while True:
+        try:
+            list_actors(address=own_address(), limit=1, timeout=5)
+        except Exception as error:  # of many kinds, by what does not answer
+            if time.monotonic() > end:
+                return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+            time.sleep(0.5)
+        else:
+            return ""

@@ -1,0 +1,328 @@
+"""Whether a row of ours and a published number may be compared, and why not, in words.
+
+Two numbers of one task (images of one form, levels and binarised or not) differ by a gap that can be read with
+`why_not` beside it, as validation against test; those of two tasks do not.
+
+They may if data set and its version, split, levels, binarisation, exactness, conditioning and augmentation agree.
+What the published source does not state is a caveat, no mismatch; a version or binarisation that is known to be
+unclear is a mismatch, since those are 0.26 bits/dim and about a nat apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import Any
+
+from pixeltune.errors import StoreError
+from pixeltune.published.table import Exactness, PublishedResult, published_results
+from pixeltune.published_sets import PUBLISHED_SETS
+from pixeltune.results.schema import Status
+
+SOURCES: dict[str, str] = {name: each.dataset or name for name, each in PUBLISHED_SETS.items()}
+"""Sources of ours that read a published set itself, with its name in the table."""
+
+OWN_SOURCES = ("folder", "parquet", "array")
+"""Sources of ours that read whatever files they are given; so does a function `package.module:function`."""
+
+EDITIONS = ("original", "old", "new")
+"""First words of a `data_version` that a source gives to the published files; all else is a copy of one's own."""
+
+RANKED = (Status.FINISHED, Status.PRUNED)
+"""Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
+
+SAME_IN_ALL = ("data_checksum", "evaluated_split", "levels")
+"""Rows that differ in one of these measure different things and are not ranked together."""
+
+_ARTICLES = {
+    Exactness.EXACT: "exact",
+    Exactness.LOWER_BOUND: "a bound",
+    Exactness.IMPORTANCE_WEIGHTED: "an importance-weighted estimate",
+    Exactness.DEQUANTISED: "a density of dequantised images",
+    Exactness.ODE: "a density through an ODE",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a number of ours is a number of.
+
+    dataset: the published set that it is about, None where there is none. is_guessed: that was concluded from the
+        name of one's own files. is_published_set: those very images, not a copy. published_draw: binarised as
+        published. fraction: of the training images that was used. checksum: of the images.
+    """
+
+    dataset: str | None
+    is_published_set: bool
+    published_draw: bool
+    version: str
+    channels: int
+    height: int
+    width: int
+    levels: int
+    binarisation: str
+    split: str
+    is_bound: bool
+    conditional: bool
+    augmented: bool
+    fraction: float = 1.0
+    is_guessed: bool = False
+    checksum: str | None = None
+    is_unconfirmed: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether two numbers may be compared. why_not: what differs; caveats: what is not known, or worth knowing."""
+
+    why_not: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+    @property
+    def comparable(self) -> bool:
+        """True only if nothing that matters differs."""
+        return not self.why_not
+
+
+def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> Identity:
+    """The identity of a row of the results (columns that it lacks count as their default).
+
+    own: results that the user adds to the shipped ones; their data sets are known too.
+    """
+    name = str(row.get("data.name"))
+    version = str(row.get("data_version") or "unknown").split()[0]
+    hint = _hinted(row, (*published_results(), *own))
+    named = name if name in {result.dataset for result in own} else None  # a source that the shipped table lacks
+    return Identity(
+        dataset=SOURCES.get(name, hint or named),
+        is_guessed=hint is not None,
+        is_published_set=name in SOURCES and version in EDITIONS,
+        published_draw=_published_binarisation(name) is not None,
+        version=version,
+        channels=int(row.get("image_channels") or 0),
+        height=int(row.get("image_height") or 0),
+        width=int(row.get("image_width") or 0),
+        levels=int(row.get("levels") or 0),
+        binarisation=_published_binarisation(name) or row.get("data.binarise") or "none",
+        split=row.get("evaluated_split") or "valid",
+        is_bound=bool(row.get("is_bound")),
+        conditional=(row.get("model.conditioning") or "none") != "none",
+        augmented=bool(row.get("data.flip")),
+        fraction=1.0 if row.get("data.fraction") is None else float(row["data.fraction"]),
+        checksum=row.get("data_checksum"),
+        is_unconfirmed=is_unconfirmed(row),
+    )
+
+
+def _published_binarisation(source: str) -> str | None:
+    """Return how a source's images were binarised when they were published; None for grey levels."""
+    published = PUBLISHED_SETS.get(source)
+    return None if published is None or published.binarisation == "none" else published.binarisation
+
+
+def judge(ours: Identity, published: PublishedResult) -> Verdict:
+    """Compare all that matters, respect by respect."""
+    return Verdict(tuple(_mismatches(ours, published)), tuple(_caveats(ours, published)))
+
+
+def require_same(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rows that measure different things."""
+    for name in SAME_IN_ALL:
+        values = sorted({str(row.get(name)) for row in rows})
+        if len(values) > 1:
+            raise StoreError(
+                f"ranked rows must agree in {name}, but got {', '.join(values)}; keep the rows of one of them"
+            )
+
+
+def is_unconfirmed(row: Mapping[str, Any]) -> bool:
+    """Whether images that were really coded took other bits than the row claims: such a row is never the best."""
+    verified = row.get("bits_verified")
+    return verified is not None and not verified
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """The number of record of a row in `bits_per_dim` or `nats`: of the test set in a row of `final`."""
+    value = row.get(f"{row.get('evaluated_split') or 'valid'}_{metric}")
+    return None if value is None else float(value)
+
+
+def bound_mark(row: Mapping[Any, Any]) -> str:
+    """What stands before a likelihood of this row: "≤ " where it is a bound, of bits or nats from above."""
+    return "≤ " if row.get("is_bound") else ""
+
+
+def same_set(ours: Identity, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:
+    """The published results of the data set that `ours` is about; own: those that the user adds."""
+    return [result for result in (*published_results(), *own) if _is_of_the_set(ours, result)]
+
+
+def is_same_task(ours: Identity, published: PublishedResult) -> bool:
+    """Whether both describe images of the same form and levels, binarised or not: only then is there a gap."""
+    return (
+        _form(ours) == _published_form(published)
+        and ours.levels == published.levels
+        and (ours.binarisation == "none") == (published.binarisation == "none")
+    )
+
+
+def has_gap(ours: Identity, published: PublishedResult) -> bool:
+    """Return whether a difference to the published value means anything: the same task, and more than a limit."""
+    return is_same_task(ours, published) and not published.upper_limit
+
+
+def is_near(ours: Identity, published: PublishedResult) -> bool:
+    """Whether both are of the same task, and binarised in the same way."""
+    return is_same_task(ours, published) and ours.binarisation == published.binarisation
+
+
+def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
+    """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
+
+    Closest: of the same task and binarisation, exact or a bound, not in doubt, fewest mismatches.
+    """
+    near = [
+        (result, judge(ours, result))
+        for result in same_set(ours)
+        if result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
+        and is_near(ours, result)
+        and result.split == result.test_split
+        and not result.doubt
+        and not result.upper_limit
+    ]
+    return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
+
+
+def beside_published(row: Mapping[str, Any]) -> str:
+    """The closest published result of the row's task, with the gap and what else differs, to follow a number; or ""."""
+    nearest = best_published(identity_of(row))
+    ours = value_of(row, nearest[0].metric) if nearest else None
+    if nearest is None or ours is None:
+        return ""
+    published, verdict = nearest
+    unit = "bits/dim" if published.metric == "bits_per_dim" else "nats"
+    notes = "; ".join([f"{ours - published.value:+.3f}", *verdict.why_not])
+    return f"; published {published.value:g} {unit} ({notes})"
+
+
+def _is_of_the_set(ours: Identity, published: PublishedResult) -> bool:
+    return published.dataset == ours.dataset or _are_same_images(ours, published)
+
+
+def _are_same_images(ours: Identity, published: PublishedResult) -> bool:
+    return published.data_checksum is not None and published.data_checksum == ours.checksum
+
+
+def _hinted(row: Mapping[str, Any], results: Sequence[PublishedResult]) -> str | None:
+    """The published set of which files of one's own may be a copy, by a word of their name and the images' form.
+
+    Only the last part of the path counts, or the function's name; a known source says itself what it is.
+    """
+    name, path = str(row.get("data.name")), str(row.get("data.path") or "")
+    if name not in OWN_SOURCES and ":" not in name:
+        return None
+    last_parts = PureWindowsPath(path).name, name.partition(":")[2]
+    words = set(re.split("[^a-z0-9]+", " ".join(last_parts).lower()))
+    if "fashion" in words:  # Fashion-MNIST has the form of MNIST
+        return None
+    form = row.get("image_channels"), row.get("image_height"), row.get("image_width")
+    for result in results:
+        if result.dataset in words and form == _published_form(result):
+            return result.dataset
+    return None
+
+
+def _form(ours: Identity) -> tuple[int, int, int]:
+    return ours.channels, ours.height, ours.width
+
+
+def _published_form(published: PublishedResult) -> tuple[int, int, int]:
+    return published.channels, published.image_height, published.image_width
+
+
+def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    yield from _set_mismatch(ours, published)
+    yield from _split_mismatch(ours, published)
+    yield from _form_mismatch(ours, published)
+    yield from _binarisation_mismatch(ours, published)
+    if ours.is_unconfirmed:
+        yield "its bits are not those of a real code"
+    exactness = Exactness.LOWER_BOUND if ours.is_bound else Exactness.EXACT
+    if exactness is not published.likelihood:
+        yield f"{_ARTICLES[exactness]}, not {_ARTICLES[published.likelihood]}"
+    if published.upper_limit:
+        yield f"published only as below {published.value:g}"
+    if published.conditional is not None and ours.conditional != published.conditional:
+        yield "class-conditional, the published is not" if ours.conditional else "published is class-conditional"
+    if published.augmentation is not None and ours.augmented != published.augmentation:
+        yield "augmented, the published is not" if ours.augmented else "published with augmentation"
+
+
+def _set_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.data_checksum is not None:
+        if not _are_same_images(ours, published):
+            yield f"images of checksum {ours.checksum}, not {published.data_checksum}"
+        return
+    if ours.is_guessed:
+        yield f"possibly a copy of {ours.dataset}, not the published set"
+    elif not ours.is_published_set:
+        yield "own copy of the data, not the published set"
+    yield from _version_mismatch(ours, published)
+
+
+def _version_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.version == "unclear":
+        yield "version of the published set unclear"
+    elif published.version is not None and ours.is_published_set and ours.version != published.version:
+        yield f"{ours.version} version of the set, not the {published.version} one"
+
+
+def _split_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if ours.split != "test":
+        yield "validation, not test"
+    if published.split != published.test_split:
+        yield f"published on the {published.split} split"
+
+
+def _form_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    form, theirs = _form(ours), _published_form(published)
+    if form != theirs:
+        yield f"images {'×'.join(map(str, form))}, not {'×'.join(map(str, theirs))}"
+    if ours.levels != published.levels:
+        yield f"{ours.levels} levels, not {published.levels}"
+
+
+def _binarisation_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.binarisation == "unclear":
+        yield "binarisation of the published set unclear"
+    elif ours.binarisation != published.binarisation:
+        yield f"binarisation {ours.binarisation}, not {published.binarisation}"
+    elif ours.binarisation == "static" and ours.is_published_set and not ours.published_draw:
+        yield "other draw of the binarisation"
+
+
+def _caveats(ours: Identity, published: PublishedResult) -> Iterator[str]:
+    if published.conditional is None:
+        yield "conditioning not stated"
+    if published.augmentation is None:
+        yield "augmentation not stated"
+    is_stated = published.version is not None or published.data_checksum is not None
+    if not is_stated and ours.is_published_set and ours.version != "original":
+        yield "version of the set not stated"
+    if published.version_inferred:
+        yield "version of the published set inferred"
+    if published.binarisation == "dynamic":
+        yield "each paper draws its own test pixels"
+    if published.likelihood_detail:
+        yield published.likelihood_detail
+    if published.evidence == "secondary":
+        yield "as printed by another paper"
+    if published.evidence == "own":
+        yield "from your own table"
+    if published.doubt:
+        yield published.doubt
+    if ours.fraction < 1.0:
+        beside = ", and on validation" if ours.split == "test" else ""  # as `final` does
+        yield f"trained on {ours.fraction:.3g} of the training images{beside}"

@@ -1,0 +1,202 @@
+"""Rows of ours next to published ones, as pandas tables: likelihoods with `comparable` and why not, and speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import pandas as pd
+
+from pixeltune import files
+from pixeltune.errors import StoreError
+from pixeltune.published.comparability import RANKED, Identity, has_gap, identity_of, judge, same_set, value_of
+from pixeltune.published.speeds import PublishedSpeed, published_speeds
+from pixeltune.published.table import PublishedResult, own_results, published_results
+
+_NEEDED = ("trial", "status", "data.name", "levels", "image_channels", "image_height", "image_width")
+_KEPT = ("search", "trial", "attempt", "status", "evaluated_split", "is_bound", "num_parameters", "gpu_name")
+_CATEGORIES = ("dataset", "version", "binarisation", "split", "metric", "likelihood", "evidence")
+_NUMBERS = ("gap", "rank", "rank_of", "our_gpu_hours", "gpu_hours", "compute_ratio", "params_million")
+"""Numbers that may be null in every line."""
+_COLUMNS = (
+    *_KEPT,
+    *("metric", "ours", "published", "gap", "rank", "rank_of", "comparable", "why_not", "caveats"),
+    *("our_gpu_hours", "compute_ratio"),
+    *(field.name for field in fields(PublishedResult) if field.name not in ("metric", "value")),
+)
+
+_SPEED_NEEDED = ("trial", "status", "sample_images_per_second", "image_height", "image_width")
+_SPEED_COLUMNS = (
+    *("origin", "search", "trial"),
+    *(field.name for field in fields(PublishedSpeed)[:9]),
+    *("images_per_second", "speedup", "network_calls"),
+    *(field.name for field in fields(PublishedSpeed)[10:]),
+)
+_SPEED_WHOLE = ("image_channels", "image_height", "image_width", "batch_size", "network_calls", "year")
+_SPEED_NUMBERS = ("seconds", "images_per_second", "speedup")
+
+OWN_TABLE = "published.csv"
+"""The name of a user's own table, in the storage next to the searches."""
+
+
+def load_published(own: files.Location | None = None) -> pd.DataFrame:
+    """The published results, a row a number; `pixeltune.published.table` explains the columns.
+
+    own: a storage with a `published.csv` of the user's, or such a file; its rows follow. StoreError where there is
+    none, or where it cannot be read.
+    """
+    return _tidy(pd.DataFrame([asdict(result) for result in (*published_results(), *read_own(own))]))
+
+
+def read_own(location: files.Location | None) -> tuple[PublishedResult, ...]:
+    """The user's own published results, of a storage or a file; none where `location` is None."""
+    if location is None:
+        return ()
+    text = files.require_location(location)
+    place = text if text.endswith(".csv") else files.join(text, OWN_TABLE)
+    try:
+        return own_results(files.read_whole(place).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise StoreError(f"your published results must be text in UTF-8, but {place} is not; save it as such") from None
+    except OSError as error:
+        why = error.strerror or error
+        raise StoreError(f"your published results must be a CSV file, but {place} is not ({why})") from None
+    except StoreError as error:
+        raise StoreError(f"{error} (in {place})") from None
+
+
+def compare(frame: pd.DataFrame, own: files.Location | None = None) -> pd.DataFrame:
+    """Return each finished or pruned row of `read_results` with each published result of the same data set.
+
+    own: a storage with a `published.csv` of the user's, or such a file; its rows are compared with as well.
+
+    ours, published: in `metric` (bits_per_dim, or nats per image). gap: ours − published, negative where ours is
+    better; null where the two are not of the same task (form of the images, levels, binarised or not) or the published
+    value is an upper limit. rank, rank_of: the rank that ours would have among the published results that are
+    comparable to it and not in doubt, and how many that makes with ours; null in any other line. comparable, why_not,
+    caveats: see `pixeltune.published.comparability`.
+    our_gpu_hours, gpu_hours: wall time × GPUs of our trial alone, without the search that found it, and of the
+    published training where both are stated; compute_ratio: ours / published. GPUs of all kinds count alike: see
+    `gpu_name` and `compute`.
+    """
+    lacking = [name for name in _NEEDED if name not in frame.columns]
+    if lacking:
+        raise StoreError(f"compare needs rows of read_results, but got a table without {', '.join(lacking)}")
+    verdicts: dict[Identity, list[dict[str, Any]]] = {}
+    added = read_own(own)
+    rows = [line for row in _records(frame) for line in _compared(row, verdicts, added)]
+    return _tidy(pd.DataFrame(rows, columns=list(_COLUMNS)))
+
+
+def compare_speeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put the measured sampling speeds of rows of `read_results` above the published ones.
+
+    Images per second of two devices do not compare, only speed-ups against naive sampling on one device do. The
+    results hold no naive speed, so `speedup` is null in rows of ours.
+
+    Args:
+        frame: Rows of `read_results`; those without a result or a measured speed are left out.
+
+    Returns:
+        One row a speed, with `origin` (`ours` or `published`) and the columns of
+        `pixeltune.published.speeds`; `network_calls` is how many passes naive sampling of an image takes.
+        Published rows with images of the same size as ours come first.
+
+    Raises:
+        StoreError: The table is none of `read_results`.
+    """
+    lacking = [name for name in _SPEED_NEEDED if name not in frame.columns]
+    if lacking:
+        raise StoreError(f"compare_speeds needs rows of read_results, but got a table without {', '.join(lacking)}")
+    ours = [_our_speed(row) for row in _records(frame) if row["sample_images_per_second"] is not None]
+    sizes = {(row["image_height"], row["image_width"]) for row in ours}
+    published = sorted(published_speeds(), key=lambda speed: (speed.image_height, speed.image_width) not in sizes)
+    theirs = [
+        asdict(speed) | {"origin": "published", "images_per_second": speed.images_per_second} for speed in published
+    ]
+    table = pd.DataFrame([*ours, *theirs], columns=list(_SPEED_COLUMNS))
+    for name in _SPEED_WHOLE:
+        table[name] = table[name].astype("Int64")
+    for name in _SPEED_NUMBERS:
+        table[name] = table[name].astype("float64")
+    for name in [name for name in _SPEED_COLUMNS if name not in (*_SPEED_WHOLE, *_SPEED_NUMBERS)]:
+        table[name] = table[name].astype("string")
+    return table
+
+
+def _our_speed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: row.get(name) for name in ("search", "trial", "image_channels", "image_height", "image_width")},
+        "origin": "ours",
+        "model": row.get("model.family"),
+        "dataset": row.get("data.name"),
+        "method": "cached or naive",
+        "batch_size": row.get("sample_batch_size"),
+        "device": row.get("gpu_name") or row.get("cpu_name") or row.get("device"),
+        "images_per_second": row["sample_images_per_second"],
+        "network_calls": row.get("network_calls"),
+        "where": "your results",
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    ranked = frame[frame["status"].isin([str(status) for status in RANKED])].astype(object)
+    records = ranked.where(ranked.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]
+
+
+def _compared(
+    row: Mapping[str, Any], verdicts: dict[Identity, list[dict[str, Any]]], own: Sequence[PublishedResult]
+) -> Iterator[dict[str, Any]]:
+    identity = identity_of(row, own)
+    if identity not in verdicts:
+        verdicts[identity] = _judged(identity, own)
+    kept = {name: row.get(name) for name in _KEPT}
+    hours = (row.get("gpu_seconds") or 0.0) / 3600
+    for judged in verdicts[identity]:
+        ours = value_of(row, judged["metric"])
+        if ours is not None:
+            gap = ours - judged["published"] if judged["has_gap"] else None
+            compute = {
+                "our_gpu_hours": hours or None,
+                "compute_ratio": hours / judged["gpu_hours"] if hours and judged["gpu_hours"] else None,
+            }
+            yield {**judged, **kept, **_place(ours, judged["peers"]), **compute, "ours": ours, "gap": gap}
+
+
+def _judged(identity: Identity, own: Sequence[PublishedResult]) -> list[dict[str, Any]]:
+    """Return a line for each published result of the set, with the values among which ours is ranked in it."""
+    verdicts = [(result, judge(identity, result)) for result in same_set(identity, own)]
+    peers = [result for result, verdict in verdicts if verdict.comparable and not result.doubt]
+    return [
+        asdict(result)
+        | {
+            "published": result.value,
+            "comparable": verdict.comparable,
+            "why_not": "; ".join(verdict.why_not),
+            "caveats": "; ".join(verdict.caveats),
+            "has_gap": has_gap(identity, result),
+            "peers": [peer.value for peer in peers if peer.metric == result.metric] if result in peers else [],
+        }
+        for result, verdict in verdicts
+    ]
+
+
+def _place(ours: float, peers: Sequence[float]) -> dict[str, int | None]:
+    if not peers:
+        return {"rank": None, "rank_of": None}
+    return {"rank": 1 + sum(value < ours for value in peers), "rank_of": 1 + len(peers)}
+
+
+def _tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    texts = [field.name for field in fields(PublishedResult) if "str" in str(field.type)]
+    for name in [name for name in texts if name in frame and name not in _CATEGORIES]:
+        frame[name] = frame[name].astype("string")
+    for name in [name for name in _CATEGORIES if name in frame]:
+        frame[name] = frame[name].astype("string").astype("category")
+    for name in [name for name in _NUMBERS if name in frame]:
+        frame[name] = frame[name].astype("float64")
+    for name in [name for name in ("conditional", "augmentation", "is_bound") if name in frame]:
+        frame[name] = frame[name].astype("boolean")
+    return frame

@@ -1,0 +1,207 @@
+"""A report of a search, from its store to one HTML file, or to PNG files for a paper."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from pixeltune import files
+from pixeltune.errors import MissingPackageError, PixeltuneError
+from pixeltune.report.figures.chart import STATUS_COLOURS, Chart
+from pixeltune.report.figures.curves import learning_curves
+from pixeltune.report.figures.fronts import front_charts
+from pixeltune.report.figures.importances import importance_charts
+from pixeltune.report.figures.parallel import parallel_coordinates
+from pixeltune.report.figures.slices import contour_charts, slice_charts
+from pixeltune.report.figures.timeline import timeline
+from pixeltune.report.format import moment
+from pixeltune.report.sections.environment import environment
+from pixeltune.report.sections.finals import Finals, finals
+from pixeltune.report.sections.galleries import pictures
+from pixeltune.report.sections.leaderboard import board
+from pixeltune.report.sections.nearest_published import beside_published
+from pixeltune.report.sections.outcomes import outcomes
+from pixeltune.report.sections.rerun import rerun
+from pixeltune.report.sections.summary import summary
+from pixeltune.report.snapshot import Snapshot
+
+_PACKAGE = "pixeltune.report"
+
+
+def render(**parts: Any) -> str:
+    """The HTML of a report's parts."""
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE, "page"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure_json"] = figure_json
+    template = environment.get_template("page.html")
+    return template.render(
+        style=Markup(_text("style.css")), script=Markup(_text("script.js")), plotly=Markup(packed_plotly()), **parts
+    )
+
+
+def figure_json(chart: Chart) -> Markup:
+    """A figure as JSON that no string in it can end: `</script>` has no `<` left."""
+    assert chart.figure is not None
+    text: str = chart.figure.to_json()
+    return Markup(_without_markup(text))
+
+
+@cache
+def packed_plotly() -> str:
+    """plotly.js as base64 of gzip, unpacked by the page when a figure is drawn: the page is read before that."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _without_markup(text: str) -> str:
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _text(name: str) -> str:
+    return resources.files(_PACKAGE).joinpath("page", name).read_text(encoding="utf-8")
+
+
+_WIDTH, _WIDE = 600, 900
+"""In pixels of 1/96 inch: 6.25 inches with letters of 10 points; wide ones are for a page across."""
+_SCALE = 3
+"""288 dots an inch."""
+
+
+def require_browser() -> None:
+    """Refuse at once where kaleido would find no browser to draw with."""
+    from choreographer.browsers.chromium import Chromium
+
+    if not Chromium.find_browser(skip_local=False):
+        raise MissingPackageError(
+            "figures as PNG need Chrome or Chromium, but none was found; "
+            "apt-get install chromium, or set BROWSER_PATH to one"
+        )
+
+
+def write_papers(charts: Sequence[Chart], folder: str) -> list[str]:
+    """Write each chart that has a figure as `folder/NAME.png`; their locations."""
+    import kaleido
+
+    drawn = [chart for chart in charts if chart.figure is not None]
+    try:
+        kaleido.start_sync_server(silence_warnings=True)
+        contents = [_png(chart) for chart in drawn]
+    except Exception as error:
+        raise PixeltuneError(f"figures must be drawn by Chromium, but it failed ({_first_line(error)})") from error
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
+    locations = [files.join(folder, f"{chart.name}.png") for chart in drawn]
+    for location, content in zip(locations, contents, strict=True):
+        files.write_whole(location, content)
+    return locations
+
+
+def _png(chart: Chart) -> bytes:
+    import kaleido
+
+    size = {"width": _WIDE if chart.is_wide else _WIDTH, "height": chart.height, "scale": _SCALE}
+    content: bytes = kaleido.calc_fig_sync(chart.figure, opts={"format": "png", **size})
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+FIRST_LINES = 25
+"""Trials that the table shows until it is asked for all."""
+
+
+@dataclass(frozen=True)
+class ChartSection:
+    """A heading with figures below it."""
+
+    id: str
+    title: str
+    words: str
+    charts: list[Chart]
+
+
+def write_report(snapshot: Snapshot, location: str, *, top: int = 5) -> int:
+    """Write the page to a path or URI, whole or not at all; its size in bytes. top: how many best trials stand out."""
+    content = report_html(snapshot, top=top).encode()
+    files.write_whole(location, content)
+    return len(content)
+
+
+def report_html(snapshot: Snapshot, *, top: int = 5) -> str:
+    """The page."""
+    found = finals(snapshot) if snapshot.is_final else None
+    sections = chart_sections(snapshot, top)
+    told = summary(snapshot)
+    return render(
+        search=snapshot.search,
+        version=importlib.metadata.version("pixeltune"),
+        written=moment(snapshot.read_at),
+        summary=replace(told, headline=found.headline) if found else told,
+        colours=STATUS_COLOURS,
+        sections=_contents(found, sections),
+        finals=found,
+        board=board(snapshot),
+        first_lines=FIRST_LINES,
+        published=beside_published(snapshot, found.places if found else ()),
+        chart_sections=sections,
+        pictures=pictures(snapshot, top),
+        timeline=timeline(snapshot),
+        outcomes=outcomes(snapshot),
+        rerun=rerun(snapshot),
+        environment=environment(snapshot),
+    )
+
+
+def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
+    """The figures between the tables and the pictures, by section; a final searches nothing."""
+    curves = ChartSection("curves", "Learning curves", "", [learning_curves(snapshot, top)])
+    if snapshot.is_final:
+        return [curves]
+    return [
+        curves,
+        ChartSection("space", "The space searched", "", [*importance_charts(snapshot), parallel_coordinates(snapshot)]),
+        ChartSection("slices", "Slices", "Trials by one key, whatever their others were.", slice_charts(snapshot)),
+        ChartSection("contours", "Contours", "", contour_charts(snapshot)),
+        ChartSection("front", "What likelihood costs", "", front_charts(snapshot)),
+    ]
+
+
+def all_charts(snapshot: Snapshot, top: int) -> list[Chart]:
+    """Every figure of a report, those that cannot be drawn apart."""
+    charts = [chart for section in chart_sections(snapshot, top) for chart in section.charts] + [timeline(snapshot)]
+    charts += finals(snapshot).charts if snapshot.is_final else []
+    return [chart for chart in charts if chart.figure is not None]
+
+
+def _contents(found: Finals | None, sections: list[ChartSection]) -> list[tuple[str, str]]:
+    begin = [("summary", "Summary"), *([("final", "Test numbers")] if found else [])]
+    middle = [("leaderboard", "Runs" if found else "Leaderboard"), ("published", "Published numbers")]
+    charts = [(section.id, section.title) for section in sections]
+    return [
+        *begin,
+        *middle,
+        *charts,
+        ("samples", "Samples"),
+        ("outcomes", "Outcomes"),
+        ("rerun", "Rerun"),
+        ("environment", "Environment"),
+    ]

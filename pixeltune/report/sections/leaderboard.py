@@ -1,0 +1,130 @@
+"""The table of trials: the leaderboard, then every trial that has no rank, with the numbers of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pixeltune.report.format import cell, number, shortened, title_of
+from pixeltune.report.snapshot import Snapshot
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import figures_of
+from pixeltune.results.schema import Status
+
+_TEXTS = ("trial", "status", "reason", "out_of_bounds", "from_trial")
+_METRICS = (
+    *("valid_bits_per_dim", "valid_nats", "below_baseline_percent", "num_parameters", "images_seen", "seconds"),
+    *("sample_images_per_second", "peak_memory_bytes"),
+)
+_FINAL_METRICS = ("test_bits_per_dim", "test_nats", "num_parameters", "images_seen", "seconds")
+_SHORT = {
+    "rank": "#",
+    "valid_bits_per_dim": "bits/dim",
+    "valid_nats": "nats/image",
+    "out_of_bounds": "out of bounds",
+    "bits_verified": "confirmed",
+    "images_seen": "images",
+    "sample_images_per_second": "samples/s",
+    "from_trial": "retrains",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text: as shown. value: as in the results, by which it sorts; None where there is none."""
+
+    text: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """name: of the results' column. is_text: sorted by letters, and aligned to the left. shown: at first."""
+
+    name: str
+    title: str
+    is_text: bool
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Line:
+    """A trial: its status, by which it can be hidden, and a cell a column."""
+
+    status: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The table, its columns all told by some trial. notes: what its order and its numbers mean."""
+
+    columns: Sequence[Column]
+    lines: Sequence[Line]
+    notes: Sequence[str]
+
+
+def board(snapshot: Snapshot) -> Board:
+    """Every trial of a search once: ranked ones as `leaderboard` has them, then the others by number."""
+    ranked = {place["trial"] for place in snapshot.places}
+    rows = {row["trial"]: row for row in snapshot.rows}
+    records = [rows[place["trial"]] | place for place in snapshot.places]
+    records += [row | figures_of(row, []) for row in snapshot.rows if row["trial"] not in ranked]
+    columns = [
+        column for column in _columns(snapshot) if any(record.get(column.name) is not None for record in records)
+    ]
+    lines = [Line(str(record["status"]), [_cell(column.name, record) for column in columns]) for record in records]
+    return Board(columns, lines, list(_notes(snapshot)))
+
+
+def _columns(snapshot: Snapshot) -> Iterator[Column]:
+    manifest = snapshot.manifest
+    if snapshot.is_final:
+        names = ["trial", "status", "from_trial", "seed", *_FINAL_METRICS, "bits_verified", "reason"]
+    else:
+        metrics = [*_METRICS, *manifest.objectives, *manifest.constraints]
+        names = ["rank", "trial", "status", *manifest.vary, *metrics, "out_of_bounds", "bits_verified", "reason"]
+    asked = (*manifest.objectives, *manifest.constraints)
+    beside = ("peak_memory_bytes", *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats"))
+    for name in dict.fromkeys(names):
+        is_text = name in _TEXTS or any(isinstance(row.get(name), str | bool) for row in snapshot.rows)
+        yield Column(name, _SHORT.get(name) or title_of(name), is_text, name not in beside or name in asked)
+
+
+def _cell(name: str, record: Row) -> Cell:
+    value = record.get(name)
+    match name:
+        case "status":
+            return Cell(_status(record), value)
+        case "reason":
+            return Cell(shortened(value or ""), value)
+        case "seconds":  # none at all are those of a trial that said nothing of them
+            return Cell(cell(name, value or None), value)
+        case "seed":
+            return Cell(str(value), value)
+    return Cell(cell(name, value, is_bound=bool(record["is_bound"])), value)
+
+
+def _status(record: Row) -> str:
+    """Of a trial that did not train to its end also where it stood."""
+    if record["status"] == Status.FINISHED or not record["images_seen"]:
+        return str(record["status"])
+    return f"{record['status']} at {number(record['images_seen'])}"
+
+
+def _notes(snapshot: Snapshot) -> Iterator[str]:
+    statuses = {row["status"] for row in snapshot.rows}
+    if snapshot.is_final:
+        yield "A line a run; the table of means over seeds stands above."
+        return
+    yield f"Ranked by {title_of(snapshot.objective)}, {'lowest' if snapshot.sign > 0 else 'highest'} first."
+    yield "A trial's number is that of its best report on the validation images; nothing here has seen the test set."
+    if Status.PRUNED in statuses:
+        yield "Pruned trials were stopped early: their numbers are those at the images that they had seen by then."
+    if Status.RUNNING in statuses:
+        yield "Running trials stand with their best report so far, without a rank."
+    if snapshot.is_bound:
+        yield "≤ marks upper bounds: the likelihood itself is not known."
+    if snapshot.manifest.constraints:
+        yield "Trials that break a constraint come after the others, without a rank."

@@ -1,0 +1,73 @@
+"""What became of the trials, and why, by reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pixeltune.report.format import counted, listed, shortened
+from pixeltune.report.snapshot import Snapshot
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.schema import Status
+
+_LINES_OF_TRACEBACK = 16
+_MOST_GROUPS = 40
+_WITHOUT_WORDS = "no reason is known"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one outcome and reason. reason: of the first of them. traceback: the end of its, or ""."""
+
+    status: str
+    count: int
+    reason: str
+    trials: str
+    example: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """groups: the most frequent first. caption: what the table holds."""
+
+    groups: Sequence[Group]
+    caption: str
+
+
+def outcomes(snapshot: Snapshot) -> Outcomes:
+    """Trials without a result, and finished ones that have something to say, by reason; numbers in it apart."""
+    told = [row for row in snapshot.rows if _is_told(row)]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in told:
+        groups.setdefault((row["status"], _kind(row["reason"] or _WITHOUT_WORDS)), []).append(row)
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    caption = f"{counted(len(told), 'trial')} by outcome and reason; of reasons that differ in numbers alone the first."
+    if len(ordered) > _MOST_GROUPS:
+        caption += f" The {_MOST_GROUPS} most frequent of {len(ordered):,}."
+    return Outcomes([_group(status, rows) for (status, _), rows in ordered[:_MOST_GROUPS]], caption)
+
+
+def _is_told(row: Row) -> bool:
+    if row["status"] in (Status.FINISHED, Status.PRUNED):
+        return bool(row["reason"])
+    return bool(row["status"] != Status.RUNNING)
+
+
+def _kind(reason: str) -> str:
+    return re.sub(r"\d[\d,.:]*", "#", " ".join(reason.split()))
+
+
+def _group(status: str, rows: Sequence[Row]) -> Group:
+    first = rows[0]
+    lines = (first["traceback"] or "").strip().splitlines()
+    cut = ["…"] if len(lines) > _LINES_OF_TRACEBACK else []
+    return Group(
+        status=str(status),
+        count=len(rows),
+        reason=shortened(first["reason"] or _WITHOUT_WORDS, 400),
+        trials=listed(row["trial"] for row in rows),
+        example=first["trial"],
+        traceback="\n".join([*cut, *lines[-_LINES_OF_TRACEBACK:]]),
+    )

@@ -1,0 +1,227 @@
+"""The commands that make a search again, and what one does next; to be copied into a shell."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pixeltune.config import Scalar, TrialConfig, parse_setting
+from pixeltune.errors import PixeltuneError
+from pixeltune.files import is_uri, join
+from pixeltune.report.snapshot import Snapshot
+from pixeltune.results.final_selection import Selection
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.store import SearchStore
+from pixeltune.space import list_searches, load_search
+
+_HARMLESS = ("region", "scheme", "endpoint_override")
+"""Options of an object storage's URI that are shown; others may be keys."""
+
+_UNSET = object()
+
+
+@dataclass(frozen=True)
+class Command:
+    """words: what it does, and how sure that is. command: of one or more lines."""
+
+    words: str
+    command: str
+
+
+def rerun(snapshot: Snapshot) -> list[Command]:
+    """How to make the search again, to see to its best trial, and to go on."""
+    return list(_commands(snapshot))
+
+
+def shown_location(location: str) -> str:
+    """A location without user names, passwords and keys; a path as it is."""
+    if not is_uri(location):
+        return location
+    parts = urlsplit(location)
+    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name in _HARMLESS])
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
+
+
+def setting(key: str, value: Any) -> str:
+    """`key=value` for --set, which reads it back as this very value."""
+    return f"{key}={_value(key, value)}"
+
+
+def _commands(snapshot: Snapshot) -> Iterator[Command]:
+    storage, search = storage_words(snapshot.store), snapshot.search
+    final = snapshot.manifest.final
+    if final is not None:
+        yield Command("The same final: from its results it goes on, elsewhere it begins anew.", _final(snapshot, final))
+        yield Command("This report again.", _words("pixeltune", "report", search, *storage))
+        return
+    if snapshot.manifest.vary:
+        yield _search(snapshot)
+    else:
+        yield _training(snapshot)
+    best = next(iter(snapshot.best(1)), None)
+    if best is not None:
+        yield Command(
+            "The best configurations on the test set, with new seeds: numbers that may compare with published ones.",
+            _words("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
+        )
+        if snapshot.manifest.vary:
+            yield from _best_alone(snapshot, best)
+    code = f'import pixeltune as pt; print(pt.read_results("{shown_location(snapshot.store.folder)}"))'
+    yield Command(
+        "The rows behind this report, and the report again.",
+        "\n".join([_words("python", "-c", code), _words("pixeltune", "report", search, *storage)]),
+    )
+
+
+def _search(snapshot: Snapshot) -> Command:
+    manifest = snapshot.manifest
+    file, words = _search_file(manifest)
+    budget = snapshot.launch.get("budget") or {}
+    overrides = dict(manifest.overrides)
+    scheduler = overrides.pop("scheduler", _UNSET)
+    command = ["python", "launch.py", "--search", file]
+    command += [] if file == manifest.search else ["--name", manifest.search]
+    command += ["--trials", str(budget["trials"])] if budget.get("trials") else []
+    command += ["--hours", f"{budget['hours']:g}"] if budget.get("hours") else []
+    command += ["--sampler", manifest.sampler]
+    command += [] if scheduler is _UNSET else ["--scheduler", "none" if scheduler is None else str(scheduler)]
+    if manifest.warm_start:
+        command += [
+            "--warm-start",
+            *(shown_location(join(_parent(snapshot.store), name)) for name in manifest.warm_start),
+        ]
+    command += _sets(overrides)
+    return Command(words, _words(*command, *storage_words(snapshot.store)))
+
+
+def _search_file(manifest: SearchManifest) -> tuple[str, str]:
+    """The search file to name, and what is known of it: whether this pixeltune's would search the same.
+
+    The results do not hold it; a search is named after its file, or with --name often after that and more.
+    """
+    shipped = [name for name in list_searches() if name in manifest.search]
+    differences = {name: _difference(name, manifest) for name in shipped}
+    for name, lines in differences.items():
+        if not lines:
+            return name, (
+                f"The same search: checked against {name} as this pixeltune has it. From its results it goes on, "
+                "elsewhere it begins anew."
+            )
+    if manifest.search in shipped:
+        told = "; ".join(differences[manifest.search][:3])
+        return (
+            manifest.search,
+            f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({told}).",
+        )
+    return "FILE.py", (
+        "The same search: in place of FILE.py the file, or name, with which it was launched; pixeltune ships no search "
+        f"called {manifest.search}."
+    )
+
+
+def _difference(name: str, manifest: SearchManifest) -> list[str]:
+    """What the shipped search, changed as this one was, has otherwise."""
+    from dataclasses import replace
+
+    try:
+        space = replace(load_search(name), sampler=manifest.sampler).override(dict(manifest.overrides))
+        mine = SearchManifest.of(space, manifest.search, warm_start=manifest.warm_start)
+    except PixeltuneError as error:
+        return [str(error)]
+    return mine.difference(manifest)
+
+
+def _training(snapshot: Snapshot) -> Command:
+    manifest = snapshot.manifest
+    file = f"{manifest.search}.toml"
+    return Command(
+        "The same training, of this configuration.",
+        _heredoc(file, TrialConfig.from_flat(manifest.base))
+        + _words("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
+    )
+
+
+def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
+    name = f"{snapshot.search}-{best['trial']}"
+    storage = storage_words(snapshot.store)
+    yield Command(
+        f"The best trial, {best['trial']}, trained once more beside these results.",
+        _words("pixeltune", "rerun", f"{snapshot.search}/{best['trial']}", *storage),
+    )
+    yield Command(
+        "The same without these results: its whole configuration.",
+        _heredoc(f"{name}.toml", TrialConfig.from_flat(_configuration(best)))
+        + _words("pixeltune", "train", "--config", f"{name}.toml"),
+    )
+
+
+def _configuration(row: Row) -> dict[str, Scalar]:
+    """The keys of a row that its family and likelihood have; where its data lay is no part of it."""
+    from pixeltune.config import NO_IDENTITY
+    from pixeltune.results.optuna_study import has_key
+
+    keys = list(TrialConfig.model_fields) + [key for key in row if "." in key]
+    return {key: row[key] for key in keys if key in row and key not in NO_IDENTITY and has_key(row, key)}
+
+
+def _final(snapshot: Snapshot, final: Selection) -> str:
+    budget = snapshot.launch.get("budget") or {}
+    words = final_words(final, snapshot.search, budget.get("trials") or len(snapshot.rows))
+    return _words(*words, *_sets(snapshot.manifest.overrides), *storage_words(snapshot.store))
+
+
+def final_words(final: Selection, name: str, runs: int) -> list[str]:
+    """Return the words of the command that makes a final of so many runs, but for its settings and its storage."""
+    words = ["pixeltune", "final", final.search]
+    words += ["--top", str(final.top)] if final.top is not None else []
+    for trial in final.trials:
+        words += ["--trial", trial]
+    words += ["--seeds", str(max(1, math.ceil(runs / len(final.chosen))))]
+    words += ["--images", str(final.images)] if final.images is not None else []
+    return words + ([] if name == f"{final.search}-final" else ["--name", name])
+
+
+def _sets(overrides: Mapping[str, Any]) -> list[str]:
+    return [word for key, value in overrides.items() for word in ("--set", setting(key, value))]
+
+
+def storage_words(store: SearchStore) -> list[str]:
+    """The --storage option of a store, without user names and keys."""
+    return ["--storage", shown_location(_parent(store))]
+
+
+def _parent(store: SearchStore) -> str:
+    head, mark, query = store.folder.partition("?") if is_uri(store.folder) else (store.folder, "", "")
+    return (head.rpartition("/")[0] or "/") + mark + query
+
+
+def _words(*words: str) -> str:
+    return shlex.join(words)
+
+
+def _heredoc(file: str, config: TrialConfig) -> str:
+    return f"cat > {shlex.quote(file)} <<'END'\n{config.to_toml()}END\n"
+
+
+def _value(key: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, str) and parse_setting(f"{key}={value}") == (key, value):
+        return value
+    return _toml(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)

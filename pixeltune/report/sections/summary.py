@@ -1,0 +1,144 @@
+"""What a search is and how it stands, in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pixeltune.published.comparability import RANKED
+from pixeltune.report.format import cell, counted, listed, moment, number, span, title_of
+from pixeltune.report.snapshot import Snapshot
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.schema import Status
+from pixeltune.results.search_status import below_baseline
+
+
+@dataclass(frozen=True)
+class Summary:
+    """headline: the result in one sentence. counts: trials by status. facts: names and what they are."""
+
+    headline: str
+    counts: dict[str, int]
+    facts: list[tuple[str, str]]
+
+
+def summary(snapshot: Snapshot) -> Summary:
+    """Of a search; `finals.headline` says the result of a final."""
+    counts = Counter(str(row["status"]) for row in snapshot.rows)
+    order = [str(status) for status in Status]
+    return Summary(
+        headline=headline(snapshot),
+        counts={status: counts[status] for status in sorted(counts, key=order.index)},
+        facts=list(_facts(snapshot)),
+    )
+
+
+def headline(snapshot: Snapshot) -> str:
+    """The best trial, how good it is, and what that is worth."""
+    ranked = snapshot.best(len(snapshot.rows))
+    best = next(iter(ranked), None)
+    if best is None:
+        if not snapshot.rows:
+            return "No trial has begun."
+        return f"None of {counted(len(snapshot.rows), 'trial')} has a result to rank."
+    value = cell(snapshot.objective, best[snapshot.objective], is_bound=bool(best["is_bound"]))
+    text = f"Best by {title_of(snapshot.objective)}: trial {best['trial']} with {value}"
+    if snapshot.objective == "valid_bits_per_dim" and best["baseline_bits_per_dim"]:
+        below = below_baseline(best["valid_bits_per_dim"], best["baseline_bits_per_dim"])
+        text += below.replace("the baseline", "the order-0 baseline")
+    if best["status"] == Status.PRUNED:
+        text += f"; pruned, so as it stood after {number(best['images_seen'])} images"
+    if len(ranked) == 1:
+        return f"{text}."
+    count = counted(len(ranked), "ranked trial")
+    return f"{text}. The best of {count} by these very images, and so a little optimistic."
+
+
+def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    manifest = snapshot.manifest
+    yield "State", _state(snapshot)
+    yield "Data", data_words(snapshot)
+    if manifest.final is not None:
+        chosen = listed((item.trial for item in manifest.final.chosen), 12)
+        yield "Retrained", f"{chosen} of {manifest.final.search}, chosen by {title_of(manifest.final.objective)}"
+        if manifest.final.left_out:
+            yield "Left out", "; ".join(manifest.final.left_out)
+    if manifest.vary:
+        yield "Searched", listed((title_of(key) for key in manifest.vary), 20)
+    directions = zip(manifest.objectives, manifest.directions, strict=True)
+    yield (
+        "Objective" + "s" * (len(manifest.objectives) > 1),
+        ", ".join(f"{title_of(name)} ({way})" for name, way in directions),
+    )
+    if manifest.constraints:
+        yield (
+            "Constraints",
+            ", ".join(f"{title_of(name)} {number(bound)}" for name, bound in manifest.constraints.items()),
+        )
+    if not snapshot.is_final and manifest.vary:
+        yield "Sampler", f"{manifest.sampler}, seed {manifest.sampler_seed}"
+        yield "Early stopping", _scheduler(snapshot)
+    if manifest.warm_start:
+        yield "Warm start", listed(manifest.warm_start)
+    yield from _spent(snapshot)
+
+
+def _state(snapshot: Snapshot) -> str:
+    running = sum(row["status"] == Status.RUNNING for row in snapshot.rows)
+    if snapshot.launcher:
+        return f"running: {counted(running, 'trial')} at work when this was written, {moment(snapshot.read_at)}"
+    budget = (snapshot.launch.get("budget") or {}).get("trials")
+    ended = sum(row["status"] not in (Status.RUNNING, Status.INTERRUPTED) for row in snapshot.rows)
+    left = f"; {counted(running, 'trial')} left behind as running" if running else ""
+    asked = f" of {budget:,} asked for" if budget and ended < budget else ""
+    return f"no launcher at work; {counted(ended, 'trial')} ended{asked}{left}"
+
+
+def data_words(snapshot: Snapshot) -> str:
+    """The images, as the rows have them."""
+    row: Row | None = next((row for row in snapshot.rows if row["levels"] is not None), None)
+    name = str(snapshot.manifest.base.get("data.name"))
+    if row is None:
+        return name
+    parts = []
+    if row["image_height"] and row["image_width"] and row["image_channels"]:
+        parts += [f"{row['image_height']}×{row['image_width']}", counted(row["image_channels"], "channel")]
+    parts.append(f"{row['levels']} levels")
+    version = "" if row["data_version"] in (None, "original") else f", {row['data_version']}"
+    counts = [f"{number(row[f'num_{part}'])} {part}" for part in ("train", "valid") if row[f"num_{part}"]]
+    images = f"; {' and '.join(counts)} images" if counts else ""
+    return f"{name}{version}: {', '.join(parts)}{images}"
+
+
+def _scheduler(snapshot: Snapshot) -> str:
+    tree = snapshot.manifest.scheduler
+    if tree is None:
+        return "none"
+    settings = ", ".join(
+        f"{name} {' and '.join(map(number, value)) if isinstance(value, list) else number(value)}"
+        for name, value in tree.items()
+        if name != "name" and value is not None
+    )
+    return f"{tree.get('name', 'asha')}: {settings}"
+
+
+def _spent(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    rows, attempts = snapshot.rows, snapshot.attempts
+    starts = [row["started_at"] for row in attempts if row["started_at"]]
+    ends = [row["finished_at"] for row in attempts if row["finished_at"]]
+    if starts:
+        until = f" to {moment(max(ends))}" if ends else ""
+        yield "Trained", f"{moment(min(starts))}{until}"
+    images = sum(row["images_seen"] or 0 for row in rows)
+    seconds = sum(row["train_seconds"] or 0.0 for row in rows)
+    yield "Spent", f"{images:,} training images, {span(seconds)} of training summed over trials"
+    gpu = sum(row["gpu_seconds"] or 0.0 for row in rows)
+    if gpu:
+        yield "GPU time", f"{gpu / 3600:.3g} GPU-hours"
+    retried = len(attempts) - len(rows)
+    if retried:
+        yield "Attempts", f"{counted(len(attempts), 'attempt')}, {retried:,} of them earlier tries of the same trials"
+    unranked = [row for row in rows if row["status"] not in RANKED]
+    if unranked:
+        yield "Without a rank", f"{counted(len(unranked), 'trial')}: see outcomes below"

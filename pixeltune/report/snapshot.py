@@ -1,0 +1,116 @@
+"""A search as it was read once. A running search goes on while a report is made, whose parts must agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pixeltune.published.comparability import RANKED
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import leaderboard
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore
+from pixeltune.space.metrics import METRICS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What the files of a search said at `read_at`.
+
+    launcher: who held the search then, None where nobody did. launch: of the newest launch; may be empty.
+    attempts: all rows, by number and attempt. rows: the latest attempt of each trial. curves: reports by trial.
+    places: the leaderboard of all ranked trials; empty in a final, whose rows hold test numbers.
+    """
+
+    store: SearchStore
+    manifest: SearchManifest
+    launcher: Mapping[str, Any] | None
+    launch: Mapping[str, Any]
+    attempts: Sequence[Row]
+    rows: Sequence[Row]
+    curves: Mapping[str, Sequence[Row]]
+    places: Sequence[Row]
+    read_at: datetime
+
+    @property
+    def search(self) -> str:
+        """Its name."""
+        return self.manifest.search
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it retrains chosen configurations, with test numbers."""
+        return self.manifest.final is not None
+
+    @property
+    def objective(self) -> str:
+        """The first objective, by which trials are ranked."""
+        return self.manifest.objectives[0]
+
+    @property
+    def sign(self) -> int:
+        """1 where less of the first objective is better, else −1."""
+        return 1 if self.manifest.directions[0] == "minimize" else -1
+
+    @property
+    def unit(self) -> str:
+        """The metric in which likelihoods are told: nats of binarised images, as their papers do, else bits_per_dim."""
+        return "nats" if any(row["levels"] == 2 for row in self.rows) else "bits_per_dim"
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether any ranked number is a bound."""
+        return any(row["is_bound"] for row in self.rows if row["status"] in RANKED)
+
+    def best(self, count: int) -> list[Row]:
+        """The rows of the `count` best trials that keep to the constraints, best first."""
+        by_trial = {row["trial"]: row for row in self.rows}
+        return [by_trial[place["trial"]] for place in self.places if place["rank"] is not None][:count]
+
+    def baseline(self) -> float | None:
+        """Order-0 on validation, in `unit`; None where it is not known."""
+        bits = self.manifest.baseline_bits_per_dim
+        form = next((row for row in self.rows if row["image_height"] is not None), None)
+        if bits is None or self.unit == "bits_per_dim":
+            return bits
+        if form is None:
+            return None
+        return bits * math.log(2) * int(form["image_channels"] * form["image_height"] * form["image_width"])
+
+
+def read_snapshot(store: SearchStore, *, now: datetime | None = None) -> Snapshot:
+    """Read a search; StoreError where there is none."""
+    manifest = store.manifest()
+    attempts = store.attempts()
+    latest = {row["trial"]: row for row in sorted(attempts, key=lambda row: row["attempt"])}
+    curves: dict[str, list[Row]] = {}
+    for report in store.curves():
+        curves.setdefault(report["trial"], []).append(report)
+    rows = [_so_far(row, curves.get(row["trial"], [])) for row in attempts if latest[row["trial"]] is row]
+    objective = manifest.objectives[0]
+    ranked = objective in METRICS and manifest.final is None
+    return Snapshot(
+        store=store,
+        manifest=manifest,
+        launcher=store.holder(),
+        launch=store.launch(),
+        attempts=attempts,
+        rows=rows,
+        curves=curves,
+        places=leaderboard(rows, objective, None, list(manifest.vary), manifest.constraints) if ranked else [],
+        read_at=now or datetime.now(UTC),
+    )
+
+
+def _so_far(row: Row, curve: Sequence[Row]) -> Row:
+    """A running trial's row is written anew at its end only: its numbers so far are those of its best report."""
+    if row["status"] != Status.RUNNING or not curve:
+        return row
+    known = [report for report in curve if report["valid_bits_per_dim"] is not None]
+    best = min(known, key=lambda report: report["valid_bits_per_dim"], default={})
+    names = ("valid_bits_per_dim", "valid_nats", "baseline_bits_per_dim")
+    return row | {name: best.get(name, row[name]) for name in names} | {"images_seen": curve[-1]["images_seen"]}

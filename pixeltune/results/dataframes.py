@@ -1,0 +1,142 @@
+"""Results as pandas tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pixeltune.errors import StoreError
+from pixeltune.files import Location
+from pixeltune.results.final_statistics import leaderboard_of
+from pixeltune.results.parquet_io import view_of
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore, find_searches
+from pixeltune.results.table_folder import TableFolder
+
+Attempts = Literal["latest", "all"]
+
+FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "data_notes", "from_trial")
+"""Columns of text that are no categories."""
+
+_NULLABLE = {
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+    pa.string(): pd.StringDtype(),
+}
+
+
+def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
+    """A row a trial, of one search folder or of all searches in a storage; `attempts="all"` keeps earlier tries.
+
+    Integers and truth values are nullable, times are UTC, words that repeat are categories. The columns, with
+    units, stand in `pixeltune.results.schema.COLUMNS`.
+    """
+    _require_attempts(attempts)
+    tables = [(store, store.trial_files) for store in find_searches(location)]
+    return _frame(tables, ["search", "number", "trial", "attempt"], attempts)
+
+
+def read_curves(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
+    """A row a report, of one search folder or of all searches in a storage.
+
+    A resumed attempt continues the curve of the one before; where both reported at the same number of images, the
+    later counts. `attempts="all"` keeps both.
+    """
+    _require_attempts(attempts)
+    tables = [(store, store.curve_files) for store in find_searches(location)]
+    return _frame(tables, ["search", "trial", "images_seen", "attempt"], attempts)
+
+
+def read_images(location: Location) -> pd.DataFrame:
+    """A row a test image and final run, of one search folder or of all searches in a storage.
+
+    `image` counts from 0 in the order of the test split; nats are float32 numbers, whose sum over the images of a run,
+    divided by their number, is its row's `test_nats`.
+    """
+    tables = [(store, store.image_files) for store in find_searches(location)]
+    return _frame(tables, ["search", "trial", "image", "attempt"], "all")
+
+
+def read_final(location: Location) -> pd.DataFrame:
+    """The leaderboard of a final, such as results/digits_quick-final: a row a configuration, the lowest mean first.
+
+    Means over seeds, differences to the lowest, their standard errors and what may be said of them; the columns are
+    explained at `pixeltune.results.final_statistics.final_leaderboard`.
+    """
+    store = SearchStore.at(location)
+    if store.manifest().final is None:
+        raise StoreError(f"only a final has means over seeds, but {store.folder} is a search; run `pixeltune final`")
+    frame = pd.DataFrame(leaderboard_of(store))
+    return frame.astype(dict.fromkeys(frame.filter(regex="_error$|_half_width$"), "float64"))
+
+
+def dtype_names(schema: pa.Schema) -> dict[str, str]:
+    """The pandas type that each column has in a frame of ours, in words."""
+    empty = _tidy(pa.Table.from_batches([], view_of(schema, None, _words(schema))))
+    return {str(name): str(dtype) for name, dtype in empty.dtypes.items()}
+
+
+def _words(schema: pa.Schema) -> list[str]:
+    """The columns of text that become categories."""
+    text = [field.name for field in schema if pa.types.is_string(field.type)]
+    return [name for name in text if name not in FREE_TEXT]
+
+
+def _frame(tables: Sequence[tuple[SearchStore, TableFolder]], order: list[str], attempts: Attempts) -> pd.DataFrame:
+    """Tables of several searches in this order, whose last key tells attempts apart; of rows that are equal in the
+    others, the last.
+
+    Everything is done before pandas has it: then 100,000 rows of 128 columns take a second, and lie in memory once.
+    """
+    words = _words(tables[0][1].schema)
+    table = pa.concat_tables(store.read(part, words=words) for store, part in tables).unify_dictionaries()
+    if table.num_rows < 2:
+        return _tidy(table)
+    rises, differs = _steps(table, order)
+    if not pc.all(rises).as_py():
+        keys = pa.table({key: _sortable(table[key]) for key in order})
+        table = table.take(pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in order]))
+        _rises, differs = _steps(table, order)
+    if attempts == "latest" and not pc.all(differs).as_py():
+        table = table.filter(pa.concat_arrays([differs.combine_chunks(), pa.array([True])]))
+    return _tidy(table)
+
+
+def _steps(table: pa.Table, order: list[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Of each row but the last: whether the next may follow it in this order, and differs in a key before the last."""
+    rises, same, differs = True, True, False
+    for key in order:
+        differs = pc.invert(same) if key == order[-1] else differs
+        column = _sortable(table[key])
+        here, following = column.slice(0, max(0, len(column) - 1)), column.slice(1)
+        rises = pc.and_(rises, pc.or_(pc.invert(same), pc.less_equal(here, following)))
+        same = pc.and_(same, pc.equal(here, following))
+    return rises, differs
+
+
+def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values that compare; what is missing comes last."""
+    if pa.types.is_dictionary(column.type):
+        return column.cast(pa.string())
+    return column if not column.null_count else pc.fill_null(column, 2**31 - 1)
+
+
+def _tidy(table: pa.Table) -> pd.DataFrame:
+    """With categories in alphabetical order, those of `status` in that of `Status`."""
+    words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    # Each column leaves Arrow as it enters pandas.
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get, split_blocks=True, self_destruct=True)
+    for name in words:
+        known = list(Status) if name == "status" else sorted(frame[name].cat.categories)
+        frame[name] = frame[name].cat.set_categories([str(word) for word in known])
+    return frame
+
+
+def _require_attempts(attempts: str) -> None:
+    if attempts not in ("latest", "all"):
+        raise StoreError(f'attempts must be "latest" or "all", but got {attempts!r}')

@@ -1,0 +1,157 @@
+"""The model card of an exported trial: Markdown, its front matter as model hubs read it, every number from the row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from pixeltune.config import Scalar, TrialConfig
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import comparison_lines
+
+_FAMILIES = {
+    "pixelcnn": "PixelCNN (van den Oord et al. 2016, arXiv 1601.06759)",
+    "gated": "Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328)",
+    "pixelcnnpp": "PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517)",
+    "pixelvae": "PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013)",
+}
+
+_LOAD = """```python
+import pixeltune as pt
+
+model = pt.load_model("model.safetensors")
+images = pt.sample(model, 16, seed=0)
+```"""
+
+
+def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_trials: int) -> str:
+    """The text of `README.md` beside an exported model.
+
+    ended_trials: of the search, among which the validation set chose; a lowest of many is a little too low.
+    """
+    parts = [
+        _front_matter(row, config),
+        f"# {row['search']}/{row['trial']}\n",
+        "\n".join(_what(row, config)) + "\n",
+        "## Use\n",
+        _LOAD + "\n",
+        f"`pixeltune evaluate model.safetensors{_which_images(row, config)}` measures the number below again. "
+        "The weights are safetensors: nothing in this folder is unpickled when it is loaded.\n",
+        "## Numbers\n",
+        "\n".join(_numbers(row)) + "\n",
+        "\n".join(_how_chosen(row, manifest, ended_trials)) + "\n",
+        "## Beside published results\n",
+        "```\n" + "\n".join(comparison_lines(row)) + "\n```\n",
+        "## Provenance\n",
+        "\n".join(_provenance(row)) + "\n",
+        "## Configuration\n",
+        _how_trained(row),
+        "```toml\n" + config.to_toml() + "```\n",
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(row: Row, config: TrialConfig) -> str:
+    """YAML; JSON's strings are YAML's."""
+    lines = [
+        "---",
+        "library_name: pixeltune",
+        "tags: " + json.dumps(["density-estimation", "autoregressive", "image", str(config.flat()["model.family"])]),
+        "model-index:",
+        f"- name: {json.dumps(row['search'] + '/' + row['trial'])}",
+        "  results:",
+    ]
+    for split in ("valid", "test"):
+        if row[f"{split}_bits_per_dim"] is not None:
+            kind = ', name: "upper bound"' if row["is_bound"] else ""
+            lines += [
+                "  - task: {type: unconditional-image-generation}",
+                f"    dataset: {{name: {json.dumps(row['data.name'])}, type: {json.dumps(row['data.name'])}, "
+                f"split: {split}, revision: {json.dumps(row['data_checksum'])}}}",
+                "    metrics:",
+                f"    - {{type: bits_per_dim, value: {row[f'{split}_bits_per_dim']!r}{kind}}}",
+                f"    - {{type: nats, value: {row[f'{split}_nats']!r}{kind}}}",
+            ]
+    return "\n".join([*lines, "---", ""])
+
+
+def _what(row: Row, config: TrialConfig) -> Iterator[str]:
+    flat = config.flat()
+    family = str(flat["model.family"])
+    form = f"{row['image_channels']}×{row['image_height']}×{row['image_width']}, {row['levels']} levels"
+    yield (
+        f"A {_FAMILIES.get(family, family)} with likelihood `{flat['likelihood.name']}`: "
+        f"{row['num_parameters']:,} parameters, for images of {form} (channels × height × width)."
+    )
+    exactness = "Its numbers are a bound on −log p." if row["is_bound"] else "Its likelihoods are exact."
+    yield f"{exactness} Before training, an audit found it causal and its probabilities to sum to 1."
+    if row.get("bits_verified") is not None:
+        confirmed = "took the bits that it claims" if row["bits_verified"] else "did not take the bits that it claims"
+        yield f"{row['bits_verified_images']} images that were really coded with it {confirmed}."
+
+
+def _numbers(row: Row) -> Iterator[str]:
+    yield "| split | bits/dim | nats per image | images seen in training |"
+    yield "|---|---|---|---|"
+    sign = "≤ " if row["is_bound"] else ""
+    for split, name in (("valid", "validation"), ("test", "test")):
+        bits, nats = row[f"{split}_bits_per_dim"], row[f"{split}_nats"]
+        if bits is not None:
+            seen = row["best_images_seen"] if split == "valid" else row["images_seen"]
+            yield f"| {name} | {sign}{bits:.5f} | {sign}{nats:.4f} | {seen:,} |"
+    if row["baseline_bits_per_dim"] is not None:
+        yield f"\nOrder-0 baseline on {row['evaluated_split']}: {row['baseline_bits_per_dim']:.4f} bits/dim."
+
+
+def _how_chosen(row: Row, manifest: SearchManifest, ended_trials: int) -> Iterator[str]:
+    if manifest.final is not None:
+        yield (
+            f"The configuration was chosen on validation by the search {row['from_search']} "
+            f"(trial {row['from_trial']}) and retrained on train and validation with seed {row['seed']}; the test set "
+            "was read once, at the end of this run."
+        )
+        yield "One seed of several: quote the mean of the final with its standard error (`pt.read_final`)."
+    else:
+        yield (
+            f"One of {ended_trials:,} ended trials of a search, whose validation numbers chose among them and which "
+            "stopped at its best report: no test set was read, and a number chosen as the lowest of many is a little "
+            "too low. `pixeltune final` makes numbers that can be quoted."
+        )
+
+
+def _provenance(row: Row) -> Iterator[str]:
+    facts: Mapping[str, object] = {
+        "data": f"{row['data.name']}, version {row['data_version']}, checksum {row['data_checksum']}, "
+        f"{row['num_train']:,} training and {row['num_valid'] or 0:,} validation images",
+        "trained": f"{row['started_at']:%Y-%m-%d}, {_seconds(row)}, {_machine(row)}",
+        "precision in training": row["precision"],
+        "pixeltune": f"{row['pixeltune_version']}" + (f", commit {row['git_commit']}" if row["git_commit"] else ""),
+        "torch": row["torch_version"],
+        "python": row["python_version"],
+        "configuration": row["config_key"],
+        "seed": row["seed"],
+    }
+    yield from (f"- {name}: {value}" for name, value in facts.items() if value is not None)
+
+
+def _seconds(row: Row) -> str:
+    gpu = f" and {row['gpu_seconds'] / 3600:.3g} GPU-hours" if row["gpu_seconds"] else ""
+    return f"{row['train_seconds'] or 0:,.0f} s of training{gpu}"
+
+
+def _machine(row: Row) -> str:
+    workers = f"{row['workers']} workers on " if (row["workers"] or 1) > 1 else ""
+    return workers + str(row["gpu_name"] or row["cpu_name"] or row["device"])
+
+
+def _which_images(row: Row, config: TrialConfig) -> str:
+    path: Scalar = config.flat()["data.path"]
+    split = " --split test" if row["evaluated_split"] == "test" else ""
+    return split + ("" if path is None else " --set data.path=…")
+
+
+def _how_trained(row: Row) -> str:
+    if row["from_search"] is not None:
+        return f"Trained by `pixeltune final {row['from_search']}`, on the validation images too.\n"
+    return "`pixeltune train --config config.toml` trains it anew.\n"

@@ -1,0 +1,103 @@
+"""Results as an Optuna study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from pixeltune.config import FAMILIES, LIKELIHOODS
+from pixeltune.files import Location
+from pixeltune.published.comparability import is_unconfirmed
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore
+from pixeltune.space.keys import as_drawn
+from pixeltune.space.metrics import violations
+
+_STATES = {
+    Status.FINISHED: TrialState.COMPLETE,
+    Status.PRUNED: TrialState.PRUNED,
+    Status.DIVERGED: TrialState.FAIL,
+    Status.OOM: TrialState.FAIL,
+    Status.FAILED: TrialState.FAIL,
+    Status.REJECTED: TrialState.FAIL,
+    Status.INTERRUPTED: TrialState.FAIL,
+}
+
+
+def study(search_folder: Location) -> optuna.Study:
+    """One search as an Optuna study in memory, for `optuna.visualization` and `optuna.importance`.
+
+    finished is COMPLETE; pruned is PRUNED with its curve as intermediate values (one objective); diverged, oom,
+    failed, interrupted, rejected and those whose bits a code does not confirm are FAIL; running trials are left out. A
+    search's constraints are Optuna's, so that `best_trials` keep to them. `trial.user_attrs` has the trial's name,
+    number, status, reason and config_key.
+    """
+    store = SearchStore.at(search_folder)
+    manifest = store.manifest()
+    return study_of(manifest, store.trials(), store.curves() if len(manifest.objectives) == 1 else [])
+
+
+def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Row]) -> optuna.Study:
+    """The same of rows and reports that were read before; reports: of a search with one objective."""
+    rebuilt = _quiet_study(manifest)
+    curves: dict[str, dict[int, float]] = {}
+    for report in reports:
+        value = report.get(manifest.objectives[0])
+        if value is not None:
+            curves.setdefault(report["trial"], {})[report["images_seen"]] = value
+    for row in rows:
+        if row["status"] != Status.RUNNING:
+            rebuilt.add_trial(_frozen(row, manifest, curves.get(row["trial"], {})))
+    return rebuilt
+
+
+def _quiet_study(manifest: SearchManifest) -> optuna.Study:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        directions = [StudyDirection[direction.upper()] for direction in manifest.directions]
+        return optuna.create_study(directions=directions, study_name=manifest.search)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> FrozenTrial:
+    asked = {key: value for key, value in manifest.distributions().items() if has_key(row, key)}
+    values = [row[objective] for objective in manifest.objectives]
+    known = None not in values
+    state = TrialState.FAIL if is_unconfirmed(row) else _STATES[Status(row["status"])]
+    if state is TrialState.COMPLETE and not known:
+        state = TrialState.FAIL
+    frozen = optuna.trial.create_trial(
+        state=state,
+        params={key: as_drawn(distribution, row[key]) for key, distribution in asked.items()},
+        distributions=asked,
+        values=values if known and state is not TrialState.FAIL else None,
+        intermediate_values=dict(curve),
+        constraints=violations(manifest.constraints, row) if state is not TrialState.FAIL else None,
+        user_attrs={name: row[name] for name in ("trial", "number", "status", "reason", "config_key")},
+    )
+    # Optuna's plots read naive local times.
+    frozen.datetime_start = _local(row["started_at"]) or frozen.datetime_start
+    frozen.datetime_complete = _local(row["finished_at"]) or frozen.datetime_complete
+    return frozen
+
+
+def has_key(row: Row, key: str) -> bool:
+    """Whether the trial's family or likelihood has `key`: null may also be a value."""
+    section, _, name = key.partition(".")
+    if section == "model":
+        return name in FAMILIES[row["model.family"]].model_fields
+    if section == "likelihood":
+        return name in LIKELIHOODS[row["likelihood.name"]].model_fields
+    return True
+
+
+def _local(time: datetime | None) -> datetime | None:
+    return None if time is None else time.astimezone().replace(tzinfo=None)

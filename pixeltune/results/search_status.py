@@ -1,0 +1,255 @@
+"""How a search stands, from its files alone: while it runs, from any shell that sees them, and afterwards.
+
+Times are those of the launcher's clock in the files, beside this machine's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from pixeltune.config import ImageForm
+from pixeltune.published.comparability import RANKED, is_unconfirmed
+from pixeltune.results.parquet_io import Row
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore
+from pixeltune.space.metrics import keeps_to
+
+_LATE_TIMES = 3.0
+_LATE_SECONDS = 60.0
+"""A trial is late after three of its usual intervals, but never within a minute."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that runs, or ran when its launcher died.
+
+    images_seen, images: so far, and in all. bits_per_dim: the newest report's, None before the first. rung: the last
+    one that it passed, None before that or without early stopping. silent_seconds: since its last word. late: whether
+    that is unusually long. is_bound: whether bits_per_dim is an upper bound.
+    """
+
+    trial: str
+    attempt: int
+    images_seen: int
+    images: int
+    rung: int | None
+    bits_per_dim: float | None
+    images_per_second: float | None
+    running_seconds: float
+    silent_seconds: float
+    late: bool
+    is_bound: bool = False
+
+
+@dataclass(frozen=True)
+class SearchStatus:
+    """How a search stands.
+
+    launcher: who holds the search (`pid`, `host`), None where nobody does. counts: ended trials by status. failures:
+    reason → trials, of those without a result. best: the row with the lowest objective. left: what is left of each
+    limit of the budget, by its name. eta_seconds: until the first of them is reached, None where nothing tells.
+    data: name, form and counts of the images, "" before the first trial has loaded them.
+    """
+
+    search: str
+    launcher: Mapping[str, Any] | None
+    running: Sequence[Running]
+    counts: Mapping[str, int]
+    failures: Mapping[str, int]
+    best: Row | None
+    baseline_bits_per_dim: float | None
+    left: Mapping[str, float]
+    eta_seconds: float | None
+    data: str = ""
+
+
+def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchStatus:
+    """Read a search; StoreError where there is none."""
+    now = now or datetime.now(UTC)
+    manifest, launcher, launch = store.manifest(), store.holder(), store.launch()
+    curves: dict[str, list[Row]] = {}
+    for report in store.curves():
+        curves.setdefault(report["trial"], []).append(report)
+    rows = _latest_rows(store.attempts())
+    live = [row for row in rows if row["status"] == Status.RUNNING]
+    ended = [row for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
+    rungs = list((manifest.scheduler or {}).get("rungs", ()))
+    left = _left(launch.get("budget", {}), rows, ended, curves, launch, now if launcher else None)
+    return SearchStatus(
+        search=store.search,
+        launcher=launcher,
+        running=[_running(row, curves.get(row["trial"], []), rungs, now) for row in live],
+        counts=dict(sorted(Counter(row["status"] for row in rows if row["status"] != Status.RUNNING).items())),
+        failures=dict(Counter(_failure(row) for row in ended if row["status"] not in RANKED).most_common()),
+        best=_best([*ended, *(_with_best_report(row, curves.get(row["trial"], [])) for row in live)], manifest),
+        baseline_bits_per_dim=manifest.baseline_bits_per_dim,
+        left=left,
+        eta_seconds=_eta(left, rows, ended, curves, launch, now) if launcher else None,
+        data=next((f"{row['data.name']} {images}" for row in rows if (images := describe_images(row))), ""),
+    )
+
+
+def describe_images(row: Row) -> str:
+    """Return form and counts of the images of a row in words; "" where it does not have them."""
+    sides = {side: row[f"image_{side}"] for side in ("channels", "height", "width")}
+    if None in sides.values() or row["levels"] is None:
+        return ""
+    form = ImageForm(**sides, levels=row["levels"], num_classes=row["num_classes"])
+    return form.describe({split: row[f"num_{split}"] for split in ("train", "valid", "test")})
+
+
+def _latest_rows(attempts: Sequence[Row]) -> list[Row]:
+    """The latest attempt of each trial. `gpu_seconds` of one that runs are those of the attempts before it: its row
+    tells what it had taken when it was last written, which was at no known time."""
+    taken = {(row["trial"], row["attempt"]): row["gpu_seconds"] for row in attempts}
+    latest = {row["trial"]: row for row in attempts}
+    return [
+        row | {"gpu_seconds": taken.get((row["trial"], row["attempt"] - 1))} if row["status"] == Status.RUNNING else row
+        for row in latest.values()
+    ]
+
+
+def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime) -> Running:
+    last = curve[-1] if curve else {}
+    own = [report["reported_at"] for report in curve if report["attempt"] == row["attempt"]]
+    silent = (now - max([row["started_at"], *own])).total_seconds()
+    between = [(later - earlier).total_seconds() for earlier, later in pairwise(own)]
+    images = last.get("images_seen") or 0
+    return Running(
+        trial=row["trial"],
+        attempt=row["attempt"],
+        images_seen=images,
+        images=row["train.stop_after"] or row["train.images"] or 0,
+        rung=max((rung for rung in rungs if rung <= images), default=None),
+        bits_per_dim=last.get("valid_bits_per_dim"),
+        images_per_second=last.get("images_per_second"),
+        running_seconds=max(0.0, (now - row["started_at"]).total_seconds()),
+        silent_seconds=max(0.0, silent),
+        late=is_late(silent, between),
+        is_bound=bool(row["is_bound"]),
+    )
+
+
+def _failure(row: Row) -> str:
+    return f"{row['status']}: {row['reason'] or 'no reason is known'}"
+
+
+def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
+    """Its row is written anew at its end only."""
+    validated = [report for report in curve if report["valid_bits_per_dim"] is not None]  # none of a final's are
+    best = min(validated, key=lambda report: report["valid_bits_per_dim"], default={})
+    return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
+
+
+def _best(rows: Sequence[Row], manifest: Any) -> Row | None:
+    first = manifest.objectives[0]
+    objective = first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
+    bounds = manifest.constraints
+    ranked = [
+        row
+        for row in rows
+        if row["status"] in (*RANKED, Status.RUNNING)
+        and row[objective] is not None
+        and not is_unconfirmed(row)
+        and keeps_to(bounds, row, has_ended=row["status"] != Status.RUNNING)
+    ]
+    return min(ranked, key=lambda row: row[objective], default=None)
+
+
+def _left(
+    budget: Mapping[str, Any],
+    rows: Sequence[Row],
+    ended: Sequence[Row],
+    curves: Mapping[str, Sequence[Row]],
+    launch: Mapping[str, Any],
+    now: datetime | None,
+) -> dict[str, float]:
+    """Of each limit that is set. now: while a launcher is at work."""
+    spent = {
+        "trials": float(len(ended)),
+        "images": float(_images(curves)),
+        "gpu_hours": sum(_gpu_seconds(row, now) for row in rows) / 3600,
+    }
+    if now is not None and "started_at" in launch:
+        spent["hours"] = (now - datetime.fromisoformat(launch["started_at"])).total_seconds() / 3600
+    return {name: max(0.0, budget[name] - value) for name, value in spent.items() if budget.get(name) is not None}
+
+
+def _images(curves: Mapping[str, Sequence[Row]]) -> int:
+    return sum(curve[-1]["images_seen"] for curve in curves.values())
+
+
+def _gpu_seconds(row: Row, now: datetime | None) -> float:
+    seconds: float = row["gpu_seconds"] or 0.0
+    if row["status"] == Status.RUNNING and now is not None:
+        held = (now - row["started_at"]).total_seconds()
+        seconds += held * (row["gpus_per_worker"] or 0.0) * (row["workers"] or 1)
+    return seconds
+
+
+def _eta(
+    left: Mapping[str, float],
+    rows: Sequence[Row],
+    ended: Sequence[Row],
+    curves: Mapping[str, Sequence[Row]],
+    launch: Mapping[str, Any],
+    now: datetime,
+) -> float | None:
+    """Until the first limit, at the pace of this launch so far."""
+    if "started_at" not in launch:
+        return None
+    began = datetime.fromisoformat(launch["started_at"])
+    seconds = (now - began).total_seconds()
+    reports = [report for curve in curves.values() for report in curve]
+    earlier: dict[str, int] = {}
+    for report in reports:
+        if report["reported_at"] < began:
+            earlier[report["trial"]] = max(earlier.get(report["trial"], 0), report["images_seen"])
+    done = {
+        "trials": sum(row["finished_at"] is not None and row["finished_at"] >= began for row in ended),
+        "images": _images(curves) - sum(earlier.values()),
+        "gpu_hours": sum(
+            (((row["finished_at"] or now) - max(row["started_at"], began)).total_seconds())
+            * (row["gpus_per_worker"] or 0.0)
+            * (row["workers"] or 1)
+            for row in rows
+            if (row["finished_at"] or now) > began
+        )
+        / 3600,
+        "hours": seconds / 3600,
+    }
+    return min((left[name] / done[name] * seconds for name in left if done[name] > 0), default=None)
+
+
+def below_baseline(value: float, baseline: float | None) -> str:
+    """How far a number of bits/dim lies below the order-0 baseline, to follow it; or ""."""
+    if not baseline:
+        return ""
+    percent = 100 * (1 - value / baseline)
+    return f", {abs(percent):.1f}% {'below' if percent >= 0 else 'above'} the baseline {baseline:.4f}"
+
+
+def is_late(silent: float, intervals: Sequence[float]) -> bool:
+    """Whether so many seconds without a report are unusual for a trial with these seconds between its reports."""
+    return bool(intervals) and silent > max(_LATE_SECONDS, _LATE_TIMES * median(intervals))
+
+
+def left_words(left: Mapping[str, float]) -> list[str]:
+    """What is left of a budget, a phrase for each of its limits."""
+    words = {"trials": "{:,.0f} trials", "images": "{:,.0f} images", "gpu_hours": "{:,.2f} GPU-hours"}
+    return [words[name].format(left[name]) for name in words if name in left] + [
+        f"{duration(3600 * left[name])} of this launch" for name in ("hours",) if name in left
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Such as 0:07, 12:30, or 3:02:11 with hours."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,174 @@
+"""One attempt at a trial: its plan, what it has reported so far, and the row that it makes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pixeltune.config import TrialConfig
+from pixeltune.results.schema import TRIAL_COLUMNS, Status
+from pixeltune.results.store import trial_name
+from pixeltune.space import Resources
+
+Row = dict[str, Any]
+
+_BEGAN = datetime.now(UTC), time.monotonic()
+
+
+def now() -> datetime:
+    """The wall clock as this launch began, and what has passed since: GPU-hours must not jump when it is set."""
+    began, seconds = _BEGAN
+    return began + timedelta(seconds=time.monotonic() - seconds)
+
+
+UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
+"""The last word on a trial that goes on when the search does."""
+
+_LONGEST_REASON = 300
+_OUT_OF_MEMORY = ("OutOfMemoryError", "running low on memory")
+"""Of torch, and of Ray where it kills the largest process before the machine runs out."""
+
+_BEST_REPORT = (
+    "step",
+    "epoch",
+    "train_bits_per_dim",
+    "train_nats",
+    "valid_bits_per_dim",
+    "valid_nats",
+    "valid_bits_per_dim_raw",
+    "valid_nats_raw",
+    "valid_bits_per_dim_ema",
+    "valid_nats_ema",
+    "grad_norm",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One attempt at a trial. suggestion: the varied keys with their values."""
+
+    number: int
+    attempt: int
+    suggestion: dict[str, Any]
+    config: TrialConfig
+
+    @property
+    def trial(self) -> str:
+        """The trial's id: its number, in five digits."""
+        return trial_name(self.number)
+
+    def next_attempt(self) -> Plan:
+        """The same trial once more."""
+        return Plan(self.number, self.attempt + 1, self.suggestion, self.config)
+
+
+@dataclass
+class Live:
+    """A trial attempt that runs. reports: by images seen, those of earlier attempts included."""
+
+    plan: Plan
+    resources: Resources
+    started_at: datetime
+    facts: Row = field(default_factory=dict)
+    reports: dict[int, Row] = field(default_factory=dict)
+    new_reports: list[Row] = field(default_factory=list)
+    end: tuple[Status, str | None] | None = None
+    ended_at: datetime | None = None
+    gpu_seconds_before: float = 0.0
+    traceback: str | None = None
+
+    @classmethod
+    def begin(cls, plan: Plan, resources: Resources) -> Live:
+        """Return an attempt that starts now."""
+        return cls(plan, resources, started_at=now())
+
+    def add(self, report: Mapping[str, Any]) -> None:
+        """Add a report of this attempt, with its time and what the trial has cost until then."""
+        spent = {"gpu_seconds": self.gpu_seconds(), "peak_memory_bytes": self.facts.get("peak_memory_bytes")}
+        self.new_reports.append(dict(report) | {"reported_at": now()} | spent)
+        self.reports[report["images_seen"]] = self.new_reports[-1] | {"attempt": self.plan.attempt}
+
+    def stop_clock(self) -> None:
+        """Mark this moment as the end of the attempt."""
+        self.ended_at = now()
+
+    def gpu_seconds(self) -> float:
+        """Wall time × GPUs held, of all attempts: a crash and a trial without a report have cost as much as any."""
+        held = ((self.ended_at or now()) - self.started_at).total_seconds()
+        return self.gpu_seconds_before + held * self.resources.gpus * self.resources.workers
+
+    def outcome(self, crash: str | None, cut: str) -> tuple[Status, str | None]:
+        """How it ended, and why: as it said itself, or else by a crash (its traceback), or else `cut` for a reason."""
+        if self.end is not None:
+            return self.end
+        if crash is None:
+            return Status.INTERRUPTED, cut
+        status = Status.OOM if any(words in crash for words in _OUT_OF_MEMORY) else Status.FAILED
+        return status, _last_words(crash)
+
+
+def owes_a_try_alone(row: Row) -> bool:
+    """Whether a neighbour on its GPU may have been the cause: it is no verdict on the configuration yet."""
+    return row["status"] == Status.OOM and 0 < (row["gpus_per_worker"] or 0) < 1
+
+
+def row_of(live: Live, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str) -> Row:
+    """The row of an attempt. whose: `search`, `baseline_bits_per_dim` and where a final found the configuration.
+
+    objective: the report's field by which the best one is chosen.
+    """
+    plan = live.plan
+    row: Row = {**plan.config.flat(), **whose, **live.facts}
+    row |= {
+        "search": whose["search"],
+        "trial": plan.trial,
+        "attempt": plan.attempt,
+        "number": plan.number,
+        "config_key": live.facts.get("config_key", plan.config.key()),
+        "status": str(status),
+        "reason": reason,
+        "traceback": live.traceback,
+        "started_at": live.started_at,
+        "finished_at": live.ended_at,
+        "workers": live.resources.workers,
+        "cpus_per_worker": live.resources.cpus,
+        "gpus_per_worker": live.resources.gpus,
+        "gpu_seconds": live.gpu_seconds(),
+        "peak_memory_bytes": _peak(live),
+    }
+    return dict.fromkeys(TRIAL_COLUMNS) | row | _metrics(live.reports, objective)
+
+
+def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
+    """The best report's numbers, the last one's where nothing is validated; images and seconds are those of the
+    whole trial."""
+    if not reports:
+        return {}
+    last = reports[max(reports)]
+    validated = [report for report in reports.values() if report[objective] is not None]
+    best = min(validated, key=lambda report: report[objective], default=last)
+    return {
+        **{name: best[name] for name in _BEST_REPORT},
+        **{name: last[name] for name in ("train_seconds", "eval_seconds", "compile_seconds")},
+        "images_seen": last["images_seen"],
+        "best_images_seen": best["images_seen"],
+        "images_per_second": last["images_per_second"],
+    }
+
+
+def _peak(live: Live) -> int | None:
+    """Of all attempts, as far as their reports were kept: one that finds its training done measures none itself."""
+    told = (known.get("peak_memory_bytes") for known in (live.facts, *live.reports.values()))
+    return max((peak for peak in told if peak is not None), default=None)
+
+
+def _last_words(crash: str) -> str:
+    """The exception at the end of a traceback in one line; without one the last line."""
+    lines = crash.strip().splitlines() or ["the trial's process died"]
+    exceptions = [number for number, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*: ", line)]
+    first = exceptions[-1] if exceptions else -1
+    return " ".join(" ".join(lines[first:]).split())[:_LONGEST_REASON]

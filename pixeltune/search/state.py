@@ -1,0 +1,369 @@
+"""The driver's book of a search: what was planned, what runs, how it ended. Every change is in the store at once.
+
+Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+from pixeltune import files
+from pixeltune.config import TrialConfig
+from pixeltune.published.comparability import RANKED, is_unconfirmed, value_of
+from pixeltune.results.schema import Status
+from pixeltune.results.store import SearchStore
+from pixeltune.search.attempt import UNDECIDED, Live, Plan, Row, owes_a_try_alone, row_of
+from pixeltune.search.pruners import Judge, NoJudge, Trace
+from pixeltune.search.trial import Message, TrialTask
+from pixeltune.space import Resources, SearchSpace
+from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
+
+Curve = dict[int, float]
+"""The objective of one trial by training images seen; NaN where nothing is validated."""
+
+NODE_DIED = "its node died or could not be reached"
+"""The reason of an attempt that ended so: by the first ones of a trial nothing is said of it."""
+MOST_NODE_DEATHS = 3
+"""Of one trial, without a notice; then it counts as what kills them, by taking all memory of a host for instance."""
+
+_MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
+"""Trials by which others are judged: one that did not get through would have shown no number in the end."""
+
+
+class Ledger:
+    """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on.
+
+    A trial that breaks one of the space's constraints for good is stopped as soon as that is known, and so is one whose
+    images are others than those of the search. data_checksum: of these; if it is not given, the first trial's count.
+    retries_failed: whether trials that crashed are tried again by the next launch, as those of a final always are.
+
+    A launch may die after a report is in the store and before the row says that the trial stopped there. The decision
+    is then taken again, from what was known at that report; `write_lost_decisions` puts it in the store.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        store: SearchStore,
+        *,
+        resources: Resources,
+        baseline: float | None = None,
+        judge: Judge | None = None,
+        retries_failed: bool = False,
+        data_checksum: str | None = None,
+    ) -> None:
+        self.space = space
+        self.store = store
+        self.resources = resources
+        self.baseline = baseline
+        self.ended: dict[str, Row] = {}
+        self.live: dict[str, Live] = {}
+        self.curves: dict[str, Curve] = {}
+        self._data_checksum = data_checksum
+        self._lost_decisions: list[str] = []
+        self._node_deaths: Counter[str] = Counter()
+        self._judge = judge or NoJudge()
+        self._retries_failed = retries_failed or space.is_final
+        self._left: dict[str, tuple[Row, Live]] = {}
+        self._numbers: set[int] = set()
+        self._curves_without_row: set[str] = set()
+        self._read_store()
+
+    def _read_store(self) -> None:
+        reports: dict[str, dict[int, Row]] = {}
+        for report in self.store.curves():
+            reports.setdefault(report["trial"], {})[report["images_seen"]] = report
+        attempts = self.store.attempts()
+        self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
+        self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
+        gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
+        latest = {row["trial"]: row for row in attempts}
+        stopped = self._decide_again(latest, reports)
+        for trial, row in latest.items():
+            self._numbers.add(row["number"])
+            self._data_checksum = self._data_checksum or row["data_checksum"]
+            self.curves[trial] = self._curve(reports.get(trial, {}).values())
+            self._remember(row, reports.get(trial, {}))
+            if row["status"] in self._to_go_on or owes_a_try_alone(row):
+                left = self._live_of(row, reports.get(trial, {}))
+                left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
+                if trial in stopped:
+                    self.ended[trial] = self._row(left, Status.PRUNED, stopped[trial])
+                else:
+                    self._left[trial] = row, left
+            else:
+                self.ended[trial] = row
+        self._lost_decisions = list(stopped)
+
+    def _decide_again(self, latest: Mapping[str, Row], reports: Mapping[str, dict[int, Row]]) -> dict[str, str]:
+        """Return why trials stop whose launch died at their last report, by trial; the judge is left as it comes."""
+        reasons: dict[str, str] = {}
+        for trial, row in latest.items():
+            own = reports.get(trial, {})
+            last = own[max(own)] if own else None
+            if last is None or row["status"] != Status.RUNNING or last["attempt"] != row["attempt"]:
+                continue
+            if last["reported_at"] is None or max(own) >= (row["train.stop_after"] or row["train.images"]):
+                continue
+            for other in latest.values():
+                if other is not row:
+                    self._remember_as_of(last["reported_at"], other, reports.get(other["trial"], {}))
+            reason = self._judge.judge(trial, self._trace(row, own))
+            if reason is not None:
+                reasons[trial] = reason
+        return reasons
+
+    def _remember_as_of(self, time: datetime, row: Row, reports: Mapping[int, Row]) -> None:
+        """Make the judge know a trial as it was then: while it ran it counted, however it ended later."""
+        had_ended = row["finished_at"] is not None and row["finished_at"] <= time
+        known = {images: report for images, report in reports.items() if (report["reported_at"] or time) <= time}
+        self._remember(row if had_ended else row | {"status": Status.RUNNING}, known)
+
+    def write_lost_decisions(self) -> None:
+        """Write the rows of trials that an earlier launch had stopped without writing it."""
+        for trial in self._lost_decisions:
+            self.store.write_trial(self.ended[trial])
+        self._lost_decisions = []
+
+    @property
+    def objective(self) -> str:
+        """The EpochReport field by which a trial's best report is chosen."""
+        first = self.space.objectives[0]
+        return first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
+
+    @property
+    def _to_go_on(self) -> tuple[Status, ...]:
+        """A final is of given trials, so that those that crashed are tried again by the next launch."""
+        return (*UNDECIDED, Status.FAILED) if self._retries_failed else UNDECIDED
+
+    @property
+    def next_number(self) -> int:
+        """Of the next new trial: the first that none has.
+
+        Trials begin in any order, so that a launch that was killed may have left one out before others that began.
+        """
+        return next(number for number in count() if number not in self._numbers)
+
+    def plans_to_resume(self) -> list[Plan]:
+        """The trials that an earlier launch left without an end, as their next attempt."""
+        return [live.plan.next_attempt() for row, live in self._left.values() if not owes_a_try_alone(row)]
+
+    def plans_to_try_alone(self) -> list[Plan]:
+        """The trials that ran out of memory on a GPU that they shared, as their next attempt."""
+        return [live.plan.next_attempt() for row, live in self._left.values() if owes_a_try_alone(row)]
+
+    def pending(self) -> list[Plan]:
+        """The trials without an end: under way, to be resumed, or to be tried alone."""
+        return [live.plan for live in [*self.live.values(), *(live for _row, live in self._left.values())]]
+
+    def plan(self, suggestion: Mapping[str, Any]) -> Plan:
+        """A new trial."""
+        plan = Plan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion))
+        self._numbers.add(plan.number)
+        return plan
+
+    def task(self, plan: Plan) -> TrialTask:
+        """What the trial's process is told."""
+        return TrialTask(
+            trial=plan.trial,
+            config=json.loads(_found_from_anywhere(plan.config).model_dump_json()),
+            checkpoint=files.absolute(self.store.checkpoint(plan.trial)),
+            objective=self.objective,
+            cpus=self.resources.cpus,
+            gpu_share=self.resources.gpus or 1.0,
+            galleries=self.space.galleries,
+            gallery=files.absolute(self.store.gallery(plan.trial)),
+            images=files.absolute(self.store.images(plan.trial)) if self.space.is_final else "",
+            search=self.store.search,
+            search_id=self.store.search_id or "",
+            attempt=plan.attempt,
+            speed_first=self.space.measures_speed_first(),
+        )
+
+    def start(self, plan: Plan) -> None:
+        """The attempt runs: its row appears with status `running`."""
+        if plan.trial in self._curves_without_row:  # its row was damaged, and its number is used again
+            self.store.clear_curve(plan.trial)
+            self._curves_without_row.remove(plan.trial)
+        live = Live.begin(plan, self.resources)
+        if plan.trial in self._left:
+            row, earlier = self._left.pop(plan.trial)
+            live.reports = earlier.reports
+            live.gpu_seconds_before = earlier.gpu_seconds()
+            self._settle(row, earlier)
+        self.live[plan.trial] = live
+        self.store.write_trial(self._row(live, Status.RUNNING, None))
+
+    def receive(self, trial: str, message: Message) -> str | None:
+        """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
+        live = self.live[trial]
+        live.facts |= message.get("facts") or {}
+        if (stranger := self._other_images(live)) is not None:
+            live.end = Status.FAILED, stranger
+            return stranger
+        if "end" in message:
+            live.end = Status(message["end"]), message.get("reason")
+        if "resumed" in message:
+            self._go_on_from(live, message["resumed"])
+            self.store.write_trial(self._row(live, Status.RUNNING, None))
+        new = [*message.get("resumed", ()), *([message["report"]] if "report" in message else ())]
+        for report in new:
+            if report["images_seen"] in live.reports:
+                continue
+            reason = self._enter(live, report)
+            if reason is not None:
+                live.end = Status.PRUNED, reason
+                return reason
+        if live.end is None and (breach := self._breach(live)):
+            live.end = Status.PRUNED, f"out of bounds: {breach}"
+            return breach
+        return None
+
+    def finish(self, trial: str, *, crash: str | None = None, cut: str = "stopped before its end") -> Row:
+        """The attempt is over: as it said itself, or crashed, or else was cut, for that reason. Its row is final."""
+        live = self.live.pop(trial)
+        live.stop_clock()
+        if live.end is None:
+            live.traceback = crash
+        status, reason = live.outcome(crash, cut)
+        self._node_deaths[trial] += reason == NODE_DIED
+        row = self._row(live, status, reason)
+        self.store.write_trial(row)
+        self._remember(row, live.reports)
+        if owes_a_try_alone(row) or status in UNDECIDED:
+            self._left[trial] = row, live
+        else:
+            self.ended[trial] = row
+        return row
+
+    def retry(self, trial: str, crash: str | None, cut: str = "") -> Plan:
+        """The attempt crashed, or was cut, and another follows: both stand in the store."""
+        live = self.live[trial]
+        row = self.finish(trial, crash=crash, cut=cut)
+        self.ended.pop(trial, None)
+        self._left[trial] = row, live
+        plan = live.plan.next_attempt()
+        self.start(plan)
+        return plan
+
+    def may_blame_node(self, trial: str) -> bool:
+        """Whether the death of a node is no fault of the trial that ran there."""
+        return self._node_deaths[trial] < MOST_NODE_DEATHS
+
+    def spent_images(self) -> int:
+        """Training images seen by all trials."""
+        return sum(max(curve, default=0) for curve in self.curves.values())
+
+    def spent_gpu_hours(self) -> float:
+        """GPU-hours of all trials."""
+        left = [self._row(live, Status.INTERRUPTED, None) for _row, live in self._left.values()]
+        return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
+
+    def best(self) -> Row | None:
+        """The row with the lowest number of record among ended and live trials that keep to the constraints.
+
+        Not one whose bits a real code does not confirm.
+        """
+        ranked = (*RANKED, Status.RUNNING)
+        rows = [row for row in self._rows() if row["status"] in ranked and self._is_within_bounds(row)]
+        known = [(number, row) for row in rows if (number := self.number(row)) is not None and not is_unconfirmed(row)]
+        return min(known, key=lambda pair: pair[0], default=(None, None))[1]
+
+    def number(self, row: Row) -> float | None:
+        """The number of record of a row, in the unit of `objective`: of the test set in a final."""
+        return value_of(row, self.objective.removeprefix("valid_"))
+
+    def _is_within_bounds(self, row: Row) -> bool:
+        return keeps_to(self.space.constraints, row, has_ended=row["status"] != Status.RUNNING)
+
+    def _other_images(self, live: Live) -> str | None:
+        """Return why a trial cannot count because of its images; None if they are those of the search, or not known."""
+        checksum = live.facts.get("data_checksum")
+        self._data_checksum = self._data_checksum or checksum
+        if checksum in (None, self._data_checksum):
+            return None
+        return (
+            f"its images have checksum {checksum}, those of the search {self._data_checksum}; all machines must have "
+            "the same data"
+        )
+
+    def _breach(self, live: Live) -> str:
+        """What a running trial has broken for good, in words."""
+        constraints = self.space.constraints
+        return broken(constraints, self._row(live, Status.RUNNING, None), KNOWN_EARLY) if constraints else ""
+
+    def _remember(self, row: Row, reports: Mapping[int, Row]) -> None:
+        """Tell the judge how a trial stands."""
+        is_measure = row["status"] in _MEASURES and not broken(self.space.constraints, row, KNOWN_EARLY)
+        remember = self._judge.remember_finished if row["status"] == Status.FINISHED else self._judge.remember
+        remember(row["trial"], self._trace(row, reports) if is_measure else {})
+
+    def _trace(self, facts: Row, reports: Mapping[int, Row]) -> Trace:
+        """The objectives at each report; what a report does not hold was known when the model was built."""
+        names = [self.objective, *self.space.objectives[1:]]
+        return {
+            images: tuple(report[name] if name in report else facts.get(name) for name in names)
+            for images, report in reports.items()
+        }
+
+    def _rows(self) -> list[Row]:
+        return [*self.ended.values(), *(self._row(live, Status.RUNNING, None) for live in self.live.values())]
+
+    def _curve(self, reports: Iterable[Row]) -> Curve:
+        return {report["images_seen"]: self._value(report) for report in reports}
+
+    def _value(self, report: Row) -> float:
+        value: float | None = report[self.objective]
+        return math.nan if value is None else value
+
+    def _live_of(self, row: Row, reports: dict[int, Row]) -> Live:
+        """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
+        suggestion = self.space.suggestion_of(row)
+        plan = Plan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
+        had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
+        reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
+        ended_at = row["finished_at"] or max(reported, default=row["started_at"])
+        return Live(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
+
+    def _settle(self, row: Row, live: Live) -> None:
+        """The row of an attempt whose launch died still says `running`: set it right."""
+        if row["status"] == Status.RUNNING:
+            self.store.write_trial(self._row(live, Status.INTERRUPTED, "its launch died"))
+
+    def _go_on_from(self, live: Live, reports: list[Row]) -> None:
+        """The attempt begins after these reports: later ones of an earlier attempt will come anew, or never."""
+        kept = {report["images_seen"] for report in reports}
+        stale = {report["attempt"] for images, report in live.reports.items() if images not in kept}
+        for attempt in stale:
+            rows = [row for images, row in live.reports.items() if images in kept and row["attempt"] == attempt]
+            self.store.write_curve(live.plan.trial, attempt, rows)
+        live.reports = {images: report for images, report in live.reports.items() if images in kept}
+        self.curves[live.plan.trial] = self._curve(live.reports.values())
+        self._remember(self._row(live, Status.RUNNING, None), live.reports)
+
+    def _enter(self, live: Live, report: Row) -> str | None:
+        trial, images = live.plan.trial, report["images_seen"]
+        live.add(report)
+        self.store.write_curve(trial, live.plan.attempt, live.new_reports)
+        curve = self.curves.setdefault(trial, {})
+        curve[images] = self._value(report)
+        if images >= live.plan.config.train.end:  # it has nothing left to be stopped from
+            return None
+        return self._judge.judge(trial, self._trace(live.facts, live.reports))
+
+    def _row(self, live: Live, status: Status, reason: str | None) -> Row:
+        origin = self.space.origin(live.plan.number)
+        whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
+        return row_of(live, status, reason, whose, self.objective)
+
+
+def _found_from_anywhere(config: TrialConfig) -> TrialConfig:
+    """A trial's process has a working directory of its own."""
+    path = config.data.path
+    return config if path is None else config.override({"data.path": files.absolute(path)})

@@ -1,0 +1,161 @@
+"""The seats in Ray Tune: the searcher, the scheduler and the callback, each a thin adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from pixeltune.errors import StoreError
+from pixeltune.tune.run_state import DIED, Seats
+from pixeltune.tune.trainables import MESSAGE
+
+
+class StaysHere:
+    """Tune pickles its parts to restore them some day; ours stay in the driver, for Parquet is what we restore from."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()
+
+
+class SuggestSearcher(StaysHere, Searcher):
+    """Tune asks, the Suggester answers; a trial's end goes to the ledger, and from there to the study."""
+
+    def __init__(self, seats: Seats, scratch: str) -> None:
+        super().__init__()
+        self._seats = seats
+        self._scratch = scratch
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial as plain parameters; `settings` is there for other callbacks to show."""
+        seats = self._seats
+        if len(seats.open) >= seats.most and not seats.is_over:
+            return None
+        with seats.guarded():
+            if seats.is_over:
+                return self.FINISHED  # without a trial Tune would ask again for ten minutes
+            plan = seats.planner.next_plan()
+            if plan is None:
+                return self.FINISHED
+            seats.plans[trial_id] = plan
+            seats.open.add(trial_id)
+            return seats.attempt(plan) | {
+                "settings": plan.suggestion,
+                "resources": asdict(seats.ledger.resources),
+                "scratch": self._scratch,
+            }
+        return self.FINISHED
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """We count them ourselves: of a trial that it drops before it begins, Tune tells nobody."""
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial finished, was stopped by the scheduler, or failed once too often."""
+        with self._seats.guarded():
+            self._seats.end(trial_id, crash=self._seats.crashes.get(trial_id, DIED) if error else None)
+
+    def set_search_properties(self, *_args: Any, **_kwargs: Any) -> bool:
+        """The objectives are the space's; Tune need not know them."""
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a search resumes from its Parquet files."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a search resumes from its Parquet files."""
+
+
+class LedgerScheduler(StaysHere, FIFOScheduler):
+    """First come, first served; the ledger reads each message and says when a trial stops."""
+
+    def __init__(self, seats: Seats) -> None:
+        super().__init__()
+        self._seats = seats
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide at a message."""
+        reason: str | None = None
+        with self._seats.guarded():
+            name = self._seats.plans[trial.trial_id].trial
+            message = json.loads(result[MESSAGE])
+            if "warning" in message:
+                self._seats.say(f"{name} {message['warning']}")
+            self._seats.watchdog.hear(trial.trial_id, message)
+            self._seats.nodeless_since = None
+            reason = self._seats.ledger.receive(name, message)
+            if "end" in message:
+                trial.max_failures = 0  # Should its process die now, there is nothing to try again.
+            self._seats.on_change()
+        return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Keep the crash's words; Tune tells the searcher no more than that there was one."""
+        self._seats.crashes[trial.trial_id] = self._seats.take_crash(trial)
+
+
+class LedgerCallback(StaysHere, tune.Callback):
+    """Starts and retries, which only callbacks hear of."""
+
+    def __init__(self, seats: Seats) -> None:
+        super().__init__()
+        self._seats = seats
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The first start; a retry was entered when the crash was."""
+        with self._seats.guarded():
+            plan = self._seats.plans[trial.trial_id]
+            self._seats.watchdog.begin(trial.trial_id)
+            if plan.trial not in self._seats.ledger.live:
+                self._seats.ledger.start(plan)
+                self._seats.on_change()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A crash that Tune answers with another attempt."""
+        with self._seats.guarded():
+            crash = self._seats.crashes.pop(trial.trial_id, None) or self._seats.take_crash(trial)
+            _require_store(crash)
+            self._seats.retry(trial.trial_id, crash)
+            trial.max_failures = trial.num_failures + self._seats.tries_left(trial.trial_id)
+            trial.config.update(self._seats.attempt(self._seats.plans[trial.trial_id]))  # Tune would repeat the first
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune keeps all its trials to the end, with 80 kB each of what nobody will ask for."""
+        kept = (trial.metric_analysis, trial.metric_n_steps, trial.last_result, trial.config, trial.evaluated_params)
+        for what in kept:
+            what.clear()
+        trial.set_experiment_tag("")  # holds the configuration once more
+        trial.last_result["ended"] = True  # of an empty one Tune prints a line, whatever its verbosity
+
+
+class LimitStopper(StaysHere, tune.Stopper):
+    """Ends the search when `due` says so; single trials are the scheduler's affair."""
+
+    def __init__(self, due: Callable[[], bool]) -> None:
+        self._due = due
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never by trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the whole search should end now."""
+        return self._due()
+
+
+def directory_of(trial: Any) -> str:
+    """A short folder name; Tune's own would hold the whole configuration."""
+    return str(trial.trial_id)
+
+
+def _require_store(crash: str) -> None:
+    """Where a trial could not write its checkpoint, the next ones could not either: the search stops and can resume."""
+    for line in crash.splitlines():
+        _, found, reason = line.partition(f"{StoreError.__name__}: ")
+        if found:
+            raise StoreError(reason)

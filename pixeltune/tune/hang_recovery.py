@@ -1,0 +1,181 @@
+"""What is done about trials that hang, are dropped or cannot start: the watchdog's seat in Ray Tune.
+
+Tune's loop comes by about ten times a second, also when no result arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from pixeltune.errors import SearchError
+from pixeltune.preflight.probe_nodes import own_address
+from pixeltune.space import Resources
+from pixeltune.tune.adapters import StaysHere
+from pixeltune.tune.preemption import draining_nodes
+from pixeltune.tune.ray_session import HEAD, places_on
+from pixeltune.tune.run_state import Seats
+from pixeltune.tune.watchdog import Heartbeat, Vacancies
+
+_IDLE_SECONDS = 120.0
+"""Free resources are taken within seconds; a trial that waits this long beside them has been forgotten by Tune."""
+_RESET_SECONDS = 180.0
+"""An actor that should begin the next trial answers within TUNE_FUNCTION_THREAD_TIMEOUT_S."""
+_EMPTY_SECONDS = 90.0
+"""Train gives up after 60 s to wait for a group, and fills one that it has got within seconds."""
+_LOOK_AT_GROUPS_SECONDS = 15.0
+
+
+class RescueCallback(StaysHere, tune.Callback):
+    """Kills silent trials, takes back dropped ones, frees leaked groups, and ends a run of Tune that cannot go on."""
+
+    def __init__(self, seats: Seats, heart: Heartbeat) -> None:
+        super().__init__()
+        self._seats = seats
+        self._heart = heart
+        self._patience = seats.ledger.space.patience
+        self._idle_since: float | None = None
+        self._resetting_since: dict[str, float] = {}
+        self._vacancies = Vacancies(_EMPTY_SECONDS)
+        self._groups_due = 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune's loop has come by."""
+        self._heart.beat()
+        with self._seats.guarded():
+            now = self._seats.watchdog.look()
+            live = [trial for trial in trials if trial.trial_id in self._seats.open]
+            self._kill_silent(live)
+            self._kill_stuck_resets(live, now)
+            self._take_back_dropped(live)
+            if self._seats.ledger.resources.workers > 1:
+                self._free_leaked_groups(live, now)
+            self._require_progress(live, now)
+
+    def _kill_silent(self, live: list[Any]) -> None:
+        reasons = self._seats.watchdog.silent()
+        for trial in live:
+            if trial.trial_id in reasons and trial.status == Trial.RUNNING:
+                reason = reasons[trial.trial_id]
+                self._seats.say(f"{self._seats.plans[trial.trial_id].trial}: {reason}; its process is killed.")
+                self._seats.silences[trial.trial_id] = reason
+                self._seats.watchdog.begin(trial.trial_id)
+                _kill(trial)
+
+    def _kill_stuck_resets(self, live: list[Any], now: float) -> None:
+        """A reused actor may still be in the hands of the trial before."""
+        resetting = [trial for trial in live if trial.status == Trial.PENDING and trial.temporary_state.ray_actor]
+        since = {trial.trial_id: self._resetting_since.get(trial.trial_id, now) for trial in resetting}
+        for trial in resetting:
+            if now - since[trial.trial_id] > _RESET_SECONDS:
+                since[trial.trial_id] = now
+                _kill(trial)
+        self._resetting_since = since
+
+    def _take_back_dropped(self, live: list[Any]) -> None:
+        """Where an actor could not be reset, Tune drops the next trial without a word to searcher and callbacks."""
+        for trial in live:
+            if trial.status == Trial.ERROR:
+                self._seats.drop(trial.trial_id)
+
+    def _free_leaked_groups(self, live: list[Any], now: float) -> None:
+        """Of trials of several workers whose driver was killed before Train's own cleaner knew of their group.
+
+        All groups of this job that are not Tune's, and that hold no actor for a while. The cleaner needs the same API.
+        """
+        if now < self._groups_due:
+            return
+        self._groups_due = now + _LOOK_AT_GROUPS_SECONDS
+        if all(trial.status == Trial.RUNNING and trial.last_result for trial in live):
+            return
+        groups, used = _groups_of_this_job()
+        for group in self._vacancies.leaked(groups, used, now):
+            self._seats.say("Resources that a stopped trial had left reserved are free again.")
+            _remove_group(group)
+
+    def _require_progress(self, live: list[Any], now: float) -> None:
+        """Some trial runs, or will: resources are free for it, or become so within the time that a start may take."""
+        if not live or any(trial.status == Trial.RUNNING for trial in live):
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since = now
+        idle, resources = now - self._idle_since, self._seats.ledger.resources
+        if idle > _IDLE_SECONDS and _has_room(resources):
+            self._seats.stuck = f"no trial has started for {idle:.0f} s although there is room for one"
+        elif idle > 60 * self._patience.start_minutes:
+            raise SearchError(
+                f"a trial must find its place in the cluster within patience.start_minutes, but none has started for "
+                f"{idle / 60:.0f} min: it needs {_needs(resources)}, and there are {_free()} free; see to the cluster, "
+                "or wait longer with --set patience.start_minutes=N, and give the same command"
+            )
+
+
+def _kill(trial: Any) -> None:
+    """Its process ends, whatever it does: where it does not answer, the node's daemon kills it within seconds.
+
+    What it had started, Train's controller and workers, ends with it.
+    """
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor, no_restart=True)
+
+
+def _groups_of_this_job() -> tuple[list[str], set[str]]:
+    """Groups of Train's workers, and those groups that hold an actor. Nothing where the State API does not answer."""
+    from ray.util.state import list_actors, list_placement_groups
+    from ray.util.state.exception import RayStateApiException
+
+    job, address = ray.get_runtime_context().get_job_id(), own_address()
+    try:
+        groups = list_placement_groups(
+            filters=[("creator_job_id", "=", job), ("state", "!=", "REMOVED")],
+            address=address,
+            detail=True,
+            timeout=10,
+            limit=1000,
+        )
+        actors = list_actors(
+            filters=[("job_id", "=", job), ("state", "!=", "DEAD")],
+            address=address,
+            detail=True,
+            timeout=10,
+            limit=1000,
+        )
+    except (RayStateApiException, OSError):
+        return [], set()
+    of_train = [group for group in groups if not any(HEAD in str(bundle) for bundle in group.bundles or ())]
+    return [group.placement_group_id for group in of_train], {actor.placement_group_id for actor in actors}
+
+
+def _remove_group(group: str) -> None:
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+
+
+def _free_nodes() -> list[Mapping[str, float]]:
+    from ray._private.state import available_resources_per_node
+
+    leaving = draining_nodes()
+    return [free for node, free in available_resources_per_node().items() if node not in leaving]
+
+
+def _has_room(resources: Resources) -> bool:
+    return sum(places_on(node, resources) for node in _free_nodes()) >= resources.workers
+
+
+def _needs(resources: Resources) -> str:
+    each = f"{resources.cpus} CPUs" + (f" and {resources.gpus:g} GPUs" if resources.gpus else "")
+    return f"{resources.workers} times {each}"
+
+
+def _free() -> str:
+    nodes = _free_nodes()
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    return f"{cpus:g} CPUs and {gpus:g} GPUs"

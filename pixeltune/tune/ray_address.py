@@ -1,0 +1,139 @@
+"""Where a search runs: `--address`, then RAY_ADDRESS, then the cluster that this machine is a node of, else here.
+
+Ray's own `auto` believes the file that the last `ray start` left, also when that Ray is long gone, and any Ray that
+runs on the machine, also one of another user or of another search. Here a node of a cluster is only what has a raylet
+of this user's, joined by `ray start` or on a head of `ray up`. Ray is not imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixeltune.cluster.capacity import VARIABLE, cluster_file
+from pixeltune.errors import SearchError
+from pixeltune.machine import is_own, own_processes
+
+COMMAND = "PIXELTUNE_COMMAND"
+"""Set in jobs that `--cluster` submitted: the command as it was given, to be shown as the one to give again."""
+
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def job_here() -> str | None:
+    """Its name; None outside of a job."""
+    name = _part("metadata").get("job_submission_id")
+    return None if name is None else str(name)
+
+
+def job_environment() -> dict[str, Any]:
+    """The runtime environment that it was submitted with; empty outside of a job."""
+    return _part("runtime_env")
+
+
+def _part(name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(os.environ.get(_JOB) or "{}")
+    except ValueError:
+        return {}
+    part = found.get(name) if isinstance(found, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+ADDRESS = "RAY_ADDRESS"
+_GCS = re.compile(r"--gcs[-_]address=(\S+)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """address: of a Ray that runs; None to start one on this machine. why: in words."""
+
+    address: str | None
+    why: str
+
+    @property
+    def where(self) -> str:
+        """In words."""
+        return "on this machine alone" if self.address is None else f"on the Ray cluster at {self.address}"
+
+    def __str__(self) -> str:
+        return f"Runs {self.where}: {self.why}."
+
+
+def find_place(given: str | None) -> Place:
+    """The first of them that says something; what it passes over is said. given: --address."""
+    environment = os.environ.get(ADDRESS) or None
+    if given is not None and given != "auto":
+        return Place(_unless_local(given), "--address says so" + _passed_over(environment, given))
+    if environment is not None and environment != "auto":
+        return Place(_unless_local(_of_a_ray(environment)), _words_of_environment(given))
+    found = _cluster_of_this_machine()
+    if given == "auto" or environment == "auto":
+        who = "--address" if given == "auto" else ADDRESS
+        return found or Place("auto", f"{who} says auto, what Ray finds here")
+    return found or Place(None, f"no --address, no {ADDRESS}, and it is no node of a cluster")
+
+
+def _unless_local(address: str) -> str | None:
+    return None if address == "local" else address
+
+
+def _passed_over(environment: str | None, given: str) -> str:
+    return "" if environment in (None, given) else f"; {ADDRESS}={environment} is passed over"
+
+
+def _of_a_ray(environment: str) -> str:
+    """RAY_ADDRESS may also be meant for `ray job submit`, which takes the dashboard's."""
+    if environment.startswith(("http://", "https://")):
+        raise SearchError(
+            f"{ADDRESS} must be HOST:PORT of a Ray cluster, but is {environment}, which is a dashboard's; "
+            "unset it, or give --address or --cluster FILE"
+        )
+    return environment
+
+
+def _words_of_environment(given: str | None) -> str:
+    job = job_here()
+    if job is not None:
+        return f"it is the job {job} there"
+    return f"{ADDRESS} says so" + (", which is what --address auto means" if given else "")
+
+
+def _cluster_of_this_machine() -> Place | None:
+    """None where no raylet says that it is a node; SearchError on a head whose Ray is gone, or not told apart."""
+    addresses = raylets_of_this_user()
+    started = _last_started()
+    if started in addresses:
+        return Place(started, "this machine is a node of it, by `ray start`")
+    if VARIABLE not in os.environ or cluster_file() is None:
+        return None
+    if len(addresses) == 1:
+        return Place(addresses.pop(), f"this machine is its head, as {VARIABLE} says")
+    found = "none runs here" if not addresses else f"{', '.join(sorted(addresses))} run here"
+    raise SearchError(
+        f"the head of a cluster ({VARIABLE}) must have one Ray, but {found}; "
+        "`ray up` starts it, --address HOST:PORT names one, --address local does without"
+    )
+
+
+def raylets_of_this_user() -> set[str]:
+    """Return the addresses of the Rays that have a living raylet on this machine."""
+    found = set()
+    for _pid, words in own_processes():
+        if words and Path(words[0]).name == "raylet":
+            found |= {match[1] for word in words if (match := _GCS.fullmatch(word))}
+    return found
+
+
+def _last_started() -> str | None:
+    """What this user's last `ray start` left; it may be long gone."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    path = Path(folder, "ray", "ray_current_cluster")
+    try:
+        return path.read_text(encoding="utf-8").strip() if is_own(path) else None
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,211 @@
+"""A Ray to run on: an existing cluster, or a local one that ends with the search; and what a trial may take of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pixeltune.errors import SearchError
+from pixeltune.files import expand_home
+from pixeltune.machine import usable_cpus
+from pixeltune.space import Resources
+from pixeltune.tune.ray_address import job_environment
+
+_FOR_WORKERS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # how often Train takes in reports; 2 s by default
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # own data functions may read files of the working directory
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial that frees a large model slowly must not cost the next
+}
+_ENVIRONMENT = _FOR_WORKERS | {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would want pyproject.toml in the working directory
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_FOR_NODES = (".py", ".toml")
+"""What nodes get of the working directory: search files, own data functions, configurations; not data or results."""
+_LONGEST_TEMPORARY = 40
+"""Ray's sockets lie 60 characters below its folder, and a socket's path has at most 107."""
+
+HEAD = "node:__internal_head__"
+"""The resource that marks the node on which the drivers of trials of several workers run."""
+MEMORY_OF_A_DRIVER = 2e9
+"""Bytes of the processes beside the workers, measured: driver, controller, cleaner. Ray does not count them."""
+
+Node = Mapping[str, float]
+"""What one machine of a cluster has, by kind of resource."""
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[list[Node]]:
+    """Ray is up; yields what each of its nodes has."""
+    set_environment(address)
+    if address is not None:
+        require_answer(address)
+    with ExitStack() as cleanup:
+        options = _local(cleanup) if address is None else _remote(address, cleanup)
+        warnings.filterwarnings("ignore", module=r"ray\..*")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # What goes wrong is in the rows, or raised.
+        _silence_deaths()
+        cleanup.callback(ray.shutdown)
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        except Exception as error:  # also of the plainest kind, where a busy machine starts it too slowly
+            reason = " ".join(str(error).split())[:300]
+            raise SearchError(f"a Ray cluster must answer at {address or 'this machine'}, but: {reason}") from error
+        if on_sigterm is signal.default_int_handler:  # a Ctrl-C; Ray would have it end with its number
+            signal.signal(signal.SIGTERM, on_sigterm)
+        _tighten_token()
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def set_environment(address: str | None) -> None:
+    """What Ray reads when it is imported, which must come after this."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if address is None or token_file().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def require_answer(address: str) -> None:
+    """A quick look whether anything listens, for Ray itself would retry for a long time."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if not host or not port.isdigit():
+            raise OSError("it is not of the form HOST:PORT or ray://HOST:PORT")
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise SearchError(
+            f"a Ray cluster must answer at {address}, but none does ({error}); "
+            "start one with `ray start --head`, or give --address local to run on this machine"
+        ) from None
+
+
+def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None]) -> tuple[Resources, int]:
+    """What a trial really takes on these nodes, and how many run at once; SearchError where none ever could."""
+    resources = wanted
+    if wanted.gpus and not any(node.get("GPU") for node in nodes):
+        say("No GPU in this cluster: the trials train on the CPU.")
+        resources = replace(wanted, gpus=0.0)
+    places = sum(places_on(node, resources) for node in nodes)
+    if places < resources.workers:
+        have = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+        each = f"{resources.cpus} CPUs" + (f" and {resources.gpus:g} GPUs" if resources.gpus else "")
+        raise SearchError(
+            f"a trial must fit the cluster, but it needs {resources.workers} workers of {each} each and there is room "
+            f"for {places} ({len(nodes)} nodes, {have['CPU']:g} CPUs, {have['GPU']:g} GPUs in all); "
+            "lower `resources.workers`, `resources.cpus` or `resources.gpus` with --set"
+        )
+    return resources, _within_memory(nodes, resources, places // resources.workers, say)
+
+
+def _within_memory(nodes: Sequence[Node], resources: Resources, concurrent: int, say: Callable[[str], None]) -> int:
+    """As many trials as the head's memory has room for beside their workers."""
+    fitting = drivers_that_fit(nodes)
+    if resources.workers == 1 or fitting is None or concurrent <= max(1, int(fitting)):
+        return concurrent
+    most = max(1, int(fitting))
+    say(
+        f"The head has memory for {most} trials of several workers at a time, of about "
+        f"{MEMORY_OF_A_DRIVER / 1e9:g} GB beside their workers: {most} in place of {concurrent}."
+    )
+    return most
+
+
+def drivers_that_fit(nodes: Sequence[Node]) -> float | None:
+    """How many trials of several workers the head's memory holds; None where it does not tell."""
+    memory = next((node.get("memory") for node in nodes if HEAD in node), None)
+    return None if memory is None else memory / MEMORY_OF_A_DRIVER
+
+
+def places_on(node: Node, resources: Resources) -> int:
+    """How many workers fit on a node; a little more than exact, for 0.1 GPUs fit ten times into one."""
+    places = node.get("CPU", 0.0) / resources.cpus
+    if resources.gpus:
+        places = min(places, node.get("GPU", 0.0) / resources.gpus)
+    return int(places + 1e-9)
+
+
+def _local(cleanup: ExitStack) -> dict[str, Any]:
+    """A Ray on this machine, with a temporary folder of its own that is removed afterwards."""
+    folder = tempfile.mkdtemp(prefix="pixeltune-ray-")
+    if len(folder) > _LONGEST_TEMPORARY and Path("/tmp").is_dir():
+        Path(folder).rmdir()
+        folder = tempfile.mkdtemp(prefix="pixeltune-ray-", dir="/tmp")
+    cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+    return {"address": "local", "num_cpus": usable_cpus(), "_temp_dir": folder}
+
+
+def _remote(address: str, cleanup: ExitStack) -> dict[str, Any]:
+    """The cluster at `address`; its nodes get this code and the working directory's as the job's working directory.
+
+    Inside of a job that was submitted with a working directory they have it already.
+    """
+    given = job_environment()
+    variables = {key: value for key, value in _FOR_WORKERS.items() if key not in (given.get("env_vars") or {})}
+    if given.get("working_dir"):
+        return {"address": address, "runtime_env": {"env_vars": variables}}
+    staged = Path(tempfile.mkdtemp(prefix="pixeltune-job-"))
+    cleanup.callback(shutil.rmtree, staged, ignore_errors=True)
+    stage_code(staged)
+    return {"address": address, "runtime_env": {"working_dir": str(staged), "env_vars": variables}}
+
+
+def stage_code(target: Path) -> None:
+    """Copy what nodes need: the code of the working directory, then this package over it.
+
+    Ray's own `excludes` match names at any depth, also inside a package, so the folder is made instead.
+    """
+    here, package = Path.cwd(), Path(__file__).resolve().parents[1]
+    for folder, names, file_names in os.walk(here):
+        names[:] = [name for name in names if not name.startswith((".", "_")) and not _is_environment(folder, name)]
+        for name in file_names:
+            if name.endswith(_FOR_NODES):
+                place = target / Path(folder).relative_to(here)
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(Path(folder, name), place / name)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, target / package.name, dirs_exist_ok=True, ignore=ignore)
+
+
+def _is_environment(folder: str, name: str) -> bool:
+    return Path(folder, name, "pyvenv.cfg").exists()
+
+
+def _silence_deaths() -> None:
+    """Ray prints what it hears of dying workers on stdout, whatever `log_to_driver` says; the rows tell it."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_args, **_kwargs: None
+
+
+def _tighten_token() -> None:
+    """Ray writes its token readable by all."""
+    if token_file().is_file():
+        token_file().chmod(0o600)
+
+
+def token_file() -> Path:
+    """Where Ray keeps the token with which local clusters and `ray start` are closed to others."""
+    return expand_home("~/.ray/auth_token")

@@ -1,0 +1,76 @@
+"""What Ray Tune runs for a trial: the training itself, or a driver of Ray Train's workers that wait for each other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ray import tune
+
+from pixeltune.search.trial import Message, TrialTask, run_trial
+from pixeltune.space import Resources
+from pixeltune.tune.ray_session import HEAD
+
+TASK = "task"
+MESSAGE = "message"
+"""Tasks and messages travel as JSON: Tune flattens, copies and prints whatever is not a plain value."""
+
+
+def trainable(resources: Resources) -> Any:
+    """What Tune runs for a trial of these resources."""
+    if resources.workers == 1:
+        return tune.with_resources(train_here, {"CPU": resources.cpus, "GPU": resources.gpus})
+    # The trial's driver only waits: pinned to the head without a CPU, it cannot starve its own workers.
+    return tune.with_resources(train_together, {HEAD: 0.001})
+
+
+def train_here(params: dict[str, Any]) -> None:
+    """A trial of one worker: trains inside the (reused) Tune actor."""
+    from pixeltune.tune.preemption import NodeWatch
+
+    with NodeWatch() as watch:
+        watch.require_node()
+        for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken):
+            tune.report(result_of(message))
+
+
+def train_together(params: dict[str, Any]) -> None:
+    """A trial of several workers: Ray Train forms the process group, rank 0's messages go to Tune."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.config import LoggingConfig
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    resources = Resources(**params["resources"])
+    per_worker: dict[str, float] = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    TorchTrainer(
+        _train_worker,
+        train_loop_config=params,
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            name=params["run_name"],
+            storage_path=params["scratch"],
+            callbacks=[TuneReportCallback()],
+            failure_config=FailureConfig(  # Tune tries again, so that all attempts are known
+                max_failures=0, controller_failure_limit=2, max_preemption_failures=0
+            ),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    ).fit()
+
+
+def _train_worker(params: dict[str, Any]) -> None:
+    from ray import train
+
+    from pixeltune.tune.preemption import NodeWatch
+
+    with NodeWatch() as watch:
+        for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken):
+            train.report(result_of(message))
+
+
+def result_of(message: Message) -> dict[str, Any]:
+    """A message as Tune's result; the numbers of a report stand beside it for the space's own callbacks."""
+    return message.get("report", {}) | {MESSAGE: json.dumps(message)}
