@@ -20,7 +20,6 @@ from pixeltune.cli.common import (
 )
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
 from pixeltune.cli.progress_bar import network_calls
-from pixeltune.cli.trial_ref import first_images, images_of
 from pixeltune.errors import CodecError, DataError, PixeltuneError
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ def _enough(text: str) -> int:
 
 def compress(options: argparse.Namespace) -> int:
     """Write a compressed file."""
+    from pixeltune.cli.trial_ref import first_images
     from pixeltune.sampling.codec import compress as code
     from pixeltune.sampling.codec import require_codable
     from pixeltune.sampling.coded_file import unpack
@@ -133,6 +133,7 @@ def decompress(options: argparse.Namespace) -> int:
 
 def verify_bits(options: argparse.Namespace) -> int:
     """Compress and decompress images, and hold the bits against the exact evaluation of the same images."""
+    from pixeltune.cli.trial_ref import first_images
     from pixeltune.sampling.codec import require_codable
     from pixeltune.sampling.determinism import fixed_numbers
     from pixeltune.sampling.verify import verify_bits as verify
@@ -181,6 +182,8 @@ def _load(trial: str, storage: str, dtype: str) -> Trained:
 
 
 def _split_of(trained: Trained, options: argparse.Namespace) -> ImageSet:
+    from pixeltune.cli.trial_ref import images_of
+
     return images_of(trained, options.split, settings_of(options))[1]
 
 

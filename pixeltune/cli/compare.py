@@ -75,8 +75,8 @@ def _compare_speeds(options: argparse.Namespace) -> int:
 def _best_rows(options: argparse.Namespace, needed: str | None = None) -> pd.DataFrame:
     """Return the best `--top` rows of each search that have a result, and a value in the column `needed`."""
     from pixeltune import files
-    from pixeltune.published.comparability import RANKED
     from pixeltune.results.dataframes import read_results
+    from pixeltune.results.ranking import RANKED
 
     location = files.join(options.storage, options.search) if options.search else options.storage
     rows = read_results(location)

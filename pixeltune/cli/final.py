@@ -55,6 +55,7 @@ def final(options: argparse.Namespace) -> int:
         require_search(request)
     require_packages("a final", "optuna", "rich", "ray")
     from pixeltune.cli.search_summary import farewell_at_end
+    from pixeltune.cluster.ray_backend import RayBackend
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
     from pixeltune.tune.ray_address import find_place
@@ -68,7 +69,7 @@ def final(options: argparse.Namespace) -> int:
         store, manifest, space = open_final(request)
         assert manifest.final is not None, "open_final wrote it"
         _show_choice(out, store, manifest.final, request)
-        outcome = run_search(space, store, manifest, address=place.address, listener=Progress(out))
+        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
     if outcome.interrupted:
@@ -127,8 +128,9 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
 def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
     of it lies."""
+    from pixeltune.published.nearest import comparison_lines
     from pixeltune.results.final_statistics import LEVEL, first_choice, leaderboard_of, mean_row
-    from pixeltune.results.ranking import comparison_lines, counted_statuses
+    from pixeltune.results.ranking import counted_statuses
 
     rows = store.trials()
     _say(out, f"Runs: {counted_statuses(rows) or 'none'}.")
@@ -152,8 +154,8 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
 def _table(places: list[Row], selection: Selection) -> Table:
     from rich.table import Table
 
-    from pixeltune.published.comparability import bound_mark
     from pixeltune.report.format import is_likelihood
+    from pixeltune.results.ranking import bound_mark
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     titles = ["#", "trial", selection.objective, "seeds", "test bits/dim", "nats", "difference", "verdict"]

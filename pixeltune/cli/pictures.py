@@ -18,7 +18,6 @@ from pixeltune.cli.common import (
 )
 from pixeltune.cli.model import TRIAL_HELP, load_on_best_device
 from pixeltune.cli.progress_bar import network_calls
-from pixeltune.cli.trial_ref import first_images, images_of
 from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _temperature(text: str) -> float:
 
 def sample(options: argparse.Namespace) -> int:
     """Draw a grid or a gallery, and write it."""
-    from pixeltune.cli.trial_ref import find_weights
+    from pixeltune.cli.trial_ref import find_weights, images_of
     from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn, upper_half, why_not_conditional
     from pixeltune.sampling import sample as draw
 
@@ -123,7 +122,7 @@ def sample(options: argparse.Namespace) -> int:
 
 def complete(options: argparse.Namespace) -> int:
     """Draw and write completions."""
-    from pixeltune.cli.trial_ref import find_weights
+    from pixeltune.cli.trial_ref import find_weights, first_images, images_of
     from pixeltune.sampling import completions, require_conditional
 
     require_png(options.out)

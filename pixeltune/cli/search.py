@@ -138,6 +138,7 @@ def _list() -> int:
 
 def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
     from pixeltune.cli.search_summary import farewell_at_end, show_outcome
+    from pixeltune.cluster.ray_backend import RayBackend
     from pixeltune.results.compaction import compact_many
     from pixeltune.results.store import SearchStore
     from pixeltune.search.progress import Progress
@@ -158,7 +159,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         )
         for line in said:
             out.print(line, highlight=False, soft_wrap=True)
-        outcome = run_search(space, store, manifest, address=place.address, listener=Progress(out))
+        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), listener=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.ledger, storage=options.storage)
         merged = "" if outcome.interrupted else compact_many(store)

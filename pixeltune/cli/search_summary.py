@@ -16,8 +16,8 @@ from pixeltune import files
 from pixeltune.cli.common import storage_words
 from pixeltune.cluster.capacity import cluster_file, farewell
 from pixeltune.errors import DataError, PixeltuneError
-from pixeltune.published.comparability import bound_mark
-from pixeltune.results.ranking import comparison_lines, counted_statuses, front, leaderboard
+from pixeltune.published.nearest import comparison_lines
+from pixeltune.results.ranking import bound_mark, counted_statuses, front, leaderboard
 from pixeltune.results.store import SearchStore
 from pixeltune.search.state import Ledger
 from pixeltune.search.trial import weights_file

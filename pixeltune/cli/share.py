@@ -45,7 +45,7 @@ def add_verbs(verbs: Any) -> None:
 def export(options: argparse.Namespace) -> int:
     """Write the folder; the weights are those kept, byte for byte."""
     from pixeltune.cli.trial_ref import find_trial
-    from pixeltune.results.model_card import model_card
+    from pixeltune.report.model_card import model_card
     from pixeltune.results.schema import Status
     from pixeltune.training.weights import read_weights
 
@@ -87,7 +87,7 @@ def rerun(options: argparse.Namespace) -> int:
     """Train it as `pixeltune train` does, then put both numbers side by side."""
     from pixeltune.cli.train import train_config
     from pixeltune.cli.trial_ref import find_trial
-    from pixeltune.published.comparability import bound_mark
+    from pixeltune.results.ranking import bound_mark
     from pixeltune.results.store import SearchStore
 
     found = find_trial(options.trial, options.storage)
@@ -129,7 +129,7 @@ def _require_same_images(name: str, row: Row, config: TrialConfig, settings: Map
 
 def _apart(before: Row, after: Row) -> str:
     """Why the difference of their numbers would say nothing of the configurations; "" where it does."""
-    from pixeltune.published.comparability import SAME_IN_ALL
+    from pixeltune.results.ranking import SAME_IN_ALL
 
     if any(before[name] != after[name] for name in SAME_IN_ALL):
         return "of other images, which do not compare"

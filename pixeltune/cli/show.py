@@ -43,7 +43,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _outcome(found: Found) -> Iterator[str]:
-    from pixeltune.published.comparability import beside_published
+    from pixeltune.published.nearest import beside_published
     from pixeltune.results.search_status import below_baseline
 
     row = found.row

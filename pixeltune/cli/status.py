@@ -55,7 +55,8 @@ def _plain(found: SearchStatus) -> dict[str, Any]:
 
 
 def _head(found: SearchStatus) -> Iterator[str]:
-    from pixeltune.published.comparability import beside_published, bound_mark
+    from pixeltune.published.nearest import beside_published
+    from pixeltune.results.ranking import bound_mark
     from pixeltune.results.search_status import below_baseline, duration, left_words
 
     yield f"[bold]{found.search}[/bold]: {_launcher(found)}"

@@ -158,7 +158,7 @@ def _first_says(done: bool, world: int) -> bool:
 
 def _show_end(row: Row, words: str) -> int:
     """Of the trained row; words: what a command needs to mean it."""
-    from pixeltune.published.comparability import bound_mark
+    from pixeltune.results.ranking import bound_mark
     from pixeltune.results.schema import Status
 
     status = Status(row["status"])

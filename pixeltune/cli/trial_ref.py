@@ -10,9 +10,9 @@ from pixeltune import files
 from pixeltune.cli.common import say
 from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, StoreError
-from pixeltune.published.comparability import RANKED, is_unconfirmed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import RANKED, is_unconfirmed
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import config_of, space_of
 from pixeltune.search.trial import weights_file

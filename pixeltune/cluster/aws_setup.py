@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pixeltune.cluster.checks import MARK
 from pixeltune.cluster.checks_cloud import own_address
+from pixeltune.cluster.checks_common import MARK
 from pixeltune.cluster.cluster_file import Config, Kind, at, kind_of, node_types, read_cluster_file, storage_of
 from pixeltune.errors import SearchError, require_packages
 from pixeltune.files import expand_home

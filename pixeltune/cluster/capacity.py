@@ -12,9 +12,8 @@ from typing import Any
 
 from pixeltune.cluster.cluster_file import Config, at, node_types, read_cluster_file
 from pixeltune.errors import SearchError
+from pixeltune.tune.ray_address import VARIABLE
 from pixeltune.tune.ray_session import HEAD, Node
-
-VARIABLE = "PIXELTUNE_CLUSTER_FILE"
 
 
 def cluster_file() -> Config | None:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pixeltune.cluster.checks import MARK
+from pixeltune.cluster.checks_common import MARK
 from pixeltune.cluster.cluster_file import Config, Finding, at, node_types
 
 _WIDEST = {4: 24, 6: 56}

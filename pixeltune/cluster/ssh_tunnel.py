@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from pixeltune.cluster.checks import to_fill_in
+from pixeltune.cluster.checks_common import to_fill_in
 from pixeltune.cluster.cluster_file import Config, Kind, at, kind_of, read_cluster_file
 from pixeltune.errors import SearchError
 from pixeltune.files import expand_home

@@ -28,10 +28,10 @@ from pixeltune.paper.bundle import (
     rows_of,
 )
 from pixeltune.paper.table import mean_columns
-from pixeltune.published.comparability import bound_mark
 from pixeltune.report.format import counted
 from pixeltune.results.final_statistics import final_leaderboard, read_nats
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import bound_mark
 from pixeltune.results.schema import Status
 
 if TYPE_CHECKING:

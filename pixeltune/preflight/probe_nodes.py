@@ -15,8 +15,7 @@ from pixeltune.errors import SearchError
 from pixeltune.preflight.checks import NodeFacts, check_state_api, node_facts, own_versions, require_passed
 from pixeltune.preflight.node_table import NodeRow, Wanted, node_rows, require_fit
 from pixeltune.space import Resources
-from pixeltune.tune.preemption import draining_nodes
-from pixeltune.tune.ray_session import Node, places_on
+from pixeltune.tune.ray_session import Node, own_address
 
 _ANSWER_SECONDS = 120.0
 _STATE_API_SECONDS = 30.0
@@ -118,18 +117,6 @@ def _answers(asked: Mapping[Any, str]) -> list[Any]:
     except Exception as error:
         words = str(error).strip().splitlines()
         raise SearchError(f"every node must run pixeltune, but one of them stopped with {words[-1]}") from error
-
-
-def could_hold(resources: Resources) -> bool:
-    """Whether the nodes that are there, and stay, have room for a trial, were they free."""
-    leaving = draining_nodes()
-    staying = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-    return sum(places_on(node["Resources"], resources) for node in staying) >= resources.workers
-
-
-def own_address() -> str:
-    """Of this launch's cluster, for the State API, which else refuses where several run on one machine."""
-    return str(ray.get_runtime_context().gcs_address)
 
 
 def ask_state_api() -> str:

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import Any
 
-from pixeltune.errors import StoreError
 from pixeltune.published.table import Exactness, PublishedResult, published_results
 from pixeltune.published_sets import PUBLISHED_SETS
-from pixeltune.results.schema import Status
+from pixeltune.results.ranking import is_unconfirmed
 
 SOURCES: dict[str, str] = {name: each.dataset or name for name, each in PUBLISHED_SETS.items()}
 """Sources of ours that read a published set itself, with its name in the table."""
@@ -30,11 +29,6 @@ OWN_SOURCES = ("folder", "parquet", "array")
 EDITIONS = ("original", "old", "new")
 """First words of a `data_version` that a source gives to the published files; all else is a copy of one's own."""
 
-RANKED = (Status.FINISHED, Status.PRUNED)
-"""Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
-
-SAME_IN_ALL = ("data_checksum", "evaluated_split", "levels")
-"""Rows that differ in one of these measure different things and are not ranked together."""
 
 _ARTICLES = {
     Exactness.EXACT: "exact",
@@ -127,33 +121,6 @@ def judge(ours: Identity, published: PublishedResult) -> Verdict:
     return Verdict(tuple(_mismatches(ours, published)), tuple(_caveats(ours, published)))
 
 
-def require_same(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse rows that measure different things."""
-    for name in SAME_IN_ALL:
-        values = sorted({str(row.get(name)) for row in rows})
-        if len(values) > 1:
-            raise StoreError(
-                f"ranked rows must agree in {name}, but got {', '.join(values)}; keep the rows of one of them"
-            )
-
-
-def is_unconfirmed(row: Mapping[str, Any]) -> bool:
-    """Whether images that were really coded took other bits than the row claims: such a row is never the best."""
-    verified = row.get("bits_verified")
-    return verified is not None and not verified
-
-
-def value_of(row: Mapping[str, Any], metric: str) -> float | None:
-    """The number of record of a row in `bits_per_dim` or `nats`: of the test set in a row of `final`."""
-    value = row.get(f"{row.get('evaluated_split') or 'valid'}_{metric}")
-    return None if value is None else float(value)
-
-
-def bound_mark(row: Mapping[Any, Any]) -> str:
-    """What stands before a likelihood of this row: "≤ " where it is a bound, of bits or nats from above."""
-    return "≤ " if row.get("is_bound") else ""
-
-
 def same_set(ours: Identity, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:
     """The published results of the data set that `ours` is about; own: those that the user adds."""
     return [result for result in (*published_results(), *own) if _is_of_the_set(ours, result)]
@@ -176,35 +143,6 @@ def has_gap(ours: Identity, published: PublishedResult) -> bool:
 def is_near(ours: Identity, published: PublishedResult) -> bool:
     """Whether both are of the same task, and binarised in the same way."""
     return is_same_task(ours, published) and ours.binarisation == published.binarisation
-
-
-def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
-    """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
-
-    Closest: of the same task and binarisation, exact or a bound, not in doubt, fewest mismatches.
-    """
-    near = [
-        (result, judge(ours, result))
-        for result in same_set(ours)
-        if result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
-        and is_near(ours, result)
-        and result.split == result.test_split
-        and not result.doubt
-        and not result.upper_limit
-    ]
-    return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
-
-
-def beside_published(row: Mapping[str, Any]) -> str:
-    """The closest published result of the row's task, with the gap and what else differs, to follow a number; or ""."""
-    nearest = best_published(identity_of(row))
-    ours = value_of(row, nearest[0].metric) if nearest else None
-    if nearest is None or ours is None:
-        return ""
-    published, verdict = nearest
-    unit = "bits/dim" if published.metric == "bits_per_dim" else "nats"
-    notes = "; ".join([f"{ours - published.value:+.3f}", *verdict.why_not])
-    return f"; published {published.value:g} {unit} ({notes})"
 
 
 def _is_of_the_set(ours: Identity, published: PublishedResult) -> bool:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import RANKED, Identity, has_gap, identity_of, judge, same_set, value_of
+from pixeltune.published.comparability import Identity, has_gap, identity_of, judge, same_set
 from pixeltune.published.speeds import PublishedSpeed, published_speeds
 from pixeltune.published.table import PublishedResult, own_results, published_results
+from pixeltune.results.ranking import RANKED, value_of
 
 _NEEDED = ("trial", "status", "data.name", "levels", "image_channels", "image_height", "image_width")
 _KEPT = ("search", "trial", "attempt", "status", "evaluated_split", "is_bound", "num_parameters", "gpu_name")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pixeltune.published.comparability import RANKED
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import leaderboard
+from pixeltune.results.ranking import RANKED, leaderboard
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space.metrics import METRICS

@@ -11,9 +11,9 @@ import numpy as np
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import SAME_IN_ALL, is_unconfirmed
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.parquet_io import Row, UnreadableError, decode, encode
+from pixeltune.results.ranking import SAME_IN_ALL, is_unconfirmed
 from pixeltune.results.schema import IMAGE_SCHEMA, SCHEMA_VERSION, Status
 from pixeltune.results.store import SearchStore
 

@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.files import Location
-from pixeltune.published.comparability import is_unconfirmed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space.keys import as_drawn

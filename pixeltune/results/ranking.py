@@ -1,32 +1,52 @@
-"""The ranking of a search and its best row beside published numbers, as plain rows and lines; no pandas."""
+"""Which rows are the best: what may be ranked, the leaderboard of one objective and the front of several; no pandas."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import SAME_IN_ALL, is_unconfirmed, require_same
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 from pixeltune.space.metrics import METRICS, not_met
 
 if TYPE_CHECKING:
     import pandas as pd
-from collections import Counter
 
-from pixeltune.published.comparability import (
-    RANKED,
-    Identity,
-    bound_mark,
-    has_gap,
-    identity_of,
-    is_near,
-    judge,
-    same_set,
-    value_of,
-)
-from pixeltune.published.table import PublishedResult
+RANKED = (Status.FINISHED, Status.PRUNED)
+"""Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
+
+
+SAME_IN_ALL = ("data_checksum", "evaluated_split", "levels")
+"""Rows that differ in one of these measure different things and are not ranked together."""
+
+
+def require_same(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rows that measure different things."""
+    for name in SAME_IN_ALL:
+        values = sorted({str(row.get(name)) for row in rows})
+        if len(values) > 1:
+            raise StoreError(
+                f"ranked rows must agree in {name}, but got {', '.join(values)}; keep the rows of one of them"
+            )
+
+
+def is_unconfirmed(row: Mapping[str, Any]) -> bool:
+    """Whether images that were really coded took other bits than the row claims: such a row is never the best."""
+    verified = row.get("bits_verified")
+    return verified is not None and not verified
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """The number of record of a row in `bits_per_dim` or `nats`: of the test set in a row of `final`."""
+    value = row.get(f"{row.get('evaluated_split') or 'valid'}_{metric}")
+    return None if value is None else float(value)
+
+
+def bound_mark(row: Mapping[Any, Any]) -> str:
+    """What stands before a likelihood of this row: "≤ " where it is a bound, of bits or nats from above."""
+    return "≤ " if row.get("is_bound") else ""
 
 
 def front(rows: Iterable[Row], objectives: Sequence[str], constraints: Mapping[str, float] | None = None) -> list[Row]:
@@ -82,7 +102,6 @@ def _beats(other: Sequence[float], own: Sequence[float]) -> bool:
     return other != own and all(its <= mine for its, mine in zip(other, own, strict=True))
 
 
-_UNITS = {"bits_per_dim": "bits/dim", "nats": "nats"}
 _SECONDS = ("train_seconds", "eval_seconds", "compile_seconds", "audit_seconds")
 
 
@@ -135,71 +154,6 @@ def status_counts(rows: Iterable[Row]) -> dict[str, int]:
 def counted_statuses(rows: Iterable[Row]) -> str:
     """Return how many rows have each status, in words."""
     return ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
-
-
-def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
-    """A row of ours beside the published results nearest in kind.
-
-    Those of the same task and binarisation where there are any; of them the fewest mismatches, then the lowest.
-    Each has model, year, metric, published, ours, gap (ours − published, None where the task is another), comparable,
-    why_not, caveats, likelihood (a word of `Exactness`), split, arxiv, where.
-    """
-    identity = identity_of(row)
-    results = same_set(identity)
-    near = [result for result in results if is_near(identity, result)] or results
-    judged = [_beside(row, identity, result) for result in near]
-    measured = [beside for beside in judged if beside["ours"] is not None]
-    return sorted(measured, key=lambda beside: (len(beside["why_not"]), beside["published"]))[:limit]
-
-
-def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
-    """What the end of a search says of its best row: published numbers beside it, and whether they compare.
-
-    name: what the row is, where it is no trial.
-    """
-    besides = comparison(row, limit)
-    if not besides:
-        return [f"No published results for {row.get('data.name')}; the order-0 baseline is the yardstick."]
-    mark = bound_mark(row)
-    units = " and ".join(dict.fromkeys(f"{mark}{beside['ours']:.4g} {_UNITS[beside['metric']]}" for beside in besides))
-    kind = "test" if row.get("evaluated_split") == "test" else "validation"
-    shared = [reason for reason in besides[0]["why_not"] if all(reason in beside["why_not"] for beside in besides)]
-    verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
-    return [
-        f"Beside published results: {name or 'trial ' + row['trial']} with {units} ({kind}){verdict}.",
-        *(_line(beside, shared) for beside in besides),
-    ]
-
-
-def _line(beside: Mapping[str, Any], shared: Sequence[str]) -> str:
-    arxiv = f", arXiv {beside['arxiv']}" if beside["arxiv"] else ""
-    own = [reason for reason in beside["why_not"] if reason not in shared]
-    notes = ["comparable"] if beside["comparable"] else []
-    notes += [f"not comparable: {'; '.join(own)}"] if own else []
-    notes += [f"caveat: {'; '.join(beside['caveats'])}"] if beside["comparable"] and beside["caveats"] else []
-    gap = "" if beside["gap"] is None else f"{beside['gap']:+.3f}"
-    source = f"{beside['model']} ({beside['year']}{arxiv})"
-    return f"  {beside['published']:<7.5g} {gap:6}  {source}{': ' if notes else ''}{', '.join(notes)}"
-
-
-def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, Any]:
-    verdict = judge(identity, result)
-    ours = value_of(row, result.metric)
-    return {
-        "model": result.model,
-        "year": result.year,
-        "metric": result.metric,
-        "published": result.value,
-        "ours": ours,
-        "gap": ours - result.value if ours is not None and has_gap(identity, result) else None,
-        "comparable": verdict.comparable,
-        "why_not": list(verdict.why_not),
-        "caveats": list(verdict.caveats),
-        "likelihood": str(result.likelihood),
-        "split": result.split,
-        "arxiv": result.arxiv,
-        "where": result.where,
-    }
 
 
 def figures_of(row: Row, keys: Sequence[str]) -> Row:

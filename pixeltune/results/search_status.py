@@ -14,8 +14,8 @@ from statistics import median
 from typing import Any
 
 from pixeltune.config import ImageForm
-from pixeltune.published.comparability import RANKED, is_unconfirmed
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import RANKED, is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space.metrics import keeps_to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from pixeltune import files
-from pixeltune.published.comparability import RANKED, is_unconfirmed
+from pixeltune.results.ranking import RANKED, is_unconfirmed
 from pixeltune.results.ranking import front as find_front
 from pixeltune.search.state import Ledger
 from pixeltune.search.trial import state_file

@@ -10,11 +10,10 @@ from typing import Any
 from pixeltune.config import NO_IDENTITY, TrialConfig
 from pixeltune.data import resolve
 from pixeltune.errors import ConfigError, DataError, StoreError
-from pixeltune.published.comparability import is_unconfirmed
 from pixeltune.results.final_selection import Chosen, Selection
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import counted_statuses
+from pixeltune.results.ranking import counted_statuses, is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources, SearchSpace

@@ -22,7 +22,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pixeltune.published.comparability import is_unconfirmed
+from pixeltune.results.ranking import is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.search.attempt import Row
 from pixeltune.search.state import Curve

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pixeltune.config import ImageForm
-from pixeltune.published.comparability import RANKED, beside_published, bound_mark
+from pixeltune.published.nearest import beside_published
+from pixeltune.results.ranking import RANKED, bound_mark
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline, duration, is_late, left_words
 from pixeltune.search.attempt import Live, Row

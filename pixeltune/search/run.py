@@ -10,17 +10,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-from pixeltune.cluster.capacity import cluster_file, nodes_at_most, workers_to_come
 from pixeltune.config import DataConfig, ImageForm, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError
-from pixeltune.preflight.checks import compiles_for
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import Plan
@@ -32,13 +30,35 @@ from pixeltune.search.searcher import ListedPlans, Planner
 from pixeltune.search.state import Ledger
 from pixeltune.search.warm_start import ids_of, read_warm_start
 from pixeltune.space import FinalSpace, Resources, SearchSpace
-from pixeltune.training.compiler import require_compiler
-from pixeltune.tune.ray_session import Node, connect, fit_to
-from pixeltune.tune.runner import TuneRuns
-from pixeltune.tune.watchdog import Heartbeat
 
-_LONGEST_STALL = 900.0
-"""Seconds after which a launch ends itself whose main thread has not come by; a slow storage has its time."""
+
+class TrialRunner(Protocol):
+    """Runs trials on the machines that a backend has found."""
+
+    def capacity(self, wanted: Resources) -> tuple[Resources, int]:
+        """Return what a trial gets of the resources that it wants, and how many trials run at once.
+
+        Raises:
+            SearchError: There is no room for a single trial.
+        """
+
+    def check(self, resources: Resources) -> None:
+        """Refuse machines that cannot run a trial with these resources."""
+
+    def run(self, left: Callable[[], int], planner: Callable[[Sequence[Plan]], Planner], concurrent: int) -> None:
+        """Run trials until none is `left`. planner: given the plans that were dropped before they began."""
+
+
+class Backend(Protocol):
+    """Where the trials of a search run; `pixeltune.cluster.ray_backend` has the one that uses Ray."""
+
+    def require(self, space: SearchSpace) -> None:
+        """Refuse what can never run there, before anything is started."""
+
+    def start(
+        self, ledger: Ledger, stop: Stop, listener: Listener, keeper: WeightKeeper
+    ) -> AbstractContextManager[TrialRunner]:
+        """Return a context in which trials can run."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +139,17 @@ def require_corners(space: SearchSpace, form: ImageForm) -> None:
 
 
 def run_search(
-    space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, address: str | None, listener: Listener
+    space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, backend: Backend, listener: Listener
 ) -> Outcome:
-    """Run what is left of a search; the caller holds `store.lock()`."""
+    """Run what is left of a search; the caller holds `store.lock()`.
+
+    Args:
+        space: What is searched.
+        store: Where the results are kept.
+        manifest: What `open_search` or `open_final` returned with the store.
+        backend: Where trials run; it is started only if trials are left.
+        listener: Is called as trials start, report and end.
+    """
     ledger = Ledger(
         space,
         store,
@@ -137,24 +165,19 @@ def run_search(
         return Outcome(ledger, interrupted=False, reason=done)
     resolved = require_buildable(space)
     require_same_data(store, space.base.data, resolved.data.identity.checksum)
-    if address is None and compiles_for(space):
-        require_compiler(compiles_for(space))
+    backend.require(space)
     ledger.write_lost_decisions()
     if manifest.final is not None:
         require_final_data(space, manifest.final)
     keeper = WeightKeeper(ledger)
-    with Heartbeat(_LONGEST_STALL).watching() as heart, connect(address) as alive:
-        heart.beat()
-        nodes = nodes_at_most(alive, None if address is None else cluster_file())
-        ledger.resources, concurrent = fit_to(nodes, space.resources, listener.say)
-        for line in (*workers_to_come(alive, nodes), *_preflight(alive, ledger.resources, store, compiles_for(space))):
-            listener.say(line)
+    stop = Stop(space, ledger)
+    with backend.start(ledger, stop, listener, keeper) as runner:
+        ledger.resources, concurrent = runner.capacity(space.resources)
+        runner.check(ledger.resources)
         store.write_launch(_launch(space, ledger.resources, concurrent))
         listener.begin(ledger, ledger.resources, concurrent, resolved.data.form)
         try:
-            stop = Stop(space, ledger)
-            runs = TuneRuns(stop, ledger, listener, keeper, heart)
-            runs.until_done(
+            runner.run(
                 lambda: space.budget.trials - len(ledger.ended) - len(ledger.plans_to_try_alone()),
                 lambda lost: _planner(space, ledger, waiting=[*ledger.plans_to_resume(), *lost]),
                 concurrent,
@@ -162,8 +185,8 @@ def run_search(
             alone = ledger.plans_to_try_alone()
             if alone and stop.reason is None:
                 listener.say(f"Out of memory on a shared GPU: {len(alone)} trials, each of which is now tried alone.")
-                ledger.resources, concurrent = fit_to(nodes, replace(ledger.resources, gpus=1.0), listener.say)
-                runs.until_done(
+                ledger.resources, concurrent = runner.capacity(replace(ledger.resources, gpus=1.0))
+                runner.run(
                     lambda: space.budget.trials - len(ledger.ended),
                     lambda lost: _planner(
                         space, ledger, waiting=[*ledger.plans_to_try_alone(), *ledger.plans_to_resume(), *lost]
@@ -194,12 +217,6 @@ def _launch(space: SearchSpace, resources: Resources, concurrent: int) -> dict[s
         "resources": asdict(resources),
         "concurrent": concurrent,
     }
-
-
-def _preflight(nodes: Sequence[Node], resources: Resources, store: SearchStore, compiled: str) -> list[str]:
-    from pixeltune.preflight.probe_nodes import preflight
-
-    return preflight(nodes, resources, store.folder, compiles_for=compiled)
 
 
 def require_same_data(store: SearchStore, data: DataConfig, checksum: str) -> None:

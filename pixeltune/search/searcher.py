@@ -16,8 +16,7 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from pixeltune.config import Scalar
-from pixeltune.published.comparability import is_unconfirmed
-from pixeltune.results.ranking import front
+from pixeltune.results.ranking import front, is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.search.attempt import Plan, Row
 from pixeltune.search.optuna_trials import PENDING, verdicts

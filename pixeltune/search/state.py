@@ -15,7 +15,7 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.published.comparability import RANKED, is_unconfirmed, value_of
+from pixeltune.results.ranking import RANKED, is_unconfirmed, value_of
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import UNDECIDED, Live, Plan, Row, owes_a_try_alone, row_of

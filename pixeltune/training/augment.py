@@ -1,7 +1,7 @@
 """What is drawn for each training image in each epoch, on the device where the image lies.
 
-Dynamic binarisation repeats the arithmetic of `pixeltune.data.counter_rng` (SplitMix64) on tensors, bit for bit. PyTorch has
-no unsigned 64-bit products; those of int64 have the same bits, for both wrap around.
+Dynamic binarisation repeats the arithmetic of `pixeltune.data.counter_rng` (SplitMix64) on tensors, bit for bit.
+PyTorch has no unsigned 64-bit products; those of int64 have the same bits, for both wrap around.
 """
 
 from __future__ import annotations

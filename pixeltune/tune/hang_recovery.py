@@ -13,11 +13,10 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from pixeltune.errors import SearchError
-from pixeltune.preflight.probe_nodes import own_address
 from pixeltune.space import Resources
 from pixeltune.tune.adapters import StaysHere
 from pixeltune.tune.preemption import draining_nodes
-from pixeltune.tune.ray_session import HEAD, places_on
+from pixeltune.tune.ray_session import HEAD, own_address, places_on
 from pixeltune.tune.run_state import Seats
 from pixeltune.tune.watchdog import Heartbeat, Vacancies
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixeltune.cluster.capacity import VARIABLE, cluster_file
 from pixeltune.errors import SearchError
 from pixeltune.machine import is_own, own_processes
 
@@ -109,7 +108,7 @@ def _cluster_of_this_machine() -> Place | None:
     started = _last_started()
     if started in addresses:
         return Place(started, "this machine is a node of it, by `ray start`")
-    if VARIABLE not in os.environ or cluster_file() is None:
+    if VARIABLE not in os.environ or not Path(os.environ[VARIABLE]).is_file():
         return None
     if len(addresses) == 1:
         return Place(addresses.pop(), f"this machine is its head, as {VARIABLE} says")
@@ -137,3 +136,6 @@ def _last_started() -> str | None:
         return path.read_text(encoding="utf-8").strip() if is_own(path) else None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+VARIABLE = "PIXELTUNE_CLUSTER_FILE"

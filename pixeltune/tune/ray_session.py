@@ -19,6 +19,7 @@ from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
 from pixeltune.machine import usable_cpus
 from pixeltune.space import Resources
+from pixeltune.tune.preemption import draining_nodes
 from pixeltune.tune.ray_address import job_environment
 
 _FOR_WORKERS = {
@@ -209,3 +210,19 @@ def _tighten_token() -> None:
 def token_file() -> Path:
     """Where Ray keeps the token with which local clusters and `ray start` are closed to others."""
     return expand_home("~/.ray/auth_token")
+
+
+def could_hold(resources: Resources) -> bool:
+    """Whether the nodes that are there, and stay, have room for a trial, were they free."""
+    import ray
+
+    leaving = draining_nodes()
+    staying = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    return sum(places_on(node["Resources"], resources) for node in staying) >= resources.workers
+
+
+def own_address() -> str:
+    """Of this launch's cluster, for the State API, which else refuses where several run on one machine."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)

@@ -64,9 +64,9 @@ class TuneRuns:
         """
         from ray import tune
 
-        from pixeltune.preflight.probe_nodes import could_hold
         from pixeltune.tune import adapters
         from pixeltune.tune.hang_recovery import RescueCallback
+        from pixeltune.tune.ray_session import could_hold
         from pixeltune.tune.run_state import MOST_FAULTS, Seats
         from pixeltune.tune.trainables import trainable
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from cluster_files import FOLDER, filled_in, write
 
-from pixeltune.cluster.checks import MARK, check_cluster_file, installed_versions
+from pixeltune.cluster.checks import check_cluster_file, installed_versions
+from pixeltune.cluster.checks_common import MARK
 from pixeltune.errors import SearchError
 
 NAMES = ("gpu", "gcp", "onprem", "rayjob")

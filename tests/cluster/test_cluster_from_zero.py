@@ -27,7 +27,7 @@ from launching import MARK, launches, marked, store_in
 from noop import Orders, instruct, noop_space
 from ray_faults import SEARCH
 
-from pixeltune.cluster.capacity import VARIABLE
+from pixeltune.tune.ray_address import VARIABLE
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -11,8 +11,9 @@ from cluster_files import filled_in, write
 from rich.console import Console
 
 from pixeltune.cli.search_summary import farewell_at_end
-from pixeltune.cluster.capacity import VARIABLE, cluster_file, farewell, nodes_at_most, workers_to_come
+from pixeltune.cluster.capacity import cluster_file, farewell, nodes_at_most, workers_to_come
 from pixeltune.space import Resources
+from pixeltune.tune.ray_address import VARIABLE
 from pixeltune.tune.ray_session import HEAD, fit_to
 
 HEAD_NODE = {HEAD: 1.0, "memory": 1e10}

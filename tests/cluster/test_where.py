@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 from cluster_files import filled_in, write
 
-from pixeltune.cluster.capacity import VARIABLE
 from pixeltune.errors import SearchError
 from pixeltune.tune import ray_address
-from pixeltune.tune.ray_address import find_place, raylets_of_this_user
+from pixeltune.tune.ray_address import VARIABLE, find_place, raylets_of_this_user
 
 OURS = {"127.0.0.1:40001", "10.0.0.4:6379", "10.0.0.5:6379"}
 Raylet = Callable[[str], object]

@@ -1,4 +1,4 @@
-"""What is recorded of the command line, the files and the numbers, so that a change of the code's layout shows there."""
+"""What is recorded of commands, files and numbers, so that a change of the code's layout shows there."""
 
 from __future__ import annotations
 

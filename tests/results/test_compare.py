@@ -11,8 +11,9 @@ from result_rows import make_row
 from pixeltune import data
 from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import OWN_SOURCES, SOURCES, best_published, has_gap, identity_of, judge
+from pixeltune.published.comparability import OWN_SOURCES, SOURCES, has_gap, identity_of, judge
 from pixeltune.published.compare import compare, load_published
+from pixeltune.published.nearest import best_published
 from pixeltune.published.table import Exactness, PublishedResult, published_results
 from pixeltune.results.dataframes import read_results
 from pixeltune.results.store import SearchStore

@@ -12,6 +12,7 @@ from report_pages import make_final
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
+from pixeltune.published.nearest import comparison, comparison_lines
 from pixeltune.results.dataframes import read_final, read_images
 from pixeltune.results.final_statistics import (
     LEVEL,
@@ -24,7 +25,6 @@ from pixeltune.results.final_statistics import (
     read_nats,
     write_images,
 )
-from pixeltune.results.ranking import comparison, comparison_lines
 from pixeltune.results.store import SearchStore
 
 CIFAR = {"image_channels": 3, "image_height": 32, "image_width": 32, "levels": 256, "data.name": "cifar10"}

@@ -4,7 +4,8 @@ import pytest
 from result_rows import make_row
 
 from pixeltune.errors import StoreError
-from pixeltune.results.ranking import comparison, comparison_lines, leaderboard, status_counts
+from pixeltune.published.nearest import comparison, comparison_lines
+from pixeltune.results.ranking import leaderboard, status_counts
 
 DATA = {
     "data_version": "original",

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from search_toys import FACTS, report, toy_config, toy_space
 
+from pixeltune.cluster import ray_backend
+from pixeltune.cluster.ray_backend import RayBackend
 from pixeltune.search import run
 from pixeltune.search.callbacks import Listener
 from pixeltune.search.run import open_search, run_search
@@ -48,7 +50,7 @@ def oom_where_shared(resources: Resources) -> Any:
 
 
 def test_they_are_tried_alone_when_the_others_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "connect", one_logical_gpu)
+    monkeypatch.setattr(ray_backend, "connect", one_logical_gpu)
     monkeypatch.setattr(run, "require_same_data", lambda *_: None)
     monkeypatch.setattr(trainables, "trainable", oom_where_shared)
     space = toy_space(
@@ -58,7 +60,7 @@ def test_they_are_tried_alone_when_the_others_are_done(tmp_path: Path, monkeypat
         resources=Resources(gpus=0.5),
     )
     store, manifest = open_search(space, "shared", str(tmp_path))
-    outcome = run_search(space, store, manifest, address=None, listener=Listener())
+    outcome = run_search(space, store, manifest, backend=RayBackend(), listener=Listener())
     assert (outcome.interrupted, outcome.reason) == (False, "all 4 trials are done")
     attempts = [(row["trial"], row["attempt"], row["status"], row["gpus_per_worker"]) for row in store.attempts()]
     assert attempts == [

@@ -156,8 +156,8 @@ def test_a_name_that_is_gone_is_reported_with_its_user() -> None:
     with pytest.raises(pytest.fail.Exception) as failure:
         require(gone)
     assert str(failure.value) == (
-        f"ray {ray.__version__} no longer has ray._private.state.gone, used by pixeltune/tune/hang_recovery.py to find room "
-        "for a trial; update that file, this list and the upper bound of ray in pyproject.toml"
+        f"ray {ray.__version__} no longer has ray._private.state.gone, used by pixeltune/tune/hang_recovery.py to find "
+        "room for a trial; update that file, this list and the upper bound of ray in pyproject.toml"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from finals import asked, final_ledger, searched, searched_space
 from search_toys import BEGUN, FACTS, FINISHED, play, reported, toy_config, toy_ledger, toy_space
 
+from pixeltune.cluster.ray_backend import RayBackend
 from pixeltune.data import load_data, resolve
 from pixeltune.errors import StoreError
 from pixeltune.results.store import SearchStore
@@ -55,7 +56,7 @@ def launched(folder: Path, space: SearchSpace) -> tuple[Outcome, list[str]]:
     """The outcome of the same command with this space, and what it said."""
     heard = Heard()
     store, manifest = open_search(space, "toy", str(folder))
-    return run_search(space, store, manifest, address=None, listener=heard), heard.lines
+    return run_search(space, store, manifest, backend=RayBackend(), listener=heard), heard.lines
 
 
 def test_a_finished_search_answers_for_its_own_images_wherever_they_are(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_a_finished_search_says_that_images_which_are_gone_were_not_compared(
     space = space_of("unused", base=space_of("unused").base.override(gone))
     store = SearchStore(str(tmp_path), "toy")
     heard = Heard()
-    outcome = run_search(space, store, store.manifest(), address=None, listener=heard)
+    outcome = run_search(space, store, store.manifest(), backend=RayBackend(), listener=heard)
     assert outcome.reason == "all 1 trials are done"
     (line,) = heard.lines
     assert line.startswith("Not checked: whether toy was measured on these images, which cannot be read now (")
@@ -126,11 +127,11 @@ def test_a_finished_final_does_not_answer_for_other_images(tmp_path: Path) -> No
     begun = {"facts": FACTS | {"data_checksum": checksum}, "resumed": []}
     play(ledger, ledger.plan({}), begun, reported(300, 2.0), FINISHED)
     store, manifest, space = open_final(request)
-    assert run_search(space, store, manifest, address=None, listener=Heard()).reason == "all 1 trials are done"
+    assert run_search(space, store, manifest, backend=RayBackend(), listener=Heard()).reason == "all 1 trials are done"
     row = store.trials()[0]
     store.write_trial(row | {"data_checksum": "0123456789abcdef"})
     with pytest.raises(StoreError, match="toy-final must go on with the images it began with"):
-        run_search(space, store, manifest, address=None, listener=Heard())
+        run_search(space, store, manifest, backend=RayBackend(), listener=Heard())
 
 
 def test_a_trial_on_a_machine_with_other_images_does_not_count(tmp_path: Path) -> None:

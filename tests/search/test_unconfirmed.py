@@ -13,11 +13,11 @@ from search_toys import BEGUN, play, reported, toy_ledger, toy_space
 from pixeltune import files
 from pixeltune.cli.trial_ref import find_weights
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import identity_of, is_unconfirmed, judge
+from pixeltune.published.comparability import identity_of, judge
 from pixeltune.published.table import published_results
 from pixeltune.results.final_statistics import Verdict, final_leaderboard, mean_row
 from pixeltune.results.optuna_study import study
-from pixeltune.results.ranking import front, leaderboard
+from pixeltune.results.ranking import front, is_unconfirmed, leaderboard
 from pixeltune.results.search_status import read_status
 from pixeltune.search.checkpoint_retention import WeightKeeper
 from pixeltune.search.final import choose

@@ -9,12 +9,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from pixeltune.published.comparability import best_published, identity_of, value_of
+from pixeltune.published.comparability import identity_of
+from pixeltune.published.nearest import best_published
 from pixeltune.published.table import Exactness
 from pixeltune.report.figures.chart import BEST_COLOURS, STATUS_COLOURS, Chart, log_ticks, new_figure, plain
 from pixeltune.report.format import cell, counted, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import value_of
 from pixeltune.results.schema import Status
 
 _MOST_POINTS = 24_000

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.published.comparability import RANKED
 from pixeltune.report.figures.chart import log_ticks, plain, short
 from pixeltune.report.format import title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.optuna_study import has_key
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import RANKED
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from pixeltune.published.comparability import bound_mark
 from pixeltune.report.figures.chart import BEST_COLOURS, Chart, new_figure, plain
 from pixeltune.report.format import NOTHING, cell, counted, title_of
 from pixeltune.report.sections.leaderboard import Cell, Column, Line
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.final_statistics import LEVEL, Verdict, leaderboard_of, read_nats
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import bound_mark
 
 
 @dataclass(frozen=True)

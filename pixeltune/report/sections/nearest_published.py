@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pixeltune.published.nearest import comparison
 from pixeltune.published.table import Exactness
 from pixeltune.report.format import cell, counted, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.final_statistics import first_choice, mean_row
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import comparison
 
 _MOST = 15
 

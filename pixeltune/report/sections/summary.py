@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pixeltune.published.comparability import RANKED
 from pixeltune.report.format import cell, counted, listed, moment, number, span, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import RANKED
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline
 

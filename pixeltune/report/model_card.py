@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 
 from pixeltune.config import Scalar, TrialConfig
+from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import comparison_lines
 
 _FAMILIES = {
     "pixelcnn": "PixelCNN (van den Oord et al. 2016, arXiv 1601.06759)",
