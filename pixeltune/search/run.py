@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pixeltune.config import DataConfig, ImageForm, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
@@ -26,10 +26,12 @@ from pixeltune.search.callbacks import Listener
 from pixeltune.search.checkpoint_retention import WeightKeeper
 from pixeltune.search.final import require_final_data
 from pixeltune.search.pruners import judge_of
-from pixeltune.search.searcher import ListedPlans, Planner
 from pixeltune.search.state import Ledger
 from pixeltune.search.warm_start import ids_of, read_warm_start
 from pixeltune.space import FinalSpace, Resources, SearchSpace
+
+if TYPE_CHECKING:
+    from pixeltune.search.searcher import Planner
 
 
 class TrialRunner(Protocol):
@@ -202,10 +204,10 @@ def run_search(
 
 def _planner(space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan]) -> Planner:
     """What plans the trials of a space; waiting: these first."""
+    from pixeltune.search.searcher import ListedPlans, Suggester
+
     if isinstance(space, FinalSpace):
         return ListedPlans(space, ledger, waiting=waiting)
-    from pixeltune.search.searcher import Suggester
-
     return Suggester(space, ledger, waiting=waiting)
 
 

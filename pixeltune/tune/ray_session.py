@@ -19,7 +19,6 @@ from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
 from pixeltune.machine import usable_cpus
 from pixeltune.space import Resources
-from pixeltune.tune.preemption import draining_nodes
 from pixeltune.tune.ray_address import job_environment
 
 _FOR_WORKERS = {

@@ -10,7 +10,7 @@ from pixeltune.errors import StoreError
 from pixeltune.published.compare import load_published
 from pixeltune.published.table import Exactness, PublishedResult, parse_published, published_results
 
-TEXT = resources.files("pixeltune.results").joinpath("published.csv").read_text(encoding="utf-8")
+TEXT = resources.files("pixeltune.published").joinpath("published.csv").read_text(encoding="utf-8")
 RESULTS = published_results()
 SIZES = {"cifar10": 32, "mnist": 28, "omniglot": 28, "celeba64": 64}
 SIZES |= {f"imagenet{size}": size for size in (32, 64, 128, 256, 640)}

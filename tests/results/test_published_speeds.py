@@ -15,7 +15,7 @@ from pixeltune.errors import StoreError
 from pixeltune.published.compare import compare_speeds
 from pixeltune.published.speeds import METHODS, PublishedSpeed, parse_speeds, published_speeds
 
-TEXT = resources.files("pixeltune.results").joinpath("published_speeds.csv").read_text(encoding="utf-8")
+TEXT = resources.files("pixeltune.published").joinpath("published_speeds.csv").read_text(encoding="utf-8")
 SPEEDS = published_speeds()
 SIZES = {"cifar10": (3, 32, 32), "mnist": (1, 28, 28), "imagenet32": (3, 32, 32), "audio": (None, None, None)}
 

@@ -447,7 +447,8 @@ def test_reading_a_finished_search_loads_nothing_heavy(store: SearchStore) -> No
     code = """
         import sys
         from pixeltune.results.store import SearchStore
-        from pixeltune.results.ranking import comparison_lines, leaderboard
+        from pixeltune.published.nearest import comparison_lines
+        from pixeltune.results.ranking import leaderboard
         store = SearchStore.at(sys.argv[1])
         store.manifest(), leaderboard(store.trials()), store.curves(), comparison_lines(store.trials()[0])
         print([name for name in ("pandas", "torch", "ray") if name in sys.modules])
