@@ -215,6 +215,8 @@ def could_hold(resources: Resources) -> bool:
     """Whether the nodes that are there, and stay, have room for a trial, were they free."""
     import ray
 
+    from pixeltune.tune.preemption import draining_nodes
+
     leaving = draining_nodes()
     staying = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     return sum(places_on(node["Resources"], resources) for node in staying) >= resources.workers
