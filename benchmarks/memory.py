@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.machine import cpu_name
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.blocks import recompute_blocks
@@ -27,8 +27,8 @@ from pixeltune.training.micro_batches import micro_batches
 from pixeltune.training.optim import build_average, build_optimizer
 from pixeltune.training.precision import autocast
 
-COLOUR, DIGITS = ImageForm(3, 32, 32, levels=256), ImageForm(1, 28, 28, levels=2)
-MODELS: dict[str, tuple[ImageForm, int, dict[str, Any], str]] = {
+COLOUR, DIGITS = ImageSpec(3, 32, 32, levels=256), ImageSpec(1, 28, 28, levels=2)
+MODELS: dict[str, tuple[ImageSpec, int, dict[str, Any], str]] = {
     "gated": (COLOUR, 4, {"family": "gated", "layers": 12, "channels": 96}, "logistic_mixture"),
     "pixelcnn": (COLOUR, 4, {"family": "pixelcnn", "layers": 15, "channels": 64, "head_channels": 256}, "categorical"),
     "pixelcnnpp": (COLOUR, 4, {"family": "pixelcnnpp", "layers": 5, "channels": 48}, "logistic_mixture"),

@@ -484,7 +484,7 @@ MUTATIONS = (
     Mutation(
         id="same-order-in-every-epoch",
         area="training",
-        file=TRAINING + "stream.py",
+        file=TRAINING + "data_order.py",
         old='seed_for("order", epoch)',
         new='seed_for("order")',
         why="images come in the same order in every epoch",
@@ -495,8 +495,8 @@ MUTATIONS = (
         id="same-flips-in-every-epoch",
         area="training",
         file=TRAINING + "batches.py",
-        old='draws.keys(self._config.seed, "flip", epochs, indices)',
-        new='draws.keys(self._config.seed, "flip", indices)',
+        old='counter_rng.keys(self._config.seed, "flip", epochs, indices)',
+        new='counter_rng.keys(self._config.seed, "flip", indices)',
         why="an image is flipped in every epoch or in none",
         tests=("tests/training/test_batches.py",),
         only_with="data.flip, more than one epoch",
@@ -575,21 +575,21 @@ MUTATIONS = (
     Mutation(
         id="gpu-seconds-of-the-last-attempt",
         area="resume",
-        file=SEARCH + "ledger.py",
+        file=SEARCH + "state.py",
         old="live.gpu_seconds_before = earlier.gpu_seconds()",
         new="live.gpu_seconds_before = 0.0",
         why="the GPU time of earlier attempts is lost from row and budget",
-        tests=("tests/search/test_ledger.py", "tests/search/test_preemption.py"),
+        tests=("tests/search/test_state.py", "tests/search/test_preemption.py"),
         only_with="a second attempt on GPUs",
     ),
     Mutation(
         id="seconds-of-the-best-report",
         area="resume",
-        file=SEARCH + "attempts.py",
+        file=SEARCH + "attempt.py",
         old='**{name: last[name] for name in ("train_seconds",',
         new='**{name: best[name] for name in ("train_seconds",',
         why="a row's seconds end at its best report",
-        tests=("tests/search/test_ledger.py", "tests/search/test_run_trial.py"),
+        tests=("tests/search/test_state.py", "tests/search/test_run_trial.py"),
         only_with="a best report before the last",
     ),
     # --- Sampling -----------------------------------------------------------------------------------------------------
@@ -616,7 +616,7 @@ MUTATIONS = (
     Mutation(
         id="fixed-point-labels-of-the-first-images",
         area="sampling",
-        file=SAMPLING + "drawing.py",
+        file=SAMPLING + "request.py",
         old="s=None if self.s is None else self.s[indices]",
         new="s=None if self.s is None else self.s[: len(indices)]",
         why="images still moving are drawn with the labels of others",
@@ -748,7 +748,7 @@ MUTATIONS = (
     Mutation(
         id="leaderboard-ignores-the-direction",
         area="ranking",
-        file=RESULTS + "leaderboard.py",
+        file=RESULTS + "ranking.py",
         old='is_unconfirmed(row), sign * row[objective], row["trial"])',
         new='is_unconfirmed(row), row[objective], row["trial"])',
         why="the slowest sampler is ranked first",
@@ -758,7 +758,7 @@ MUTATIONS = (
     Mutation(
         id="front-ignores-the-direction",
         area="ranking",
-        file=RESULTS + "pareto.py",
+        file=RESULTS + "ranking.py",
         old='row[name] if METRICS[name] == "minimize" else -row[name] for name in objectives',
         new="row[name] for name in objectives",
         why="the front prefers slow sampling",
@@ -768,7 +768,7 @@ MUTATIONS = (
     Mutation(
         id="front-beats-in-all-only",
         area="ranking",
-        file=RESULTS + "pareto.py",
+        file=RESULTS + "ranking.py",
         old="all(its <= mine for its, mine",
         new="all(its < mine for its, mine",
         why="a trial that is worse in one objective and equal in the other stays on the front",
@@ -778,7 +778,7 @@ MUTATIONS = (
     Mutation(
         id="kept-weights-out-of-bounds",
         area="ranking",
-        file=SEARCH + "keep.py",
+        file=SEARCH + "checkpoint_retention.py",
         old="bool(not_met(space.constraints, row)),",
         new="False,",
         why="the weights that are kept break the constraints",
@@ -788,7 +788,7 @@ MUTATIONS = (
     Mutation(
         id="seeds-count-as-configurations",
         area="ranking",
-        file=SEARCH + "choose.py",
+        file=SEARCH + "final.py",
         old='configs[row["trial"]].override({"seed": 0}).key()',
         new='configs[row["trial"]].key()',
         why="a final retrains one configuration twice because of its seed",
@@ -798,7 +798,7 @@ MUTATIONS = (
     Mutation(
         id="final-trains-past-the-best-report",
         area="ranking",
-        file=RESULTS + "selection.py",
+        file=RESULTS + "final_selection.py",
         old='{"train.stop_after": item.best_images} if',
         new='{"train.stop_after": item.images} if',
         why="a final trains on past its best report",
@@ -808,7 +808,7 @@ MUTATIONS = (
     Mutation(
         id="warm-start-tries-the-worst",
         area="ranking",
-        file=SEARCH + "suggest.py",
+        file=SEARCH + "searcher.py",
         old='key=lambda row: (sign * row[objective], row["search"], row["trial"])',
         new='key=lambda row: (row[objective], row["search"], row["trial"])',
         why="the worst trials of another search are tried first",
@@ -819,7 +819,7 @@ MUTATIONS = (
     Mutation(
         id="level-of-one-pair",
         area="final",
-        file=RESULTS + "final.py",
+        file=RESULTS + "final_statistics.py",
         old="LEVEL / max(1, len(order) * (len(order) - 1) // 2)",
         new="LEVEL / max(1, len(order) - 1)",
         why="differences are called clear too often",
@@ -829,7 +829,7 @@ MUTATIONS = (
     Mutation(
         id="interval-of-one-side",
         area="final",
-        file=RESULTS + "final.py",
+        file=RESULTS + "final_statistics.py",
         old="stdtrit(count - 1, 1 - level / 2)",
         new="stdtrit(count - 1, 1 - level)",
         why="intervals are too narrow",
@@ -838,7 +838,7 @@ MUTATIONS = (
     Mutation(
         id="bounds-excuse-each-other",
         area="final",
-        file=RESULTS + "final.py",
+        file=RESULTS + "final_statistics.py",
         old='if place["is_bound"] and not places[0]["is_bound"]:',
         new='if place["is_bound"]:',
         why="a bound is never clearly worse than a lower bound of the same kind",
@@ -848,7 +848,7 @@ MUTATIONS = (
     Mutation(
         id="seed-that-chose-is-used-again",
         area="final",
-        file=RESULTS + "selection.py",
+        file=RESULTS + "final_selection.py",
         old="first = 1 + max(item.seed for item in self.chosen)",
         new="first = max(item.seed for item in self.chosen)",
         why="a final includes the lucky seed by which the trial was chosen",
@@ -858,7 +858,7 @@ MUTATIONS = (
     Mutation(
         id="bound-compares-as-exact",
         area="comparison",
-        file=RESULTS + "judge.py",
+        file="pixeltune/published/comparability.py",
         old="exactness = Exactness.LOWER_BOUND if ours.is_bound else Exactness.EXACT",
         new="exactness = Exactness.EXACT",
         why="a bound is comparable to an exact likelihood",
@@ -868,7 +868,7 @@ MUTATIONS = (
     Mutation(
         id="copy-counts-as-published",
         area="comparison",
-        file=RESULTS + "judge.py",
+        file="pixeltune/published/comparability.py",
         old="is_published_set=name in SOURCES and version in EDITIONS",
         new="is_published_set=name in SOURCES",
         why="a copy of a data set is comparable to the published one",
@@ -878,7 +878,7 @@ MUTATIONS = (
     Mutation(
         id="final-compares-by-validation",
         area="comparison",
-        file=RESULTS + "judge.py",
+        file=RESULTS + "ranking.py",
         old="""f"{row.get('evaluated_split') or 'valid'}_{metric}\"""",
         new="""f"valid_{metric}\"""",
         why="a final's test number is not found",
@@ -888,7 +888,7 @@ MUTATIONS = (
     Mutation(
         id="rank-among-doubtful-results",
         area="comparison",
-        file=RESULTS + "compare.py",
+        file="pixeltune/published/compare.py",
         old="if verdict.comparable and not result.doubt]",
         new="if verdict.comparable]",
         why="a doubtful publication moves our rank",
@@ -898,7 +898,7 @@ MUTATIONS = (
     Mutation(
         id="own-imagenet-on-test",
         area="comparison",
-        file=RESULTS + "published.py",
+        file="pixeltune/published/table.py",
         old='whole["split"] = whole["split"] or ("valid" if whole["dataset"].startswith("imagenet") else "test")',
         new='whole["split"] = whole["split"] or "test"',
         why="a user's ImageNet result without a split is on a split without published results",
@@ -909,7 +909,7 @@ MUTATIONS = (
     Mutation(
         id="rung-keeps-too-few",
         area="pruning",
-        file=SEARCH + "scheduler.py",
+        file=SEARCH + "pruners.py",
         old="kept = math.ceil(len(seen) / self._reduction)",
         new="kept = max(1, len(seen) // self._reduction)",
         why="a rung stops trials that should go on",
@@ -919,17 +919,17 @@ MUTATIONS = (
     Mutation(
         id="rung-value-of-the-whole-curve",
         area="pruning",
-        file=SEARCH + "scheduler.py",
+        file=SEARCH + "pruners.py",
         old="if seen <= images and values[0] is not None",
         new="if values[0] is not None",
         why="a resumed search judges by what trials reached after the rung",
-        tests=("tests/search/test_rungs.py", "tests/search/test_ledger.py"),
+        tests=("tests/search/test_rungs.py", "tests/search/test_state.py"),
         only_with="a resumed search, or trials past the rung",
     ),
     Mutation(
         id="median-stops-at-a-tie",
         area="pruning",
-        file=SEARCH + "scheduler.py",
+        file=SEARCH + "pruners.py",
         old="if value <= median:",
         new="if value < median:",
         why="a trial that equals the median is stopped",
@@ -939,7 +939,7 @@ MUTATIONS = (
     Mutation(
         id="median-of-shorter-curves",
         area="pruning",
-        file=SEARCH + "scheduler.py",
+        file=SEARCH + "pruners.py",
         old="if other and min(other) <= images <= max(other)]",
         new="if other and min(other) <= images]",
         why="trials are judged by curves that ended before",
@@ -949,7 +949,7 @@ MUTATIONS = (
     Mutation(
         id="pareto-rung-ignores-the-direction",
         area="pruning",
-        file=SEARCH + "scheduler.py",
+        file=SEARCH + "pruners.py",
         old='1 if METRICS[name] == "minimize" else -1 for name in objectives',
         new="1 for name in objectives",
         why="a fast sampler is stopped for its speed",
@@ -959,7 +959,7 @@ MUTATIONS = (
     Mutation(
         id="stopped-trial-at-the-pace-of-its-schedule",
         area="pruning",
-        file=SEARCH + "verdicts.py",
+        file=SEARCH + "optuna_trials.py",
         old='value *= (row["train.stop_after"] or row["train.images"])',
         new='value *= row["train.images"]',
         why="a stopped trial's cost is extrapolated past its end",
@@ -980,7 +980,7 @@ MUTATIONS = (
     Mutation(
         id="frame-of-the-first-attempt",
         area="store",
-        file=RESULTS + "frames.py",
+        file=RESULTS + "dataframes.py",
         old="pa.concat_arrays([differs.combine_chunks(), pa.array([True])])",
         new="pa.concat_arrays([pa.array([True]), differs.combine_chunks()])",
         why="read_results shows the first attempt of each trial",
@@ -990,7 +990,7 @@ MUTATIONS = (
     Mutation(
         id="older-merged-file-counts",
         area="store",
-        file=RESULTS + "tables.py",
+        file=RESULTS + "table_folder.py",
         old="sorted(self._compacted.items(), reverse=True)",
         new="sorted(self._compacted.items())",
         why="an attempt in two merged files reads as the older one",
@@ -1000,7 +1000,7 @@ MUTATIONS = (
     Mutation(
         id="overlap-at-one-trial-missed",
         area="store",
-        file=RESULTS + "tables.py",
+        file=RESULTS + "table_folder.py",
         old="bool(low <= other_high and other_low <= high)",
         new="bool(low < other_high and other_low < high)",
         why="an attempt at the edge of two merged files counts twice",
@@ -1020,7 +1020,7 @@ MUTATIONS = (
     Mutation(
         id="group-ends-before-its-last-trial",
         area="store",
-        file=RESULTS + "rows.py",
+        file=RESULTS + "parquet_io.py",
         old="statistics.min <= trial <= statistics.max",
         new="statistics.min <= trial < statistics.max",
         why="the last trial of a row group has no curve",

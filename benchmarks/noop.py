@@ -1,8 +1,8 @@
 """Trials that train nothing: what is left is the search itself, to be measured and to be killed.
 
 A no-op trial reports, keeps a checkpoint and goes on from it as `pixeltune.search.trial.run_trial` does, in
-milliseconds. `drive` runs a search of them in this process, without Ray, through the same ledger, suggester and store;
-`python benchmarks/noop.py --search FILE …` is launch.py with them in the seats of Tune and of Train.
+milliseconds. `drive` runs a search of them in this process, without Ray, through the same state, searcher and store;
+`python benchmarks/noop.py --search FILE …` is launch.py with them in the adapters of Tune and of Train.
 
 `instruct` tells the trials of a storage how slow they are, and which of them meets with what.
 """
@@ -24,11 +24,11 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempt import Plan
-from pixeltune.search.checkpoint_retention import WeightKeeper
-from pixeltune.search.pruners import judge_of
-from pixeltune.search.searcher import Suggester
-from pixeltune.search.state import Ledger
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.pruners import pruner_for
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import Message, TrialTask, state_file, weights_file, writing_to
 from pixeltune.space import Asha, Budget, SearchSpace
 
@@ -120,36 +120,36 @@ def report_of(config: TrialConfig, images: int, value: float) -> dict[str, Any]:
     }
 
 
-def drive(space: SearchSpace, folder: str, *, at_once: int = 2) -> Ledger:
+def drive(space: SearchSpace, folder: str, *, at_once: int = 2) -> SearchState:
     """Run or go on with the search in `folder`, taking one message of each running trial in turn."""
     store = SearchStore(folder, "noop")
     with store.lock():
         store.open(SearchManifest.of(space, "noop"))
-        ledger = Ledger(space, store, resources=space.resources, judge=judge_of(space))
-        ledger.write_lost_decisions()
-        suggester, keeper = Suggester(space, ledger), WeightKeeper(ledger)
+        state = SearchState(space, store, resources=space.resources, judge=pruner_for(space))
+        state.write_lost_decisions()
+        searcher, retention = OptunaSearcher(space, state), CheckpointRetention(state)
         running: dict[str, Iterator[Message]] = {}
-        while len(ledger.ended) < space.budget.trials:
-            while len(running) < min(at_once, space.budget.trials - len(ledger.ended)):
-                plan = suggester.next_plan()
+        while len(state.ended) < space.budget.trials:
+            while len(running) < min(at_once, space.budget.trials - len(state.ended)):
+                plan = searcher.next_plan()
                 if plan is None:
                     break
-                running[plan.trial] = _started(ledger, plan)
+                running[plan.trial] = _started(state, plan)
             if not running:
                 break
             for trial, told in list(running.items()):
                 message = next(told, None)
-                if message is None or ledger.receive(trial, message) is not None:
+                if message is None or state.receive(trial, message) is not None:
                     del running[trial]
-                    ledger.finish(trial)
-                    keeper.tidy()
-        keeper.tidy_all()
-    return ledger
+                    state.finish(trial)
+                    retention.tidy()
+        retention.tidy_all()
+    return state
 
 
-def _started(ledger: Ledger, plan: Plan) -> Iterator[Message]:
-    ledger.start(plan)
-    return messages(ledger.task(plan))
+def _started(state: SearchState, plan: TrialPlan) -> Iterator[Message]:
+    state.start(plan)
+    return messages(state.task(plan))
 
 
 def noop_space(*, trials: int = 8, images: int = 800, every: int = 100, stop: bool = True) -> SearchSpace:
@@ -178,10 +178,10 @@ def train_here(params: dict[str, Any]) -> None:
     """In Tune's seat of a trial of one worker. Nothing of this module's is looked up where it runs."""
     from ray import tune
 
-    from pixeltune.tune.preemption import NodeWatch
+    from pixeltune.tune.preemption import PreemptionMonitor
 
     task = TrialTask(**json.loads(params["task"]))
-    with NodeWatch() as watch:
+    with PreemptionMonitor() as watch:
         watch.require_node()
         for message in messages(task):
             tune.report(message.get("report", {}) | {"message": json.dumps(message)})

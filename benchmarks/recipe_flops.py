@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.data import outline_of
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.dropout import Dropout
@@ -121,7 +121,7 @@ def cost_of(path: Path) -> Cost:
     )
 
 
-def count(config: TrialConfig, form: ImageForm) -> tuple[int, int, int]:
+def count(config: TrialConfig, form: ImageSpec) -> tuple[int, int, int]:
     """Parameters, and FLOPs and operators of forward and backward of one image."""
     # Not the meta device: the likelihood leaves autocast, which has no meta device to leave.
     with FakeTensorMode():

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.machine import cpu_name
 from pixeltune.models import DensityModel, build_model, eval_mode
-from pixeltune.sampling import Drawing, ModelStepper, cached
+from pixeltune.sampling import ModelStepper, SampleRequest, cached
 from pixeltune.sampling.fixed_point import iterates
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -71,14 +71,14 @@ def main() -> None:
             print(_row(options, model, batch, device), flush=True)
 
 
-def drawing_of(model: DensityModel, batch: int) -> Drawing:
+def drawing_of(model: DensityModel, batch: int) -> SampleRequest:
     """A batch to draw, on the model's device."""
     generator, weight = torch.Generator().manual_seed(0), next(model.parameters())
     noise = torch.cat([model.noise(generator) for _ in range(batch)]).to(weight.device)
-    return Drawing(noise, model.features(weight.new_zeros(batch, *model.form.shape)))
+    return SampleRequest(noise, model.features(weight.new_zeros(batch, *model.form.shape)))
 
 
-def measure(model: DensityModel, drawing: Drawing, calls: int) -> Measured:
+def measure(model: DensityModel, drawing: SampleRequest, calls: int) -> Measured:
     """Of a model in eval mode, in inference mode. calls: full passes that are timed, after one that warms up."""
     levels = torch.randint(model.form.levels, (len(drawing), *model.form.shape))
     x_BCHW = model.scale(levels.to(drawing.noise_BNhw.device))
@@ -118,7 +118,7 @@ def model_of(name: str, size: int = 32, **settings: Any) -> DensityModel:
     """One of MODELS on the CPU, for images of size×size; `settings` of its network on top."""
     sections = {"data": {"name": "cifar10"}, "likelihood": {"name": "logistic_mixture"}}
     config = TrialConfig.build(sections | {"model": MODELS[name]["model"] | settings})
-    model = build_model(config, ImageForm(3, size, size, levels=256, num_classes=10))
+    model = build_model(config, ImageSpec(3, size, size, levels=256, num_classes=10))
     if model.is_initialised_by_data:
         with eval_mode(model):
             model.initialise(torch.randint(256, (4, 3, size, size), generator=torch.Generator().manual_seed(1)))

@@ -1,7 +1,7 @@
 """Which sampler and scheduler find good configurations soonest: `uv run benchmarks/search_quality.py [--seeds 20]`.
 
 Replays searches of `digits_quick` against the table of benchmarks/digits_grid.py, in which every configuration of a
-grid has been trained: the search's own ledger, suggester and judge run as ever, and a trial's reports are looked up.
+grid has been trained: the search's own state, searcher and pruner run as ever, and a trial's reports are looked up.
 What is counted are training images, over all trials, until the incumbent (the trial with the lowest value so far) is of
 a configuration among the best 1% of the table by the mean of its seeds. Prints a table for RESULTS.md: medians over
 seeds of the search, and how many times fewer than random search without stopping.
@@ -28,9 +28,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.pruners import judge_of
-from pixeltune.search.searcher import Suggester
-from pixeltune.search.state import Ledger
+from pixeltune.search.pruners import pruner_for
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import Message
 from pixeltune.space import Budget, Median, SearchSpace, load_search
 
@@ -107,14 +107,14 @@ def images_until_found(space: SearchSpace, table: Table, folder: str) -> float:
     """Training images of a search, over all trials; infinite where it never finds one."""
     store = SearchStore(folder, "replay")
     store.open(SearchManifest.of(space, "replay"))
-    ledger = Ledger(space, store, resources=space.resources, judge=judge_of(space))
-    suggester, best = Suggester(space, ledger), set(table.best)
+    state = SearchState(space, store, resources=space.resources, judge=pruner_for(space))
+    searcher, best = OptunaSearcher(space, state), set(table.best)
     lowest, spent = math.inf, 0
     running: dict[str, tuple[Point, Iterator[Message]]] = {}
-    while ledger.next_number < MOST_TRIALS or running:
-        while len(running) < AT_ONCE and ledger.next_number < MOST_TRIALS:
-            plan = suggester.next_plan()
-            ledger.start(plan)
+    while state.next_number < MOST_TRIALS or running:
+        while len(running) < AT_ONCE and state.next_number < MOST_TRIALS:
+            plan = searcher.next_plan()
+            state.start(plan)
             point = point_of(plan.config)
             running[plan.trial] = point, _told(table.curves[point, plan.number % len(SEEDS)], plan.config)
         for trial, (point, told) in list(running.items()):
@@ -126,9 +126,9 @@ def images_until_found(space: SearchSpace, table: Table, folder: str) -> float:
                     lowest = value
                     if point in best:
                         return spent
-            if message is None or ledger.receive(trial, message) is not None:
+            if message is None or state.receive(trial, message) is not None:
                 del running[trial]
-                ledger.finish(trial)
+                state.finish(trial)
     return math.inf
 
 

@@ -42,7 +42,7 @@ class PausedError(PixeltuneError):
     """Training was asked to pause between two reports; its state says how far it came."""
 
 
-class NodeTakenError(PixeltuneError):
+class NodePreemptedError(PixeltuneError):
     """The machine under a trial is about to be taken away: what it learned is saved, and it goes on elsewhere."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from kinds import NETWORK_KINDS, model_settings
 from pairwise import cover
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.config import FAMILIES, LIKELIHOODS, ImageSpec, TrialConfig
 
 _ALSO = {
     "pixelcnn/simple": {"batch_norm": (False, True)},
@@ -79,10 +79,10 @@ class Combination:
         return NETWORKS[self.network]["family"].partition("/")[0]
 
     @property
-    def form(self) -> ImageForm:
+    def form(self) -> ImageSpec:
         """4×6 pixels, or 8×8 where they are halved."""
         height, width = (8, 8) if NETWORKS[self.network].get("stages") == 2 else (4, 6)
-        form = ImageForm(self.colours, height, width, self.levels, num_classes=3)
+        form = ImageSpec(self.colours, height, width, self.levels, num_classes=3)
         return replace(form, **FORM_FAULTS.get(self.fault, {}))
 
     def config(self) -> TrialConfig:

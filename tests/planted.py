@@ -9,7 +9,7 @@ from kinds import model_settings
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from pixeltune.config import Causality, ImageForm, TrialConfig
+from pixeltune.config import Causality, ImageSpec, TrialConfig
 from pixeltune.likelihoods import Categorical
 from pixeltune.models import DensityModel
 from pixeltune.models.conditioning import NO_LABEL
@@ -427,7 +427,7 @@ def planted_model(
         "likelihood": {"name": "categorical"},
         "train": {"eval_batch_size": EVAL_BATCH},
     }
-    config, form = TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=4)
+    config, form = TrialConfig.build(sections), ImageSpec(*shape, levels=levels, num_classes=4)
     built = likelihood(channels=shape[0], levels=levels, causality=Causality(config.model.causality))
     torch.manual_seed(0)
     made = network(

@@ -14,7 +14,7 @@ from kinds import NETWORK_KINDS, every_kind_and, every_network, model_settings
 from torch import Tensor, nn
 
 from pixeltune.audit import audit
-from pixeltune.config import Causality, ImageForm, TrialConfig
+from pixeltune.config import Causality, ImageSpec, TrialConfig
 from pixeltune.errors import AuditError
 from pixeltune.likelihoods import Categorical, LogisticMixture
 from pixeltune.models import NETWORKS, DensityModel, build_model
@@ -42,7 +42,7 @@ def tiny_model(
 ) -> DensityModel:
     settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
     sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
-    return build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=4))
+    return build_model(TrialConfig.build(sections), ImageSpec(*shape, levels=levels, num_classes=4))
 
 
 @every_kind_and(C=[1, 3])

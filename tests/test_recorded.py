@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from recorded.recordings import HERE, RESULTS, numbers, results_copy, searched_space, texts
-from search_toys import toy_ledger
+from search_toys import toy_state
 
 from pixeltune.results.schema import Status
-from pixeltune.search.searcher import Suggester
+from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.trial import run_trial
 
 
@@ -37,28 +37,28 @@ def test_files_and_numbers_are_the_same() -> None:
 
 def test_every_status_is_in_the_stored_results() -> None:
     with results_copy() as folder:
-        ledger = toy_ledger(folder, searched_space())
-        statuses = {row["status"] for row in ledger.store.trials()}
+        state = toy_state(folder, searched_space())
+        statuses = {row["status"] for row in state.store.trials()}
     assert statuses | {"running"} == {str(status) for status in Status}
 
 
 def test_a_stored_search_is_resumed_and_extended() -> None:
     """The interrupted trial goes on from its checkpoint, and then new ones are proposed, always the same."""
     with results_copy() as folder:
-        ledger = toy_ledger(folder, searched_space())
-        suggester = Suggester(searched_space(), ledger, waiting=ledger.plans_to_resume())
+        state = toy_state(folder, searched_space())
+        searcher = OptunaSearcher(searched_space(), state, waiting=state.plans_to_resume())
         plans = []
         for _ in range(3):
-            plan = suggester.next_plan()
+            plan = searcher.next_plan()
             assert plan is not None
-            ledger.start(plan)
+            state.start(plan)
             plans.append(plan)
         assert [(plan.trial, plan.attempt) for plan in plans] == [("00007", 2), ("00008", 2), ("00009", 1)]
         assert plans[-1].suggestion == pytest.approx(json.loads((HERE / "proposal.json").read_text("utf-8")))
-        messages = list(run_trial(ledger.task(plans[0])))
+        messages = list(run_trial(state.task(plans[0])))
         for message in messages:
-            ledger.receive("00007", message)
-        row = ledger.finish("00007")
+            state.receive("00007", message)
+        row = state.finish("00007")
     assert [report["images_seen"] for report in messages[0]["resumed"]] == [100]
     assert (row["status"], row["images_seen"], row["attempt"]) == ("finished", 400, 2)
 

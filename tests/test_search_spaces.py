@@ -10,7 +10,7 @@ import pytest
 import torch
 from optuna.distributions import CategoricalDistribution
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, DataConfig, ImageForm, TrialConfig
+from pixeltune.config import FAMILIES, LIKELIHOODS, DataConfig, ImageSpec, TrialConfig
 from pixeltune.data import outline_of
 from pixeltune.errors import ConfigError
 from pixeltune.models import build_model
@@ -28,7 +28,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @cache
-def form_of(data: DataConfig) -> ImageForm:
+def form_of(data: DataConfig) -> ImageSpec:
     """Return the form of the images, without the images where they would have to be downloaded."""
     return outline_of(data).form
 

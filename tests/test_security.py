@@ -36,8 +36,8 @@ from pixeltune.results.parquet_io import encode
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
-from pixeltune.search.checkpoint_retention import WeightKeeper
-from pixeltune.search.state import Ledger
+from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import TrialTask, run_trial
 from pixeltune.training.checkpoint import TrainState
 
@@ -357,8 +357,8 @@ def test_rows_of_others_name_no_folder_elsewhere(
     from pixeltune.search.final import space_of
 
     space = space_of(manifest)
-    ledger = Ledger(space, store, resources=space.resources)
-    WeightKeeper(ledger).tidy_all()
+    search_state = SearchState(space, store, resources=space.resources)
+    CheckpointRetention(search_state).tidy_all()
     assert (victim / "state.pt").exists()
 
 

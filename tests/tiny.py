@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from kinds import model_settings
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.models import DensityModel, build_model
 
 
@@ -28,7 +28,7 @@ def tiny_model(
     **model: Any,
 ) -> DensityModel:
     """A model in float64 and eval mode, bound to images (C, H, W)."""
-    form = ImageForm(*shape, levels=levels, num_classes=3)
+    form = ImageSpec(*shape, levels=levels, num_classes=3)
     return build_model(tiny_config(family, likelihood, **model), form).double().eval()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.config import FAMILIES, LIKELIHOODS, ImageSpec, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel, build_model
 
@@ -53,7 +53,7 @@ class Kind:
     """One model. form: three colours, and rows enough for each program of the sampler to come three times."""
 
     config: TrialConfig
-    form: ImageForm
+    form: ImageSpec
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ def _kind(family: str, likelihood: str, told: dict[str, Any], is_quick: bool) ->
     settings = {"name": likelihood} | ({"mixtures": 3} if likelihood == "logistic_mixture" else {})
     tiles = told.get("split", 1)
     # Four rows make a program's period at three resolutions.
-    form = ImageForm(3, (4 if is_quick else 12) * tiles, 4 * tiles, 2 if likelihood == "bernoulli" else 17, CLASSES)
+    form = ImageSpec(3, (4 if is_quick else 12) * tiles, 4 * tiles, 2 if likelihood == "bernoulli" else 17, CLASSES)
     try:
         config = TrialConfig.build({"data": {"name": "array"}, "model": model, "likelihood": settings, "seed": 1})
         config.model.require_form(form)

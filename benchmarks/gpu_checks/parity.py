@@ -21,7 +21,7 @@ from torch import Tensor
 from gpu_checks.images import draw
 from gpu_checks.kinds import Kind, structures
 from gpu_checks.report import Found, Report, tensor_float
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.data import ImageSet, load_data
 from pixeltune.models import DensityModel, build_model
 from pixeltune.sampling import METHODS, complete, labels_in_turn, sample, upper_half, why_not_conditional
@@ -133,7 +133,7 @@ def _evaluation(sections: dict[str, Any], report: Report) -> Iterator[Found]:
     size, count = (8, 4) if report.is_quick else (32, 24)
     narrow = {"channels": 8, "layers": 1} if report.is_quick else {}
     config = TrialConfig.build({"data": {"name": "array"}} | sections | {"model": sections["model"] | narrow})
-    model = build_model(config, ImageForm(3, size, size, levels=256))
+    model = build_model(config, ImageSpec(3, size, size, levels=256))
     images = ImageSet(draw(np.random.default_rng(1), count, size))
     if model.is_initialised_by_data:
         model.initialise(torch.tensor(images.pixels_NCHW[:4]))

@@ -14,12 +14,12 @@ import train
 from recipe_flops import PEAK_TFLOPS, RECIPES, count
 
 from gpu_checks.report import Found, Report, forget_earlier, peak_gigabytes, seconds_of, tensor_float, wait_for
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.training.loop import fit
 
 FILTERS = {160: "pixelcnnpp_cifar10", 192: "pixelcnnpp_cifar10_192"}
 BATCHES = (64, 128)
-CIFAR10 = ImageForm(3, 32, 32, levels=256)
+CIFAR10 = ImageSpec(3, 32, 32, levels=256)
 STEPS = 20
 """A report; one warms up, one is measured."""
 

@@ -73,14 +73,14 @@ def watch_spot(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Print nodes, jobs and what the cluster costs."""
     require_packages("a cluster", "ray")
-    from pixeltune.cluster.capacity import farewell
+    from pixeltune.cluster.capacity import cost_notice
     from pixeltune.cluster.cluster_file import read_cluster_file
     from pixeltune.cluster.jobs import jobs_of
     from pixeltune.cluster.ssh_tunnel import reach
 
     with jobs_of(reach(options.file)) as cluster:
         nodes, jobs = cluster.nodes(), cluster.all()
-    for line in (*_node_lines(nodes), *_job_lines(jobs), *farewell(read_cluster_file(options.file), options.file)):
+    for line in (*_node_lines(nodes), *_job_lines(jobs), *cost_notice(read_cluster_file(options.file), options.file)):
         say(line)
     return EXIT_OK
 

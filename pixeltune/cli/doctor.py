@@ -14,7 +14,7 @@ from pixeltune.space import search_path
 
 if TYPE_CHECKING:
     from pixeltune.preflight.checks import Check
-    from pixeltune.preflight.node_table import Cell, NodeRow
+    from pixeltune.preflight.node_table import NodeCell, NodeRow
     from pixeltune.space import SearchSpace
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
@@ -39,10 +39,10 @@ def doctor(options: argparse.Namespace) -> int:
     require_location(options.storage)
     require_packages("a search", "optuna", "rich", "ray")
     from pixeltune.space import load_search
-    from pixeltune.tune.ray_address import find_place
+    from pixeltune.tune.ray_address import resolve_address
 
     space = load_search(options.search).override(settings_of(options)) if options.search else None
-    place = find_place(options.address)
+    place = resolve_address(options.address)
     console().print(f"A search would run {place.where}: {place.why}.", highlight=False, soft_wrap=True)
     alone = place.address is None
     rows, checks = _alone(space, options.storage) if alone else _together(space, options.storage, place.address)
@@ -116,7 +116,7 @@ def _of_storage(space: SearchSpace | None, storage: str) -> list[Check]:
 
 def _of_results(search: str | None, storage: str) -> list[Check]:
     """What the search has so far under its own name, where it was asked for."""
-    from pixeltune.preflight.checks import Check, Verdict, check_results
+    from pixeltune.preflight.checks import Check, CheckResult, check_results
     from pixeltune.results.store import SearchStore
 
     if not search:
@@ -124,7 +124,7 @@ def _of_results(search: str | None, storage: str) -> list[Check]:
     try:
         return [check_results(SearchStore(storage, search_path(search).stem))]
     except PixeltuneError as error:
-        return [Check("results so far", str(error), Verdict.SKIPPED)]
+        return [Check("results so far", str(error), CheckResult.SKIPPED)]
 
 
 def _data_of(space: SearchSpace | None) -> dict[str, object] | None:
@@ -171,7 +171,7 @@ def show_nodes(rows: Sequence[NodeRow]) -> None:
     out.print()
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: NodeCell) -> str:
     """The verdict in words too, for colours are lost in a log."""
     from rich.markup import escape
 

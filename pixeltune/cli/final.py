@@ -58,18 +58,18 @@ def final(options: argparse.Namespace) -> int:
     from pixeltune.cluster.ray_backend import RayBackend
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
-    from pixeltune.tune.ray_address import find_place
+    from pixeltune.tune.ray_address import resolve_address
 
     out = console()
     if options.cluster is not None:
         return submit(options, request.store.search)
-    place = find_place(options.address)
+    place = resolve_address(options.address)
     out.print(str(place), highlight=False, soft_wrap=True)
     with farewell_at_end(out, place.address), request.store.lock():
         store, manifest, space = open_final(request)
         assert manifest.final is not None, "open_final wrote it"
         _show_choice(out, store, manifest.final, request)
-        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), listener=Progress(out))
+        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), callback=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
     if outcome.interrupted:

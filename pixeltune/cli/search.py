@@ -143,9 +143,9 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.results.store import SearchStore
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
-    from pixeltune.tune.ray_address import find_place
+    from pixeltune.tune.ray_address import resolve_address
 
-    place = find_place(options.address)
+    place = resolve_address(options.address)
     out.print(str(place), highlight=False, soft_wrap=True)
     said: list[str] = []
     with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
@@ -159,9 +159,9 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         )
         for line in said:
             out.print(line, highlight=False, soft_wrap=True)
-        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), listener=Progress(out))
+        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), callback=Progress(out))
         out.print(f"Ended: {outcome.reason}.", highlight=False)
-        show_outcome(out, space, store, outcome.ledger, storage=options.storage)
+        show_outcome(out, space, store, outcome.state, storage=options.storage)
         merged = "" if outcome.interrupted else compact_many(store)
         if merged:
             out.print(merged, highlight=False, soft_wrap=True)

@@ -14,12 +14,12 @@ from rich.table import Table
 
 from pixeltune import files
 from pixeltune.cli.common import storage_words
-from pixeltune.cluster.capacity import cluster_file, farewell
+from pixeltune.cluster.capacity import cluster_file, cost_notice
 from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.ranking import bound_mark, counted_statuses, front, leaderboard
 from pixeltune.results.store import SearchStore
-from pixeltune.search.state import Ledger
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
 from pixeltune.space.keys import short_name
@@ -45,13 +45,13 @@ def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        for line in farewell(None if address is None or COMMAND in os.environ else cluster_file()):
+        for line in cost_notice(None if address is None or COMMAND in os.environ else cluster_file()):
             out.print(line, highlight=False, soft_wrap=True)
 
 
-def show_outcome(out: Console, space: SearchSpace, store: SearchStore, ledger: Ledger, *, storage: str) -> None:
+def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: SearchState, *, storage: str) -> None:
     """Print all of it, with commands that mean `storage`; pictures come last, for they may take a while."""
-    rows = list(ledger.ended.values())
+    rows = list(state.ended.values())
     out.print(f"Trials: {counted_statuses(rows) or 'none'}.", highlight=False)
     places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
     if not places:

@@ -110,10 +110,10 @@ def rerun(options: argparse.Namespace) -> int:
 
 def _require_same_images(name: str, row: Row, config: TrialConfig, settings: Mapping[str, Any]) -> None:
     """Refuse to train for long what does not compare: other images at the same place, unless they were asked for."""
-    from pixeltune.config import WHEREABOUTS
+    from pixeltune.config import LOCATION_KEYS
     from pixeltune.data import load_data
 
-    is_asked_for = any(key.startswith("data.") and key not in WHEREABOUTS for key in settings)
+    is_asked_for = any(key.startswith("data.") and key not in LOCATION_KEYS for key in settings)
     if is_asked_for or row["data_checksum"] is None:
         return
     try:

@@ -43,7 +43,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _outcome(found: Found) -> Iterator[str]:
-    from pixeltune.published.nearest import beside_published
+    from pixeltune.published.nearest import nearest_published_note
     from pixeltune.results.search_status import below_baseline
 
     row = found.row
@@ -56,7 +56,7 @@ def _outcome(found: Found) -> Iterator[str]:
             bound = "at most " if row["is_bound"] else ""
             baseline = row["baseline_bits_per_dim"] if row["evaluated_split"] == split else None
             yield f"  {name}: {bound}{bits:.5f} bits/dim, {nats:.4f} nats{below_baseline(bits, baseline)}"
-    beside = beside_published(row)
+    beside = nearest_published_note(row)
     if beside:
         yield f"  {beside.removeprefix('; ')}"
     yield from (f"  {name}: {text}" for name, text in _facts(row) if text)

@@ -55,7 +55,7 @@ def _plain(found: SearchStatus) -> dict[str, Any]:
 
 
 def _head(found: SearchStatus) -> Iterator[str]:
-    from pixeltune.published.nearest import beside_published
+    from pixeltune.published.nearest import nearest_published_note
     from pixeltune.results.ranking import bound_mark
     from pixeltune.results.search_status import below_baseline, duration, left_words
 
@@ -68,7 +68,7 @@ def _head(found: SearchStatus) -> Iterator[str]:
         value = found.best["valid_bits_per_dim"]
         below = below_baseline(value, found.baseline_bits_per_dim)
         number = f"{bound_mark(found.best)}{value:.4f} bits/dim ({found.best['trial']})"
-        yield f"Best: {number}{below}{beside_published(found.best)}"
+        yield f"Best: {number}{below}{nearest_published_note(found.best)}"
     if found.left:
         eta = "" if found.eta_seconds is None else f"; about {duration(found.eta_seconds)} at this pace"
         yield f"Budget left: {', '.join(left_words(found.left))}{eta}"

@@ -15,7 +15,7 @@ from pixeltune.errors import ConfigError, SearchError
 if TYPE_CHECKING:
     from pixeltune.cluster.cluster_file import Config
     from pixeltune.cluster.jobs import Job
-    from pixeltune.cluster.ssh_tunnel import Reach
+    from pixeltune.cluster.ssh_tunnel import DashboardConnection
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +57,9 @@ def submit(options: argparse.Namespace, name: str, search_file: Path | None = No
     return follow_job(way, path, config, job)
 
 
-def follow_job(way: Reach, path: str, config: Config, job_id: str) -> int:
+def follow_job(way: DashboardConnection, path: str, config: Config, job_id: str) -> int:
     """Print its log until it ends; the job's exit code. Ctrl-C leaves it running, and says how to come back."""
-    from pixeltune.cluster.capacity import farewell
+    from pixeltune.cluster.capacity import cost_notice
     from pixeltune.cluster.jobs import follow
 
     come_back = f"Come back: pixeltune cluster logs {path} {job_id}    stop it: pixeltune cluster stop {path} {job_id}"
@@ -71,7 +71,7 @@ def follow_job(way: Reach, path: str, config: Config, job_id: str) -> int:
         say(come_back)
         return EXIT_INTERRUPTED
     finally:
-        for line in farewell(config, path):
+        for line in cost_notice(config, path):
             say(line)
     return _outcome(job)
 

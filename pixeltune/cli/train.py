@@ -91,14 +91,14 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     from pixeltune.results.schema import Status
     from pixeltune.results.store import SearchStore
     from pixeltune.search.run import open_search, require_same_data, require_same_data_if_readable
-    from pixeltune.search.state import Ledger
+    from pixeltune.search.state import SearchState
     from pixeltune.search.trial import run_trial, state_file
 
     with SearchStore(storage, name).lock():
         store, manifest = open_search(space, name, storage, overrides=settings, say=say)
         baseline = manifest.baseline_bits_per_dim
-        ledger = Ledger(space, store, resources=space.resources, baseline=baseline, retries_failed=True)
-        before = next(iter(ledger.ended.values()), None)
+        state = SearchState(space, store, resources=space.resources, baseline=baseline, retries_failed=True)
+        before = next(iter(state.ended.values()), None)
         if before is not None:
             require_same_data_if_readable(store, space.base.data, say)
         say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
@@ -108,16 +108,16 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         say(f"{name}: {data.identity.name} ({data.identity.version}), {data.form.describe(data.num_images)}")
         if store.has_trials():
             require_same_data(store, space.base.data, data.identity.checksum)
-        plan = next(iter(ledger.plans_to_resume()), None) or ledger.plan({})
+        plan = next(iter(state.plans_to_resume()), None) or state.plan({})
         for point in store.curve(plan.trial):
             say(_line(point))
-        ledger.start(plan)
+        state.start(plan)
         crash = None
         try:
             with _stop_on_signal():
                 say(_HEADER)
-                for message in run_trial(ledger.task(plan)):
-                    ledger.receive(plan.trial, message)
+                for message in run_trial(state.task(plan)):
+                    state.receive(plan.trial, message)
                     if "warning" in message:
                         say(f"{plan.trial} {message['warning']}")
                     if "report" in message:
@@ -128,8 +128,8 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
             crash = traceback.format_exc()
             raise
         finally:
-            row = ledger.finish(plan.trial, crash=crash)
-            if plan.trial in ledger.ended and row["status"] != Status.FAILED:
+            row = state.finish(plan.trial, crash=crash)
+            if plan.trial in state.ended and row["status"] != Status.FAILED:
                 files.remove(state_file(store.checkpoint(plan.trial)))
         return _show_end(row, name + storage_words(storage))
 

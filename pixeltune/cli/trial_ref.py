@@ -125,11 +125,11 @@ def _shortened(trials: Sequence[str], most: int = 10) -> str:
 
 def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tuple[DataSet, ImageSet]:
     """The data of a model, which lies where the settings say, and one split of it; refused where it is other data."""
-    from pixeltune.config import WHEREABOUTS
+    from pixeltune.config import LOCATION_KEYS
     from pixeltune.data import resolve
 
     # The model is trained, and its validation images are those that it did not train on.
-    changeable = (*WHEREABOUTS, "train.eval_batch_size")
+    changeable = (*LOCATION_KEYS, "train.eval_batch_size")
     for key in settings:
         if key not in changeable:
             raise ConfigError(

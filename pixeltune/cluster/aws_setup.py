@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pixeltune.cluster.checks_cloud import own_address
+from pixeltune.cluster.checks_cloud import check_operator_cidr
 from pixeltune.cluster.checks_common import MARK
 from pixeltune.cluster.cluster_file import Config, Kind, at, kind_of, node_types, read_cluster_file, storage_of
 from pixeltune.errors import SearchError, require_packages
@@ -39,7 +39,7 @@ def prepare_aws(path: str | Path) -> Iterator[str]:
 
 def _address(config: Config) -> str:
     address = str(at(config, "metadata", "address") or "")
-    if MARK in address or any(own_address(config)):
+    if MARK in address or any(check_operator_cidr(config)):
         shown = "is not filled in" if MARK in address or not address else f"is {address}"
         raise SearchError(
             f"metadata.address must be your own address, such as 203.0.113.7/32, but {shown}; "

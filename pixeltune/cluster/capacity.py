@@ -13,7 +13,7 @@ from typing import Any
 from pixeltune.cluster.cluster_file import Config, at, node_types, read_cluster_file
 from pixeltune.errors import SearchError
 from pixeltune.tune.ray_address import VARIABLE
-from pixeltune.tune.ray_session import HEAD, Node
+from pixeltune.tune.ray_session import HEAD, NodeResources
 
 
 def cluster_file() -> Config | None:
@@ -25,7 +25,7 @@ def cluster_file() -> Config | None:
         return None
 
 
-def nodes_at_most(alive: Sequence[Node], config: Config | None) -> list[Node]:
+def nodes_at_most(alive: Sequence[NodeResources], config: Config | None) -> list[NodeResources]:
     """The nodes that the cluster can have: those alive, and workers that the file lets start beside them."""
     if config is None:
         return [*alive]
@@ -33,7 +33,7 @@ def nodes_at_most(alive: Sequence[Node], config: Config | None) -> list[Node]:
     return [*alive, *_startable(config)[working:]]
 
 
-def _startable(config: Config) -> list[Node]:
+def _startable(config: Config) -> list[NodeResources]:
     """Every worker that may run at once, in the order of the file's types."""
     _, _, workers = node_types(config)
     nodes = [
@@ -45,7 +45,7 @@ def _startable(config: Config) -> list[Node]:
     return [*nodes[: _number(config.get("max_workers"))]]
 
 
-def farewell(config: Config | None, path: str | Path | None = None) -> list[str]:
+def cost_notice(config: Config | None, path: str | Path | None = None) -> list[str]:
     """What a search says last on a cluster: that it runs on, what that costs, and the command that ends it.
 
     path: of the cluster file, where that is known.
@@ -82,7 +82,7 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def workers_to_come(alive: Sequence[Node], most: Sequence[Node]) -> Iterator[str]:
+def workers_to_come(alive: Sequence[NodeResources], most: Sequence[NodeResources]) -> Iterator[str]:
     """A line where nodes are still to start."""
     if len(most) > len(alive):
         working = sum(HEAD not in node for node in alive)

@@ -24,7 +24,7 @@ from pixeltune.cluster.cluster_file import Config, Finding, Kind, kind_of, read_
 from pixeltune.files import expand_home
 from pixeltune.tune.ray_session import set_environment
 
-Check = Callable[[Config], Iterator[Finding]]
+FileCheck = Callable[[Config], Iterator[Finding]]
 
 
 def check_cluster_file(path: str | Path, installed: Mapping[str, str | None] | None = None) -> list[Finding]:
@@ -80,16 +80,16 @@ def _local(config: Config) -> Iterator[Finding]:
         )
 
 
-_RAY_UP: tuple[Check, ...] = (start_commands,)
-_CLOUD: tuple[Check, ...] = (
+_RAY_UP: tuple[FileCheck, ...] = (start_commands,)
+_CLOUD: tuple[FileCheck, ...] = (
     *_RAY_UP,
     docker,
     idle_timeout,
     checks_cloud.head_and_workers,
     checks_cloud.spot_agent,
-    checks_cloud.own_address,
+    checks_cloud.check_operator_cidr,
 )
-_CHECKS: dict[Kind, tuple[Check, ...]] = {
+_CHECKS: dict[Kind, tuple[FileCheck, ...]] = {
     Kind.AWS: (*_CLOUD, checks_cloud.aws),
     Kind.GCP: (*_CLOUD, checks_cloud.gcp),
     Kind.LOCAL: (*_RAY_UP, _local),

@@ -56,7 +56,7 @@ def spot_agent(config: Config) -> Iterator[Finding]:
         yield Finding("worker_start_ray_commands", "`watch-spot` must have RAY_AUTH_MODE=token, or Ray refuses it")
 
 
-def own_address(config: Config) -> Iterator[Finding]:
+def check_operator_cidr(config: Config) -> Iterator[Finding]:
     """`metadata.address`: the only address that the firewall lets in."""
     text = str(at(config, "metadata", "address") or "")
     if MARK in text:

@@ -30,13 +30,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a cluster file that is not as it must be. place: dotted keys of the file."""
+    """Something in a cluster file that is not as it must be. path: dotted keys of the file."""
 
-    place: str
+    path: str
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.problem}"
+        return f"{self.path}: {self.problem}"
 
 
 def read_cluster_file(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cluster.ssh_tunnel import Reach, UnreachableError
+from pixeltune.cluster.ssh_tunnel import DashboardConnection, UnreachableError
 from pixeltune.errors import SearchError
 from pixeltune.tune.ray_session import set_environment, token_file
 
@@ -19,7 +19,7 @@ _REQUEST_SECONDS = (10, 60)
 
 
 @contextmanager
-def client_at(reach: Reach) -> Iterator[JobSubmissionClient]:
+def client_at(reach: DashboardConnection) -> Iterator[JobSubmissionClient]:
     """For the dashboard at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
     set_environment(None)  # before Ray is imported: a cluster of ours asks for the token as a local Ray does
     _require_token()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cluster.dashboard_client import client_at
-from pixeltune.cluster.ssh_tunnel import Reach, UnreachableError
+from pixeltune.cluster.ssh_tunnel import DashboardConnection, UnreachableError
 from pixeltune.errors import SearchError
 from pixeltune.tune.ray_address import COMMAND
 from pixeltune.tune.ray_session import stage_code
@@ -34,7 +34,7 @@ _STOOD_SECONDS = 60.0
 """A connection that stood for so long was mended; what breaks then breaks anew."""
 
 
-def follow(reach: Reach, job_id: str, write: Callable[[str], None], say: Callable[[str], None]) -> Job:
+def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None], say: Callable[[str], None]) -> Job:
     """Write what the job prints until it has ended; a connection that breaks is made anew, the job goes on meanwhile.
 
     UnreachableError where it could not be mended for ten minutes.
@@ -231,7 +231,7 @@ class Jobs:
 
 
 @contextmanager
-def jobs_of(reach: Reach) -> Iterator[Jobs]:
+def jobs_of(reach: DashboardConnection) -> Iterator[Jobs]:
     """Of the cluster at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
     with client_at(reach) as client:
         yield Jobs(client)

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from pixeltune.cluster.capacity import cluster_file, nodes_at_most, workers_to_come
 from pixeltune.preflight.checks import compiles_for
-from pixeltune.search.attempt import Plan
-from pixeltune.search.callbacks import Listener
-from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.callbacks import SearchCallback
+from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.run import Stop
-from pixeltune.search.searcher import Planner
-from pixeltune.search.state import Ledger
+from pixeltune.search.searcher import TrialSource
+from pixeltune.search.state import SearchState
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import require_compiler
-from pixeltune.tune.ray_session import Node, connect, fit_to
-from pixeltune.tune.runner import TuneRuns
-from pixeltune.tune.watchdog import Heartbeat
+from pixeltune.tune.ray_session import NodeResources, connect, limit_to_capacity
+from pixeltune.tune.runner import TuneRunner
+from pixeltune.tune.watchdog import LauncherWatchdog
 
 _LONGEST_STALL = 900.0
 """Seconds after which a launch ends itself if its main thread makes no progress; a slow storage has its time."""
@@ -36,36 +36,40 @@ class RayBackend:
             require_compiler(compiles_for(space))
 
     @contextmanager
-    def start(self, ledger: Ledger, stop: Stop, listener: Listener, keeper: WeightKeeper) -> Iterator[RayRunner]:
+    def start(
+        self, state: SearchState, stop: Stop, callback: SearchCallback, retention: CheckpointRetention
+    ) -> Iterator[RayRunner]:
         """Connect to Ray for as long as the context lasts."""
-        with Heartbeat(_LONGEST_STALL).watching() as heart, connect(self.address) as alive:
-            heart.beat()
+        with LauncherWatchdog(_LONGEST_STALL).watching() as watchdog, connect(self.address) as alive:
+            watchdog.beat()
             nodes = nodes_at_most(alive, None if self.address is None else cluster_file())
-            yield RayRunner(TuneRuns(stop, ledger, listener, keeper, heart), alive, nodes)
+            yield RayRunner(TuneRunner(stop, state, callback, retention, watchdog), alive, nodes)
 
 
 @dataclass(frozen=True)
 class RayRunner:
     """Runs trials on a Ray that is up. alive: what each of its nodes has; nodes: those and the ones that may start."""
 
-    runs: TuneRuns
-    alive: Sequence[Node]
-    nodes: Sequence[Node]
+    runs: TuneRunner
+    alive: Sequence[NodeResources]
+    nodes: Sequence[NodeResources]
 
     def capacity(self, wanted: Resources) -> tuple[Resources, int]:
-        """Return what a trial gets on these nodes, and how many run at once; see `fit_to`."""
-        return fit_to(self.nodes, wanted, self.runs.listener.say)
+        """Return what a trial gets on these nodes, and how many run at once; see `limit_to_capacity`."""
+        return limit_to_capacity(self.nodes, wanted, self.runs.callback.say)
 
     def check(self, resources: Resources) -> None:
         """Look at every node, and report what the user should know."""
         from pixeltune.preflight.probe_nodes import preflight
 
-        ledger = self.runs.ledger
-        compiled = compiles_for(ledger.space)
-        checked = preflight(self.alive, resources, ledger.store.folder, compiles_for=compiled)
+        state = self.runs.state
+        compiled = compiles_for(state.space)
+        checked = preflight(self.alive, resources, state.store.folder, compiles_for=compiled)
         for line in (*workers_to_come(self.alive, self.nodes), *checked):
-            self.runs.listener.say(line)
+            self.runs.callback.say(line)
 
-    def run(self, left: Callable[[], int], planner: Callable[[Sequence[Plan]], Planner], concurrent: int) -> None:
+    def run(
+        self, left: Callable[[], int], planner: Callable[[Sequence[TrialPlan]], TrialSource], concurrent: int
+    ) -> None:
         """Run trials until none is left."""
-        self.runs.until_done(left, planner, concurrent)
+        self.runs.run(left, planner, concurrent)

@@ -24,7 +24,7 @@ from pixeltune.cluster.cluster_file import Config, Kind, at, kind_of, read_clust
 from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
 
-Reach = Callable[[], AbstractContextManager[str]]
+DashboardConnection = Callable[[], AbstractContextManager[str]]
 """Opens a way to a dashboard; yields its URL. May be called again when the way has broken."""
 
 
@@ -39,7 +39,7 @@ _OPEN_SECONDS = 45.0
 """Until the tunnel stands: name, connection, keys and a busy head."""
 
 
-def reach(path: str | Path) -> Reach:
+def reach(path: str | Path) -> DashboardConnection:
     """To the head of the cluster that `ray up PATH` started."""
     config = read_cluster_file(path)
     if kind_of(config, path) is Kind.RAYJOB:

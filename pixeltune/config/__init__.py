@@ -9,7 +9,7 @@ from pixeltune.config.families import (
     PixelCNNPPConfig,
     PixelVAEConfig,
 )
-from pixeltune.config.image_spec import ImageForm
+from pixeltune.config.image_spec import ImageSpec
 from pixeltune.config.likelihoods import (
     LIKELIHOODS,
     BernoulliConfig,
@@ -19,21 +19,21 @@ from pixeltune.config.likelihoods import (
 )
 from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
 from pixeltune.config.settings import parse_setting
-from pixeltune.config.trial import DISCRIMINATORS, NO_IDENTITY, WHEREABOUTS, Scalar, TrialConfig, require_workers
+from pixeltune.config.trial import DISCRIMINATORS, KEYS_NOT_HASHED, LOCATION_KEYS, Scalar, TrialConfig, require_workers
 
 __all__ = [
     "DISCRIMINATORS",
     "FAMILIES",
+    "KEYS_NOT_HASHED",
     "LIKELIHOODS",
-    "NO_IDENTITY",
-    "WHEREABOUTS",
+    "LOCATION_KEYS",
     "BernoulliConfig",
     "CategoricalConfig",
     "Causality",
     "DataConfig",
     "FamilyConfig",
     "GatedConfig",
-    "ImageForm",
+    "ImageSpec",
     "Layout",
     "LikelihoodConfig",
     "LogisticMixtureConfig",

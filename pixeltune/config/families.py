@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pixeltune.config.base import Section
-from pixeltune.config.image_spec import ImageForm
+from pixeltune.config.image_spec import ImageSpec
 from pixeltune.errors import ConfigError
 
 
@@ -93,7 +93,7 @@ class FamilyConfig(Section):
     def narrow(self, colours: int, size: int) -> Self:
         """The same structure, small, and deep enough to look across `size` pixels: what the audit differentiates."""
 
-    def require_form(self, form: ImageForm) -> None:
+    def require_form(self, form: ImageSpec) -> None:
         """Refuse images that this network cannot take."""
         multiple = self.split * self.divisor
         if form.height % multiple or form.width % multiple:
@@ -149,7 +149,7 @@ class MaskedFamilyConfig(FamilyConfig):
             }
         )
 
-    def require_form(self, form: ImageForm) -> None:
+    def require_form(self, form: ImageSpec) -> None:
         """Each colour needs a feature of its own in every layer."""
         super().require_form(form)
         if self.causality is Causality.SUBPIXEL and 0 < self.head_channels < form.channels:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class ImageForm:
+class ImageSpec:
     """The form of every image of a data set: colour channels C, height H, width W, levels K, classes if labelled."""
 
     channels: int

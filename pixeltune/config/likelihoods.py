@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pixeltune.config.base import Section
-from pixeltune.config.image_spec import ImageForm
+from pixeltune.config.image_spec import ImageSpec
 from pixeltune.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ class LikelihoodConfig(Section):
     has_indicators: ClassVar[bool] = False
     """Whether the likelihood is a mixture, whose indicator the tiles of a split image can share."""
 
-    def require_form(self, form: ImageForm) -> None:
+    def require_form(self, form: ImageSpec) -> None:
         """Refuse images that this likelihood cannot describe."""
 
 
@@ -28,7 +28,7 @@ class BernoulliConfig(LikelihoodConfig):
 
     name: Literal["bernoulli"] = "bernoulli"
 
-    def require_form(self, form: ImageForm) -> None:
+    def require_form(self, form: ImageSpec) -> None:
         """Two levels."""
         if form.levels != 2:
             raise ConfigError(

@@ -25,14 +25,14 @@ Scalar = bool | int | float | str | None
 DISCRIMINATORS = {"model": "family", "likelihood": "name"}
 """The key of a section that chooses its class, and with it which other keys exist."""
 
-WHEREABOUTS = ("data.path", "data.download", "data.follow_links")
+LOCATION_KEYS = ("data.path", "data.download", "data.follow_links")
 """Keys that say where the data is stored, not what it is."""
 
-MEANS = ("train.micro_batch", "train.checkpoint_activations")
+MEMORY_KEYS = ("train.micro_batch", "train.checkpoint_activations")
 """Keys that say how a step is fitted into memory, not what it computes: as the number of workers, they change rounding
 and, where there is dropout, its draws."""
 
-NO_IDENTITY = (*WHEREABOUTS, *MEANS)
+KEYS_NOT_HASHED = (*LOCATION_KEYS, *MEMORY_KEYS)
 """Keys that are no part of a configuration's identity."""
 
 
@@ -157,7 +157,7 @@ class TrialConfig(Section):
 
     def key(self) -> str:
         """12 hex digits that name this configuration; a new option with its default does not change it."""
-        identity = {key: value for key, value in self.changed().items() if key not in NO_IDENTITY}
+        identity = {key: value for key, value in self.changed().items() if key not in KEYS_NOT_HASHED}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
     def seed_for(self, purpose: str, *indices: int) -> int:

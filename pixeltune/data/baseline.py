@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.data.dataset import DataSet, ImageSet
 from pixeltune.errors import DataError
 
@@ -37,7 +37,7 @@ def _train_counts(data: DataSet) -> np.ndarray:
     return np.stack([len(data.train) - ones_D, ones_D], axis=1)
 
 
-def _counts(images: ImageSet, form: ImageForm) -> np.ndarray:
+def _counts(images: ImageSet, form: ImageSpec) -> np.ndarray:
     counts = np.zeros(form.dims * form.levels, dtype=np.int64)
     offsets_D = np.arange(form.dims) * form.levels
     for values_ND in _chunks(images):

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pixeltune.config import DataConfig, ImageForm
+from pixeltune.config import DataConfig, ImageSpec
 from pixeltune.data.dataset import DataIdentity, DataSet, DynamicDraw, ImageSet
 from pixeltune.data.file_lock import node_lock, remove_leftovers
-from pixeltune.data.prepare import Part, Prepared
+from pixeltune.data.prepare import Prepared, SplitPlan
 from pixeltune.errors import DataError
 from pixeltune.files import expand_home
 
@@ -112,7 +112,7 @@ def open_entry(folder: Path) -> DataSet | None:
         splits = {name: _open_split(folder, name) for name in meta["splits"]}
         dynamic = DynamicDraw(**meta["dynamic"]) if meta["dynamic"] else None
         return _data_set(
-            DataIdentity(**meta["identity"]), ImageForm(**meta["form"]), splits, dynamic, tuple(meta["findings"])
+            DataIdentity(**meta["identity"]), ImageSpec(**meta["form"]), splits, dynamic, tuple(meta["findings"])
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
@@ -205,7 +205,7 @@ def _num_blocks(file: Path) -> int:
     return -(-file.stat().st_size // _BLOCK_BYTES)
 
 
-def _write_pixels(path: Path, part: Part, chunks: Iterator[np.ndarray]) -> None:
+def _write_pixels(path: Path, part: SplitPlan, chunks: Iterator[np.ndarray]) -> None:
     # Written, not mapped: a full disk is then an OSError and not a SIGBUS.
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": part.shape})
@@ -226,7 +226,7 @@ def _digest(prepared: Prepared) -> hashlib._Hash:
     return hashlib.sha256(json.dumps(words).encode())
 
 
-def _hashed(name: str, part: Part, digest: hashlib._Hash) -> Iterator[np.ndarray]:
+def _hashed(name: str, part: SplitPlan, digest: hashlib._Hash) -> Iterator[np.ndarray]:
     digest.update(json.dumps([name, *part.shape]).encode())
     for chunk in part.chunks():
         digest.update(chunk.data)
@@ -237,7 +237,7 @@ def _hashed(name: str, part: Part, digest: hashlib._Hash) -> Iterator[np.ndarray
 
 def _data_set(
     identity: DataIdentity,
-    form: ImageForm,
+    form: ImageSpec,
     splits: dict[str, ImageSet],
     dynamic: DynamicDraw | None,
     notes: tuple[str, ...],

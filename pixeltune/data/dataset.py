@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.data import counter_rng
 
 
@@ -63,7 +63,7 @@ class DataSet:
     """
 
     identity: DataIdentity
-    form: ImageForm
+    form: ImageSpec
     train: ImageSet
     valid: ImageSet | None
     test: ImageSet | None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixeltune.config import DataConfig, ImageForm
+from pixeltune.config import DataConfig, ImageSpec
 from pixeltune.data.dataset import DataSet, ImageSet
 from pixeltune.data.load import load_data, prepared
 from pixeltune.data.raw import RawData
@@ -34,7 +34,7 @@ class DataOutline:
     name: str
     version: str
     title: str
-    form: ImageForm
+    form: ImageSpec
     num_images: Mapping[str, int]
     files: FileState | None
     can_be_downloaded: bool

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pixeltune.config import DataConfig, ImageForm
+from pixeltune.config import DataConfig, ImageSpec
 from pixeltune.data import counter_rng
 from pixeltune.data.dataset import DynamicDraw, ImageSet, draw_binary
 from pixeltune.data.raw import RawData
@@ -22,7 +22,7 @@ _LUMA = (19595, 38470, 7471)
 
 
 @dataclass(frozen=True)
-class Formation:
+class PixelTransform:
     """How a source's levels become the model's.
 
     grey: luma of three colours. source_levels, levels: quantise by floor(v · levels / source_levels).
@@ -50,7 +50,7 @@ class Formation:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class SplitPlan:
     """A split of the model's data, not yet formed: rows of one split of the source, named by `stream`.
 
     then: images of another split of the source that follow, where both are trained on.
@@ -59,9 +59,9 @@ class Part:
     source: ImageSet
     rows_N: np.ndarray
     stream: str
-    formation: Formation
+    formation: PixelTransform
     labelled: bool
-    then: Part | None = None
+    then: SplitPlan | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -89,7 +89,7 @@ class Part:
         if self.then:
             yield from self.then.chunks()
 
-    def formed(self, formation: Formation) -> Part:
+    def formed(self, formation: PixelTransform) -> SplitPlan:
         """The same images, formed in another way."""
         return replace(self, formation=formation, then=self.then.formed(formation) if self.then else None)
 
@@ -103,8 +103,8 @@ class Prepared:
 
     name: str
     version: str
-    form: ImageForm
-    parts: dict[str, Part]
+    form: ImageSpec
+    parts: dict[str, SplitPlan]
     dynamic: DynamicDraw | None
     findings: tuple[str, ...] = ()
 
@@ -115,7 +115,7 @@ def prepare(raw: RawData, config: DataConfig, *, default_num_valid: int | None, 
     num_classes = raw.num_classes()
     dynamic = DynamicDraw(config.binarise_seed, formation.levels) if config.binarise == "dynamic" else None
     parts = {
-        name: Part(raw.splits[stream], rows_N, stream, formation, labelled=num_classes is not None)
+        name: SplitPlan(raw.splits[stream], rows_N, stream, formation, labelled=num_classes is not None)
         for name, (stream, rows_N) in split_rows(raw, config, default_num_valid).items()
     }
     if config.train_on_valid:
@@ -123,11 +123,11 @@ def prepare(raw: RawData, config: DataConfig, *, default_num_valid: int | None, 
     if dynamic is not None:
         parts["train"] = parts["train"].formed(replace(formation, binarise="none"))
     levels = formation.levels if config.binarise == "none" else 2
-    form = ImageForm(*parts["train"].shape[1:], levels=levels, num_classes=num_classes)
+    form = ImageSpec(*parts["train"].shape[1:], levels=levels, num_classes=num_classes)
     return Prepared(config.name, raw.version, form, parts, dynamic)
 
 
-def formation_of(raw: RawData, config: DataConfig, *, already_grey: bool) -> Formation:
+def formation_of(raw: RawData, config: DataConfig, *, already_grey: bool) -> PixelTransform:
     """What the options do to this source; with `dynamic`, what they do to validation and test: the static draw."""
     channels = raw.train.pixels_NCHW.shape[1]
     levels = raw.levels if config.levels is None else config.levels
@@ -140,7 +140,7 @@ def formation_of(raw: RawData, config: DataConfig, *, already_grey: bool) -> For
         )
     if config.binarise != "none" and levels == 2:
         raise ConfigError(f"`data.binarise` needs more than 2 levels, but {config.name} has 2; set it to none")
-    return Formation(
+    return PixelTransform(
         grey=config.grey and not already_grey,
         source_levels=raw.levels,
         levels=levels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.data.dataset import DataSet
 from pixeltune.data.load import load_data
 from pixeltune.data.outline import DataOutline, outline_of
@@ -43,7 +43,7 @@ def resolve_outline(config: TrialConfig) -> ResolvedOutline:
     return ResolvedOutline(_fitted(config, data.form, data.num_images["train"], data.notes), data)
 
 
-def _fitted(config: TrialConfig, form: ImageForm, num_train: int, notes: Sequence[str]) -> TrialConfig:
+def _fitted(config: TrialConfig, form: ImageSpec, num_train: int, notes: Sequence[str]) -> TrialConfig:
     try:
         config.model.require_form(form)
     except ConfigError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pixeltune.config import Causality, ImageForm, LikelihoodConfig
+from pixeltune.config import Causality, ImageSpec, LikelihoodConfig
 from pixeltune.likelihoods.base import Likelihood
 from pixeltune.likelihoods.bernoulli import Bernoulli
 from pixeltune.likelihoods.categorical import Categorical
@@ -18,7 +18,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 
 def build_likelihood(
-    config: LikelihoodConfig, *, form: ImageForm, causality: Causality, coupled_tiles: int = 1
+    config: LikelihoodConfig, *, form: ImageSpec, causality: Causality, coupled_tiles: int = 1
 ) -> Likelihood:
     """The likelihood that `config` names, bound to the data's colours and levels; the config's options are its fields.
 

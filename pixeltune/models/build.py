@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.likelihoods import Likelihood, build_likelihood
 from pixeltune.models.conditioning import num_label_features
 from pixeltune.models.density import DensityModel
@@ -26,7 +26,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
 """The causal network of each family."""
 
 
-def build_model(config: TrialConfig, form: ImageForm | None = None) -> DensityModel:
+def build_model(config: TrialConfig, form: ImageSpec | None = None) -> DensityModel:
     """The model that `config` describes, its initial weights fixed by `config.seed` alone.
 
     form: of the data; None reads it from the data. Raises ConfigError where model, likelihood and data do not fit.
@@ -45,7 +45,7 @@ def build_model(config: TrialConfig, form: ImageForm | None = None) -> DensityMo
 
 
 def assemble(
-    config: TrialConfig, form: ImageForm, likelihood: Likelihood, *, network_class: type[nn.Module]
+    config: TrialConfig, form: ImageSpec, likelihood: Likelihood, *, network_class: type[nn.Module]
 ) -> DensityModel:
     """A model around a network of this class, of the size that form, likelihood, labels and latents ask for."""
     network = network_class(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixeltune.config import FamilyConfig, ImageForm
+from pixeltune.config import FamilyConfig, ImageSpec
 
 NO_LABEL = -1
 """In place of a class where the label of an image is withheld or unknown."""
@@ -72,7 +72,7 @@ class LabelMap(Conditioning):
         return F.elu(self.nin(F.elu(e_BD[:, :, None, None] + self.place_DHW)))
 
 
-def build_conditioning(config: FamilyConfig, form: ImageForm) -> Conditioning | None:
+def build_conditioning(config: FamilyConfig, form: ImageSpec) -> Conditioning | None:
     """What `model.conditioning` asks for; None where the model takes no labels."""
     if config.conditioning == "none":
         return None
@@ -83,6 +83,6 @@ def build_conditioning(config: FamilyConfig, form: ImageForm) -> Conditioning | 
     return LabelMap(form.num_classes, num_label_features(config, form), height, width)
 
 
-def num_label_features(config: FamilyConfig, form: ImageForm) -> int:
+def num_label_features(config: FamilyConfig, form: ImageSpec) -> int:
     """D: the classes themselves, or for a map as many features as a layer has; 0 without labels."""
     return {"none": 0, "bias": form.num_classes or 0, "map": config.channels}[config.conditioning]

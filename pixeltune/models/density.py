@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pixeltune.config import Causality, ImageForm, Layout, TrialConfig
+from pixeltune.config import Causality, ImageSpec, Layout, TrialConfig
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models.blocks import LayerBlock
 from pixeltune.models.conditioning import NO_LABEL, build_conditioning
@@ -50,7 +50,7 @@ class DensityModel(nn.Module):
     latent_dim: int = 0
     layout: Layout = "channels_first"
 
-    def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageForm) -> None:
+    def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageSpec) -> None:
         super().__init__()
         self.network = network
         self.split = Split(config.model.split, likelihood.causality, coupled=config.model.coupled_tiles > 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models.conditioning import NO_LABEL
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def require_level_type(images: Tensor, form: ImageForm) -> None:
+def require_level_type(images: Tensor, form: ImageSpec) -> None:
     """Refuse images that are not integers of shape (B, C, H, W). Nothing waits for a GPU.
 
     Args:
@@ -36,7 +36,7 @@ def require_level_type(images: Tensor, form: ImageForm) -> None:
         raise DataError(f"{rule}, but got shape {shape}; give images of the form that the model was built for")
 
 
-def require_levels(images: Tensor, form: ImageForm) -> None:
+def require_levels(images: Tensor, form: ImageSpec) -> None:
     """Refuse images that are not integer levels 0 to K-1 of shape (B, C, H, W).
 
     Levels on a GPU are looked at, which waits for it; within torch.compile, a CUDA graph or vmap they are not.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixeltune.config import ImageForm, PixelVAEConfig, TrialConfig
+from pixeltune.config import ImageSpec, PixelVAEConfig, TrialConfig
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models.density import DensityModel
 from pixeltune.models.inputs import require_level_type
@@ -55,7 +55,7 @@ class PixelVAE(DensityModel):
 
     is_bound = True
 
-    def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageForm) -> None:
+    def __init__(self, network: nn.Module, likelihood: Likelihood, *, config: TrialConfig, form: ImageSpec) -> None:
         super().__init__(network, likelihood, config=config, form=form)
         model = self._settings
         self.latent_dim = model.latent_dim
@@ -146,7 +146,7 @@ class Encoder(nn.Module):
     the second resolution on. At 28×28 the paper's: 32, 32 s2, 32, 64 s2, 64, 64 s2, 64, 64.
     """
 
-    def __init__(self, form: ImageForm, features: int, latent_dim: int) -> None:
+    def __init__(self, form: ImageSpec, features: int, latent_dim: int) -> None:
         super().__init__()
         *finer, (height, width) = _halvings(form.height, form.width)
         layers, channels = list[nn.Module](), form.channels

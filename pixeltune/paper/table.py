@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pixeltune.errors import StoreError
 from pixeltune.paper.works import work_of
-from pixeltune.published.comparability import Identity, identity_of, is_near, judge, same_set
+from pixeltune.published.comparability import NumberSpec, check_comparable, identity_of, is_near, published_for
 from pixeltune.published.table import Exactness, PublishedResult
 from pixeltune.published_sets import PUBLISHED_SETS
 from pixeltune.results.final_statistics import leaderboard_of, mean_row
@@ -202,11 +202,11 @@ def make_table(
     """
     _require_same_task(finals)
     ours = [pair for final in finals for pair in _our_rows(final, finals)]
-    identities: dict[Identity, list[str]] = {}
+    identities: dict[NumberSpec, list[str]] = {}
     for name, row in ours:
         identities.setdefault(identity_of(row, own), []).append(name)
     rows = [_our_row(name, row, final, finals[0]) for final in finals for name, row in _our_rows(final, finals)]
-    results = list({id(each): each for identity in identities for each in same_set(identity, own)}.values())
+    results = list({id(each): each for identity in identities for each in published_for(identity, own)}.values())
     shown = _nearest(results, list(identities), most)
     published = sorted(
         (replace(_published_row(each, identities), is_shown=each in shown) for each in results),
@@ -306,7 +306,7 @@ def _our_notes(place: Row, row: Row, final: FinishedFinal, first: FinishedFinal)
         yield f"trained on {identity.fraction:.3g} of the training images, and on validation"
 
 
-def _published_row(result: PublishedResult, identities: Mapping[Identity, Sequence[str]]) -> TableRow:
+def _published_row(result: PublishedResult, identities: Mapping[NumberSpec, Sequence[str]]) -> TableRow:
     comparable, notes = _judged(result, identities)
     return TableRow(
         kind="published",
@@ -324,12 +324,12 @@ def _published_row(result: PublishedResult, identities: Mapping[Identity, Sequen
     )
 
 
-def _judged(result: PublishedResult, identities: Mapping[Identity, Sequence[str]]) -> tuple[bool, list[str]]:
+def _judged(result: PublishedResult, identities: Mapping[NumberSpec, Sequence[str]]) -> tuple[bool, list[str]]:
     """Return whether a published result compares with all of our rows, and its notes; those of some name them."""
     found: dict[str, list[str]] = {}
     comparable = True
     for identity, names in identities.items():
-        verdict = judge(identity, result)
+        verdict = check_comparable(identity, result)
         comparable = comparable and verdict.comparable
         for note in (*(f"not comparable: {why}" for why in verdict.why_not), *verdict.caveats):
             found.setdefault(note, []).extend(names)
@@ -339,14 +339,14 @@ def _judged(result: PublishedResult, identities: Mapping[Identity, Sequence[str]
     ]
 
 
-def _nearest(results: Sequence[PublishedResult], identities: Sequence[Identity], most: int | None) -> list[object]:
+def _nearest(results: Sequence[PublishedResult], identities: Sequence[NumberSpec], most: int | None) -> list[object]:
     """Return the results that are shown: of the same task and binarisation, the fewest mismatches, then the lowest."""
     if most is None:
         return list(results)
     near = [each for each in results if any(is_near(identity, each) for identity in identities)] or list(results)
 
     def distance(each: PublishedResult) -> tuple[int, float]:
-        return min(len(judge(identity, each).why_not) for identity in identities), each.value
+        return min(len(check_comparable(identity, each).why_not) for identity in identities), each.value
 
     return list(sorted(near, key=distance)[:most])
 

@@ -26,7 +26,7 @@ from pixeltune.machine import free_memory, usable_cpus
 from pixeltune.search.trial_metadata import versions
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import compiler_advice, missing_compiler
-from pixeltune.tune.ray_session import HEAD, MEMORY_OF_A_DRIVER, Node, drivers_that_fit, fit_to
+from pixeltune.tune.ray_session import HEAD, MEMORY_OF_A_DRIVER, NodeResources, drivers_that_fit, limit_to_capacity
 
 if TYPE_CHECKING:
     from pixeltune.results.store import SearchStore
@@ -38,7 +38,7 @@ _DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "opentelemetry", "prometh
 """What Ray's dashboard, which serves the State API, imports; `ray[default]` brings it."""
 
 
-class Verdict(StrEnum):
+class CheckResult(StrEnum):
     """Of one check."""
 
     OK = "ok"
@@ -53,7 +53,7 @@ class Check:
 
     name: str
     found: str
-    verdict: Verdict = Verdict.OK
+    verdict: CheckResult = CheckResult.OK
     advice: str = ""
 
 
@@ -65,7 +65,7 @@ class NodeFacts:
     free_memory: bytes. gpus: names of those that torch sees. ray_gpus: how many Ray counts. data: checksum of the
     images as this node resolves them; data_error: why it cannot, and data_advice: what to do; data_download: in words,
     the download by which a search gets them first. storage_error: why it cannot write its file there.
-    own_address: where its own name leads, "" where nowhere. compiler_error: why trials cannot be compiled there, and
+    host_address: where its own name leads, "" where nowhere. compiler_error: why trials cannot be compiled there, and
     compiler_advice: what to do.
     """
 
@@ -80,7 +80,7 @@ class NodeFacts:
     data_advice: str = "put the files there, set data.path, or data.download=true"
     data_download: str = ""
     storage_error: str = ""
-    own_address: str = ""
+    host_address: str = ""
     compiler_error: str = ""
     compiler_advice: str = ""
 
@@ -99,7 +99,7 @@ def node_facts(
         free_memory=free_memory(),
         gpus=_gpu_names() if gpus else (),
         storage_error=_write_mark(mark) if mark else "",
-        own_address=own_address(),
+        host_address=host_address(),
         compiler_error=missing_compiler(compiles_for) if compiles_for else "",
         compiler_advice=compiler_advice(compiles_for) if compiles_for else "",
     )
@@ -118,7 +118,7 @@ def own_versions() -> dict[str, str | None]:
     return {name.removesuffix("_version"): version for name, version in versions().items()}
 
 
-def own_address() -> str:
+def host_address() -> str:
     """Where this machine's own name leads, by which gloo lets workers find each other; "" where nowhere."""
     try:
         return str(socket.getaddrinfo(socket.gethostname(), None)[0][4][0])
@@ -126,39 +126,39 @@ def own_address() -> str:
         return ""
 
 
-def check_room(nodes: Sequence[Node], wanted: Resources) -> Check:
+def check_room(nodes: Sequence[NodeResources], wanted: Resources) -> Check:
     """Whether a trial fits, and how many run at once."""
     said: list[str] = []
     try:
-        resources, concurrent = fit_to(nodes, wanted, said.append)
+        resources, concurrent = limit_to_capacity(nodes, wanted, said.append)
     except SearchError as error:
         condition, _, advice = str(error).partition("; ")
-        return Check("room for a trial", condition, Verdict.FAIL, advice)
+        return Check("room for a trial", condition, CheckResult.FAIL, advice)
     each = f"{resources.workers} × ({resources.cpus} CPUs, {resources.gpus:g} GPUs)"
     found = f"{concurrent} trials at a time, each {each}; {len(nodes)} nodes"
     if wanted.gpus and not resources.gpus:
         return Check(
             "room for a trial",
             f"{found}; no GPU, though {wanted.gpus:g} a worker are asked for",
-            Verdict.WARN,
+            CheckResult.WARN,
             "start nodes with GPUs, or set resources.gpus=0",
         )
     return Check("room for a trial", found)
 
 
-def check_drivers(nodes: Sequence[Node], resources: Resources) -> Check:
+def check_drivers(nodes: Sequence[NodeResources], resources: Resources) -> Check:
     """Whether the head has memory for the processes beside the workers of trials of several workers."""
     if resources.workers == 1:
-        return Check("memory of drivers", "trials of one worker have none", Verdict.SKIPPED)
+        return Check("memory of drivers", "trials of one worker have none", CheckResult.SKIPPED)
     fitting = drivers_that_fit(nodes)
     if fitting is None:
-        return Check("memory of drivers", "the head does not tell its memory", Verdict.SKIPPED)
+        return Check("memory of drivers", "the head does not tell its memory", CheckResult.SKIPPED)
     each = f"{MEMORY_OF_A_DRIVER / 1e9:g} GB each"
     if fitting < 1:
         return Check(
             "memory of drivers",
             f"the head has memory for none, {each}",
-            Verdict.FAIL if fitting < 0.5 else Verdict.WARN,
+            CheckResult.FAIL if fitting < 0.5 else CheckResult.WARN,
             "take a head with more memory, or resources.workers=1",
         )
     return Check("memory of drivers", f"the head has memory for {int(fitting)} trials at a time, {each}")
@@ -167,15 +167,15 @@ def check_drivers(nodes: Sequence[Node], resources: Resources) -> Check:
 def check_state_api(resources: Resources, answer: str | None) -> Check:
     """`answer`: what it said to a question, "" where it answered, None where it was not asked."""
     if resources.workers == 1:
-        return Check("Ray's State API", "only trials of several workers need it", Verdict.SKIPPED)
+        return Check("Ray's State API", "only trials of several workers need it", CheckResult.SKIPPED)
     missing = [name for name in _DASHBOARD if importlib.util.find_spec(name) is None]
     advice = "install ray[default] on all nodes, and leave the dashboard on: it frees what stopped trials had reserved"
     if missing:
-        return Check("Ray's State API", f"its packages are missing: {', '.join(missing)}", Verdict.FAIL, advice)
+        return Check("Ray's State API", f"its packages are missing: {', '.join(missing)}", CheckResult.FAIL, advice)
     if answer is None:
         return Check("Ray's State API", "its packages are there; not asked without a cluster")
     if answer:
-        return Check("Ray's State API", f"it does not answer ({answer})", Verdict.FAIL, advice)
+        return Check("Ray's State API", f"it does not answer ({answer})", CheckResult.FAIL, advice)
     return Check("Ray's State API", "it answers")
 
 
@@ -191,22 +191,22 @@ def check_storage(storage: str) -> Check:
         files.remove(probe)
     except StoreError as error:  # it names no storage
         condition, _, advice = str(error).partition("; ")
-        return Check("storage", condition, Verdict.FAIL, advice or "take another")
+        return Check("storage", condition, CheckResult.FAIL, advice or "take another")
     except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         return Check(
-            "storage", f"{storage} is not writable ({reason})", Verdict.FAIL, "mount or free it, or take another"
+            "storage", f"{storage} is not writable ({reason})", CheckResult.FAIL, "mount or free it, or take another"
         )
     if read != b"second":
         return Check(
             "storage",
             f"{storage} gives back an older file than was written",
-            Verdict.FAIL,
+            CheckResult.FAIL,
             "take a storage that is consistent, such as a local disk, NFS without caching, or S3",
         )
     found = f"{storage}: written, replaced and read, {seconds:.3f} s a file"
     if seconds > _SLOW_WRITE_SECONDS:
-        return Check("storage", found, Verdict.WARN, "a nearer storage; each report writes two files")
+        return Check("storage", found, CheckResult.WARN, "a nearer storage; each report writes two files")
     return Check("storage", found)
 
 
@@ -215,15 +215,15 @@ def check_results(store: SearchStore) -> Check:
     from pixeltune.results.table_folder import Health
 
     if not store.exists():
-        return Check("results so far", "none", Verdict.SKIPPED)
+        return Check("results so far", "none", CheckResult.SKIPPED)
     tables = (store.trial_files, store.curve_files, store.image_files)
     found = sum((table.health() for table in tables), Health())
     known = f"{found.files:,} files, none damaged"
-    if bad := found.damaged + found.set_aside:
+    if bad := found.damaged + found.quarantined:
         return Check(
             "results so far",
-            f"{bad:,} files are damaged ({found.set_aside:,} in {store.folder}/_corrupt)",
-            Verdict.FAIL if any(table.lost() for table in tables) else Verdict.WARN,
+            f"{bad:,} files are damaged ({found.quarantined:,} in {store.folder}/_corrupt)",
+            CheckResult.FAIL if any(table.lost() for table in tables) else CheckResult.WARN,
             "put copies of them back, or remove them to train what they held again",
         )
     if found.without_digest:
@@ -237,12 +237,12 @@ def check_results(store: SearchStore) -> Check:
 def check_disk(storage: str, needed: int, free: int | None) -> Check:
     """Free bytes against those that checkpoints will take at most."""
     if free is None:
-        return Check("free disk", f"{storage} does not tell", Verdict.SKIPPED)
+        return Check("free disk", f"{storage} does not tell", CheckResult.SKIPPED)
     found = f"{_gigabytes(free)} free, checkpoints take at most {_gigabytes(needed)}"
     if free < needed:
-        return Check("free disk", found, Verdict.FAIL, "free some, take another --storage, or keep fewer weights")
+        return Check("free disk", found, CheckResult.FAIL, "free some, take another --storage, or keep fewer weights")
     if free < 2 * needed:
-        return Check("free disk", found, Verdict.WARN, "free some: other things grow too")
+        return Check("free disk", found, CheckResult.WARN, "free some: other things grow too")
     return Check("free disk", found)
 
 
@@ -250,7 +250,7 @@ def check_here(here: Mapping[str, str | None]) -> Check:
     """What this machine, which launches, has of what a search needs."""
     missing = [name for name in _NEEDED if here.get(name) is None]
     if missing:
-        return Check("versions here", f"{', '.join(missing)} missing", Verdict.FAIL, "pip install pixeltune")
+        return Check("versions here", f"{', '.join(missing)} missing", CheckResult.FAIL, "pip install pixeltune")
     return Check("versions here", ", ".join(f"{name} {version}" for name, version in here.items() if version))
 
 
@@ -258,17 +258,17 @@ def require_passed(checks: Iterable[Check]) -> list[str]:
     """SearchError at the first check that failed; else a line for each warning."""
     checks = list(checks)
     for check in checks:
-        if check.verdict is Verdict.FAIL:
+        if check.verdict is CheckResult.FAIL:
             raise SearchError(f"{check.name}: {check.found}; {check.advice}")
-    return [f"{check.name}: {check.found}; {check.advice}." for check in checks if check.verdict is Verdict.WARN]
+    return [f"{check.name}: {check.found}; {check.advice}." for check in checks if check.verdict is CheckResult.WARN]
 
 
 def check_own_data(name: str, here: NodeFacts) -> Check:
     """Whether this machine, which launches, has the images too: a search looks at their shape."""
     if here.data_error:
-        return Check("data here", f"{name} missing ({here.data_error})", Verdict.FAIL, here.data_advice)
+        return Check("data here", f"{name} missing ({here.data_error})", CheckResult.FAIL, here.data_advice)
     if here.data_download:
-        return Check("data here", f"{name} {here.data_download}", Verdict.WARN, DOWNLOAD_ADVICE)
+        return Check("data here", f"{name} {here.data_download}", CheckResult.WARN, DOWNLOAD_ADVICE)
     return Check("data here", f"{name} ({here.data})")
 
 
@@ -282,15 +282,15 @@ def free_disk(storage: str) -> int | None:
     return shutil.disk_usage(folder).free
 
 
-def most_at_once(nodes: Sequence[Node], resources: Resources) -> int:
+def most_at_once(nodes: Sequence[NodeResources], resources: Resources) -> int:
     """Trials; 1 where none fits."""
     try:
-        return fit_to(nodes, resources, lambda _line: None)[1]
+        return limit_to_capacity(nodes, resources, lambda _line: None)[1]
     except SearchError:
         return 1
 
 
-def local_node() -> Node:
+def local_node() -> NodeResources:
     """This machine as Ray would see it, without a Ray."""
     memory = free_memory()
     known = {} if memory is None else {"memory": float(memory)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from pixeltune.errors import SearchError
-from pixeltune.preflight.checks import DOWNLOAD_ADVICE, NodeFacts, Verdict
+from pixeltune.preflight.checks import DOWNLOAD_ADVICE, CheckResult, NodeFacts
 
 _SKEW_SECONDS = 2.0
 _WORST_SKEW_SECONDS = 60.0
@@ -22,11 +22,11 @@ COLUMNS = ("versions", "GPU", "storage", "data", "clock", "address", "compiler")
 
 
 @dataclass(frozen=True)
-class Cell:
+class NodeCell:
     """One thing of one node. found: in words. advice: what to do, "" where nothing."""
 
     found: str
-    verdict: Verdict = Verdict.OK
+    verdict: CheckResult = CheckResult.OK
     advice: str = ""
 
 
@@ -35,9 +35,9 @@ class NodeRow:
     """One node. cells: by COLUMNS."""
 
     name: str
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, NodeCell]
 
-    def at(self, verdict: Verdict) -> list[tuple[str, Cell]]:
+    def at(self, verdict: CheckResult) -> list[tuple[str, NodeCell]]:
         """The things of this verdict."""
         return [(column, cell) for column, cell in self.cells.items() if cell.verdict is verdict]
 
@@ -89,17 +89,17 @@ def node_rows(facts: Sequence[NodeFacts], wanted: Wanted) -> list[NodeRow]:
 def require_fit(rows: Iterable[NodeRow]) -> list[str]:
     """SearchError in one line that names each node with what it lacks; else a line for each warning."""
     rows = list(rows)
-    lacking = [row for row in rows if row.at(Verdict.FAIL)]
+    lacking = [row for row in rows if row.at(CheckResult.FAIL)]
     if lacking:
-        advice = dict.fromkeys(cell.advice for row in lacking for _, cell in row.at(Verdict.FAIL))
+        advice = dict.fromkeys(cell.advice for row in lacking for _, cell in row.at(CheckResult.FAIL))
         raise SearchError(
-            f"every node must be fit for the search, but {'; '.join(_lack(row, Verdict.FAIL) for row in lacking)}; "
+            f"every node must be fit for the search, but {'; '.join(_lack(row, CheckResult.FAIL) for row in lacking)}; "
             f"{', '.join(advice)}"
         )
     return [
-        f"{_lack(row, Verdict.WARN)}; {', '.join(dict.fromkeys(cell.advice for _, cell in row.at(Verdict.WARN)))}."
+        f"{_lack(row, CheckResult.WARN)}; {', '.join(dict.fromkeys(cell.advice for _, cell in warned))}."
         for row in rows
-        if row.at(Verdict.WARN)
+        if (warned := row.at(CheckResult.WARN))
     ]
 
 
@@ -112,11 +112,11 @@ def to_do(rows: Iterable[NodeRow]) -> list[str]:
     return [f"{', '.join(names)}: {advice}." for advice, names in nodes.items()]
 
 
-def _lack(row: NodeRow, verdict: Verdict) -> str:
+def _lack(row: NodeRow, verdict: CheckResult) -> str:
     return f"{row.name} has {', '.join(f'{column}: {cell.found}' for column, cell in row.at(verdict))}"
 
 
-def _versions(fact: NodeFacts, wanted: Wanted) -> Cell:
+def _versions(fact: NodeFacts, wanted: Wanted) -> NodeCell:
     """pixeltune itself travels with the search."""
     others = {
         name: f"{name} {fact.versions.get(name) or 'missing'} (here {version})"
@@ -124,70 +124,70 @@ def _versions(fact: NodeFacts, wanted: Wanted) -> Cell:
         if name != "pixeltune" and fact.versions.get(name) != version
     }
     if not others:
-        return Cell("as here")
+        return NodeCell("as here")
     is_serious = any(name in _MUST_BE_EQUAL for name in others)
-    verdict = Verdict.FAIL if is_serious else Verdict.WARN
-    return Cell(", ".join(others.values()), verdict, "install the same versions on all nodes")
+    verdict = CheckResult.FAIL if is_serious else CheckResult.WARN
+    return NodeCell(", ".join(others.values()), verdict, "install the same versions on all nodes")
 
 
-def _gpu(fact: NodeFacts, wanted: Wanted) -> Cell:
+def _gpu(fact: NodeFacts, wanted: Wanted) -> NodeCell:
     if not wanted.gpus:
-        return Cell("not asked for", Verdict.SKIPPED)
+        return NodeCell("not asked for", CheckResult.SKIPPED)
     if fact.gpus:
-        return Cell(", ".join(dict.fromkeys(fact.gpus)))
+        return NodeCell(", ".join(dict.fromkeys(fact.gpus)))
     if fact.ray_gpus:
         advice = "install a torch that is built for CUDA, and the driver that it needs"
-        return Cell(f"{fact.ray_gpus:g} for Ray, none for torch", Verdict.FAIL, advice)
-    return Cell("none")
+        return NodeCell(f"{fact.ray_gpus:g} for Ray, none for torch", CheckResult.FAIL, advice)
+    return NodeCell("none")
 
 
-def _storage(fact: NodeFacts, wanted: Wanted) -> Cell:
+def _storage(fact: NodeFacts, wanted: Wanted) -> NodeCell:
     if not wanted.storage:
-        return Cell("one machine", Verdict.SKIPPED)
+        return NodeCell("one machine", CheckResult.SKIPPED)
     advice = "take an object storage (s3://…), or a folder that is mounted at the same path on every node"
     if fact.storage_error:
-        return Cell(f"not writable ({fact.storage_error})", Verdict.FAIL, advice)
+        return NodeCell(f"not writable ({fact.storage_error})", CheckResult.FAIL, advice)
     if fact.name not in wanted.seen:
-        return Cell("of its own: what it writes is not seen here", Verdict.FAIL, advice)
-    return Cell("shared")
+        return NodeCell("of its own: what it writes is not seen here", CheckResult.FAIL, advice)
+    return NodeCell("shared")
 
 
-def _data(fact: NodeFacts, wanted: Wanted) -> Cell:
+def _data(fact: NodeFacts, wanted: Wanted) -> NodeCell:
     if not wanted.data:
-        return Cell("not asked for", Verdict.SKIPPED)
+        return NodeCell("not asked for", CheckResult.SKIPPED)
     if fact.data_error:
-        return Cell(f"{wanted.data} missing ({fact.data_error})", Verdict.FAIL, fact.data_advice)
+        return NodeCell(f"{wanted.data} missing ({fact.data_error})", CheckResult.FAIL, fact.data_advice)
     if fact.data_download:
-        return Cell(f"{wanted.data} {fact.data_download}", Verdict.WARN, DOWNLOAD_ADVICE)
+        return NodeCell(f"{wanted.data} {fact.data_download}", CheckResult.WARN, DOWNLOAD_ADVICE)
     if wanted.checksum is not None and fact.data != wanted.checksum:
-        return Cell(f"{wanted.data}, other images than here", Verdict.FAIL, "copy the same files there")
-    return Cell(f"{wanted.data} {fact.data}")
+        return NodeCell(f"{wanted.data}, other images than here", CheckResult.FAIL, "copy the same files there")
+    return NodeCell(f"{wanted.data} {fact.data}")
 
 
-def _clock(fact: NodeFacts) -> Cell:
+def _clock(fact: NodeFacts) -> NodeCell:
     skew = abs(fact.ahead)
     found = f"{skew:.1f} s {'ahead' if fact.ahead > 0 else 'behind'}"
     if skew <= _SKEW_SECONDS:
-        return Cell(f"{fact.ahead:+.1f} s")
+        return NodeCell(f"{fact.ahead:+.1f} s")
     advice = "let NTP set the clocks; times in the rows, and leases on object storage, follow them"
-    return Cell(found, Verdict.FAIL if skew > _WORST_SKEW_SECONDS else Verdict.WARN, advice)
+    return NodeCell(found, CheckResult.FAIL if skew > _WORST_SKEW_SECONDS else CheckResult.WARN, advice)
 
 
-def _address(fact: NodeFacts, wanted: Wanted) -> Cell:
+def _address(fact: NodeFacts, wanted: Wanted) -> NodeCell:
     if not wanted.meet:
-        return Cell("not needed", Verdict.SKIPPED)
-    if fact.own_address and not ip_address(fact.own_address).is_loopback:
-        return Cell(fact.own_address)
+        return NodeCell("not needed", CheckResult.SKIPPED)
+    if fact.host_address and not ip_address(fact.host_address).is_loopback:
+        return NodeCell(fact.host_address)
     advice = (
         "let each machine's own name lead to its address in the network (/etc/hosts), "
         "else trials of several workers fail where their workers are on different machines"
     )
-    return Cell(f"its name leads to {fact.own_address or 'nowhere'}", Verdict.WARN, advice)
+    return NodeCell(f"its name leads to {fact.host_address or 'nowhere'}", CheckResult.WARN, advice)
 
 
-def _compiler(fact: NodeFacts, wanted: Wanted) -> Cell:
+def _compiler(fact: NodeFacts, wanted: Wanted) -> NodeCell:
     if not wanted.compiles:
-        return Cell("not needed", Verdict.SKIPPED)
+        return NodeCell("not needed", CheckResult.SKIPPED)
     if fact.compiler_error:
-        return Cell(fact.compiler_error, Verdict.FAIL, fact.compiler_advice)
-    return Cell("installed")
+        return NodeCell(fact.compiler_error, CheckResult.FAIL, fact.compiler_advice)
+    return NodeCell("installed")

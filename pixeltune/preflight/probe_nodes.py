@@ -15,13 +15,15 @@ from pixeltune.errors import SearchError
 from pixeltune.preflight.checks import NodeFacts, check_state_api, node_facts, own_versions, require_passed
 from pixeltune.preflight.node_table import NodeRow, Wanted, node_rows, require_fit
 from pixeltune.space import Resources
-from pixeltune.tune.ray_session import Node, own_address
+from pixeltune.tune.ray_session import NodeResources, gcs_address
 
 _ANSWER_SECONDS = 120.0
 _STATE_API_SECONDS = 30.0
 
 
-def preflight(nodes: Sequence[Node], resources: Resources, storage: str, *, compiles_for: str = "") -> list[str]:
+def preflight(
+    nodes: Sequence[NodeResources], resources: Resources, storage: str, *, compiles_for: str = ""
+) -> list[str]:
     """What is looked at before each search: little on one machine. SearchError, or a line for each warning."""
     warnings: list[str] = []
     if resources.workers > 1:
@@ -126,7 +128,7 @@ def ask_state_api() -> str:
     end = time.monotonic() + _STATE_API_SECONDS
     while True:
         try:
-            list_actors(address=own_address(), limit=1, timeout=5)
+            list_actors(address=gcs_address(), limit=1, timeout=5)
         except Exception as error:  # of many kinds, by what does not answer
             if time.monotonic() > end:
                 return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

@@ -40,7 +40,7 @@ _ARTICLES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class NumberSpec:
     """What a number of ours is a number of.
 
     dataset: the published set that it is about, None where there is none. is_guessed: that was concluded from the
@@ -68,7 +68,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparability:
     """Whether two numbers may be compared. why_not: what differs; caveats: what is not known, or worth knowing."""
 
     why_not: tuple[str, ...]
@@ -80,7 +80,7 @@ class Verdict:
         return not self.why_not
 
 
-def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> Identity:
+def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> NumberSpec:
     """The identity of a row of the results (columns that it lacks count as their default).
 
     own: results that the user adds to the shipped ones; their data sets are known too.
@@ -89,7 +89,7 @@ def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> 
     version = str(row.get("data_version") or "unknown").split()[0]
     hint = _hinted(row, (*published_results(), *own))
     named = name if name in {result.dataset for result in own} else None  # a source that the shipped table lacks
-    return Identity(
+    return NumberSpec(
         dataset=SOURCES.get(name, hint or named),
         is_guessed=hint is not None,
         is_published_set=name in SOURCES and version in EDITIONS,
@@ -116,17 +116,17 @@ def _published_binarisation(source: str) -> str | None:
     return None if published is None or published.binarisation == "none" else published.binarisation
 
 
-def judge(ours: Identity, published: PublishedResult) -> Verdict:
+def check_comparable(ours: NumberSpec, published: PublishedResult) -> Comparability:
     """Compare all that matters, respect by respect."""
-    return Verdict(tuple(_mismatches(ours, published)), tuple(_caveats(ours, published)))
+    return Comparability(tuple(_mismatches(ours, published)), tuple(_caveats(ours, published)))
 
 
-def same_set(ours: Identity, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:
+def published_for(ours: NumberSpec, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:
     """The published results of the data set that `ours` is about; own: those that the user adds."""
     return [result for result in (*published_results(), *own) if _is_of_the_set(ours, result)]
 
 
-def is_same_task(ours: Identity, published: PublishedResult) -> bool:
+def is_same_task(ours: NumberSpec, published: PublishedResult) -> bool:
     """Whether both describe images of the same form and levels, binarised or not: only then is there a gap."""
     return (
         _form(ours) == _published_form(published)
@@ -135,21 +135,21 @@ def is_same_task(ours: Identity, published: PublishedResult) -> bool:
     )
 
 
-def has_gap(ours: Identity, published: PublishedResult) -> bool:
+def has_gap(ours: NumberSpec, published: PublishedResult) -> bool:
     """Return whether a difference to the published value means anything: the same task, and more than a limit."""
     return is_same_task(ours, published) and not published.upper_limit
 
 
-def is_near(ours: Identity, published: PublishedResult) -> bool:
+def is_near(ours: NumberSpec, published: PublishedResult) -> bool:
     """Whether both are of the same task, and binarised in the same way."""
     return is_same_task(ours, published) and ours.binarisation == published.binarisation
 
 
-def _is_of_the_set(ours: Identity, published: PublishedResult) -> bool:
+def _is_of_the_set(ours: NumberSpec, published: PublishedResult) -> bool:
     return published.dataset == ours.dataset or _are_same_images(ours, published)
 
 
-def _are_same_images(ours: Identity, published: PublishedResult) -> bool:
+def _are_same_images(ours: NumberSpec, published: PublishedResult) -> bool:
     return published.data_checksum is not None and published.data_checksum == ours.checksum
 
 
@@ -172,7 +172,7 @@ def _hinted(row: Mapping[str, Any], results: Sequence[PublishedResult]) -> str |
     return None
 
 
-def _form(ours: Identity) -> tuple[int, int, int]:
+def _form(ours: NumberSpec) -> tuple[int, int, int]:
     return ours.channels, ours.height, ours.width
 
 
@@ -180,7 +180,7 @@ def _published_form(published: PublishedResult) -> tuple[int, int, int]:
     return published.channels, published.image_height, published.image_width
 
 
-def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
+def _mismatches(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     yield from _set_mismatch(ours, published)
     yield from _split_mismatch(ours, published)
     yield from _form_mismatch(ours, published)
@@ -198,7 +198,7 @@ def _mismatches(ours: Identity, published: PublishedResult) -> Iterator[str]:
         yield "augmented, the published is not" if ours.augmented else "published with augmentation"
 
 
-def _set_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+def _set_mismatch(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     if published.data_checksum is not None:
         if not _are_same_images(ours, published):
             yield f"images of checksum {ours.checksum}, not {published.data_checksum}"
@@ -210,21 +210,21 @@ def _set_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
     yield from _version_mismatch(ours, published)
 
 
-def _version_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+def _version_mismatch(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     if published.version == "unclear":
         yield "version of the published set unclear"
     elif published.version is not None and ours.is_published_set and ours.version != published.version:
         yield f"{ours.version} version of the set, not the {published.version} one"
 
 
-def _split_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+def _split_mismatch(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     if ours.split != "test":
         yield "validation, not test"
     if published.split != published.test_split:
         yield f"published on the {published.split} split"
 
 
-def _form_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+def _form_mismatch(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     form, theirs = _form(ours), _published_form(published)
     if form != theirs:
         yield f"images {'×'.join(map(str, form))}, not {'×'.join(map(str, theirs))}"
@@ -232,7 +232,7 @@ def _form_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
         yield f"{ours.levels} levels, not {published.levels}"
 
 
-def _binarisation_mismatch(ours: Identity, published: PublishedResult) -> Iterator[str]:
+def _binarisation_mismatch(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     if published.binarisation == "unclear":
         yield "binarisation of the published set unclear"
     elif ours.binarisation != published.binarisation:
@@ -241,7 +241,7 @@ def _binarisation_mismatch(ours: Identity, published: PublishedResult) -> Iterat
         yield "other draw of the binarisation"
 
 
-def _caveats(ours: Identity, published: PublishedResult) -> Iterator[str]:
+def _caveats(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     if published.conditional is None:
         yield "conditioning not stated"
     if published.augmentation is None:

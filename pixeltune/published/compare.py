@@ -10,7 +10,7 @@ import pandas as pd
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import Identity, has_gap, identity_of, judge, same_set
+from pixeltune.published.comparability import NumberSpec, check_comparable, has_gap, identity_of, published_for
 from pixeltune.published.speeds import PublishedSpeed, published_speeds
 from pixeltune.published.table import PublishedResult, own_results, published_results
 from pixeltune.results.ranking import RANKED, value_of
@@ -84,7 +84,7 @@ def compare(frame: pd.DataFrame, own: files.Location | None = None) -> pd.DataFr
     lacking = [name for name in _NEEDED if name not in frame.columns]
     if lacking:
         raise StoreError(f"compare needs rows of read_results, but got a table without {', '.join(lacking)}")
-    verdicts: dict[Identity, list[dict[str, Any]]] = {}
+    verdicts: dict[NumberSpec, list[dict[str, Any]]] = {}
     added = read_own(own)
     rows = [line for row in _records(frame) for line in _compared(row, verdicts, added)]
     return _tidy(pd.DataFrame(rows, columns=list(_COLUMNS)))
@@ -148,7 +148,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _compared(
-    row: Mapping[str, Any], verdicts: dict[Identity, list[dict[str, Any]]], own: Sequence[PublishedResult]
+    row: Mapping[str, Any], verdicts: dict[NumberSpec, list[dict[str, Any]]], own: Sequence[PublishedResult]
 ) -> Iterator[dict[str, Any]]:
     identity = identity_of(row, own)
     if identity not in verdicts:
@@ -166,9 +166,9 @@ def _compared(
             yield {**judged, **kept, **_place(ours, judged["peers"]), **compute, "ours": ours, "gap": gap}
 
 
-def _judged(identity: Identity, own: Sequence[PublishedResult]) -> list[dict[str, Any]]:
+def _judged(identity: NumberSpec, own: Sequence[PublishedResult]) -> list[dict[str, Any]]:
     """Return a line for each published result of the set, with the values among which ours is ranked in it."""
-    verdicts = [(result, judge(identity, result)) for result in same_set(identity, own)]
+    verdicts = [(result, check_comparable(identity, result)) for result in published_for(identity, own)]
     peers = [result for result, verdict in verdicts if verdict.comparable and not result.doubt]
     return [
         asdict(result)

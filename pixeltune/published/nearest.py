@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pixeltune.published.comparability import Identity, Verdict, has_gap, identity_of, is_near, judge, same_set
+from pixeltune.published.comparability import (
+    Comparability,
+    NumberSpec,
+    check_comparable,
+    has_gap,
+    identity_of,
+    is_near,
+    published_for,
+)
 from pixeltune.published.table import Exactness, PublishedResult
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark, value_of
@@ -21,7 +29,7 @@ def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
     why_not, caveats, likelihood (a word of `Exactness`), split, arxiv, where.
     """
     identity = identity_of(row)
-    results = same_set(identity)
+    results = published_for(identity)
     near = [result for result in results if is_near(identity, result)] or results
     judged = [_beside(row, identity, result) for result in near]
     measured = [beside for beside in judged if beside["ours"] is not None]
@@ -58,8 +66,8 @@ def _line(beside: Mapping[str, Any], shared: Sequence[str]) -> str:
     return f"  {beside['published']:<7.5g} {gap:6}  {source}{': ' if notes else ''}{', '.join(notes)}"
 
 
-def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, Any]:
-    verdict = judge(identity, result)
+def _beside(row: Row, identity: NumberSpec, result: PublishedResult) -> dict[str, Any]:
+    verdict = check_comparable(identity, result)
     ours = value_of(row, result.metric)
     return {
         "model": result.model,
@@ -78,14 +86,14 @@ def _beside(row: Row, identity: Identity, result: PublishedResult) -> dict[str, 
     }
 
 
-def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
+def best_published(ours: NumberSpec) -> tuple[PublishedResult, Comparability] | None:
     """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
 
     Closest: of the same task and binarisation, exact or a bound, not in doubt, fewest mismatches.
     """
     near = [
-        (result, judge(ours, result))
-        for result in same_set(ours)
+        (result, check_comparable(ours, result))
+        for result in published_for(ours)
         if result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
         and is_near(ours, result)
         and result.split == result.test_split
@@ -95,7 +103,7 @@ def best_published(ours: Identity) -> tuple[PublishedResult, Verdict] | None:
     return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
 
 
-def beside_published(row: Mapping[str, Any]) -> str:
+def nearest_published_note(row: Mapping[str, Any]) -> str:
     """The closest published result of the row's task, with the gap and what else differs, to follow a number; or ""."""
     nearest = best_published(identity_of(row))
     ours = value_of(row, nearest[0].metric) if nearest else None

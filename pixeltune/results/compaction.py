@@ -142,7 +142,7 @@ def _known(place: TableFolder, names: Sequence[str]) -> list[_Merged]:
                 known.append(_Merged(name, keys, is_small, file.is_sealed))
         except UnreadableError as error:
             unreadable[name] = error
-    place.set_aside(unreadable)
+    place.quarantine(unreadable)
     return known[::-1]
 
 
@@ -187,7 +187,7 @@ class _Batch:
                     self._without_digest += not file.is_sealed
             except UnreadableError as error:
                 unreadable[name] = error
-        self._place.set_aside(unreadable)
+        self._place.quarantine(unreadable)
         if tables:
             self._names += tables
             self._blocks.append(pa.concat_tables(tables.values()).combine_chunks())

@@ -21,7 +21,7 @@ LEVEL = 0.05
 """How often a difference that is none may be called one, over all pairs of a leaderboard."""
 
 
-class Verdict(StrEnum):
+class Difference(StrEnum):
     """What may be said of a configuration beside the one with the lowest mean."""
 
     BEST = "lowest mean"
@@ -84,11 +84,11 @@ def difference(nats_MN: np.ndarray, other_MN: np.ndarray, *, level: float = LEVE
     return Estimate(value, math.hypot(errors[0], errors[1]), images_error, math.hypot(*widths))
 
 
-def verdict(apart: Estimate) -> Verdict:
+def verdict(apart: Estimate) -> Difference:
     """Of a difference to the lowest mean."""
     if apart.half_width is None:
-        return Verdict.UNKNOWN
-    return Verdict.CLEARLY_WORSE if apart.value > apart.half_width else Verdict.WITHIN_NOISE
+        return Difference.UNKNOWN
+    return Difference.CLEARLY_WORSE if apart.value > apart.half_width else Difference.WITHIN_NOISE
 
 
 def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> list[Row]:
@@ -118,9 +118,9 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
     ]
     for place in places:
         if place["is_bound"] and not places[0]["is_bound"]:
-            place["verdict"] = str(Verdict.BOUND)
+            place["verdict"] = str(Difference.BOUND)
         if place["bits_verified"] is False:
-            place["verdict"] = str(Verdict.UNCONFIRMED)
+            place["verdict"] = str(Difference.UNCONFIRMED)
     return places
 
 
@@ -172,7 +172,7 @@ def _place(rank: int, runs: Sequence[Row], nats_MN: np.ndarray, best_MN: np.ndar
         "bits_verified": _all_verified(runs),
         **_columns("", own, dims),
         **_columns("difference_", apart, dims),
-        "verdict": str(Verdict.BEST if rank == 1 else verdict(apart)),
+        "verdict": str(Difference.BEST if rank == 1 else verdict(apart)),
     }
 
 

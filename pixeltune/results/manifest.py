@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from pixeltune import digest
-from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
+from pixeltune.config import KEYS_NOT_HASHED, Scalar, TrialConfig
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.schema import SCHEMA_VERSION
@@ -75,7 +75,7 @@ class SearchManifest:
         """The manifest of a space as it stands, its --set changes already applied."""
         return cls(
             search=name,
-            base={key: value for key, value in space.base.flat().items() if key not in NO_IDENTITY},
+            base={key: value for key, value in space.base.flat().items() if key not in KEYS_NOT_HASHED},
             vary={key: _to_json(distribution) for key, distribution in space.vary.items()},
             objectives=space.objectives,
             directions=tuple(space.metrics[name] for name in space.objectives),
@@ -178,7 +178,7 @@ def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
         flat = TrialConfig.from_flat(base).flat()
     except ConfigError:
         return base
-    return {key: value for key, value in flat.items() if key not in NO_IDENTITY}
+    return {key: value for key, value in flat.items() if key not in KEYS_NOT_HASHED}
 
 
 def _unequal(what: str, here: object, there: object) -> Iterator[str]:

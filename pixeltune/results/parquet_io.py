@@ -20,7 +20,7 @@ from pixeltune.results.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, Sta
 
 Row = dict[str, Any]
 
-WORDS = pa.dictionary(pa.int32(), pa.string())
+DICTIONARY_COLUMNS = pa.dictionary(pa.int32(), pa.string())
 """The type of a column of text that repeats."""
 
 _FEW_ROWS = 1000
@@ -137,7 +137,7 @@ class TableFile:
 def view_of(schema: pa.Schema, columns: Collection[str] | None, words: Collection[str]) -> pa.Schema:
     """These columns of a schema, or all; `words` as dictionaries."""
     chosen = [field for field in schema if columns is None or field.name in columns]
-    return pa.schema([field.with_type(WORDS) if field.name in words else field for field in chosen])
+    return pa.schema([field.with_type(DICTIONARY_COLUMNS) if field.name in words else field for field in chosen])
 
 
 def to_rows(table: pa.Table) -> list[Row]:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, is_unconfirmed
 from pixeltune.results.schema import Status
@@ -100,7 +100,7 @@ def describe_images(row: Row) -> str:
     sides = {side: row[f"image_{side}"] for side in ("channels", "height", "width")}
     if None in sides.values() or row["levels"] is None:
         return ""
-    form = ImageForm(**sides, levels=row["levels"], num_classes=row["num_classes"])
+    form = ImageSpec(**sides, levels=row["levels"], num_classes=row["num_classes"])
     return form.describe({split: row[f"num_{split}"] for split in ("train", "valid", "test")})
 
 

@@ -23,7 +23,15 @@ import pyarrow.compute as pc
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.results.parquet_io import WORDS, NewerError, TableFile, UnreadableError, encode, text_array, view_of
+from pixeltune.results.parquet_io import (
+    DICTIONARY_COLUMNS,
+    NewerError,
+    TableFile,
+    UnreadableError,
+    encode,
+    text_array,
+    view_of,
+)
 
 COMPACTED = "compacted"
 """What the names of compacted files begin with; no trial may be called so."""
@@ -43,7 +51,7 @@ class StoreWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Health:
-    """Files of a table. damaged: there, but not readable. set_aside: moved away since they were damaged.
+    """Files of a table. damaged: there, but not readable. quarantined: moved away since they were damaged.
 
     without_digest: of earlier versions, in which damage may not show.
     """
@@ -51,7 +59,7 @@ class Health:
     files: int = 0
     without_digest: int = 0
     damaged: int = 0
-    set_aside: int = 0
+    quarantined: int = 0
 
     def __add__(self, other: Health) -> Health:
         return Health(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -140,7 +148,7 @@ class TableFolder:
         if lost := [name for name in self.lost() if name not in unreadable]:
             self._warn(dict.fromkeys(lost, UnreadableError("it was damaged")), f"in {self.corrupt} since")
         if unreadable:
-            self.set_aside(unreadable)
+            self.quarantine(unreadable)
         return found.table(view_of(self.schema, columns, words))
 
     def open(self, name: str, content: bytes, words: Collection[str] = ()) -> TableFile | None:
@@ -161,7 +169,7 @@ class TableFolder:
     def health(self) -> Health:
         """Look at each file's digest; nothing is moved."""
         with reading(self.corrupt):
-            health = Health(set_aside=len(files.list_names(self.corrupt, ".parquet")))
+            health = Health(quarantined=len(files.list_names(self.corrupt, ".parquet")))
         for _name, content in self.contents(self.names()):
             if content is None:
                 continue
@@ -252,7 +260,7 @@ class TableFolder:
         except FileNotFoundError:
             return None
 
-    def set_aside(self, unreadable: Mapping[str, UnreadableError]) -> None:
+    def quarantine(self, unreadable: Mapping[str, UnreadableError]) -> None:
         """Move files that cannot be read to where they are in nobody's way; those of a newer pixeltune stay."""
         newer = {name: error for name, error in unreadable.items() if isinstance(error, NewerError)}
         damaged = {name: error for name, error in unreadable.items() if name not in newer}
@@ -319,8 +327,8 @@ class _Found:
         block = pa.concat_tables(self._singles).combine_chunks()
         for place, name in enumerate(block.schema.names):
             if name in self._words:
-                field = block.schema.field(name).with_type(WORDS)
-                block = block.set_column(place, field, block[name].dictionary_encode().cast(WORDS))
+                field = block.schema.field(name).with_type(DICTIONARY_COLUMNS)
+                block = block.set_column(place, field, block[name].dictionary_encode().cast(DICTIONARY_COLUMNS))
         self._blocks.append(block)
         self._singles = []
 

@@ -13,18 +13,18 @@ from pixeltune.sampling.gallery import GALLERY_SIDE, Picture, completions, galle
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.images import METHODS, complete, require_conditional, sample, why_not_conditional
 from pixeltune.sampling.naive import naive
-from pixeltune.sampling.request import Drawing, Given
+from pixeltune.sampling.request import Observed, SampleRequest
 from pixeltune.sampling.speed import SPEED_BATCH, forecast, images_per_second
 
 __all__ = [
     "GALLERY_SIDE",
     "METHODS",
     "SPEED_BATCH",
-    "Drawing",
-    "Given",
     "ModelStepper",
+    "Observed",
     "Picture",
     "RowSampler",
+    "SampleRequest",
     "cached",
     "complete",
     "completions",

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pixeltune.config import Causality
 from pixeltune.models import DensityModel
-from pixeltune.sampling.request import Drawing, Given
+from pixeltune.sampling.request import Observed, SampleRequest
 from pixeltune.sampling.stepping import Stepper
 
 
-def cached(model: DensityModel, drawing: Drawing) -> Tensor:
+def cached(model: DensityModel, drawing: SampleRequest) -> Tensor:
     """The images of `naive`, but for the order in which sums are added up."""
     rows = RowSampler(model, drawing)
     for row in range(rows.height):
@@ -67,7 +67,7 @@ class RowSampler:
     On a GPU a row of pixels is thousands of small kernels, so it is captured as a graph when it comes a second time.
     """
 
-    def __init__(self, model: DensityModel, drawing: Drawing) -> None:
+    def __init__(self, model: DensityModel, drawing: SampleRequest) -> None:
         self.stepper = ModelStepper(model, len(drawing), drawing.s)
         self.height = self.stepper.height
         self.drawing = drawing
@@ -100,10 +100,10 @@ class RowSampler:
         """(…, t, W): that row of each tile."""
         return image[..., row :: self.height, :]
 
-    def _given_in(self, row: int) -> Given:
+    def _given_in(self, row: int) -> Observed:
         assert self.drawing.given is not None
         x_BCHW, known_CHW = self.drawing.given.x_BCHW, self.drawing.given.known_CHW
-        return Given(self._row_of(x_BCHW, row).clone(), self._row_of(known_CHW, row).clone())
+        return Observed(self._row_of(x_BCHW, row).clone(), self._row_of(known_CHW, row).clone())
 
     def _run(self, phase: int) -> None:
         if self.x_BCHW.device.type != "cuda" or phase not in self._graphs:
@@ -127,7 +127,7 @@ class RowSampler:
             for colour in range(stepper.calls):
                 drawn = stepper.model.draw(stepper.parameters(col), self._noise_BNtW[here], temperature)
                 if self._given is not None:
-                    drawn = Given(self._given.x_BCHW[here], self._given.known_CHW[here]).put_into(drawn)
+                    drawn = Observed(self._given.x_BCHW[here], self._given.known_CHW[here]).put_into(drawn)
                 now = slice(colour, colour + 1) if stepper.calls > 1 else slice(None)
                 x_BCtt[:, now] = drawn[:, now]
                 stepper.put(col, x_BCtt)

@@ -30,9 +30,9 @@ from pixeltune.models.inputs import require_levels
 from pixeltune.sampling.ancestral import Sites, Walk, full_passes, stepped
 from pixeltune.sampling.cached import ModelStepper
 from pixeltune.sampling.coded_file import Header, pack, unpack
-from pixeltune.sampling.determinism import Numbers, fixed_numbers, model_hash
+from pixeltune.sampling.determinism import NumericEnvironment, fixed_numbers, model_hash
 from pixeltune.sampling.labels import checked_labels
-from pixeltune.sampling.request import Advance, unheard
+from pixeltune.sampling.request import Advance, no_progress
 
 WALKS: dict[str, Walk] = {"cached": stepped, "naive": full_passes}
 """How θ is computed, by the name that a file keeps: another way adds up in another order."""
@@ -56,7 +56,7 @@ def compress(
     *,
     batch_size: int = 100,
     method: str | None = None,
-    advance: Advance = unheard,
+    advance: Advance = no_progress,
 ) -> bytes:
     """The bytes of a file of images of integer levels, each coded given its label, if it has one.
 
@@ -78,7 +78,7 @@ def compress(
             encoder = _Encoder(model.split.to_sites(x_BCHW))
             _walk_batch(model, walk, label_B, encoder, advance)
             streams.append(encoder.words)
-        numbers = Numbers.of(model)
+        numbers = NumericEnvironment.of(model)
     header = Header(
         count=len(images_NCHW),
         form=model.form,
@@ -93,7 +93,7 @@ def compress(
     return pack(header, streams)
 
 
-def decompress(content: bytes, model: DensityModel, *, advance: Advance = unheard) -> Decoded:
+def decompress(content: bytes, model: DensityModel, *, advance: Advance = no_progress) -> Decoded:
     """The images of a file that `compress` wrote with this model, computed with as many CPU threads as then.
 
     Raises CodecError before decoding where the file is foreign, damaged or cut, the model another, or its numbers would
@@ -233,7 +233,7 @@ def _require_model(header: Header, model: DensityModel) -> None:
 
 
 def _require_numbers(header: Header, model: DensityModel) -> None:
-    differences = header.numbers.differences(Numbers.of(model))
+    differences = header.numbers.differences(NumericEnvironment.of(model))
     if differences:
         raise CodecError(
             "a compressed file must be read where the network's numbers are those that wrote it, but "

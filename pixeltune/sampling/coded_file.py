@@ -13,10 +13,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, ValidationError
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.config.base import Section
 from pixeltune.errors import CodecError
-from pixeltune.sampling.determinism import Numbers
+from pixeltune.sampling.determinism import NumericEnvironment
 
 _MAGIC = b"\x93ptcode\n"
 _VERSION = 1
@@ -35,11 +35,11 @@ class Header(Section):
     """
 
     count: int = Field(ge=1)
-    form: ImageForm
+    form: ImageSpec
     batch_size: int = Field(ge=1)
     method: str
     model: str
-    numbers: Numbers
+    numbers: NumericEnvironment
     labels: list[int] | None
     images_checksum: str
     stream_words: list[Annotated[int, Field(ge=0)]]

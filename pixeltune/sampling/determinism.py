@@ -16,7 +16,7 @@ from pixeltune.models import DensityModel, eval_mode
 from pixeltune.models.exact import exact_float32
 
 
-class Numbers(Section):
+class NumericEnvironment(Section):
     """Who computes the same numbers: these versions, on such a device, in this dtype, with so many CPU threads.
 
     The shape of a batch counts too, and stands in the header of a file. Not all can be told from names, such as a
@@ -43,7 +43,7 @@ class Numbers(Section):
             threads=torch.get_num_threads(),
         )
 
-    def differences(self, other: Numbers) -> list[str]:
+    def differences(self, other: NumericEnvironment) -> list[str]:
         """`name was …, here …` of all that differs; other is how it is here."""
         here = other.model_dump()
         return [f"{name} was {value}, here {here[name]}" for name, value in self if value != here[name]]

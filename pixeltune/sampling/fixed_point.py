@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pixeltune.models import DensityModel
-from pixeltune.sampling.request import Drawing
+from pixeltune.sampling.request import SampleRequest
 
 
-def fixed_point(model: DensityModel, drawing: Drawing) -> Tensor:
+def fixed_point(model: DensityModel, drawing: SampleRequest) -> Tensor:
     """The images of `naive`, of any causal model; at most one network pass more than its order has calls."""
     *_, x_BCHW = _counted(iterates(model, drawing), int(model.order().max()) + 1, drawing.advance)
     return x_BCHW
@@ -32,7 +32,7 @@ def _counted(passes: Iterator[Tensor], calls: int, advance: Callable[[int], None
     advance(left)
 
 
-def iterates(model: DensityModel, drawing: Drawing) -> Iterator[Tensor]:
+def iterates(model: DensityModel, drawing: SampleRequest) -> Iterator[Tensor]:
     """The images (B, C, H, W) after each network pass; those that a pass left as they were sit out the next.
 
     They start as level 0 everywhere, as in `naive`: after k passes they agree with it at least up to its k-th call.

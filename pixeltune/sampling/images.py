@@ -18,9 +18,9 @@ from pixeltune.sampling.cached import cached
 from pixeltune.sampling.fixed_point import fixed_point
 from pixeltune.sampling.labels import checked_labels
 from pixeltune.sampling.naive import naive
-from pixeltune.sampling.request import Advance, Drawing, Given, unheard
+from pixeltune.sampling.request import Advance, Observed, SampleRequest, no_progress
 
-METHODS: dict[str, Callable[[DensityModel, Drawing], Tensor]] = {
+METHODS: dict[str, Callable[[DensityModel, SampleRequest], Tensor]] = {
     "naive": naive,
     "cached": cached,
     "fixed_point": fixed_point,
@@ -48,7 +48,7 @@ def sample(
     temperature: float = 1.0,
     method: str = "cached",
     batch_size: int = 256,
-    advance: Advance = unheard,
+    advance: Advance = no_progress,
 ) -> Tensor:
     """Draw n images (n, C, H, W), uint8 levels on the CPU.
 
@@ -73,7 +73,7 @@ def complete(
     temperature: float = 1.0,
     method: str = "cached",
     batch_size: int = 256,
-    advance: Advance = unheard,
+    advance: Advance = no_progress,
 ) -> Tensor:
     """Draw the rest of n images of which a part is given: (n, C, H, W), uint8 levels on the CPU.
 
@@ -131,7 +131,7 @@ def _tiles(model: DensityModel) -> str:
 def _draw(
     model: DensityModel,
     n: int,
-    given: Given | None,
+    given: Observed | None,
     labels: Labels,
     seed: int,
     temperature: float,
@@ -157,7 +157,7 @@ def _draw(
             like_BCHW = weight.new_zeros(len(some), *model.form.shape)
             s = model.features(like_BCHW, label_N[some].to(weight.device), z_ND[some].to(weight))
             part = None if given is None else _on(weight.device, given, some)
-            drawing = Drawing(noise_NNhw[some].to(weight.device), s, temperature, part, advance)
+            drawing = SampleRequest(noise_NNhw[some].to(weight.device), s, temperature, part, advance)
             images.append(METHODS[method](model, drawing).to("cpu", torch.uint8))
     return torch.cat(images)
 
@@ -171,11 +171,11 @@ def _warn_of_no_label(model: DensityModel, label_N: Tensor) -> None:
         )
 
 
-def _on(device: torch.device, given: Given, some: Tensor) -> Given:
-    return Given(given.x_BCHW[some].to(device), given.known_CHW.to(device))
+def _on(device: torch.device, given: Observed, some: Tensor) -> Observed:
+    return Observed(given.x_BCHW[some].to(device), given.known_CHW.to(device))
 
 
-def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Given:
+def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Observed:
     """Checked, and on the CPU."""
     x_NCHW, known_CHW = _tensor(images_NCHW), _tensor(known)
     shape, levels = model.form.shape, model.form.levels
@@ -188,7 +188,7 @@ def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor 
     known_CHW, x_NCHW = known_CHW.expand(shape), x_NCHW.long()  # a uint8 does not compare with 256
     if not ((x_NCHW >= 0) & (x_NCHW < levels))[:, known_CHW].all():
         raise DataError(f"the given levels must lie in 0..{levels - 1}, but some do not; give the model's own")
-    return Given(x_NCHW, known_CHW)
+    return Observed(x_NCHW, known_CHW)
 
 
 def _tensor(values: Tensor | np.ndarray) -> Tensor:

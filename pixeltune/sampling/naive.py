@@ -6,10 +6,10 @@ from torch import Tensor
 
 from pixeltune.models import DensityModel
 from pixeltune.sampling.ancestral import Sites, full_passes
-from pixeltune.sampling.request import Drawing
+from pixeltune.sampling.request import SampleRequest
 
 
-def naive(model: DensityModel, drawing: Drawing) -> Tensor:
+def naive(model: DensityModel, drawing: SampleRequest) -> Tensor:
     """Levels x_BCHW (int64) as a fixed function of the weights and the drawing."""
     given = drawing.given
     if given is not None:  # as the likelihood sees images

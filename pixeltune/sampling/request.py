@@ -15,12 +15,12 @@ Advance = Callable[[int], None]
 """Told, again and again, how many more of the network calls of `model.order()` are done."""
 
 
-def unheard(_calls: int) -> None:
+def no_progress(_calls: int) -> None:
     """For those who do not ask."""
 
 
 @dataclass(frozen=True)
-class Given:
+class Observed:
     """Sub-pixels that are not drawn. x_BCHW: levels (int64), which count where known_CHW (bool) says so."""
 
     x_BCHW: Tensor
@@ -32,7 +32,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SampleRequest:
     """A batch to draw.
 
     noise_BNhw: uniforms. s: features of label and latent. temperature: see `Likelihood.sample`. given: what is known
@@ -42,13 +42,13 @@ class Drawing:
     noise_BNhw: Tensor
     s: Tensor | None = None
     temperature: float = 1.0
-    given: Given | None = None
-    advance: Advance = unheard
+    given: Observed | None = None
+    advance: Advance = no_progress
 
     def __len__(self) -> int:
         return len(self.noise_BNhw)
 
-    def of(self, indices: Tensor) -> Drawing:
+    def of(self, indices: Tensor) -> SampleRequest:
         """The same for some of the images."""
         return replace(
             self,

@@ -16,7 +16,7 @@ from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.models.exact import exact_float32
 from pixeltune.sampling.cached import RowSampler
-from pixeltune.sampling.request import Drawing
+from pixeltune.sampling.request import SampleRequest
 
 SPEED_BATCH = 16
 """Images that are drawn together wherever speed is measured, for a batch decides it: rows that agree in it compare.
@@ -62,7 +62,7 @@ class _FirstRows:
     def __init__(self, model: DensityModel, batch: int, count: int | None = None) -> None:
         start = time.perf_counter()
         noise_BNhw, like_BCHW = _inputs(model, batch)
-        self._rows = RowSampler(model, Drawing(noise_BNhw, model.features(like_BCHW)))
+        self._rows = RowSampler(model, SampleRequest(noise_BNhw, model.features(like_BCHW)))
         self.height = self._rows.height
         self.count = count or min(self.height, self._rows.stepper.network.period)
         self.draw()

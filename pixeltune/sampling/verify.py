@@ -13,7 +13,7 @@ from pixeltune.errors import CodecError, MissingPackageError
 from pixeltune.models import DensityModel
 from pixeltune.sampling.codec import compress, decompress, require_codable
 from pixeltune.sampling.coded_file import unpack
-from pixeltune.sampling.request import Advance, unheard
+from pixeltune.sampling.request import Advance, no_progress
 
 TOLERANCE = 1e-3
 """By how much of −log₂ p the bits may differ from it."""
@@ -165,7 +165,7 @@ def verify_bits(
     claimed_nats: float,
     batch_size: int = 100,
     method: str | None = None,
-    advance: Advance = unheard,
+    advance: Advance = no_progress,
 ) -> Verification:
     """Compress the images, decompress them, and compare.
 

@@ -48,7 +48,7 @@ _BEST_REPORT = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """One attempt at a trial. suggestion: the varied keys with their values."""
 
     number: int
@@ -61,16 +61,16 @@ class Plan:
         """The trial's id: its number, in five digits."""
         return trial_name(self.number)
 
-    def next_attempt(self) -> Plan:
+    def next_attempt(self) -> TrialPlan:
         """The same trial once more."""
-        return Plan(self.number, self.attempt + 1, self.suggestion, self.config)
+        return TrialPlan(self.number, self.attempt + 1, self.suggestion, self.config)
 
 
 @dataclass
-class Live:
+class RunningAttempt:
     """A trial attempt that runs. reports: by images seen, those of earlier attempts included."""
 
-    plan: Plan
+    plan: TrialPlan
     resources: Resources
     started_at: datetime
     facts: Row = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Live:
     traceback: str | None = None
 
     @classmethod
-    def begin(cls, plan: Plan, resources: Resources) -> Live:
+    def begin(cls, plan: TrialPlan, resources: Resources) -> RunningAttempt:
         """Return an attempt that starts now."""
         return cls(plan, resources, started_at=now())
 
@@ -111,12 +111,12 @@ class Live:
         return status, _last_words(crash)
 
 
-def owes_a_try_alone(row: Row) -> bool:
+def needs_exclusive_retry(row: Row) -> bool:
     """Whether a neighbour on its GPU may have been the cause: it is no verdict on the configuration yet."""
     return row["status"] == Status.OOM and 0 < (row["gpus_per_worker"] or 0) < 1
 
 
-def row_of(live: Live, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str) -> Row:
+def to_row(live: RunningAttempt, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str) -> Row:
     """The row of an attempt. whose: `search`, `baseline_bits_per_dim` and where a final found the configuration.
 
     objective: the report's field by which the best one is chosen.
@@ -160,7 +160,7 @@ def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
     }
 
 
-def _peak(live: Live) -> int | None:
+def _peak(live: RunningAttempt) -> int | None:
     """Of all attempts, as far as their reports were kept: one that finds its training done measures none itself."""
     told = (known.get("peak_memory_bytes") for known in (live.facts, *live.reports.values()))
     return max((peak for peak in told if peak is not None), default=None)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pixeltune.config import ImageForm
-from pixeltune.search.state import Ledger
+from pixeltune.config import ImageSpec
+from pixeltune.search.state import SearchState
 from pixeltune.space import Resources
 
 
-class Listener:
+class SearchCallback:
     """Told of what happens; the progress display is one."""
 
-    def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
+    def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
         """The cluster is up and trials start."""
 
     def change(self) -> None:

@@ -7,12 +7,12 @@ import contextlib
 from pixeltune import files
 from pixeltune.results.ranking import RANKED, is_unconfirmed
 from pixeltune.results.ranking import front as find_front
-from pixeltune.search.state import Ledger
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import state_file
 from pixeltune.space.metrics import not_met
 
 
-class WeightKeeper:
+class CheckpointRetention:
     """Keeps the weights of the best `keep` trials; the state stays only with trials that may go on.
 
     The best keep to the constraints, and of several objectives stand on the front so far.
@@ -20,16 +20,16 @@ class WeightKeeper:
     A disk that refuses is no reason to stop a search: what could not be removed is tried again at the end.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, state: SearchState) -> None:
+        self._state = state
         self._gone: set[str] = set()
         self._stateless: set[str] = set()
 
     def tidy(self) -> None:
         """Remove what the trials ended so far have left over."""
         best = self._best()
-        for trial in self._ledger.ended:
-            folder = self._ledger.store.checkpoint(trial)
+        for trial in self._state.ended:
+            folder = self._state.store.checkpoint(trial)
             if trial not in best:
                 self._remove(folder, trial, self._gone)
             else:
@@ -43,15 +43,15 @@ class WeightKeeper:
         self._gone.clear()
         self._stateless.clear()
         self.tidy()
-        store = self._ledger.store
+        store = self._state.store
         kept = [store.checkpoint(trial) for trial in self._best()]
         for folder in (store.folder, store.trials_folder, store.curves_folder, *kept):
             with contextlib.suppress(OSError):
                 files.remove_unfinished(folder)
 
     def _best(self) -> set[str]:
-        ledger, space = self._ledger, self._ledger.space
-        rows = [row for row in ledger.ended.values() if row["status"] in RANKED]
+        state, space = self._state, self._state.space
+        rows = [row for row in state.ended.values() if row["status"] in RANKED]
         several = len(space.objectives) > 1
         front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)} if several else set()
         places = [
@@ -63,7 +63,7 @@ class WeightKeeper:
                 row["trial"],
             )
             for row in rows
-            if (number := ledger.number(row)) is not None
+            if (number := state.number(row)) is not None
         ]
         return {trial for *_, trial in sorted(places)[: space.keep]}
 

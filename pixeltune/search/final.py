@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixeltune.config import NO_IDENTITY, TrialConfig
+from pixeltune.config import KEYS_NOT_HASHED, TrialConfig
 from pixeltune.data import resolve
 from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.results.final_selection import Chosen, Selection
@@ -20,7 +20,7 @@ from pixeltune.space import FinalSpace, Resources, SearchSpace
 from pixeltune.space.metrics import keeps_to
 from pixeltune.space.parts import replaced
 
-_ALSO_TOLD = (*NO_IDENTITY, "train.report_every")
+_ALSO_TOLD = (*KEYS_NOT_HASHED, "train.report_every")
 """What a row knows better than search.json: that leaves the first out, and may leave the last to the data."""
 
 
@@ -259,9 +259,9 @@ def _space(selection: Selection, request: Request, *, begun: int) -> FinalSpace:
     """
     changes = {key: value for key, value in request.settings.items() if not key.startswith("resources.")}
     for key in changes:
-        if key not in NO_IDENTITY:
+        if key not in KEYS_NOT_HASHED:
             raise ConfigError(
-                f"a final retrains configurations as they are: --set may only be {', '.join(NO_IDENTITY)} or "
+                f"a final retrains configurations as they are: --set may only be {', '.join(KEYS_NOT_HASHED)} or "
                 f"resources.*, but got {key}"
             )
     chosen: dict[str, TrialConfig] = {trial: config.override(changes) for trial, config in selection.configs().items()}

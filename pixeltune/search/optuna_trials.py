@@ -36,7 +36,7 @@ Values = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TrialOutcome:
     """What a study is told of a trial's end."""
 
     state: TrialState
@@ -57,11 +57,11 @@ class Verdict:
         )
 
 
-FAILED = Verdict(TrialState.FAIL)
-PENDING = Verdict(TrialState.RUNNING)
+FAILED = TrialOutcome(TrialState.FAIL)
+PENDING = TrialOutcome(TrialState.RUNNING)
 
 
-def verdicts(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -> list[Verdict]:
+def verdicts(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -> list[TrialOutcome]:
     """Return one for each row of an ended trial. curves: of `valid_bits_per_dim` or `valid_nats`, one for each row."""
     if SAMPLERS[space.sampler].sees_all:
         return [_as_it_was(space, row, curve) for row, curve in zip(rows, curves, strict=True)]
@@ -71,28 +71,30 @@ def verdicts(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -
     return [_as_finished(space, row, values, known) for row, values in zip(rows, reached, strict=True)]
 
 
-def _as_it_was(space: SearchSpace, row: Row, curve: Curve) -> Verdict:
+def _as_it_was(space: SearchSpace, row: Row, curve: Curve) -> TrialOutcome:
     status, bounds = _status(row), violations(space.constraints, row)
     if status is Status.FINISHED and (values := _values(space, row)) is not None:
-        return Verdict(TrialState.COMPLETE, values=values, constraints=bounds)
+        return TrialOutcome(TrialState.COMPLETE, values=values, constraints=bounds)
     if status is Status.PRUNED:
         is_curve_of_objective = len(space.objectives) == 1 and space.objectives[0].startswith("valid_")
         points = sorted(curve.items()) if is_curve_of_objective else []
         best = itertools.accumulate((value for _, value in points), min)
-        return Verdict(TrialState.PRUNED, curve=dict(zip(dict(points), best, strict=True)), constraints=bounds)
+        return TrialOutcome(TrialState.PRUNED, curve=dict(zip(dict(points), best, strict=True)), constraints=bounds)
     if status in (Status.DIVERGED, Status.OOM):
-        return Verdict(TrialState.PRUNED, constraints=_DID_NOT_GET_THROUGH)
+        return TrialOutcome(TrialState.PRUNED, constraints=_DID_NOT_GET_THROUGH)
     return FAILED
 
 
-def _as_finished(space: SearchSpace, row: Row, reached: Values | None, known: list[tuple[float, float]]) -> Verdict:
+def _as_finished(
+    space: SearchSpace, row: Row, reached: Values | None, known: list[tuple[float, float]]
+) -> TrialOutcome:
     beyond = _beyond(space, row)
     if beyond == 0:
-        return FAILED if reached is None else Verdict(TrialState.COMPLETE, values=reached)
+        return FAILED if reached is None else TrialOutcome(TrialState.COMPLETE, values=reached)
     if beyond is None or not known:
         return FAILED
     share = beyond / (1 + beyond)
-    return Verdict(
+    return TrialOutcome(
         TrialState.COMPLETE,
         values=tuple(
             worst + share * _step_back(name, worst, best)

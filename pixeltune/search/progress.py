@@ -14,14 +14,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pixeltune.config import ImageForm
-from pixeltune.published.nearest import beside_published
+from pixeltune.config import ImageSpec
+from pixeltune.published.nearest import nearest_published_note
 from pixeltune.results.ranking import RANKED, bound_mark
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline, duration, is_late, left_words
-from pixeltune.search.attempt import Live, Row
-from pixeltune.search.callbacks import Listener
-from pixeltune.search.state import Ledger
+from pixeltune.search.attempt import Row, RunningAttempt
+from pixeltune.search.callbacks import SearchCallback
+from pixeltune.search.state import SearchState
 from pixeltune.space import Asha, Pareto, Resources
 from pixeltune.space.keys import short_name
 
@@ -30,25 +30,25 @@ _LONGEST_SILENCE = 60.0
 """Seconds after which a log without a live panel says how far the running trials are."""
 
 
-class Progress(Listener):
+class Progress(SearchCallback):
     """Shows trials done, running and pruned, the best so far, and the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._ledger: Ledger | None = None
-        self._form: ImageForm | None = None
+        self._state: SearchState | None = None
+        self._form: ImageSpec | None = None
         self._display: LiveDisplay | None = None
         self._said: set[str] = set()
         self._started = self._last_line = 0.0
         self._done_before = self._images_before = 0
         self._gpu_hours_before = 0.0
 
-    def begin(self, ledger: Ledger, resources: Resources, concurrent: int, form: ImageForm) -> None:
+    def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
         """The cluster is up and trials start."""
-        self._ledger, self._form, self._started = ledger, form, time.monotonic()
-        self._done_before = len(ledger.ended)
-        self._images_before, self._gpu_hours_before = ledger.spent_images(), ledger.spent_gpu_hours()
-        self._said = set(ledger.ended)
+        self._state, self._form, self._started = state, form, time.monotonic()
+        self._done_before = len(state.ended)
+        self._images_before, self._gpu_hours_before = state.spent_images(), state.spent_gpu_hours()
+        self._said = set(state.ended)
         gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
         workers = f"{resources.workers} workers of " if resources.workers > 1 else ""
         self.say(
@@ -79,7 +79,7 @@ class Progress(Listener):
 
     def end(self) -> None:
         """No trial runs any more."""
-        if self._ledger is not None:
+        if self._state is not None:
             self.change()
         if self._display is not None:
             self._display.stop()
@@ -96,16 +96,16 @@ class Progress(Listener):
         )
 
     @property
-    def _book(self) -> Ledger:
-        assert self._ledger is not None
-        return self._ledger
+    def _book(self) -> SearchState:
+        assert self._state is not None
+        return self._state
 
     @property
     def _rungs(self) -> Sequence[int]:
         scheduler = self._book.space.scheduler
         return scheduler.rungs if isinstance(scheduler, Asha | Pareto) else ()
 
-    def _live(self) -> list[Live]:
+    def _live(self) -> list[RunningAttempt]:
         return list(self._book.live.values())
 
     def _settings(self, row: Row) -> str:
@@ -135,16 +135,16 @@ class Progress(Listener):
             return ""
         form = self._form
         shape = {"image_channels": form.channels, "image_height": form.height, "image_width": form.width}
-        return beside_published(best | shape | {"levels": form.levels})
+        return nearest_published_note(best | shape | {"levels": form.levels})
 
     def _left(self) -> str:
         """Of the trials, and of each other limit that is set; and the time at the pace so far."""
-        budget, ledger = self._book.space.budget, self._book
+        budget, state = self._book.space.budget, self._book
         hours = time.monotonic() - self._started
         spent = {
-            "trials": (len(ledger.ended), self._done_before),
-            "images": (ledger.spent_images(), self._images_before),
-            "gpu_hours": (ledger.spent_gpu_hours(), self._gpu_hours_before),
+            "trials": (len(state.ended), self._done_before),
+            "images": (state.spent_images(), self._images_before),
+            "gpu_hours": (state.spent_gpu_hours(), self._gpu_hours_before),
             "hours": (hours / 3600, 0.0),
         }
         limits = {name: getattr(budget, name) for name in spent if getattr(budget, name) is not None}
@@ -177,7 +177,7 @@ class Progress(Listener):
         )
 
 
-def _live_cells(live: Live, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
+def _live_cells(live: RunningAttempt, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
     """Trial, images, rung passed, objective, speed."""
     total = live.plan.config.train.end
     if not live.reports:
@@ -197,7 +197,7 @@ def _live_cells(live: Live, objective: str, rungs: Sequence[int]) -> tuple[str, 
     )
 
 
-def _silence(live: Live) -> str:
+def _silence(live: RunningAttempt) -> str:
     times = [report["reported_at"] for report in live.new_reports]
     silent = (datetime.now(UTC) - (times or [live.started_at])[-1]).total_seconds()
     late = is_late(silent, [(later - earlier).total_seconds() for earlier, later in pairwise(times)])

@@ -17,7 +17,7 @@ Trace = Mapping[int, Sequence[float | None]]
 first is known always."""
 
 
-class Judge(ABC):
+class Pruner(ABC):
     """Decides at each report. A trial's value is its best so far, as its final one will be."""
 
     @abstractmethod
@@ -33,7 +33,7 @@ class Judge(ABC):
         """Why the trial should stop at the newest point of its trace, or None."""
 
 
-class NoJudge(Judge):
+class NopPruner(Pruner):
     """Every trial goes on."""
 
     def remember(self, trial: str, trace: Trace) -> None:
@@ -43,7 +43,7 @@ class NoJudge(Judge):
         """Never."""
 
 
-class Rungs(Judge):
+class AshaPruner(Pruner):
     """Successive halving: at a rung a trial goes on while it is among the best of those seen there so far."""
 
     def __init__(self, asha: Asha) -> None:
@@ -71,7 +71,7 @@ class Rungs(Judge):
         return f"rank {rank} of {len(seen)} at the rung of {rung} images, where the best {kept} go on"
 
 
-class MedianRule(Judge):
+class MedianPruner(Pruner):
     """A trial goes on while it is not worse than the median of the finished ones."""
 
     def __init__(self, median: Median) -> None:
@@ -102,7 +102,7 @@ class MedianRule(Judge):
         return f"{value:.4f} at {images} images, above the median {median:.4f} of {len(others)} finished trials"
 
 
-class Front(Judge):
+class ParetoPruner(Pruner):
     """At a rung a trial goes on unless another dominates it there by a margin; see `Pareto`."""
 
     def __init__(self, pareto: Pareto, objectives: Sequence[str]) -> None:
@@ -146,16 +146,16 @@ class Front(Judge):
         return gains[0] >= self._margin and min(gains[1:]) >= 0
 
 
-def judge_of(space: SearchSpace) -> Judge:
+def pruner_for(space: SearchSpace) -> Pruner:
     """The judge of a space's scheduler."""
     match space.scheduler:
         case Asha():
-            return Rungs(space.scheduler)
+            return AshaPruner(space.scheduler)
         case Median():
-            return MedianRule(space.scheduler)
+            return MedianPruner(space.scheduler)
         case Pareto():
-            return Front(space.scheduler, space.objectives)
-    return NoJudge()
+            return ParetoPruner(space.scheduler, space.objectives)
+    return NopPruner()
 
 
 def _best_until(images: int, trace: Trace) -> float:

@@ -16,22 +16,22 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pixeltune.config import DataConfig, ImageForm, require_workers
+from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempt import Plan
-from pixeltune.search.callbacks import Listener
-from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.callbacks import SearchCallback
+from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.final import require_final_data
-from pixeltune.search.pruners import judge_of
-from pixeltune.search.state import Ledger
+from pixeltune.search.pruners import pruner_for
+from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import ids_of, read_warm_start
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 
 if TYPE_CHECKING:
-    from pixeltune.search.searcher import Planner
+    from pixeltune.search.searcher import TrialSource
 
 
 class TrialRunner(Protocol):
@@ -47,7 +47,9 @@ class TrialRunner(Protocol):
     def check(self, resources: Resources) -> None:
         """Refuse machines that cannot run a trial with these resources."""
 
-    def run(self, left: Callable[[], int], planner: Callable[[Sequence[Plan]], Planner], concurrent: int) -> None:
+    def run(
+        self, left: Callable[[], int], planner: Callable[[Sequence[TrialPlan]], TrialSource], concurrent: int
+    ) -> None:
         """Run trials until none is `left`. planner: given the plans that were dropped before they began."""
 
 
@@ -58,7 +60,7 @@ class Backend(Protocol):
         """Refuse what can never run there, before anything is started."""
 
     def start(
-        self, ledger: Ledger, stop: Stop, listener: Listener, keeper: WeightKeeper
+        self, state: SearchState, stop: Stop, callback: SearchCallback, retention: CheckpointRetention
     ) -> AbstractContextManager[TrialRunner]:
         """Return a context in which trials can run."""
 
@@ -67,7 +69,7 @@ class Backend(Protocol):
 class Outcome:
     """How a launch ended. interrupted: stopped by hand, before its budget. reason: why it ended."""
 
-    ledger: Ledger
+    state: SearchState
     interrupted: bool
     reason: str
 
@@ -127,7 +129,7 @@ def require_buildable(space: SearchSpace) -> Resolved:
     return resolved
 
 
-def require_corners(space: SearchSpace, form: ImageForm) -> None:
+def require_corners(space: SearchSpace, form: ImageSpec) -> None:
     """Refuse a space with a corner that images of this form rule out."""
     for corner in space.corners():
         config = space.configure(corner)
@@ -141,7 +143,7 @@ def require_corners(space: SearchSpace, form: ImageForm) -> None:
 
 
 def run_search(
-    space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, backend: Backend, listener: Listener
+    space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, backend: Backend, callback: SearchCallback
 ) -> Outcome:
     """Run what is left of a search; the caller holds `store.lock()`.
 
@@ -152,63 +154,63 @@ def run_search(
         backend: Where trials run; it is started only if trials are left.
         listener: Is called as trials start, report and end.
     """
-    ledger = Ledger(
+    state = SearchState(
         space,
         store,
         resources=space.resources,
         baseline=manifest.baseline_bits_per_dim,
-        judge=judge_of(space),
+        judge=pruner_for(space),
         data_checksum=manifest.data_checksum,
     )
-    done = nothing_left(space, ledger)
+    done = nothing_left(space, state)
     if done is not None:
-        require_same_data_if_readable(store, space.base.data, listener.say)
-        ledger.write_lost_decisions()
-        return Outcome(ledger, interrupted=False, reason=done)
+        require_same_data_if_readable(store, space.base.data, callback.say)
+        state.write_lost_decisions()
+        return Outcome(state, interrupted=False, reason=done)
     resolved = require_buildable(space)
     require_same_data(store, space.base.data, resolved.data.identity.checksum)
     backend.require(space)
-    ledger.write_lost_decisions()
+    state.write_lost_decisions()
     if manifest.final is not None:
         require_final_data(space, manifest.final)
-    keeper = WeightKeeper(ledger)
-    stop = Stop(space, ledger)
-    with backend.start(ledger, stop, listener, keeper) as runner:
-        ledger.resources, concurrent = runner.capacity(space.resources)
-        runner.check(ledger.resources)
-        store.write_launch(_launch(space, ledger.resources, concurrent))
-        listener.begin(ledger, ledger.resources, concurrent, resolved.data.form)
+    retention = CheckpointRetention(state)
+    stop = Stop(space, state)
+    with backend.start(state, stop, callback, retention) as runner:
+        state.resources, concurrent = runner.capacity(space.resources)
+        runner.check(state.resources)
+        store.write_launch(_launch(space, state.resources, concurrent))
+        callback.begin(state, state.resources, concurrent, resolved.data.form)
         try:
             runner.run(
-                lambda: space.budget.trials - len(ledger.ended) - len(ledger.plans_to_try_alone()),
-                lambda lost: _planner(space, ledger, waiting=[*ledger.plans_to_resume(), *lost]),
+                lambda: space.budget.trials - len(state.ended) - len(state.plans_to_try_alone()),
+                lambda lost: _planner(space, state, waiting=[*state.plans_to_resume(), *lost]),
                 concurrent,
             )
-            alone = ledger.plans_to_try_alone()
+            alone = state.plans_to_try_alone()
             if alone and stop.reason is None:
-                listener.say(f"Out of memory on a shared GPU: {len(alone)} trials, each of which is now tried alone.")
-                ledger.resources, concurrent = runner.capacity(replace(ledger.resources, gpus=1.0))
+                callback.say(f"Out of memory on a shared GPU: {len(alone)} trials, each of which is now tried alone.")
+                state.resources, concurrent = runner.capacity(replace(state.resources, gpus=1.0))
                 runner.run(
-                    lambda: space.budget.trials - len(ledger.ended),
+                    lambda: space.budget.trials - len(state.ended),
                     lambda lost: _planner(
-                        space, ledger, waiting=[*ledger.plans_to_try_alone(), *ledger.plans_to_resume(), *lost]
+                        space, state, waiting=[*state.plans_to_try_alone(), *state.plans_to_resume(), *lost]
                     ),
                     concurrent,
                 )
         finally:
-            listener.end()
-    keeper.tidy_all()
-    reason = stop.reason or nothing_left(space, ledger) or "no configuration is left that was not tried"
-    return Outcome(ledger, interrupted=stop.by_hand, reason=reason)
+            callback.end()
+    retention.tidy_all()
+    reason = stop.reason or nothing_left(space, state) or "no configuration is left that was not tried"
+    return Outcome(state, interrupted=stop.by_hand, reason=reason)
 
 
-def _planner(space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan]) -> Planner:
+def _planner(space: SearchSpace, state: SearchState, *, waiting: Sequence[TrialPlan]) -> TrialSource:
     """What plans the trials of a space; waiting: these first."""
-    from pixeltune.search.searcher import ListedPlans, Suggester
+    from pixeltune.search.searcher import FixedTrials, OptunaSearcher
 
     if isinstance(space, FinalSpace):
-        return ListedPlans(space, ledger, waiting=waiting)
-    return Suggester(space, ledger, waiting=waiting)
+        return FixedTrials(space, state, waiting=waiting)
+    return OptunaSearcher(space, state, waiting=waiting)
 
 
 def _launch(space: SearchSpace, resources: Resources, concurrent: int) -> dict[str, Any]:
@@ -261,18 +263,18 @@ def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Cal
     require_same_data(store, data, checksum)
 
 
-def nothing_left(space: SearchSpace, ledger: Ledger) -> str | None:
+def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
     """Why no trial is left to run, or None."""
     budget = space.budget
-    if len(ledger.ended) >= budget.trials:
+    if len(state.ended) >= budget.trials:
         return f"all {budget.trials} trials are done"
-    if space.num_configurations is not None and len(ledger.ended) >= space.num_configurations:
-        tried = {frozenset(space.suggestion_of(row).items()) for row in ledger.ended.values()}
+    if space.num_configurations is not None and len(state.ended) >= space.num_configurations:
+        tried = {frozenset(space.suggestion_of(row).items()) for row in state.ended.values()}
         if len(tried) >= space.num_configurations:
             return f"all {space.num_configurations} configurations of the space are tried"
-    if budget.images is not None and ledger.spent_images() >= budget.images:
+    if budget.images is not None and state.spent_images() >= budget.images:
         return f"the budget of {budget.images:,} images is spent"
-    if budget.gpu_hours is not None and ledger.spent_gpu_hours() >= budget.gpu_hours:
+    if budget.gpu_hours is not None and state.spent_gpu_hours() >= budget.gpu_hours:
         return f"the budget of {budget.gpu_hours:g} GPU-hours is spent"
     return None
 
@@ -280,9 +282,9 @@ def nothing_left(space: SearchSpace, ledger: Ledger) -> str | None:
 class Stop:
     """Whether the search should end now, and why: a limit of its budget, or the user."""
 
-    def __init__(self, space: SearchSpace, ledger: Ledger) -> None:
+    def __init__(self, space: SearchSpace, state: SearchState) -> None:
         self._space = space
-        self._ledger = ledger
+        self._state = state
         self._started = time.monotonic()
         self.reason: str | None = None
         self.by_hand = False
@@ -292,8 +294,8 @@ class Stop:
         budget = self._space.budget
         if self.reason is None and budget.hours and time.monotonic() - self._started > budget.hours * 3600:
             self.reason = f"the {budget.hours:g} hours of this launch are over"
-        if self.reason is None and len(self._ledger.ended) < budget.trials:
-            self.reason = nothing_left(self._space, self._ledger)
+        if self.reason is None and len(self._state.ended) < budget.trials:
+            self.reason = nothing_left(self._space, self._state)
         return self.reason is not None
 
     def interrupt(self) -> None:
@@ -302,7 +304,7 @@ class Stop:
 
 
 @contextmanager
-def interrupts(stop: Stop, listener: Listener) -> Iterator[None]:
+def interrupts(stop: Stop, callback: SearchCallback) -> Iterator[None]:
     """Ctrl-C ends the search after this moment's bookkeeping; a second one ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -312,7 +314,7 @@ def interrupts(stop: Stop, listener: Listener) -> Iterator[None]:
         if stop.by_hand:
             raise KeyboardInterrupt
         stop.interrupt()
-        listener.say("Stopping: running trials keep their last checkpoint. Ctrl-C again to leave at once.")
+        callback.say("Stopping: running trials keep their last checkpoint. Ctrl-C again to leave at once.")
 
     before: dict[signal.Signals, Any] = {}
     for which in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""What to try next: an Optuna study made of the ledger's trials anew before each proposal. Ray-free.
+"""What to try next: an Optuna study made of the search state's trials anew before each proposal. Ray-free.
 
 So a proposal follows from the trials that ended, in the order in which they did, from those under way and from the
 number of the new one: a resumed search proposes what it would have proposed without the interruption. Optuna's own
@@ -18,40 +18,40 @@ from optuna.samplers import RandomSampler
 from pixeltune.config import Scalar
 from pixeltune.results.ranking import front, is_unconfirmed
 from pixeltune.results.schema import Status
-from pixeltune.search.attempt import Plan, Row
+from pixeltune.search.attempt import Row, TrialPlan
 from pixeltune.search.optuna_trials import PENDING, verdicts
 from pixeltune.search.samplers import build_sampler
-from pixeltune.search.state import Ledger
+from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, FinalSpace, SearchSpace
 from pixeltune.space.metrics import keeps_to
 
 
-class Planner(Protocol):
-    """Plans trials one by one; how each ends is in the ledger. is_exhausted: whether one was asked for in vain."""
+class TrialSource(Protocol):
+    """Plans trials one by one; how each ends is in the state. is_exhausted: whether one was asked for in vain."""
 
     is_exhausted: bool
 
-    def next_plan(self) -> Plan | None:
+    def next_plan(self) -> TrialPlan | None:
         """Return the next attempt to run; None if there is nothing left to try."""
 
 
-class ListedPlans:
+class FixedTrials:
     """The trials of a final: first those to resume, then the rest of the list.
 
     waiting: in place of those to resume.
     """
 
-    def __init__(self, space: FinalSpace, ledger: Ledger, *, waiting: Sequence[Plan] | None = None) -> None:
+    def __init__(self, space: FinalSpace, state: SearchState, *, waiting: Sequence[TrialPlan] | None = None) -> None:
         self.is_exhausted = False
-        self._ledger = ledger
-        self._waiting = deque(ledger.plans_to_resume() if waiting is None else waiting)
+        self._state = state
+        self._waiting = deque(state.plans_to_resume() if waiting is None else waiting)
         self._suggestions = space.suggestions()
 
-    def next_plan(self) -> Plan:
+    def next_plan(self) -> TrialPlan:
         """The next attempt to run."""
         if self._waiting:
             return self._waiting.popleft()
-        return self._ledger.plan(self._suggestions[self._ledger.next_number])
+        return self._state.plan(self._suggestions[self._state.next_number])
 
 
 _PROPOSALS, _DRAWS = 3, 50
@@ -62,26 +62,26 @@ _BEST_OF_OTHERS = 3
 """Trials of other searches that are tried here too."""
 
 
-class Suggester:
+class OptunaSearcher:
     """Plans the next trial: first those to resume, then the base configuration, then the sampler's proposals.
 
     waiting: in place of those to resume. Of a warm start the best follow the base, and all are reported to the sampler
     before any trial of its own. is_exhausted: whether a plan was asked for when no configuration was left to try.
     """
 
-    def __init__(self, space: SearchSpace, ledger: Ledger, *, waiting: Sequence[Plan] | None = None) -> None:
+    def __init__(self, space: SearchSpace, state: SearchState, *, waiting: Sequence[TrialPlan] | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.is_exhausted = False
         self._space = space
-        self._ledger = ledger
-        self._waiting = deque(ledger.plans_to_resume() if waiting is None else waiting)
-        self._handed_out: list[Plan] = []
+        self._state = state
+        self._waiting = deque(state.plans_to_resume() if waiting is None else waiting)
+        self._handed_out: list[TrialPlan] = []
         self._own_suggestions: dict[str, dict[str, Scalar]] = {}
-        self._others = ledger.store.warm_start()
+        self._others = state.store.warm_start()
         self._suggestions_of_others = [space.suggestion_of(row) for row in self._others]
         self._first = self._first_suggestions()
 
-    def next_plan(self) -> Plan | None:
+    def next_plan(self) -> TrialPlan | None:
         """Return the next attempt to run; None if every configuration of the space has been tried."""
         if self._waiting:
             plan = self._waiting.popleft()
@@ -90,7 +90,7 @@ class Suggester:
             if suggestion is None:
                 self.is_exhausted = True
                 return None
-            plan = self._ledger.plan(suggestion)
+            plan = self._state.plan(suggestion)
         self._handed_out.append(plan)
         return plan
 
@@ -98,10 +98,10 @@ class Suggester:
         """What the sampler of the next trial sees: those of others, own ones as they ended, then pending ones."""
         study = optuna.create_study(
             directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in self._space.objectives],
-            sampler=build_sampler(self._space, _seed(self._space.seed, self._ledger.next_number)),
+            sampler=build_sampler(self._space, _seed(self._space.seed, self._state.next_number)),
         )
         own = self._ended()
-        curves = [*({} for _ in self._others), *(self._ledger.curves.get(row["trial"], {}) for row in own)]
+        curves = [*({} for _ in self._others), *(self._state.curves.get(row["trial"], {}) for row in own)]
         suggestions = [*self._suggestions_of_others, *map(self._suggestion, own)]
         found = verdicts(self._space, [*self._others, *own], curves)
         for verdict, suggestion in zip(found, suggestions, strict=True):
@@ -112,7 +112,7 @@ class Suggester:
 
     def _ended(self) -> list[Row]:
         return sorted(
-            self._ledger.ended.values(), key=lambda row: (row["finished_at"] or row["started_at"], row["number"])
+            self._state.ended.values(), key=lambda row: (row["finished_at"] or row["started_at"], row["number"])
         )
 
     def _suggestion(self, row: Row) -> dict[str, Scalar]:
@@ -138,15 +138,15 @@ class Suggester:
         places = np.linspace(1, len(distinct) - 1, min(_BEST_OF_OTHERS, len(distinct) - 1))
         return [distinct[place] for place in (0, *places.round().astype(int))]
 
-    def _pending(self) -> list[Plan]:
+    def _pending(self) -> list[TrialPlan]:
         """Trials under way, handed out or waiting, to be resumed or to be tried alone."""
-        plans = {plan.trial: plan for plan in [*self._ledger.pending(), *self._waiting, *self._handed_out]}
-        return [plans[trial] for trial in sorted(plans) if trial not in self._ledger.ended]
+        plans = {plan.trial: plan for plan in [*self._state.pending(), *self._waiting, *self._handed_out]}
+        return [plans[trial] for trial in sorted(plans) if trial not in self._state.ended]
 
     def _next_suggestion(self) -> dict[str, Scalar] | None:
         """A configuration that no trial has had: one repeated with its seed would give the same result."""
         tried = [self._suggestion(row) for row in self._ended()] + [plan.suggestion for plan in self._pending()]
-        number = self._ledger.next_number
+        number = self._state.next_number
         if number < len(self._first) and self._first[number] not in tried:
             return self._first[number]
         proposal = self._propose(tried)
@@ -158,7 +158,7 @@ class Suggester:
         study = self.study()
         for number in range(_PROPOSALS + _DRAWS):
             if number == _PROPOSALS:
-                study.sampler = RandomSampler(seed=_seed(self._space.seed, self._ledger.next_number))
+                study.sampler = RandomSampler(seed=_seed(self._space.seed, self._state.next_number))
             suggestion = self._space.suggest(study.ask())
             if suggestion not in tried:
                 return suggestion
@@ -170,7 +170,7 @@ class Suggester:
         left = [one for one in self._space.configurations() if frozenset(one.items()) not in known]
         if not left:
             return None
-        return left[int(np.random.default_rng(_seed(self._space.seed, self._ledger.next_number)).integers(len(left)))]
+        return left[int(np.random.default_rng(_seed(self._space.seed, self._state.next_number)).integers(len(left)))]
 
 
 def _seed(seed: int, number: int) -> int:

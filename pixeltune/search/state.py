@@ -18,8 +18,8 @@ from pixeltune.config import TrialConfig
 from pixeltune.results.ranking import RANKED, is_unconfirmed, value_of
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempt import UNDECIDED, Live, Plan, Row, owes_a_try_alone, row_of
-from pixeltune.search.pruners import Judge, NoJudge, Trace
+from pixeltune.search.attempt import UNDECIDED, Row, RunningAttempt, TrialPlan, needs_exclusive_retry, to_row
+from pixeltune.search.pruners import NopPruner, Pruner, Trace
 from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
@@ -36,7 +36,7 @@ _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
 """Trials by which others are judged: one that did not get through would have shown no number in the end."""
 
 
-class Ledger:
+class SearchState:
     """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on.
 
     A trial that breaks one of the space's constraints for good is stopped as soon as that is known, and so is one whose
@@ -54,7 +54,7 @@ class Ledger:
         *,
         resources: Resources,
         baseline: float | None = None,
-        judge: Judge | None = None,
+        judge: Pruner | None = None,
         retries_failed: bool = False,
         data_checksum: str | None = None,
     ) -> None:
@@ -63,14 +63,14 @@ class Ledger:
         self.resources = resources
         self.baseline = baseline
         self.ended: dict[str, Row] = {}
-        self.live: dict[str, Live] = {}
+        self.live: dict[str, RunningAttempt] = {}
         self.curves: dict[str, Curve] = {}
         self._data_checksum = data_checksum
         self._lost_decisions: list[str] = []
         self._node_deaths: Counter[str] = Counter()
-        self._judge = judge or NoJudge()
+        self._pruner = judge or NopPruner()
         self._retries_failed = retries_failed or space.is_final
-        self._left: dict[str, tuple[Row, Live]] = {}
+        self._left: dict[str, tuple[Row, RunningAttempt]] = {}
         self._numbers: set[int] = set()
         self._curves_without_row: set[str] = set()
         self._read_store()
@@ -90,7 +90,7 @@ class Ledger:
             self._data_checksum = self._data_checksum or row["data_checksum"]
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
-            if row["status"] in self._to_go_on or owes_a_try_alone(row):
+            if row["status"] in self._to_go_on or needs_exclusive_retry(row):
                 left = self._live_of(row, reports.get(trial, {}))
                 left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
                 if trial in stopped:
@@ -114,7 +114,7 @@ class Ledger:
             for other in latest.values():
                 if other is not row:
                     self._remember_as_of(last["reported_at"], other, reports.get(other["trial"], {}))
-            reason = self._judge.judge(trial, self._trace(row, own))
+            reason = self._pruner.judge(trial, self._trace(row, own))
             if reason is not None:
                 reasons[trial] = reason
         return reasons
@@ -150,25 +150,25 @@ class Ledger:
         """
         return next(number for number in count() if number not in self._numbers)
 
-    def plans_to_resume(self) -> list[Plan]:
+    def plans_to_resume(self) -> list[TrialPlan]:
         """The trials that an earlier launch left without an end, as their next attempt."""
-        return [live.plan.next_attempt() for row, live in self._left.values() if not owes_a_try_alone(row)]
+        return [live.plan.next_attempt() for row, live in self._left.values() if not needs_exclusive_retry(row)]
 
-    def plans_to_try_alone(self) -> list[Plan]:
+    def plans_to_try_alone(self) -> list[TrialPlan]:
         """The trials that ran out of memory on a GPU that they shared, as their next attempt."""
-        return [live.plan.next_attempt() for row, live in self._left.values() if owes_a_try_alone(row)]
+        return [live.plan.next_attempt() for row, live in self._left.values() if needs_exclusive_retry(row)]
 
-    def pending(self) -> list[Plan]:
+    def pending(self) -> list[TrialPlan]:
         """The trials without an end: under way, to be resumed, or to be tried alone."""
         return [live.plan for live in [*self.live.values(), *(live for _row, live in self._left.values())]]
 
-    def plan(self, suggestion: Mapping[str, Any]) -> Plan:
+    def plan(self, suggestion: Mapping[str, Any]) -> TrialPlan:
         """A new trial."""
-        plan = Plan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion))
+        plan = TrialPlan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion))
         self._numbers.add(plan.number)
         return plan
 
-    def task(self, plan: Plan) -> TrialTask:
+    def task(self, plan: TrialPlan) -> TrialTask:
         """What the trial's process is told."""
         return TrialTask(
             trial=plan.trial,
@@ -186,12 +186,12 @@ class Ledger:
             speed_first=self.space.measures_speed_first(),
         )
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: TrialPlan) -> None:
         """The attempt runs: its row appears with status `running`."""
         if plan.trial in self._curves_without_row:  # its row was damaged, and its number is used again
             self.store.clear_curve(plan.trial)
             self._curves_without_row.remove(plan.trial)
-        live = Live.begin(plan, self.resources)
+        live = RunningAttempt.begin(plan, self.resources)
         if plan.trial in self._left:
             row, earlier = self._left.pop(plan.trial)
             live.reports = earlier.reports
@@ -236,13 +236,13 @@ class Ledger:
         row = self._row(live, status, reason)
         self.store.write_trial(row)
         self._remember(row, live.reports)
-        if owes_a_try_alone(row) or status in UNDECIDED:
+        if needs_exclusive_retry(row) or status in UNDECIDED:
             self._left[trial] = row, live
         else:
             self.ended[trial] = row
         return row
 
-    def retry(self, trial: str, crash: str | None, cut: str = "") -> Plan:
+    def retry(self, trial: str, crash: str | None, cut: str = "") -> TrialPlan:
         """The attempt crashed, or was cut, and another follows: both stand in the store."""
         live = self.live[trial]
         row = self.finish(trial, crash=crash, cut=cut)
@@ -282,7 +282,7 @@ class Ledger:
     def _is_within_bounds(self, row: Row) -> bool:
         return keeps_to(self.space.constraints, row, has_ended=row["status"] != Status.RUNNING)
 
-    def _other_images(self, live: Live) -> str | None:
+    def _other_images(self, live: RunningAttempt) -> str | None:
         """Return why a trial cannot count because of its images; None if they are those of the search, or not known."""
         checksum = live.facts.get("data_checksum")
         self._data_checksum = self._data_checksum or checksum
@@ -293,7 +293,7 @@ class Ledger:
             "the same data"
         )
 
-    def _breach(self, live: Live) -> str:
+    def _breach(self, live: RunningAttempt) -> str:
         """What a running trial has broken for good, in words."""
         constraints = self.space.constraints
         return broken(constraints, self._row(live, Status.RUNNING, None), KNOWN_EARLY) if constraints else ""
@@ -301,7 +301,7 @@ class Ledger:
     def _remember(self, row: Row, reports: Mapping[int, Row]) -> None:
         """Tell the judge how a trial stands."""
         is_measure = row["status"] in _MEASURES and not broken(self.space.constraints, row, KNOWN_EARLY)
-        remember = self._judge.remember_finished if row["status"] == Status.FINISHED else self._judge.remember
+        remember = self._pruner.remember_finished if row["status"] == Status.FINISHED else self._pruner.remember
         remember(row["trial"], self._trace(row, reports) if is_measure else {})
 
     def _trace(self, facts: Row, reports: Mapping[int, Row]) -> Trace:
@@ -322,21 +322,21 @@ class Ledger:
         value: float | None = report[self.objective]
         return math.nan if value is None else value
 
-    def _live_of(self, row: Row, reports: dict[int, Row]) -> Live:
+    def _live_of(self, row: Row, reports: dict[int, Row]) -> RunningAttempt:
         """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
         suggestion = self.space.suggestion_of(row)
-        plan = Plan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
+        plan = TrialPlan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
         had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
         reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
         ended_at = row["finished_at"] or max(reported, default=row["started_at"])
-        return Live(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
+        return RunningAttempt(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
 
-    def _settle(self, row: Row, live: Live) -> None:
+    def _settle(self, row: Row, live: RunningAttempt) -> None:
         """The row of an attempt whose launch died still says `running`: set it right."""
         if row["status"] == Status.RUNNING:
             self.store.write_trial(self._row(live, Status.INTERRUPTED, "its launch died"))
 
-    def _go_on_from(self, live: Live, reports: list[Row]) -> None:
+    def _go_on_from(self, live: RunningAttempt, reports: list[Row]) -> None:
         """The attempt begins after these reports: later ones of an earlier attempt will come anew, or never."""
         kept = {report["images_seen"] for report in reports}
         stale = {report["attempt"] for images, report in live.reports.items() if images not in kept}
@@ -347,7 +347,7 @@ class Ledger:
         self.curves[live.plan.trial] = self._curve(live.reports.values())
         self._remember(self._row(live, Status.RUNNING, None), live.reports)
 
-    def _enter(self, live: Live, report: Row) -> str | None:
+    def _enter(self, live: RunningAttempt, report: Row) -> str | None:
         trial, images = live.plan.trial, report["images_seen"]
         live.add(report)
         self.store.write_curve(trial, live.plan.attempt, live.new_reports)
@@ -355,12 +355,12 @@ class Ledger:
         curve[images] = self._value(report)
         if images >= live.plan.config.train.end:  # it has nothing left to be stopped from
             return None
-        return self._judge.judge(trial, self._trace(live.facts, live.reports))
+        return self._pruner.judge(trial, self._trace(live.facts, live.reports))
 
-    def _row(self, live: Live, status: Status, reason: str | None) -> Row:
+    def _row(self, live: RunningAttempt, status: Status, reason: str | None) -> Row:
         origin = self.space.origin(live.plan.number)
         whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
-        return row_of(live, status, reason, whose, self.objective)
+        return to_row(live, status, reason, whose, self.objective)
 
 
 def _found_from_anywhere(config: TrialConfig) -> TrialConfig:

@@ -31,7 +31,7 @@ from pixeltune.errors import (
     ConfigError,
     DivergedError,
     MemoryShortError,
-    NodeTakenError,
+    NodePreemptedError,
     PausedError,
     StoreError,
 )
@@ -175,7 +175,7 @@ def _until_taken(task: TrialTask, training: Training) -> Iterator[EpochReport]:
         if training.workers.rank == 0:
             with writing_to(task.checkpoint):
                 training.state.save(state_file(task.checkpoint))
-        raise NodeTakenError(f"the machine under this trial is taken away: {pause}") from None
+        raise NodePreemptedError(f"the machine under this trial is taken away: {pause}") from None
 
 
 def _value(report: EpochReport, task: TrialTask) -> float:

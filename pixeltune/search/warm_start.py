@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pixeltune import files
-from pixeltune.config import NO_IDENTITY, Scalar, TrialConfig
+from pixeltune.config import KEYS_NOT_HASHED, Scalar, TrialConfig
 from pixeltune.data import Resolved
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
@@ -23,7 +23,7 @@ from pixeltune.space import SearchSpace
 from pixeltune.space.keys import contains, key_exists
 
 _TOLD = (Status.FINISHED, Status.DIVERGED)
-_MAY_DIFFER = (*NO_IDENTITY, "seed", "train.report_every")
+_MAY_DIFFER = (*KEYS_NOT_HASHED, "seed", "train.report_every")
 """Keys of a base in which two searches measure the same."""
 _SHOWN = 3
 

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.data import ImageSet
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import DensityModel, PixelVAE, eval_mode
@@ -26,7 +26,7 @@ class Evaluation:
     """Per-image negative log-likelihoods of one split. nats_N: float64, in image order. form: of the images."""
 
     nats_N: np.ndarray
-    form: ImageForm
+    form: ImageSpec
 
     @property
     def nats(self) -> float:

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pixeltune import digest, files
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.errors import CheckpointError, PixeltuneError
 from pixeltune.models import DensityModel, build_model
 
@@ -91,7 +91,7 @@ def load_with_config(location: files.Location) -> Trained:
         raise CheckpointError(f"weights must have format {_FORMAT}, but {location} has {about.get('format')!r}")
     try:
         config = TrialConfig.build(json.loads(about["config"]))
-        model = build_model(config, ImageForm(**json.loads(about["form"])))
+        model = build_model(config, ImageSpec(**json.loads(about["form"])))
         model.load_state_dict(tensors)
     except PixeltuneError:
         raise

@@ -1,4 +1,4 @@
-"""The seats in Ray Tune: the searcher, the scheduler and the callback, each a thin adapter."""
+"""The adapters in Ray Tune: the searcher, the scheduler and the callback, each a thin adapter."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from pixeltune.errors import StoreError
-from pixeltune.tune.run_state import DIED, Seats
+from pixeltune.tune.run_state import DIED, TuneRunState
 from pixeltune.tune.trainables import MESSAGE
 
 
-class StaysHere:
+class NotPickled:
     """Tune pickles its parts to restore them some day; ours stay in the driver, for Parquet is what we restore from."""
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return object, ()
 
 
-class SuggestSearcher(StaysHere, Searcher):
-    """Tune asks, the Suggester answers; a trial's end goes to the ledger, and from there to the study."""
+class TuneSearcher(NotPickled, Searcher):
+    """Tune asks, the Suggester answers; a trial's end goes to the search state, and from there to the study."""
 
-    def __init__(self, seats: Seats, scratch: str) -> None:
+    def __init__(self, run_state: TuneRunState, scratch: str) -> None:
         super().__init__()
-        self._seats = seats
+        self._run_state = run_state
         self._scratch = scratch
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial as plain parameters; `settings` is there for other callbacks to show."""
-        seats = self._seats
-        if len(seats.open) >= seats.most and not seats.is_over:
+        run_state = self._run_state
+        if len(run_state.open) >= run_state.most and not run_state.is_over:
             return None
-        with seats.guarded():
-            if seats.is_over:
+        with run_state.guarded():
+            if run_state.is_over:
                 return self.FINISHED  # without a trial Tune would ask again for ten minutes
-            plan = seats.planner.next_plan()
+            plan = run_state.planner.next_plan()
             if plan is None:
                 return self.FINISHED
-            seats.plans[trial_id] = plan
-            seats.open.add(trial_id)
-            return seats.attempt(plan) | {
+            run_state.plans[trial_id] = plan
+            run_state.open.add(trial_id)
+            return run_state.attempt(plan) | {
                 "settings": plan.suggestion,
-                "resources": asdict(seats.ledger.resources),
+                "resources": asdict(run_state.state.resources),
                 "scratch": self._scratch,
             }
         return self.FINISHED
@@ -57,8 +57,8 @@ class SuggestSearcher(StaysHere, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial finished, was stopped by the scheduler, or failed once too often."""
-        with self._seats.guarded():
-            self._seats.end(trial_id, crash=self._seats.crashes.get(trial_id, DIED) if error else None)
+        with self._run_state.guarded():
+            self._run_state.end(trial_id, crash=self._run_state.crashes.get(trial_id, DIED) if error else None)
 
     def set_search_properties(self, *_args: Any, **_kwargs: Any) -> bool:
         """The objectives are the space's; Tune need not know them."""
@@ -71,58 +71,59 @@ class SuggestSearcher(StaysHere, Searcher):
         """Nothing: a search resumes from its Parquet files."""
 
 
-class LedgerScheduler(StaysHere, FIFOScheduler):
-    """First come, first served; the ledger reads each message and says when a trial stops."""
+class TuneScheduler(NotPickled, FIFOScheduler):
+    """First come, first served; the search state reads each message and says when a trial stops."""
 
-    def __init__(self, seats: Seats) -> None:
+    def __init__(self, run_state: TuneRunState) -> None:
         super().__init__()
-        self._seats = seats
+        self._run_state = run_state
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide at a message."""
         reason: str | None = None
-        with self._seats.guarded():
-            name = self._seats.plans[trial.trial_id].trial
+        with self._run_state.guarded():
+            name = self._run_state.plans[trial.trial_id].trial
             message = json.loads(result[MESSAGE])
             if "warning" in message:
-                self._seats.say(f"{name} {message['warning']}")
-            self._seats.watchdog.hear(trial.trial_id, message)
-            self._seats.nodeless_since = None
-            reason = self._seats.ledger.receive(name, message)
+                self._run_state.say(f"{name} {message['warning']}")
+            self._run_state.watchdog.hear(trial.trial_id, message)
+            self._run_state.nodeless_since = None
+            reason = self._run_state.state.receive(name, message)
             if "end" in message:
                 trial.max_failures = 0  # Should its process die now, there is nothing to try again.
-            self._seats.on_change()
+            self._run_state.on_change()
         return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keep the crash's words; Tune tells the searcher no more than that there was one."""
-        self._seats.crashes[trial.trial_id] = self._seats.take_crash(trial)
+        self._run_state.crashes[trial.trial_id] = self._run_state.take_crash(trial)
 
 
-class LedgerCallback(StaysHere, tune.Callback):
+class TuneCallback(NotPickled, tune.Callback):
     """Starts and retries, which only callbacks hear of."""
 
-    def __init__(self, seats: Seats) -> None:
+    def __init__(self, run_state: TuneRunState) -> None:
         super().__init__()
-        self._seats = seats
+        self._run_state = run_state
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The first start; a retry was entered when the crash was."""
-        with self._seats.guarded():
-            plan = self._seats.plans[trial.trial_id]
-            self._seats.watchdog.begin(trial.trial_id)
-            if plan.trial not in self._seats.ledger.live:
-                self._seats.ledger.start(plan)
-                self._seats.on_change()
+        with self._run_state.guarded():
+            plan = self._run_state.plans[trial.trial_id]
+            self._run_state.watchdog.begin(trial.trial_id)
+            if plan.trial not in self._run_state.state.live:
+                self._run_state.state.start(plan)
+                self._run_state.on_change()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A crash that Tune answers with another attempt."""
-        with self._seats.guarded():
-            crash = self._seats.crashes.pop(trial.trial_id, None) or self._seats.take_crash(trial)
+        with self._run_state.guarded():
+            crash = self._run_state.crashes.pop(trial.trial_id, None) or self._run_state.take_crash(trial)
             _require_store(crash)
-            self._seats.retry(trial.trial_id, crash)
-            trial.max_failures = trial.num_failures + self._seats.tries_left(trial.trial_id)
-            trial.config.update(self._seats.attempt(self._seats.plans[trial.trial_id]))  # Tune would repeat the first
+            self._run_state.retry(trial.trial_id, crash)
+            trial.max_failures = trial.num_failures + self._run_state.tries_left(trial.trial_id)
+            # Tune would repeat the first attempt's parameters.
+            trial.config.update(self._run_state.attempt(self._run_state.plans[trial.trial_id]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune keeps all its trials to the end, with 80 kB each of what nobody will ask for."""
@@ -133,7 +134,7 @@ class LedgerCallback(StaysHere, tune.Callback):
         trial.last_result["ended"] = True  # of an empty one Tune prints a line, whatever its verbosity
 
 
-class LimitStopper(StaysHere, tune.Stopper):
+class LimitStopper(NotPickled, tune.Stopper):
     """Ends the search when `due` says so; single trials are the scheduler's affair."""
 
     def __init__(self, due: Callable[[], bool]) -> None:

@@ -14,11 +14,11 @@ from ray.tune.experiment import Trial
 
 from pixeltune.errors import SearchError
 from pixeltune.space import Resources
-from pixeltune.tune.adapters import StaysHere
+from pixeltune.tune.adapters import NotPickled
 from pixeltune.tune.preemption import draining_nodes
-from pixeltune.tune.ray_session import HEAD, own_address, places_on
-from pixeltune.tune.run_state import Seats
-from pixeltune.tune.watchdog import Heartbeat, Vacancies
+from pixeltune.tune.ray_session import HEAD, gcs_address, places_on
+from pixeltune.tune.run_state import TuneRunState
+from pixeltune.tune.watchdog import LauncherWatchdog, LeakedPlacementGroups
 
 _IDLE_SECONDS = 120.0
 """Free resources are taken within seconds; a trial that waits this long beside them has been forgotten by Tune."""
@@ -29,40 +29,40 @@ _EMPTY_SECONDS = 90.0
 _LOOK_AT_GROUPS_SECONDS = 15.0
 
 
-class RescueCallback(StaysHere, tune.Callback):
+class HangRecoveryCallback(NotPickled, tune.Callback):
     """Kills silent trials, takes back dropped ones, frees leaked groups, and ends a run of Tune that cannot go on."""
 
-    def __init__(self, seats: Seats, heart: Heartbeat) -> None:
+    def __init__(self, run_state: TuneRunState, watchdog: LauncherWatchdog) -> None:
         super().__init__()
-        self._seats = seats
-        self._heart = heart
-        self._patience = seats.ledger.space.patience
+        self._run_state = run_state
+        self._heart = watchdog
+        self._patience = run_state.state.space.patience
         self._idle_since: float | None = None
         self._resetting_since: dict[str, float] = {}
-        self._vacancies = Vacancies(_EMPTY_SECONDS)
+        self._vacancies = LeakedPlacementGroups(_EMPTY_SECONDS)
         self._groups_due = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's loop has come by."""
         self._heart.beat()
-        with self._seats.guarded():
-            now = self._seats.watchdog.look()
-            live = [trial for trial in trials if trial.trial_id in self._seats.open]
+        with self._run_state.guarded():
+            now = self._run_state.watchdog.look()
+            live = [trial for trial in trials if trial.trial_id in self._run_state.open]
             self._kill_silent(live)
             self._kill_stuck_resets(live, now)
             self._take_back_dropped(live)
-            if self._seats.ledger.resources.workers > 1:
+            if self._run_state.state.resources.workers > 1:
                 self._free_leaked_groups(live, now)
             self._require_progress(live, now)
 
     def _kill_silent(self, live: list[Any]) -> None:
-        reasons = self._seats.watchdog.silent()
+        reasons = self._run_state.watchdog.silent()
         for trial in live:
             if trial.trial_id in reasons and trial.status == Trial.RUNNING:
                 reason = reasons[trial.trial_id]
-                self._seats.say(f"{self._seats.plans[trial.trial_id].trial}: {reason}; its process is killed.")
-                self._seats.silences[trial.trial_id] = reason
-                self._seats.watchdog.begin(trial.trial_id)
+                self._run_state.say(f"{self._run_state.plans[trial.trial_id].trial}: {reason}; its process is killed.")
+                self._run_state.silences[trial.trial_id] = reason
+                self._run_state.watchdog.begin(trial.trial_id)
                 _kill(trial)
 
     def _kill_stuck_resets(self, live: list[Any], now: float) -> None:
@@ -79,7 +79,7 @@ class RescueCallback(StaysHere, tune.Callback):
         """Where an actor could not be reset, Tune drops the next trial without a word to searcher and callbacks."""
         for trial in live:
             if trial.status == Trial.ERROR:
-                self._seats.drop(trial.trial_id)
+                self._run_state.drop(trial.trial_id)
 
     def _free_leaked_groups(self, live: list[Any], now: float) -> None:
         """Of trials of several workers whose driver was killed before Train's own cleaner knew of their group.
@@ -93,7 +93,7 @@ class RescueCallback(StaysHere, tune.Callback):
             return
         groups, used = _groups_of_this_job()
         for group in self._vacancies.leaked(groups, used, now):
-            self._seats.say("Resources that a stopped trial had left reserved are free again.")
+            self._run_state.say("Resources that a stopped trial had left reserved are free again.")
             _remove_group(group)
 
     def _require_progress(self, live: list[Any], now: float) -> None:
@@ -103,9 +103,9 @@ class RescueCallback(StaysHere, tune.Callback):
             return
         if self._idle_since is None:
             self._idle_since = now
-        idle, resources = now - self._idle_since, self._seats.ledger.resources
+        idle, resources = now - self._idle_since, self._run_state.state.resources
         if idle > _IDLE_SECONDS and _has_room(resources):
-            self._seats.stuck = f"no trial has started for {idle:.0f} s although there is room for one"
+            self._run_state.stuck = f"no trial has started for {idle:.0f} s although there is room for one"
         elif idle > 60 * self._patience.start_minutes:
             raise SearchError(
                 f"a trial must find its place in the cluster within patience.start_minutes, but none has started for "
@@ -129,7 +129,7 @@ def _groups_of_this_job() -> tuple[list[str], set[str]]:
     from ray.util.state import list_actors, list_placement_groups
     from ray.util.state.exception import RayStateApiException
 
-    job, address = ray.get_runtime_context().get_job_id(), own_address()
+    job, address = ray.get_runtime_context().get_job_id(), gcs_address()
     try:
         groups = list_placement_groups(
             filters=[("creator_job_id", "=", job), ("state", "!=", "REMOVED")],

@@ -11,7 +11,7 @@ from typing import Self
 
 import ray
 
-from pixeltune.errors import NodeTakenError
+from pixeltune.errors import NodePreemptedError
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5
@@ -27,7 +27,7 @@ def draining_nodes() -> set[str]:
         return set()
 
 
-class NodeWatch:
+class PreemptionMonitor:
     """Looks in the background of a trial's process once a second; `is_taken` costs nothing.
 
     Where the node's Ray is gone altogether, the process ends.
@@ -56,7 +56,7 @@ class NodeWatch:
     def require_node(self) -> None:
         """NodeTakenError where it is: a reused process may lie on such a node."""
         if self._is_taken:
-            raise NodeTakenError("the machine under this trial is taken away")
+            raise NodePreemptedError("the machine under this trial is taken away")
 
     def _look(self) -> None:
         while not (self._is_taken or self._done.wait(_LOOK_SECONDS)):

@@ -48,7 +48,7 @@ _GCS = re.compile(r"--gcs[-_]address=(\S+)")
 
 
 @dataclass(frozen=True)
-class Place:
+class RayAddress:
     """address: of a Ray that runs; None to start one on this machine. why: in words."""
 
     address: str | None
@@ -63,18 +63,18 @@ class Place:
         return f"Runs {self.where}: {self.why}."
 
 
-def find_place(given: str | None) -> Place:
+def resolve_address(given: str | None) -> RayAddress:
     """The first of them that says something; what it passes over is said. given: --address."""
     environment = os.environ.get(ADDRESS) or None
     if given is not None and given != "auto":
-        return Place(_unless_local(given), "--address says so" + _passed_over(environment, given))
+        return RayAddress(_unless_local(given), "--address says so" + _passed_over(environment, given))
     if environment is not None and environment != "auto":
-        return Place(_unless_local(_of_a_ray(environment)), _words_of_environment(given))
+        return RayAddress(_unless_local(_of_a_ray(environment)), _words_of_environment(given))
     found = _cluster_of_this_machine()
     if given == "auto" or environment == "auto":
         who = "--address" if given == "auto" else ADDRESS
-        return found or Place("auto", f"{who} says auto, what Ray finds here")
-    return found or Place(None, f"no --address, no {ADDRESS}, and it is no node of a cluster")
+        return found or RayAddress("auto", f"{who} says auto, what Ray finds here")
+    return found or RayAddress(None, f"no --address, no {ADDRESS}, and it is no node of a cluster")
 
 
 def _unless_local(address: str) -> str | None:
@@ -102,16 +102,16 @@ def _words_of_environment(given: str | None) -> str:
     return f"{ADDRESS} says so" + (", which is what --address auto means" if given else "")
 
 
-def _cluster_of_this_machine() -> Place | None:
+def _cluster_of_this_machine() -> RayAddress | None:
     """None where no raylet says that it is a node; SearchError on a head whose Ray is gone, or not told apart."""
     addresses = raylets_of_this_user()
     started = _last_started()
     if started in addresses:
-        return Place(started, "this machine is a node of it, by `ray start`")
+        return RayAddress(started, "this machine is a node of it, by `ray start`")
     if VARIABLE not in os.environ or not Path(os.environ[VARIABLE]).is_file():
         return None
     if len(addresses) == 1:
-        return Place(addresses.pop(), f"this machine is its head, as {VARIABLE} says")
+        return RayAddress(addresses.pop(), f"this machine is its head, as {VARIABLE} says")
     found = "none runs here" if not addresses else f"{', '.join(sorted(addresses))} run here"
     raise SearchError(
         f"the head of a cluster ({VARIABLE}) must have one Ray, but {found}; "

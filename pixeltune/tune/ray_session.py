@@ -47,12 +47,12 @@ HEAD = "node:__internal_head__"
 MEMORY_OF_A_DRIVER = 2e9
 """Bytes of the processes beside the workers, measured: driver, controller, cleaner. Ray does not count them."""
 
-Node = Mapping[str, float]
+NodeResources = Mapping[str, float]
 """What one machine of a cluster has, by kind of resource."""
 
 
 @contextmanager
-def connect(address: str | None) -> Iterator[list[Node]]:
+def connect(address: str | None) -> Iterator[list[NodeResources]]:
     """Ray is up; yields what each of its nodes has."""
     set_environment(address)
     if address is not None:
@@ -102,7 +102,9 @@ def require_answer(address: str) -> None:
         ) from None
 
 
-def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None]) -> tuple[Resources, int]:
+def limit_to_capacity(
+    nodes: Sequence[NodeResources], wanted: Resources, say: Callable[[str], None]
+) -> tuple[Resources, int]:
     """What a trial really takes on these nodes, and how many run at once; SearchError where none ever could."""
     resources = wanted
     if wanted.gpus and not any(node.get("GPU") for node in nodes):
@@ -120,7 +122,9 @@ def fit_to(nodes: Sequence[Node], wanted: Resources, say: Callable[[str], None])
     return resources, _within_memory(nodes, resources, places // resources.workers, say)
 
 
-def _within_memory(nodes: Sequence[Node], resources: Resources, concurrent: int, say: Callable[[str], None]) -> int:
+def _within_memory(
+    nodes: Sequence[NodeResources], resources: Resources, concurrent: int, say: Callable[[str], None]
+) -> int:
     """As many trials as the head's memory has room for beside their workers."""
     fitting = drivers_that_fit(nodes)
     if resources.workers == 1 or fitting is None or concurrent <= max(1, int(fitting)):
@@ -133,13 +137,13 @@ def _within_memory(nodes: Sequence[Node], resources: Resources, concurrent: int,
     return most
 
 
-def drivers_that_fit(nodes: Sequence[Node]) -> float | None:
+def drivers_that_fit(nodes: Sequence[NodeResources]) -> float | None:
     """How many trials of several workers the head's memory holds; None where it does not tell."""
     memory = next((node.get("memory") for node in nodes if HEAD in node), None)
     return None if memory is None else memory / MEMORY_OF_A_DRIVER
 
 
-def places_on(node: Node, resources: Resources) -> int:
+def places_on(node: NodeResources, resources: Resources) -> int:
     """How many workers fit on a node; a little more than exact, for 0.1 GPUs fit ten times into one."""
     places = node.get("CPU", 0.0) / resources.cpus
     if resources.gpus:
@@ -222,7 +226,7 @@ def could_hold(resources: Resources) -> bool:
     return sum(places_on(node["Resources"], resources) for node in staying) >= resources.workers
 
 
-def own_address() -> str:
+def gcs_address() -> str:
     """Of this launch's cluster, for the State API, which else refuses where several run on one machine."""
     import ray
 

@@ -1,4 +1,4 @@
-"""What the seats in Ray Tune share: which trials are open, how each attempt ended, and what follows from that."""
+"""What the adapters in Ray Tune share: which trials are open, how each attempt ended, and what follows from that."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pixeltune.errors import SearchError
-from pixeltune.search.attempt import Plan
-from pixeltune.search.searcher import Planner
-from pixeltune.search.state import NODE_DIED, Ledger
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.searcher import TrialSource
+from pixeltune.search.state import NODE_DIED, SearchState
 from pixeltune.tune.trainables import TASK
 from pixeltune.tune.watchdog import Watchdog
 
@@ -31,7 +31,7 @@ _CUTS = {
 """What is no fault of the trial, by the words in which Ray and Train tell it."""
 
 
-class Seats:
+class TuneRunState:
     """What the searcher, the scheduler and the callback share.
 
     plans: Tune's trial id → our plan, until it ends. open: ids of those that have not ended. most: how many at once.
@@ -45,8 +45,8 @@ class Seats:
 
     def __init__(
         self,
-        planner: Planner,
-        ledger: Ledger,
+        planner: TrialSource,
+        state: SearchState,
         on_change: Callable[[], None],
         *,
         most: int = 1,
@@ -54,17 +54,17 @@ class Seats:
         could_hold: Callable[[], bool] = lambda: True,
     ) -> None:
         self.planner = planner
-        self.ledger = ledger
+        self.state = state
         self.on_change = on_change
         self.most = most
         self.say = say
-        self.watchdog = Watchdog(ledger.space.patience)
-        self.plans: dict[str, Plan] = {}
+        self.watchdog = Watchdog(state.space.patience)
+        self.plans: dict[str, TrialPlan] = {}
         self.open: set[str] = set()
         self.crashes: dict[str, str] = {}
         self.silences: dict[str, str] = {}
         self._faults: Counter[str] = Counter()
-        self.lost: list[Plan] = []
+        self.lost: list[TrialPlan] = []
         self.stuck = ""
         self.could_hold = could_hold
         self.nodeless_since: float | None = None
@@ -83,20 +83,20 @@ class Seats:
         except Exception as error:
             self.failure = self.failure or error
 
-    def attempt(self, plan: Plan) -> dict[str, str]:
+    def attempt(self, plan: TrialPlan) -> dict[str, str]:
         """Of a trial's parameters, those that are another attempt's own."""
-        return {TASK: json.dumps(asdict(self.ledger.task(plan))), "run_name": f"{plan.trial}-{plan.attempt}"}
+        return {TASK: json.dumps(asdict(self.state.task(plan))), "run_name": f"{plan.trial}-{plan.attempt}"}
 
     def end(self, trial_id: str, *, crash: str | None) -> None:
-        """A trial ended for good, in whatever way; the ledger knows in which."""
+        """A trial ended for good, in whatever way; the search state knows in which."""
         self.open.discard(trial_id)
         self.watchdog.forget(trial_id)
         plan = self.plans.pop(trial_id)
-        if crash is not None and plan.trial not in self.ledger.live:
-            self.ledger.start(plan)  # Its process died before it began.
-        if plan.trial in self.ledger.live:
+        if crash is not None and plan.trial not in self.state.live:
+            self.state.start(plan)  # Its process died before it began.
+        if plan.trial in self.state.live:
             cut = "" if crash is None else self.cut_of(plan.trial, crash)
-            self.ledger.finish(plan.trial, crash=None if cut else crash, **({"cut": cut} if cut else {}))
+            self.state.finish(plan.trial, crash=None if cut else crash, **({"cut": cut} if cut else {}))
             self._say_cut(plan, cut)
             self.on_change()
 
@@ -104,10 +104,10 @@ class Seats:
         """A trial's attempt ended, and Tune begins another."""
         plan = self.plans[trial_id]
         self.watchdog.wait(trial_id)
-        if plan.trial not in self.ledger.live:
-            self.ledger.start(plan)  # Its process died before it began.
+        if plan.trial not in self.state.live:
+            self.state.start(plan)  # Its process died before it began.
         cut = self.cut_of(plan.trial, crash)
-        self.plans[trial_id] = self.ledger.retry(plan.trial, None if cut else crash, cut=cut)
+        self.plans[trial_id] = self.state.retry(plan.trial, None if cut else crash, cut=cut)
         self._faults[trial_id] += not cut
         self._say_cut(plan, cut)
 
@@ -118,9 +118,9 @@ class Seats:
     def cut_of(self, trial: str, crash: str) -> str:
         """Why an attempt ended by no fault of the trial, or ""."""
         reason = next((reason for reason, words in _CUTS.items() if any(word in crash for word in words)), "")
-        return "" if reason == NODE_DIED and not self.ledger.may_blame_node(trial) else reason
+        return "" if reason == NODE_DIED and not self.state.may_blame_node(trial) else reason
 
-    def _say_cut(self, plan: Plan, cut: str) -> None:
+    def _say_cut(self, plan: TrialPlan, cut: str) -> None:
         if cut == _STARVED:
             self.starve(plan)
         elif cut:
@@ -131,12 +131,12 @@ class Seats:
         self.open.discard(trial_id)
         self.watchdog.forget(trial_id)
         plan = self.plans.pop(trial_id)
-        if plan.trial in self.ledger.live:
-            self.ledger.finish(plan.trial, cut="the process that should run it could not begin it")
+        if plan.trial in self.state.live:
+            self.state.finish(plan.trial, cut="the process that should run it could not begin it")
         else:
             self.lost.append(plan)
 
-    def starve(self, plan: Plan) -> None:
+    def starve(self, plan: TrialPlan) -> None:
         """A trial's workers found no place: with fewer trials at a time the others will; a single one never would.
 
         Where no nodes are there that could hold them, some are still to come, and the trial goes on waiting.
@@ -148,17 +148,17 @@ class Seats:
             self.say(f"{plan.trial}: {_STARVED}; from now on {self.most} trials at a time.")
         else:
             raise SearchError(
-                f"the cluster must have room for a trial, but the {self.ledger.resources.workers} workers of "
+                f"the cluster must have room for a trial, but the {self.state.resources.workers} workers of "
                 f"{plan.trial} found none, and no other trial runs; see to its nodes, and give the same command"
             )
 
-    def _wait_for_nodes(self, plan: Plan) -> None:
+    def _wait_for_nodes(self, plan: TrialPlan) -> None:
         """SearchError where they have not come in the time that a start may take."""
-        now, minutes = self.watchdog.now, self.ledger.space.patience.start_minutes
+        now, minutes = self.watchdog.now, self.state.space.patience.start_minutes
         self.nodeless_since = now if self.nodeless_since is None else self.nodeless_since
         if now - self.nodeless_since > 60 * minutes:
             raise SearchError(
-                f"nodes for the {self.ledger.resources.workers} workers of a trial must start within "
+                f"nodes for the {self.state.resources.workers} workers of a trial must start within "
                 f"patience.start_minutes, but none that could hold them have in {minutes:g} min; see to the cluster, "
                 "or wait longer with --set patience.start_minutes=N, and give the same command"
             )

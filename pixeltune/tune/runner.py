@@ -11,81 +11,81 @@ from dataclasses import dataclass
 from pixeltune import files
 from pixeltune.errors import SearchError
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempt import Plan
-from pixeltune.search.callbacks import Listener
-from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.callbacks import SearchCallback
+from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.run import Stop, interrupts
-from pixeltune.search.searcher import Planner
-from pixeltune.search.state import Ledger
-from pixeltune.tune.watchdog import Heartbeat
+from pixeltune.search.searcher import TrialSource
+from pixeltune.search.state import SearchState
+from pixeltune.tune.watchdog import LauncherWatchdog
 
 _MOST_FRUITLESS_RUNS = 3
 
 
 @dataclass(frozen=True)
-class TuneRuns:
+class TuneRunner:
     """Runs of Ray Tune, one after another: as many as it takes until no trial is left."""
 
     stop: Stop
-    ledger: Ledger
-    listener: Listener
-    keeper: WeightKeeper
-    heart: Heartbeat
+    state: SearchState
+    callback: SearchCallback
+    retention: CheckpointRetention
+    watchdog: LauncherWatchdog
 
-    def until_done(
-        self, left: Callable[[], int], planner: Callable[[Sequence[Plan]], Planner], concurrent: int
+    def run(
+        self, left: Callable[[], int], planner: Callable[[Sequence[TrialPlan]], TrialSource], concurrent: int
     ) -> None:
         """Run trials until none is `left`. `planner`: given the plans that a run of Tune dropped before they began.
 
         One run is the rule. It ends early if the planner has nothing left to try. SearchError where several in a row
         end no trial.
         """
-        lost: Sequence[Plan] = ()
+        lost: Sequence[TrialPlan] = ()
         fruitless = 0
         while (trials := left()) > 0 and self.stop.reason is None:
-            ended = len(self.ledger.ended)
+            ended = len(self.state.ended)
             current = planner(lost)
-            lost, stuck = self.once(trials, current, concurrent)
-            if current.is_exhausted and not lost and not self.ledger.plans_to_resume():
+            lost, stuck = self.run_once(trials, current, concurrent)
+            if current.is_exhausted and not lost and not self.state.plans_to_resume():
                 return
-            fruitless = 0 if len(self.ledger.ended) > ended else fruitless + 1
+            fruitless = 0 if len(self.state.ended) > ended else fruitless + 1
             if fruitless == _MOST_FRUITLESS_RUNS:
                 raise SearchError(
                     f"Ray Tune must run trials, but {fruitless} times in a row none came to its end "
                     f"({stuck or 'they were dropped'}); see to the cluster, and give the same command"
                 )
             if stuck:
-                self.listener.say(f"Ray Tune is started anew: {stuck}.")
+                self.callback.say(f"Ray Tune is started anew: {stuck}.")
 
-    def once(self, trials: int, planner: Planner, concurrent: int) -> tuple[Sequence[Plan], str]:
-        """Run so many trials, as the planner plans them and with the ledger's resources.
+    def run_once(self, trials: int, planner: TrialSource, concurrent: int) -> tuple[Sequence[TrialPlan], str]:
+        """Run so many trials, as the planner plans them and with the search state's resources.
 
         Returns the plans that Tune dropped before they began, and why it has to be started anew, or "".
         """
         from ray import tune
 
         from pixeltune.tune import adapters
-        from pixeltune.tune.hang_recovery import RescueCallback
+        from pixeltune.tune.hang_recovery import HangRecoveryCallback
         from pixeltune.tune.ray_session import could_hold
-        from pixeltune.tune.run_state import MOST_FAULTS, Seats
+        from pixeltune.tune.run_state import MOST_FAULTS, TuneRunState
         from pixeltune.tune.trainables import trainable
 
-        ledger = self.ledger
-        seats = Seats(
+        state = self.state
+        run_state = TuneRunState(
             planner,
-            ledger,
+            state,
             self._on_change,
             most=concurrent,
-            say=self.listener.say,
-            could_hold=lambda: could_hold(ledger.resources),
+            say=self.callback.say,
+            could_hold=lambda: could_hold(state.resources),
         )
-        together = ledger.resources.workers > 1
-        with _scratch(ledger.store, shared=together) as scratch, interrupts(self.stop, self.listener):
+        together = state.resources.workers > 1
+        with _scratch(state.store, shared=together) as scratch, interrupts(self.stop, self.callback):
             tuner = tune.Tuner(
-                trainable(ledger.resources),
+                trainable(state.resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=adapters.SuggestSearcher(seats, scratch),
-                    scheduler=adapters.LedgerScheduler(seats),
+                    search_alg=adapters.TuneSearcher(run_state, scratch),
+                    scheduler=adapters.TuneScheduler(run_state),
                     num_samples=trials,
                     max_concurrent_trials=concurrent,
                     reuse_actors=not together,
@@ -95,12 +95,12 @@ class TuneRuns:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    stop=adapters.LimitStopper(lambda: seats.is_over or self.stop.due()),
+                    stop=adapters.LimitStopper(lambda: run_state.is_over or self.stop.due()),
                     failure_config=tune.FailureConfig(max_failures=MOST_FAULTS),
                     callbacks=[
-                        RescueCallback(seats, self.heart),
-                        adapters.LedgerCallback(seats),
-                        *ledger.space.callbacks,
+                        HangRecoveryCallback(run_state, self.watchdog),
+                        adapters.TuneCallback(run_state),
+                        *state.space.callbacks,
                     ],
                 ),
             )
@@ -109,18 +109,18 @@ class TuneRuns:
             except KeyboardInterrupt:  # The second Ctrl-C.
                 self.stop.interrupt()
             except Exception as error:
-                with seats.guarded():
+                with run_state.guarded():
                     raise SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
-            for trial in list(ledger.live):
-                with seats.guarded():
-                    ledger.finish(trial)
-        if seats.failure is not None:
-            raise seats.failure
-        return seats.lost, seats.stuck
+            for trial in list(state.live):
+                with run_state.guarded():
+                    state.finish(trial)
+        if run_state.failure is not None:
+            raise run_state.failure
+        return run_state.lost, run_state.stuck
 
     def _on_change(self) -> None:
-        self.keeper.tidy()
-        self.listener.change()
+        self.retention.tidy()
+        self.callback.change()
 
 
 @contextmanager

@@ -26,9 +26,9 @@ def trainable(resources: Resources) -> Any:
 
 def train_here(params: dict[str, Any]) -> None:
     """A trial of one worker: trains inside the (reused) Tune actor."""
-    from pixeltune.tune.preemption import NodeWatch
+    from pixeltune.tune.preemption import PreemptionMonitor
 
-    with NodeWatch() as watch:
+    with PreemptionMonitor() as watch:
         watch.require_node()
         for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken):
             tune.report(result_of(message))
@@ -64,9 +64,9 @@ def train_together(params: dict[str, Any]) -> None:
 def _train_worker(params: dict[str, Any]) -> None:
     from ray import train
 
-    from pixeltune.tune.preemption import NodeWatch
+    from pixeltune.tune.preemption import PreemptionMonitor
 
-    with NodeWatch() as watch:
+    with PreemptionMonitor() as watch:
         for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken):
             train.report(result_of(message))
 

@@ -124,7 +124,7 @@ class Watchdog:
         return f"{silence}, where {what} and {self._limit(heard):.0f} s are allowed"
 
 
-class Vacancies:
+class LeakedPlacementGroups:
     """Groups of reserved resources that nobody has used for long: what a killed trial may leave behind."""
 
     def __init__(self, limit: float) -> None:
@@ -140,7 +140,7 @@ class Vacancies:
         return leaked
 
 
-class Heartbeat:
+class LauncherWatchdog:
     """A thread that ends the launcher when its main thread has not come by for long, whatever it is stuck in.
 
     What hangs there cannot be interrupted from Python: a disk that does not answer, a call into Ray. The rows are in
@@ -160,7 +160,7 @@ class Heartbeat:
         self._silence = 0.0
 
     @contextmanager
-    def watching(self) -> Iterator[Heartbeat]:
+    def watching(self) -> Iterator[LauncherWatchdog]:
         """The thread runs meanwhile."""
         thread = threading.Thread(target=self._watch, daemon=True, name="pixeltune-heartbeat")
         thread.start()

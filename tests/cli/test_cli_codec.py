@@ -19,7 +19,7 @@ from optional import require
 require("constriction")
 
 from pixeltune.cli import codec
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.data import load_data
 from pixeltune.models import build_model
 from pixeltune.training.weights import Trained, load_with_config, save_weights
@@ -140,7 +140,7 @@ def test_what_is_not_decoded_writes_nothing(trained: str) -> None:
     done("compress", trained, "--images", "5", "--out", "images.ptc")
     whole = Path("images.ptc").read_bytes()
     config = TrialConfig.build(load_with_config(trained).config.model_dump() | {"seed": 4})
-    save_weights(build_model(config, ImageForm(1, 8, 8, 17)), config, "other.safetensors")
+    save_weights(build_model(config, ImageSpec(1, 8, 8, 17)), config, "other.safetensors")
 
     def refusal(content: bytes, trial: str = trained) -> str:
         Path("file.ptc").write_bytes(content)
@@ -184,7 +184,7 @@ def test_what_cannot_be_done_is_one_line(trained: str, words: str, says: str) ->
 def test_a_bound_and_a_missing_package_are_named_at_once(trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bound: Any = {"model.family": "pixelvae", "model.latent_dim": 2, "model.encoder_channels": 4}
     config = load_with_config(trained).config.override(bound)
-    save_weights(build_model(config, ImageForm(1, 8, 8, 17)), config, "bound.safetensors")
+    save_weights(build_model(config, ImageSpec(1, 8, 8, 17)), config, "bound.safetensors")
     assert "only an exact likelihood can be coded" in refused("verify-bits", "bound.safetensors")
     assert "only an exact likelihood can be coded" in refused("compress", "bound.safetensors", "--out", "x.ptc")
     monkeypatch.setitem(sys.modules, "constriction", None)

@@ -12,8 +12,8 @@ from commands import refused, write_tiny
 from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempt import Plan
-from pixeltune.search.state import Ledger
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.state import SearchState
 from pixeltune.space import load_search
 
 VERBS = (
@@ -41,7 +41,7 @@ def begin(name: str = "digits_quick", storage: str = "results") -> SearchStore:
     """A search whose first trial has begun."""
     store, space = SearchStore(storage, name), load_search("digits_quick")
     store.open(SearchManifest.of(space, name, baseline_bits_per_dim=2.4))
-    Ledger(space, store, resources=space.resources).start(Plan(0, 1, space.base_suggestion(), space.base))
+    SearchState(space, store, resources=space.resources).start(TrialPlan(0, 1, space.base_suggestion(), space.base))
     return store
 
 

@@ -11,10 +11,10 @@ from cluster_files import filled_in, write
 from rich.console import Console
 
 from pixeltune.cli.search_summary import farewell_at_end
-from pixeltune.cluster.capacity import cluster_file, farewell, nodes_at_most, workers_to_come
+from pixeltune.cluster.capacity import cluster_file, cost_notice, nodes_at_most, workers_to_come
 from pixeltune.space import Resources
 from pixeltune.tune.ray_address import VARIABLE
-from pixeltune.tune.ray_session import HEAD, fit_to
+from pixeltune.tune.ray_session import HEAD, limit_to_capacity
 
 HEAD_NODE = {HEAD: 1.0, "memory": 1e10}
 WORKER = {"CPU": 4.0, "GPU": 1.0}
@@ -27,7 +27,7 @@ def _file(**changes: object) -> dict[str, Any]:
 def test_a_search_begins_on_a_head_without_workers() -> None:
     nodes = nodes_at_most([HEAD_NODE], _file())
     assert nodes == [HEAD_NODE, *[WORKER] * 8]
-    assert fit_to(nodes, Resources(cpus=4, gpus=1.0), pytest.fail)[1] == 8
+    assert limit_to_capacity(nodes, Resources(cpus=4, gpus=1.0), pytest.fail)[1] == 8
     (line,) = workers_to_come([HEAD_NODE], nodes)
     assert line == "The cluster has 0 workers, and starts up to 8 more as trials need them."
 
@@ -67,7 +67,7 @@ def test_a_cluster_file_that_is_gone_or_damaged_stops_no_search(
 
 
 def test_what_a_cluster_costs_until_it_is_ended() -> None:
-    assert farewell(_file()) == [
+    assert cost_notice(_file()) == [
         "The cluster pixeltune runs on until you end it, from where you started it: ray down cluster/gpu.yaml",
         "Until then it costs about $0.20 an hour ($4.80 a day) for its head, and at most $8.28 with all its workers; "
         "a worker ends by itself after 20 minutes without work.",
@@ -77,13 +77,13 @@ def test_what_a_cluster_costs_until_it_is_ended() -> None:
 
 
 def test_without_prices_none_is_made_up() -> None:
-    assert farewell(filled_in("onprem")) == [
+    assert cost_notice(filled_in("onprem")) == [
         "The cluster pixeltune runs on until you end it, from where you started it: ray down cluster/onprem.yaml"
     ]
-    assert farewell({"cluster_name": "own"}) == [
+    assert cost_notice({"cluster_name": "own"}) == [
         "The cluster own runs on until you end it, from where you started it: ray down FILE"
     ]
-    assert farewell(None) == []
+    assert cost_notice(None) == []
 
 
 @pytest.mark.parametrize("address", [None, "auto"])

@@ -16,7 +16,7 @@ from cluster_files import filled_in, write
 
 from pixeltune.errors import SearchError
 from pixeltune.tune import ray_address
-from pixeltune.tune.ray_address import VARIABLE, find_place, raylets_of_this_user
+from pixeltune.tune.ray_address import VARIABLE, raylets_of_this_user, resolve_address
 
 OURS = {"127.0.0.1:40001", "10.0.0.4:6379", "10.0.0.5:6379"}
 Raylet = Callable[[str], object]
@@ -60,21 +60,21 @@ def _note(folder: Path, address: str) -> None:
 
 
 def test_on_a_laptop_it_is_the_laptop() -> None:
-    place = find_place(None)
+    place = resolve_address(None)
     assert place.address is None
     assert str(place) == "Runs on this machine alone: no --address, no RAY_ADDRESS, and it is no node of a cluster."
 
 
 def test_the_address_wins_and_what_it_passes_over_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert str(find_place("10.0.0.1:6379")) == "Runs on the Ray cluster at 10.0.0.1:6379: --address says so."
+    assert str(resolve_address("10.0.0.1:6379")) == "Runs on the Ray cluster at 10.0.0.1:6379: --address says so."
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
-    place = find_place("10.0.0.1:6379")
+    place = resolve_address("10.0.0.1:6379")
     assert place.address == "10.0.0.1:6379"
     assert "RAY_ADDRESS=10.0.0.2:6379 is passed over" in str(place)
-    assert find_place("local").address is None
-    assert "RAY_ADDRESS=10.0.0.2:6379 is passed over" in str(find_place("local"))
+    assert resolve_address("local").address is None
+    assert "RAY_ADDRESS=10.0.0.2:6379 is passed over" in str(resolve_address("local"))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert "passed over" not in str(find_place("10.0.0.1:6379"))
+    assert "passed over" not in str(resolve_address("10.0.0.1:6379"))
 
 
 @pytest.mark.parametrize("given", [None, "auto"])
@@ -82,7 +82,7 @@ def test_the_environment_comes_next_and_is_what_auto_means_to_ray(
     given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
-    place = find_place(given)
+    place = resolve_address(given)
     assert place.address == "10.0.0.2:6379"
     assert "RAY_ADDRESS says so" in str(place)
     assert ("--address auto" in str(place)) == (given == "auto")
@@ -91,25 +91,25 @@ def test_the_environment_comes_next_and_is_what_auto_means_to_ray(
 def test_a_job_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "tiny-1"}}))
-    assert str(find_place(None)) == "Runs on the Ray cluster at 10.0.0.2:6379: it is the job tiny-1 there."
+    assert str(resolve_address(None)) == "Runs on the Ray cluster at 10.0.0.2:6379: it is the job tiny-1 there."
 
 
 def test_the_address_of_a_dashboard_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(SearchError, match=r"RAY_ADDRESS must be HOST:PORT.*is a dashboard's; unset it"):
-        find_place(None)
+        resolve_address(None)
 
 
 def test_a_note_of_a_ray_that_is_gone_captures_nobody(tmp_path: Path) -> None:
     _note(tmp_path, "10.0.0.3:6379")
-    assert find_place(None).address is None
+    assert resolve_address(None).address is None
 
 
 def test_a_ray_that_nobody_started_for_others_captures_nobody(raylet: Raylet) -> None:
     """That of another search on this laptop, or of a notebook."""
     raylet("127.0.0.1:40001")
     assert "127.0.0.1:40001" in raylets_of_this_user()
-    assert find_place(None).address is None
+    assert resolve_address(None).address is None
 
 
 def test_a_note_that_belongs_to_another_user_captures_nobody(
@@ -117,9 +117,9 @@ def test_a_note_that_belongs_to_another_user_captures_nobody(
 ) -> None:
     raylet("127.0.0.1:40001")
     _note(tmp_path, "127.0.0.1:40001")
-    assert find_place(None).address == "127.0.0.1:40001"
+    assert resolve_address(None).address == "127.0.0.1:40001"
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    assert find_place(None).address is None
+    assert resolve_address(None).address is None
 
 
 def test_a_node_that_ray_start_made(tmp_path: Path, raylet: Raylet) -> None:
@@ -127,21 +127,21 @@ def test_a_node_that_ray_start_made(tmp_path: Path, raylet: Raylet) -> None:
     raylet("10.0.0.4:6379")
     _note(tmp_path, "10.0.0.4:6379")
     for given in (None, "auto"):
-        place = find_place(given)
+        place = resolve_address(given)
         assert (place.address, place.why) == ("10.0.0.4:6379", "this machine is a node of it, by `ray start`")
 
 
 def test_the_head_of_ray_up(tmp_path: Path, raylet: Raylet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(write(tmp_path, filled_in("gpu"))))
     with pytest.raises(SearchError, match="must have one Ray, but none runs here; `ray up` starts it"):
-        find_place(None)
+        resolve_address(None)
     raylet("10.0.0.4:6379")
-    place = find_place(None)
+    place = resolve_address(None)
     assert (place.address, place.why) == ("10.0.0.4:6379", f"this machine is its head, as {VARIABLE} says")
     raylet("10.0.0.5:6379")
     with pytest.raises(SearchError, match=r"10\.0\.0\.4:6379, 10\.0\.0\.5:6379 run here"):
-        find_place(None)
-    assert find_place("local").address is None
+        resolve_address(None)
+    assert resolve_address("local").address is None
 
 
 def test_a_variable_whose_file_is_gone_captures_nobody(
@@ -149,4 +149,4 @@ def test_a_variable_whose_file_is_gone_captures_nobody(
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone.yaml"))
     raylet("10.0.0.4:6379")
-    assert find_place(None).address is None
+    assert resolve_address(None).address is None

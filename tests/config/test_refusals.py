@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from config_strategies import PAIRS, bounds_of, field_of, refusal, smallest
 
-from pixeltune.config import FAMILIES, LIKELIHOODS, ImageForm, TrialConfig
+from pixeltune.config import FAMILIES, LIKELIHOODS, ImageSpec, TrialConfig
 from pixeltune.errors import ConfigError
 
 every_pair = pytest.mark.parametrize(("family", "likelihood"), PAIRS)
@@ -221,11 +221,11 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_likelihood_and_a_family_are_checked_against_the_form(family: str, likelihood: str) -> None:
     config = smallest(family, likelihood)
     size = 4 * config.model.divisor
-    form = ImageForm(3, size, size, levels=2)
+    form = ImageSpec(3, size, size, levels=2)
     config.model.require_form(form)
     config.likelihood.require_form(form)
     if config.model.divisor > 1:
-        odd = ImageForm(3, size, size + 1, levels=2)
+        odd = ImageSpec(3, size, size + 1, levels=2)
         assert f"must divide by {config.model.divisor}" in refusal(lambda: config.model.require_form(odd))
 
 
@@ -233,8 +233,8 @@ def test_a_likelihood_and_a_family_are_checked_against_the_form(family: str, lik
 def test_height_and_width_divide_by_tiles_and_divisor(family: str) -> None:
     model = smallest(family).override({"model.split": 3}).model
     multiple = 3 * model.divisor
-    model.require_form(ImageForm(3, 2 * multiple, multiple, levels=256))
-    form = ImageForm(3, multiple, 2 * multiple + model.divisor, levels=256)
+    model.require_form(ImageSpec(3, 2 * multiple, multiple, levels=256))
+    form = ImageSpec(3, multiple, 2 * multiple + model.divisor, levels=256)
     words = refusal(lambda: model.require_form(form))
     assert f"must divide by {multiple} for family {family} split 3 times, but got {form.height}×{form.width}" in words
 
@@ -242,18 +242,18 @@ def test_height_and_width_divide_by_tiles_and_divisor(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_conditioning_needs_labels(family: str) -> None:
     model = smallest(family).override({"model.conditioning": "bias"}).model
-    model.require_form(ImageForm(3, 32, 32, levels=256, num_classes=10))
-    assert "needs labelled data" in refusal(lambda: model.require_form(ImageForm(3, 32, 32, levels=256)))
+    model.require_form(ImageSpec(3, 32, 32, levels=256, num_classes=10))
+    assert "needs labelled data" in refusal(lambda: model.require_form(ImageSpec(3, 32, 32, levels=256)))
 
 
 def test_bernoulli_needs_two_levels() -> None:
-    form = ImageForm(1, 8, 8, levels=17)
+    form = ImageSpec(1, 8, 8, levels=17)
     assert "2 levels" in refusal(lambda: LIKELIHOODS["bernoulli"]().require_form(form))
 
 
 @pytest.mark.parametrize("family", [name for name, kind in FAMILIES.items() if "colour_order" in kind.model_fields])
 def test_masks_need_a_channel_a_colour(family: str) -> None:
-    form = ImageForm(3, 8, 8, levels=256)
+    form = ImageSpec(3, 8, 8, levels=256)
     narrow = smallest(family).override({"model.channels": 2})
     assert "`model.channels` must be at least the 3 colours" in refusal(lambda: narrow.model.require_form(form))
     head = smallest(family).override({"model.head_channels": 2})

@@ -9,7 +9,7 @@ from config_strategies import PAIRS, TEXT, configs, field_of, nested, smallest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, NO_IDENTITY, GatedConfig, TrialConfig
+from pixeltune.config import DISCRIMINATORS, FAMILIES, KEYS_NOT_HASHED, LIKELIHOODS, GatedConfig, TrialConfig
 from pixeltune.errors import ConfigError
 
 seeded = settings(max_examples=40, deadline=None, derandomize=True)
@@ -67,7 +67,7 @@ def test_the_key_does_not_say_where_the_data_lies(config: TrialConfig, path: str
 @seeded
 def test_unlike_configurations_have_unlike_keys(one: TrialConfig, other: TrialConfig) -> None:
     def what(config: TrialConfig) -> dict[str, object]:
-        return {key: value for key, value in config.flat().items() if key not in NO_IDENTITY}
+        return {key: value for key, value in config.flat().items() if key not in KEYS_NOT_HASHED}
 
     assert (one.key() == other.key()) == (what(one) == what(other))
 
@@ -78,7 +78,7 @@ def test_a_change_of_any_key_changes_the_key() -> None:
     other_values = {"model.kernel_size": 7, "train.images": 32 * 7, "train.report_every": 32, "train.batch_size": 25}
     other_values["train.stop_after"] = 64
     told = {f"{section}.{name}" for section, name in DISCRIMINATORS.items()}
-    free = [key for key in config.flat() if key not in told and key not in NO_IDENTITY]
+    free = [key for key in config.flat() if key not in told and key not in KEYS_NOT_HASHED]
     seen = {config.key()}
     for key in free:
         value = config.flat()[key]

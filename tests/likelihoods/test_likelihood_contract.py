@@ -10,7 +10,7 @@ from chi_square import chi_square_p
 from slow_nats import slow_nats
 
 from pixeltune import config
-from pixeltune.config import Causality, ImageForm
+from pixeltune.config import Causality, ImageSpec
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import LIKELIHOODS, Likelihood, build_likelihood
 from pixeltune.likelihoods.base import pair_index
@@ -27,7 +27,7 @@ every_small_case = pytest.mark.parametrize(
 
 
 def build(name: str, causality: Causality, C: int, K: int) -> Likelihood:
-    form = ImageForm(channels=C, height=4, width=4, levels=K)
+    form = ImageSpec(channels=C, height=4, width=4, levels=K)
     return build_likelihood(config.LIKELIHOODS[name](name=name), form=form, causality=causality)
 
 

@@ -10,7 +10,7 @@ import torch
 from kinds import NETWORK_KINDS
 from tiny import all_images, exact_log_prob, random_levels, tiny_config, tiny_model
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.models.conditioning import LabelBias, LabelMap
 from pixeltune.models.layers import AddCondition
@@ -122,7 +122,7 @@ def test_a_map_is_averaged_where_the_resolution_is_lower() -> None:
 @pytest.mark.parametrize("conditioning", ["bias", "map"])
 def test_any_number_of_classes(classes: int, conditioning: str) -> None:
     config = tiny_config(conditioning=conditioning)
-    model = build_model(config, ImageForm(1, 4, 4, 2, num_classes=classes))
+    model = build_model(config, ImageSpec(1, 4, 4, 2, num_classes=classes))
     assert model.log_prob(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([classes - 1])).isfinite().all()
 
 

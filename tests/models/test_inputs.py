@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import random_levels, tiny_model
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import NO_LABEL, DensityModel, PixelVAE
 from pixeltune.models.inputs import require_levels
@@ -99,7 +99,7 @@ def test_training_looks_at_no_level(model: DensityModel, monkeypatch: pytest.Mon
 
 
 def test_of_tensors_without_values_only_the_type_is_checked() -> None:
-    form = ImageForm(1, 4, 4, levels=K)
+    form = ImageSpec(1, 4, 4, levels=K)
     require_levels(torch.zeros(2, 1, 4, 4, dtype=torch.uint8, device="meta"), form)
     with pytest.raises(DataError, match="but got float32"):
         require_levels(torch.zeros(2, 1, 4, 4, device="meta"), form)

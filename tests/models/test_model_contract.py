@@ -8,7 +8,7 @@ from kinds import every_kind, every_kind_and, every_network
 from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 from torch import nn
 
-from pixeltune.config import FAMILIES, Causality, ImageForm
+from pixeltune.config import FAMILIES, Causality, ImageSpec
 from pixeltune.errors import ConfigError
 from pixeltune.models import NETWORKS, build_model, eval_mode
 
@@ -106,7 +106,7 @@ def test_state_dict_restores_the_model(family: str, colour_order: str) -> None:
 
 @every_network
 def test_initial_weights_are_fixed_by_the_config_seed_alone(family: str, colour_order: str) -> None:
-    config, form = tiny_config(family, colour_order=colour_order), ImageForm(1, 4, 4, 2)
+    config, form = tiny_config(family, colour_order=colour_order), ImageSpec(1, 4, 4, 2)
     state = torch.random.get_rng_state()
     first = build_model(config, form)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -120,7 +120,7 @@ def test_initial_weights_are_fixed_by_the_config_seed_alone(family: str, colour_
 def test_builds_without_memory(family: str, likelihood: str, colour_order: str) -> None:
     with torch.device("meta"):
         model = build_model(
-            tiny_config(family, likelihood, colour_order=colour_order, channels=4000, layers=20), ImageForm(3, 8, 8, 2)
+            tiny_config(family, likelihood, colour_order=colour_order, channels=4000, layers=20), ImageSpec(3, 8, 8, 2)
         )
     assert model.num_parameters() > 10**9
     assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()) if tensor.numel() > 10**4)
@@ -130,7 +130,7 @@ def test_builds_without_memory(family: str, likelihood: str, colour_order: str) 
 @pytest.mark.parametrize("family", [name for name, kind in FAMILIES.items() if "colour_order" in kind.model_fields])
 def test_refuses_fewer_channels_than_colours(family: str) -> None:
     with pytest.raises(ConfigError, match="at least the 3 colours"):
-        build_model(tiny_config(family, channels=2), ImageForm(3, 8, 8, 2))
+        build_model(tiny_config(family, channels=2), ImageSpec(3, 8, 8, 2))
 
 
 @every_network

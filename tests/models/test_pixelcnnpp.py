@@ -10,7 +10,7 @@ from tiny import random_levels, tiny_config, tiny_model
 from torch.nn import functional as F
 
 from pixeltune.audit import audit
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.pixelcnnpp import (
     AutoregressiveChannelBlock,
@@ -50,7 +50,7 @@ def test_parameter_count_of_the_reference(channels: int, parameters: int) -> Non
         {"data": {"name": "cifar10"}, "model": {"family": "pixelcnnpp"}, "likelihood": {"name": "logistic_mixture"}}
     )
     with torch.device("meta"):
-        model = build_model(config.override({"model.channels": channels}), ImageForm(3, 32, 32, 256))
+        model = build_model(config.override({"model.channels": channels}), ImageSpec(3, 32, 32, 256))
     assert model.num_parameters() == parameters
     assert config.model.dropout == 0.5
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from pixeltune.audit import audit
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.models import PixelVAE, build_model
 from pixeltune.models.pixelvae import Encoder, Posterior, UpSampledLatent
 
@@ -150,7 +150,7 @@ def _drawn(model: PixelVAE, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_encoder_is_the_papers_at_28x28() -> None:
-    encoder = Encoder(ImageForm(1, 28, 28, 2), features=32, latent_dim=16)
+    encoder = Encoder(ImageSpec(1, 28, 28, 2), features=32, latent_dim=16)
     convolutions = [layer for layer in encoder.layers if isinstance(layer, nn.Conv2d)]
     assert [(conv.out_channels, conv.stride[0]) for conv in convolutions] == [
         *((32, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 2), (64, 1), (64, 1))
@@ -162,7 +162,7 @@ def test_the_encoder_is_the_papers_at_28x28() -> None:
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (7, 5), (1, 1), (3, 17), (32, 32)])
 def test_maps_have_the_size_of_the_image(height: int, width: int) -> None:
     assert UpSampledLatent(3, 6, height, width)(torch.zeros(2, 3)).shape == (2, 6, height, width)
-    assert Encoder(ImageForm(2, height, width, 2), 4, 3)(torch.zeros(2, 2, height, width)).shape == (2, 6)
+    assert Encoder(ImageSpec(2, height, width, 2), 4, 3)(torch.zeros(2, 2, height, width)).shape == (2, 6)
 
 
 @every_way_in
@@ -195,6 +195,6 @@ def test_the_audit_holds_the_latent_fixed(latent_conditioning: str) -> None:
 
 
 def test_the_latent_dimension_is_of_the_config() -> None:
-    model = build_model(tiny_config("pixelvae", latent_dim=7), ImageForm(1, 8, 8, 2))
+    model = build_model(tiny_config("pixelvae", latent_dim=7), ImageSpec(1, 8, 8, 2))
     assert model.draw_latent(torch.Generator()).shape == (1, 7)
     assert tiny_model("gated").draw_latent(torch.Generator()).shape == (1, 0)

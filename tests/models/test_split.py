@@ -12,7 +12,7 @@ from slow_nats import slow_nats
 from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
 from pixeltune.audit import audit
-from pixeltune.config import Causality, ImageForm
+from pixeltune.config import Causality, ImageSpec
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.split import Split, from_tiles, to_tiles
 
@@ -156,7 +156,7 @@ def test_split_goes_with_labels_and_resolutions(conditioning: str, stages: int) 
 
 
 def test_the_head_has_the_parameters_of_all_tiles() -> None:
-    form = ImageForm(3, 8, 8, 4)
+    form = ImageSpec(3, 8, 8, 4)
     one, four = (build_model(tiny_config("pixelcnnpp", split=split), form) for split in (1, 2))
     heads = [model.network.nin_out.b.numel() for model in (one, four)]
     assert heads == [one.likelihood.num_params, 4 * one.likelihood.num_params]

@@ -17,44 +17,44 @@ from tests.recorded.recordings import HERE, RESULTS, numbers, texts
 
 def write_results(folder: Path) -> None:
     """Write a search with every status and a final: one trial is trained, one is interrupted and has a checkpoint."""
-    from finals import asked, final_ledger
-    from search_toys import FACTS, ended, play, reported, toy_ledger
+    from finals import asked, final_state
+    from search_toys import FACTS, ended, play, reported, toy_state
 
-    from pixeltune.search.searcher import ListedPlans, Suggester
+    from pixeltune.search.searcher import FixedTrials, OptunaSearcher
     from pixeltune.search.trial import run_trial
     from tests.recorded.recordings import searched_space
 
-    ledger = toy_ledger(folder, searched_space())
-    suggester = Suggester(searched_space(), ledger)
-    trained = suggester.next_plan()
+    state = toy_state(folder, searched_space())
+    searcher = OptunaSearcher(searched_space(), state)
+    trained = searcher.next_plan()
     assert trained is not None
-    ledger.start(trained)
-    for message in run_trial(ledger.task(trained)):
-        ledger.receive(trained.trial, message)
-    ledger.finish(trained.trial)
-    checksum = ledger.ended[trained.trial]["data_checksum"]
+    state.start(trained)
+    for message in run_trial(state.task(trained)):
+        state.receive(trained.trial, message)
+    state.finish(trained.trial)
+    checksum = state.ended[trained.trial]["data_checksum"]
     for status in ("pruned", "diverged", "oom", "failed", "rejected", "finished"):
-        plan = suggester.next_plan()
+        plan = searcher.next_plan()
         assert plan is not None
         reason = None if status == "finished" else f"a reason for {status}"
         begun = {"facts": FACTS | {"data_checksum": checksum, "config_key": plan.config.key()}, "resumed": []}
-        play(ledger, plan, begun, reported(100, 4.7), reported(400, 4.6), ended(status, reason))
-    paused = suggester.next_plan()
+        play(state, plan, begun, reported(100, 4.7), reported(400, 4.6), ended(status, reason))
+    paused = searcher.next_plan()
     assert paused is not None
-    ledger.start(paused)
-    for message in run_trial(ledger.task(paused)):
-        ledger.receive(paused.trial, message)
+    state.start(paused)
+    for message in run_trial(state.task(paused)):
+        state.receive(paused.trial, message)
         if "report" in message:
             break
-    ledger.finish(paused.trial, cut="its launch was stopped")
-    running = suggester.next_plan()
+    state.finish(paused.trial, cut="its launch was stopped")
+    running = searcher.next_plan()
     assert running is not None
-    ledger.start(running)
-    ledger.receive(running.trial, {"facts": FACTS | {"data_checksum": checksum}, "resumed": []})
-    ledger.receive(running.trial, reported(100, 3.7))
-    ledger.store.write_launch({"started_at": "2026-11-01T10:00:00+00:00", "budget": {"trials": 12}, "concurrent": 2})
-    final, space = final_ledger(asked(folder, top=1, seeds=2))
-    plans = ListedPlans(space, final)
+    state.start(running)
+    state.receive(running.trial, {"facts": FACTS | {"data_checksum": checksum}, "resumed": []})
+    state.receive(running.trial, reported(100, 3.7))
+    state.store.write_launch({"started_at": "2026-11-01T10:00:00+00:00", "budget": {"trials": 12}, "concurrent": 2})
+    final, space = final_state(asked(folder, top=1, seeds=2))
+    plans = FixedTrials(space, final)
     for _ in range(2):
         plan = plans.next_plan()
         assert plan is not None

@@ -11,7 +11,7 @@ from result_rows import make_row
 from pixeltune import data
 from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import OWN_SOURCES, SOURCES, has_gap, identity_of, judge
+from pixeltune.published.comparability import OWN_SOURCES, SOURCES, check_comparable, has_gap, identity_of
 from pixeltune.published.compare import compare, load_published
 from pixeltune.published.nearest import best_published
 from pixeltune.published.table import Exactness, PublishedResult, published_results
@@ -64,7 +64,7 @@ def test_the_shipped_limit_has_neither_gap_nor_rank() -> None:
 
 
 def reasons(ours: dict[str, Any], published: PublishedResult) -> list[str]:
-    return list(judge(identity_of(ours), published).why_not)
+    return list(check_comparable(identity_of(ours), published).why_not)
 
 
 def is_matchable(published: PublishedResult) -> bool:
@@ -129,7 +129,7 @@ def test_rows_from_before_there_were_flips_are_not_augmented(flip: Any) -> None:
 
 @every_row
 def test_what_is_not_stated_is_a_caveat_and_no_reason(published: PublishedResult) -> None:
-    verdict = judge(identity_of(twin(published)), published)
+    verdict = check_comparable(identity_of(twin(published)), published)
     assert ("augmentation not stated" in verdict.caveats) == (published.augmentation is None)
     assert ("conditioning not stated" in verdict.caveats) == (published.conditional is None)
     assert not any("stated" in reason for reason in verdict.why_not)
@@ -170,7 +170,9 @@ def beside(model: str, **columns: Any) -> dict[str, Any]:
 def test_the_rank_is_the_place_among_those_that_compare() -> None:
     ours = identity_of(cifar_row())
     peers = [
-        row.value for row in RESULTS if row.dataset == "cifar10" and not row.doubt and not judge(ours, row).why_not
+        row.value
+        for row in RESULTS
+        if row.dataset == "cifar10" and not row.doubt and not check_comparable(ours, row).why_not
     ]
     assert 5 < len(peers) < sum(row.dataset == "cifar10" for row in RESULTS) / 2
     lines = [beside("PixelCNN++", test_bits_per_dim=bits) for bits in (0.1, 2.95, 9.0)]
@@ -252,7 +254,9 @@ def test_a_copy_is_guessed_from_whole_words_of_its_own_name(row: dict[str, Any],
     assert identity.dataset == dataset
     for published in RESULTS:
         if published.dataset == dataset:
-            assert f"possibly a copy of {dataset}, not the published set" in judge(identity, published).why_not
+            assert (
+                f"possibly a copy of {dataset}, not the published set" in check_comparable(identity, published).why_not
+            )
 
 
 def test_every_source_is_of_known_images_or_of_ones_own() -> None:

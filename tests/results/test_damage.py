@@ -230,7 +230,7 @@ def test_compaction_gives_a_digest_and_says_how_many_files_had_none(store: Searc
         path = Path(store.trials_folder, f"{name}.parquet")
         path.write_bytes(without_digest(path.read_bytes()))
     health = store.trial_files.health()
-    assert (health.files, health.without_digest, health.damaged, health.set_aside) == (3, 2, 0, 0)
+    assert (health.files, health.without_digest, health.damaged, health.quarantined) == (3, 2, 0, 0)
     before = store.attempts()
     done = compact(store)
     assert (done.merged, done.without_digest) == (6, 2)

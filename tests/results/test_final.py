@@ -16,7 +16,7 @@ from pixeltune.published.nearest import comparison, comparison_lines
 from pixeltune.results.dataframes import read_final, read_images
 from pixeltune.results.final_statistics import (
     LEVEL,
-    Verdict,
+    Difference,
     difference,
     final_leaderboard,
     leaderboard_of,
@@ -149,7 +149,7 @@ def test_one_seed_says_nothing_of_its_noise() -> None:
     nats = np.full((1, 50), 100.0) + np.arange(50)
     for other in (nats + 50, np.concatenate([nats + 50, nats + 51])):
         first, second = final_leaderboard(*runs_of({"00000": nats, "00001": other}))
-        assert second["verdict"] == Verdict.UNKNOWN
+        assert second["verdict"] == Difference.UNKNOWN
         assert first["nats_seeds_error"] is None
         assert first["nats_error"] is None
 
@@ -245,9 +245,9 @@ def test_a_bound_is_marked_and_never_clearly_worse_than_an_exact_number() -> Non
         for number in range(6)
     }
     for lower_is_bound, higher_is_bound, verdict in (
-        (False, True, Verdict.BOUND),
-        (True, False, Verdict.CLEARLY_WORSE),
-        (True, True, Verdict.CLEARLY_WORSE),
+        (False, True, Difference.BOUND),
+        (True, False, Difference.CLEARLY_WORSE),
+        (True, True, Difference.CLEARLY_WORSE),
     ):
         rows = [
             make_row(

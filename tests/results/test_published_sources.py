@@ -45,7 +45,9 @@ def reasons(edition: PublishedSet, published: PublishedResult) -> list[str]:
         return ["another data set"]
     about_models = ("a bound", "the exact likelihood", "exact", "class-conditional", "augment", "published on the")
     return [
-        why for why in comparability.judge(ours, published).why_not if not any(word in why for word in about_models)
+        why
+        for why in comparability.check_comparable(ours, published).why_not
+        if not any(word in why for word in about_models)
     ]
 
 
@@ -91,5 +93,9 @@ def test_only_the_published_draw_compares_with_static_mnist(name: str, version: 
     static = next(row for row in MATCHABLE if row.dataset == "mnist" and row.binarisation == "static")
     row = row_of(PUBLISHED_SETS[name], static) | {"data_version": version}
     assert (
-        not [why for why in comparability.judge(comparability.identity_of(row), static).why_not if "bound" not in why]
+        not [
+            why
+            for why in comparability.check_comparable(comparability.identity_of(row), static).why_not
+            if "bound" not in why
+        ]
     ) == fits

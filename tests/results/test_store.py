@@ -19,7 +19,7 @@ import pytest
 from result_rows import make_report, make_row, make_space
 
 from pixeltune import files
-from pixeltune.config import NO_IDENTITY
+from pixeltune.config import KEYS_NOT_HASHED
 from pixeltune.errors import MissingPackageError, StoreError
 from pixeltune.results import lock as locks
 from pixeltune.results.manifest import SearchManifest
@@ -458,4 +458,4 @@ def test_reading_a_finished_search_loads_nothing_heavy(store: SearchStore) -> No
 
 
 def test_the_manifest_leaves_out_where_the_data_lies() -> None:
-    assert not set(MANIFEST.base) & set(NO_IDENTITY)
+    assert not set(MANIFEST.base) & set(KEYS_NOT_HASHED)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from kinds import model_settings
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.models import DensityModel, build_model
 
 
@@ -21,7 +21,7 @@ def tiny_model(
 ) -> DensityModel:
     settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
     sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
-    return sharpened(build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=3)))
+    return sharpened(build_model(TrialConfig.build(sections), ImageSpec(*shape, levels=levels, num_classes=3)))
 
 
 def sharpened(model: DensityModel) -> DensityModel:

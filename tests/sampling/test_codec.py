@@ -18,13 +18,13 @@ from optional import require
 
 require("constriction")
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.errors import CodecError, ConfigError, DataError, MissingPackageError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.sampling import codec
 from pixeltune.sampling.codec import compress, decompress
 from pixeltune.sampling.coded_file import Header, pack, unpack
-from pixeltune.sampling.determinism import Numbers, model_hash
+from pixeltune.sampling.determinism import NumericEnvironment, model_hash
 from pixeltune.sampling.verify import Verification, verify_bits
 
 
@@ -41,7 +41,7 @@ def tiny_model(
     sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}, "seed": seed}
     if likelihood == "bernoulli":
         levels = 2
-    return build_model(TrialConfig.build(sections), ImageForm(*shape, levels=levels, num_classes=3))
+    return build_model(TrialConfig.build(sections), ImageSpec(*shape, levels=levels, num_classes=3))
 
 
 def random_images(model: DensityModel, count: int, seed: int = 0) -> np.ndarray:
@@ -449,7 +449,7 @@ def test_settings_and_mode_are_left_as_they_were(coded: tuple[DensityModel, np.n
 
 
 def test_numbers_name_what_they_depend_on() -> None:
-    numbers = Numbers.of(tiny_model())
+    numbers = NumericEnvironment.of(tiny_model())
     assert numbers.torch == torch.__version__
     assert numbers.device == f"cpu ({torch.backends.cpu.get_cpu_capability()})"
     assert (numbers.dtype, numbers.threads) == ("float32", torch.get_num_threads())

@@ -12,10 +12,10 @@ from pairwise import every_pair
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pixeltune.config import ImageForm, TrialConfig
+from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
-from pixeltune.sampling import METHODS, Drawing, ModelStepper, RowSampler, cached, naive, sample
+from pixeltune.sampling import METHODS, ModelStepper, RowSampler, SampleRequest, cached, naive, sample
 from pixeltune.sampling.fixed_point import iterates
 from pixeltune.sampling.stepping import Stepper
 
@@ -45,7 +45,7 @@ def tiny_model(
     settings = model_settings(family, **{"channels": 6, "layers": 2, "kernel_size": 3, "head_channels": 6} | model)
     sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}, "seed": 1}
     levels = 2 if likelihood == "bernoulli" else 9
-    form = ImageForm(*shape, levels=levels, num_classes=3)
+    form = ImageSpec(*shape, levels=levels, num_classes=3)
     return livened(build_model(TrialConfig.build(sections), form).double().eval())
 
 
@@ -188,7 +188,7 @@ def test_no_number_is_read_back_while_a_row_is_drawn(family: str, colour_order: 
     model = tiny_model(family, "logistic_mixture", colour_order=colour_order, conditioning="map")
     noise = model.noise(torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
     with torch.inference_mode():
-        rows = RowSampler(model, Drawing(noise, features(model, torch.tensor([0, 1]))))
+        rows = RowSampler(model, SampleRequest(noise, features(model, torch.tensor([0, 1]))))
         rows.draw(0)
         with Watch():
             rows.draw(0)
@@ -212,7 +212,7 @@ def test_iterations_settle_a_call_of_the_order_each(family: str, likelihood: str
     generator, order = torch.Generator().manual_seed(3), model.order()
     with torch.inference_mode():
         noise, s = torch.cat([model.noise(generator) for _ in range(3)]), features(model, torch.tensor([0, 1, 2]))
-        drawing = Drawing(noise, s)
+        drawing = SampleRequest(noise, s)
         final = naive(model, drawing)
         seen = [x_BCHW.clone() for x_BCHW in iterates(model, drawing)]
     assert len(seen) <= order.max() + 2
@@ -335,10 +335,10 @@ def test_a_label_that_scales_features_of_another_resolution_is_refused(label_fir
 def test_cached_sampling_needs_no_gradient_switched_off() -> None:
     model = tiny_model("gated")
     noise = model.noise(torch.Generator().manual_seed(0))
-    assert torch.equal(cached(model.double(), Drawing(noise)), naive(model.double(), Drawing(noise)))
+    assert torch.equal(cached(model.double(), SampleRequest(noise)), naive(model.double(), SampleRequest(noise)))
 
 
 def test_dropout_in_training_is_refused() -> None:
     model = tiny_model("gated", dropout=0.5).train()
     with pytest.raises(ConfigError, match="cannot step through"):
-        cached(model, Drawing(model.noise(torch.Generator())))
+        cached(model, SampleRequest(model.noise(torch.Generator())))

@@ -13,7 +13,7 @@ from sharp import tiny_model
 
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, eval_mode
-from pixeltune.sampling import METHODS, Drawing, sample
+from pixeltune.sampling import METHODS, SampleRequest, sample
 
 
 def drawn_given(
@@ -25,7 +25,7 @@ def drawn_given(
     noise = model.likelihood.noise(draws, *model.noise(generator).shape[-2:], generator)
     with eval_mode(model), torch.no_grad():
         s = model.features(torch.zeros(draws, *model.form.shape), z_BD=z_BD)
-        return METHODS[method](model, Drawing(noise, s, temperature)), z_BD
+        return METHODS[method](model, SampleRequest(noise, s, temperature)), z_BD
 
 
 def drawn_again(model: DensityModel, x: torch.Tensor, seed: int, label: torch.Tensor | None = None) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel
-from pixeltune.sampling import SPEED_BATCH, Drawing, RowSampler, cached, forecast, images_per_second, speed
+from pixeltune.sampling import SPEED_BATCH, RowSampler, SampleRequest, cached, forecast, images_per_second, speed
 
 BUILDING = 1000.0
 
@@ -112,5 +112,5 @@ def test_what_cannot_be_stepped_through_takes_a_pass_a_call(
     built: DensityModel = tiny_model("gated", shape=(3, 4, 4), colour_order="likelihood", **model)
     built.network = Sorted(built.network, Clock(monkeypatch))
     with pytest.raises(ConfigError, match="cannot step through"):
-        cached(built, Drawing(built.noise(torch.Generator())))
+        cached(built, SampleRequest(built.noise(torch.Generator())))
     assert images_per_second(built) == pytest.approx(SPEED_BATCH / ((4 if model else 16) * 0.5))

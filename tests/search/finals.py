@@ -12,7 +12,7 @@ from pixeltune.data import resolve
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import Request, open_final
-from pixeltune.search.state import Ledger
+from pixeltune.search.state import SearchState
 from pixeltune.space import FinalSpace, SearchSpace
 
 
@@ -22,23 +22,23 @@ def searched_space(**changes: Any) -> SearchSpace:
     return toy_space(**({"base": base, "vary": vary, "scheduler": None} | changes))
 
 
-def searched(folder: Path, ends: list[tuple[float | str, int]], **changes: Any) -> Ledger:
+def searched(folder: Path, ends: list[tuple[float | str, int]], **changes: Any) -> SearchState:
     """A search `toy` whose trial n ended so: (its best number or a status, images at its best report) of 400."""
     space = searched_space(**changes)
     store = SearchStore(str(folder), "toy")
     store.open(SearchManifest.of(space, "toy"))
-    ledger = Ledger(space, store, resources=space.resources)
+    state = SearchState(space, store, resources=space.resources)
     checksum = resolve(space.base).data.identity.checksum
     for number, (end, best) in enumerate(ends):
-        plan = ledger.plan({"optim.lr": 0.01 / (1 + number)})
+        plan = state.plan({"optim.lr": 0.01 / (1 + number)})
         facts = {"data_checksum": checksum, "config_key": plan.config.key(), "levels": 17, "num_parameters": 9 - number}
         begun = BEGUN | {"facts": facts}
         if isinstance(end, str):
-            play(ledger, plan, begun, reported(100, 0.5), ended(end))
+            play(state, plan, begun, reported(100, 0.5), ended(end))
         else:
             reports = [reported(images, end + (images != best)) for images in (100, 200, 300, 400)]
-            play(ledger, plan, begun, *reports, FINISHED)
-    return ledger
+            play(state, plan, begun, *reports, FINISHED)
+    return state
 
 
 def asked(folder: Path, **changes: Any) -> Request:
@@ -46,7 +46,7 @@ def asked(folder: Path, **changes: Any) -> Request:
     return Request(**(plain | changes))
 
 
-def final_ledger(request: Request) -> tuple[Ledger, FinalSpace]:
+def final_state(request: Request) -> tuple[SearchState, FinalSpace]:
     """The book of a final as `run_search` opens it."""
     store, _, space = open_final(request)
-    return Ledger(space, store, resources=space.resources), space
+    return SearchState(space, store, resources=space.resources), space

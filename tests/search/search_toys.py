@@ -15,9 +15,9 @@ from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempt import Live, Plan
-from pixeltune.search.pruners import judge_of
-from pixeltune.search.state import Ledger
+from pixeltune.search.attempt import RunningAttempt, TrialPlan
+from pixeltune.search.pruners import pruner_for
+from pixeltune.search.state import SearchState
 from pixeltune.space import SAMPLERS, Asha, Budget, SearchSpace
 
 VARY = {
@@ -60,11 +60,11 @@ def toy_store(folder: Path, space: SearchSpace) -> SearchStore:
     return store
 
 
-def toy_ledger(folder: Path, space: SearchSpace | None = None, **options: Any) -> Ledger:
-    """A ledger as `run_search` makes it, on a new store or on the one that is there."""
+def toy_state(folder: Path, space: SearchSpace | None = None, **options: Any) -> SearchState:
+    """A search state as `run_search` makes it, on a new store or on the one that is there."""
     space = space or toy_space()
-    plain = {"resources": space.resources, "baseline": 3.0, "judge": judge_of(space)}
-    return Ledger(space, toy_store(folder, space), **(plain | options))
+    plain = {"resources": space.resources, "baseline": 3.0, "judge": pruner_for(space)}
+    return SearchState(space, toy_store(folder, space), **(plain | options))
 
 
 def report(images: int, bits: float, **columns: Any) -> dict[str, Any]:
@@ -104,22 +104,22 @@ def ended(status: str, reason: str = "so it was") -> dict[str, Any]:
     return {"end": status, "reason": reason}
 
 
-def play(ledger: Ledger, plan: Plan, *messages: dict[str, Any], crash: str | None = None) -> dict[str, Any]:
-    """A trial from its start to its end, stopped where the ledger says so; its row."""
-    ledger.start(plan)
+def play(state: SearchState, plan: TrialPlan, *messages: dict[str, Any], crash: str | None = None) -> dict[str, Any]:
+    """A trial from its start to its end, stopped where the search state says so; its row."""
+    state.start(plan)
     for message in messages:
-        if ledger.receive(plan.trial, message) is not None:
+        if state.receive(plan.trial, message) is not None:
             break
-    return ledger.finish(plan.trial, crash=crash)
+    return state.finish(plan.trial, crash=crash)
 
 
-def settle(ledger: Ledger, plan: Plan, status: str, bits: float | None = None, **facts: Any) -> dict[str, Any]:
-    """The end of a trial of one report, in the ledger alone: a hundred times as fast as `play`."""
+def settle(state: SearchState, plan: TrialPlan, status: str, bits: float | None = None, **facts: Any) -> dict[str, Any]:
+    """The end of a trial of one report, in the search state alone: a hundred times as fast as `play`."""
     now = datetime.now(UTC)
     reports = {} if bits is None else {400: report(400, bits)}
-    live = Live(plan, ledger.resources, now, reports=reports, facts=FACTS | facts, ended_at=now)
-    row = ledger.ended[plan.trial] = ledger._row(live, Status(status), None)
-    ledger.curves[plan.trial] = ledger._curve(reports.values())
+    live = RunningAttempt(plan, state.resources, now, reports=reports, facts=FACTS | facts, ended_at=now)
+    row = state.ended[plan.trial] = state._row(live, Status(status), None)
+    state.curves[plan.trial] = state._curve(reports.values())
     return row
 
 

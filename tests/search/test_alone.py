@@ -14,7 +14,7 @@ from search_toys import FACTS, report, toy_config, toy_space
 from pixeltune.cluster import ray_backend
 from pixeltune.cluster.ray_backend import RayBackend
 from pixeltune.search import run
-from pixeltune.search.callbacks import Listener
+from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.run import open_search, run_search
 from pixeltune.space import Budget, Resources
 from pixeltune.tune import trainables
@@ -60,7 +60,7 @@ def test_they_are_tried_alone_when_the_others_are_done(tmp_path: Path, monkeypat
         resources=Resources(gpus=0.5),
     )
     store, manifest = open_search(space, "shared", str(tmp_path))
-    outcome = run_search(space, store, manifest, backend=RayBackend(), listener=Listener())
+    outcome = run_search(space, store, manifest, backend=RayBackend(), callback=SearchCallback())
     assert (outcome.interrupted, outcome.reason) == (False, "all 4 trials are done")
     attempts = [(row["trial"], row["attempt"], row["status"], row["gpus_per_worker"]) for row in store.attempts()]
     assert attempts == [
@@ -72,7 +72,7 @@ def test_they_are_tried_alone_when_the_others_are_done(tmp_path: Path, monkeypat
         ("00003", 1, "oom", 0.5),
         ("00003", 2, "finished", 1.0),
     ]
-    assert {row["trial"]: row["status"] for row in outcome.ledger.ended.values()} == {
+    assert {row["trial"]: row["status"] for row in outcome.state.ended.values()} == {
         "00000": "finished",
         "00001": "finished",
         "00002": "oom",

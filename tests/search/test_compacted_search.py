@@ -15,7 +15,7 @@ from pixeltune.results.optuna_study import study
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.search_status import read_status
 from pixeltune.results.store import SearchStore
-from pixeltune.search.state import Ledger
+from pixeltune.search.state import SearchState
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from noop import drive, noop_space
@@ -42,7 +42,7 @@ def twins(tmp_path: Path) -> tuple[SearchStore, SearchStore]:
 
 def test_a_compacted_search_answers_and_extends_as_one_that_is_not(twins: tuple[SearchStore, SearchStore]) -> None:
     plain, merged = twins
-    ledgers = [Ledger(SPACE, store, resources=SPACE.resources) for store in twins]
+    ledgers = [SearchState(SPACE, store, resources=SPACE.resources) for store in twins]
     assert ledgers[0].ended == ledgers[1].ended
     assert ledgers[0].curves == ledgers[1].curves
     assert read_status(plain) == read_status(merged)

@@ -13,7 +13,7 @@ import pytest
 import pixeltune
 from pixeltune.errors import SearchError
 from pixeltune.space import Resources
-from pixeltune.tune.ray_session import connect, fit_to, require_answer, stage_code
+from pixeltune.tune.ray_session import connect, limit_to_capacity, require_answer, stage_code
 
 TWO_CPUS = {"CPU": 2.0, "memory": 1e9}
 GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
@@ -37,7 +37,7 @@ GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
     ],
 )
 def test_how_many_trials_fit(nodes: list[dict[str, float]], wanted: Resources, concurrent: int) -> None:
-    assert fit_to(nodes, wanted, pytest.fail) == (wanted, concurrent)
+    assert limit_to_capacity(nodes, wanted, pytest.fail) == (wanted, concurrent)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_how_many_trials_fit(nodes: list[dict[str, float]], wanted: Resources, c
 )
 def test_what_never_fits_is_refused(nodes: list[dict[str, float]], wanted: Resources) -> None:
     with pytest.raises(SearchError, match=rf"needs {wanted.workers} workers of {wanted.cpus} CPUs.*with --set"):
-        fit_to(nodes, wanted, lambda _text: None)
+        limit_to_capacity(nodes, wanted, lambda _text: None)
 
 
 def test_without_a_gpu_trials_train_on_the_cpu_and_say_so() -> None:
     said: list[str] = []
-    resources, concurrent = fit_to([TWO_CPUS], Resources(cpus=1, gpus=0.5), said.append)
+    resources, concurrent = limit_to_capacity([TWO_CPUS], Resources(cpus=1, gpus=0.5), said.append)
     assert (resources, concurrent) == (Resources(cpus=1, gpus=0.0), 2)
     assert said == ["No GPU in this cluster: the trials train on the CPU."]
 

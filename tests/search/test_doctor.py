@@ -12,13 +12,13 @@ from search_toys import toy_config, toy_space
 from pixeltune import files
 from pixeltune.errors import SearchError
 from pixeltune.preflight import checks
-from pixeltune.preflight.checks import Check, NodeFacts, Verdict, require_passed
+from pixeltune.preflight.checks import Check, CheckResult, NodeFacts, require_passed
 from pixeltune.results.compaction import compact
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
 from pixeltune.space import Resources
-from pixeltune.tune.ray_session import HEAD, fit_to
+from pixeltune.tune.ray_session import HEAD, limit_to_capacity
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0", "pixeltune": "0.1"}
 HERE = NodeFacts("head", VERSIONS, data="abc")
@@ -72,7 +72,7 @@ def test_verdicts(check: Check, verdict: str, words: str) -> None:
 def test_what_ray_default_brings_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_DASHBOARD", ("aiohttp", "no_such_package"))
     check = checks.check_state_api(TOGETHER, "")
-    assert (check.verdict, check.found) == (Verdict.FAIL, "its packages are missing: no_such_package")
+    assert (check.verdict, check.found) == (CheckResult.FAIL, "its packages are missing: no_such_package")
     assert "ray[default]" in check.advice
 
 
@@ -135,10 +135,10 @@ def test_the_facts_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_a_search_starts_with_its_warnings_and_not_with_a_failure() -> None:
-    fine, warning = Check("a", "x"), Check("b", "y is slow", Verdict.WARN, "wait")
+    fine, warning = Check("a", "x"), Check("b", "y is slow", CheckResult.WARN, "wait")
     assert require_passed([fine, warning]) == ["b: y is slow; wait."]
     with pytest.raises(SearchError, match=r"^c: z is broken; mend it$"):
-        require_passed([warning, Check("c", "z is broken", Verdict.FAIL, "mend it")])
+        require_passed([warning, Check("c", "z is broken", CheckResult.FAIL, "mend it")])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_drivers_of_trials_of_several_workers_count_in_the_heads_memory(
 ) -> None:
     head = {"CPU": 4.0, HEAD: 1.0} | ({} if memory is None else {"memory": memory})
     said: list[str] = []
-    assert fit_to([head, {"CPU": 4.0}], Resources(workers=workers), said.append)[1] == concurrent
+    assert limit_to_capacity([head, {"CPU": 4.0}], Resources(workers=workers), said.append)[1] == concurrent
     assert bool(said) == (concurrent < 8 // workers)
     if said:
         assert f"The head has memory for {concurrent} trials of several workers at a time" in said[0]

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finals import asked, final_ledger, searched
+from finals import asked, final_state, searched
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from search_toys import BEGUN, FINISHED, play, reported, toy_config, toy_ledger, toy_space
+from search_toys import BEGUN, FINISHED, play, reported, toy_config, toy_space, toy_state
 
 from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import choose, moved_on, open_final, require_final_data, require_search, select
-from pixeltune.search.searcher import ListedPlans
-from pixeltune.search.state import Ledger
+from pixeltune.search.searcher import FixedTrials
+from pixeltune.search.state import SearchState
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 
 
@@ -27,8 +27,8 @@ def names(selection: Any) -> list[str]:
 
 
 def test_the_best_finished_are_chosen_and_pruned_ones_are_no_models(tmp_path: Path) -> None:
-    ledger = searched(tmp_path, [(2.0, 400), ("pruned", 0), (1.5, 400), ("diverged", 0), (1.8, 400)])
-    rows, manifest = ledger.store.trials(), ledger.store.manifest()
+    state = searched(tmp_path, [(2.0, 400), ("pruned", 0), (1.5, 400), ("diverged", 0), (1.8, 400)])
+    rows, manifest = state.store.trials(), state.store.manifest()
     assert names(choose(rows, manifest, top=2)) == ["00002", "00004"]
     assert choose(rows, manifest, top=3).left_out == ()
     every = choose(rows, manifest, top=9)
@@ -42,20 +42,20 @@ def test_the_best_finished_are_chosen_and_pruned_ones_are_no_models(tmp_path: Pa
 
 def test_a_configuration_counts_once_whatever_its_seed(tmp_path: Path) -> None:
     vary = {"seed": IntDistribution(0, 9)}
-    ledger = toy_ledger(tmp_path, toy_space(vary=vary, scheduler=None))
+    state = toy_state(tmp_path, toy_space(vary=vary, scheduler=None))
     for seed, bits in ((3, 1.6), (3, 1.7), (8, 1.5)):
-        plan = ledger.plan({"seed": seed})
+        plan = state.plan({"seed": seed})
         begun = {"facts": {"config_key": plan.config.key()}, "resumed": []}
-        play(ledger, plan, begun, reported(400, bits), FINISHED)
-    found = choose(ledger.store.trials(), ledger.store.manifest(), top=2)
+        play(state, plan, begun, reported(400, bits), FINISHED)
+    found = choose(state.store.trials(), state.store.manifest(), top=2)
     assert names(found) == ["00002"]
     assert found.left_out[1] == "2 repeat a configuration"
     assert list(found.seeds(2)) == [9, 10], "not the seed that was lucky"
 
 
 def test_an_objective_to_maximise_and_one_of_several(tmp_path: Path) -> None:
-    ledger = searched(tmp_path, [(2.0, 400), (1.5, 400)], objectives=("num_parameters", "valid_bits_per_dim"))
-    rows, manifest = ledger.store.trials(), ledger.store.manifest()
+    state = searched(tmp_path, [(2.0, 400), (1.5, 400)], objectives=("num_parameters", "valid_bits_per_dim"))
+    rows, manifest = state.store.trials(), state.store.manifest()
     assert names(choose(rows, manifest, top=1)) == ["00001"], "the first objective"
     rows[0]["sample_images_per_second"], rows[1]["sample_images_per_second"] = 20.0, 10.0
     faster = replace(manifest, objectives=("sample_images_per_second",), directions=("maximize",))
@@ -63,8 +63,8 @@ def test_an_objective_to_maximise_and_one_of_several(tmp_path: Path) -> None:
 
 
 def test_trials_by_name(tmp_path: Path) -> None:
-    ledger = searched(tmp_path, [(2.0, 400), ("pruned", 0), (1.5, 400)])
-    rows, manifest = ledger.store.trials(), ledger.store.manifest()
+    state = searched(tmp_path, [(2.0, 400), ("pruned", 0), (1.5, 400)])
+    rows, manifest = state.store.trials(), state.store.manifest()
     found = choose(rows, manifest, top=None, trials=("0", "00002"))
     assert names(found) == ["00002", "00000"]
     assert (found.top, found.trials) == (None, ("0", "00002"))
@@ -77,26 +77,26 @@ def test_trials_by_name(tmp_path: Path) -> None:
 
 
 def test_nothing_finished_is_one_line(tmp_path: Path) -> None:
-    ledger = searched(tmp_path, [("pruned", 0), ("pruned", 0), ("oom", 0)])
+    state = searched(tmp_path, [("pruned", 0), ("pruned", 0), ("oom", 0)])
     with pytest.raises(StoreError, match=r"toy has none \(2 pruned, 1 oom\); let the search go on first"):
-        choose(ledger.store.trials(), ledger.store.manifest(), top=1)
+        choose(state.store.trials(), state.store.manifest(), top=1)
 
 
 def test_a_row_whose_configuration_cannot_be_made_again_is_refused(tmp_path: Path) -> None:
-    ledger = searched(tmp_path, [(2.0, 400)])
-    (row,) = ledger.store.trials()
+    state = searched(tmp_path, [(2.0, 400)])
+    (row,) = state.store.trials()
     with pytest.raises(StoreError, match="must be 0123456789ab as it was trained"):
-        choose([row | {"config_key": "0123456789ab"}], ledger.store.manifest(), top=1)
+        choose([row | {"config_key": "0123456789ab"}], state.store.manifest(), top=1)
 
 
 def test_what_is_trained_is_the_trial_s_on_more_images_until_its_best_report(tmp_path: Path) -> None:
-    ledger = searched(tmp_path, [(2.0, 400), (1.5, 300)])
+    state = searched(tmp_path, [(2.0, 400), (1.5, 300)])
     store, manifest, space = open_final(asked(tmp_path))
-    rows = {row["trial"]: row for row in ledger.store.trials()}
+    rows = {row["trial"]: row for row in state.store.trials()}
     pairs = [(origin["from_trial"], config.seed) for origin, config in zip(space.origins, space.configs, strict=True)]
     assert pairs == [("00001", 6), ("00000", 6), ("00001", 7), ("00000", 7)], "the base has seed 5"
     for origin, config in zip(space.origins, space.configs, strict=True):
-        before = ledger.space.configure({"optim.lr": rows[str(origin["from_trial"])]["optim.lr"]})
+        before = state.space.configure({"optim.lr": rows[str(origin["from_trial"])]["optim.lr"]})
         changed = {key: value for key, value in config.flat().items() if before.flat()[key] != value}
         stop = {"train.stop_after": 300} if origin["from_trial"] == "00001" else {}
         assert changed == {"data.train_on_valid": True, "seed": config.seed} | stop
@@ -117,8 +117,8 @@ def test_longer_training_stretches_the_schedule(tmp_path: Path) -> None:
 
 
 def begin(folder: Path, **changes: Any) -> None:
-    ledger, space = final_ledger(asked(folder, **changes))
-    ledger.start(ListedPlans(space, ledger).next_plan())
+    state, space = final_state(asked(folder, **changes))
+    state.start(FixedTrials(space, state).next_plan())
 
 
 def test_the_choice_is_made_once(tmp_path: Path) -> None:
@@ -178,11 +178,11 @@ def test_more_seeds_go_on_and_fewer_are_done(tmp_path: Path) -> None:
 def test_fewer_seeds_forget_no_run_that_has_begun(tmp_path: Path) -> None:
     """Such as one that was interrupted: the launch knows what it was, and keeps the weights of the finished ones."""
     searched(tmp_path, [(2.0, 400), (1.5, 400)])
-    ledger, space = final_ledger(asked(tmp_path, seeds=2))
-    plans = ListedPlans(space, ledger)
+    state, space = final_state(asked(tmp_path, seeds=2))
+    plans = FixedTrials(space, state)
     for _ in range(4):
-        ledger.start(plans.next_plan())
-    again, one = final_ledger(asked(tmp_path, seeds=1))
+        state.start(plans.next_plan())
+    again, one = final_state(asked(tmp_path, seeds=1))
     assert (one.configs, one.keep, one.budget.trials) == (space.configs, 4, 2)
     assert tuple(plan.config for plan in again.plans_to_resume()) == space.configs
 
@@ -275,21 +275,21 @@ def test_configurations_of_other_classes_are_made_again_exactly() -> None:
 
 def test_plans_are_the_list_and_first_what_was_left(tmp_path: Path) -> None:
     searched(tmp_path, [(2.0, 400), (1.5, 400)])
-    ledger, space = final_ledger(asked(tmp_path))
-    plans = ListedPlans(space, ledger)
+    state, space = final_state(asked(tmp_path))
+    plans = FixedTrials(space, state)
     first, second, third = (plans.next_plan() for _ in range(3))
     assert [plan.config for plan in (first, second, third)] == list(space.configs[:3])
     silent = {key: None for key in reported(100, 2.0)["report"] if key.startswith("valid_")}
-    play(ledger, first, BEGUN, reported(100, 2.0, **silent), FINISHED | {"facts": {"test_nats": 80.0}})
-    play(ledger, second, BEGUN, crash="ValueError: once")
-    ledger.start(third)
-    assert ledger.ended["00000"]["test_nats"] == 80.0
-    assert ledger.ended["00000"]["valid_nats"] is None
-    assert (ledger.ended["00000"]["from_search"], ledger.ended["00000"]["from_trial"]) == ("toy", "00001")
+    play(state, first, BEGUN, reported(100, 2.0, **silent), FINISHED | {"facts": {"test_nats": 80.0}})
+    play(state, second, BEGUN, crash="ValueError: once")
+    state.start(third)
+    assert state.ended["00000"]["test_nats"] == 80.0
+    assert state.ended["00000"]["valid_nats"] is None
+    assert (state.ended["00000"]["from_search"], state.ended["00000"]["from_trial"]) == ("toy", "00001")
 
-    later = Ledger(space, ledger.store, resources=space.resources)
+    later = SearchState(space, state.store, resources=space.resources)
     assert sorted(later.ended) == ["00000"], "what crashed is tried again by the next launch"
-    plans = ListedPlans(space, later)
+    plans = FixedTrials(space, later)
     again = [plans.next_plan() for _ in range(3)]
     assert [(plan.trial, plan.attempt) for plan in again] == [("00001", 2), ("00002", 2), ("00003", 1)]
     assert [plan.config for plan in again] == list(space.configs[1:])
@@ -298,11 +298,11 @@ def test_plans_are_the_list_and_first_what_was_left(tmp_path: Path) -> None:
 def test_a_run_that_never_began_is_planned_again(tmp_path: Path) -> None:
     """Two began at once, the second one first, and the launch was killed between."""
     searched(tmp_path, [(2.0, 400), (1.5, 400)])
-    ledger, space = final_ledger(asked(tmp_path))
-    plans = ListedPlans(space, ledger)
+    state, space = final_state(asked(tmp_path))
+    plans = FixedTrials(space, state)
     never, second = plans.next_plan(), plans.next_plan()
-    ledger.start(second)
-    plans = ListedPlans(space, Ledger(space, ledger.store, resources=space.resources))
+    state.start(second)
+    plans = FixedTrials(space, SearchState(space, state.store, resources=space.resources))
     again = [plans.next_plan() for _ in range(len(space.configs))]
     assert again == [second.next_attempt(), never, *again[2:]]
     assert sorted(plan.number for plan in again) == list(range(len(space.configs)))

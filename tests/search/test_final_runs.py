@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finals import asked, final_ledger, searched
+from finals import asked, final_state, searched
 
 from pixeltune.cli import main
 from pixeltune.config import TrialConfig
@@ -19,10 +19,10 @@ from pixeltune.results.dataframes import read_images, read_results
 from pixeltune.results.final_statistics import leaderboard_of
 from pixeltune.results.store import SearchStore
 from pixeltune.search import trial_artifacts
-from pixeltune.search.attempt import Plan
-from pixeltune.search.checkpoint_retention import WeightKeeper
-from pixeltune.search.searcher import ListedPlans
-from pixeltune.search.state import Ledger
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.searcher import FixedTrials
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import Message, run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.evaluate import evaluate
@@ -59,31 +59,31 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> tuple[Ledger, Plan]:
+def begun(tmp_path: Path) -> tuple[SearchState, TrialPlan]:
     """A final of one configuration with two seeds, best after 300 of 400 images, and its first plan."""
     searched(tmp_path, [(1.5, 300)])
-    ledger, space = final_ledger(asked(tmp_path, top=1))
-    return ledger, ListedPlans(space, ledger).next_plan()
+    state, space = final_state(asked(tmp_path, top=1))
+    return state, FixedTrials(space, state).next_plan()
 
 
-def run(ledger: Ledger, plan: Plan, events: list[str], *, cut_before: str = "") -> list[Message]:
+def run(state: SearchState, plan: TrialPlan, events: list[str], *, cut_before: str = "") -> list[Message]:
     """A run in its process; where `cut_before` is a kind of message, it dies before the first of that kind is told."""
     messages = []
-    ledger.start(plan)
-    for message in run_trial(ledger.task(plan)):
+    state.start(plan)
+    for message in run_trial(state.task(plan)):
         kind = next((kind for kind in ("end", "report", "resumed") if kind in message), "wait")
         events.append(kind)
         if kind == cut_before:
             break
         messages.append(message)
-        ledger.receive(plan.trial, message)
+        state.receive(plan.trial, message)
     return messages
 
 
-def opened(folder: Path) -> tuple[Ledger, Plan]:
+def opened(folder: Path) -> tuple[SearchState, TrialPlan]:
     """The final as the next launch finds it, and what it resumes."""
-    ledger, space = final_ledger(asked(folder, top=1))
-    return ledger, ListedPlans(space, ledger).next_plan()
+    state, space = final_state(asked(folder, top=1))
+    return state, FixedTrials(space, state).next_plan()
 
 
 def in_order(events: list[str]) -> list[str]:
@@ -91,18 +91,18 @@ def in_order(events: list[str]) -> list[str]:
     return [event for event, before in zip(events, ["", *events], strict=False) if event != before]
 
 
-def test_the_test_set_is_read_once_and_at_the_end(begun: tuple[Ledger, Plan], events: list[str]) -> None:
-    ledger, plan = begun
-    run(ledger, plan, events)
+def test_the_test_set_is_read_once_and_at_the_end(begun: tuple[SearchState, TrialPlan], events: list[str]) -> None:
+    state, plan = begun
+    run(state, plan, events)
     assert in_order(events) == ["resumed", "report", "wait", "test", "end"]
     assert events.count("report") == 3
 
 
-def test_its_row_says_what_was_done(tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]) -> None:
-    ledger, plan = begun
-    run(ledger, plan, events)
-    ledger.finish(plan.trial)
-    (row,) = ledger.store.trials()
+def test_its_row_says_what_was_done(tmp_path: Path, begun: tuple[SearchState, TrialPlan], events: list[str]) -> None:
+    state, plan = begun
+    run(state, plan, events)
+    state.finish(plan.trial)
+    (row,) = state.store.trials()
     expected = {
         "status": "finished",
         "from_search": "toy",
@@ -129,18 +129,18 @@ def test_its_row_says_what_was_done(tmp_path: Path, begun: tuple[Ledger, Plan], 
     assert row["test_bits_per_dim"] == row["test_nats"] / (64 * math.log(2))
     assert row["sample_images_per_second"] > 0
     assert row["train_nats"] > 0
-    frame = read_results(ledger.store.folder)
+    frame = read_results(state.store.folder)
     assert frame["valid_nats"].isna().all()
     assert compare(frame).empty, "nothing is published of digits"
 
 
 def test_the_nats_of_its_images_are_those_of_its_weights_and_of_its_row(
-    begun: tuple[Ledger, Plan], events: list[str]
+    begun: tuple[SearchState, TrialPlan], events: list[str]
 ) -> None:
-    ledger, plan = begun
-    run(ledger, plan, events)
-    row = ledger.finish(plan.trial)
-    frame = read_images(ledger.store.folder)
+    state, plan = begun
+    run(state, plan, events)
+    row = state.finish(plan.trial)
+    frame = read_images(state.store.folder)
     data = resolve(plan.config).data
     assert data.test is not None
     assert data.test.labels_N is not None
@@ -148,75 +148,77 @@ def test_the_nats_of_its_images_are_those_of_its_weights_and_of_its_row(
     assert frame["image"].tolist() == list(range(len(data.test)))
     assert frame["label"].tolist() == data.test.labels_N.tolist()
     assert np.array_equal(frame["nats"], np.float32(frame["nats"]).astype(np.float64))
-    trained = load_with_config(weights_file(ledger.store.checkpoint(plan.trial)))
+    trained = load_with_config(weights_file(state.store.checkpoint(plan.trial)))
     assert trained.config.key() == row["config_key"]
     again = evaluate(trained.model, data.test, batch_size=plan.config.train.eval_batch_size)
     assert np.array_equal(again.nats_N, frame["nats"])
-    (place,) = leaderboard_of(ledger.store)
+    (place,) = leaderboard_of(state.store)
     assert (place["nats"], place["runs"]) == (row["test_nats"], ["00000"])
 
 
 def test_a_run_that_dies_after_the_reading_does_not_read_again(
-    tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]
+    tmp_path: Path, begun: tuple[SearchState, TrialPlan], events: list[str]
 ) -> None:
-    ledger, plan = begun
-    run(ledger, plan, events, cut_before="end")
-    assert ledger.store.trials()[0]["test_nats"] is None
-    kept = Path(ledger.store.images(plan.trial)).read_bytes()
+    state, plan = begun
+    run(state, plan, events, cut_before="end")
+    assert state.store.trials()[0]["test_nats"] is None
+    kept = Path(state.store.images(plan.trial)).read_bytes()
     events.clear()
-    ledger, plan = opened(tmp_path)
+    state, plan = opened(tmp_path)
     assert (plan.number, plan.attempt) == (0, 2)
-    run(ledger, plan, events)
-    row = ledger.finish(plan.trial)
+    run(state, plan, events)
+    row = state.finish(plan.trial)
     # The baseline is a histogram of the very same images; the model does not see them again.
-    assert Path(ledger.store.images(plan.trial)).read_bytes() == kept
+    assert Path(state.store.images(plan.trial)).read_bytes() == kept
     assert row["status"] == "finished"
-    assert [place["nats"] for place in leaderboard_of(ledger.store)] == [row["test_nats"]]
+    assert [place["nats"] for place in leaderboard_of(state.store)] == [row["test_nats"]]
 
 
 def test_nor_does_its_model_see_them(
-    tmp_path: Path, begun: tuple[Ledger, Plan], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, begun: tuple[SearchState, TrialPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger, plan = begun
-    run(ledger, plan, [], cut_before="end")
+    state, plan = begun
+    run(state, plan, [], cut_before="end")
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the test set was read before")
 
     monkeypatch.setattr(loop.Training, "evaluate", never)
-    ledger, plan = opened(tmp_path)
-    run(ledger, plan, [])
-    assert ledger.finish(plan.trial)["test_nats"] is not None
+    state, plan = opened(tmp_path)
+    run(state, plan, [])
+    assert state.finish(plan.trial)["test_nats"] is not None
 
 
 def test_a_run_that_dies_before_goes_on_from_its_checkpoint_to_the_same_number(
-    tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]
+    tmp_path: Path, begun: tuple[SearchState, TrialPlan], events: list[str]
 ) -> None:
-    ledger, plan = begun
-    run(ledger, plan, events, cut_before="report")
+    state, plan = begun
+    run(state, plan, events, cut_before="report")
     assert "test" not in events
-    ledger, plan = opened(tmp_path)
-    messages = run(ledger, plan, events)
+    state, plan = opened(tmp_path)
+    messages = run(state, plan, events)
     assert len(messages[0]["resumed"]) == 1
-    cut = ledger.finish(plan.trial)
+    cut = state.finish(plan.trial)
     searched(tmp_path / "whole", [(1.5, 300)])
     whole, first = opened(tmp_path / "whole")
     run(whole, first, [])
     assert cut["test_nats"] == whole.finish(first.trial)["test_nats"]
 
 
-def test_weights_trained_anew_are_read_anew(tmp_path: Path, begun: tuple[Ledger, Plan], events: list[str]) -> None:
+def test_weights_trained_anew_are_read_anew(
+    tmp_path: Path, begun: tuple[SearchState, TrialPlan], events: list[str]
+) -> None:
     """A checkpoint that was lost after the reading: what was kept is of weights that are no more."""
-    ledger, plan = begun
-    run(ledger, plan, events, cut_before="end")
-    Path(state_file(ledger.store.checkpoint(plan.trial))).unlink()
-    images = Path(ledger.store.images(plan.trial))
+    state, plan = begun
+    run(state, plan, events, cut_before="end")
+    Path(state_file(state.store.checkpoint(plan.trial))).unlink()
+    images = Path(state.store.images(plan.trial))
     images.write_bytes(images.read_bytes()[:-9])
-    ledger, plan = opened(tmp_path)
-    run(ledger, plan, events)
-    row = ledger.finish(plan.trial)
+    state, plan = opened(tmp_path)
+    run(state, plan, events)
+    row = state.finish(plan.trial)
     assert row["status"] == "finished"
-    assert [place["nats"] for place in leaderboard_of(ledger.store)] == [row["test_nats"]]
+    assert [place["nats"] for place in leaderboard_of(state.store)] == [row["test_nats"]]
 
 
 def test_a_search_reads_no_test_set(tmp_path: Path, events: list[str]) -> None:
@@ -230,9 +232,9 @@ def test_a_search_reads_no_test_set(tmp_path: Path, events: list[str]) -> None:
 
 
 def test_test_images_that_are_impossible_end_the_run_as_diverged(
-    begun: tuple[Ledger, Plan], monkeypatch: pytest.MonkeyPatch
+    begun: tuple[SearchState, TrialPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger, plan = begun
+    state, plan = begun
     whole = loop.Training.evaluate
 
     def spoiled(self: loop.Training, *words: Any) -> Any:
@@ -241,14 +243,16 @@ def test_test_images_that_are_impossible_end_the_run_as_diverged(
         return found
 
     monkeypatch.setattr(loop.Training, "evaluate", spoiled)
-    run(ledger, plan, [])
-    row = ledger.finish(plan.trial)
+    run(state, plan, [])
+    row = state.finish(plan.trial)
     assert (row["status"], row["test_nats"]) == ("diverged", None)
     assert "test images must have finite nats" in row["reason"]
-    assert not Path(ledger.store.images(plan.trial)).exists()
+    assert not Path(state.store.images(plan.trial)).exists()
 
 
-def test_a_full_disk_is_no_fault_of_the_run(begun: tuple[Ledger, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_no_fault_of_the_run(
+    begun: tuple[SearchState, TrialPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -259,18 +263,16 @@ def test_a_full_disk_is_no_fault_of_the_run(begun: tuple[Ledger, Plan], monkeypa
 
 def test_the_weights_of_every_run_stay(tmp_path: Path) -> None:
     searched(tmp_path, [(1.5, 100), (1.6, 100), (1.7, 100)])
-    ledger, space = final_ledger(asked(tmp_path, top=3))
-    plans = ListedPlans(space, ledger)
-    keeper = WeightKeeper(ledger)
+    state, space = final_state(asked(tmp_path, top=3))
+    plans = FixedTrials(space, state)
+    retention = CheckpointRetention(state)
     for _ in range(6):
         plan = plans.next_plan()
-        run(ledger, plan, [])
-        ledger.finish(plan.trial)
-        keeper.tidy()
-    keeper.tidy_all()
-    left = sorted(
-        str(path.relative_to(ledger.store.checkpoints)) for path in Path(ledger.store.checkpoints).rglob("*.*")
-    )
+        run(state, plan, [])
+        state.finish(plan.trial)
+        retention.tidy()
+    retention.tidy_all()
+    left = sorted(str(path.relative_to(state.store.checkpoints)) for path in Path(state.store.checkpoints).rglob("*.*"))
     assert left == [f"{number:05d}/weights.safetensors" for number in range(6)]
     places = leaderboard_of(SearchStore(str(tmp_path), "toy-final"))
     assert sorted(place["seeds"] for place in places) == [2, 2, 2]
@@ -279,10 +281,10 @@ def test_the_weights_of_every_run_stay(tmp_path: Path) -> None:
 def test_what_is_said_of_a_run_can_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`rerun` and `train` refuse what trains on validation, and `evaluate` has no validation images to measure."""
     searched(tmp_path, [(1.5, 300)])
-    ledger, space = final_ledger(asked(tmp_path, top=1))
-    plan = ListedPlans(space, ledger).next_plan()
-    run(ledger, plan, [])
-    row = ledger.finish(plan.trial)
+    state, space = final_state(asked(tmp_path, top=1))
+    plan = FixedTrials(space, state).next_plan()
+    run(state, plan, [])
+    row = state.finish(plan.trial)
     out, storage = tmp_path / "out", ["--storage", str(tmp_path)]
     assert main(["show", "toy-final/0", *storage]) == main(["export", "toy-final/0", *storage, "--out", str(out)]) == 0
     assert "pixeltune rerun" not in capsys.readouterr().out

@@ -21,7 +21,7 @@ WORKER = NodeFacts(
     data="abc",
     gpus=("NVIDIA A10G",),
     ray_gpus=1.0,
-    own_address="10.0.0.2",
+    host_address="10.0.0.2",
 )
 WANTED = Wanted(
     VERSIONS, storage="s3://bucket/r", seen=frozenset({HEAD.name, WORKER.name}), data="mnist", checksum="abc", gpus=1.0
@@ -64,10 +64,10 @@ def cell(column: str, wanted: Wanted = WANTED, **changes: object) -> tuple[str, 
         (cell("clock", ahead=5.0), "warn", "5.0 s ahead"),
         (cell("clock", ahead=-600.0), "fail", "600.0 s behind"),
         (cell("address", MEET), "ok", "10.0.0.2"),
-        (cell("address", MEET, own_address="127.0.1.1"), "warn", "its name leads to 127.0.1.1"),
-        (cell("address", MEET, own_address="::1"), "warn", "its name leads to ::1"),
-        (cell("address", MEET, own_address=""), "warn", "its name leads to nowhere"),
-        (cell("address", own_address="127.0.1.1"), "skipped", "not needed"),
+        (cell("address", MEET, host_address="127.0.1.1"), "warn", "its name leads to 127.0.1.1"),
+        (cell("address", MEET, host_address="::1"), "warn", "its name leads to ::1"),
+        (cell("address", MEET, host_address=""), "warn", "its name leads to nowhere"),
+        (cell("address", host_address="127.0.1.1"), "skipped", "not needed"),
         (cell("compiler"), "skipped", "not needed"),
         (cell("compiler", COMPILED), "ok", "installed"),
         (

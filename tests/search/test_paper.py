@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands import command, done, refused
-from finals import asked, final_ledger, searched
+from finals import asked, final_state, searched
 from search_toys import toy_config
 
 import pixeltune.errors
@@ -26,7 +26,7 @@ from pixeltune.paper.works import parse_bibtex
 from pixeltune.results.parquet_io import decode, encode
 from pixeltune.results.schema import IMAGE_SCHEMA
 from pixeltune.results.store import SearchStore
-from pixeltune.search.searcher import ListedPlans
+from pixeltune.search.searcher import FixedTrials
 from pixeltune.search.trial import run_trial
 from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_with_config, save_weights
@@ -43,16 +43,16 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"data.name": "array", "data.path": str(folder / "set.npz"), "data.num_valid": 100}
     )
     searched(folder / "results", [(1.5, 100)], base=base)
-    ledger, space = final_ledger(asked(folder / "results", top=1, settings={"data.path": str(folder / "set.npz")}))
-    plans = ListedPlans(space, ledger)
+    state, space = final_state(asked(folder / "results", top=1, settings={"data.path": str(folder / "set.npz")}))
+    plans = FixedTrials(space, state)
     for _ in range(2):
         plan = plans.next_plan()
         assert plan is not None
-        ledger.start(plan)
-        for message in run_trial(ledger.task(plan)):
-            ledger.receive(plan.trial, message)
-        assert ledger.finish(plan.trial)["status"] == "finished"
-    ledger.store.write_launch({"budget": {"trials": 2}})
+        state.start(plan)
+        for message in run_trial(state.task(plan)):
+            state.receive(plan.trial, message)
+        assert state.finish(plan.trial)["status"] == "finished"
+    state.store.write_launch({"budget": {"trials": 2}})
     return folder
 
 

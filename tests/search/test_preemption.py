@@ -7,17 +7,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from search_toys import BEGUN, FINISHED, reported, toy_ledger, toy_space
+from search_toys import BEGUN, FINISHED, reported, toy_space, toy_state
 
-from pixeltune.search.searcher import Suggester
-from pixeltune.search.state import MOST_NODE_DEATHS, NODE_DIED, Ledger
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import MOST_NODE_DEATHS, NODE_DIED, SearchState
 from pixeltune.space import Budget
-from pixeltune.tune.adapters import LedgerCallback, LedgerScheduler, SuggestSearcher
-from pixeltune.tune.run_state import MOST_FAULTS, Seats
+from pixeltune.tune.adapters import TuneCallback, TuneScheduler, TuneSearcher
+from pixeltune.tune.run_state import MOST_FAULTS, TuneRunState
 from pixeltune.tune.trainables import result_of
 
 TAKEN = "its node was taken away (spot notice)"
-SAVED = "  File x, line 3\npixeltune.errors.NodeTakenError: the machine under this trial is taken away: …"
+SAVED = "  File x, line 3\npixeltune.errors.NodePreemptedError: the machine under this trial is taken away: …"
 PREEMPTED = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: ImplicitFunc\n"
     "The actor died because its node has died. Node Id: 12ab\n\tthe actor's node was preempted: spot notice"
@@ -33,17 +33,17 @@ OWN_FAULT = "  File x, line 3\nValueError: a preempted idea, but my own"
 
 
 class Tune:
-    """Of Ray Tune what our seats meet: one trial that is tried again while its failures are few enough."""
+    """Of Ray Tune what our adapters meet: one trial that is tried again while its failures are few enough."""
 
-    def __init__(self, folder: Path, ledger: Ledger | None = None) -> None:
+    def __init__(self, folder: Path, state: SearchState | None = None) -> None:
         space = toy_space(budget=Budget(trials=1), scheduler=None)
-        self.ledger = ledger or toy_ledger(folder / "r", space)
+        self.state = state or toy_state(folder / "r", space)
         self.said: list[str] = []
-        waiting = self.ledger.plans_to_resume()
-        planner = Suggester(space, self.ledger, waiting=waiting)
-        self.seats = Seats(planner, self.ledger, lambda: None, most=1, say=self.said.append)
-        self.searcher, self.callback = SuggestSearcher(self.seats, ""), LedgerCallback(self.seats)
-        self.scheduler = LedgerScheduler(self.seats)
+        waiting = self.state.plans_to_resume()
+        planner = OptunaSearcher(space, self.state, waiting=waiting)
+        self.run_state = TuneRunState(planner, self.state, lambda: None, most=1, say=self.said.append)
+        self.searcher, self.callback = TuneSearcher(self.run_state, ""), TuneCallback(self.run_state)
+        self.scheduler = TuneScheduler(self.run_state)
         self.file = folder / "error.txt"
         self.trial: Any = SimpleNamespace(
             trial_id="a",
@@ -71,12 +71,12 @@ class Tune:
         self.require_no_failure()
 
     def require_no_failure(self) -> None:
-        if self.seats.failure is not None:
-            raise self.seats.failure
+        if self.run_state.failure is not None:
+            raise self.run_state.failure
 
     @property
     def ends(self) -> list[tuple[int, str, str | None]]:
-        return [(row["attempt"], row["status"], row["reason"]) for row in self.ledger.store.attempts()]
+        return [(row["attempt"], row["status"], row["reason"]) for row in self.state.store.attempts()]
 
 
 @pytest.mark.parametrize("crash", [SAVED, PREEMPTED, OF_TRAIN])
@@ -90,10 +90,10 @@ def test_a_trial_may_be_taken_away_any_number_of_times(tmp_path: Path, crash: st
         assert not tune.is_over
     tune.begin()
     for message in (BEGUN, reported(100, 2.0), FINISHED):
-        tune.ledger.receive("00000", message)
+        tune.state.receive("00000", message)
     tune.searcher.on_trial_complete("a")
     assert tune.ends == [(number, "interrupted", TAKEN) for number in range(1, 13)] + [(13, "finished", None)]
-    assert all(row["traceback"] is None for row in tune.ledger.store.attempts())
+    assert all(row["traceback"] is None for row in tune.state.store.attempts())
     assert tune.said == [f"00000: {TAKEN}; it goes on elsewhere."] * 12
 
 
@@ -111,14 +111,14 @@ def test_what_it_has_seen_is_kept_across_nodes(tmp_path: Path) -> None:
     tune = Tune(tmp_path)
     tune.begin()
     for message in (BEGUN, reported(100, 2.0)):
-        tune.ledger.receive("00000", message)
+        tune.state.receive("00000", message)
     tune.fail(SAVED)
     tune.begin()
     resumed = [reported(100, 2.0)["report"]]
     for message in (BEGUN | {"resumed": resumed}, reported(200, 1.5), FINISHED):
-        tune.ledger.receive("00000", message)
+        tune.state.receive("00000", message)
     tune.searcher.on_trial_complete("a")
-    points = [(point["attempt"], point["images_seen"]) for point in tune.ledger.store.curve("00000")]
+    points = [(point["attempt"], point["images_seen"]) for point in tune.state.store.curve("00000")]
     assert points == [(1, 100), (2, 200)]
 
 
@@ -133,7 +133,7 @@ def test_own_faults_count_between_preemptions(tmp_path: Path) -> None:
     tune.fail(OWN_FAULT)
     assert tune.is_over
     assert [status for _, status, _ in tune.ends] == ["interrupted", "interrupted", "failed", "failed"]
-    assert "00000" in tune.ledger.ended
+    assert "00000" in tune.state.ended
 
 
 def test_taken_away_after_a_fault_of_its_own_it_is_resumed_all_the_same(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_taken_away_after_a_fault_of_its_own_it_is_resumed_all_the_same(tmp_path
         tune.fail(crash)
     assert tune.is_over
     assert tune.ends[-1] == (2, "interrupted", TAKEN)
-    assert tune.ledger.ended == {}
-    assert [plan.attempt for plan in tune.ledger.plans_to_resume()] == [3]
+    assert tune.state.ended == {}
+    assert [plan.attempt for plan in tune.state.plans_to_resume()] == [3]
 
 
 def test_a_process_that_dies_before_it_began_on_a_node_that_goes(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_process_that_dies_before_it_began_on_a_node_that_goes(tmp_path: Path)
     tune.searcher.on_trial_complete("a", error=True)
     tune.require_no_failure()
     assert tune.ends == [(1, "interrupted", TAKEN)]
-    assert len(tune.ledger.plans_to_resume()) == 1
+    assert len(tune.state.plans_to_resume()) == 1
 
 
 @pytest.mark.parametrize("died", [DIED, UNREACHABLE])
@@ -166,7 +166,7 @@ def test_a_trial_that_kills_its_nodes_does_not_do_so_for_ever(tmp_path: Path, di
     for _ in range(MOST_NODE_DEATHS - 1):
         tune.begin()
         tune.fail(died)
-    second = Tune(tmp_path, toy_ledger(tmp_path / "r", tune.ledger.space))
+    second = Tune(tmp_path, toy_state(tmp_path / "r", tune.state.space))
     for _ in range(3):
         assert not second.is_over
         second.begin()
@@ -176,4 +176,4 @@ def test_a_trial_that_kills_its_nodes_does_not_do_so_for_ever(tmp_path: Path, di
     assert ends[0] == (True, "interrupted")
     assert [status for _, status in ends].count("failed") == 2
     assert sum(is_node for is_node, _ in ends) == MOST_NODE_DEATHS
-    assert "00000" in second.ledger.ended
+    assert "00000" in second.state.ended

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from optuna.distributions import IntDistribution
 from rich.console import Console
-from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_ledger, toy_space
+from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_space, toy_state
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.search import progress
 from pixeltune.search.progress import Progress
 from pixeltune.space import Budget, Resources
 
-FORM = ImageForm(1, 8, 8, 17)
+FORM = ImageSpec(1, 8, 8, 17)
 
 
 def shown(console: Console) -> list[str]:
@@ -25,17 +25,17 @@ def shown(console: Console) -> list[str]:
 
 def test_a_line_for_every_trial(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
-    ledger = toy_ledger(tmp_path, toy_space(budget=Budget(trials=6)))
-    play(ledger, ledger.plan({}), BEGUN, reported(100, 2.5), reported(400, 2.5), FINISHED)
-    listener = Progress(console)
-    listener.begin(ledger, Resources(), 2, FORM)
-    play(ledger, ledger.plan({"optim.lr": 0.0125}), BEGUN, reported(100, 2.6), reported(200, 2.0), FINISHED)
-    listener.change()
-    listener.change()
-    play(ledger, ledger.plan({}), ended("diverged", "the norm is inf"))
-    ledger.start(ledger.plan({}))
-    listener.change()
-    listener.end()
+    state = toy_state(tmp_path, toy_space(budget=Budget(trials=6)))
+    play(state, state.plan({}), BEGUN, reported(100, 2.5), reported(400, 2.5), FINISHED)
+    callback = Progress(console)
+    callback.begin(state, Resources(), 2, FORM)
+    play(state, state.plan({"optim.lr": 0.0125}), BEGUN, reported(100, 2.6), reported(200, 2.0), FINISHED)
+    callback.change()
+    callback.change()
+    play(state, state.plan({}), ended("diverged", "the norm is inf"))
+    state.start(state.plan({}))
+    callback.change()
+    callback.end()
     first, *lines = shown(console)
     assert first == "2 trials at a time, each 1 CPU; 1 trials done before"
     assert [line.split()[:2] for line in lines] == [["00001", "pruned"], ["00002", "diverged"]]
@@ -62,29 +62,29 @@ def test_a_published_number_stands_there_only_for_the_same_task_and_says_what_di
     tmp_path: Path, facts: dict[str, int], words: str | None
 ) -> None:
     console = Console(file=io.StringIO(), width=80)
-    ledger = toy_ledger(tmp_path, toy_space(base=toy_config().override({"data.name": "cifar10"})))
-    listener = Progress(console)
+    state = toy_state(tmp_path, toy_space(base=toy_config().override({"data.name": "cifar10"})))
+    callback = Progress(console)
     form = CIFAR10_FORM | facts
-    listener.begin(ledger, Resources(), 2, ImageForm(*form.values()))
+    callback.begin(state, Resources(), 2, ImageSpec(*form.values()))
     begun = {"facts": FACTS | {"data_version": "original"} | form, "resumed": []}
-    play(ledger, ledger.plan({}), begun, reported(400, 2.5), FINISHED)
-    listener.change()
+    play(state, state.plan({}), begun, reported(400, 2.5), FINISHED)
+    callback.change()
     line = shown(console)[1]
     assert words in line if words else "published" not in line
 
 
 def test_a_log_is_not_silent_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=80)
-    ledger = toy_ledger(tmp_path)
-    listener = Progress(console)
-    listener.begin(ledger, Resources(), 2, FORM)
-    plan = ledger.plan({})
-    ledger.start(plan)
-    listener.change()
+    state = toy_state(tmp_path)
+    callback = Progress(console)
+    callback.begin(state, Resources(), 2, FORM)
+    plan = state.plan({})
+    state.start(plan)
+    callback.change()
     assert len(shown(console)) == 1
     monkeypatch.setattr(progress, "_LONGEST_SILENCE", 0.0)
-    ledger.receive(plan.trial, reported(100, 2.6))
-    listener.change()
+    state.receive(plan.trial, reported(100, 2.6))
+    callback.change()
     assert shown(console)[1].startswith(
         "Running: 00000 100 / 400 images rung 100 2.6000 100 images/s  | 0/20 done, 1 running"
     )
@@ -92,13 +92,13 @@ def test_a_log_is_not_silent_for_long(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_panel_of_a_terminal(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
-    ledger = toy_ledger(tmp_path)
-    listener = Progress(console)
-    listener.begin(ledger, Resources(workers=2, gpus=1.0), 1, FORM)
-    ledger.start(ledger.plan({}))
-    ledger.receive("00000", reported(100, 2.6))
-    console.print(listener._panel())
-    listener.end()
+    state = toy_state(tmp_path)
+    callback = Progress(console)
+    callback.begin(state, Resources(workers=2, gpus=1.0), 1, FORM)
+    state.start(state.plan({}))
+    state.receive("00000", reported(100, 2.6))
+    console.print(callback._panel())
+    callback.end()
     text = "\n".join(shown(console))
     for part in ("each 2 workers of 1 CPU, 1 GPU", "100 / 400 images", "0/20 done, 1 running", "2.6000"):
         assert part in text
@@ -107,10 +107,10 @@ def test_the_panel_of_a_terminal(tmp_path: Path) -> None:
 def test_trials_are_counted_up_to_the_configurations_that_there_are(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
     space = toy_space(vary={"model.layers": IntDistribution(2, 4)}, budget=Budget(trials=6))
-    ledger = toy_ledger(tmp_path, space)
-    listener = Progress(console)
-    listener.begin(ledger, Resources(), 2, FORM)
-    play(ledger, ledger.plan({"model.layers": 2}), BEGUN, reported(400, 2.5), FINISHED)
-    listener.change()
-    listener.end()
+    state = toy_state(tmp_path, space)
+    callback = Progress(console)
+    callback.begin(state, Resources(), 2, FORM)
+    play(state, state.plan({"model.layers": 2}), BEGUN, reported(400, 2.5), FINISHED)
+    callback.change()
+    callback.end()
     assert "1/3 done" in shown(console)[-1]

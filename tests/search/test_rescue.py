@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
-from search_toys import BEGUN, FINISHED, play, reported, toy_ledger, toy_space
+from search_toys import BEGUN, FINISHED, play, reported, toy_space, toy_state
 
 from pixeltune.errors import SearchError
-from pixeltune.search.callbacks import Listener
-from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.callbacks import SearchCallback
+from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.run import Stop
-from pixeltune.search.searcher import Suggester
+from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.space import Budget, Patience, Resources, SearchSpace
 from pixeltune.tune import hang_recovery
-from pixeltune.tune.adapters import LedgerCallback, LedgerScheduler, SuggestSearcher
-from pixeltune.tune.hang_recovery import RescueCallback
-from pixeltune.tune.run_state import Seats
-from pixeltune.tune.runner import TuneRuns
+from pixeltune.tune.adapters import TuneCallback, TuneScheduler, TuneSearcher
+from pixeltune.tune.hang_recovery import HangRecoveryCallback
+from pixeltune.tune.run_state import TuneRunState
+from pixeltune.tune.runner import TuneRunner
 from pixeltune.tune.trainables import result_of
-from pixeltune.tune.watchdog import Heartbeat, Vacancies, Watchdog
+from pixeltune.tune.watchdog import LauncherWatchdog, LeakedPlacementGroups, Watchdog
 
 STARVED = "ray.train.ControllerError: Training failed …:\nThe worker group startup timed out after 60.0 seconds waiting"
 
@@ -37,15 +37,17 @@ class Search:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, workers: int = 1, most: int = 2, **changes: Any
     ) -> None:
         space = toy_space(scheduler=None, patience=Patience(minutes=1, start_minutes=10), **changes)
-        self.ledger = toy_ledger(folder, space, resources=Resources(workers=workers))
+        self.state = toy_state(folder, space, resources=Resources(workers=workers))
         self.said: list[str] = []
         self.killed: list[str] = []
-        self.seats = Seats(Suggester(space, self.ledger), self.ledger, lambda: None, most=most, say=self.said.append)
+        self.run_state = TuneRunState(
+            OptunaSearcher(space, self.state), self.state, lambda: None, most=most, say=self.said.append
+        )
         self.clock = 0.0
-        self.seats.watchdog = Watchdog(space.patience, clock=lambda: self.clock)
-        self.searcher = SuggestSearcher(self.seats, str(folder))
-        self.scheduler, self.callback = LedgerScheduler(self.seats), LedgerCallback(self.seats)
-        self.rescue = RescueCallback(self.seats, Heartbeat(100))
+        self.run_state.watchdog = Watchdog(space.patience, clock=lambda: self.clock)
+        self.searcher = TuneSearcher(self.run_state, str(folder))
+        self.scheduler, self.callback = TuneScheduler(self.run_state), TuneCallback(self.run_state)
+        self.rescue = HangRecoveryCallback(self.run_state, LauncherWatchdog(100))
         self.trials: list[Any] = []
         self.has_room = False
         monkeypatch.setattr(hang_recovery, "_has_room", lambda _resources: self.has_room)
@@ -97,7 +99,7 @@ class Search:
 
     @property
     def rows(self) -> list[tuple[str, int, str]]:
-        return [(row["trial"], row["attempt"], row["status"]) for row in self.ledger.store.attempts()]
+        return [(row["trial"], row["attempt"], row["status"]) for row in self.state.store.attempts()]
 
 
 @pytest.fixture
@@ -115,11 +117,11 @@ def test_a_silent_trial_is_killed_and_its_row_says_why(begin: Callable[..., Sear
     assert search.killed == ["actor of a"]
     assert search.said[0].startswith("00000: no report in 65 s")
     search.die(trial, again=True)
-    first = search.ledger.store.attempts()[0]
+    first = search.state.store.attempts()[0]
     assert (first["status"], first["reason"][:18]) == ("failed", "no report in 65 s,")
     search.pass_by(50)
     assert search.killed == ["actor of a"], "it waits for its next attempt"
-    assert search.seats.failure is None
+    assert search.run_state.failure is None
 
 
 def test_the_next_attempt_is_told_which_one_it_is(begin: Callable[..., Search]) -> None:
@@ -145,7 +147,7 @@ def test_a_process_may_die_before_it_begins(begin: Callable[..., Search]) -> Non
     trial = search.suggest("a")
     search.die(trial, again=True)
     search.die(trial, again=False)
-    assert search.seats.failure is None
+    assert search.run_state.failure is None
     assert search.rows == [("00000", 1, "failed"), ("00000", 2, "failed")]
 
 
@@ -155,12 +157,12 @@ def test_a_trial_that_tune_drops_is_planned_again(begin: Callable[..., Search]) 
     assert search.searcher.suggest("b") is None, "one at a time"
     trial.status = "ERROR"
     search.pass_by(5)
-    assert [plan.trial for plan in search.seats.lost] == ["00000"]
+    assert [plan.trial for plan in search.run_state.lost] == ["00000"]
     assert search.rows == []
     search.run("b")
-    assert [plan.trial for plan in search.seats.plans.values()] == ["00001"]
-    again = Suggester(search.ledger.space, search.ledger, waiting=search.seats.lost)
-    assert again.next_plan() == search.seats.lost[0]
+    assert [plan.trial for plan in search.run_state.plans.values()] == ["00001"]
+    again = OptunaSearcher(search.state.space, search.state, waiting=search.run_state.lost)
+    assert again.next_plan() == search.run_state.lost[0]
 
 
 def test_a_retry_that_tune_drops_is_interrupted_and_resumed_by_the_same_launch(begin: Callable[..., Search]) -> None:
@@ -170,8 +172,8 @@ def test_a_retry_that_tune_drops_is_interrupted_and_resumed_by_the_same_launch(b
     trial.status = "ERROR"
     search.pass_by(5)
     assert search.rows == [("00000", 1, "failed"), ("00000", 2, "interrupted")]
-    assert search.seats.lost == []
-    assert [(plan.trial, plan.attempt) for plan in search.ledger.plans_to_resume()] == [("00000", 3)]
+    assert search.run_state.lost == []
+    assert [(plan.trial, plan.attempt) for plan in search.state.plans_to_resume()] == [("00000", 3)]
 
 
 def test_an_actor_that_cannot_begin_the_next_trial_is_killed(begin: Callable[..., Search]) -> None:
@@ -187,46 +189,46 @@ def test_workers_whose_nodes_are_still_to_start_go_on_waiting(begin: Callable[..
     """As on a cluster that begins without workers, or whose spot machines were all taken away."""
     search = begin(workers=2, most=2)
     search.rescue._groups_due = 1e9
-    search.seats.could_hold = lambda: False
+    search.run_state.could_hold = lambda: False
     trial = search.run("a")
     for _ in range(3):
-        search.seats.silences["a"] = STARVED
+        search.run_state.silences["a"] = STARVED
         search.die(trial, again=True)
-        search.seats.watchdog._now += 200
-    assert search.seats.failure is None
-    assert search.seats.most == 2
+        search.run_state.watchdog._now += 200
+    assert search.run_state.failure is None
+    assert search.run_state.most == 2
     assert search.said[-1] == "00000: its workers found no place in the cluster; it waits for nodes that are to start."
     search.tell(trial, BEGUN)
     for _ in range(4):
-        search.seats.silences["a"] = STARVED
+        search.run_state.silences["a"] = STARVED
         search.die(trial, again=True)
-        search.seats.watchdog._now += 200
-    assert search.seats.failure is None, "since it ran, less than its ten minutes"
-    search.seats.silences["a"] = STARVED
+        search.run_state.watchdog._now += 200
+    assert search.run_state.failure is None, "since it ran, less than its ten minutes"
+    search.run_state.silences["a"] = STARVED
     search.die(trial, again=True)
-    assert isinstance(search.seats.failure, SearchError)
-    assert "patience.start_minutes, but none that could hold them have in 10 min" in str(search.seats.failure)
+    assert isinstance(search.run_state.failure, SearchError)
+    assert "patience.start_minutes, but none that could hold them have in 10 min" in str(search.run_state.failure)
 
 
 def test_workers_that_find_no_place_are_no_fault_of_the_trial(begin: Callable[..., Search]) -> None:
     search = begin(workers=2, most=2)
     search.rescue._groups_due = 1e9
     trial, _other = search.run("a"), search.run("b")
-    search.seats.silences["a"] = STARVED
+    search.run_state.silences["a"] = STARVED
     search.die(trial, again=True)
-    assert search.seats.most == 1
+    assert search.run_state.most == 1
     assert search.said == ["00000: its workers found no place in the cluster; from now on 1 trials at a time."]
     assert search.rows[0] == ("00000", 1, "interrupted")
-    assert search.seats.failure is None
+    assert search.run_state.failure is None
 
 
 def test_where_no_other_trial_runs_the_search_ends_and_can_be_resumed(begin: Callable[..., Search]) -> None:
     search = begin(workers=2, most=1)
     trial = search.run("a")
-    search.seats.silences["a"] = STARVED
+    search.run_state.silences["a"] = STARVED
     search.die(trial, again=False)
-    assert isinstance(search.seats.failure, SearchError)
-    assert "the 2 workers of 00000 found none, and no other trial runs" in str(search.seats.failure)
+    assert isinstance(search.run_state.failure, SearchError)
+    assert "the 2 workers of 00000 found none, and no other trial runs" in str(search.run_state.failure)
     assert search.rows == [("00000", 1, "interrupted")]
     assert search.searcher.suggest("b") == "FINISHED", "to None, Tune would ask again for ten minutes"
 
@@ -236,20 +238,20 @@ def test_tune_is_started_anew_when_it_leaves_free_resources_unused(begin: Callab
     search.suggest("a")
     search.has_room = True
     search.pass_by(120)
-    assert search.seats.stuck == ""
+    assert search.run_state.stuck == ""
     search.pass_by(10)
-    assert "although there is room for one" in search.seats.stuck
-    assert search.seats.is_over
-    assert search.seats.failure is None
+    assert "although there is room for one" in search.run_state.stuck
+    assert search.run_state.is_over
+    assert search.run_state.failure is None
 
 
 def test_a_search_without_room_ends_with_what_it_needs(begin: Callable[..., Search]) -> None:
     search = begin()
     search.suggest("a")
     search.pass_by(600)
-    assert not search.seats.is_over
+    assert not search.run_state.is_over
     search.pass_by(10)
-    assert "it needs 1 times 1 CPUs, and there are 0 CPUs free" in str(search.seats.failure)
+    assert "it needs 1 times 1 CPUs, and there are 0 CPUs free" in str(search.run_state.failure)
 
 
 def test_while_another_trial_runs_one_may_wait_for_its_place(begin: Callable[..., Search]) -> None:
@@ -259,7 +261,7 @@ def test_while_another_trial_runs_one_may_wait_for_its_place(begin: Callable[...
     for _ in range(200):
         search.pass_by(10)
         search.tell(running, reported(100, 2.0))
-    assert not search.seats.is_over
+    assert not search.run_state.is_over
     assert search.killed == []
 
 
@@ -277,7 +279,7 @@ def test_groups_that_nobody_uses_are_freed(begin: Callable[..., Search], monkeyp
 
 
 def test_a_group_in_use_now_and_then_is_not_leaked() -> None:
-    vacancies = Vacancies(60)
+    vacancies = LeakedPlacementGroups(60)
     assert vacancies.leaked(["a"], set(), 0) == []
     assert vacancies.leaked(["a"], {"a"}, 50) == []
     assert vacancies.leaked(["a"], set(), 100) == []
@@ -290,8 +292,8 @@ def test_tune_is_asked_for_no_trial_when_all_configurations_are_tried(begin: Cal
     """Also while the last ones run; a crash of one of them is still tried again."""
     search = begin(most=3, vary={"model.layers": IntDistribution(2, 3)})
     first, second = search.run("a"), search.run("b")
-    assert search.searcher.suggest("c") == SuggestSearcher.FINISHED
-    assert search.seats.planner.is_exhausted
+    assert search.searcher.suggest("c") == TuneSearcher.FINISHED
+    assert search.run_state.planner.is_exhausted
     search.die(first, again=True)
     for trial in (first, second):
         search.tell(trial, BEGUN)
@@ -308,22 +310,28 @@ def test_runs_of_tune_end_when_nothing_is_left_to_try(
     """Not as a search that Tune cannot run; what Tune dropped is run first."""
     vary = {"model.layers": IntDistribution(2, 3)} if is_finite else {"optim.lr": FloatDistribution(0.01, 0.02)}
     space = toy_space(scheduler=None, vary=vary, budget=Budget(trials=9))
-    ledger = toy_ledger(tmp_path, space)
+    search_state = toy_state(tmp_path, space)
     if not is_finite:
         monkeypatch.setattr(SearchSpace, "suggest", lambda *_: {"optim.lr": 0.02})
     runs_so_far = []
 
-    def once(_runs: TuneRuns, trials: int, planner: Any, _concurrent: int) -> tuple[list[Any], str]:
+    def run_once(_runs: TuneRunner, trials: int, planner: Any, _concurrent: int) -> tuple[list[Any], str]:
         """Drop the first plan of the first run, and run every other one."""
         plans = list(itertools.takewhile(lambda plan: plan is not None, (planner.next_plan() for _ in range(trials))))
         runs_so_far.append(len(plans))
         dropped = plans[:1] if len(runs_so_far) == 1 else []
         for plan in plans[len(dropped) :]:
-            play(ledger, plan, BEGUN, reported(400, 2.0), FINISHED)
+            play(search_state, plan, BEGUN, reported(400, 2.0), FINISHED)
         return dropped, ""
 
-    monkeypatch.setattr(TuneRuns, "once", once)
-    runs = TuneRuns(Stop(space, ledger), ledger, Listener(), WeightKeeper(ledger), Heartbeat(100))
-    runs.until_done(lambda: 9 - len(ledger.ended), lambda lost: Suggester(space, ledger, waiting=lost), 1)
-    assert sorted(ledger.ended) == ["00000", "00001"]
+    monkeypatch.setattr(TuneRunner, "run_once", run_once)
+    runs = TuneRunner(
+        Stop(space, search_state),
+        search_state,
+        SearchCallback(),
+        CheckpointRetention(search_state),
+        LauncherWatchdog(100),
+    )
+    runs.run(lambda: 9 - len(search_state.ended), lambda lost: OptunaSearcher(space, search_state, waiting=lost), 1)
+    assert sorted(search_state.ended) == ["00000", "00001"]
     assert runs_so_far == [2, 1]

@@ -16,24 +16,24 @@ from search_toys import (
     reported,
     sampler_params,
     toy_config,
-    toy_ledger,
     toy_space,
+    toy_state,
 )
 
 from pixeltune.errors import ConfigError, StoreError
-from pixeltune.search.checkpoint_retention import WeightKeeper
+from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.run import nothing_left, open_search, require_buildable, require_same_data
-from pixeltune.search.searcher import Suggester
-from pixeltune.search.state import Ledger
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import state_file, weights_file
 from pixeltune.space import Budget, Resources, SearchSpace
 
 
-def two_trials(folder: Path, **options: Any) -> Ledger:
-    ledger = toy_ledger(folder, toy_space(scheduler=None), **options)
-    play(ledger, ledger.plan({}), BEGUN, reported(400, 2.0), FINISHED)
-    play(ledger, ledger.plan({}), BEGUN, reported(200, 2.0))  # interrupted
-    return ledger
+def two_trials(folder: Path, **options: Any) -> SearchState:
+    state = toy_state(folder, toy_space(scheduler=None), **options)
+    play(state, state.plan({}), BEGUN, reported(400, 2.0), FINISHED)
+    play(state, state.plan({}), BEGUN, reported(200, 2.0))  # interrupted
+    return state
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def two_trials(folder: Path, **options: Any) -> Ledger:
 def test_nothing_left(tmp_path: Path, budget: Budget, reason: str | None) -> None:
     """Counted over both trials, also by a later launch that has not begun with the interrupted one."""
     two_trials(tmp_path, resources=Resources(gpus=1.0))
-    ledger = toy_ledger(tmp_path, toy_space(scheduler=None))
-    assert nothing_left(toy_space(budget=budget), ledger) == reason
+    state = toy_state(tmp_path, toy_space(scheduler=None))
+    assert nothing_left(toy_space(budget=budget), state) == reason
 
 
 def test_a_corner_that_the_data_rule_out_is_named(tmp_path: Path) -> None:
@@ -70,15 +70,15 @@ def test_a_corner_that_the_data_rule_out_is_named(tmp_path: Path) -> None:
 
 
 def test_other_images_are_refused(tmp_path: Path) -> None:
-    ledger = two_trials(tmp_path)
-    data = ledger.space.base.data
-    require_same_data(ledger.store, data, FACTS["data_checksum"])
+    state = two_trials(tmp_path)
+    data = state.space.base.data
+    require_same_data(state.store, data, FACTS["data_checksum"])
     with pytest.raises(StoreError, match=r"go on with the images it began with \(checksum abc\), but got xyz"):
-        require_same_data(ledger.store, data, "xyz")
+        require_same_data(state.store, data, "xyz")
 
 
-def with_checkpoint(ledger: Ledger, number: int) -> Path:
-    folder = Path(ledger.store.checkpoint(f"{number:05d}"))
+def with_checkpoint(state: SearchState, number: int) -> Path:
+    folder = Path(state.store.checkpoint(f"{number:05d}"))
     for location in (state_file(str(folder)), weights_file(str(folder))):
         Path(location).parent.mkdir(parents=True, exist_ok=True)
         Path(location).write_bytes(b"x")
@@ -87,11 +87,11 @@ def with_checkpoint(ledger: Ledger, number: int) -> Path:
 
 def test_weights_of_the_best_stay_and_states_of_the_unfinished(tmp_path: Path) -> None:
     space = toy_space(scheduler=None, keep=2)
-    ledger = toy_ledger(tmp_path, space)
-    keeper = WeightKeeper(ledger)
+    state = toy_state(tmp_path, space)
+    retention = CheckpointRetention(state)
 
     def kept() -> dict[str, list[str]]:
-        folders = sorted(Path(ledger.store.checkpoints).iterdir())
+        folders = sorted(Path(state.store.checkpoints).iterdir())
         return {folder.name: sorted(file.name for file in folder.iterdir()) for folder in folders}
 
     for number, messages in enumerate(
@@ -104,44 +104,44 @@ def test_weights_of_the_best_stay_and_states_of_the_unfinished(tmp_path: Path) -
             (reported(200, 0.3),),  # interrupted
         ]
     ):
-        plan = ledger.plan({})
-        with_checkpoint(ledger, number)
-        play(ledger, plan, BEGUN, *messages)
-        keeper.tidy()
+        plan = state.plan({})
+        with_checkpoint(state, number)
+        play(state, plan, BEGUN, *messages)
+        retention.tidy()
         if number == 1:
             assert kept() == {"00000": ["weights.safetensors"], "00001": ["weights.safetensors"]}
-    live = ledger.plan({})
-    with_checkpoint(ledger, 6)
-    ledger.start(live)
-    keeper.tidy()
+    live = state.plan({})
+    with_checkpoint(state, 6)
+    state.start(live)
+    retention.tidy()
     both = ["state.pt", "weights.safetensors"]
     best = ["weights.safetensors"]
     assert kept() == {"00001": best, "00002": best, "00005": both, "00006": both}
-    with_checkpoint(ledger, 0)  # a worker wrote once more while it was being stopped
-    with_checkpoint(ledger, 1)
-    keeper.tidy()
-    keeper.tidy_all()
+    with_checkpoint(state, 0)  # a worker wrote once more while it was being stopped
+    with_checkpoint(state, 1)
+    retention.tidy()
+    retention.tidy_all()
     assert kept() == {"00001": best, "00002": best, "00005": both, "00006": both}
 
 
 def test_weights_within_the_constraints_are_kept_before_better_ones_out_of_them(tmp_path: Path) -> None:
-    ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1, constraints={"train_seconds": 10.0}))
-    folders = [with_checkpoint(ledger, number) for number in range(2)]
+    state = toy_state(tmp_path, toy_space(scheduler=None, keep=1, constraints={"train_seconds": 10.0}))
+    folders = [with_checkpoint(state, number) for number in range(2)]
     for bits, seconds in ((2.0, 9.0), (1.0, 99.0)):
-        play(ledger, ledger.plan({}), BEGUN, reported(400, bits, train_seconds=seconds), FINISHED)
-    WeightKeeper(ledger).tidy()
+        play(state, state.plan({}), BEGUN, reported(400, bits, train_seconds=seconds), FINISHED)
+    CheckpointRetention(state).tidy()
     assert [folder.exists() for folder in folders] == [True, False]
 
 
 def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
     """A state of 0.86 GB would else lie beside the kept weights for good."""
-    ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1))
-    folder = with_checkpoint(ledger, 0)
-    play(ledger, ledger.plan({}), BEGUN, reported(400, 2.0), FINISHED)
-    store = ledger.store
+    state = toy_state(tmp_path, toy_space(scheduler=None, keep=1))
+    folder = with_checkpoint(state, 0)
+    play(state, state.plan({}), BEGUN, reported(400, 2.0), FINISHED)
+    store = state.store
     for place in (str(folder), store.folder, store.trials_folder, store.curves_folder):
         Path(place, ".part-0123-state.pt").write_bytes(b"half")
-    WeightKeeper(ledger).tidy_all()
+    CheckpointRetention(state).tidy_all()
     assert [path.name for path in tmp_path.rglob(".part-*")] == []
     assert [path.name for path in folder.iterdir()] == ["weights.safetensors"]
     assert len(store.trials()) == 1
@@ -149,32 +149,32 @@ def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
 
 def test_of_several_objectives_the_front_keeps_its_weights(tmp_path: Path) -> None:
     space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None, keep=2, constraints=BOUND)
-    ledger = toy_ledger(tmp_path, space)
+    state = toy_state(tmp_path, space)
     for number, (bits, size) in enumerate([(0.5, 999), (1.0, 50), (1.1, 60), (3.0, 5)]):
-        with_checkpoint(ledger, number)
-        ledger.start(ledger.plan({}))
+        with_checkpoint(state, number)
+        state.start(state.plan({}))
         begun = {"facts": FACTS | {"num_parameters": size}, "resumed": []}
         for message in (begun, reported(400, bits), FINISHED):
-            ledger.receive(f"{number:05d}", message)
-        ledger.finish(f"{number:05d}")
-    WeightKeeper(ledger).tidy_all()
-    assert sorted(folder.name for folder in Path(ledger.store.checkpoints).iterdir()) == ["00001", "00003"]
+            state.receive(f"{number:05d}", message)
+        state.finish(f"{number:05d}")
+    CheckpointRetention(state).tidy_all()
+    assert sorted(folder.name for folder in Path(state.store.checkpoints).iterdir()) == ["00001", "00003"]
 
 
 BOUND = {"num_parameters": 100}
 
 
 def test_a_disk_that_refuses_does_not_stop_the_tidying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = toy_ledger(tmp_path, toy_space(scheduler=None, keep=1))
-    keeper = WeightKeeper(ledger)
-    folders = [with_checkpoint(ledger, number) for number in range(2)]
+    state = toy_state(tmp_path, toy_space(scheduler=None, keep=1))
+    retention = CheckpointRetention(state)
+    folders = [with_checkpoint(state, number) for number in range(2)]
     for bits in (2.0, 1.0):
-        play(ledger, ledger.plan({}), BEGUN, reported(400, bits), FINISHED)
+        play(state, state.plan({}), BEGUN, reported(400, bits), FINISHED)
     with monkeypatch.context() as patched:
         patched.setattr("pixeltune.files.remove", _refuse)
-        keeper.tidy()
+        retention.tidy()
     assert [folder.exists() for folder in folders] == [True, True]
-    keeper.tidy()
+    retention.tidy()
     assert [folder.exists() for folder in folders] == [False, True]
 
 
@@ -186,14 +186,14 @@ def small_space(vary: dict[str, Any], **changes: Any) -> SearchSpace:
     return toy_space(**({"vary": vary, "scheduler": None, "budget": Budget(trials=9)} | changes))
 
 
-def run_all(folder: Path, space: SearchSpace, most: int = 20) -> Ledger:
+def run_all(folder: Path, space: SearchSpace, most: int = 20) -> SearchState:
     """What a launch makes of a search: each trial ends at once, until nothing is left or nothing is proposed."""
-    ledger = toy_ledger(folder, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(folder, space)
+    searcher = OptunaSearcher(space, state)
     for number in range(most):
-        if nothing_left(space, ledger) or (plan := suggester.next_plan()) is None:
-            return ledger
-        play(ledger, plan, BEGUN, *([ended("failed")] if number % 3 == 1 else [reported(400, 2.0), FINISHED]))
+        if nothing_left(space, state) or (plan := searcher.next_plan()) is None:
+            return state
+        play(state, plan, BEGUN, *([ended("failed")] if number % 3 == 1 else [reported(400, 2.0), FINISHED]))
     raise AssertionError("it must come to an end")
 
 
@@ -225,9 +225,9 @@ def test_a_space_that_is_used_up_ends_the_search(
 ) -> None:
     """Failed trials have had their turns; a configuration with another seed is another one."""
     space = small_space(vary, base=toy_config().override({"model.layers": 1}), sampler=sampler)
-    ledger = run_all(tmp_path, space)
-    assert nothing_left(space, ledger) == f"all {count} configurations of the space are tried"
-    assert len({str(space.suggestion_of(row)) for row in ledger.ended.values()}) == len(ledger.ended) == count
+    state = run_all(tmp_path, space)
+    assert nothing_left(space, state) == f"all {count} configurations of the space are tried"
+    assert len({str(space.suggestion_of(row)) for row in state.ended.values()}) == len(state.ended) == count
 
 
 def test_conditional_keys_count_where_they_exist(tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_conditional_keys_count_where_they_exist(tmp_path: Path) -> None:
     assert space.num_configurations == len(list(space.configurations())) == 3 + 4 * 3
     with pytest.raises(AssertionError, match="come to an end"):
         run_all(tmp_path, space, most=7)
-    ledger = run_all(tmp_path, space)
-    assert nothing_left(space, ledger) == "all 15 configurations of the space are tried"
-    assert len({str(space.suggestion_of(row)) for row in ledger.ended.values()}) == len(ledger.ended) == 15
+    state = run_all(tmp_path, space)
+    assert nothing_left(space, state) == "all 15 configurations of the space are tried"
+    assert len({str(space.suggestion_of(row)) for row in state.ended.values()}) == len(state.ended) == 15
 
 
 def test_what_is_left_of_a_space_is_found_when_no_draw_finds_it(
@@ -249,8 +249,8 @@ def test_what_is_left_of_a_space_is_found_when_no_draw_finds_it(
     monkeypatch.setattr(SearchSpace, "suggest", lambda *_: {"model.layers": 2})
     orders = []
     for folder in ("one", "two"):
-        ledger = run_all(tmp_path / folder, space)
-        orders.append([row["model.layers"] for row in ledger.ended.values()])
+        state = run_all(tmp_path / folder, space)
+        orders.append([row["model.layers"] for row in state.ended.values()])
     assert sorted(orders[0]) == list(range(1, 13))
     assert orders[0] == orders[1], "by the search's seed"
     assert orders[0] != sorted(orders[0])
@@ -259,17 +259,17 @@ def test_what_is_left_of_a_space_is_found_when_no_draw_finds_it(
 def test_a_search_of_repeats_from_an_earlier_version_goes_on(tmp_path: Path) -> None:
     """Six trials of two configurations are not all configurations of three."""
     space = small_space({"model.layers": IntDistribution(1, 3)})
-    ledger = toy_ledger(tmp_path, space)
+    state = toy_state(tmp_path, space)
     for number in range(6):
-        play(ledger, ledger.plan({"model.layers": 1 + number % 2}), BEGUN, reported(400, 2.0), FINISHED)
-    assert nothing_left(space, ledger) is None
-    assert Suggester(space, ledger).next_plan().suggestion == {"model.layers": 3}
+        play(state, state.plan({"model.layers": 1 + number % 2}), BEGUN, reported(400, 2.0), FINISHED)
+    assert nothing_left(space, state) is None
+    assert OptunaSearcher(space, state).next_plan().suggestion == {"model.layers": 3}
 
 
 def test_a_search_that_varies_nothing_trains_once(tmp_path: Path) -> None:
     space = small_space({})
-    ledger = run_all(tmp_path, space)
-    assert (len(ledger.ended), nothing_left(space, ledger)) == (1, "all 1 configurations of the space are tried")
+    state = run_all(tmp_path, space)
+    assert (len(state.ended), nothing_left(space, state)) == (1, "all 1 configurations of the space are tried")
 
 
 def test_a_space_without_an_end_ends_the_search_where_nothing_new_is_drawn(

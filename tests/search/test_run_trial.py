@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from optional import require
-from search_toys import toy_config, toy_ledger, toy_space
+from search_toys import toy_config, toy_space, toy_state
 
-from pixeltune.errors import AuditError, NodeTakenError, StoreError
+from pixeltune.errors import AuditError, NodePreemptedError, StoreError
 from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.sampling import SPEED_BATCH
 from pixeltune.search import trial_metadata
-from pixeltune.search.state import Ledger
+from pixeltune.search.state import SearchState
 from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
@@ -79,16 +79,16 @@ def test_what_a_trial_expects_follows_from_one_pass(tmp_path: Path, monkeypatch:
 def test_its_messages_make_a_row(tmp_path: Path) -> None:
     """Every fact and every number has its column, of the right type."""
     space = toy_space(base=toy_config().override({"data.num_valid": 100}))
-    ledger = toy_ledger(tmp_path, space)
-    plan = ledger.plan(space.base_suggestion())
-    ledger.start(plan)
-    for message in run_trial(ledger.task(plan)):
-        ledger.receive(plan.trial, message)
-    row = ledger.finish(plan.trial)
-    (stored,) = ledger.store.trials()
+    search_state = toy_state(tmp_path, space)
+    plan = search_state.plan(space.base_suggestion())
+    search_state.start(plan)
+    for message in run_trial(search_state.task(plan)):
+        search_state.receive(plan.trial, message)
+    row = search_state.finish(plan.trial)
+    (stored,) = search_state.store.trials()
     blank = {name for name, value in stored.items() if value is None and name in row and row[name] is not None}
     assert blank == set()
-    assert stored["valid_bits_per_dim"] == min(ledger.curves[plan.trial].values())
+    assert stored["valid_bits_per_dim"] == min(search_state.curves[plan.trial].values())
     assert stored["sample_images_per_second"] > 0
     assert stored["sample_batch_size"] == SPEED_BATCH
 
@@ -160,13 +160,13 @@ class _Leaking(GatedPixelCNN):
 def test_a_leaking_model_is_rejected_with_the_pair_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "gated", _Leaking)
     space = toy_space(base=toy_config().override({"data.num_valid": 100}))
-    ledger = toy_ledger(tmp_path, space)
-    plan = ledger.plan(space.base_suggestion())
-    row = _play(ledger, run_trial(ledger.task(plan)), plan)
+    search_state = toy_state(tmp_path, space)
+    plan = search_state.plan(space.base_suggestion())
+    row = _play(search_state, run_trial(search_state.task(plan)), plan)
     assert row["status"] == "rejected"
     assert row["reason"].count("(") >= 2, row["reason"]
     assert "\n" not in row["reason"]
-    assert ledger.best() is None
+    assert search_state.best() is None
 
 
 @pytest.fixture(autouse=True)
@@ -197,13 +197,13 @@ def test_a_leak_that_training_opens_is_rejected_at_the_report_that_it_would_win(
     """It passes the audit, and its first report, which is sound: by then it was trained for two steps."""
     monkeypatch.setitem(NETWORKS, "gated", _Opening)
     space = toy_space(base=toy_config().override({"data.num_valid": 100, "optim.ema": ema}), scheduler=None)
-    ledger = toy_ledger(tmp_path, space)
-    plan = ledger.plan(space.base_suggestion())
-    row = _play(ledger, run_trial(ledger.task(plan)), plan)
+    search_state = toy_state(tmp_path, space)
+    plan = search_state.plan(space.base_suggestion())
+    row = _play(search_state, run_trial(search_state.task(plan)), plan)
     assert row["status"] == "rejected"
     assert re.match(r"after training on 200 images: θ at \(row \d, col \d.* must not depend on", row["reason"])
     assert row["images_seen"] == 100
-    assert ledger.best() is None
+    assert search_state.best() is None
     assert row["bits_verified"] is None
 
 
@@ -303,11 +303,11 @@ def test_what_is_not_checked_says_why(
     assert why in last["facts"]["bits_unverified_reason"]
 
 
-def _play(ledger: Ledger, messages: Iterator[Message], plan: Any) -> dict[str, Any]:
-    ledger.start(plan)
+def _play(search_state: SearchState, messages: Iterator[Message], plan: Any) -> dict[str, Any]:
+    search_state.start(plan)
     for message in messages:
-        ledger.receive(plan.trial, message)
-    return ledger.finish(plan.trial)
+        search_state.receive(plan.trial, message)
+    return search_state.finish(plan.trial)
 
 
 def test_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,9 +396,9 @@ def test_a_speed_that_cannot_be_measured_costs_that_number_alone(
 ) -> None:
     monkeypatch.setattr("pixeltune.sampling.speed.RowSampler", lambda *_: _raise(error))
     space = toy_space(base=toy_config().override({"data.num_valid": 100}), scheduler=None)
-    ledger = toy_ledger(tmp_path, space)
-    plan = ledger.plan(space.base_suggestion())
-    row = _play(ledger, run_trial(ledger.task(plan)), plan)
+    search_state = toy_state(tmp_path, space)
+    plan = search_state.plan(space.base_suggestion())
+    row = _play(search_state, run_trial(search_state.task(plan)), plan)
     assert (row["status"], row["sample_images_per_second"], row["sample_batch_size"]) == ("finished", None, None)
     assert row["reason"].startswith("its sampling speed could not be measured: ")
     assert "memory" in row["reason"]
@@ -437,7 +437,7 @@ def test_a_trial_whose_machine_goes_keeps_what_it_learned_between_reports(
     task = task_in(tmp_path)
     asked: list[int] = []
     first: list[Message] = []
-    with pytest.raises(NodeTakenError, match=r"taken away: training pauses after 250 images"):
+    with pytest.raises(NodePreemptedError, match=r"taken away: training pauses after 250 images"):
         first += run_trial(task, lambda: bool(asked.append(1)) or len(asked) == 6)
     assert TrainState.load(state_file(task.checkpoint)).images_seen == 250
     second = list(run_trial(task))
@@ -449,7 +449,7 @@ def test_a_trial_whose_machine_goes_keeps_what_it_learned_between_reports(
 def test_a_machine_that_goes_at_once_costs_the_first_step_alone(tmp_path: Path, uninterrupted: list[Message]) -> None:
     """There is no report yet to begin from."""
     task = task_in(tmp_path)
-    with pytest.raises(NodeTakenError):
+    with pytest.raises(NodePreemptedError):
         list(run_trial(task, lambda: True))
     again = list(run_trial(task))
     assert again[0]["resumed"] == []

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_ledger, toy_space
+from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_space, toy_state
 
-from pixeltune.search.pruners import Front, MedianRule, Rungs, Trace, judge_of
-from pixeltune.search.state import Ledger
+from pixeltune.search.pruners import AshaPruner, MedianPruner, ParetoPruner, Trace, pruner_for
+from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, Asha, Median, Pareto, Resources, SearchSpace
 
 
@@ -20,7 +20,7 @@ def at(values: dict[int, float]) -> Trace:
 
 
 def test_the_better_half_of_those_seen_so_far_goes_on() -> None:
-    rungs = Rungs(Asha((100,), reduction=2))
+    rungs = AshaPruner(Asha((100,), reduction=2))
     # value → whether it goes on: rank among those seen so far, itself included, against ⌈seen / 2⌉
     sequence = [(2.0, True), (3.0, False), (2.5, True), (1.0, True), (2.2, True), (2.4, False), (0.5, True)]
     for number, (value, goes_on) in enumerate(sequence):
@@ -28,7 +28,7 @@ def test_the_better_half_of_those_seen_so_far_goes_on() -> None:
 
 
 def test_reduction_by_three() -> None:
-    rungs = Rungs(Asha((100,), reduction=3))
+    rungs = AshaPruner(Asha((100,), reduction=3))
     goes_on = [
         rungs.judge(str(n), at({100: value})) is None for n, value in enumerate([5.0, 6.0, 4.0, 4.5, 3.0, 3.5, 3.2])
     ]
@@ -37,12 +37,12 @@ def test_reduction_by_three() -> None:
 
 
 def test_equal_values_share_a_rank() -> None:
-    rungs = Rungs(Asha((100,)))
+    rungs = AshaPruner(Asha((100,)))
     assert [rungs.judge(name, at({100: 2.0})) for name in "abcd"] == [None] * 4
 
 
 def test_only_rungs_judge_and_each_rung_for_itself() -> None:
-    rungs = Rungs(Asha((100, 200)))
+    rungs = AshaPruner(Asha((100, 200)))
     assert rungs.judge("a", at({100: 1.0})) is None
     assert rungs.judge("b", at({100: 0.9})) is None
     assert rungs.judge("b", at({100: 0.9, 150: 99.0})) is None, "150 is no rung"
@@ -52,7 +52,7 @@ def test_only_rungs_judge_and_each_rung_for_itself() -> None:
 
 
 def test_a_value_at_a_rung_is_the_best_so_far() -> None:
-    rungs = Rungs(Asha((100, 200)))
+    rungs = AshaPruner(Asha((100, 200)))
     assert rungs.judge("a", at({100: 3.0, 200: 2.0})) is None
     assert rungs.judge("b", at({50: 9.0, 100: 1.9, 200: 5.0})) is None, "1.9 at 100 is its number"
     assert rungs.judge("c", at({100: 4.0, 200: 1.95, 300: 0.1})) is None, "300 is no rung"
@@ -60,7 +60,7 @@ def test_a_value_at_a_rung_is_the_best_so_far() -> None:
 
 
 def test_a_trial_that_comes_again_replaces_its_own_value() -> None:
-    rungs = Rungs(Asha((100,)))
+    rungs = AshaPruner(Asha((100,)))
     rungs.remember("a", at({100: 1.0, 200: 0.1}))
     rungs.remember("b", at({50: 2.0}))
     assert rungs.judge("c", at({100: 1.5})) is not None, "2nd of 2"
@@ -73,7 +73,7 @@ def test_a_trial_that_comes_again_replaces_its_own_value() -> None:
 
 
 def test_worse_than_the_median_of_the_finished_ones_stops() -> None:
-    rule = MedianRule(Median(grace=200, completed=3))
+    rule = MedianPruner(Median(grace=200, completed=3))
     for name, last in zip("abc", (1.0, 1.5, 2.0), strict=True):
         rule.remember_finished(name, at({100: 3.0, 200: last, 300: last}))
     assert rule.judge("x", at({100: 9.0})) is None, "within the grace"
@@ -86,7 +86,7 @@ def test_worse_than_the_median_of_the_finished_ones_stops() -> None:
 
 
 def test_only_finished_trials_are_the_measure() -> None:
-    rule = MedianRule(Median(completed=2))
+    rule = MedianPruner(Median(completed=2))
     rule.remember_finished("a", at({100: 1.0}))
     rule.remember("b", at({100: 1.0}))
     assert rule.judge("x", at({100: 2.0})) is None
@@ -102,8 +102,8 @@ def test_only_finished_trials_are_the_measure() -> None:
 BITS, SPEED = "valid_bits_per_dim", "sample_images_per_second"
 
 
-def front_of(*costs: str, margin: float = 0.1) -> Front:
-    return Front(Pareto((100, 200), margin), (BITS, *costs))
+def front_of(*costs: str, margin: float = 0.1) -> ParetoPruner:
+    return ParetoPruner(Pareto((100, 200), margin), (BITS, *costs))
 
 
 def test_dominated_by_a_margin_stops_and_says_by_whom() -> None:
@@ -214,33 +214,33 @@ def life(numbers: random.Random) -> Iterator[dict[str, Any]]:
 def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: str, seed: int) -> None:
     """At every report of trials side by side: once by the judge that saw all, once by one made of the store."""
     space = toy_space(resources=Resources(gpus=1.0), **SPACES[name])
-    ledger, numbers = toy_ledger(tmp_path, space), random.Random(seed)
+    state, numbers = toy_state(tmp_path, space), random.Random(seed)
     lives: dict[str, Iterator[dict[str, Any]]] = {}
     stopped = compared = 0
     while compared < 15 or not stopped:
         while len(lives) < 3:
-            plan = ledger.plan({"model.layers": numbers.randrange(2, 7)})
-            ledger.start(plan)
+            plan = state.plan({"model.layers": numbers.randrange(2, 7)})
+            state.start(plan)
             lives[plan.trial] = life(numbers)
         trial = numbers.choice(sorted(lives))
         message = next(lives[trial], None)
         if message is None:
-            ledger.finish(trial)
+            state.finish(trial)
             del lives[trial]
             continue
-        is_compared = "report" in message and len(ledger.ended) > 3
-        before = judge_of(space)
+        is_compared = "report" in message and len(state.ended) > 3
+        before = pruner_for(space)
         if is_compared:
-            Ledger(space, ledger.store, resources=space.resources, judge=before)
-        reason = ledger.receive(trial, message)
+            SearchState(space, state.store, resources=space.resources, judge=before)
+        reason = state.receive(trial, message)
         if is_compared:
-            live = ledger.live[trial]
-            again = before.judge(trial, ledger._trace(live.facts, live.reports))
+            live = state.live[trial]
+            again = before.judge(trial, state._trace(live.facts, live.reports))
             assert again == (None if str(live.end and live.end[1]).startswith("out of bounds") else reason)
             compared += 1
         if reason is not None:
             stopped += 1
-            ledger.finish(trial)
+            state.finish(trial)
             del lives[trial]
 
 
@@ -253,58 +253,56 @@ def test_metrics_that_pareto_judges_by_are_known_at_a_rung(tmp_path: Path) -> No
         if metric == BITS:
             continue
         space = toy_space(objectives=(BITS, metric), scheduler=Pareto((100,), 0.1))
-        ledger = toy_ledger(tmp_path / metric, space, resources=Resources(gpus=1.0))
-        plan = ledger.plan({})
-        ledger.start(plan)
-        assert ledger.task(plan).speed_first is (metric == SPEED)
+        state = toy_state(tmp_path / metric, space, resources=Resources(gpus=1.0))
+        plan = state.plan({})
+        state.start(plan)
+        assert state.task(plan).speed_first is (metric == SPEED)
         early = {SPEED: 3.0} if metric == SPEED else {}
-        ledger.receive(plan.trial, {"facts": FACTS | {"network_calls": 64} | early, "resumed": []})
+        state.receive(plan.trial, {"facts": FACTS | {"network_calls": 64} | early, "resumed": []})
         message = reported(100, 2.0)
-        ledger.receive(plan.trial, message)
-        live = ledger.live[plan.trial]
-        assert None not in ledger._trace(live.facts, live.reports)[100]
+        state.receive(plan.trial, message)
+        live = state.live[plan.trial]
+        assert None not in state._trace(live.facts, live.reports)[100]
 
 
 def test_a_dominated_trial_is_stopped_in_the_ledger(tmp_path: Path) -> None:
     space = toy_space(objectives=(BITS, "num_parameters"), scheduler=Pareto((100, 200), 0.1))
-    ledger = toy_ledger(tmp_path, space)
-    assert (
-        play(ledger, ledger.plan({}), BEGUN, reported(100, 2.0), reported(400, 1.5), FINISHED)["status"] == "finished"
-    )
-    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 2.5), reported(400, 1.0), FINISHED)
+    state = toy_state(tmp_path, space)
+    assert play(state, state.plan({}), BEGUN, reported(100, 2.0), reported(400, 1.5), FINISHED)["status"] == "finished"
+    row = play(state, state.plan({}), BEGUN, reported(100, 2.5), reported(400, 1.0), FINISHED)
     assert (row["status"], row["images_seen"]) == ("pruned", 100)
     assert row["reason"].startswith("dominated at the rung of 100 images by trial 00000")
 
 
 def test_one_that_did_not_get_through_is_no_measure(tmp_path: Path) -> None:
     space = toy_space(objectives=(BITS, "num_parameters"), scheduler=Pareto((100, 200), 0.1))
-    ledger = toy_ledger(tmp_path, space)
-    play(ledger, ledger.plan({}), BEGUN, reported(100, 1.0), ended("diverged"))
-    row = play(ledger, ledger.plan({}), BEGUN, reported(100, 2.5), reported(400, 1.0), FINISHED)
+    state = toy_state(tmp_path, space)
+    play(state, state.plan({}), BEGUN, reported(100, 1.0), ended("diverged"))
+    row = play(state, state.plan({}), BEGUN, reported(100, 2.5), reported(400, 1.0), FINISHED)
     assert row["status"] == "finished"
 
 
 def test_a_space_names_its_judge() -> None:
-    kinds = {name: type(judge_of(toy_space(**changes))).__name__ for name, changes in SPACES.items()}
+    kinds = {name: type(pruner_for(toy_space(**changes))).__name__ for name, changes in SPACES.items()}
     assert kinds == {"asha": "Rungs", "median": "MedianRule", "pareto": "Front", "bounded": "Rungs"}
-    assert type(judge_of(toy_space(scheduler=None))).__name__ == "NoJudge"
+    assert type(pruner_for(toy_space(scheduler=None))).__name__ == "NoJudge"
     assert isinstance(toy_space(scheduler=None), SearchSpace)
 
 
 # ------------------------------------------------------------------------------------------- decisions that were lost
 
 
-def killed_at(ledger: Ledger, plan: Any, *messages: dict[str, Any]) -> str | None:
+def killed_at(state: SearchState, plan: Any, *messages: dict[str, Any]) -> str | None:
     """A trial whose launch dies at the last message: the report is in the store, the row still says `running`."""
-    ledger.start(plan)
-    reasons = [ledger.receive(plan.trial, message) for message in messages]
+    state.start(plan)
+    reasons = [state.receive(plan.trial, message) for message in messages]
     return reasons[-1]
 
 
 @pytest.mark.parametrize("name", ["asha", "median", "pareto"])
 def test_a_stop_that_was_lost_between_curve_and_row_is_decided_again(tmp_path: Path, name: str) -> None:
     space = toy_space(**SPACES[name])
-    first = toy_ledger(tmp_path, space)
+    first = toy_state(tmp_path, space)
     for _ in range(2):
         play(first, first.plan({}), BEGUN, *(reported(images, 1.0) for images in (100, 200, 300, 400)), FINISHED)
     worse = {"facts": FACTS | {"num_parameters": 8}, "resumed": []}
@@ -317,12 +315,12 @@ def test_a_stop_that_was_lost_between_curve_and_row_is_decided_again(tmp_path: P
     killed_at(first, later, BEGUN, reported(100, 9.0))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
 
-    second = toy_ledger(tmp_path, space)
+    second = toy_state(tmp_path, space)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before, "to look changes nothing"
     assert plan.trial not in [each.trial for each in second.plans_to_resume()]
     assert second.ended[plan.trial]["reason"] == why
     second.write_lost_decisions()
-    (row,) = [row for row in toy_ledger(tmp_path, space).store.attempts() if row["trial"] == plan.trial]
+    (row,) = [row for row in toy_state(tmp_path, space).store.attempts() if row["trial"] == plan.trial]
     assert (row["status"], row["reason"], row["attempt"]) == ("pruned", why, 1)
     assert (row["images_seen"], row["valid_bits_per_dim"], row["num_parameters"]) == (
         max(first.curves[plan.trial]),
@@ -335,21 +333,21 @@ def test_a_stop_that_was_lost_between_curve_and_row_is_decided_again(tmp_path: P
 def test_a_trial_that_was_let_through_is_not_stopped_by_what_came_later(tmp_path: Path) -> None:
     """The first at its rung goes on; a launch that dies then, and better trials of others meanwhile, change nothing."""
     space = toy_space()
-    first = toy_ledger(tmp_path, space)
+    first = toy_state(tmp_path, space)
     plan = first.plan({})
     assert killed_at(first, plan, BEGUN, reported(100, 2.0)) is None
     for _ in range(4):
         play(first, first.plan({}), BEGUN, reported(100, 1.0), FINISHED)
-    second = toy_ledger(tmp_path, space)
+    second = toy_state(tmp_path, space)
     assert [each.trial for each in second.plans_to_resume()] == [plan.trial]
 
 
 def test_one_that_diverged_later_counted_when_the_stop_was_decided(tmp_path: Path) -> None:
-    first = toy_ledger(tmp_path)
+    first = toy_state(tmp_path)
     better = first.plan({})
     killed_at(first, better, BEGUN, reported(100, 1.0))
     plan = first.plan({})
     assert killed_at(first, plan, BEGUN, reported(100, 2.0)) is not None
     first.receive(better.trial, ended("diverged"))
     first.finish(better.trial)
-    assert toy_ledger(tmp_path).ended[plan.trial]["status"] == "pruned"
+    assert toy_state(tmp_path).ended[plan.trial]["status"] == "pruned"

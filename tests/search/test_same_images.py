@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finals import asked, final_ledger, searched, searched_space
-from search_toys import BEGUN, FACTS, FINISHED, play, reported, toy_config, toy_ledger, toy_space
+from finals import asked, final_state, searched, searched_space
+from search_toys import BEGUN, FACTS, FINISHED, play, reported, toy_config, toy_space, toy_state
 
 from pixeltune.cluster.ray_backend import RayBackend
 from pixeltune.data import load_data, resolve
 from pixeltune.errors import StoreError
 from pixeltune.results.store import SearchStore
-from pixeltune.search.callbacks import Listener
+from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.final import open_final
 from pixeltune.search.run import Outcome, open_search, run_search
-from pixeltune.search.state import Ledger
+from pixeltune.search.state import SearchState
 from pixeltune.space import Budget, SearchSpace
 
 
-class Heard(Listener):
+class Heard(SearchCallback):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -46,17 +46,17 @@ def finished(folder: Path, path: str) -> None:
     """A search `toy` whose only trial has finished on these images."""
     space = space_of(path)
     store, _ = open_search(space, "toy", str(folder))
-    ledger = Ledger(space, store, resources=space.resources)
+    state = SearchState(space, store, resources=space.resources)
     checksum = load_data(space.base.data).identity.checksum
     begun = {"facts": FACTS | {"data_checksum": checksum}, "resumed": []}
-    assert play(ledger, ledger.plan(space.base_suggestion()), begun, reported(400, 2.0), FINISHED)["data_checksum"]
+    assert play(state, state.plan(space.base_suggestion()), begun, reported(400, 2.0), FINISHED)["data_checksum"]
 
 
 def launched(folder: Path, space: SearchSpace) -> tuple[Outcome, list[str]]:
     """The outcome of the same command with this space, and what it said."""
     heard = Heard()
     store, manifest = open_search(space, "toy", str(folder))
-    return run_search(space, store, manifest, backend=RayBackend(), listener=heard), heard.lines
+    return run_search(space, store, manifest, backend=RayBackend(), callback=heard), heard.lines
 
 
 def test_a_finished_search_answers_for_its_own_images_wherever_they_are(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_finished_search_says_that_images_which_are_gone_were_not_compared(
     space = space_of("unused", base=space_of("unused").base.override(gone))
     store = SearchStore(str(tmp_path), "toy")
     heard = Heard()
-    outcome = run_search(space, store, store.manifest(), backend=RayBackend(), listener=heard)
+    outcome = run_search(space, store, store.manifest(), backend=RayBackend(), callback=heard)
     assert outcome.reason == "all 1 trials are done"
     (line,) = heard.lines
     assert line.startswith("Not checked: whether toy was measured on these images, which cannot be read now (")
@@ -113,8 +113,8 @@ def test_the_baseline_counts_where_no_row_says_of_which_images_it_is(tmp_path: P
     """All trials failed before they were built; the stored baseline is of the first images."""
     space = space_of(write_images(tmp_path / "easy.npz", 0))
     store, _ = open_search(space, "toy", str(tmp_path))
-    ledger = Ledger(space, store, resources=space.resources)
-    play(ledger, ledger.plan(space.base_suggestion()), crash="ValueError: x")
+    state = SearchState(space, store, resources=space.resources)
+    play(state, state.plan(space.base_suggestion()), crash="ValueError: x")
     with pytest.raises(StoreError, match="must go on with the images it began with"):
         launched(tmp_path, space_of(write_images(tmp_path / "hard.npz", 1)))
 
@@ -122,25 +122,25 @@ def test_the_baseline_counts_where_no_row_says_of_which_images_it_is(tmp_path: P
 def test_a_finished_final_does_not_answer_for_other_images(tmp_path: Path) -> None:
     searched(tmp_path, [(1.5, 300)])
     request = asked(tmp_path, top=1, seeds=1)
-    ledger, space = final_ledger(request)
+    state, space = final_state(request)
     checksum = resolve(space.base).data.identity.checksum
     begun = {"facts": FACTS | {"data_checksum": checksum}, "resumed": []}
-    play(ledger, ledger.plan({}), begun, reported(300, 2.0), FINISHED)
+    play(state, state.plan({}), begun, reported(300, 2.0), FINISHED)
     store, manifest, space = open_final(request)
-    assert run_search(space, store, manifest, backend=RayBackend(), listener=Heard()).reason == "all 1 trials are done"
+    assert run_search(space, store, manifest, backend=RayBackend(), callback=Heard()).reason == "all 1 trials are done"
     row = store.trials()[0]
     store.write_trial(row | {"data_checksum": "0123456789abcdef"})
     with pytest.raises(StoreError, match="toy-final must go on with the images it began with"):
-        run_search(space, store, manifest, backend=RayBackend(), listener=Heard())
+        run_search(space, store, manifest, backend=RayBackend(), callback=Heard())
 
 
 def test_a_trial_on_a_machine_with_other_images_does_not_count(tmp_path: Path) -> None:
     """Each machine reads the data at its own path."""
-    ledger = toy_ledger(tmp_path, toy_space(scheduler=None))
-    play(ledger, ledger.plan({}), BEGUN, reported(400, 2.0), FINISHED)
+    state = toy_state(tmp_path, toy_space(scheduler=None))
+    play(state, state.plan({}), BEGUN, reported(400, 2.0), FINISHED)
     other = {"facts": FACTS | {"data_checksum": "xyz"}, "resumed": []}
-    for again in (ledger, toy_ledger(tmp_path, toy_space(scheduler=None))):
+    for again in (state, toy_state(tmp_path, toy_space(scheduler=None))):
         row = play(again, again.plan({}), other, reported(400, 1.0), FINISHED)
         assert (row["status"], row["valid_bits_per_dim"]) == ("failed", None)
         assert row["reason"].startswith("its images have checksum xyz, those of the search abc")
-    assert ledger.best()["valid_bits_per_dim"] == 2.0
+    assert state.best()["valid_bits_per_dim"] == 2.0

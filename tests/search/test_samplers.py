@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from search_toys import VARY, sampler_params, seen, settle, toy_config, toy_ledger, toy_space
+from search_toys import VARY, sampler_params, seen, settle, toy_config, toy_space, toy_state
 
 from pixeltune.errors import ConfigError, MissingPackageError
-from pixeltune.search.attempt import Plan
-from pixeltune.search.searcher import Suggester
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.space import SAMPLERS, Budget, Pareto, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())
@@ -40,7 +40,7 @@ def line(sampler: str, seed: int = 0, **changes: Any) -> SearchSpace:
     return toy_space(**(plain | {"budget": Budget(trials=60)} | changes))
 
 
-def loss(plan: Plan) -> float:
+def loss(plan: TrialPlan) -> float:
     """Lowest at 4 layers and a learning rate of 0.01."""
     keys = plan.suggestion
     mixture = 0.0 if keys["likelihood.name"] == "logistic_mixture" else 0.3
@@ -56,15 +56,15 @@ def test_it_runs_with_three_workers_and_every_end(tmp_path: Path, sampler: str, 
     if len(objectives) > 1 and not SAMPLERS[sampler].several:
         pytest.skip("one objective only")
     space = mixed_space(sampler, objectives=objectives)
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
     ends = ["finished", "finished", "diverged", "finished", "oom", "finished", "failed", "finished", "rejected"]
-    running = [suggester.next_plan() for _ in range(3)]
+    running = [searcher.next_plan() for _ in range(3)]
     for number in range(rounds := 9 if sampler == "gp" else 18):
         plan = running.pop(0)
         end = ends[number % len(ends)]
-        settle(ledger, plan, end, loss(plan) if end == "finished" else None, **{SPEED: 5.0 if number % 5 else None})
-        running.append(suggester.next_plan())
+        settle(state, plan, end, loss(plan) if end == "finished" else None, **{SPEED: 5.0 if number % 5 else None})
+        running.append(searcher.next_plan())
         assert running[-1].config == space.configure(running[-1].suggestion)
         assert ("likelihood.mixtures" in running[-1].suggestion) == (
             running[-1].suggestion["likelihood.name"] == "logistic_mixture"
@@ -78,16 +78,16 @@ def test_free_workers_get_different_trials(tmp_path: Path, sampler: str) -> None
     """Also of the samplers that do not read what is under way, and also where few configurations are left."""
     vary: dict[str, BaseDistribution] = {"model.layers": IntDistribution(1, 4), "train.precision": _precisions()}
     space = mixed_space(sampler, vary=vary)
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
     for _ in range(4):
-        plan = suggester.next_plan()
-        settle(ledger, plan, "finished", 2 + 0.1 * plan.suggestion["model.layers"])
-    known = [*(space.suggestion_of(row) for row in ledger.ended.values())]
-    known += [suggester.next_plan().suggestion for _ in range(4)]
+        plan = searcher.next_plan()
+        settle(state, plan, "finished", 2 + 0.1 * plan.suggestion["model.layers"])
+    known = [*(space.suggestion_of(row) for row in state.ended.values())]
+    known += [searcher.next_plan().suggestion for _ in range(4)]
     assert len({str(suggestion) for suggestion in known}) == 8 == 4 * 2
-    assert suggester.next_plan() is None
-    assert suggester.is_exhausted
+    assert searcher.next_plan() is None
+    assert searcher.is_exhausted
 
 
 def _precisions() -> CategoricalDistribution:
@@ -106,18 +106,18 @@ def test_a_resumed_search_proposes_what_the_uninterrupted_one_does(
     if len(objectives) > 1 and not SAMPLERS[sampler].several:
         pytest.skip("one objective only")
     space = mixed_space(sampler, objectives=objectives)
-    ledger = toy_ledger(tmp_path, space)
-    live = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    live = OptunaSearcher(space, state)
     plans = [live.next_plan() for _ in range(16)]
     for plan in plans[:14]:
         end = "diverged" if plan.number % 5 == 4 else "finished"
-        settle(ledger, plan, end, loss(plan) if end == "finished" else None, **{SPEED: plan.number})
-    for row in ledger.ended.values():
-        ledger.store.write_trial(row)
+        settle(state, plan, end, loss(plan) if end == "finished" else None, **{SPEED: plan.number})
+    for row in state.ended.values():
+        state.store.write_trial(row)
     for plan in plans[14:]:
-        ledger.start(plan)
-    again = toy_ledger(tmp_path, space)
-    resumed = Suggester(space, again)
+        state.start(plan)
+    again = toy_state(tmp_path, space)
+    resumed = OptunaSearcher(space, again)
     assert [seen(trial) for trial in resumed.study().get_trials()] == [
         seen(trial) for trial in live.study().get_trials()
     ]
@@ -136,13 +136,13 @@ def test_it_learns_though_every_trial_is_a_resumption(tmp_path: Path, sampler: s
 
     def last_losses(name: str, seed: int) -> float:
         space = line(name, seed, budget=Budget(trials=48))
-        ledger = toy_ledger(tmp_path / f"{name}{seed}", space)
+        state = toy_state(tmp_path / f"{name}{seed}", space)
         values = []
         for _ in range(48 if sampler != "gp" else 24):
-            plan = Suggester(space, ledger).next_plan()
+            plan = OptunaSearcher(space, state).next_plan()
             keys = plan.suggestion
             values.append((10 * keys["optim.lr"] - 0.8) ** 2 + (keys["optim.ema"] - 0.7) ** 2)
-            settle(ledger, plan, "finished", 1 + values[-1])
+            settle(state, plan, "finished", 1 + values[-1])
         return sum(values[-8:]) / 8
 
     seeds = range(count // 2 if sampler == "gp" else count)
@@ -155,11 +155,11 @@ def test_it_learns_though_every_trial_is_a_resumption(tmp_path: Path, sampler: s
 def test_cmaes_can_search_one_number(tmp_path: Path, distribution: BaseDistribution) -> None:
     key = "optim.lr" if isinstance(distribution, FloatDistribution) else "model.layers"
     space = mixed_space("cmaes", vary={key: distribution, "model.channels": CategoricalDistribution((8,))})
-    ledger = toy_ledger(tmp_path, space)
+    state = toy_state(tmp_path, space)
     for _ in range(20):
-        plan = Suggester(space, ledger).next_plan()
-        settle(ledger, plan, "finished", 1 + abs(math.log(plan.suggestion[key]) - math.log(distribution.high)))
-    tried = [row[key] for row in ledger.ended.values()]
+        plan = OptunaSearcher(space, state).next_plan()
+        settle(state, plan, "finished", 1 + abs(math.log(plan.suggestion[key]) - math.log(distribution.high)))
+    tried = [row[key] for row in state.ended.values()]
     assert statistics.median(tried[-8:]) > math.sqrt(distribution.low * distribution.high)
     assert all(distribution.low <= value <= distribution.high for value in tried)
 
@@ -170,14 +170,14 @@ def test_cmaes_can_search_one_number(tmp_path: Path, distribution: BaseDistribut
 def bad_share(folder: Path, sampler: str, end: str, seed: int) -> float:
     """Of the proposals after 12 trials, those in the half where no trial gets through; the best lies beside it."""
     space = line(sampler, seed)
-    ledger = toy_ledger(folder, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(folder, space)
+    searcher = OptunaSearcher(space, state)
     bad, trials = 0, 26 if sampler == "gp" else 52
     for number in range(trials):
-        plan = suggester.next_plan()
+        plan = searcher.next_plan()
         lr = plan.suggestion["optim.lr"]
         bad += lr > 0.05 and number >= 12
-        settle(ledger, plan, *((end,) if lr > 0.05 else ("finished", 3 - 20 * lr)))
+        settle(state, plan, *((end,) if lr > 0.05 else ("finished", 3 - 20 * lr)))
     return bad / (trials - 12)
 
 
@@ -223,12 +223,12 @@ def test_it_keeps_to_constraints_where_the_best_values_break_them(tmp_path: Path
 
     def share_out_of_bounds(constraints: dict[str, float], seed: int) -> float:
         space = line(sampler, seed, constraints=constraints)
-        ledger = toy_ledger(tmp_path / f"{len(constraints)}{seed}", space)
-        suggester, rates = Suggester(space, ledger), []
+        state = toy_state(tmp_path / f"{len(constraints)}{seed}", space)
+        searcher, rates = OptunaSearcher(space, state), []
         for _ in range(26 if sampler == "gp" else 52):
-            plan = suggester.next_plan()
+            plan = searcher.next_plan()
             rates.append(plan.suggestion["optim.lr"])
-            settle(ledger, plan, "finished", 3 - 20 * rates[-1], num_parameters=int(10_000 * rates[-1]))
+            settle(state, plan, "finished", 3 - 20 * rates[-1], num_parameters=int(10_000 * rates[-1]))
         return statistics.mean(rate > 0.05 for rate in rates[12:])
 
     seeds = range(1 if sampler == "gp" else count)
@@ -242,30 +242,30 @@ def test_stopped_trials_of_several_objectives_do_not_stop_the_search(tmp_path: P
     """Told with their curves, the next proposal of TPE would raise."""
     objectives = ("valid_bits_per_dim", "num_parameters", "gpu_seconds")
     space = mixed_space(sampler, objectives=objectives, scheduler=Pareto((100, 200), 0.1))
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
     for number in range(12):
-        plan = suggester.next_plan()
+        plan = searcher.next_plan()
         end = "pruned" if number % 3 else "finished"
-        settle(ledger, plan, end, loss(plan), num_parameters=plan.suggestion["model.layers"])
-    study = suggester.study()
+        settle(state, plan, end, loss(plan), num_parameters=plan.suggestion["model.layers"])
+    study = searcher.study()
     states = {trial.state for trial in study.get_trials()}
     assert states == {TrialState.COMPLETE} | ({TrialState.PRUNED} if SAMPLERS[sampler].sees_all else set())
     assert not any(trial.intermediate_values for trial in study.get_trials())
-    assert suggester.next_plan().number == 12
+    assert searcher.next_plan().number == 12
 
 
 def test_what_a_stopped_trial_would_have_cost_is_told(tmp_path: Path) -> None:
     """Its seconds so far would make the trial that was stopped first the cheapest."""
     space = mixed_space("nsga2", objectives=("valid_bits_per_dim", "train_seconds", SPEED))
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
-    rows = [settle(ledger, suggester.next_plan(), "finished", 2.0, **{SPEED: 9.0})]
-    rows += [settle(ledger, suggester.next_plan(), "pruned", 2.5)]
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
+    rows = [settle(state, searcher.next_plan(), "finished", 2.0, **{SPEED: 9.0})]
+    rows += [settle(state, searcher.next_plan(), "pruned", 2.5)]
     rows[1] |= {"images_seen": 100, "train_seconds": 1.5}
-    assert [trial.values for trial in suggester.study().get_trials()] == [[2.0, 4.0, 9.0], [2.5, 6.0, 9.0]]
+    assert [trial.values for trial in searcher.study().get_trials()] == [[2.0, 4.0, 9.0], [2.5, 6.0, 9.0]]
     rows[1]["train.stop_after"] = 200  # it would have ended in the middle of its schedule
-    assert suggester.study().get_trials()[1].values == [2.5, 3.0, 9.0]
+    assert searcher.study().get_trials()[1].values == [2.5, 3.0, 9.0]
 
 
 def test_random_knows_of_no_region(tmp_path: Path) -> None:
@@ -276,14 +276,14 @@ def test_random_knows_of_no_region(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sampler", sampler_params(name for name in SAMPLERS if not SAMPLERS[name].sees_all))
 def test_one_that_reads_finished_trials_alone_is_told_values(tmp_path: Path, sampler: str) -> None:
     space = mixed_space(sampler)
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
     ends = [("diverged", None), ("finished", 2.0), ("pruned", 2.75), ("finished", 1.5), ("oom", None), ("failed", None)]
-    settle(ledger, suggester.next_plan(), *ends[0])
-    assert suggester.study().get_trials()[0].state is TrialState.FAIL, "nothing to be worse than"
+    settle(state, searcher.next_plan(), *ends[0])
+    assert searcher.study().get_trials()[0].state is TrialState.FAIL, "nothing to be worse than"
     for end in ends[1:]:
-        settle(ledger, suggester.next_plan(), *end)
-    trials = suggester.study().get_trials()
+        settle(state, searcher.next_plan(), *end)
+    trials = searcher.study().get_trials()
     assert [trial.values for trial in trials] == [[3.375], [2.0], [2.75], [1.5], [3.375], None]
     assert not any(trial.constraints or trial.intermediate_values for trial in trials)
 
@@ -301,7 +301,7 @@ def test_what_is_not_installed_is_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == package else find(name, *more))
     space = mixed_space(sampler)
     with pytest.raises(MissingPackageError) as caught:
-        Suggester(space, toy_ledger(tmp_path, space)).study()
+        OptunaSearcher(space, toy_state(tmp_path, space)).study()
     assert f"the sampler {sampler} needs " in str(caught.value)
     assert f"{package} is not installed; pip install {install}" in str(caught.value)
 

@@ -21,25 +21,25 @@ from search_toys import (
     sampler_params,
     seen,
     toy_config,
-    toy_ledger,
     toy_space,
+    toy_state,
 )
 
 from pixeltune import files
 from pixeltune.results.optuna_study import study
 from pixeltune.results.ranking import leaderboard
 from pixeltune.results.schema import Status
-from pixeltune.search.attempt import Plan
-from pixeltune.search.searcher import Suggester
-from pixeltune.search.state import Ledger
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import SearchState
 from pixeltune.space import SAMPLERS, Budget, Resources, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())
 
 
-def told(suggester: Suggester) -> list[tuple[Any, ...]]:
+def told(searcher: OptunaSearcher) -> list[tuple[Any, ...]]:
     """All that a sampler can see of a study."""
-    return [seen(trial) for trial in suggester.study().get_trials(deepcopy=False)]
+    return [seen(trial) for trial in searcher.study().get_trials(deepcopy=False)]
 
 
 ENDS = [
@@ -52,19 +52,19 @@ ENDS = [
 ]
 
 
-def play_some(folder: Path, space: SearchSpace) -> tuple[Ledger, Suggester]:
-    ledger = toy_ledger(folder, space)
-    suggester = Suggester(space, ledger)
+def play_some(folder: Path, space: SearchSpace) -> tuple[SearchState, OptunaSearcher]:
+    state = toy_state(folder, space)
+    searcher = OptunaSearcher(space, state)
     for messages in ENDS:
-        play(ledger, suggester.next_plan(), BEGUN, *messages)
-    play(ledger, suggester.next_plan(), crash="E: x")
-    return ledger, suggester
+        play(state, searcher.next_plan(), BEGUN, *messages)
+    play(state, searcher.next_plan(), crash="E: x")
+    return state, searcher
 
 
 def test_the_base_is_trial_0_and_then_keys_follow_their_conditions(tmp_path: Path) -> None:
     space = toy_space()
-    suggester = Suggester(space, toy_ledger(tmp_path, space))
-    plans = [suggester.next_plan() for _ in range(12)]
+    searcher = OptunaSearcher(space, toy_state(tmp_path, space))
+    plans = [searcher.next_plan() for _ in range(12)]
     assert [plan.number for plan in plans] == list(range(12))
     assert plans[0].config == space.base
     assert plans[0].suggestion == space.base_suggestion()
@@ -78,8 +78,8 @@ def test_the_base_is_trial_0_and_then_keys_follow_their_conditions(tmp_path: Pat
 
 
 def test_every_end_is_told_as_what_it_was(tmp_path: Path) -> None:
-    _ledger, suggester = play_some(tmp_path, toy_space())
-    trials = suggester.study().get_trials(deepcopy=False)
+    _state, searcher = play_some(tmp_path, toy_space())
+    trials = searcher.study().get_trials(deepcopy=False)
     states = [trial.state for trial in trials]
     pruned, fail = TrialState.PRUNED, TrialState.FAIL
     assert states == [TrialState.COMPLETE, pruned, pruned, pruned, pruned, fail, fail]
@@ -87,35 +87,35 @@ def test_every_end_is_told_as_what_it_was(tmp_path: Path) -> None:
     assert trials[1].intermediate_values == {100: 2.5}
     assert trials[4].intermediate_values == {100: 1.75, 200: 1.75}, "the best so far at each"
     assert [bool(trial.constraints) for trial in trials] == [False, False, True, True, False, False, False]
-    assert suggester.study().best_value == 1.5
+    assert searcher.study().best_value == 1.5
 
 
 def test_a_stopped_trial_is_pending_until_it_was_resumed(tmp_path: Path) -> None:
     space = toy_space()
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
-    play(ledger, suggester.next_plan(), BEGUN, reported(100, 1.0))
-    resumed = Suggester(space, toy_ledger(tmp_path, space))
-    for one in (suggester, resumed):
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
+    play(state, searcher.next_plan(), BEGUN, reported(100, 1.0))
+    resumed = OptunaSearcher(space, toy_state(tmp_path, space))
+    for one in (searcher, resumed):
         assert [trial.state for trial in one.study().get_trials()] == [TrialState.RUNNING]
 
 
 @every_sampler
 def test_a_resumed_study_sees_what_the_live_one_did(tmp_path: Path, sampler: str) -> None:
     space = toy_space(sampler=sampler)
-    _ledger, live = play_some(tmp_path, space)
-    resumed = Suggester(space, toy_ledger(tmp_path, space))
+    _state, live = play_some(tmp_path, space)
+    resumed = OptunaSearcher(space, toy_state(tmp_path, space))
     assert told(resumed) == told(live)
 
 
 def test_several_objectives_resume_too(tmp_path: Path) -> None:
     space = toy_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
-    ledger, live = play_some(tmp_path, space)
-    resumed = Suggester(space, toy_ledger(tmp_path, space))
+    state, live = play_some(tmp_path, space)
+    resumed = OptunaSearcher(space, toy_state(tmp_path, space))
     assert told(resumed) == told(live)
     for _ in range(12):  # beyond the sampler's own start-up
-        play(ledger, resumed.next_plan(), ended("diverged"))
-        play(ledger, resumed.next_plan(), BEGUN, reported(400, 2.0), FINISHED)
+        play(state, resumed.next_plan(), ended("diverged"))
+        play(state, resumed.next_plan(), BEGUN, reported(400, 2.0), FINISHED)
 
 
 SPEED = "sample_images_per_second"
@@ -127,13 +127,13 @@ def finished_at(images_per_second: float) -> dict[str, Any]:
 
 def test_of_two_that_are_as_good_the_faster_one_stands_in_front(tmp_path: Path) -> None:
     space = toy_space(objectives=("valid_bits_per_dim", SPEED), scheduler=None)
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
     for bits, speed in [(2.0, 10.0), (2.0, 30.0), (1.5, 20.0), (1.4, 5.0), (1.9, 1.0)]:
-        play(ledger, suggester.next_plan(), BEGUN, reported(400, bits), finished_at(speed))
+        play(state, searcher.next_plan(), BEGUN, reported(400, bits), finished_at(speed))
     front = [(2.0, 30.0), (1.5, 20.0), (1.4, 5.0)]
-    assert [tuple(trial.values) for trial in suggester.study().best_trials] == front
-    assert [tuple(trial.values) for trial in study(ledger.store.folder).best_trials] == front
+    assert [tuple(trial.values) for trial in searcher.study().best_trials] == front
+    assert [tuple(trial.values) for trial in study(state.store.folder).best_trials] == front
 
 
 def samplers_and_speed() -> list[Any]:
@@ -158,33 +158,33 @@ def test_no_end_without_a_speed_stops_a_search_for_it(
 ) -> None:
     """Only a finished trial has one, and not even each of them; asked beyond the sampler's start-up, and resumed."""
     space = toy_space(objectives=objectives, scheduler=None, sampler=sampler)
-    ledger = toy_ledger(tmp_path, space)
-    live = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    live = OptunaSearcher(space, state)
     endings = [finished_at(10.0), FINISHED, *(ended(word) for word in ("diverged", "oom", "failed", "rejected"))]
     for number in range(4 * len(endings)):
-        play(ledger, live.next_plan(), BEGUN, reported(400, 2.0), endings[number % len(endings)])
+        play(state, live.next_plan(), BEGUN, reported(400, 2.0), endings[number % len(endings)])
     complete, fail = TrialState.COMPLETE, TrialState.FAIL
     pruned = TrialState.PRUNED if SAMPLERS[sampler].sees_all else TrialState.COMPLETE
     states = [trial.state for trial in live.study().get_trials(deepcopy=False)]
     assert states == 4 * [complete, fail, pruned, pruned, fail, fail]
-    resumed = Suggester(space, toy_ledger(tmp_path, space))
+    resumed = OptunaSearcher(space, toy_state(tmp_path, space))
     assert told(resumed) == told(live)
     resumed.next_plan()
-    assert study(ledger.store.folder).directions == live.study().directions
+    assert study(state.store.folder).directions == live.study().directions
 
 
 def test_tpe_looks_for_fast_models_where_that_is_all_it_is_told(tmp_path: Path) -> None:
     """The larger the learning rate, the faster: a study that minimised would go to the other end."""
     space = replace(toy_line(), objectives=(SPEED,))
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
     rates = []
     for _ in range(40):
-        plan = suggester.next_plan()
+        plan = searcher.next_plan()
         rates.append(plan.suggestion["optim.lr"])
-        play(ledger, plan, BEGUN, reported(400, 2.0), finished_at(1000 * rates[-1]))
+        play(state, plan, BEGUN, reported(400, 2.0), finished_at(1000 * rates[-1]))
     assert sum(rate > 0.05 for rate in rates[-20:]) >= 15
-    best = leaderboard(ledger.ended.values(), SPEED, top=1)[0]
+    best = leaderboard(state.ended.values(), SPEED, top=1)[0]
     assert best[SPEED] == 1000 * max(rates)
 
 
@@ -195,34 +195,34 @@ def test_a_resumed_search_does_not_repeat_itself(tmp_path: Path, sampler: str, w
     space = toy_space(sampler=sampler)
     proposed: list[tuple[Any, ...]] = []
     for launch in range(4):
-        ledger = toy_ledger(tmp_path, space)
-        suggester = Suggester(space, ledger)
-        for _ in range(len(ledger.plans_to_resume())):
-            play(ledger, suggester.next_plan())
+        state = toy_state(tmp_path, space)
+        searcher = OptunaSearcher(space, state)
+        for _ in range(len(state.plans_to_resume())):
+            play(state, searcher.next_plan())
         for _ in range(3):
-            plan = suggester.next_plan()
+            plan = searcher.next_plan()
             proposed.append(tuple(plan.suggestion.values()))
             messages = (BEGUN, reported(100, 2.0 - 0.1 * launch), FINISHED) if with_ends else (BEGUN,)
-            play(ledger, plan, *messages)
+            play(state, plan, *messages)
     assert len(proposed) == len(set(proposed)) == 12
 
 
 def test_trials_to_resume_come_first_and_under_their_own_names(tmp_path: Path) -> None:
     space = toy_space()
-    ledger, suggester = play_some(tmp_path, space)
-    stopped = [suggester.next_plan(), suggester.next_plan()]
+    state, searcher = play_some(tmp_path, space)
+    stopped = [searcher.next_plan(), searcher.next_plan()]
     for plan in stopped:
-        play(ledger, plan, BEGUN)
-    ledger = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, ledger)
-    again = [suggester.next_plan(), suggester.next_plan()]
+        play(state, plan, BEGUN)
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
+    again = [searcher.next_plan(), searcher.next_plan()]
     assert again == [plan.next_attempt() for plan in stopped]
-    params = [trial.params for trial in suggester.study().get_trials() if trial.state == TrialState.RUNNING]
+    params = [trial.params for trial in searcher.study().get_trials() if trial.state == TrialState.RUNNING]
     assert params == [plan.suggestion for plan in stopped]
-    fresh = suggester.next_plan()
+    fresh = searcher.next_plan()
     assert (fresh.number, fresh.attempt) == (len(ENDS) + 3, 1)
-    play(ledger, again[1], BEGUN, reported(100, 1.0), FINISHED)
-    assert len([trial for trial in suggester.study().get_trials() if trial.state == TrialState.RUNNING]) == 2
+    play(state, again[1], BEGUN, reported(100, 1.0), FINISHED)
+    assert len([trial for trial in searcher.study().get_trials() if trial.state == TrialState.RUNNING]) == 2
 
 
 def toy_line(sampler: str = "tpe") -> SearchSpace:
@@ -235,12 +235,12 @@ def toy_line(sampler: str = "tpe") -> SearchSpace:
 def test_a_trial_that_never_began_is_planned_again_as_what_it_was(tmp_path: Path) -> None:
     """Two began at once, the second one first, and the launch was killed between."""
     space = toy_space(scheduler=None)
-    first = toy_ledger(tmp_path, space)
-    suggester = Suggester(space, first)
-    never, second = suggester.next_plan(), suggester.next_plan()
+    first = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, first)
+    never, second = searcher.next_plan(), searcher.next_plan()
     play(first, second, BEGUN, reported(400, 2.0), FINISHED)
-    ledger = toy_ledger(tmp_path, space)
-    again = Suggester(space, ledger)
+    state = toy_state(tmp_path, space)
+    again = OptunaSearcher(space, state)
     assert again.next_plan() == never
     assert [again.next_plan().number for _ in range(2)] == [2, 3]
 
@@ -250,40 +250,40 @@ def test_a_long_search_resumes_without_a_read_or_a_proposal_a_row(
 ) -> None:
     """Count, for 80 rows, the files that are read again and the proposals that are made."""
     space = toy_space(budget=Budget(trials=100))
-    ledger = toy_ledger(tmp_path, space)
-    random = Suggester(toy_space(sampler="random"), ledger)
+    state = toy_state(tmp_path, space)
+    random = OptunaSearcher(toy_space(sampler="random"), state)
     for number in range(80):
         plan = random.next_plan()
-        row = ledger._row(_live(ledger, plan, 2 + math.sin(number)), Status.PRUNED, "rank")
-        ledger.ended[plan.trial] = row
-        ledger.curves[plan.trial] = {100: 2.5, 200: row["valid_bits_per_dim"]}
+        row = state._row(_live(state, plan, 2 + math.sin(number)), Status.PRUNED, "rank")
+        state.ended[plan.trial] = row
+        state.curves[plan.trial] = {100: 2.5, 200: row["valid_bits_per_dim"]}
     reads, asked = [], []
     read_whole, ask = files.read_whole, optuna.Study.ask
     monkeypatch.setattr(files, "read_whole", lambda location: reads.append(location) or read_whole(location))
     monkeypatch.setattr(optuna.Study, "ask", lambda *args, **kwargs: asked.append(1) or ask(*args, **kwargs))
-    suggester = Suggester(space, ledger)
-    suggester.next_plan()
-    assert len(suggester.study().get_trials(deepcopy=False)) == 81
+    searcher = OptunaSearcher(space, state)
+    searcher.next_plan()
+    assert len(searcher.study().get_trials(deepcopy=False)) == 81
     assert len(reads) < 5
     assert len(asked) == 1
 
 
-def _live(ledger: Ledger, plan: Plan, bits: float) -> Any:
+def _live(state: SearchState, plan: TrialPlan, bits: float) -> Any:
     from datetime import UTC, datetime
 
-    from pixeltune.search.attempt import Live
+    from pixeltune.search.attempt import RunningAttempt
 
-    return Live(plan, ledger.resources, datetime.now(UTC), reports={200: report(200, bits)})
+    return RunningAttempt(plan, state.resources, datetime.now(UTC), reports={200: report(200, bits)})
 
 
 def test_out_of_memory_on_a_shared_gpu_counts_when_it_was_met_alone_too(tmp_path: Path) -> None:
     space = toy_space()
-    ledger = toy_ledger(tmp_path, space, resources=Resources(gpus=0.5))
-    suggester = Suggester(space, ledger)
-    play(ledger, suggester.next_plan(), ended("oom"))
-    assert suggester.study().get_trials()[0].state == TrialState.RUNNING
-    ledger.resources = Resources(gpus=1.0)
-    alone = Suggester(space, ledger, waiting=ledger.plans_to_try_alone())
-    play(ledger, alone.next_plan(), ended("oom"))
+    state = toy_state(tmp_path, space, resources=Resources(gpus=0.5))
+    searcher = OptunaSearcher(space, state)
+    play(state, searcher.next_plan(), ended("oom"))
+    assert searcher.study().get_trials()[0].state == TrialState.RUNNING
+    state.resources = Resources(gpus=1.0)
+    alone = OptunaSearcher(space, state, waiting=state.plans_to_try_alone())
+    play(state, alone.next_plan(), ended("oom"))
     (trial,) = alone.study().get_trials()
     assert (trial.state, bool(trial.constraints)) == (TrialState.PRUNED, True)

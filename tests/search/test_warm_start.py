@@ -17,10 +17,10 @@ from pixeltune.data import Resolved, resolve
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
-from pixeltune.search.pruners import judge_of
+from pixeltune.search.pruners import pruner_for
 from pixeltune.search.run import open_search
-from pixeltune.search.searcher import Suggester
-from pixeltune.search.state import Ledger
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import SearchSpace
 
@@ -45,19 +45,19 @@ class Earlier:
         self.space = space or a_space()
         self.store = SearchStore(str(folder), name)
         self.store.open(SearchManifest.of(self.space, name))
-        self.ledger = Ledger(self.space, self.store, resources=self.space.resources)
+        self.state = SearchState(self.space, self.store, resources=self.space.resources)
         self.facts = {"data_checksum": resolved.data.identity.checksum, "levels": 17, "evaluated_split": "valid"}
 
     def add(self, suggestion: dict[str, Any], status: str, bits: float | None = None, **facts: Any) -> None:
-        plan = self.ledger.plan(suggestion)
+        plan = self.state.plan(suggestion)
         known = self.facts | {"config_key": plan.config.key()} | facts
-        self.store.write_trial(settle(self.ledger, plan, status, bits, **known))
+        self.store.write_trial(settle(self.state, plan, status, bits, **known))
 
 
-def opened(folder: Path, space: SearchSpace, *sources: str) -> tuple[Ledger, list[str]]:
+def opened(folder: Path, space: SearchSpace, *sources: str) -> tuple[SearchState, list[str]]:
     said: list[str] = []
     store, _ = open_search(space, "later", str(folder), warm_start=sources, say=said.append)
-    return Ledger(space, store, resources=space.resources, judge=judge_of(space)), said
+    return SearchState(space, store, resources=space.resources, judge=pruner_for(space)), said
 
 
 def some_trials(folder: Path, resolved: Resolved) -> Earlier:
@@ -120,10 +120,10 @@ def test_only_trials_of_this_space_are_told(
 def test_the_best_are_tried_after_the_base_and_the_sampler_sees_all(tmp_path: Path, resolved: Resolved) -> None:
     earlier = some_trials(tmp_path, resolved)
     space = a_space()
-    ledger, said = opened(tmp_path, space, earlier.store.folder)
+    state, said = opened(tmp_path, space, earlier.store.folder)
     assert said[0].startswith("Warm start: 7 trials")
-    suggester = Suggester(space, ledger)
-    plans = [suggester.next_plan() for _ in range(5)]
+    searcher = OptunaSearcher(space, state)
+    plans = [searcher.next_plan() for _ in range(5)]
     assert [plan.suggestion for plan in plans[:4]] == [
         space.base_suggestion(),
         PLAIN | {"optim.lr": 0.008},
@@ -131,10 +131,10 @@ def test_the_best_are_tried_after_the_base_and_the_sampler_sees_all(tmp_path: Pa
         PLAIN | {"optim.lr": 0.004},
     ]
     assert [plan.number for plan in plans] == list(range(5))
-    states = [trial.state.name for trial in suggester.study().get_trials()]
+    states = [trial.state.name for trial in searcher.study().get_trials()]
     assert states == ["COMPLETE"] * 6 + ["PRUNED"] + ["RUNNING"] * 5
-    assert ledger.store.trials() == []
-    assert ledger.best() is None
+    assert state.store.trials() == []
+    assert state.best() is None
 
 
 @pytest.mark.parametrize("sampler", sampler_params())
@@ -143,23 +143,23 @@ def test_it_is_the_same_at_every_launch_whatever_becomes_of_the_others(
 ) -> None:
     earlier = some_trials(tmp_path, resolved)
     space = a_space(sampler=sampler)
-    ledger, _ = opened(tmp_path, space, earlier.store.folder)
-    live = Suggester(space, ledger)
+    state, _ = opened(tmp_path, space, earlier.store.folder)
+    live = OptunaSearcher(space, state)
     plans = [live.next_plan() for _ in range(6)]
     for plan in plans:
-        ledger.store.write_trial(settle(ledger, plan, "finished", 1.0 + plan.suggestion["optim.lr"]))
+        state.store.write_trial(settle(state, plan, "finished", 1.0 + plan.suggestion["optim.lr"]))
     shutil.rmtree(earlier.store.folder)
     again, said = opened(tmp_path, space, earlier.store.folder)
     assert said == ["Warm start: 7 trials of other searches, as they were when this one began."]
-    assert Suggester(space, again).next_plan() == live.next_plan()
+    assert OptunaSearcher(space, again).next_plan() == live.next_plan()
     assert [row["search"] for row in again.store.trials()] == ["later"] * 6
 
 
 def test_another_warm_start_is_another_search(tmp_path: Path, resolved: Resolved) -> None:
     earlier = some_trials(tmp_path, resolved)
     space = a_space()
-    ledger, _ = opened(tmp_path, space, earlier.store.folder)
-    ledger.start(ledger.plan(space.base_suggestion()))
+    state, _ = opened(tmp_path, space, earlier.store.folder)
+    state.start(state.plan(space.base_suggestion()))
     for sources, words in (
         ((), "warm start: none here, earlier in the results"),
         (("x/other",), "warm start: other here"),
@@ -172,9 +172,9 @@ def test_another_warm_start_is_another_search(tmp_path: Path, resolved: Resolved
 def test_a_search_without_a_trial_begins_anew(tmp_path: Path, resolved: Resolved) -> None:
     earlier = some_trials(tmp_path, resolved)
     opened(tmp_path, a_space(), earlier.store.folder)
-    ledger, said = opened(tmp_path, a_space())
+    state, said = opened(tmp_path, a_space())
     assert said == []
-    assert ledger.store.warm_start() == []
+    assert state.store.warm_start() == []
 
 
 def test_of_several_objectives_trials_along_the_front_are_tried(tmp_path: Path, resolved: Resolved) -> None:
@@ -183,9 +183,9 @@ def test_of_several_objectives_trials_along_the_front_are_tried(tmp_path: Path, 
     for layers in (2, 3, 4, 5, 6):
         earlier.add(PLAIN | {"model.layers": layers}, "finished", 3 - layers / 4, num_parameters=layers)
     earlier.add(MIXTURE, "finished", 3.0, num_parameters=9)
-    ledger, _ = opened(tmp_path, space, earlier.store.folder)
-    suggester = Suggester(space, ledger)
-    assert [suggester.next_plan().suggestion["model.layers"] for _ in range(4)] == [2, 6, 4, 2]
+    state, _ = opened(tmp_path, space, earlier.store.folder)
+    searcher = OptunaSearcher(space, state)
+    assert [searcher.next_plan().suggestion["model.layers"] for _ in range(4)] == [2, 6, 4, 2]
 
 
 def test_of_an_objective_that_is_maximised_the_largest_are_tried(tmp_path: Path, resolved: Resolved) -> None:
@@ -193,9 +193,9 @@ def test_of_an_objective_that_is_maximised_the_largest_are_tried(tmp_path: Path,
     earlier = Earlier(tmp_path, resolved, space)
     for layers, speed in ((3, 20.0), (4, 10.0), (5, 30.0)):
         earlier.add(PLAIN | {"model.layers": layers}, "finished", 2.0, sample_images_per_second=speed)
-    ledger, _ = opened(tmp_path, space, earlier.store.folder)
-    suggester = Suggester(space, ledger)
-    assert [suggester.next_plan().suggestion["model.layers"] for _ in range(4)] == [2, 5, 3, 4]
+    state, _ = opened(tmp_path, space, earlier.store.folder)
+    searcher = OptunaSearcher(space, state)
+    assert [searcher.next_plan().suggestion["model.layers"] for _ in range(4)] == [2, 5, 3, 4]
 
 
 def test_nothing_there_is_said(tmp_path: Path, resolved: Resolved) -> None:
@@ -205,21 +205,21 @@ def test_nothing_there_is_said(tmp_path: Path, resolved: Resolved) -> None:
 
 def test_a_file_that_was_cut_short_is_no_empty_one(tmp_path: Path, resolved: Resolved) -> None:
     earlier = some_trials(tmp_path, resolved)
-    ledger, _ = opened(tmp_path, a_space(), earlier.store.folder)
-    path = Path(ledger.store.folder) / "warm_start.parquet"
+    state, _ = opened(tmp_path, a_space(), earlier.store.folder)
+    path = Path(state.store.folder) / "warm_start.parquet"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(StoreError, match="the rows of a warm start must be readable"):
-        Suggester(a_space(), ledger)
+        OptunaSearcher(a_space(), state)
 
 
 def test_bounds_of_the_later_search_hold_for_earlier_trials(tmp_path: Path, resolved: Resolved) -> None:
     earlier = some_trials(tmp_path, resolved)
     space = replace(a_space(), constraints={"num_parameters": 5})  # all have 7
-    ledger, _ = opened(tmp_path, space, earlier.store.folder)
-    suggester = Suggester(space, ledger)
-    assert len([trial for trial in suggester.study().get_trials() if trial.constraints]) == 7
-    assert suggester.next_plan().suggestion == space.base_suggestion()
-    assert suggester.next_plan().suggestion not in [space.suggestion_of(row) for row in ledger.store.warm_start()]
+    state, _ = opened(tmp_path, space, earlier.store.folder)
+    searcher = OptunaSearcher(space, state)
+    assert len([trial for trial in searcher.study().get_trials() if trial.constraints]) == 7
+    assert searcher.next_plan().suggestion == space.base_suggestion()
+    assert searcher.next_plan().suggestion not in [space.suggestion_of(row) for row in state.store.warm_start()]
 
 
 def test_a_search_that_is_named_twice_is_told_once(
@@ -239,12 +239,12 @@ def test_a_search_of_the_same_name_keeps_its_parameters_to_itself(tmp_path: Path
     for number in range(6):
         other.add(PLAIN | {"optim.lr": 0.002 * (number + 1)}, "finished", 2.0)
     space = a_space()
-    ledger, _ = opened(tmp_path, space, other.store.folder)
-    suggester = Suggester(space, ledger)
-    plans = [suggester.next_plan() for _ in range(6)]
+    state, _ = opened(tmp_path, space, other.store.folder)
+    searcher = OptunaSearcher(space, state)
+    plans = [searcher.next_plan() for _ in range(6)]
     for plan in plans:
-        settle(ledger, plan, "finished", 1.5)
-    trials = suggester.study().get_trials(deepcopy=False)
+        settle(state, plan, "finished", 1.5)
+    trials = searcher.study().get_trials(deepcopy=False)
     assert [trial.params for trial in trials[:6]] == [space.suggestion_of(row) for row in other.store.trials()]
     assert [trial.params for trial in trials[6:]] == [plan.suggestion for plan in plans]
 
@@ -280,8 +280,8 @@ def forget_id(earlier: Earlier) -> None:
 def test_sources_that_were_renamed_are_the_same_warm_start(tmp_path: Path, resolved: Resolved) -> None:
     earlier = some_trials(tmp_path, resolved)
     space = a_space()
-    ledger, _ = opened(tmp_path, space, earlier.store.folder)
-    ledger.start(ledger.plan(space.base_suggestion()))
+    state, _ = opened(tmp_path, space, earlier.store.folder)
+    state.start(state.plan(space.base_suggestion()))
     renamed = Path(earlier.store.folder).rename(tmp_path / "renamed")
     again, said = opened(tmp_path, space, str(renamed))
     assert len(again.store.warm_start()) == 7

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pixeltune.space import Patience
-from pixeltune.tune.watchdog import EXIT_STALLED, Heartbeat, Watchdog
+from pixeltune.tune.watchdog import EXIT_STALLED, LauncherWatchdog, Watchdog
 
 REPORT: dict[str, Any] = {"report": {}}
 
@@ -167,7 +167,7 @@ def _until(happened: list[int], seconds: float) -> None:
 
 def test_a_launch_that_stands_still_ends_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
     left: list[int] = []
-    with Heartbeat(0.2, tick=0.02, leave=left.append).watching():
+    with LauncherWatchdog(0.2, tick=0.02, leave=left.append).watching():
         _until(left, 10)
     assert left == [EXIT_STALLED]
     error = capsys.readouterr().err
@@ -178,8 +178,8 @@ def test_a_launch_that_stands_still_ends_and_says_where(capsys: pytest.CaptureFi
 
 def test_a_launch_that_moves_goes_on() -> None:
     left: list[int] = []
-    with Heartbeat(0.5, tick=0.02, leave=left.append).watching() as heart:
+    with LauncherWatchdog(0.5, tick=0.02, leave=left.append).watching() as watchdog:
         for _ in range(100):
-            heart.beat()
+            watchdog.beat()
             time.sleep(0.01)
     assert left == []

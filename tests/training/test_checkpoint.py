@@ -17,7 +17,7 @@ from safetensors.torch import load as safetensors_load
 from safetensors.torch import save
 
 from pixeltune import digest
-from pixeltune.config import FAMILIES, ImageForm
+from pixeltune.config import FAMILIES, ImageSpec
 from pixeltune.errors import CheckpointError, PixeltuneError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.training import weights
@@ -27,7 +27,7 @@ from pixeltune.training.weights import load_model, load_with_config, save_weight
 
 from .conftest import tiny
 
-FORM = ImageForm(channels=1, height=8, width=8, levels=17, num_classes=10)
+FORM = ImageSpec(channels=1, height=8, width=8, levels=17, num_classes=10)
 
 
 @pytest.fixture(scope="module")

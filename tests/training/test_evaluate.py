@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixeltune.config import ImageForm
+from pixeltune.config import ImageSpec
 from pixeltune.data import ImageSet
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import PixelVAE, build_model
@@ -18,7 +18,7 @@ from pixeltune.training.workers import Workers
 
 from .conftest import tiny
 
-FORM = ImageForm(channels=1, height=8, width=8, levels=17)
+FORM = ImageSpec(channels=1, height=8, width=8, levels=17)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pixeltune.config import FAMILIES, ImageForm, TrialConfig
+from pixeltune.config import FAMILIES, ImageSpec, TrialConfig
 from pixeltune.errors import MemoryShortError
 from pixeltune.models import DensityModel, build_model
 from pixeltune.search.trial import TrialTask, run_trial
@@ -82,7 +82,7 @@ def test_the_prediction_is_within_15_percent_of_the_allocators_peak(family: str,
 
 def test_a_prediction_leaves_the_model_and_the_random_numbers_alone() -> None:
     config = tiny(**GOLDEN_CONFIGS["pixelcnn simple batch norm"], model__channels=11, model__dropout=0.4)
-    model = build_model(config, ImageForm(1, 8, 8, levels=17)).eval()
+    model = build_model(config, ImageSpec(1, 8, 8, levels=17)).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
     predict_peaks(model, config, micro_batch=32, precision="float32")
@@ -94,21 +94,21 @@ def test_a_prediction_leaves_the_model_and_the_random_numbers_alone() -> None:
 
 def test_more_workers_hold_the_buckets_of_their_exchange() -> None:
     config = tiny()
-    model = build_model(config, ImageForm(1, 8, 8, levels=17))
+    model = build_model(config, ImageSpec(1, 8, 8, levels=17))
     one = predict_peaks(model, config.override({"train.batch_size": 16}), micro_batch=16, precision="float32")
     two = predict_peaks(model, config, micro_batch=16, precision="float32", workers=2)
     assert two[Phase.TRAIN] - one[Phase.TRAIN] == sum(parameter.nbytes for parameter in model.parameters())
 
 
 def test_the_second_of_two_passes_adds_to_gradients_as_that_of_four() -> None:
-    model = build_model(tiny(), ImageForm(1, 8, 8, levels=17))
+    model = build_model(tiny(), ImageSpec(1, 8, 8, levels=17))
     configs = [tiny().override({"train.batch_size": size}) for size in (16, 32)]
     two, four = (predict_peaks(model, config, micro_batch=8, precision="float32") for config in configs)
     assert two[Phase.TRAIN] == four[Phase.TRAIN]
 
 
 def model_and_peak(config: TrialConfig, micro_batch: int) -> tuple[DensityModel, int]:
-    model = build_model(config, ImageForm(1, 8, 8, levels=17))
+    model = build_model(config, ImageSpec(1, 8, 8, levels=17))
     peaks = predict_peaks(model, config, micro_batch=micro_batch, precision="float32")
     return model, max(peaks.values())
 

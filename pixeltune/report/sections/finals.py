@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from pixeltune.report.figures.chart import BEST_COLOURS, Chart, new_figure, plain
 from pixeltune.report.format import NOTHING, cell, counted, title_of
-from pixeltune.report.sections.leaderboard import Cell, Column, Line
+from pixeltune.report.sections.leaderboard import Cell, Line, TableColumn
 from pixeltune.report.snapshot import Snapshot
-from pixeltune.results.final_statistics import LEVEL, Verdict, leaderboard_of, read_nats
+from pixeltune.results.final_statistics import LEVEL, Difference, leaderboard_of, read_nats
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark
 
@@ -23,7 +23,7 @@ class Finals:
 
     headline: str
     places: Sequence[Row]
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
     lines: Sequence[Line]
     notes: Sequence[str]
     charts: Sequence[Chart]
@@ -50,7 +50,7 @@ def headline(places: Sequence[Row]) -> str:
     mark = bound_mark(first)
     mean = _with_error(first["bits_per_dim"], first["bits_per_dim_seeds_error"], 5)
     text = f"Lowest mean: {first['from_trial']} with {mark}{mean} test bits/dim over {counted(first['seeds'], 'seed')}."
-    worse = sum(place["verdict"] == Verdict.CLEARLY_WORSE for place in places)
+    worse = sum(place["verdict"] == Difference.CLEARLY_WORSE for place in places)
     others = len(places) - 1
     if not others:
         return text
@@ -62,23 +62,23 @@ def headline(places: Sequence[Row]) -> str:
     return f"{text} {worse} of the {others} others {verb} clearly worse; the rest cannot be told apart from it."
 
 
-def _columns(snapshot: Snapshot) -> list[Column]:
+def _columns(snapshot: Snapshot) -> list[TableColumn]:
     final = snapshot.manifest.final
     assert final is not None
     return [
-        Column("rank", "#", False),
-        Column("from_trial", "trial", True),
-        Column("value", f"{title_of(final.objective)} in {final.search}", False),
-        Column("seeds", "seeds", False),
-        Column("bits_per_dim", "test bits/dim ± standard error", False),
-        Column("nats", "nats/image ± standard error", False),
-        Column("difference_bits_per_dim", "difference ± standard error", False),
-        Column(
+        TableColumn("rank", "#", False),
+        TableColumn("from_trial", "trial", True),
+        TableColumn("value", f"{title_of(final.objective)} in {final.search}", False),
+        TableColumn("seeds", "seeds", False),
+        TableColumn("bits_per_dim", "test bits/dim ± standard error", False),
+        TableColumn("nats", "nats/image ± standard error", False),
+        TableColumn("difference_bits_per_dim", "difference ± standard error", False),
+        TableColumn(
             "difference_bits_per_dim_half_width",
             f"half width of its interval ({1 - LEVEL:.0%} for all pairs at once)",
             False,
         ),
-        Column("verdict", "verdict", True),
+        TableColumn("verdict", "verdict", True),
     ]
 
 

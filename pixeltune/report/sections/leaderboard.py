@@ -39,7 +39,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """name: of the results' column. is_text: sorted by letters, and aligned to the left. shown: at first."""
 
     name: str
@@ -60,7 +60,7 @@ class Line:
 class Board:
     """The table, its columns all told by some trial. notes: what its order and its numbers mean."""
 
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
     lines: Sequence[Line]
     notes: Sequence[str]
 
@@ -78,7 +78,7 @@ def board(snapshot: Snapshot) -> Board:
     return Board(columns, lines, list(_notes(snapshot)))
 
 
-def _columns(snapshot: Snapshot) -> Iterator[Column]:
+def _columns(snapshot: Snapshot) -> Iterator[TableColumn]:
     manifest = snapshot.manifest
     if snapshot.is_final:
         names = ["trial", "status", "from_trial", "seed", *_FINAL_METRICS, "bits_verified", "reason"]
@@ -89,7 +89,7 @@ def _columns(snapshot: Snapshot) -> Iterator[Column]:
     beside = ("peak_memory_bytes", *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats"))
     for name in dict.fromkeys(names):
         is_text = name in _TEXTS or any(isinstance(row.get(name), str | bool) for row in snapshot.rows)
-        yield Column(name, _SHORT.get(name) or title_of(name), is_text, name not in beside or name in asked)
+        yield TableColumn(name, _SHORT.get(name) or title_of(name), is_text, name not in beside or name in asked)
 
 
 def _cell(name: str, record: Row) -> Cell:

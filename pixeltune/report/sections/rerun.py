@@ -163,11 +163,11 @@ def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
 
 def _configuration(row: Row) -> dict[str, Scalar]:
     """The keys of a row that its family and likelihood have; where its data lay is no part of it."""
-    from pixeltune.config import NO_IDENTITY
+    from pixeltune.config import KEYS_NOT_HASHED
     from pixeltune.results.optuna_study import has_key
 
     keys = list(TrialConfig.model_fields) + [key for key in row if "." in key]
-    return {key: row[key] for key in keys if key in row and key not in NO_IDENTITY and has_key(row, key)}
+    return {key: row[key] for key in keys if key in row and key not in KEYS_NOT_HASHED and has_key(row, key)}
 
 
 def _final(snapshot: Snapshot, final: Selection) -> str:
