@@ -91,7 +91,7 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
     """Train one configuration from its last checkpoint or from the start.
 
     taken: asked between steps whether the machine is about to go: what was learned is then saved, also between two
-    reports, and NodeTakenError raised.
+    reports, and NodePreemptedError raised.
 
     Expected ends (audit, divergence, memory) are told as the last message; anything else is raised. So is a lack of
     memory where several workers train together: the others wait for the one that has none left.

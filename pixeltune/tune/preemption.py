@@ -54,7 +54,7 @@ class PreemptionMonitor:
         return self._is_taken
 
     def require_node(self) -> None:
-        """NodeTakenError where it is: a reused process may lie on such a node."""
+        """NodePreemptedError where it is: a reused process may lie on such a node."""
         if self._is_taken:
             raise NodePreemptedError("the machine under this trial is taken away")
 

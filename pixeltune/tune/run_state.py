@@ -25,7 +25,7 @@ _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _CUTS = {
     _STARVED: ("WorkerGroupStartupTimeoutError", "The worker group startup timed out"),
-    _TAKEN: ("NodeTakenError", "PreemptionError", "the actor's node was preempted"),
+    _TAKEN: ("NodePreemptedError", "PreemptionError", "the actor's node was preempted"),
     NODE_DIED: ("because its node has died", "The actor is temporarily unavailable"),
 }
 """What is no fault of the trial, by the words in which Ray and Train tell it."""

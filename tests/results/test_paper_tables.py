@@ -187,7 +187,7 @@ def test_the_comparable_come_first_and_bounds_are_marked(final: FinishedFinal) -
 
 def test_what_is_published_as_below_a_value_is_marked(final: FinishedFinal, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = replace(published_mnist()[0], likelihood=Exactness.EXACT, upper_limit=True)
-    monkeypatch.setattr("pixeltune.paper.table.same_set", lambda *_: [limit])
+    monkeypatch.setattr("pixeltune.paper.table.published_for", lambda *_: [limit])
     table = make_table([final])
     marked = [r"\leq" in text for text in body(to_latex(table, "t"))]
     assert marked == [row.kind == "published" for row in table.shown]

@@ -282,10 +282,10 @@ def test_one_that_did_not_get_through_is_no_measure(tmp_path: Path) -> None:
     assert row["status"] == "finished"
 
 
-def test_a_space_names_its_judge() -> None:
+def test_a_space_names_its_pruner() -> None:
     kinds = {name: type(pruner_for(toy_space(**changes))).__name__ for name, changes in SPACES.items()}
-    assert kinds == {"asha": "Rungs", "median": "MedianRule", "pareto": "Front", "bounded": "Rungs"}
-    assert type(pruner_for(toy_space(scheduler=None))).__name__ == "NoJudge"
+    assert kinds == {"asha": "AshaPruner", "median": "MedianPruner", "pareto": "ParetoPruner", "bounded": "AshaPruner"}
+    assert type(pruner_for(toy_space(scheduler=None))).__name__ == "NopPruner"
     assert isinstance(toy_space(scheduler=None), SearchSpace)
 
 
