@@ -28,29 +28,36 @@ def command_line() -> Parser:
     The modules of the verbs import what does the work inside of their functions, so that `--help` answers at once.
     """
     from pixeltune.cli import (
+        audit,
         cluster,
-        codec,
         columns,
         compact,
         compare,
+        complete,
+        compress,
         config,
+        decompress,
         doctor,
+        evaluate,
+        export,
         final,
-        model,
         paper,
-        pictures,
         report,
+        rerun,
+        sample,
         search,
-        share,
         show,
         status,
         train,
+        verify,
+        verify_bits,
     )
     from pixeltune.cli.common import Parser
 
     parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    first = (search, status, show, doctor, train, final, report, paper, model, pictures, codec, compare, share)
-    for group in (*first, cluster, compact, columns, config):
-        group.add_verbs(verbs)
+    searching = (search, status, show, doctor, train, final, report, paper, verify)
+    using = (evaluate, audit, sample, complete, compress, decompress, verify_bits, compare, export, rerun)
+    for verb in (*searching, *using, cluster, compact, columns, config):
+        verb.add_verb(verbs)
     return parser

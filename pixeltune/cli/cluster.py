@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pixeltune.cluster.jobs import Job, Node
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """The steps of `pixeltune cluster`, in the order in which they are needed."""
     parser = verbs.add_parser("cluster", help="check a cluster file; jobs on its cluster: status, logs, stop")
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)

@@ -9,7 +9,7 @@ from typing import Any
 from pixeltune.cli.common import EXIT_OK, say
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune columns`."""
     parser = verbs.add_parser("columns", help="every column of the results: type, unit, meaning")
     parser.set_defaults(verb=show_columns)

@@ -167,3 +167,6 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     from pixeltune.config import parse_setting
 
     return dict(parse_setting(text) for text in options.settings)
+
+
+TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"

@@ -8,7 +8,7 @@ from typing import Any
 from pixeltune.cli.common import EXIT_OK, add_storage, say
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune compact`."""
     parser = verbs.add_parser("compact", help="merge a search's many small files into few large ones")
     parser.add_argument("search", metavar="SEARCH", help="its name in the storage")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune compare`."""
     parser = verbs.add_parser("compare", help="results next to published ones")
     parser.add_argument("search", nargs="?", metavar="SEARCH", help="one search [all of the storage]")

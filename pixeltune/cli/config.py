@@ -9,7 +9,7 @@ from pixeltune.cli.common import EXIT_OK, add_settings, console, settings_of
 from pixeltune.errors import ConfigError
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune config`."""
     parser = verbs.add_parser("config", help="all keys with defaults and meaning, or a file as it is understood")
     parser.add_argument("--config", metavar="FILE.toml", help="show this file")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune doctor`."""
     parser = verbs.add_parser("doctor", help="check machine, cluster, storage and data before a search")
     parser.add_argument("--search", metavar="NAME|PATH", help="what that search needs [what any needs]")

@@ -22,7 +22,7 @@ _TOP = 3
 _SEEDS = 3
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune final`."""
     parser = verbs.add_parser("final", help="retrain the best of a search on train + validation, and read the test set")
     parser.add_argument("search", metavar="SEARCH", help="a search, or a training, in the storage")

@@ -1,4 +1,4 @@
-"""`pixeltune paper` and `verify`: what a publication needs of a final, and the check of it by others."""
+"""`pixeltune paper`: what a publication needs of a final."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, add_storage, positive, require_writable, say, writing
+from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
 from pixeltune.errors import StoreError, require_packages
 
 if TYPE_CHECKING:
     from pixeltune.paper.table import FinishedFinal
-    from pixeltune.paper.verify import BundleCheck
     from pixeltune.results.parquet_io import Row
     from pixeltune.results.store import SearchStore
 
@@ -19,8 +18,8 @@ _PUBLISHED = 12
 _MOST_DIGITS = 12
 
 
-def add_verbs(verbs: Any) -> None:
-    """Add `pixeltune paper` and `pixeltune verify`."""
+def add_verb(verbs: Any) -> None:
+    """Add `pixeltune paper`."""
     parser = verbs.add_parser("paper", help="tables, references, figures and a checkable bundle of a final")
     parser.add_argument("final", metavar="FINAL", help="a final in the storage, all its runs ended")
     parser.add_argument(
@@ -48,14 +47,6 @@ def add_verbs(verbs: Any) -> None:
     )
     add_storage(parser)
     parser.set_defaults(verb=paper)
-
-    parser = verbs.add_parser(
-        "verify", help="recompute the numbers of a paper's bundle from its weights and your images"
-    )
-    parser.add_argument("bundle", metavar="BUNDLE", help="what `pixeltune paper` wrote, or its folder `bundle`")
-    parser.add_argument("--data", metavar="PATH", help="where the images are [as for a training: PIXELTUNE_DATA]")
-    parser.add_argument("--images", type=positive, metavar="N", help="recompute the first N test images only [all]")
-    parser.set_defaults(verb=verify)
 
 
 def paper(options: argparse.Namespace) -> int:
@@ -100,27 +91,6 @@ def paper(options: argparse.Namespace) -> int:
     say(f"Bundle {written.digest}")
     say(f"Anyone checks it with: pixeltune verify {files.join(folder, 'bundle')}")
     return EXIT_OK
-
-
-def verify(options: argparse.Namespace) -> int:
-    """Print a line for each check as it is made; 1 where one fails."""
-    from pixeltune.paper.bundle import read_manifest
-    from pixeltune.paper.verify import verify_bundle
-
-    bundle = _bundle_of(options.bundle)
-    if bundle is None:
-        read_manifest(options.bundle)  # refuses, before torch is needed
-    require_packages("a verification", "torch")
-    checks = verify_bundle(bundle or options.bundle, data_path=options.data, images=options.images, report=_show)
-    passed = all(check.passed for check in checks)
-    failed = sum(not check.passed for check in checks)
-    partial = f", on the first {options.images:,} images only" if options.images else ""
-    say(f"Verified{partial}." if passed else f"NOT verified: {failed} of {len(checks)} checks failed.")
-    return EXIT_OK if passed else EXIT_REFUTED
-
-
-def _show(check: BundleCheck) -> None:
-    say(f"{'passed' if check.passed else 'FAILED'}  {check.name:<22}  {check.detail}")
 
 
 def _digits(text: str) -> int:
@@ -168,7 +138,7 @@ def _require_other(name: str, storage: str) -> None:
     """Refuse what is neither a bundle nor a finished final, before anything is computed."""
     from pixeltune.paper.table import require_finished
 
-    if _bundle_of(name) is None:
+    if bundle_of(name) is None:
         require_finished(_store_of(name, storage))
 
 
@@ -176,11 +146,11 @@ def _other(name: str, storage: str) -> FinishedFinal:
     from pixeltune.paper.bundle import bundled_final
     from pixeltune.paper.table import finished_final
 
-    bundle = _bundle_of(name)
+    bundle = bundle_of(name)
     return finished_final(_store_of(name, storage)) if bundle is None else bundled_final(bundle)
 
 
-def _bundle_of(name: str) -> str | None:
+def bundle_of(name: str) -> str | None:
     """Return the bundle that a name means: itself, or `bundle` in it; None where neither is one."""
     from pixeltune.paper.bundle import is_bundle
 

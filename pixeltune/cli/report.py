@@ -12,7 +12,7 @@ from pixeltune.errors import ConfigError, require_packages
 _TOP = 5
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune report`."""
     parser = verbs.add_parser("report", help="one HTML file about a search: tables, figures, samples, commands")
     parser.add_argument("search", metavar="SEARCH", help="a search, a training or a final in the storage")

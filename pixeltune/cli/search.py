@@ -47,7 +47,7 @@ def launch_line() -> Parser:
     return parser
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune search`."""
     parser = verbs.add_parser("search", help="run or resume a search (the same as launch.py)")
     _add_options(parser)

@@ -165,8 +165,7 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: 
 
 def _draw_gallery(weights: str, location: str, title: str, most_seconds: float) -> float | None:
     """None; or the seconds that it would take, and it is not drawn, where they are more than that."""
-    from pixeltune.cli.model import load_on_best_device
-    from pixeltune.cli.trial_ref import images_of
+    from pixeltune.cli.trial_ref import images_of, load_on_best_device
     from pixeltune.sampling import GALLERY_SIDE, forecast, gallery
 
     trained = load_on_best_device(weights)

@@ -19,7 +19,7 @@ _MOST_REPORTS = 20
 _BAR = 40
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune show`."""
     parser = verbs.add_parser("show", help="one trial: numbers, configuration, curve, artefacts")
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)

@@ -20,7 +20,7 @@ _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats"
 """Of the best row."""
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune status`."""
     parser = verbs.add_parser("status", help="how a search stands, while it runs or afterwards")
     parser.add_argument("search", metavar="SEARCH", help="its name in the storage")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     raw     EMA  images/s"
 
 
-def add_verbs(verbs: Any) -> None:
+def add_verb(verbs: Any) -> None:
     """`pixeltune train`."""
     parser = verbs.add_parser("train", help="train one configuration, without a search")
     parser.add_argument("--config", required=True, metavar="FILE.toml")

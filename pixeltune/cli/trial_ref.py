@@ -161,3 +161,13 @@ def first_images(images: ImageSet, count: int, name: str) -> ImageSet:
     if count > len(images):
         raise DataError(f"--images must be at most the {len(images):,} of {name}, but got {count:,}")
     return ImageSet(images.pixels_NCHW[:count], None if images.labels_N is None else images.labels_N[:count])
+
+
+def load_on_best_device(weights: str) -> Trained:
+    """A trained model in eval mode, on the GPU where there is one, and what it was trained with."""
+    from pixeltune.training.weights import load_with_config
+    from pixeltune.training.workers import best_device
+
+    trained = load_with_config(weights)
+    trained.model.to(best_device())  # in place
+    return trained

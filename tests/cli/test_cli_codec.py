@@ -18,7 +18,7 @@ from optional import require
 
 require("constriction")
 
-from pixeltune.cli import codec
+from pixeltune.cli import trial_ref
 from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.data import load_data
 from pixeltune.models import build_model
@@ -74,7 +74,7 @@ def test_a_leaking_model_is_refuted(trained: str, monkeypatch: pytest.MonkeyPatc
     settings = {"data.binarise": "static", "likelihood.name": "bernoulli"}
     config = load_with_config(trained).config.override(settings)
     model = build_model(config, load_data(config.data).form).eval()
-    monkeypatch.setattr(codec, "load_on_best_device", lambda _weights: Trained(model, config, None))
+    monkeypatch.setattr(trial_ref, "load_on_best_device", lambda _weights: Trained(model, config, None))
     honest = command("verify-bits", "it.safetensors")
     leaking(model)
     leaks = command("verify-bits", "it.safetensors")

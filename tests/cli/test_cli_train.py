@@ -100,7 +100,7 @@ def test_evaluation_gives_the_row_its_number_back(trained: tuple[str, str, str])
 def test_weights_that_look_ahead_have_no_number(trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_with_config(str(Path(trained[1]) / WEIGHTS))
     found.model.network.register_forward_hook(lambda _, inputs, theta: theta + 0.1 * inputs[0].roll(-1, dims=3)[:, :1])
-    monkeypatch.setattr("pixeltune.cli.model.load_on_best_device", lambda _weights: found)
+    monkeypatch.setattr("pixeltune.cli.trial_ref.load_on_best_device", lambda _weights: found)
     for split in ("valid", "test"):
         said = refused("evaluate", "tiny", "--storage", trained[1], "--split", split)
         assert "must not depend on" in said

@@ -1,0 +1,45 @@
+"""`pixeltune verify`: a paper's bundle recomputed from its weights and the user's images."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, positive, say
+from pixeltune.errors import require_packages
+
+if TYPE_CHECKING:
+    from pixeltune.paper.verify import BundleCheck
+from pixeltune.cli.paper import bundle_of
+
+
+def add_verb(verbs: Any) -> None:
+    """Add `pixeltune verify`."""
+    parser = verbs.add_parser(
+        "verify", help="recompute the numbers of a paper's bundle from its weights and your images"
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="what `pixeltune paper` wrote, or its folder `bundle`")
+    parser.add_argument("--data", metavar="PATH", help="where the images are [as for a training: PIXELTUNE_DATA]")
+    parser.add_argument("--images", type=positive, metavar="N", help="recompute the first N test images only [all]")
+    parser.set_defaults(verb=verify)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Print a line for each check as it is made; 1 where one fails."""
+    from pixeltune.paper.bundle import read_manifest
+    from pixeltune.paper.verify import verify_bundle
+
+    bundle = bundle_of(options.bundle)
+    if bundle is None:
+        read_manifest(options.bundle)  # refuses, before torch is needed
+    require_packages("a verification", "torch")
+    checks = verify_bundle(bundle or options.bundle, data_path=options.data, images=options.images, report=_show)
+    passed = all(check.passed for check in checks)
+    failed = sum(not check.passed for check in checks)
+    partial = f", on the first {options.images:,} images only" if options.images else ""
+    say(f"Verified{partial}." if passed else f"NOT verified: {failed} of {len(checks)} checks failed.")
+    return EXIT_OK if passed else EXIT_REFUTED
+
+
+def _show(check: BundleCheck) -> None:
+    say(f"{'passed' if check.passed else 'FAILED'}  {check.name:<22}  {check.detail}")
