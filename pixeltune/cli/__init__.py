@@ -1,4 +1,12 @@
-"""The `pixeltune` command: one verb a task, one small file a group of verbs."""
+"""The `pixeltune` command: one file a verb, named as the verb.
+
+entry, output              the outermost step: missing packages, and output that must not get lost
+common                     what verbs share: options, exit codes, writing files
+trial_ref                  SEARCH/TRIAL on the command line, and the images of that trial
+search_summary             what is printed when a search has ended
+dry_run, submit            `--dry-run`, and `--cluster`: a search as a job
+progress_bar               the progress of network calls
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Configuration without torch: a frozen tree, one class a family, dotted keys."""
+"""Configuration without torch: a frozen tree, one class a family, dotted keys.
+
+trial          `TrialConfig`: the whole tree, from and to TOML, flat, hashed
+sections       data, optimiser and training; `families`, `likelihoods`: model and likelihood by name
+image_spec     `ImageSpec`: the form of the images
+settings       KEY=VALUE on the command line
+"""
 
 from pixeltune.config.families import (
     FAMILIES,

@@ -1,4 +1,10 @@
-"""Likelihoods: network output to nats, to samples, to the probabilities of all levels."""
+"""Likelihoods: network output θ to nats, to samples, and to the probabilities of all levels.
+
+base                 `Likelihood`: the contract, with shapes and units
+bernoulli            two levels
+categorical          a softmax over all levels
+logistic_mixture     discretised mixtures of logistics, with and without coupled colours
+"""
 
 from __future__ import annotations
 

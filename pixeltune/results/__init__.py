@@ -1,1 +1,11 @@
-"""Placeholder."""
+"""What a search stores, and how it is read and ranked.
+
+schema                               every column: type, unit, meaning; `Status`; the Arrow schemas
+parquet_io                           rows to bytes and back, strictly
+table_folder, compaction             one table as a folder of files: attempts, merged files, quarantine
+store, manifest, identity, lock      one search's folder, what search it is, and who may write to it
+dataframes, optuna_study             the results as pandas tables and as an Optuna study
+ranking                              what may be ranked, and in which order
+search_status                        how far a search is
+final_selection, final_statistics    what a final retrains, and its test numbers with their errors
+"""

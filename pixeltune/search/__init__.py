@@ -1,1 +1,17 @@
-"""A search: Ray Tune runs trials, Optuna suggests them, Parquet remembers them. The only package that imports ray."""
+"""A search, free of Ray: what is tried next, what is known so far, and when it stops.
+
+Read in this order:
+
+    run                   `open_search` and `run_search`: the whole search from its files to its last line
+    state                 `SearchState`: the rows and curves of all attempts, written as they change
+    attempt               `TrialPlan` and `RunningAttempt`: one attempt from its plan to its row
+    trial                 `run_trial`: what happens in the process of one attempt, as messages
+    searcher              `OptunaSearcher` and `FixedTrials`: which configuration comes next
+    optuna_trials         how each outcome is reported to Optuna; `samplers`: its samplers; `warm_start`: other searches
+    pruners               ASHA, median and Pareto: which trials stop early
+    final                 choosing configurations and retraining them, with the test set read once a run
+    trial_artifacts, trial_metadata, verification, checkpoint_retention     what a trial keeps besides its numbers
+    callbacks, progress   what is printed meanwhile
+
+`run_search` is handed a `Backend`, which starts trials; the one for Ray is `pixeltune.cluster.ray_backend`.
+"""
