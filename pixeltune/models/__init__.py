@@ -1,6 +1,6 @@
 """Models: causal networks, one file a family, and `DensityModel`, which joins one to a likelihood.
 
-density                              `DensityModel`: log-likelihoods, losses, the order in which sub-pixels are drawn
+    density                              `DensityModel`: log-likelihoods, losses, the order of sub-pixels
 build                                a model from a configuration and the form of the images
 gated, pixelcnn, pixelcnnpp, pixelvae     the families
 layers, blocks, weight_norm, dropout, conditioning, inputs     what they are made of
