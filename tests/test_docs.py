@@ -21,7 +21,7 @@ from pixeltune.cli.search import launch_line
 from pixeltune.data import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "cluster" / "README.md"]
 
 NEEDS = {
     "cifar": "needs CIFAR-10",
