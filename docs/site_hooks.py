@@ -1,7 +1,7 @@
 """Pages of the documentation site that are made from the code or from files outside of docs/.
 
-MkDocs calls these functions (`hooks` in mkdocs.yml). Links to files of the repository lead to their pages where there is
-one, and stay text where there is none.
+MkDocs calls these functions (`hooks` in mkdocs.yml). Links to files of the repository lead to their pages if there
+are any, and are text otherwise.
 """
 
 from __future__ import annotations
