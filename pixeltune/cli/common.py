@@ -170,3 +170,16 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enough), or a .safetensors file"
+
+
+def command_again() -> str:
+    """The command that was given, to be copied; in a job of a cluster the one that submitted it."""
+    import shlex
+
+    from pixeltune.tune.ray_address import COMMAND
+
+    if COMMAND in os.environ:
+        return os.environ[COMMAND]
+    program = Path(sys.argv[0])
+    words = ["python", program.name] if program.suffix == ".py" else [program.name]
+    return shlex.join([*words, *sys.argv[1:]])

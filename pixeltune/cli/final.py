@@ -73,7 +73,7 @@ def final(options: argparse.Namespace) -> int:
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
     if outcome.interrupted:
-        from pixeltune.cli.search import command_again
+        from pixeltune.cli.common import command_again
 
         out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
         return EXIT_INTERRUPTED

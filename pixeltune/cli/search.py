@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import (
@@ -17,6 +14,7 @@ from pixeltune.cli.common import (
     add_galleries,
     add_settings,
     add_storage,
+    command_again,
     console,
     parse,
     positive,
@@ -169,16 +167,3 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
         return EXIT_INTERRUPTED
     return EXIT_OK
-
-
-def command_again() -> str:
-    """The command that was given, to be copied; in a job of a cluster the one that submitted it."""
-    import shlex
-
-    from pixeltune.tune.ray_address import COMMAND
-
-    if COMMAND in os.environ:
-        return os.environ[COMMAND]
-    program = Path(sys.argv[0])
-    words = ["python", program.name] if program.suffix == ".py" else [program.name]
-    return shlex.join([*words, *sys.argv[1:]])

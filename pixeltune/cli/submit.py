@@ -31,7 +31,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 def submit(options: argparse.Namespace, name: str, search_file: Path | None = None) -> int:
     """Submit the command that was given, and follow it. search_file: what --search names."""
-    from pixeltune.cli.search import command_again
+    from pixeltune.cli.common import command_again
     from pixeltune.cluster.cluster_file import read_cluster_file, storage_of
     from pixeltune.cluster.jobs import Submission, jobs_of, search_place
     from pixeltune.cluster.ssh_tunnel import reach
