@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class PixeltuneError(Exception):
@@ -102,6 +103,35 @@ def has_package(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # a finder that refuses it, or None in its place
         return False
+
+
+def first_line(error: BaseException, fallback: str | None = None, *, with_type: bool = False) -> str:
+    """Return the first line of an exception's message.
+
+    Args:
+        error: The exception.
+        fallback: The text to return where the message is empty; by default the name of the exception's class.
+        with_type: Put the name of the class before the line.
+    """
+    name = type(error).__name__
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return fallback or name
+    return f"{name}: {lines[0]}" if with_type else lines[0]
+
+
+def did_you_mean(word: str, known: Iterable[str], *, as_code: bool = False) -> str:
+    """Return `did you mean NAME?` with the nearest known name, or "" where none is near.
+
+    Args:
+        word: The unknown name as it was given.
+        known: The names to choose from.
+        as_code: Put the name between backticks.
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    if not near:
+        return ""
+    return f"did you mean `{near[0]}`?" if as_code else f"did you mean {near[0]}?"
 
 
 def _listed(names: Sequence[str]) -> str:

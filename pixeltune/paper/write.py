@@ -12,7 +12,14 @@ import pyarrow.parquet as pq
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.errors import CheckpointError, MissingPackageError, PixeltuneError, StoreError, require_packages
+from pixeltune.errors import (
+    CheckpointError,
+    MissingPackageError,
+    PixeltuneError,
+    StoreError,
+    first_line,
+    require_packages,
+)
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
 from pixeltune.paper.figures import PlottedCurve, curves_of, draw_curves, draw_samples
 from pixeltune.paper.render import printed_mean, require_faithful, to_latex, to_markdown
@@ -208,7 +215,7 @@ def _samples(request: PaperRequest, place: Row, miss: Callable[[str], None]) -> 
             return {}
         images = sample(model, count, labels=labels_in_turn(model, count), seed=0).numpy()
     except (PixeltuneError, MemoryError, RuntimeError) as error:
-        miss(f"no samples: {(str(error).splitlines() or ['out of memory'])[0]}")
+        miss(f"no samples: {first_line(error, 'out of memory')}")
         return {}
     title = f"{count} samples of {request.final.search}/{trial}, seed 0"
     return {f"samples.{kind}": content for kind, content in draw_samples(images, model.form.levels, title).items()}

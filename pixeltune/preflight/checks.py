@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from pixeltune import files
 from pixeltune.errors import PixeltuneError, SearchError, StoreError
 from pixeltune.machine import free_memory, usable_cpus
+from pixeltune.results.table_folder import storage_reason
 from pixeltune.search.trial_metadata import versions
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import compiler_advice, missing_compiler
@@ -193,7 +194,7 @@ def check_storage(storage: str) -> Check:
         condition, _, advice = str(error).partition("; ")
         return Check("storage", condition, CheckResult.FAIL, advice or "take another")
     except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = storage_reason(error)
         return Check(
             "storage", f"{storage} is not writable ({reason})", CheckResult.FAIL, "mount or free it, or take another"
         )
