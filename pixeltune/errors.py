@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
+from pixeltune.format import enumerated, is_or_are
 
 
 class PixeltuneError(Exception):
@@ -89,10 +91,9 @@ def require_packages(purpose: str, *names: str) -> None:
     """MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
     missing = [name for name in names if not has_package(name)]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
         packages = dict.fromkeys(_INSTALLED_BY[name] for name in missing)
         raise MissingPackageError(
-            f"{purpose} needs {_listed(names)}, but {_listed(missing)} {verb} not installed; "
+            f"{purpose} needs {enumerated(names)}, but {enumerated(missing)} {is_or_are(len(missing))} not installed; "
             f"pip install {' '.join(packages)}"
         )
 
@@ -132,7 +133,3 @@ def did_you_mean(word: str, known: Iterable[str], *, as_code: bool = False) -> s
     if not near:
         return ""
     return f"did you mean `{near[0]}`?" if as_code else f"did you mean {near[0]}?"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

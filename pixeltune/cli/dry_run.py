@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_per_dim, resolve_outline
+from pixeltune.format import rough_duration
 from pixeltune.preflight.checks import compiles_for
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
@@ -158,7 +159,7 @@ def _cost(space: SearchSpace, resolved: ResolvedOutline) -> str:
     hours = images / speed / 3600
     return (
         f"Cost: the base configuration trains at {speed:,.0f} images/s here ({device}, one worker); "
-        f"all {images:,} images at that speed are {_duration(hours)} of one worker. "
+        f"all {images:,} images at that speed are {rough_duration(hours)} of one worker. "
         "Larger trials take longer, stopped ones less."
     )
 
@@ -194,9 +195,3 @@ def _images_per_second(config: TrialConfig, resolved: ResolvedOutline) -> tuple[
         float(next(model.parameters()).detach().sum())  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     return count / min(seconds), device.type
-
-
-def _duration(hours: float) -> str:
-    if hours < 1 / 30:
-        return f"{hours * 3600:.0f} seconds"
-    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"

@@ -20,6 +20,7 @@ from pixeltune.errors import (
     first_line,
     require_packages,
 )
+from pixeltune.format import counted, minutes
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
 from pixeltune.paper.figures import PlottedCurve, curves_of, draw_curves, draw_samples
 from pixeltune.paper.render import printed_mean, require_faithful, to_latex, to_markdown
@@ -27,7 +28,6 @@ from pixeltune.paper.table import FinishedFinal, PaperTable, make_table, to_json
 from pixeltune.paper.verify import stated_text
 from pixeltune.paper.works import bibtex, parse_bibtex, work_of
 from pixeltune.published.table import PublishedResult
-from pixeltune.report.format import counted
 from pixeltune.report.sections.rerun import final_words
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.final_statistics import first_choice
@@ -211,7 +211,7 @@ def _samples(request: PaperRequest, place: Row, miss: Callable[[str], None]) -> 
     try:  # a lack of memory costs this figure alone; torch reports one on a CPU as a RuntimeError
         seconds = forecast(model, count) if request.samples is None else 0.0
         if seconds > _SAMPLING_SECONDS:
-            miss(f"no samples: {count} take about {seconds / 60:.0f} min on this machine; --samples {count} draws them")
+            miss(f"no samples: {count} take about {minutes(seconds)} on this machine; --samples {count} draws them")
             return {}
         images = sample(model, count, labels=labels_in_turn(model, count), seed=0).numpy()
     except (PixeltuneError, MemoryError, RuntimeError) as error:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from pixeltune.config import ImageSpec
+from pixeltune.format import duration
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, is_unconfirmed
 from pixeltune.results.schema import Status
@@ -246,10 +247,3 @@ def left_words(left: Mapping[str, float]) -> list[str]:
     return [words[name].format(left[name]) for name in words if name in left] + [
         f"{duration(3600 * left[name])} of this launch" for name in ("hours",) if name in left
     ]
-
-
-def duration(seconds: float) -> str:
-    """Such as 0:07, 12:30, or 3:02:11 with hours."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

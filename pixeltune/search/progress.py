@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pixeltune.config import ImageSpec
+from pixeltune.format import duration
 from pixeltune.published.nearest import nearest_published_note
 from pixeltune.results.ranking import RANKED, bound_mark
 from pixeltune.results.schema import Status
-from pixeltune.results.search_status import below_baseline, duration, is_late, left_words
+from pixeltune.results.search_status import below_baseline, is_late, left_words
 from pixeltune.search.attempt import Row, RunningAttempt
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.state import SearchState

@@ -9,11 +9,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pixeltune.format import counted, is_or_are
 from pixeltune.published.comparability import identity_of
 from pixeltune.published.nearest import best_published
 from pixeltune.published.table import Exactness
 from pixeltune.report.figures.chart import BEST_COLOURS, STATUS_COLOURS, Chart, log_ticks, new_figure, plain
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import value_of
@@ -223,5 +224,5 @@ def _caption(
         parts.append("Trials without a result are hidden; a click on their outcome in the legend shows them.")
     silent = sum(1 for row in snapshot.rows if row["trial"] not in curves)
     if silent:
-        parts.append(f"{counted(silent, 'trial')} without a report {'is' if silent == 1 else 'are'} not here.")
+        parts.append(f"{counted(silent, 'trial')} without a report {is_or_are(silent)} not here.")
     return " ".join(parts)

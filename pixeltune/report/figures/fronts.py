@@ -7,8 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pixeltune.format import counted
 from pixeltune.report.figures.chart import STATUS_COLOURS, Chart, log_ticks, new_figure, plain
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import front

@@ -11,8 +11,9 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
+from pixeltune.format import counted, is_or_are, listed
 from pixeltune.report.figures.chart import Chart, new_figure, plain
-from pixeltune.report.format import counted, listed, title_of
+from pixeltune.report.format import title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.optuna_study import study_of
 
@@ -128,5 +129,5 @@ def _why_none(snapshot: Snapshot) -> str:
         return "Fewer than two keys were searched, so that there is nothing to weigh against each other."
     finished = sum(row["status"] == "finished" for row in snapshot.rows)
     if finished < FEWEST:
-        return f"Importances need {FEWEST} finished trials, and there {'is' if finished == 1 else 'are'} {finished}."
+        return f"Importances need {FEWEST} finished trials, and there {is_or_are(finished)} {finished}."
     return "The finished trials differ in fewer than two keys."

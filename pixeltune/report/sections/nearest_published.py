@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pixeltune.format import counted
 from pixeltune.published.nearest import comparison
 from pixeltune.published.table import Exactness
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.final_statistics import first_choice, mean_row
 from pixeltune.results.parquet_io import Row
