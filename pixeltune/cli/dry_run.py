@@ -14,8 +14,9 @@ from pixeltune.format import rough_duration
 from pixeltune.preflight.checks import compiles_for
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
-from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
+from pixeltune.space import Asha, Median, Pareto, Scheduler, SearchSpace
 from pixeltune.space.keys import values_of
+from pixeltune.space.metrics import sign
 from pixeltune.training.compiler import compiler_advice, missing_compiler
 
 _PROBE_STEPS = 3
@@ -55,7 +56,7 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
     )
     if space.constraints:
         bounds = ", ".join(
-            f"{name} {'at most' if METRICS[name] == 'minimize' else 'at least'} {bound:,.6g}"
+            f"{name} {'at most' if sign(name) > 0 else 'at least'} {bound:,.6g}"
             for name, bound in space.constraints.items()
         )
         out.print(f"Constraints: {bounds}", highlight=False)
@@ -129,7 +130,7 @@ def _sampler(space: SearchSpace) -> str:
 
 def _objectives(space: SearchSpace) -> str:
     """A lower value is the better, unless it is said."""
-    return ", ".join(name + (" (higher)" if METRICS[name] == "maximize" else "") for name in space.objectives)
+    return ", ".join(name + (" (higher)" if sign(name) < 0 else "") for name in space.objectives)
 
 
 def _keys(space: SearchSpace) -> Table:

@@ -13,7 +13,7 @@ from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, leaderboard
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.space.metrics import METRICS
+from pixeltune.space.metrics import METRICS, sign_of_direction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Snapshot:
     @property
     def sign(self) -> int:
         """1 where less of the first objective is better, else −1."""
-        return 1 if self.manifest.directions[0] == "minimize" else -1
+        return sign_of_direction(self.manifest.directions[0])
 
     @property
     def unit(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune.errors import StoreError
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
-from pixeltune.space.metrics import METRICS, not_met
+from pixeltune.space.metrics import METRICS, not_met, sign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def front(rows: Iterable[Row], objectives: Sequence[str], constraints: Mapping[s
     _require_metrics(objectives, constraints or {})
     able = [row for row in rows if _can_stand(row, objectives, constraints or {})]
     require_same(able)
-    losses = [[row[name] if METRICS[name] == "minimize" else -row[name] for name in objectives] for row in able]
+    losses = [[sign(name) * row[name] for name in objectives] for row in able]
     best = [row for row, own in zip(able, losses, strict=True) if not any(_beats(other, own) for other in losses)]
     return sorted(best, key=lambda row: (row[objectives[0]], row["trial"]))
 
@@ -124,10 +124,14 @@ def leaderboard(
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
     ranked = [row for row in rows if row["status"] in RANKED and row.get(objective) is not None]
     require_same(ranked)
-    sign = 1 if METRICS[objective] == "minimize" else -1
     breaches = {row["trial"]: not_met(constraints or {}, row) for row in ranked}
     ranked.sort(
-        key=lambda row: (bool(breaches[row["trial"]]), is_unconfirmed(row), sign * row[objective], row["trial"])
+        key=lambda row: (
+            bool(breaches[row["trial"]]),
+            is_unconfirmed(row),
+            sign(objective) * row[objective],
+            row["trial"],
+        )
     )
     keys = differing_keys(ranked) if vary is None else list(vary)
     return [

@@ -17,7 +17,7 @@ from pixeltune.results.ranking import counted_statuses, is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources, SearchSpace
-from pixeltune.space.metrics import keeps_to
+from pixeltune.space.metrics import keeps_to, sign_of_direction
 from pixeltune.space.parts import replaced
 
 _ALSO_TOLD = (*KEYS_NOT_HASHED, "train.report_every")
@@ -39,7 +39,7 @@ def choose(
     best of them.
     """
     objective, direction = manifest.objectives[0], manifest.directions[0]
-    sign = 1 if direction == "minimize" else -1
+    sign = sign_of_direction(direction)
     able = [row for row in rows if row["status"] == Status.FINISHED and row[objective] is not None]
     able.sort(key=lambda row: (sign * row[objective], row["trial"]))
     if not able:

@@ -23,7 +23,7 @@ from pixeltune.search.optuna_trials import PENDING, verdicts
 from pixeltune.search.samplers import build_sampler
 from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, FinalSpace, SearchSpace
-from pixeltune.space.metrics import keeps_to
+from pixeltune.space.metrics import keeps_to, sign
 
 
 class TrialSource(Protocol):
@@ -179,6 +179,5 @@ def _seed(seed: int, number: int) -> int:
 
 
 def _best_first(rows: list[Row], objective: str) -> list[Row]:
-    sign = 1 if METRICS[objective] == "minimize" else -1
     finished = [row for row in rows if row["status"] == Status.FINISHED and not is_unconfirmed(row)]
-    return sorted(finished, key=lambda row: (sign * row[objective], row["search"], row["trial"]))
+    return sorted(finished, key=lambda row: (sign(objective) * row[objective], row["search"], row["trial"]))

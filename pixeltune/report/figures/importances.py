@@ -16,6 +16,7 @@ from pixeltune.report.figures.chart import Chart, new_figure, plain
 from pixeltune.report.format import title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.optuna_study import study_of
+from pixeltune.space.metrics import sign_of_direction
 
 FEWEST = 10
 """Finished trials below which importances are not shown."""
@@ -70,7 +71,7 @@ def importance_charts(snapshot: Snapshot) -> list[Chart]:
 
 
 def _target(snapshot: Snapshot, index: int) -> Callable[[FrozenTrial], float]:
-    sign = 1.0 if snapshot.manifest.directions[index] == "minimize" else -1.0
+    sign = sign_of_direction(snapshot.manifest.directions[index])
     return lambda trial: sign * float(trial.values[index])
 
 
