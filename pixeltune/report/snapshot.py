@@ -10,7 +10,7 @@ from typing import Any
 
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import RANKED, leaderboard
+from pixeltune.results.ranking import RANKED, best_report, leaderboard
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space.metrics import METRICS, sign_of_direction
@@ -109,7 +109,6 @@ def _so_far(row: Row, curve: Sequence[Row]) -> Row:
     """A running trial's row is written anew at its end only: its numbers so far are those of its best report."""
     if row["status"] != Status.RUNNING or not curve:
         return row
-    known = [report for report in curve if report["valid_bits_per_dim"] is not None]
-    best = min(known, key=lambda report: report["valid_bits_per_dim"], default={})
+    best = best_report(curve, "valid_bits_per_dim") or {}
     names = ("valid_bits_per_dim", "valid_nats", "baseline_bits_per_dim")
     return row | {name: best.get(name, row[name]) for name in names} | {"images_seen": curve[-1]["images_seen"]}

@@ -16,10 +16,9 @@ from typing import Any
 from pixeltune.config import ImageSpec
 from pixeltune.format import duration
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import RANKED, is_unconfirmed
+from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.space.metrics import keeps_to
 
 _LATE_TIMES = 3.0
 _LATE_SECONDS = 60.0
@@ -143,24 +142,14 @@ def _failure(row: Row) -> str:
 
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     """Its row is written anew at its end only."""
-    validated = [report for report in curve if report["valid_bits_per_dim"] is not None]  # none of a final's are
-    best = min(validated, key=lambda report: report["valid_bits_per_dim"], default={})
+    best = best_report(curve, "valid_bits_per_dim") or {}
     return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
 
 
 def _best(rows: Sequence[Row], manifest: Any) -> Row | None:
     first = manifest.objectives[0]
     objective = first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
-    bounds = manifest.constraints
-    ranked = [
-        row
-        for row in rows
-        if row["status"] in (*RANKED, Status.RUNNING)
-        and row[objective] is not None
-        and not is_unconfirmed(row)
-        and keeps_to(bounds, row, has_ended=row["status"] != Status.RUNNING)
-    ]
-    return min(ranked, key=lambda row: row[objective], default=None)
+    return best_row(rows, objective, manifest.constraints)
 
 
 def _left(

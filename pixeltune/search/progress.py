@@ -17,7 +17,7 @@ from rich.text import Text
 from pixeltune.config import ImageSpec
 from pixeltune.format import duration
 from pixeltune.published.nearest import nearest_published_note
-from pixeltune.results.ranking import RANKED, bound_mark
+from pixeltune.results.ranking import RANKED, bound_mark, value_of
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline, is_late, left_words
 from pixeltune.search.attempt import Row, RunningAttempt
@@ -87,7 +87,7 @@ class Progress(SearchCallback):
             self._display = None
 
     def _line(self, row: Row) -> str:
-        value = self._book.number(row)
+        value = value_of(row, self._book.unit)
         number = "" if value is None else f" {bound_mark(row)}{value:.4f}"
         why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))

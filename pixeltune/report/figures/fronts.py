@@ -12,7 +12,7 @@ from pixeltune.report.figures.chart import STATUS_COLOURS, Chart, log_ticks, new
 from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import front
+from pixeltune.results.ranking import pareto_front
 from pixeltune.results.schema import Status
 from pixeltune.space.metrics import METRICS
 
@@ -40,7 +40,7 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
     if len({row[other] for row in finished}) < 2:
         return None
     objectives = snapshot.manifest.objectives if len(snapshot.manifest.objectives) > 1 else (first, other)
-    best = front(snapshot.rows, objectives, snapshot.manifest.constraints)
+    best = pareto_front(snapshot.rows, objectives, snapshot.manifest.constraints)
     beaten = "finished, beaten" + " or out of bounds" * bool(snapshot.manifest.constraints)
     traces = [
         _points(
