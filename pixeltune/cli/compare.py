@@ -120,14 +120,15 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     """Print one number of ours next to the published ones, the comparable first; what all differ in is in the title."""
     from rich.table import Table
 
+    from pixeltune.published.nearest import UNITS, shared_reasons
+
     reasons = [str(record["why_not"]).split("; ") if record["why_not"] else [] for record in records]
-    shared = [reason for reason in reasons[0] if all(reason in others for others in reasons)]
+    shared = shared_reasons(reasons)
     first = records[0]
-    unit = "bits/dim" if first["metric"] == "bits_per_dim" else "nats"
     hours = "" if first["our_gpu_hours"] is None else f", {first['our_gpu_hours']:.3g} GPU-hours"
     kind = "test" if first["evaluated_split"] == "test" else "validation"
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
-    ours = f"{'at most ' if first['is_bound'] else ''}{first['ours']:.4f} {unit} ({kind})"
+    ours = f"{'at most ' if first['is_bound'] else ''}{first['ours']:.4f} {UNITS[first['metric']]} ({kind})"
     title = f"{first['search']}/{first['trial']}: {ours}{hours}{_rank(records)}{verdict}"
     view = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
     for name in ("published", "gap", "GPU-hours"):

@@ -17,7 +17,6 @@ from pixeltune.report.figures.chart import BEST_COLOURS, STATUS_COLOURS, Chart, 
 from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import value_of
 from pixeltune.results.schema import Status
 
 _MOST_POINTS = 24_000
@@ -153,11 +152,11 @@ def _yardsticks(snapshot: Snapshot) -> list[tuple[str, float]]:
     if baseline is not None and not snapshot.is_final:
         lines.append((f"order-0 baseline {cell(snapshot.unit, baseline)} (validation)", baseline))
     row = next(iter(snapshot.best(1)), None)
-    nearest = best_published(identity_of(row)) if row else None
-    if nearest and row and nearest[0].metric == snapshot.unit and value_of(row, snapshot.unit) is not None:
-        published, verdict = nearest
+    nearest = best_published(identity_of(row), row) if row else None
+    if nearest and nearest.published.metric == snapshot.unit and nearest.ours is not None:
+        published = nearest.published
         bound = "≤ " if published.likelihood is Exactness.LOWER_BOUND else ""
-        word = "comparable" if verdict.comparable else "not comparable"
+        word = "comparable" if nearest.comparable else "not comparable"
         lines.append((f"{published.model} {bound}{published.value:g} ({published.split}; {word})", published.value))
     return lines
 
