@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+from pixeltune.format import enumerated, is_or_are
 
 
 class PixeltuneError(Exception):
@@ -88,10 +91,9 @@ def require_packages(purpose: str, *names: str) -> None:
     """MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
     missing = [name for name in names if not has_package(name)]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
         packages = dict.fromkeys(_INSTALLED_BY[name] for name in missing)
         raise MissingPackageError(
-            f"{purpose} needs {_listed(names)}, but {_listed(missing)} {verb} not installed; "
+            f"{purpose} needs {enumerated(names)}, but {enumerated(missing)} {is_or_are(len(missing))} not installed; "
             f"pip install {' '.join(packages)}"
         )
 
@@ -104,5 +106,30 @@ def has_package(name: str) -> bool:
         return False
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def first_line(error: BaseException, fallback: str | None = None, *, with_type: bool = False) -> str:
+    """Return the first line of an exception's message.
+
+    Args:
+        error: The exception.
+        fallback: The text to return where the message is empty; by default the name of the exception's class.
+        with_type: Put the name of the class before the line.
+    """
+    name = type(error).__name__
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return fallback or name
+    return f"{name}: {lines[0]}" if with_type else lines[0]
+
+
+def did_you_mean(word: str, known: Iterable[str], *, as_code: bool = False) -> str:
+    """Return `did you mean NAME?` with the nearest known name, or "" where none is near.
+
+    Args:
+        word: The unknown name as it was given.
+        known: The names to choose from.
+        as_code: Put the name between backticks.
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    if not near:
+        return ""
+    return f"did you mean `{near[0]}`?" if as_code else f"did you mean {near[0]}?"

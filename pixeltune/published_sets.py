@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixeltune.files import expand_home
+from pixeltune.format import listed, size_text
 
 
 def data_root() -> Path:
@@ -198,7 +199,7 @@ class PublishedSet:
         if len(missing) == total:
             return FileState(f"is not in {root}", self.how_to_get(root, download=download))
         return FileState(
-            f"is not all in {root}: {shortened(missing)} missing", edition.how_to_get(root, download=download)
+            f"is not all in {root}: {listed(missing, most=2)} missing", edition.how_to_get(root, download=download)
         )
 
     def how_to_get(self, root: Path, *, download: bool) -> str:
@@ -227,17 +228,6 @@ def file_digest(path: Path, algorithm: str, head: bytes = b"") -> str:
     """Return the hexadecimal digest of `head` followed by a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, head)).hexdigest()
-
-
-def size_text(num_bytes: int) -> str:
-    """Return a size in decimal units, as download pages state it."""
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
-
-
-def shortened(names: list[str], most: int = 2) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _size_of(archives: list[Archive]) -> str:

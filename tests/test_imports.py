@@ -21,6 +21,7 @@ import pixeltune.space
 ROOT = Path(pixeltune.__file__).parent
 ORDER = (
     "lazy",
+    "format",
     "errors",
     "digest",
     "files",

@@ -119,7 +119,7 @@ def _node_lines(nodes: list[Node]) -> Iterator[str]:
 
 
 def _job_lines(jobs: list[Job]) -> Iterator[str]:
-    from pixeltune.results.search_status import duration
+    from pixeltune.format import duration
 
     for job in jobs:
         where = f"  {job.name} in {job.storage}" if job.name else ""

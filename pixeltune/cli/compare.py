@@ -86,11 +86,7 @@ def _best_rows(options: argparse.Namespace, needed: str | None = None) -> pd.Dat
         raise StoreError(f"there must be results to compare, but {location} holds none")
     if needed is not None and (rows := rows[rows[needed].notna()]).empty:
         raise StoreError(f"there must be results with {needed} to compare, but {location} holds none; finish a trial")
-    # Runs of a final have no validation: they stay in their order, which is that of the search, best first.
-    is_refuted = rows["bits_verified"].eq(False).fillna(False)
-    ranked = rows.assign(is_out=_out_of_bounds(rows, location), is_refuted=is_refuted)
-    ranked = ranked.sort_values(["is_out", "is_refuted", "valid_bits_per_dim"], kind="stable")
-    return ranked.drop(columns=["is_out", "is_refuted"]).groupby("search", observed=True).head(options.top)
+    return _best_first(rows, location).groupby("search", observed=True).head(options.top)
 
 
 def _write(table: pd.DataFrame, path: str) -> int:
@@ -102,31 +98,37 @@ def _write(table: pd.DataFrame, path: str) -> int:
     return EXIT_OK
 
 
-def _out_of_bounds(rows: pd.DataFrame, location: str) -> list[bool]:
-    """Whether each row breaks the constraints of its search: such a trial is not its best."""
+def _best_first(rows: pd.DataFrame, location: str) -> pd.DataFrame:
+    """Return rows by bits/dim on validation, each by the constraints of its own search.
+
+    Runs of a final have no validation: they stay in their order, which is that of the search, best first.
+    """
+    from pixeltune.results.ranking import rank_key
     from pixeltune.results.store import find_searches
-    from pixeltune.space.metrics import METRICS, not_met
+    from pixeltune.space.metrics import METRICS
 
     bounds = {store.search: store.manifest().constraints for store in find_searches(location) if store.exists()}
-    names = ["search", *METRICS]
+    names = ["search", "trial", "status", "bits_verified", *METRICS]
     plain = rows[names].astype(object)
     records = plain.where(plain.notna(), None).itertuples(index=False, name=None)
     known = [dict(zip(names, values, strict=True)) for values in records]
-    return [bool(not_met(bounds.get(row["search"], {}), row)) for row in known]
+    keys = [rank_key(row, "valid_bits_per_dim", bounds.get(row["search"], {})) for row in known]
+    return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
 
 
 def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     """Print one number of ours next to the published ones, the comparable first; what all differ in is in the title."""
     from rich.table import Table
 
+    from pixeltune.published.nearest import UNITS, shared_reasons
+
     reasons = [str(record["why_not"]).split("; ") if record["why_not"] else [] for record in records]
-    shared = [reason for reason in reasons[0] if all(reason in others for others in reasons)]
+    shared = shared_reasons(reasons)
     first = records[0]
-    unit = "bits/dim" if first["metric"] == "bits_per_dim" else "nats"
     hours = "" if first["our_gpu_hours"] is None else f", {first['our_gpu_hours']:.3g} GPU-hours"
     kind = "test" if first["evaluated_split"] == "test" else "validation"
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
-    ours = f"{'at most ' if first['is_bound'] else ''}{first['ours']:.4f} {unit} ({kind})"
+    ours = f"{'at most ' if first['is_bound'] else ''}{first['ours']:.4f} {UNITS[first['metric']]} ({kind})"
     title = f"{first['search']}/{first['trial']}: {ours}{hours}{_rank(records)}{verdict}"
     view = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
     for name in ("published", "gap", "GPU-hours"):

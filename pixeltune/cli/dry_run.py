@@ -10,11 +10,13 @@ from rich.table import Table
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_per_dim, resolve_outline
+from pixeltune.format import rough_duration
 from pixeltune.preflight.checks import compiles_for
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
-from pixeltune.space import METRICS, Asha, Median, Pareto, Scheduler, SearchSpace
+from pixeltune.space import Asha, Median, Pareto, Scheduler, SearchSpace
 from pixeltune.space.keys import values_of
+from pixeltune.space.metrics import sign
 from pixeltune.training.compiler import compiler_advice, missing_compiler
 
 _PROBE_STEPS = 3
@@ -54,7 +56,7 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
     )
     if space.constraints:
         bounds = ", ".join(
-            f"{name} {'at most' if METRICS[name] == 'minimize' else 'at least'} {bound:,.6g}"
+            f"{name} {'at most' if sign(name) > 0 else 'at least'} {bound:,.6g}"
             for name, bound in space.constraints.items()
         )
         out.print(f"Constraints: {bounds}", highlight=False)
@@ -128,7 +130,7 @@ def _sampler(space: SearchSpace) -> str:
 
 def _objectives(space: SearchSpace) -> str:
     """A lower value is the better, unless it is said."""
-    return ", ".join(name + (" (higher)" if METRICS[name] == "maximize" else "") for name in space.objectives)
+    return ", ".join(name + (" (higher)" if sign(name) < 0 else "") for name in space.objectives)
 
 
 def _keys(space: SearchSpace) -> Table:
@@ -158,7 +160,7 @@ def _cost(space: SearchSpace, resolved: ResolvedOutline) -> str:
     hours = images / speed / 3600
     return (
         f"Cost: the base configuration trains at {speed:,.0f} images/s here ({device}, one worker); "
-        f"all {images:,} images at that speed are {_duration(hours)} of one worker. "
+        f"all {images:,} images at that speed are {rough_duration(hours)} of one worker. "
         "Larger trials take longer, stopped ones less."
     )
 
@@ -194,9 +196,3 @@ def _images_per_second(config: TrialConfig, resolved: ResolvedOutline) -> tuple[
         float(next(model.parameters()).detach().sum())  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     return count / min(seconds), device.type
-
-
-def _duration(hours: float) -> str:
-    if hours < 1 / 30:
-        return f"{hours * 3600:.0f} seconds"
-    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune.cli.common import EXIT_INTERRUPTED, EXIT_OK, add_settings, add_storage, console, positive, settings_of
 from pixeltune.cli.submit import add_place, submit
 from pixeltune.errors import require_packages
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +106,7 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
     seeds = ", ".join(map(str, selection.seeds(request.seeds)))
     _say(
         out,
-        f"[bold]{store.search}[/bold]: {_counted(len(chosen), 'configuration')} of {selection.search}, by "
+        f"[bold]{store.search}[/bold]: {counted(len(chosen), 'configuration')} of {selection.search}, by "
         f"{selection.objective}, on train and validation; seeds {seeds}; the test set is read once a run, at its end",
     )
     for item in chosen:
@@ -145,7 +146,7 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
             f"outside of the {1 - LEVEL:.0%} intervals of both noises, for all pairs at once.",
         )
     first = first_choice(places, selection)
-    name = f"{selection.search}/{first['from_trial']}, mean of {_counted(first['seeds'], 'seed')},"
+    name = f"{selection.search}/{first['from_trial']}, mean of {counted(first['seeds'], 'seed')},"
     for line in comparison_lines(mean_row(first, rows), name=name):
         _say(out, line)
     _say(out, f'Rows: {store.trials_folder}    nats of each test image: pt.read_images("{store.folder}")')
@@ -180,10 +181,6 @@ def _table(places: list[Row], selection: Selection) -> Table:
 
 def _error(error: float | None) -> str:
     return "" if error is None else f" ± {error:.5f}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _say(out: Console, line: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
 from pixeltune.errors import ConfigError, require_packages
+from pixeltune.format import bytes_in
 
 _TOP = 5
 
@@ -46,7 +47,7 @@ def report(options: argparse.Namespace) -> int:
     snapshot = read_snapshot(store)
     with writing(out):
         size = write_report(snapshot, out, top=options.top)
-    say(f"Wrote {out} ({size / 1e6:.1f} MB): {len(snapshot.rows):,} trials")
+    say(f"Wrote {out} ({bytes_in('MB', size)}): {len(snapshot.rows):,} trials")
     if options.png:
         with writing(options.png):
             locations = write_papers(all_charts(snapshot, options.top), options.png)

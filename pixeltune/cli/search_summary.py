@@ -16,8 +16,9 @@ from pixeltune import files
 from pixeltune.cli.common import storage_words
 from pixeltune.cluster.capacity import cluster_file, cost_notice
 from pixeltune.errors import DataError, PixeltuneError
+from pixeltune.format import enumerated
 from pixeltune.published.nearest import comparison_lines
-from pixeltune.results.ranking import bound_mark, counted_statuses, front, leaderboard
+from pixeltune.results.ranking import bound_mark, counted_statuses, leaderboard, pareto_front
 from pixeltune.results.store import SearchStore
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
@@ -81,8 +82,8 @@ def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) ->
     """Of several objectives, the finished trials that no other beats in all of them."""
     if len(space.objectives) == 1:
         return
-    best = front(rows, space.objectives, space.constraints)
-    names = " and ".join([", ".join(space.objectives[:-1]), space.objectives[-1]])
+    best = pareto_front(rows, space.objectives, space.constraints)
+    names = enumerated(space.objectives)
     out.print(f"Front of {names}: {len(best)} finished trials that no other beats.", highlight=False)
     if not best:
         return

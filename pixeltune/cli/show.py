@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, console, storage_words
 from pixeltune.errors import StoreError
+from pixeltune.format import bytes_in, hours
 
 if TYPE_CHECKING:
     from pixeltune.cli.trial_ref import Found
@@ -81,11 +82,11 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
             if value is not None
         ),
     )
-    yield "GPU-hours", f"{row['gpu_seconds'] / 3600:,.3g}" if row["gpu_seconds"] else ""
+    yield "GPU-hours", hours(row["gpu_seconds"]) if row["gpu_seconds"] else ""
     yield "parameters", told("num_parameters", "{:,}")
     calls = told("network_calls", ", {:,} network calls an image without the cache")
     yield "sampling", told("sample_images_per_second", "{:,.4g} images/s") + calls if row["sample_batch_size"] else ""
-    yield "peak memory", f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB" if row["peak_memory_bytes"] else ""
+    yield "peak memory", bytes_in("MiB", row["peak_memory_bytes"], ",.0f") if row["peak_memory_bytes"] else ""
     rows, columns = row["receptive_field_rows"], row["receptive_field_columns"]
     yield "receptive field", f"{rows} rows × {columns} columns" if rows else ""
     yield "weights of record", told("weights", "{}")

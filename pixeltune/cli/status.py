@@ -55,9 +55,10 @@ def _plain(found: SearchStatus) -> dict[str, Any]:
 
 
 def _head(found: SearchStatus) -> Iterator[str]:
+    from pixeltune.format import duration
     from pixeltune.published.nearest import nearest_published_note
     from pixeltune.results.ranking import bound_mark
-    from pixeltune.results.search_status import below_baseline, duration, left_words
+    from pixeltune.results.search_status import below_baseline, left_words
 
     yield f"[bold]{found.search}[/bold]: {_launcher(found)}"
     counts = [f"{count} {name}" for name, count in found.counts.items()]
@@ -86,7 +87,7 @@ def _launcher(found: SearchStatus) -> str:
 def _table(found: SearchStatus) -> Table:
     from rich.table import Table
 
-    from pixeltune.results.search_status import duration
+    from pixeltune.format import duration
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("trial", "images", "rung", "bits/dim", "images/s", "since", ""):
@@ -105,7 +106,7 @@ def _table(found: SearchStatus) -> Table:
 
 
 def _note(trial: Running, *, is_live: bool) -> str:
-    from pixeltune.results.search_status import duration
+    from pixeltune.format import duration
 
     if not is_live:
         return "left behind"

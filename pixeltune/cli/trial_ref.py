@@ -10,17 +10,21 @@ from pixeltune import files
 from pixeltune.cli.common import say
 from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, StoreError
+from pixeltune.format import listed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import RANKED, is_unconfirmed
+from pixeltune.results.ranking import best_first
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import config_of, space_of
 from pixeltune.search.trial import weights_file
-from pixeltune.space.metrics import not_met
 
 if TYPE_CHECKING:
     from pixeltune.data import DataSet, ImageSet
     from pixeltune.training.weights import Trained
+
+
+_MOST_NAMED = 10
+"""Trials that an error names."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def find_trial(reference: str, storage: str) -> Found:
     rows = {row["trial"]: row for row in _best_first(store.trials(), manifest.constraints)}
     if not rows:
         raise StoreError(f"{store.search} must have a trial, but none has begun")
-    known = f"there are {_shortened(sorted(rows))}"
+    known = f"there are {listed(sorted(rows), _MOST_NAMED)}"
     return Found(store, manifest, rows[_matching(name, list(rows), reference, known)])
 
 
@@ -76,7 +80,7 @@ def find_weights(reference: str, storage: str) -> str:
     trials = [row["trial"] for row in _best_first(kept, manifest.constraints)]
     if not name:
         return weights_file(store.checkpoint(trials[0]))
-    known = f"weights are kept of {_shortened(sorted(trials))}"
+    known = f"weights are kept of {listed(sorted(trials), _MOST_NAMED)}"
     # Among all trials: a number must not slip to another one that was kept.
     trial = _matching(name, [row["trial"] for row in store.trials()], reference, known)
     if trial not in trials:
@@ -91,17 +95,8 @@ def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifes
 
 
 def _best_first(rows: Sequence[Row], bounds: Mapping[str, float]) -> list[Row]:
-    """By bits/dim; those without a true or confirmed number, or that break the search's constraints, come last."""
-    return sorted(
-        rows,
-        key=lambda row: (row["status"] not in RANKED, bool(not_met(bounds, row)), is_unconfirmed(row), _bits(row)),
-    )
-
-
-def _bits(row: Row) -> float:
-    """On validation: the runs of a final, which have none, stay in its order. No trial is picked by the test set."""
-    value: float | None = row["valid_bits_per_dim"]
-    return float("inf") if value is None else value
+    """Return rows by bits/dim on validation. No trial is picked by the test set: runs of a final keep its order."""
+    return best_first(rows, "valid_bits_per_dim", bounds, ties=())
 
 
 def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) -> str:
@@ -111,16 +106,9 @@ def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) ->
     exact = [trial for trial in trials if wanted.isdecimal() and int(trial) == int(wanted)]
     found = exact or [trial for trial in trials if trial.startswith(wanted)]
     if len(found) != 1:
-        raise StoreError(
-            f"a trial must be named by a unique beginning, but {reference!r} fits {_shortened(found) or 'none'}; "
-            f"{known}"
-        )
+        fitting = listed(found, _MOST_NAMED) or "none"
+        raise StoreError(f"a trial must be named by a unique beginning, but {reference!r} fits {fitting}; {known}")
     return found[0]
-
-
-def _shortened(trials: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(trials) - most} more" if len(trials) > most else ""
-    return ", ".join(trials[:most]) + more
 
 
 def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tuple[DataSet, ImageSet]:

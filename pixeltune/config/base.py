@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pixeltune.errors import ConfigError
+from pixeltune.errors import ConfigError, did_you_mean
 
 
 class Section(BaseModel):
@@ -20,9 +19,8 @@ class Section(BaseModel):
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
     """The error for a key that does not exist: names the nearest one and lists all."""
     names = sorted(known)
-    near = difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean `{near[0]}`? " if near else ""
-    return ConfigError(f"unknown key `{key}`; {hint}known keys are {', '.join(names)}")
+    hint = did_you_mean(key, names, as_code=True)
+    return ConfigError(f"unknown key `{key}`; {hint}{' ' if hint else ''}known keys are {', '.join(names)}")
 
 
 _PLAIN_WORDS = {

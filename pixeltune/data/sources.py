@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import inspect
 import sys
@@ -33,7 +32,7 @@ from pixeltune.data.readers import (
 from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.data.readers.paths import in_one_line
-from pixeltune.errors import ConfigError, DataError, PixeltuneError
+from pixeltune.errors import ConfigError, DataError, PixeltuneError, did_you_mean
 from pixeltune.published_sets import (
     CELEBA64,
     CIFAR10,
@@ -119,10 +118,10 @@ def source_of(name: str) -> Source:
         return SOURCES[name]
     if ":" in name:
         return _own_source(name)
-    near = difflib.get_close_matches(name, SOURCES, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = did_you_mean(name, SOURCES)
     raise ConfigError(
-        f"`data.name` must be one of {', '.join(SOURCES)} or package.module:function, but got {name!r}{hint}"
+        f"`data.name` must be one of {', '.join(SOURCES)} or package.module:function, but got {name!r}"
+        + (f" ({hint})" if hint else "")
     )
 
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from pixeltune.errors import StoreError
 from pixeltune.paper.works import work_of
-from pixeltune.published.comparability import NumberSpec, check_comparable, identity_of, is_near, published_for
+from pixeltune.published.comparability import NumberSpec, identity_of, is_near, published_for
+from pixeltune.published.nearest import Comparison
 from pixeltune.published.table import Exactness, PublishedResult
 from pixeltune.published_sets import PUBLISHED_SETS
 from pixeltune.results.final_statistics import leaderboard_of, mean_row
@@ -329,7 +330,7 @@ def _judged(result: PublishedResult, identities: Mapping[NumberSpec, Sequence[st
     found: dict[str, list[str]] = {}
     comparable = True
     for identity, names in identities.items():
-        verdict = check_comparable(identity, result)
+        verdict = Comparison.of(identity, result)
         comparable = comparable and verdict.comparable
         for note in (*(f"not comparable: {why}" for why in verdict.why_not), *verdict.caveats):
             found.setdefault(note, []).extend(names)
@@ -346,7 +347,7 @@ def _nearest(results: Sequence[PublishedResult], identities: Sequence[NumberSpec
     near = [each for each in results if any(is_near(identity, each) for identity in identities)] or list(results)
 
     def distance(each: PublishedResult) -> tuple[int, float]:
-        return min(len(check_comparable(identity, each).why_not) for identity in identities), each.value
+        return min(Comparison.of(identity, each).distance for identity in identities)
 
     return list(sorted(near, key=distance)[:most])
 

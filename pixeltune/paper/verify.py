@@ -17,6 +17,7 @@ import numpy as np
 from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, PixeltuneError, StoreError
+from pixeltune.format import counted
 from pixeltune.paper.bundle import (
     MANIFEST_NAME,
     ROWS_NAME,
@@ -28,7 +29,6 @@ from pixeltune.paper.bundle import (
     rows_of,
 )
 from pixeltune.paper.table import mean_columns
-from pixeltune.report.format import counted
 from pixeltune.results.final_statistics import final_leaderboard, read_nats
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark

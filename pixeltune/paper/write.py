@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.errors import CheckpointError, MissingPackageError, PixeltuneError, StoreError, require_packages
+from pixeltune.errors import (
+    CheckpointError,
+    MissingPackageError,
+    PixeltuneError,
+    StoreError,
+    first_line,
+    require_packages,
+)
+from pixeltune.format import counted, minutes
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
 from pixeltune.paper.figures import PlottedCurve, curves_of, draw_curves, draw_samples
 from pixeltune.paper.render import printed_mean, require_faithful, to_latex, to_markdown
@@ -20,7 +28,6 @@ from pixeltune.paper.table import FinishedFinal, PaperTable, make_table, to_json
 from pixeltune.paper.verify import stated_text
 from pixeltune.paper.works import bibtex, parse_bibtex, work_of
 from pixeltune.published.table import PublishedResult
-from pixeltune.report.format import counted
 from pixeltune.report.sections.rerun import final_words
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.final_statistics import first_choice
@@ -204,11 +211,11 @@ def _samples(request: PaperRequest, place: Row, miss: Callable[[str], None]) -> 
     try:  # a lack of memory costs this figure alone; torch reports one on a CPU as a RuntimeError
         seconds = forecast(model, count) if request.samples is None else 0.0
         if seconds > _SAMPLING_SECONDS:
-            miss(f"no samples: {count} take about {seconds / 60:.0f} min on this machine; --samples {count} draws them")
+            miss(f"no samples: {count} take about {minutes(seconds)} on this machine; --samples {count} draws them")
             return {}
         images = sample(model, count, labels=labels_in_turn(model, count), seed=0).numpy()
     except (PixeltuneError, MemoryError, RuntimeError) as error:
-        miss(f"no samples: {(str(error).splitlines() or ['out of memory'])[0]}")
+        miss(f"no samples: {first_line(error, 'out of memory')}")
         return {}
     title = f"{count} samples of {request.final.search}/{trial}, seed 0"
     return {f"samples.{kind}": content for kind, content in draw_samples(images, model.form.levels, title).items()}

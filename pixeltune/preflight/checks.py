@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 
 from pixeltune import files
 from pixeltune.errors import PixeltuneError, SearchError, StoreError
+from pixeltune.format import size, size_text
 from pixeltune.machine import free_memory, usable_cpus
+from pixeltune.results.table_folder import storage_reason
 from pixeltune.search.trial_metadata import versions
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import compiler_advice, missing_compiler
@@ -153,7 +155,7 @@ def check_drivers(nodes: Sequence[NodeResources], resources: Resources) -> Check
     fitting = drivers_that_fit(nodes)
     if fitting is None:
         return Check("memory of drivers", "the head does not tell its memory", CheckResult.SKIPPED)
-    each = f"{MEMORY_OF_A_DRIVER / 1e9:g} GB each"
+    each = f"{size(MEMORY_OF_A_DRIVER)} each"
     if fitting < 1:
         return Check(
             "memory of drivers",
@@ -193,7 +195,7 @@ def check_storage(storage: str) -> Check:
         condition, _, advice = str(error).partition("; ")
         return Check("storage", condition, CheckResult.FAIL, advice or "take another")
     except (OSError, ValueError) as error:  # ValueError: a URI that Arrow does not know
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = storage_reason(error)
         return Check(
             "storage", f"{storage} is not writable ({reason})", CheckResult.FAIL, "mount or free it, or take another"
         )
@@ -234,11 +236,18 @@ def check_results(store: SearchStore) -> Check:
     return Check("results so far", known)
 
 
+_GIGABYTES_FROM = 1e8
+"""A disk's bytes in GB: tenths of one are what a user frees."""
+
+
 def check_disk(storage: str, needed: int, free: int | None) -> Check:
     """Free bytes against those that checkpoints will take at most."""
     if free is None:
         return Check("free disk", f"{storage} does not tell", CheckResult.SKIPPED)
-    found = f"{_gigabytes(free)} free, checkpoints take at most {_gigabytes(needed)}"
+    found = (
+        f"{size_text(free, gigabytes_from=_GIGABYTES_FROM)} free, "
+        f"checkpoints take at most {size_text(needed, gigabytes_from=_GIGABYTES_FROM)}"
+    )
     if free < needed:
         return Check("free disk", found, CheckResult.FAIL, "free some, take another --storage, or keep fewer weights")
     if free < 2 * needed:
@@ -339,7 +348,3 @@ def _write_mark(location: str) -> str:
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", None) or error)
     return ""
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from pixeltune import files
-from pixeltune.errors import SearchError
+from pixeltune.errors import SearchError, first_line
 from pixeltune.preflight.checks import NodeFacts, check_state_api, node_facts, own_versions, require_passed
 from pixeltune.preflight.node_table import NodeRow, Wanted, node_rows, require_fit
 from pixeltune.space import Resources
@@ -131,7 +131,7 @@ def ask_state_api() -> str:
             list_actors(address=gcs_address(), limit=1, timeout=5)
         except Exception as error:  # of many kinds, by what does not answer
             if time.monotonic() > end:
-                return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+                return first_line(error)[:150]
             time.sleep(0.5)
         else:
             return ""

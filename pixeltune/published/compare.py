@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
 
 from pixeltune import files
 from pixeltune.errors import StoreError
-from pixeltune.published.comparability import NumberSpec, check_comparable, has_gap, identity_of, published_for
+from pixeltune.published.comparability import NumberSpec, identity_of, published_for
+from pixeltune.published.nearest import Comparison
 from pixeltune.published.speeds import PublishedSpeed, published_speeds
 from pixeltune.published.table import PublishedResult, own_results, published_results
 from pixeltune.results.ranking import RANKED, value_of
@@ -84,7 +85,7 @@ def compare(frame: pd.DataFrame, own: files.Location | None = None) -> pd.DataFr
     lacking = [name for name in _NEEDED if name not in frame.columns]
     if lacking:
         raise StoreError(f"compare needs rows of read_results, but got a table without {', '.join(lacking)}")
-    verdicts: dict[NumberSpec, list[dict[str, Any]]] = {}
+    verdicts: dict[NumberSpec, list[_Judged]] = {}
     added = read_own(own)
     rows = [line for row in _records(frame) for line in _compared(row, verdicts, added)]
     return _tidy(pd.DataFrame(rows, columns=list(_COLUMNS)))
@@ -147,8 +148,17 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in record.items()} for record in records]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """A published result next to one kind of numbers of ours; peers: the values among which ours is ranked."""
+
+    comparison: Comparison
+    columns: Mapping[str, Any]
+    peers: Sequence[float]
+
+
 def _compared(
-    row: Mapping[str, Any], verdicts: dict[NumberSpec, list[dict[str, Any]]], own: Sequence[PublishedResult]
+    row: Mapping[str, Any], verdicts: dict[NumberSpec, list[_Judged]], own: Sequence[PublishedResult]
 ) -> Iterator[dict[str, Any]]:
     identity = identity_of(row, own)
     if identity not in verdicts:
@@ -156,31 +166,36 @@ def _compared(
     kept = {name: row.get(name) for name in _KEPT}
     hours = (row.get("gpu_seconds") or 0.0) / 3600
     for judged in verdicts[identity]:
-        ours = value_of(row, judged["metric"])
+        published = judged.comparison.published
+        ours = value_of(row, published.metric)
         if ours is not None:
-            gap = ours - judged["published"] if judged["has_gap"] else None
             compute = {
                 "our_gpu_hours": hours or None,
-                "compute_ratio": hours / judged["gpu_hours"] if hours and judged["gpu_hours"] else None,
+                "compute_ratio": hours / published.gpu_hours if hours and published.gpu_hours else None,
             }
-            yield {**judged, **kept, **_place(ours, judged["peers"]), **compute, "ours": ours, "gap": gap}
+            gap = replace(judged.comparison, ours=ours).gap
+            yield {**judged.columns, **kept, **_place(ours, judged.peers), **compute, "ours": ours, "gap": gap}
 
 
-def _judged(identity: NumberSpec, own: Sequence[PublishedResult]) -> list[dict[str, Any]]:
+def _judged(identity: NumberSpec, own: Sequence[PublishedResult]) -> list[_Judged]:
     """Return a line for each published result of the set, with the values among which ours is ranked in it."""
-    verdicts = [(result, check_comparable(identity, result)) for result in published_for(identity, own)]
-    peers = [result for result, verdict in verdicts if verdict.comparable and not result.doubt]
+    found = [Comparison.of(identity, result) for result in published_for(identity, own)]
+    peers = [each.published for each in found if each.comparable and not each.published.doubt]
     return [
-        asdict(result)
-        | {
-            "published": result.value,
-            "comparable": verdict.comparable,
-            "why_not": "; ".join(verdict.why_not),
-            "caveats": "; ".join(verdict.caveats),
-            "has_gap": has_gap(identity, result),
-            "peers": [peer.value for peer in peers if peer.metric == result.metric] if result in peers else [],
-        }
-        for result, verdict in verdicts
+        _Judged(
+            comparison=each,
+            columns=asdict(each.published)
+            | {
+                "published": each.published.value,
+                "comparable": each.comparable,
+                "why_not": "; ".join(each.why_not),
+                "caveats": "; ".join(each.caveats),
+            },
+            peers=[peer.value for peer in peers if peer.metric == each.published.metric]
+            if each.published in peers
+            else [],
+        )
+        for each in found
     ]
 
 

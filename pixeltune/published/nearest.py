@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pixeltune.published.comparability import (
@@ -18,22 +19,77 @@ from pixeltune.published.table import Exactness, PublishedResult
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark, value_of
 
-_UNITS = {"bits_per_dim": "bits/dim", "nats": "nats"}
+UNITS = {"bits_per_dim": "bits/dim", "nats": "nats"}
+"""The units of published numbers, by their metric."""
 
 
-def comparison(row: Row, limit: int = 6) -> list[dict[str, Any]]:
-    """A row of ours beside the published results nearest in kind.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A number of ours next to a published one, and whether the two compare; all that is printed of them is made of it.
+
+    Attributes:
+        published: The published result.
+        comparability: What differs, and what is not known.
+        has_gap: Whether the difference of the two means anything; see `comparability.has_gap`.
+        ours: Our number in the metric of the published one; None where it is not known.
+    """
+
+    published: PublishedResult
+    comparability: Comparability
+    has_gap: bool
+    ours: float | None = None
+
+    @classmethod
+    def of(cls, identity: NumberSpec, published: PublishedResult, row: Mapping[str, Any] | None = None) -> Comparison:
+        """Compare a published result with what a number of ours is about, and with the number of a row."""
+        return cls(
+            published=published,
+            comparability=check_comparable(identity, published),
+            has_gap=has_gap(identity, published),
+            ours=None if row is None else value_of(row, published.metric),
+        )
+
+    @property
+    def gap(self) -> float | None:
+        """Ours − published, negative where ours is better; None where the difference means nothing."""
+        return self.ours - self.published.value if self.ours is not None and self.has_gap else None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether nothing that matters differs."""
+        return self.comparability.comparable
+
+    @property
+    def why_not(self) -> tuple[str, ...]:
+        """What differs."""
+        return self.comparability.why_not
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What is not known, or worth knowing."""
+        return self.comparability.caveats
+
+    @property
+    def distance(self) -> tuple[int, float]:
+        """What orders published results from the nearest in kind: the mismatches, then the value."""
+        return len(self.why_not), self.published.value
+
+
+def comparison(row: Row, limit: int = 6) -> list[Comparison]:
+    """Return a row of ours next to the published results nearest in kind.
 
     Those of the same task and binarisation where there are any; of them the fewest mismatches, then the lowest.
-    Each has model, year, metric, published, ours, gap (ours − published, None where the task is another), comparable,
-    why_not, caveats, likelihood (a word of `Exactness`), split, arxiv, where.
     """
     identity = identity_of(row)
     results = published_for(identity)
     near = [result for result in results if is_near(identity, result)] or results
-    judged = [_beside(row, identity, result) for result in near]
-    measured = [beside for beside in judged if beside["ours"] is not None]
-    return sorted(measured, key=lambda beside: (len(beside["why_not"]), beside["published"]))[:limit]
+    found = [Comparison.of(identity, result, row) for result in near]
+    return sorted((each for each in found if each.ours is not None), key=lambda each: each.distance)[:limit]
+
+
+def shared_reasons(why_not: Sequence[Sequence[str]]) -> list[str]:
+    """Return the mismatches that all comparisons have; `why_not` holds those of each."""
+    return [reason for reason in why_not[0] if all(reason in others for others in why_not)]
 
 
 def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
@@ -45,9 +101,10 @@ def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
     if not besides:
         return [f"No published results for {row.get('data.name')}; the order-0 baseline is the yardstick."]
     mark = bound_mark(row)
-    units = " and ".join(dict.fromkeys(f"{mark}{beside['ours']:.4g} {_UNITS[beside['metric']]}" for beside in besides))
+    numbers = (f"{mark}{beside.ours:.4g} {UNITS[beside.published.metric]}" for beside in besides)
+    units = " and ".join(dict.fromkeys(numbers))
     kind = "test" if row.get("evaluated_split") == "test" else "validation"
-    shared = [reason for reason in besides[0]["why_not"] if all(reason in beside["why_not"] for beside in besides)]
+    shared = shared_reasons([beside.why_not for beside in besides])
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
     return [
         f"Beside published results: {name or 'trial ' + row['trial']} with {units} ({kind}){verdict}.",
@@ -55,44 +112,25 @@ def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
     ]
 
 
-def _line(beside: Mapping[str, Any], shared: Sequence[str]) -> str:
-    arxiv = f", arXiv {beside['arxiv']}" if beside["arxiv"] else ""
-    own = [reason for reason in beside["why_not"] if reason not in shared]
-    notes = ["comparable"] if beside["comparable"] else []
+def _line(beside: Comparison, shared: Sequence[str]) -> str:
+    published = beside.published
+    arxiv = f", arXiv {published.arxiv}" if published.arxiv else ""
+    own = [reason for reason in beside.why_not if reason not in shared]
+    notes = ["comparable"] if beside.comparable else []
     notes += [f"not comparable: {'; '.join(own)}"] if own else []
-    notes += [f"caveat: {'; '.join(beside['caveats'])}"] if beside["comparable"] and beside["caveats"] else []
-    gap = "" if beside["gap"] is None else f"{beside['gap']:+.3f}"
-    source = f"{beside['model']} ({beside['year']}{arxiv})"
-    return f"  {beside['published']:<7.5g} {gap:6}  {source}{': ' if notes else ''}{', '.join(notes)}"
+    notes += [f"caveat: {'; '.join(beside.caveats)}"] if beside.comparable and beside.caveats else []
+    gap = "" if beside.gap is None else f"{beside.gap:+.3f}"
+    source = f"{published.model} ({published.year}{arxiv})"
+    return f"  {published.value:<7.5g} {gap:6}  {source}{': ' if notes else ''}{', '.join(notes)}"
 
 
-def _beside(row: Row, identity: NumberSpec, result: PublishedResult) -> dict[str, Any]:
-    verdict = check_comparable(identity, result)
-    ours = value_of(row, result.metric)
-    return {
-        "model": result.model,
-        "year": result.year,
-        "metric": result.metric,
-        "published": result.value,
-        "ours": ours,
-        "gap": ours - result.value if ours is not None and has_gap(identity, result) else None,
-        "comparable": verdict.comparable,
-        "why_not": list(verdict.why_not),
-        "caveats": list(verdict.caveats),
-        "likelihood": str(result.likelihood),
-        "split": result.split,
-        "arxiv": result.arxiv,
-        "where": result.where,
-    }
-
-
-def best_published(ours: NumberSpec) -> tuple[PublishedResult, Comparability] | None:
+def best_published(ours: NumberSpec, row: Mapping[str, Any] | None = None) -> Comparison | None:
     """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
 
     Closest: of the same task and binarisation, exact or a bound, not in doubt, fewest mismatches.
     """
     near = [
-        (result, check_comparable(ours, result))
+        Comparison.of(ours, result, row)
         for result in published_for(ours)
         if result.likelihood in (Exactness.EXACT, Exactness.LOWER_BOUND)
         and is_near(ours, result)
@@ -100,16 +138,13 @@ def best_published(ours: NumberSpec) -> tuple[PublishedResult, Comparability] | 
         and not result.doubt
         and not result.upper_limit
     ]
-    return min(near, key=lambda pair: (len(pair[1].why_not), pair[0].value), default=None)
+    return min(near, key=lambda each: each.distance, default=None)
 
 
 def nearest_published_note(row: Mapping[str, Any]) -> str:
     """The closest published result of the row's task, with the gap and what else differs, to follow a number; or ""."""
-    nearest = best_published(identity_of(row))
-    ours = value_of(row, nearest[0].metric) if nearest else None
-    if nearest is None or ours is None:
+    nearest = best_published(identity_of(row), row)
+    if nearest is None or nearest.gap is None:
         return ""
-    published, verdict = nearest
-    unit = "bits/dim" if published.metric == "bits_per_dim" else "nats"
-    notes = "; ".join([f"{ours - published.value:+.3f}", *verdict.why_not])
-    return f"; published {published.value:g} {unit} ({notes})"
+    notes = "; ".join([f"{nearest.gap:+.3f}", *nearest.why_not])
+    return f"; published {nearest.published.value:g} {UNITS[nearest.published.metric]} ({notes})"

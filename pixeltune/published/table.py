@@ -28,7 +28,6 @@ year, title, arxiv, where: the source. evidence: `primary` (the paper or its aut
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import math
 import re
@@ -39,7 +38,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from pixeltune.errors import StoreError
+from pixeltune.errors import StoreError, did_you_mean
 from pixeltune.published_sets import PUBLISHED_SETS
 
 CHANNELS = {each.dataset or each.name: each.shape[0] for each in PUBLISHED_SETS.values()}
@@ -292,9 +291,8 @@ def _why_not_inferred(given: Mapping[str, str]) -> str:
     names = _shipped_sets()
     if given["dataset"] in names:
         return f"because the shipped rows of {given['dataset']} in {given['metric']} do not settle it"
-    near = difflib.get_close_matches(given["dataset"], names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; those of the shipped table are {', '.join(names)}"
-    return f"because {given['dataset']!r} is not a data set of the shipped table{hint}"
+    hint = did_you_mean(given["dataset"], names) or f"those of the shipped table are {', '.join(names)}"
+    return f"because {given['dataset']!r} is not a data set of the shipped table; {hint}"
 
 
 def _require_spelling(dataset: str, place: str) -> None:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from pixeltune import files
-from pixeltune.errors import MissingPackageError, PixeltuneError
+from pixeltune.errors import MissingPackageError, PixeltuneError, first_line
 from pixeltune.report.figures.chart import STATUS_COLOURS, Chart
 from pixeltune.report.figures.curves import learning_curves
 from pixeltune.report.figures.fronts import front_charts
@@ -103,7 +103,9 @@ def write_papers(charts: Sequence[Chart], folder: str) -> list[str]:
         kaleido.start_sync_server(silence_warnings=True)
         contents = [_png(chart) for chart in drawn]
     except Exception as error:
-        raise PixeltuneError(f"figures must be drawn by Chromium, but it failed ({_first_line(error)})") from error
+        raise PixeltuneError(
+            f"figures must be drawn by Chromium, but it failed ({first_line(error, with_type=True)})"
+        ) from error
     finally:
         kaleido.stop_sync_server(silence_warnings=True)
     locations = [files.join(folder, f"{chart.name}.png") for chart in drawn]
@@ -118,11 +120,6 @@ def _png(chart: Chart) -> bytes:
     size = {"width": _WIDE if chart.is_wide else _WIDTH, "height": chart.height, "scale": _SCALE}
     content: bytes = kaleido.calc_fig_sync(chart.figure, opts={"format": "png", **size})
     return content
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 FIRST_LINES = 25

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from datetime import datetime
 
-from pixeltune.results.search_status import duration
+from pixeltune.format import number, size, span
 from pixeltune.space.keys import short_name
 
 NOTHING = "–"
@@ -75,50 +74,6 @@ def cell(name: str, value: object, *, is_bound: bool = False) -> str:
     return number(value)
 
 
-def number(value: float) -> str:
-    """Whole numbers with thousands apart, others with 3 digits; without an exponent where that is short."""
-    if isinstance(value, int) or (value.is_integer() and 1000 <= abs(value) < 1e15):
-        return f"{int(value):,}"
-    if 100 <= abs(value) < 1e6:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def size(count: float) -> str:
-    """Bytes, such as 86.2 MB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"
-
-
-def span(seconds: float) -> str:
-    """Such as 3.4 s, 2:07 min, 3:02:11 h or 231 h."""
-    if seconds >= 360_000:
-        return f"{seconds / 3600:,.0f} h"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    return f"{duration(seconds)} {'h' if seconds >= 3600 else 'min'}"
-
-
 def moment(time: datetime | None) -> str:
     """A time in UTC, to the second."""
     return NOTHING if time is None else time.strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def counted(count: int, what: str) -> str:
-    """1 trial, 1,000 trials."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
-def listed(words: Iterable[str], most: int = 8) -> str:
-    """The first of them, and how many more there are."""
-    every = list(words)
-    more = f" and {len(every) - most:,} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
-
-
-def shortened(text: str, most: int = 160) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from pixeltune.config import Scalar, TrialConfig
+from pixeltune.format import hours
 from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
@@ -136,7 +137,7 @@ def _provenance(row: Row) -> Iterator[str]:
 
 
 def _seconds(row: Row) -> str:
-    gpu = f" and {row['gpu_seconds'] / 3600:.3g} GPU-hours" if row["gpu_seconds"] else ""
+    gpu = f" and {hours(row['gpu_seconds'])} GPU-hours" if row["gpu_seconds"] else ""
     return f"{row['train_seconds'] or 0:,.0f} s of training{gpu}"
 
 

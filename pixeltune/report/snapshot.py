@@ -10,10 +10,10 @@ from typing import Any
 
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import RANKED, leaderboard
+from pixeltune.results.ranking import RANKED, best_report, leaderboard
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.space.metrics import METRICS
+from pixeltune.space.metrics import METRICS, sign_of_direction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Snapshot:
     @property
     def sign(self) -> int:
         """1 where less of the first objective is better, else −1."""
-        return 1 if self.manifest.directions[0] == "minimize" else -1
+        return sign_of_direction(self.manifest.directions[0])
 
     @property
     def unit(self) -> str:
@@ -109,7 +109,6 @@ def _so_far(row: Row, curve: Sequence[Row]) -> Row:
     """A running trial's row is written anew at its end only: its numbers so far are those of its best report."""
     if row["status"] != Status.RUNNING or not curve:
         return row
-    known = [report for report in curve if report["valid_bits_per_dim"] is not None]
-    best = min(known, key=lambda report: report["valid_bits_per_dim"], default={})
+    best = best_report(curve, "valid_bits_per_dim") or {}
     names = ("valid_bits_per_dim", "valid_nats", "baseline_bits_per_dim")
     return row | {name: best.get(name, row[name]) for name in names} | {"images_seen": curve[-1]["images_seen"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import numbers
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pixeltune import digest
-from pixeltune.errors import StoreError
+from pixeltune.errors import StoreError, did_you_mean, first_line
 from pixeltune.results.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, Status
 
 Row = dict[str, Any]
@@ -43,7 +42,7 @@ def encode(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     try:
         table = pa.Table.from_pylist(checked, schema=bare)
     except (pa.ArrowException, OverflowError) as error:
-        raise StoreError(f"a row must fit the columns of the results, but {str(error).splitlines()[0]}") from error
+        raise StoreError(f"a row must fit the columns of the results, but {first_line(error)}") from error
     sink = pa.BufferOutputStream()
     # One row in 100 columns: dictionaries, statistics, compression and Arrow's copy of the schema each cost more than
     # they save. Together they make the file 4 times larger and 3 times slower to read.
@@ -182,7 +181,7 @@ def _damage(*, is_sealed: bool = False) -> Iterator[None]:
     except Exception as error:
         if is_sealed and isinstance(error, MemoryError):
             raise
-        raise UnreadableError(_first_line(error)) from error
+        raise UnreadableError(first_line(error)) from error
 
 
 def _require_sound(table: pa.Table) -> None:
@@ -255,11 +254,5 @@ def _broken_rule(field: pa.Field, value: Any) -> str:
 
 
 def _unknown_column(name: str, known: Sequence[str]) -> StoreError:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else "; see pixeltune.results.schema.COLUMNS"
-    return StoreError(f"unknown column `{name}`{hint}")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    hint = did_you_mean(name, known, as_code=True) or "see pixeltune.results.schema.COLUMNS"
+    return StoreError(f"unknown column `{name}`; {hint}")

@@ -1,15 +1,16 @@
-"""Which rows are the best: what may be ranked, the leaderboard of one objective and the front of several; no pandas."""
+"""The only place that decides which rows are the best: what may be ranked, in which order, and the front; no pandas."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.errors import StoreError
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
-from pixeltune.space.metrics import METRICS, not_met
+from pixeltune.space.metrics import METRICS, keeps_to, not_met, sign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 RANKED = (Status.FINISHED, Status.PRUNED)
 """Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
 
+
+_OF_RECORD = ("bits_per_dim", "nats")
+"""Names of the number of record; see `value_of`."""
 
 SAME_IN_ALL = ("data_checksum", "evaluated_split", "levels")
 """Rows that differ in one of these measure different things and are not ranked together."""
@@ -49,27 +53,127 @@ def bound_mark(row: Mapping[Any, Any]) -> str:
     return "≤ " if row.get("is_bound") else ""
 
 
-def front(rows: Iterable[Row], objectives: Sequence[str], constraints: Mapping[str, float] | None = None) -> list[Row]:
-    """The rows that no other beats, lowest first objective first.
+def best_first(
+    rows: Iterable[Row],
+    metric: str,
+    constraints: Mapping[str, float] | None = None,
+    *,
+    ties: Sequence[str] = ("trial",),
+    on_front: Container[str] | None = None,
+    by_value_alone: bool = False,
+) -> list[Row]:
+    """Return all rows, the best first; `rank_key` defines the order.
+
+    Args:
+        rows: Rows of any status.
+        metric: A name of METRICS, or `bits_per_dim` or `nats` for the number of record; see `value_of`.
+        constraints: Metric → bound.
+        ties: The columns by which equal rows are ordered; without any they stay in the given order.
+        on_front: The trials that no other beats; they come before the others.
+        by_value_alone: Whether rows out of bounds and unconfirmed ones are ordered among the others by their value:
+            for rows that a user names.
+    """
+
+    def key(row: Row) -> tuple[object, ...]:
+        own = _loss_or_infinity(row, metric) if by_value_alone else rank_key(row, metric, constraints, on_front)
+        return (own, *(row[name] for name in ties))
+
+    return sorted(rows, key=key)
+
+
+def rank_key(
+    row: Mapping[str, Any],
+    metric: str,
+    constraints: Mapping[str, float] | None = None,
+    on_front: Container[str] | None = None,
+) -> tuple[bool, bool, bool, bool, float]:
+    """Return what orders rows from the best to the worst.
+
+    Last come rows without a rank (`RANKED`), before them those that break a constraint, then those whose bits a real
+    code refutes, then those that are not on the front, if one is given. Within each group the value decides; rows
+    without a value come last.
+    """
+    return (
+        row["status"] not in RANKED,
+        bool(not_met(constraints or {}, row)),
+        is_unconfirmed(row),
+        on_front is not None and row["trial"] not in on_front,
+        _loss_or_infinity(row, metric),
+    )
+
+
+def best_row(rows: Iterable[Row], metric: str, constraints: Mapping[str, float] | None = None) -> Row | None:
+    """Return the best row of a search that may still run; the first of equal ones; None where no row has a rank.
+
+    A running row counts with its value so far, if it keeps to the constraints as far as is known.
+    """
+    able = [row for row in rows if can_be_best(row, (metric,), constraints, statuses=(*RANKED, Status.RUNNING))]
+    return min(able, key=lambda row: _loss_or_infinity(row, metric), default=None)
+
+
+def best_report(reports: Iterable[Row], metric: str) -> Row | None:
+    """Return the report of one trial with the lowest number on validation, the first of equal ones."""
+    validated = [report for report in reports if report[metric] is not None]  # a final's have none
+    return min(validated, key=lambda report: report[metric], default=None)
+
+
+def can_be_best(
+    row: Mapping[str, Any],
+    metrics: Sequence[str],
+    constraints: Mapping[str, float] | None = None,
+    *,
+    statuses: Container[str] = (Status.FINISHED,),
+) -> bool:
+    """Return whether a row may be the best: status, known values, bits not refuted by a real code, and constraints.
+
+    Args:
+        row: A row. A running one must keep to the constraints as far as is known, another one in full.
+        metrics: The names that must have a value; see `best_first`.
+        constraints: Metric → bound.
+        statuses: The statuses that count.
+    """
+    return (
+        row["status"] in statuses
+        and all(_loss(row, name) is not None for name in metrics)
+        and not is_unconfirmed(row)
+        and keeps_to(constraints or {}, row, has_ended=row["status"] != Status.RUNNING)
+    )
+
+
+def is_better(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether losses beat others: no worse in any, and better in one."""
+    return one != other and all(its <= mine for its, mine in zip(one, other, strict=True))
+
+
+def pareto_front(
+    rows: Iterable[Row], objectives: Sequence[str], constraints: Mapping[str, float] | None = None
+) -> list[Row]:
+    """Return the rows that no other beats, lowest first objective first.
 
     One beats another if it is no worse in any objective and better in one. Only finished trials that keep to the
     constraints, with all objectives known and bits that no real code refutes, are compared: a stopped one has spent
     less than it would have, and its numbers are those of an unfinished model. Rows of other images are refused.
     """
     _require_metrics(objectives, constraints or {})
-    able = [row for row in rows if _can_stand(row, objectives, constraints or {})]
+    able = [row for row in rows if can_be_best(row, objectives, constraints)]
     require_same(able)
-    losses = [[row[name] if METRICS[name] == "minimize" else -row[name] for name in objectives] for row in able]
-    best = [row for row, own in zip(able, losses, strict=True) if not any(_beats(other, own) for other in losses)]
+    losses = [[sign(name) * row[name] for name in objectives] for row in able]
+    best = [row for row, own in zip(able, losses, strict=True) if not any(is_better(other, own) for other in losses)]
     return sorted(best, key=lambda row: (row[objectives[0]], row["trial"]))
 
 
 def pareto(
     frame: pd.DataFrame, objectives: Sequence[str], constraints: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
-    """`frame` (of `read_results`) with a column `on_front`: whether no other row beats it in `objectives`; see `front`.
+    """Return a table of `read_results` with a column `on_front`: whether no other row beats the row.
 
-    constraints: metric → bound, as in a SearchSpace.
+    Args:
+        frame: Rows of `read_results`.
+        objectives: Names of METRICS; `pareto_front` defines which row beats which.
+        constraints: Metric → bound, as in a SearchSpace.
+
+    Raises:
+        StoreError: The table lacks a column, or its rows measure different things.
     """
     _require_metrics(objectives, constraints or {})
     columns = [*dict.fromkeys(["search", "trial", "status", *SAME_IN_ALL, *objectives, *(constraints or {})])]
@@ -80,7 +184,7 @@ def pareto(
     plain = frame[columns].astype(object)
     plain = plain.where(plain.notna(), None)
     rows = [dict(zip(columns, values, strict=True)) for values in plain.itertuples(index=False, name=None)]
-    best = front(rows, objectives, constraints)
+    best = pareto_front(rows, objectives, constraints)
     return frame.assign(on_front=[any(row is other for other in best) for row in rows])
 
 
@@ -93,13 +197,18 @@ def _require_metrics(objectives: Sequence[str], constraints: Mapping[str, float]
             raise StoreError(f"{what} must be among {', '.join(METRICS)}, but got {unknown[0]!r}")
 
 
-def _can_stand(row: Mapping[str, Any], objectives: Sequence[str], constraints: Mapping[str, float]) -> bool:
-    known = all(row.get(name) is not None for name in objectives)
-    return row["status"] == Status.FINISHED and known and not is_unconfirmed(row) and not not_met(constraints, row)
+def _loss(row: Mapping[str, Any], metric: str) -> float | None:
+    """Return a value so that less is better; None where it is missing or no number."""
+    is_of_record = metric in _OF_RECORD
+    value = value_of(row, metric) if is_of_record else row.get(metric)
+    if value is None or math.isnan(value):
+        return None
+    return float(value) if is_of_record else sign(metric) * value
 
 
-def _beats(other: Sequence[float], own: Sequence[float]) -> bool:
-    return other != own and all(its <= mine for its, mine in zip(other, own, strict=True))
+def _loss_or_infinity(row: Mapping[str, Any], metric: str) -> float:
+    loss = _loss(row, metric)
+    return math.inf if loss is None else loss
 
 
 _SECONDS = ("train_seconds", "eval_seconds", "compile_seconds", "audit_seconds")
@@ -122,13 +231,10 @@ def leaderboard(
     """
     if objective not in METRICS:
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
-    ranked = [row for row in rows if row["status"] in RANKED and row.get(objective) is not None]
+    ranked = [row for row in rows if row["status"] in RANKED and _loss(row, objective) is not None]
     require_same(ranked)
-    sign = 1 if METRICS[objective] == "minimize" else -1
+    ranked = best_first(ranked, objective, constraints)
     breaches = {row["trial"]: not_met(constraints or {}, row) for row in ranked}
-    ranked.sort(
-        key=lambda row: (bool(breaches[row["trial"]]), is_unconfirmed(row), sign * row[objective], row["trial"])
-    )
     keys = differing_keys(ranked) if vary is None else list(vary)
     return [
         {

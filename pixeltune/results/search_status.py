@@ -6,7 +6,7 @@ Times are those of the launcher's clock in the files, beside this machine's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -14,11 +14,11 @@ from statistics import median
 from typing import Any
 
 from pixeltune.config import ImageSpec
+from pixeltune.format import duration
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import RANKED, is_unconfirmed
+from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.space.metrics import keeps_to
 
 _LATE_TIMES = 3.0
 _LATE_SECONDS = 60.0
@@ -86,7 +86,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         launcher=launcher,
         running=[_running(row, curves.get(row["trial"], []), rungs, now) for row in live],
         counts=dict(sorted(Counter(row["status"] for row in rows if row["status"] != Status.RUNNING).items())),
-        failures=dict(Counter(_failure(row) for row in ended if row["status"] not in RANKED).most_common()),
+        failures=count_failures(ended),
         best=_best([*ended, *(_with_best_report(row, curves.get(row["trial"], [])) for row in live)], manifest),
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
@@ -118,48 +118,46 @@ def _latest_rows(attempts: Sequence[Row]) -> list[Row]:
 def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime) -> Running:
     last = curve[-1] if curve else {}
     own = [report["reported_at"] for report in curve if report["attempt"] == row["attempt"]]
-    silent = (now - max([row["started_at"], *own])).total_seconds()
-    between = [(later - earlier).total_seconds() for earlier, later in pairwise(own)]
+    silent = silence_of(row["started_at"], own, now)
     images = last.get("images_seen") or 0
     return Running(
         trial=row["trial"],
         attempt=row["attempt"],
         images_seen=images,
         images=row["train.stop_after"] or row["train.images"] or 0,
-        rung=max((rung for rung in rungs if rung <= images), default=None),
+        rung=rung_passed(rungs, images),
         bits_per_dim=last.get("valid_bits_per_dim"),
         images_per_second=last.get("images_per_second"),
         running_seconds=max(0.0, (now - row["started_at"]).total_seconds()),
-        silent_seconds=max(0.0, silent),
-        late=is_late(silent, between),
+        silent_seconds=max(0.0, silent.seconds),
+        late=silent.is_late,
         is_bound=bool(row["is_bound"]),
     )
 
 
-def _failure(row: Row) -> str:
-    return f"{row['status']}: {row['reason'] or 'no reason is known'}"
+def rung_passed(rungs: Iterable[int], images_seen: int) -> int | None:
+    """Return the last rung that a trial has passed; None before the first."""
+    return max((rung for rung in rungs if rung <= images_seen), default=None)
+
+
+def count_failures(ended: Iterable[Row]) -> dict[str, int]:
+    """Return how many trials have no result for each reason, the most frequent first."""
+    reasons = (
+        f"{row['status']}: {row['reason'] or 'no reason is known'}" for row in ended if row["status"] not in RANKED
+    )
+    return dict(Counter(reasons).most_common())
 
 
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     """Its row is written anew at its end only."""
-    validated = [report for report in curve if report["valid_bits_per_dim"] is not None]  # none of a final's are
-    best = min(validated, key=lambda report: report["valid_bits_per_dim"], default={})
+    best = best_report(curve, "valid_bits_per_dim") or {}
     return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
 
 
 def _best(rows: Sequence[Row], manifest: Any) -> Row | None:
     first = manifest.objectives[0]
     objective = first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
-    bounds = manifest.constraints
-    ranked = [
-        row
-        for row in rows
-        if row["status"] in (*RANKED, Status.RUNNING)
-        and row[objective] is not None
-        and not is_unconfirmed(row)
-        and keeps_to(bounds, row, has_ended=row["status"] != Status.RUNNING)
-    ]
-    return min(ranked, key=lambda row: row[objective], default=None)
+    return best_row(rows, objective, manifest.constraints)
 
 
 def _left(
@@ -178,7 +176,7 @@ def _left(
     }
     if now is not None and "started_at" in launch:
         spent["hours"] = (now - datetime.fromisoformat(launch["started_at"])).total_seconds() / 3600
-    return {name: max(0.0, budget[name] - value) for name, value in spent.items() if budget.get(name) is not None}
+    return left_of(budget, spent)
 
 
 def _images(curves: Mapping[str, Sequence[Row]]) -> int:
@@ -224,7 +222,25 @@ def _eta(
         / 3600,
         "hours": seconds / 3600,
     }
-    return min((left[name] / done[name] * seconds for name in left if done[name] > 0), default=None)
+    return eta_of(left, done, seconds)
+
+
+def left_of(limits: Mapping[str, float | None], spent: Mapping[str, float]) -> dict[str, float]:
+    """Return what is left of each limit that is set: trials, images, gpu_hours, hours."""
+    limited = {name: limit for name in spent if (limit := limits.get(name)) is not None}
+    return {name: max(0.0, limit - spent[name]) for name, limit in limited.items()}
+
+
+def eta_of(left: Mapping[str, float], done: Mapping[str, float], seconds: float) -> float | None:
+    """Return the seconds until the first limit is reached; None where nothing is done yet.
+
+    Args:
+        left: What is left of each limit; see `left_of`.
+        done: What this launch has spent, by the same names.
+        seconds: The time that it took.
+    """
+    paces = {name: done[name] / seconds for name in left if seconds > 0 and done[name] > 0}
+    return min((left[name] / pace for name, pace in paces.items()), default=None)
 
 
 def below_baseline(value: float, baseline: float | None) -> str:
@@ -235,9 +251,26 @@ def below_baseline(value: float, baseline: float | None) -> str:
     return f", {abs(percent):.1f}% {'below' if percent >= 0 else 'above'} the baseline {baseline:.4f}"
 
 
-def is_late(silent: float, intervals: Sequence[float]) -> bool:
-    """Whether so many seconds without a report are unusual for a trial with these seconds between its reports."""
-    return bool(intervals) and silent > max(_LATE_SECONDS, _LATE_TIMES * median(intervals))
+@dataclass(frozen=True)
+class Silence:
+    """The seconds since a trial's last report, and whether they are unusually many."""
+
+    seconds: float
+    is_late: bool
+
+
+def silence_of(started_at: datetime, reported_at: Sequence[datetime], now: datetime) -> Silence:
+    """Return how long a running trial has not reported.
+
+    Args:
+        started_at: When the attempt began.
+        reported_at: When it reported, in order.
+        now: The time to measure at.
+    """
+    seconds = (now - max([started_at, *reported_at])).total_seconds()
+    intervals = [(later - earlier).total_seconds() for earlier, later in pairwise(reported_at)]
+    is_late = bool(intervals) and seconds > max(_LATE_SECONDS, _LATE_TIMES * median(intervals))
+    return Silence(seconds, is_late)
 
 
 def left_words(left: Mapping[str, float]) -> list[str]:
@@ -246,10 +279,3 @@ def left_words(left: Mapping[str, float]) -> list[str]:
     return [words[name].format(left[name]) for name in words if name in left] + [
         f"{duration(3600 * left[name])} of this launch" for name in ("hours",) if name in left
     ]
-
-
-def duration(seconds: float) -> str:
-    """Such as 0:07, 12:30, or 3:02:11 with hours."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

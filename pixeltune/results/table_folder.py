@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixeltune import files
-from pixeltune.errors import StoreError
+from pixeltune.errors import StoreError, first_line
 from pixeltune.results.parquet_io import (
     DICTIONARY_COLUMNS,
     NewerError,
@@ -274,7 +274,7 @@ class TableFolder:
                     files.move(self.path(name), files.join(self.corrupt, name))
             whither = f"moved to {self.corrupt}"
         except (OSError, pa.ArrowException) as error:
-            whither = f"still there, since {self.corrupt} cannot be written ({reason(error)})"
+            whither = f"still there, since {self.corrupt} cannot be written ({storage_reason(error)})"
         self._warn(damaged, whither)
 
     def _warn(
@@ -388,7 +388,7 @@ def publish(location: str, content: bytes) -> None:
 
 def _refused(location: str, error: BaseException) -> StoreError:
     return StoreError(
-        f"results must be writable, but {location} is not ({reason(error)}); free or mount the disk, "
+        f"results must be writable, but {location} is not ({storage_reason(error)}); free or mount the disk, "
         "or take another --storage"
     )
 
@@ -401,10 +401,9 @@ def reading(location: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"results must be readable, but {location} is not ({reason(error)})") from error
+        raise StoreError(f"results must be readable, but {location} is not ({storage_reason(error)})") from error
 
 
-def reason(error: BaseException) -> str:
-    """Why a disk or a storage refused, in one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0]
+def storage_reason(error: BaseException) -> str:
+    """Return why a disk or a storage refused, in one line."""
+    return str(getattr(error, "strerror", None) or first_line(error))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixeltune.data import ImageSet
-from pixeltune.errors import CodecError, MissingPackageError
+from pixeltune.errors import CodecError, MissingPackageError, first_line
 from pixeltune.models import DensityModel
 from pixeltune.sampling.codec import compress, decompress, require_codable
 from pixeltune.sampling.coded_file import unpack
@@ -115,7 +115,7 @@ def check_claim(model: DensityModel, images: ImageSet, nats_N: np.ndarray, *, se
     except CodecError as error:
         return BitsCheck(False, count, str(error))
     except (MemoryError, RuntimeError) as error:
-        return BitsCheck(None, why_not=f"coding failed: {(str(error).splitlines() or ['out of memory'])[0]}")
+        return BitsCheck(None, why_not=f"coding failed: {first_line(error, 'out of memory')}")
     if found.refutation is None:
         return BitsCheck(True, count)
     dims = found.dims

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pixeltune.config import TrialConfig
+from pixeltune.results.ranking import best_report
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.results.store import trial_name
 from pixeltune.space import Resources
@@ -149,8 +150,7 @@ def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
     if not reports:
         return {}
     last = reports[max(reports)]
-    validated = [report for report in reports.values() if report[objective] is not None]
-    best = min(validated, key=lambda report: report[objective], default=last)
+    best = best_report(reports.values(), objective) or last
     return {
         **{name: best[name] for name in _BEST_REPORT},
         **{name: last[name] for name in ("train_seconds", "eval_seconds", "compile_seconds")},

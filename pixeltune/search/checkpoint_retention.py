@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from pixeltune import files
-from pixeltune.results.ranking import RANKED, is_unconfirmed
-from pixeltune.results.ranking import front as find_front
+from pixeltune.results.ranking import RANKED, best_first, pareto_front, value_of
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import state_file
-from pixeltune.space.metrics import not_met
 
 
 class CheckpointRetention:
@@ -51,21 +49,13 @@ class CheckpointRetention:
 
     def _best(self) -> set[str]:
         state, space = self._state, self._state.space
-        rows = [row for row in state.ended.values() if row["status"] in RANKED]
-        several = len(space.objectives) > 1
-        front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)} if several else set()
-        places = [
-            (
-                bool(not_met(space.constraints, row)),
-                is_unconfirmed(row),
-                several and row["trial"] not in front,
-                number,
-                row["trial"],
-            )
-            for row in rows
-            if (number := state.number(row)) is not None
-        ]
-        return {trial for *_, trial in sorted(places)[: space.keep]}
+        ranked = [row for row in state.ended.values() if row["status"] in RANKED]
+        front = None
+        if len(space.objectives) > 1:
+            front = {row["trial"] for row in pareto_front(ranked, space.objectives, space.constraints)}
+        known = [row for row in ranked if value_of(row, state.unit) is not None]
+        order = best_first(known, state.unit, space.constraints, on_front=front)
+        return {row["trial"] for row in order[: space.keep]}
 
     @staticmethod
     def _remove(location: str, trial: str, done: set[str]) -> None:

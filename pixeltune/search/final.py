@@ -13,11 +13,10 @@ from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.results.final_selection import Chosen, Selection
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import counted_statuses, is_unconfirmed
+from pixeltune.results.ranking import best_first, can_be_best, counted_statuses
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources, SearchSpace
-from pixeltune.space.metrics import keeps_to
 from pixeltune.space.parts import replaced
 
 _ALSO_TOLD = (*KEYS_NOT_HASHED, "train.report_every")
@@ -39,9 +38,8 @@ def choose(
     best of them.
     """
     objective, direction = manifest.objectives[0], manifest.directions[0]
-    sign = 1 if direction == "minimize" else -1
     able = [row for row in rows if row["status"] == Status.FINISHED and row[objective] is not None]
-    able.sort(key=lambda row: (sign * row[objective], row["trial"]))
+    able = best_first(able, objective, by_value_alone=True)
     if not able:
         raise StoreError(
             f"a final retrains finished trials, but {manifest.search} has none "
@@ -49,8 +47,7 @@ def choose(
         )
     finished = len(able)
     if not trials:
-        able = [row for row in able if not is_unconfirmed(row)]
-        able = [row for row in able if keeps_to(manifest.constraints, row, has_ended=True)]
+        able = [row for row in able if can_be_best(row, (objective,), manifest.constraints)]
     if not able:
         raise StoreError(
             "a final retrains trials that keep to the constraints and whose bits no code refutes, but none of the "

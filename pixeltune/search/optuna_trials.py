@@ -26,8 +26,8 @@ from pixeltune.results.ranking import is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.search.attempt import Row
 from pixeltune.search.state import Curve
-from pixeltune.space import METRICS, SAMPLERS, SearchSpace
-from pixeltune.space.metrics import GROWS, violations
+from pixeltune.space import SAMPLERS, SearchSpace
+from pixeltune.space.metrics import GROWS, sign, violations
 
 _DID_NOT_GET_THROUGH = {"got through": 1.0}
 """A constraint above 0 is a violated one."""
@@ -148,12 +148,11 @@ def _worst_and_best(space: SearchSpace, points: Iterable[Values]) -> list[tuple[
     columns = zip(*points, strict=True)
     ends = [(max(column), min(column)) for column in columns]
     return [
-        (high, low) if METRICS[name] == "minimize" else (low, high)
+        (high, low) if sign(name) > 0 else (low, high)
         for name, (high, low) in zip(space.objectives, ends, strict=False)
     ]
 
 
 def _step_back(name: str, worst: float, best: float) -> float:
     """Towards the worse, by the width of what was seen."""
-    width = abs(worst - best) or 0.1 * abs(worst) or 1.0
-    return width if METRICS[name] == "minimize" else -width
+    return sign(name) * (abs(worst - best) or 0.1 * abs(worst) or 1.0)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
 
 from rich.console import Console, Group
 from rich.live import Live as LiveDisplay
@@ -15,10 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from pixeltune.config import ImageSpec
+from pixeltune.format import duration
 from pixeltune.published.nearest import nearest_published_note
-from pixeltune.results.ranking import RANKED, bound_mark
+from pixeltune.results.ranking import bound_mark, value_of
 from pixeltune.results.schema import Status
-from pixeltune.results.search_status import below_baseline, duration, is_late, left_words
+from pixeltune.results.search_status import (
+    below_baseline,
+    count_failures,
+    eta_of,
+    left_of,
+    left_words,
+    rung_passed,
+    silence_of,
+)
 from pixeltune.search.attempt import Row, RunningAttempt
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.state import SearchState
@@ -40,20 +47,18 @@ class Progress(SearchCallback):
         self._display: LiveDisplay | None = None
         self._said: set[str] = set()
         self._started = self._last_line = 0.0
-        self._done_before = self._images_before = 0
-        self._gpu_hours_before = 0.0
+        self._before: dict[str, float] = {}
 
     def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
         """The cluster is up and trials start."""
         self._state, self._form, self._started = state, form, time.monotonic()
-        self._done_before = len(state.ended)
-        self._images_before, self._gpu_hours_before = state.spent_images(), state.spent_gpu_hours()
+        self._before = _spent(state)
         self._said = set(state.ended)
         gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
         workers = f"{resources.workers} workers of " if resources.workers > 1 else ""
         self.say(
             f"{concurrent} trials at a time, each {workers}{resources.cpus} CPU{gpus}"
-            + (f"; {self._done_before} trials done before" if self._done_before else "")
+            + (f"; {len(state.ended)} trials done before" if state.ended else "")
         )
         if self._console.is_terminal:
             self._display = LiveDisplay(get_renderable=self._panel, console=self._console, refresh_per_second=2)
@@ -86,7 +91,7 @@ class Progress(SearchCallback):
             self._display = None
 
     def _line(self, row: Row) -> str:
-        value = self._book.number(row)
+        value = value_of(row, self._book.unit)
         number = "" if value is None else f" {bound_mark(row)}{value:.4f}"
         why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
@@ -140,29 +145,19 @@ class Progress(SearchCallback):
     def _left(self) -> str:
         """Of the trials, and of each other limit that is set; and the time at the pace so far."""
         budget, state = self._book.space.budget, self._book
-        hours = time.monotonic() - self._started
-        spent = {
-            "trials": (len(state.ended), self._done_before),
-            "images": (state.spent_images(), self._images_before),
-            "gpu_hours": (state.spent_gpu_hours(), self._gpu_hours_before),
-            "hours": (hours / 3600, 0.0),
-        }
-        limits = {name: getattr(budget, name) for name in spent if getattr(budget, name) is not None}
-        limits["trials"] = self._book.space.most_trials
-        left = {name: max(0.0, limit - spent[name][0]) for name, limit in limits.items()}
-        paces = {name: (spent[name][0] - spent[name][1]) / hours for name in left if hours > 0}
-        seconds = min((left[name] / pace for name, pace in paces.items() if pace > 0), default=None)
+        elapsed = time.monotonic() - self._started
+        spent = {**_spent(state), "hours": elapsed / 3600}
+        before = {**self._before, "hours": 0.0}
+        limits = {name: getattr(budget, name) for name in spent} | {"trials": state.space.most_trials}
+        left = left_of(limits, spent)
+        seconds = eta_of(left, {name: spent[name] - before[name] for name in spent}, elapsed)
         more = "".join(f", {words} left" for words in left_words({k: v for k, v in left.items() if k != "trials"}))
         return ("time left: unknown" if seconds is None else f"about {duration(seconds)} left") + more
 
     def _failures(self) -> str:
         """Why trials have no result, the commonest reason first; "" where all have one."""
-        reasons = Counter(
-            f"{row['status']}: {row['reason'] or 'no reason is known'}"
-            for row in self._book.ended.values()
-            if row["status"] not in RANKED
-        )
-        return "\n".join(f"{count} × {reason}" for reason, count in reasons.most_common(_MOST_REASONS))
+        reasons = list(count_failures(self._book.ended.values()).items())
+        return "\n".join(f"{count} × {reason}" for reason, count in reasons[:_MOST_REASONS])
 
     def _panel(self) -> Group:
         head = Table.grid(padding=(0, 2))  # a bar ends no line of its own
@@ -183,7 +178,7 @@ def _live_cells(live: RunningAttempt, objective: str, rungs: Sequence[int]) -> t
     if not live.reports:
         return live.plan.trial, "starting", "", "", ""
     last = live.reports[max(live.reports)]
-    rung = max((rung for rung in rungs if rung <= last["images_seen"]), default=None)
+    rung = rung_passed(rungs, last["images_seen"])
     return (
         live.plan.trial,
         f"{last['images_seen']:,} / {total:,} images",
@@ -198,10 +193,17 @@ def _live_cells(live: RunningAttempt, objective: str, rungs: Sequence[int]) -> t
 
 
 def _silence(live: RunningAttempt) -> str:
-    times = [report["reported_at"] for report in live.new_reports]
-    silent = (datetime.now(UTC) - (times or [live.started_at])[-1]).total_seconds()
-    late = is_late(silent, [(later - earlier).total_seconds() for earlier, later in pairwise(times)])
-    return f", no report for {duration(silent)}" if late else ""
+    silence = silence_of(live.started_at, [report["reported_at"] for report in live.new_reports], datetime.now(UTC))
+    return f", no report for {duration(silence.seconds)}" if silence.is_late else ""
+
+
+def _spent(state: SearchState) -> dict[str, float]:
+    """Return what a search has spent of its limits, the time apart."""
+    return {
+        "trials": len(state.ended),
+        "images": state.spent_images(),
+        "gpu_hours": state.spent_gpu_hours(),
+    }
 
 
 def _short(value: object) -> str:

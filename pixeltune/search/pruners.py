@@ -10,7 +10,8 @@ import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from pixeltune.space import METRICS, Asha, Median, Pareto, SearchSpace
+from pixeltune.space import Asha, Median, Pareto, SearchSpace
+from pixeltune.space.metrics import sign
 
 Trace = Mapping[int, Sequence[float | None]]
 """The objectives of one trial, in the space's order, by training images seen; None where one is not known then. The
@@ -107,7 +108,7 @@ class ParetoPruner(Pruner):
 
     def __init__(self, pareto: Pareto, objectives: Sequence[str]) -> None:
         self._margin = pareto.margin
-        self._signs = [1 if METRICS[name] == "minimize" else -1 for name in objectives]
+        self._signs = [sign(name) for name in objectives]
         self._names = objectives
         self._losses: dict[int, dict[str, list[float | None]]] = {rung: {} for rung in pareto.rungs}
 
@@ -134,8 +135,8 @@ class ParetoPruner(Pruner):
 
     def _loss(self, rung: int, trace: Trace) -> list[float | None]:
         costs = [
-            None if value is None else sign * value
-            for sign, value in zip(self._signs[1:], trace[rung][1:], strict=True)
+            None if value is None else its_sign * value
+            for its_sign, value in zip(self._signs[1:], trace[rung][1:], strict=True)
         ]
         return [_best_until(rung, trace), *costs]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
-from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError
+from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError, first_line
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
@@ -257,7 +257,7 @@ def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Cal
     try:
         checksum = load_data(here).identity.checksum
     except (DataError, MissingPackageError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         say(f"Not checked: whether {store.search} was measured on these images, which cannot be read now ({reason}).")
         return
     require_same_data(store, data, checksum)

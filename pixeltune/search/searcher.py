@@ -16,14 +16,12 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from pixeltune.config import Scalar
-from pixeltune.results.ranking import front, is_unconfirmed
-from pixeltune.results.schema import Status
+from pixeltune.results.ranking import best_first, can_be_best, pareto_front
 from pixeltune.search.attempt import Row, TrialPlan
 from pixeltune.search.optuna_trials import PENDING, verdicts
 from pixeltune.search.samplers import build_sampler
 from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, FinalSpace, SearchSpace
-from pixeltune.space.metrics import keeps_to
 
 
 class TrialSource(Protocol):
@@ -124,10 +122,10 @@ class OptunaSearcher:
     def _first_suggestions(self) -> list[dict[str, Scalar]]:
         """The base, and the best of other searches; of several objectives some all along their front."""
         space = self._space
-        best = front(self._others, space.objectives, space.constraints)
+        best = pareto_front(self._others, space.objectives, space.constraints)
         if len(space.objectives) == 1:
-            able = [row for row in self._others if keeps_to(space.constraints, row, has_ended=True)]
-            best = _best_first(able, space.objectives[0])
+            able = [row for row in self._others if can_be_best(row, space.objectives, space.constraints)]
+            best = best_first(able, space.objectives[0], ties=("search", "trial"))
         distinct = [space.base_suggestion()]
         for row in best:
             suggestion = space.suggestion_of(row)
@@ -176,9 +174,3 @@ class OptunaSearcher:
 def _seed(seed: int, number: int) -> int:
     """Of the sampler that proposes one trial: another for each, or workers that ask at once would get one proposal."""
     return int(np.random.SeedSequence([abs(seed), number]).generate_state(1)[0])
-
-
-def _best_first(rows: list[Row], objective: str) -> list[Row]:
-    sign = 1 if METRICS[objective] == "minimize" else -1
-    finished = [row for row in rows if row["status"] == Status.FINISHED and not is_unconfirmed(row)]
-    return sorted(finished, key=lambda row: (sign * row[objective], row["search"], row["trial"]))

@@ -15,14 +15,14 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.results.ranking import RANKED, is_unconfirmed, value_of
+from pixeltune.results.ranking import best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import UNDECIDED, Row, RunningAttempt, TrialPlan, needs_exclusive_retry, to_row
 from pixeltune.search.pruners import NopPruner, Pruner, Trace
 from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
-from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
+from pixeltune.space.metrics import KNOWN_EARLY, broken
 
 Curve = dict[int, float]
 """The objective of one trial by training images seen; NaN where nothing is validated."""
@@ -270,17 +270,12 @@ class SearchState:
 
         Not one whose bits a real code does not confirm.
         """
-        ranked = (*RANKED, Status.RUNNING)
-        rows = [row for row in self._rows() if row["status"] in ranked and self._is_within_bounds(row)]
-        known = [(number, row) for row in rows if (number := self.number(row)) is not None and not is_unconfirmed(row)]
-        return min(known, key=lambda pair: pair[0], default=(None, None))[1]
+        return best_row(self._rows(), self.unit, self.space.constraints)
 
-    def number(self, row: Row) -> float | None:
-        """The number of record of a row, in the unit of `objective`: of the test set in a final."""
-        return value_of(row, self.objective.removeprefix("valid_"))
-
-    def _is_within_bounds(self, row: Row) -> bool:
-        return keeps_to(self.space.constraints, row, has_ended=row["status"] != Status.RUNNING)
+    @property
+    def unit(self) -> str:
+        """The metric of the numbers of record, `bits_per_dim` or `nats`: of the test set in a final."""
+        return self.objective.removeprefix("valid_")
 
     def _other_images(self, live: RunningAttempt) -> str | None:
         """Return why a trial cannot count because of its images; None if they are those of the search, or not known."""

@@ -34,6 +34,7 @@ from pixeltune.errors import (
     NodePreemptedError,
     PausedError,
     StoreError,
+    first_line,
 )
 from pixeltune.results.schema import Status
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
@@ -113,7 +114,7 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             raise torch.OutOfMemoryError(str(error)) from error
         needed = {"facts": {"predicted_peak_bytes": error.needed}} if isinstance(error, MemoryShortError) else {}
-        yield _end(Status.OOM, (str(error).splitlines() or ["out of memory"])[0]) | needed
+        yield _end(Status.OOM, first_line(error, "out of memory")) | needed
 
 
 def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
@@ -201,7 +202,7 @@ def _sampling_speed(training: Training) -> tuple[dict[str, Any], str | None]:
     try:
         return sampling_facts(training), None
     except (MemoryError, RuntimeError) as error:
-        why = (str(error).splitlines() or ["out of memory"])[0]
+        why = first_line(error, "out of memory")
         return {}, f"its sampling speed could not be measured: {why}"
 
 

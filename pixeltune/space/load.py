@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from pixeltune.errors import ConfigError
+from pixeltune.errors import ConfigError, first_line
 from pixeltune.space.search_files import search_path
 from pixeltune.space.search_space import SearchSpace
 
@@ -20,13 +20,10 @@ def load_search(name_or_path: str | Path) -> SearchSpace:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"a search file must run, but {path} stops with {_first_line(error)}") from error
+        raise ConfigError(
+            f"a search file must run, but {path} stops with {first_line(error, with_type=True)}"
+        ) from error
     search = getattr(module, "search", None)
     if not isinstance(search, SearchSpace):
         raise ConfigError(f"a search file must define `search = SearchSpace(...)`, but {path} does not")
     return search
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -28,6 +28,16 @@ KNOWN_EARLY = (*GROWS, "peak_memory_bytes", "num_parameters", "network_calls", "
 """What a running trial cannot bring back within its bound: spent, or fixed when the model was built."""
 
 
+def sign(metric: str) -> int:
+    """Return 1 where less of a metric is better, and −1 where more is."""
+    return sign_of_direction(METRICS[metric])
+
+
+def sign_of_direction(direction: str) -> int:
+    """Return 1 for `minimize` and −1 for `maximize`."""
+    return 1 if direction == "minimize" else -1
+
+
 def require_constraints(constraints: object) -> None:
     """Refuse what is no mapping of metrics to finite bounds."""
     if not isinstance(constraints, Mapping):
@@ -55,16 +65,15 @@ def violations(constraints: Mapping[str, float], row: Mapping[str, Any]) -> dict
     for name, bound in constraints.items():
         value = row.get(name)
         if value is not None:
-            beyond = value - bound if METRICS[name] == "minimize" else bound - value
+            beyond = sign(name) * value - sign(name) * bound
             found[name] = float(beyond / abs(bound) if bound else beyond)
     return found
 
 
 def broken(constraints: Mapping[str, float], row: Mapping[str, Any], names: tuple[str, ...] = tuple(METRICS)) -> str:
     """The constraints among `names` that a row is known to break, in words; "" where there is none."""
-    side = {"minimize": "above", "maximize": "below"}
     return "; ".join(
-        f"{name} {_number(row[name])} {side[METRICS[name]]} {_number(constraints[name])}"
+        f"{name} {_number(row[name])} {'above' if sign(name) > 0 else 'below'} {_number(constraints[name])}"
         for name, beyond in violations(constraints, row).items()
         if beyond > 0 and name in names
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixeltune.errors import ConfigError
+from pixeltune.errors import ConfigError, did_you_mean
 from pixeltune.files import expand_home
 
 
@@ -35,10 +34,10 @@ def search_path(name_or_path: str | Path) -> Path:
         return path
     known = list_searches()
     if text not in known:
-        near = difflib.get_close_matches(text, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ";"
+        hint = did_you_mean(text, known)
         raise ConfigError(
-            f"no search is called {text!r}{hint} Known searches: {', '.join(known)} (or a path to a .py file)"
+            f"no search is called {text!r};{' ' if hint else ''}{hint} "
+            f"Known searches: {', '.join(known)} (or a path to a .py file)"
         )
     return search_folder() / f"{text}.py"
 

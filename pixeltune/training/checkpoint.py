@@ -10,7 +10,7 @@ import torch
 
 from pixeltune import digest, files
 from pixeltune.config import Layout
-from pixeltune.errors import CheckpointError
+from pixeltune.errors import CheckpointError, first_line
 from pixeltune.training.report import EpochReport
 
 _FORMAT = 2
@@ -89,7 +89,7 @@ class TrainState:
         except Exception as error:  # on damaged bytes torch raises almost anything
             if is_sealed and isinstance(error, MemoryError):
                 raise  # the file is sound
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise CheckpointError(
                 f"a checkpoint must be whole, but {location} cannot be read ({reason}); remove it to start from scratch"
             ) from None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pixeltune.config import OptimConfig, TrialConfig
 from pixeltune.errors import MemoryShortError
+from pixeltune.format import bytes_in, plural
 from pixeltune.machine import total_memory
 from pixeltune.models import DensityModel
 from pixeltune.training.memory_profile import SMALL_BATCHES, LiveBytes, Profile
@@ -255,10 +256,10 @@ def _too_large(peaks: dict[Phase, int], size: int, limit: int | None, *, settled
     }.get(phase, "")
     if phase is Phase.TRAIN:
         cure += "set `train.checkpoint_activations`, or "
-    there = "another worker has less" if limit is None else f"there are {limit / 1e9:.3g} GB"
-    images = f" with {size} image{'s' if size > 1 else ''} a pass" if phase is Phase.TRAIN else ""
+    there = "another worker has less" if limit is None else f"there are {bytes_in('GB', limit, '.3g')}"
+    images = f" with {size} {plural(size, 'image')} a pass" if phase is Phase.TRAIN else ""
+    needed = bytes_in("GB", peaks[phase], ".3g")
     return MemoryShortError(
-        f"a training must fit into memory, but {phase} needs {peaks[phase] / 1e9:.3g} GB{images}, and {there}; {cure}"
-        "take a smaller model",
+        f"a training must fit into memory, but {phase} needs {needed}{images}, and {there}; {cure}take a smaller model",
         needed=peaks[phase],
     )

@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from pixeltune.errors import SearchError
+from pixeltune.format import minutes
 from pixeltune.space import Resources
 from pixeltune.tune.adapters import NotPickled
 from pixeltune.tune.preemption import draining_nodes
@@ -109,7 +110,7 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
         elif idle > 60 * self._patience.start_minutes:
             raise SearchError(
                 f"a trial must find its place in the cluster within patience.start_minutes, but none has started for "
-                f"{idle / 60:.0f} min: it needs {_needs(resources)}, and there are {_free()} free; see to the cluster, "
+                f"{minutes(idle)}: it needs {_needs(resources)}, and there are {_free()} free; see to the cluster, "
                 "or wait longer with --set patience.start_minutes=N, and give the same command"
             )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
+from pixeltune.format import size
 from pixeltune.machine import usable_cpus
 from pixeltune.space import Resources
 from pixeltune.tune.ray_address import job_environment
@@ -132,7 +133,7 @@ def _within_memory(
     most = max(1, int(fitting))
     say(
         f"The head has memory for {most} trials of several workers at a time, of about "
-        f"{MEMORY_OF_A_DRIVER / 1e9:g} GB beside their workers: {most} in place of {concurrent}."
+        f"{size(MEMORY_OF_A_DRIVER)} beside their workers: {most} in place of {concurrent}."
     )
     return most
 

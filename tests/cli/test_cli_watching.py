@@ -16,8 +16,9 @@ from commands import command, done, refused
 from optuna.distributions import FloatDistribution
 
 from pixeltune.config import TrialConfig
+from pixeltune.format import duration
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.search_status import SearchStatus, duration, read_status
+from pixeltune.results.search_status import SearchStatus, read_status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import Asha, SearchSpace
 

@@ -11,7 +11,8 @@ import pytest
 from commands import command, done, refused
 
 from pixeltune.data.load import forget_loaded
-from pixeltune.published_sets import PUBLISHED_SETS, data_root, size_text
+from pixeltune.format import size_text
+from pixeltune.published_sets import PUBLISHED_SETS, data_root
 
 SMALL = """
 from optuna.distributions import IntDistribution

@@ -306,15 +306,15 @@ def test_the_yardstick_is_the_lowest_of_the_nearest(
 ) -> None:
     found = best_published(identity_of(cifar_row(**columns)))
     assert found is not None
-    assert found[0].model == model
-    assert found[1].why_not == why_not
+    assert found.published.model == model
+    assert found.why_not == why_not
 
 
 def test_doubtful_numbers_are_no_yardstick_and_data_of_ones_own_has_none() -> None:
     mnist = cifar_row(**{"data.name": "mnist", "image_channels": 1, "image_height": 28, "image_width": 28})
     found = best_published(identity_of(mnist))
     assert found is not None
-    assert found[0].value > 0.6
+    assert found.published.value > 0.6
     assert best_published(identity_of(make_row())) is None
 
 

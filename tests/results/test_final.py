@@ -176,16 +176,16 @@ def test_the_mean_compares_with_a_published_number_and_a_search_does_not() -> No
     rows, by_run = runs_of({"00003": nats})
     (place,) = final_leaderboard(rows, by_run)
     row = mean_row(place, rows)
-    besides = {beside["model"]: beside for beside in comparison(row, limit=99)}
-    assert besides["PixelCNN++"]["comparable"]
-    assert besides["PixelCNN++"]["ours"] == place["bits_per_dim"]
-    assert besides["PixelCNN++"]["gap"] == place["bits_per_dim"] - 2.92
+    besides = {beside.published.model: beside for beside in comparison(row, limit=99)}
+    assert besides["PixelCNN++"].comparable
+    assert besides["PixelCNN++"].ours == place["bits_per_dim"]
+    assert besides["PixelCNN++"].gap == place["bits_per_dim"] - 2.92
     said = comparison_lines(row, name="s/00003, mean of 2 seeds,")
     assert said[0].startswith("Beside published results: s/00003, mean of 2 seeds, with ")
     assert said[0].endswith("bits/dim (test).")
     assert all(": comparable" in line for line in said[1:])
     for change in ({"evaluated_split": "valid", "valid_bits_per_dim": 2.9}, {"data.name": "array"}, {"levels": 17}):
-        assert not any(beside["comparable"] for beside in comparison(row | change, limit=99))
+        assert not any(beside.comparable for beside in comparison(row | change, limit=99))
 
 
 def stored(folder: Path) -> tuple[SearchStore, list[dict[str, Any]], dict[str, np.ndarray]]:

@@ -100,7 +100,7 @@ def test_the_end_of_a_search_says_whether_published_numbers_compare() -> None:
     assert len(lines) == 3
     assert "79.2" in lines[0]
     assert "+3.800" in lines[0]
-    assert comparison(row, limit=1)[0]["gap"] == pytest.approx(3.8)
+    assert comparison(row, limit=1)[0].gap == pytest.approx(3.8)
 
 
 def test_a_reason_of_one_result_alone_stands_in_its_line() -> None:
@@ -116,7 +116,7 @@ def test_a_reason_of_one_result_alone_stands_in_its_line() -> None:
 def test_another_task_stands_there_without_a_gap() -> None:
     form = {"data.name": "cifar10", "levels": 16, "image_channels": 3, "image_height": 32, "image_width": 32}
     row = ranked_row(3, 0.7, **form, is_bound=False)
-    assert {beside["gap"] for beside in comparison(row)} == {None}
+    assert {beside.gap for beside in comparison(row)} == {None}
     first, *lines = comparison_lines(row)
     assert "16 levels, not 256" in first
     assert len(lines) == 6

@@ -13,7 +13,7 @@ import pixeltune as pt
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
-from pixeltune.results.ranking import front
+from pixeltune.results.ranking import pareto_front
 from pixeltune.results.store import SearchStore
 
 BOTH = ("valid_bits_per_dim", "sample_images_per_second")
@@ -39,21 +39,21 @@ ROWS = [
 
 
 def test_the_front_is_what_no_finished_row_beats() -> None:
-    assert [found["number"] for found in front(ROWS, BOTH)] == [3, 2, 5, 1]
-    assert [found["number"] for found in front(ROWS[:5], ("valid_bits_per_dim",))] == [3]
-    assert front([], BOTH) == []
+    assert [found["number"] for found in pareto_front(ROWS, BOTH)] == [3, 2, 5, 1]
+    assert [found["number"] for found in pareto_front(ROWS[:5], ("valid_bits_per_dim",))] == [3]
+    assert pareto_front([], BOTH) == []
 
 
 def test_the_front_keeps_to_the_constraints() -> None:
-    assert [found["number"] for found in front(ROWS, BOTH, {"valid_bits_per_dim": 1.45})] == [3]
-    assert [found["number"] for found in front(ROWS, BOTH, {"sample_images_per_second": 20})] == [2, 5, 1]
+    assert [found["number"] for found in pareto_front(ROWS, BOTH, {"valid_bits_per_dim": 1.45})] == [3]
+    assert [found["number"] for found in pareto_front(ROWS, BOTH, {"sample_images_per_second": 20})] == [2, 5, 1]
 
 
 def test_rows_of_other_images_or_unknown_names_are_refused() -> None:
     with pytest.raises(StoreError, match="must agree in data_checksum"):
-        front([*ROWS, row(9, 1.0, 1.0) | {"data_checksum": "xyz"}], BOTH)
+        pareto_front([*ROWS, row(9, 1.0, 1.0) | {"data_checksum": "xyz"}], BOTH)
     with pytest.raises(StoreError, match="objectives must be among"):
-        front(ROWS, ("accuracy",))
+        pareto_front(ROWS, ("accuracy",))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -67,7 +67,7 @@ def test_the_table_the_rows_and_optuna_agree(tmp_path: Path, seed: int) -> None:
         status = numbers.choice(["finished", "finished", "pruned", "failed"])
         store.write_trial(row(number, numbers.randrange(10) / 4, float(numbers.randrange(10)), status))
     frame = pt.pareto(pt.read_results(store.folder), BOTH, bounds)
-    expected = {found["trial"] for found in front(store.trials(), BOTH, bounds)}
+    expected = {found["trial"] for found in pareto_front(store.trials(), BOTH, bounds)}
     assert set(frame.loc[frame["on_front"], "trial"]) == expected
     assert len(frame) == 30
     best = study(store.folder).best_trials

@@ -29,6 +29,7 @@ from pixeltune import files
 from pixeltune.cli import command_line
 from pixeltune.cli import final as final_verb
 from pixeltune.config import TrialConfig, parse_setting
+from pixeltune.format import number, size, span
 from pixeltune.report.build import figure_json
 from pixeltune.report.figures.chart import log_ticks, short
 from pixeltune.report.figures.curves import learning_curves, thin
@@ -38,7 +39,7 @@ from pixeltune.report.figures.keys import axes_of, measured
 from pixeltune.report.figures.parallel import parallel_coordinates
 from pixeltune.report.figures.slices import slice_charts, smooth
 from pixeltune.report.figures.timeline import assign_lanes, timeline
-from pixeltune.report.format import cell, number, size, span
+from pixeltune.report.format import cell
 from pixeltune.report.sections.finals import finals
 from pixeltune.report.sections.galleries import pictures
 from pixeltune.report.sections.outcomes import outcomes

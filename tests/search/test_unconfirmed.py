@@ -17,7 +17,7 @@ from pixeltune.published.comparability import check_comparable, identity_of
 from pixeltune.published.table import published_results
 from pixeltune.results.final_statistics import Difference, final_leaderboard, mean_row
 from pixeltune.results.optuna_study import study
-from pixeltune.results.ranking import front, is_unconfirmed, leaderboard
+from pixeltune.results.ranking import is_unconfirmed, leaderboard, pareto_front
 from pixeltune.results.search_status import read_status
 from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.final import choose
@@ -58,7 +58,7 @@ def test_it_is_neither_the_best_nor_on_a_front(state: SearchState) -> None:
     best = state.best()
     assert best is not None
     assert best["trial"] == "00002"
-    assert [row["trial"] for row in front(rows, ["valid_bits_per_dim"])] == ["00002"]
+    assert [row["trial"] for row in pareto_front(rows, ["valid_bits_per_dim"])] == ["00002"]
     standing = read_status(state.store)
     assert standing.best is not None
     assert standing.best["trial"] == "00002"

@@ -18,7 +18,8 @@ from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.image_decoder import Decoder, Picture
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.errors import DataError
-from pixeltune.published_sets import PublishedSet, shortened
+from pixeltune.format import listed
+from pixeltune.published_sets import PublishedSet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,7 +76,7 @@ def _splits(folder: Path, partition: Path) -> dict[str, list[str]]:
     missing = [name for names in splits.values() for name in names if not (folder / name).is_file()]
     empty = [split for split, names in splits.items() if not names]
     if missing or empty:
-        what = f"{shortened(missing)} missing" if missing else f"no image of {empty[0]}"
+        what = f"{listed(missing, most=2)} missing" if missing else f"no image of {empty[0]}"
         raise DataError(f"{folder} must hold every image of {partition.name}, but has {what}; unpack it again")
     return splits
 

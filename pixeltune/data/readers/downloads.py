@@ -26,7 +26,8 @@ from pixeltune.config import DataConfig
 from pixeltune.data.file_lock import node_lock, remove_leftovers
 from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import DataError, MissingDataError
-from pixeltune.published_sets import Archive, PublishedSet, shortened, size_text
+from pixeltune.format import is_or_are, listed, size_text
+from pixeltune.published_sets import Archive, PublishedSet
 
 _RESOLVE_SECONDS = 4.0
 """Limit for the names of the hosts to resolve: without a network, a resolver answers after five to twenty seconds."""
@@ -77,9 +78,8 @@ def require_files(published: PublishedSet, path: str | None, *, download: bool) 
     if not missing:
         return root
     if not download or not published.mirrors:
-        verb = "is" if len(missing) == 1 else "are"
         raise MissingDataError(
-            f"{published.name} must be in {root}, but {shortened(missing, most=12)} {verb} not there; "
+            f"{published.name} must be in {root}, but {listed(missing, most=12)} {is_or_are(len(missing))} not there; "
             f"{published.how_to_get(root, download=False)}"
         )
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import DataError, MissingDataError
+from pixeltune.format import counted, listed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -51,9 +52,8 @@ def ignored_line(ignored: Sequence[Ignored], most: int = 3) -> str:
     """Return how many files are not read and the first of them with the reason; "" for none."""
     if not ignored:
         return ""
-    first = ", ".join(f"{each.name} ({each.reason})" for each in ignored[:most])
-    more = f" and {len(ignored) - most:,} more" if len(ignored) > most else ""
-    return f"{len(ignored):,} {'file' if len(ignored) == 1 else 'files'} not read: {first}{more}"
+    names = listed((f"{each.name} ({each.reason})" for each in ignored), most)
+    return f"{counted(len(ignored), 'file')} not read: {names}"
 
 
 def entries_except(names: Collection[str], folder: Path, reason: str) -> list[Ignored]:

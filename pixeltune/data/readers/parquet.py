@@ -22,7 +22,7 @@ from pixeltune.data.readers.image_decoder import Decoder, Picture
 from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, Walk, entries_except, split_folders
 from pixeltune.data.readers.paths import given_path, in_one_line
 from pixeltune.errors import DataError
-from pixeltune.published_sets import shortened
+from pixeltune.format import is_or_are, listed
 
 _SUFFIX = ".parquet"
 _IMAGE_COLUMNS = ("image", "img")
@@ -104,8 +104,8 @@ def _require_one_set(split: str, paths: Sequence[Path], folder: Path) -> None:
             if missing:
                 names = [_shard_name(paths, parent, stem, total or 0, number) for number in missing]
                 raise DataError(
-                    f"{parent} must hold all {total} shards of {stem or split}, but {shortened(names, most=5)} "
-                    f"{'is' if len(names) == 1 else 'are'} missing; copy them there"
+                    f"{parent} must hold all {total} shards of {stem or split}, but {listed(names, most=5)} "
+                    f"{is_or_are(len(names))} missing; copy them there"
                 )
         if len(by_total) > 1 or any(len(set(numbers)) < len(numbers) for numbers in by_total.values()):
             raise DataError(

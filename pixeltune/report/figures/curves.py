@@ -9,14 +9,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pixeltune.format import counted, is_or_are
 from pixeltune.published.comparability import identity_of
 from pixeltune.published.nearest import best_published
 from pixeltune.published.table import Exactness
 from pixeltune.report.figures.chart import BEST_COLOURS, STATUS_COLOURS, Chart, log_ticks, new_figure, plain
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import value_of
 from pixeltune.results.schema import Status
 
 _MOST_POINTS = 24_000
@@ -152,11 +152,11 @@ def _yardsticks(snapshot: Snapshot) -> list[tuple[str, float]]:
     if baseline is not None and not snapshot.is_final:
         lines.append((f"order-0 baseline {cell(snapshot.unit, baseline)} (validation)", baseline))
     row = next(iter(snapshot.best(1)), None)
-    nearest = best_published(identity_of(row)) if row else None
-    if nearest and row and nearest[0].metric == snapshot.unit and value_of(row, snapshot.unit) is not None:
-        published, verdict = nearest
+    nearest = best_published(identity_of(row), row) if row else None
+    if nearest and nearest.published.metric == snapshot.unit and nearest.ours is not None:
+        published = nearest.published
         bound = "≤ " if published.likelihood is Exactness.LOWER_BOUND else ""
-        word = "comparable" if verdict.comparable else "not comparable"
+        word = "comparable" if nearest.comparable else "not comparable"
         lines.append((f"{published.model} {bound}{published.value:g} ({published.split}; {word})", published.value))
     return lines
 
@@ -223,5 +223,5 @@ def _caption(
         parts.append("Trials without a result are hidden; a click on their outcome in the legend shows them.")
     silent = sum(1 for row in snapshot.rows if row["trial"] not in curves)
     if silent:
-        parts.append(f"{counted(silent, 'trial')} without a report {'is' if silent == 1 else 'are'} not here.")
+        parts.append(f"{counted(silent, 'trial')} without a report {is_or_are(silent)} not here.")
     return " ".join(parts)

@@ -7,11 +7,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pixeltune.format import counted
 from pixeltune.report.figures.chart import STATUS_COLOURS, Chart, log_ticks, new_figure, plain
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import front
+from pixeltune.results.ranking import pareto_front
 from pixeltune.results.schema import Status
 from pixeltune.space.metrics import METRICS
 
@@ -39,7 +40,7 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
     if len({row[other] for row in finished}) < 2:
         return None
     objectives = snapshot.manifest.objectives if len(snapshot.manifest.objectives) > 1 else (first, other)
-    best = front(snapshot.rows, objectives, snapshot.manifest.constraints)
+    best = pareto_front(snapshot.rows, objectives, snapshot.manifest.constraints)
     beaten = "finished, beaten" + " or out of bounds" * bool(snapshot.manifest.constraints)
     traces = [
         _points(

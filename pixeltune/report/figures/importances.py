@@ -11,10 +11,12 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
+from pixeltune.format import counted, is_or_are, listed
 from pixeltune.report.figures.chart import Chart, new_figure, plain
-from pixeltune.report.format import counted, listed, title_of
+from pixeltune.report.format import title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.optuna_study import study_of
+from pixeltune.space.metrics import sign_of_direction
 
 FEWEST = 10
 """Finished trials below which importances are not shown."""
@@ -69,7 +71,7 @@ def importance_charts(snapshot: Snapshot) -> list[Chart]:
 
 
 def _target(snapshot: Snapshot, index: int) -> Callable[[FrozenTrial], float]:
-    sign = 1.0 if snapshot.manifest.directions[index] == "minimize" else -1.0
+    sign = sign_of_direction(snapshot.manifest.directions[index])
     return lambda trial: sign * float(trial.values[index])
 
 
@@ -128,5 +130,5 @@ def _why_none(snapshot: Snapshot) -> str:
         return "Fewer than two keys were searched, so that there is nothing to weigh against each other."
     finished = sum(row["status"] == "finished" for row in snapshot.rows)
     if finished < FEWEST:
-        return f"Importances need {FEWEST} finished trials, and there {'is' if finished == 1 else 'are'} {finished}."
+        return f"Importances need {FEWEST} finished trials, and there {is_or_are(finished)} {finished}."
     return "The finished trials differ in fewer than two keys."

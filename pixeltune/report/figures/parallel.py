@@ -7,9 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pixeltune.format import counted
 from pixeltune.report.figures.chart import Chart, new_figure, plain, short
 from pixeltune.report.figures.keys import KeyAxis, axes_of, has, measured
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from pixeltune.format import counted
 from pixeltune.report.figures.chart import SCALE, STATUS_COLOURS, Chart, new_figure, plain
 from pixeltune.report.figures.importances import importances
 from pixeltune.report.figures.keys import KeyAxis, axes_of, has, measured
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status

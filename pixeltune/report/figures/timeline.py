@@ -8,8 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pixeltune.format import counted, shortened, span
 from pixeltune.report.figures.chart import STATUS_COLOURS, Chart, new_figure, plain
-from pixeltune.report.format import counted, shortened, span
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status

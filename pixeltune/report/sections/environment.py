@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from pixeltune.report.format import listed, size
+from pixeltune.format import listed, size
 from pixeltune.report.sections.rerun import shown_location
 from pixeltune.report.snapshot import Snapshot
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from pixeltune.format import counted, is_or_are
 from pixeltune.report.figures.chart import BEST_COLOURS, Chart, new_figure, plain
-from pixeltune.report.format import NOTHING, cell, counted, title_of
+from pixeltune.report.format import NOTHING, cell, title_of
 from pixeltune.report.sections.leaderboard import Cell, Line, TableColumn
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.final_statistics import LEVEL, Difference, leaderboard_of, read_nats
@@ -58,8 +59,8 @@ def headline(places: Sequence[Row]) -> str:
         return f"{text} All others are clearly worse."
     if worse == 0:
         return f"{text} No other can be told apart from it: differences are within the noise, or noise is not known."
-    verb = "is" if worse == 1 else "are"
-    return f"{text} {worse} of the {others} others {verb} clearly worse; the rest cannot be told apart from it."
+    clearly = f"{worse} of the {others} others {is_or_are(worse)} clearly worse"
+    return f"{text} {clearly}; the rest cannot be told apart from it."
 
 
 def _columns(snapshot: Snapshot) -> list[TableColumn]:

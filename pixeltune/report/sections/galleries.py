@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from pixeltune import files
-from pixeltune.report.format import cell, counted, listed, size, title_of
+from pixeltune.format import counted, listed, size
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.sections.rerun import Command, shown_location, storage_words
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pixeltune.published.nearest import comparison
+from pixeltune.format import counted
+from pixeltune.published.nearest import Comparison, comparison
 from pixeltune.published.table import Exactness
-from pixeltune.report.format import cell, counted, title_of
+from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.final_statistics import first_choice, mean_row
 from pixeltune.results.parquet_io import Row
@@ -24,7 +25,7 @@ class BesideLine:
     published: str
     published_value: float
     ours: str
-    ours_value: float
+    ours_value: float | None
     gap: str
     comparable: bool
     words: str
@@ -58,8 +59,8 @@ def beside_published(snapshot: Snapshot, places: Sequence[Row] = ()) -> Beside:
             "A validation number, of the trial that validation chose: it cannot be compared with published test "
             "numbers, whatever the difference is. Only a final run reads the test set (see below how to run one)."
         )
-    comparable = sum(beside["comparable"] for beside in besides)
-    unit = " and ".join(dict.fromkeys(cell_title(beside["metric"]) for beside in besides))
+    comparable = sum(beside.comparable for beside in besides)
+    unit = " and ".join(dict.fromkeys(cell_title(beside.published.metric) for beside in besides))
     caption = (
         f"The {counted(len(besides), 'published number')} nearest in kind, in {unit}, lower is better; "
         f"{comparable} of them comparable. ≤ marks upper bounds."
@@ -85,20 +86,20 @@ def _ours(snapshot: Snapshot, places: Sequence[Row]) -> tuple[Row | None, str]:
     return mean_row(first, snapshot.rows), name
 
 
-def _line(beside: Row, is_bound: bool) -> BesideLine:
-    why, caveats = beside["why_not"], beside["caveats"]
+def _line(beside: Comparison, is_bound: bool) -> BesideLine:
+    why, caveats, published = beside.why_not, beside.caveats, beside.published
     words = [*why, *([f"caveat: {'; '.join(caveats)}"] if caveats else [])]
-    theirs = "≤ " if beside["likelihood"] == Exactness.LOWER_BOUND else ""
+    theirs = "≤ " if published.likelihood == Exactness.LOWER_BOUND else ""
     return BesideLine(
-        model=beside["model"],
-        year=beside["year"],
-        published=f"{theirs}{beside['published']:g}",
-        published_value=beside["published"],
-        ours=cell(beside["metric"], beside["ours"], is_bound=is_bound),
-        ours_value=beside["ours"],
-        gap="another task" if beside["gap"] is None else f"{beside['gap']:+.3f}",
-        comparable=beside["comparable"],
+        model=published.model,
+        year=published.year,
+        published=f"{theirs}{published.value:g}",
+        published_value=published.value,
+        ours=cell(published.metric, beside.ours, is_bound=is_bound),
+        ours_value=beside.ours,
+        gap="another task" if beside.gap is None else f"{beside.gap:+.3f}",
+        comparable=beside.comparable,
         words="; ".join(words) or "nothing that is known",
-        arxiv=beside["arxiv"],
-        where=beside["where"] or "",
+        arxiv=published.arxiv,
+        where=published.where or "",
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pixeltune.report.format import counted, listed, shortened
+from pixeltune.format import counted, listed, shortened
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status

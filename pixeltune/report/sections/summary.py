@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pixeltune.report.format import cell, counted, listed, moment, number, span, title_of
+from pixeltune.format import counted, hours, listed, number, span
+from pixeltune.report.format import cell, moment, title_of
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED
@@ -135,7 +136,7 @@ def _spent(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     yield "Spent", f"{images:,} training images, {span(seconds)} of training summed over trials"
     gpu = sum(row["gpu_seconds"] or 0.0 for row in rows)
     if gpu:
-        yield "GPU time", f"{gpu / 3600:.3g} GPU-hours"
+        yield "GPU time", f"{hours(gpu)} GPU-hours"
     retried = len(attempts) - len(rows)
     if retried:
         yield "Attempts", f"{counted(len(attempts), 'attempt')}, {retried:,} of them earlier tries of the same trials"
