@@ -913,7 +913,7 @@ MUTATIONS = (
         old="kept = math.ceil(len(seen) / self._reduction)",
         new="kept = max(1, len(seen) // self._reduction)",
         why="a rung stops trials that should go on",
-        tests=("tests/search/test_rungs.py",),
+        tests=("tests/search/test_pruners.py",),
         only_with="trials at a rung that do not divide by the reduction",
     ),
     Mutation(
@@ -923,7 +923,7 @@ MUTATIONS = (
         old="if seen <= images and values[0] is not None",
         new="if values[0] is not None",
         why="a resumed search judges by what trials reached after the rung",
-        tests=("tests/search/test_rungs.py", "tests/search/test_state.py"),
+        tests=("tests/search/test_pruners.py", "tests/search/test_state.py"),
         only_with="a resumed search, or trials past the rung",
     ),
     Mutation(
@@ -933,7 +933,7 @@ MUTATIONS = (
         old="if value <= median:",
         new="if value < median:",
         why="a trial that equals the median is stopped",
-        tests=("tests/search/test_rungs.py",),
+        tests=("tests/search/test_pruners.py",),
         only_with="median stopping, a tie",
     ),
     Mutation(
@@ -943,7 +943,7 @@ MUTATIONS = (
         old="if other and min(other) <= images <= max(other)]",
         new="if other and min(other) <= images]",
         why="trials are judged by curves that ended before",
-        tests=("tests/search/test_rungs.py",),
+        tests=("tests/search/test_pruners.py",),
         only_with="median stopping, trials of different length",
     ),
     Mutation(
@@ -953,7 +953,7 @@ MUTATIONS = (
         old='1 if METRICS[name] == "minimize" else -1 for name in objectives',
         new="1 for name in objectives",
         why="a fast sampler is stopped for its speed",
-        tests=("tests/search/test_rungs.py",),
+        tests=("tests/search/test_pruners.py",),
         only_with="Pareto stopping, an objective that is maximised",
     ),
     Mutation(

@@ -28,10 +28,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
+from pixeltune.search.messages import Message
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import Message
 from pixeltune.space import Budget, Median, SearchSpace, load_search
 
 BEST_SHARE = 0.01

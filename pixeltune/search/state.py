@@ -19,8 +19,9 @@ from pixeltune.results.ranking import RANKED, is_unconfirmed, value_of
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import UNDECIDED, Row, RunningAttempt, TrialPlan, needs_exclusive_retry, to_row
+from pixeltune.search.messages import Message
 from pixeltune.search.pruners import NopPruner, Pruner, Trace
-from pixeltune.search.trial import Message, TrialTask
+from pixeltune.search.trial import TrialTask
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken, keeps_to
 
@@ -203,16 +204,20 @@ class SearchState:
     def receive(self, trial: str, message: Message) -> str | None:
         """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
         live = self.live[trial]
-        live.facts |= message.get("facts") or {}
+        if "facts" in message:
+            live.facts |= message["facts"]
         if (stranger := self._other_images(live)) is not None:
             live.end = Status.FAILED, stranger
             return stranger
         if "end" in message:
-            live.end = Status(message["end"]), message.get("reason")
+            live.end = Status(message["end"]), message["reason"]
+        new: list[Row] = []
         if "resumed" in message:
-            self._go_on_from(live, message["resumed"])
+            new = message["resumed"]
+            self._go_on_from(live, new)
             self.store.write_trial(self._row(live, Status.RUNNING, None))
-        new = [*message.get("resumed", ()), *([message["report"]] if "report" in message else ())]
+        elif "report" in message:
+            new = [message["report"]]
         for report in new:
             if report["images_seen"] in live.reports:
                 continue

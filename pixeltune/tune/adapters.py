@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +11,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from pixeltune.errors import StoreError
+from pixeltune.search.messages import parse_message
 from pixeltune.tune.run_state import DIED, TuneRunState
 from pixeltune.tune.trainables import MESSAGE
 
@@ -83,7 +83,7 @@ class TuneScheduler(NotPickled, FIFOScheduler):
         reason: str | None = None
         with self._run_state.guarded():
             name = self._run_state.plans[trial.trial_id].trial
-            message = json.loads(result[MESSAGE])
+            message = parse_message(result[MESSAGE])
             if "warning" in message:
                 self._run_state.say(f"{name} {message['warning']}")
             self._run_state.watchdog.hear(trial.trial_id, message)

@@ -21,9 +21,10 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search import trial_artifacts
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.messages import Message
 from pixeltune.search.searcher import FixedTrials
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import Message, run_trial, state_file, weights_file
+from pixeltune.search.trial import run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.weights import load_with_config
