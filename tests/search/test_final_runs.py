@@ -70,8 +70,8 @@ def begun(tmp_path: Path) -> tuple[SearchState, TrialPlan]:
 def run(state: SearchState, plan: TrialPlan, events: list[str], *, cut_before: str = "") -> list[Message]:
     """A run in its process; where `cut_before` is a kind of message, it dies before the first of that kind is told."""
     messages = []
-    state.start(plan)
-    for message in run_trial(state.task(plan)):
+    state.start(plan, state.space.resources)
+    for message in run_trial(plan.to_task(state.space, state.store, state.space.resources)):
         kind = next((kind for kind in ("end", "report", "resumed") if kind in message), "wait")
         events.append(kind)
         if kind == cut_before:
