@@ -26,10 +26,11 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.messages import Message
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import Message, TrialTask, state_file, weights_file, writing_to
+from pixeltune.search.trial import TrialTask, state_file, weights_file, writing_to
 from pixeltune.space import Asha, Budget, SearchSpace
 
 
@@ -125,7 +126,7 @@ def drive(space: SearchSpace, folder: str, *, at_once: int = 2) -> SearchState:
     store = SearchStore(folder, "noop")
     with store.lock():
         store.open(SearchManifest.of(space, "noop"))
-        state = SearchState(space, store, resources=space.resources, judge=pruner_for(space))
+        state = SearchState(space, store, pruner=pruner_for(space))
         state.write_lost_decisions()
         searcher, retention = OptunaSearcher(space, state), CheckpointRetention(state)
         running: dict[str, Iterator[Message]] = {}
@@ -148,8 +149,8 @@ def drive(space: SearchSpace, folder: str, *, at_once: int = 2) -> SearchState:
 
 
 def _started(state: SearchState, plan: TrialPlan) -> Iterator[Message]:
-    state.start(plan)
-    return messages(state.task(plan))
+    state.start(plan, state.space.resources)
+    return messages(plan.to_task(state.space, state.store, state.space.resources))
 
 
 def noop_space(*, trials: int = 8, images: int = 800, every: int = 100, stop: bool = True) -> SearchSpace:

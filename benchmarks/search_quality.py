@@ -28,10 +28,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
+from pixeltune.search.messages import Message
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import Message
 from pixeltune.space import Budget, Median, SearchSpace, load_search
 
 BEST_SHARE = 0.01
@@ -107,14 +107,14 @@ def images_until_found(space: SearchSpace, table: Table, folder: str) -> float:
     """Training images of a search, over all trials; infinite where it never finds one."""
     store = SearchStore(folder, "replay")
     store.open(SearchManifest.of(space, "replay"))
-    state = SearchState(space, store, resources=space.resources, judge=pruner_for(space))
+    state = SearchState(space, store, pruner=pruner_for(space))
     searcher, best = OptunaSearcher(space, state), set(table.best)
     lowest, spent = math.inf, 0
     running: dict[str, tuple[Point, Iterator[Message]]] = {}
     while state.next_number < MOST_TRIALS or running:
         while len(running) < AT_ONCE and state.next_number < MOST_TRIALS:
             plan = searcher.next_plan()
-            state.start(plan)
+            state.start(plan, state.space.resources)
             point = point_of(plan.config)
             running[plan.trial] = point, _told(table.curves[point, plan.number % len(SEEDS)], plan.config)
         for trial, (point, told) in list(running.items()):

@@ -51,11 +51,11 @@ def test_a_stored_search_is_resumed_and_extended() -> None:
         for _ in range(3):
             plan = searcher.next_plan()
             assert plan is not None
-            state.start(plan)
+            state.start(plan, state.space.resources)
             plans.append(plan)
         assert [(plan.trial, plan.attempt) for plan in plans] == [("00007", 2), ("00008", 2), ("00009", 1)]
         assert plans[-1].suggestion == pytest.approx(json.loads((HERE / "proposal.json").read_text("utf-8")))
-        messages = list(run_trial(state.task(plans[0])))
+        messages = list(run_trial(plans[0].to_task(state.space, state.store, state.space.resources)))
         for message in messages:
             state.receive("00007", message)
         row = state.finish("00007")

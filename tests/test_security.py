@@ -357,7 +357,7 @@ def test_rows_of_others_name_no_folder_elsewhere(
     from pixeltune.search.final import space_of
 
     space = space_of(manifest)
-    search_state = SearchState(space, store, resources=space.resources)
+    search_state = SearchState(space, store)
     CheckpointRetention(search_state).tidy_all()
     assert (victim / "state.pt").exists()
 

@@ -97,7 +97,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     with SearchStore(storage, name).lock():
         store, manifest = open_search(space, name, storage, overrides=settings, say=say)
         baseline = manifest.baseline_bits_per_dim
-        state = SearchState(space, store, resources=space.resources, baseline=baseline, retries_failed=True)
+        state = SearchState(space, store, baseline=baseline, retries_failed=True)
         before = next(iter(state.ended.values()), None)
         if before is not None:
             require_same_data_if_readable(store, space.base.data, say)
@@ -111,12 +111,12 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         plan = next(iter(state.plans_to_resume()), None) or state.plan({})
         for point in store.curve(plan.trial):
             say(_line(point))
-        state.start(plan)
+        state.start(plan, space.resources)
         crash = None
         try:
             with _stop_on_signal():
                 say(_HEADER)
-                for message in run_trial(state.task(plan)):
+                for message in run_trial(plan.to_task(space, store, space.resources)):
                     state.receive(plan.trial, message)
                     if "warning" in message:
                         say(f"{plan.trial} {message['warning']}")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pixeltune.cluster.capacity import cluster_file, nodes_at_most, workers_to_come
 from pixeltune.preflight.checks import compiles_for
-from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.run import Stop
-from pixeltune.search.searcher import TrialSource
+from pixeltune.search.run import Round, Stop
 from pixeltune.search.state import SearchState
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import require_compiler
@@ -68,8 +66,6 @@ class RayRunner:
         for line in (*workers_to_come(self.alive, self.nodes), *checked):
             self.runs.callback.say(line)
 
-    def run(
-        self, left: Callable[[], int], planner: Callable[[Sequence[TrialPlan]], TrialSource], concurrent: int
-    ) -> None:
-        """Run trials until none is left."""
-        self.runs.run(left, planner, concurrent)
+    def run(self, round_: Round) -> None:
+        """Run the trials of a round until none is left."""
+        self.runs.run(round_)

@@ -92,7 +92,12 @@ class DensityModel(nn.Module):
         """Integer levels to [−1, 1], in the network's dtype."""
         return self.likelihood.scale(x_BCHW, next(self.parameters()).dtype)
 
-    def log_prob(self, x_BCHW: Tensor, label_B: Tensor | None = None, index_B: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self,
+        x_BCHW: Tensor,
+        label_B: Tensor | None = None,
+        index_B: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """Return log p of images given their labels; a lower bound if `is_bound`.
 
         Args:
@@ -109,7 +114,7 @@ class DensityModel(nn.Module):
             ConfigError: The labels are not one class an image.
         """
         self._require_inputs(x_BCHW, label_B)
-        return self._log_prob(x_BCHW, label_B, index_B)
+        return self.log_prob_given(x_BCHW, label_B)
 
     def log_prob_given(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
         """Return exact nats (B,) of images of integer levels given labels and latent; ranges are not checked."""
@@ -139,37 +144,20 @@ class DensityModel(nn.Module):
             ConfigError: The labels are not one class an image.
         """
         self._require_inputs(x_BCHW, label_B)
-        return self._loss(x_BCHW, label_B, step, index_B)
+        return self.forward(x_BCHW, label_B, step, index_B)
 
     def forward(
         self,
         x_BCHW: Tensor,
         label_B: Tensor | None = None,
-        step: int | None = None,
-        index_B: Tensor | None = None,
+        step: int | None = None,  # noqa: ARG002
+        index_B: Tensor | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Return the loss of a training batch, whose range was checked when the data was loaded.
 
         DistributedDataParallel hooks into forward alone, and a look at levels would wait for the GPU in each step.
         """
-        return self._loss(x_BCHW, label_B, step, index_B)
-
-    def _log_prob(
-        self,
-        x_BCHW: Tensor,
-        label_B: Tensor | None,
-        index_B: Tensor | None,  # noqa: ARG002
-    ) -> Tensor:
-        return self.log_prob_given(x_BCHW, label_B)
-
-    def _loss(
-        self,
-        x_BCHW: Tensor,
-        label_B: Tensor | None,
-        step: int | None,  # noqa: ARG002
-        index_B: Tensor | None,
-    ) -> Tensor:
-        return -self._log_prob(x_BCHW, self._dropped_out(label_B), index_B)
+        return -self.log_prob_given(x_BCHW, self._dropped_out(label_B))
 
     def _require_inputs(self, x_BCHW: Tensor, label_B: Tensor | None) -> None:
         require_levels(x_BCHW, self.form)

@@ -77,8 +77,9 @@ class PixelVAE(DensityModel):
         size = torch.broadcast_shapes(label.shape[-2:], z_BDhw.shape[-2:])
         return torch.cat([label.expand(-1, -1, *size), z_BDhw.expand(-1, -1, *size)], dim=1)
 
-    def _log_prob(self, x_BCHW: Tensor, label_B: Tensor | None, index_B: Tensor | None) -> Tensor:
+    def log_prob(self, x_BCHW: Tensor, label_B: Tensor | None = None, index_B: Tensor | None = None) -> Tensor:
         """Return the ELBO, nats (B,), the KL in closed form; z is drawn with noise fixed by (`config.seed`, index)."""
+        self._require_inputs(x_BCHW, label_B)
         posterior = self.posterior(x_BCHW)
         z_BD = posterior.draw(next(self._noise(x_BCHW, index_B)))
         return self.log_prob_given(x_BCHW, label_B, z_BD) - posterior.kl().sum(1)
@@ -98,12 +99,12 @@ class PixelVAE(DensityModel):
         ]
         return torch.stack(log_weights_kB).logsumexp(0) - math.log(samples)
 
-    def _loss(
+    def forward(
         self,
         x_BCHW: Tensor,
-        label_B: Tensor | None,
-        step: int | None,
-        index_B: Tensor | None,
+        label_B: Tensor | None = None,
+        step: int | None = None,
+        index_B: Tensor | None = None,
     ) -> Tensor:
         """Return −E_q[log p(x|z)] + min(1, step / `model.kl_warmup`) · Σ max(`model.free_nats`, KL of a latent).
 

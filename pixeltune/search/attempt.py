@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -9,11 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.results.ranking import best_report
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
-from pixeltune.results.store import trial_name
-from pixeltune.space import Resources
+from pixeltune.results.store import SearchStore, trial_name
+from pixeltune.search.trial import TrialTask
+from pixeltune.space import Resources, SearchSpace
 
 Row = dict[str, Any]
 
@@ -65,6 +68,36 @@ class TrialPlan:
     def next_attempt(self) -> TrialPlan:
         """The same trial once more."""
         return TrialPlan(self.number, self.attempt + 1, self.suggestion, self.config)
+
+    def to_task(self, space: SearchSpace, store: SearchStore, resources: Resources) -> TrialTask:
+        """Return what the trial's process is to do with these resources; its results are kept in `store`."""
+        return TrialTask(
+            trial=self.trial,
+            config=json.loads(_found_from_anywhere(self.config).model_dump_json()),
+            checkpoint=files.absolute(store.checkpoint(self.trial)),
+            objective=objective_of(space),
+            cpus=resources.cpus,
+            gpu_share=resources.gpus or 1.0,
+            galleries=space.galleries,
+            gallery=files.absolute(store.gallery(self.trial)),
+            images=files.absolute(store.images(self.trial)) if space.is_final else "",
+            search=store.search,
+            search_id=store.search_id or "",
+            attempt=self.attempt,
+            speed_first=space.measures_speed_first(),
+        )
+
+
+def objective_of(space: SearchSpace) -> str:
+    """Return the `EpochReport` field by which a trial's best report is chosen."""
+    first = space.objectives[0]
+    return first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
+
+
+def _found_from_anywhere(config: TrialConfig) -> TrialConfig:
+    """Return the configuration with an absolute `data.path`: a trial's process has a working directory of its own."""
+    path = config.data.path
+    return config if path is None else config.override({"data.path": files.absolute(path)})
 
 
 @dataclass

@@ -34,6 +34,43 @@ if TYPE_CHECKING:
     from pixeltune.search.searcher import TrialSource
 
 
+@dataclass(frozen=True)
+class Round:
+    """Trials that all get the same resources.
+
+    A search has one round for all trials but those that ran out of memory on a GPU that they shared, and then one for
+    these, each with a whole GPU.
+
+    Attributes:
+        state: What is known of the search.
+        resources: What a trial gets.
+        concurrent: How many trials run at once.
+        exclusive: Whether it is the round of the trials that ran out of memory on a shared GPU.
+    """
+
+    state: SearchState
+    resources: Resources
+    concurrent: int
+    exclusive: bool = False
+
+    @property
+    def trials_left(self) -> int:
+        """How many trials of the budget are still to end in this round."""
+        left = self.state.space.budget.trials - len(self.state.ended)
+        return left if self.exclusive else left - len(self.state.plans_to_try_alone())
+
+    def source(self, dropped: Sequence[TrialPlan] = ()) -> TrialSource:
+        """Return what plans the trials; those that wait come first, then `dropped` ones, then new ones."""
+        from pixeltune.search.searcher import FixedTrials, OptunaSearcher
+
+        state = self.state
+        exclusive = state.plans_to_try_alone() if self.exclusive else []
+        waiting = [*exclusive, *state.plans_to_resume(), *dropped]
+        if isinstance(state.space, FinalSpace):
+            return FixedTrials(state.space, state, waiting=waiting)
+        return OptunaSearcher(state.space, state, waiting=waiting)
+
+
 class TrialRunner(Protocol):
     """Runs trials on the machines that a backend has found."""
 
@@ -47,10 +84,8 @@ class TrialRunner(Protocol):
     def check(self, resources: Resources) -> None:
         """Refuse machines that cannot run a trial with these resources."""
 
-    def run(
-        self, left: Callable[[], int], planner: Callable[[Sequence[TrialPlan]], TrialSource], concurrent: int
-    ) -> None:
-        """Run trials until none is `left`. planner: given the plans that were dropped before they began."""
+    def run(self, round_: Round) -> None:
+        """Run the trials of a round until none is left."""
 
 
 class Backend(Protocol):
@@ -152,74 +187,63 @@ def run_search(
         store: Where the results are kept.
         manifest: What `open_search` or `open_final` returned with the store.
         backend: Where trials run; it is started only if trials are left.
-        listener: Is called as trials start, report and end.
+        callback: Is called as trials start, report and end.
     """
     state = SearchState(
         space,
         store,
-        resources=space.resources,
         baseline=manifest.baseline_bits_per_dim,
-        judge=pruner_for(space),
+        pruner=pruner_for(space),
         data_checksum=manifest.data_checksum,
     )
+
+    # A finished search answers from its results: no cluster is started, and no data is downloaded.
     done = nothing_left(space, state)
     if done is not None:
         require_same_data_if_readable(store, space.base.data, callback.say)
         state.write_lost_decisions()
         return Outcome(state, interrupted=False, reason=done)
+
+    # Refuse what cannot run before anything is started or written.
     resolved = require_buildable(space)
     require_same_data(store, space.base.data, resolved.data.identity.checksum)
     backend.require(space)
     state.write_lost_decisions()
     if manifest.final is not None:
         require_final_data(space, manifest.final)
+
     retention = CheckpointRetention(state)
     stop = Stop(space, state)
     with backend.start(state, stop, callback, retention) as runner:
-        state.resources, concurrent = runner.capacity(space.resources)
-        runner.check(state.resources)
-        store.write_launch(_launch(space, state.resources, concurrent))
-        callback.begin(state, state.resources, concurrent, resolved.data.form)
+        # What a trial gets depends on the machines, which are known only now.
+        shared = Round(state, *runner.capacity(space.resources))
+        runner.check(shared.resources)
+        store.write_launch(_launch(shared))
+        callback.begin(state, shared.resources, shared.concurrent, resolved.data.form)
         try:
-            runner.run(
-                lambda: space.budget.trials - len(state.ended) - len(state.plans_to_try_alone()),
-                lambda lost: _planner(space, state, waiting=[*state.plans_to_resume(), *lost]),
-                concurrent,
-            )
-            alone = state.plans_to_try_alone()
-            if alone and stop.reason is None:
-                callback.say(f"Out of memory on a shared GPU: {len(alone)} trials, each of which is now tried alone.")
-                state.resources, concurrent = runner.capacity(replace(state.resources, gpus=1.0))
-                runner.run(
-                    lambda: space.budget.trials - len(state.ended),
-                    lambda lost: _planner(
-                        space, state, waiting=[*state.plans_to_try_alone(), *state.plans_to_resume(), *lost]
-                    ),
-                    concurrent,
-                )
+            runner.run(shared)
+
+            # Trials that ran out of memory next to others are run again, each on a GPU of its own.
+            waiting = state.plans_to_try_alone()
+            if waiting and stop.reason is None:
+                callback.say(f"Out of memory on a shared GPU: {len(waiting)} trials, each of which is now tried alone.")
+                runner.run(Round(state, *runner.capacity(replace(shared.resources, gpus=1.0)), exclusive=True))
         finally:
             callback.end()
+
+    # Only the best trials keep their weights.
     retention.tidy_all()
     reason = stop.reason or nothing_left(space, state) or "no configuration is left that was not tried"
     return Outcome(state, interrupted=stop.by_hand, reason=reason)
 
 
-def _planner(space: SearchSpace, state: SearchState, *, waiting: Sequence[TrialPlan]) -> TrialSource:
-    """What plans the trials of a space; waiting: these first."""
-    from pixeltune.search.searcher import FixedTrials, OptunaSearcher
-
-    if isinstance(space, FinalSpace):
-        return FixedTrials(space, state, waiting=waiting)
-    return OptunaSearcher(space, state, waiting=waiting)
-
-
-def _launch(space: SearchSpace, resources: Resources, concurrent: int) -> dict[str, Any]:
-    """What `pixeltune status` shows of it beside the rows."""
+def _launch(shared: Round) -> dict[str, Any]:
+    """Return what `pixeltune status` shows of a launch in addition to the rows."""
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "budget": asdict(space.budget),
-        "resources": asdict(resources),
-        "concurrent": concurrent,
+        "budget": asdict(shared.state.space.budget),
+        "resources": asdict(shared.resources),
+        "concurrent": shared.concurrent,
     }
 
 

@@ -5,7 +5,6 @@ Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,14 +12,20 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
-from pixeltune import files
-from pixeltune.config import TrialConfig
 from pixeltune.results.ranking import best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
-from pixeltune.search.attempt import UNDECIDED, Row, RunningAttempt, TrialPlan, needs_exclusive_retry, to_row
+from pixeltune.search.attempt import (
+    UNDECIDED,
+    Row,
+    RunningAttempt,
+    TrialPlan,
+    needs_exclusive_retry,
+    objective_of,
+    to_row,
+)
+from pixeltune.search.messages import Message
 from pixeltune.search.pruners import NopPruner, Pruner, Trace
-from pixeltune.search.trial import Message, TrialTask
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken
 
@@ -52,15 +57,13 @@ class SearchState:
         space: SearchSpace,
         store: SearchStore,
         *,
-        resources: Resources,
         baseline: float | None = None,
-        judge: Pruner | None = None,
+        pruner: Pruner | None = None,
         retries_failed: bool = False,
         data_checksum: str | None = None,
     ) -> None:
         self.space = space
         self.store = store
-        self.resources = resources
         self.baseline = baseline
         self.ended: dict[str, Row] = {}
         self.live: dict[str, RunningAttempt] = {}
@@ -68,7 +71,7 @@ class SearchState:
         self._data_checksum = data_checksum
         self._lost_decisions: list[str] = []
         self._node_deaths: Counter[str] = Counter()
-        self._pruner = judge or NopPruner()
+        self._pruner = pruner or NopPruner()
         self._retries_failed = retries_failed or space.is_final
         self._left: dict[str, tuple[Row, RunningAttempt]] = {}
         self._numbers: set[int] = set()
@@ -134,8 +137,7 @@ class SearchState:
     @property
     def objective(self) -> str:
         """The EpochReport field by which a trial's best report is chosen."""
-        first = self.space.objectives[0]
-        return first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
+        return objective_of(self.space)
 
     @property
     def _to_go_on(self) -> tuple[Status, ...]:
@@ -168,30 +170,12 @@ class SearchState:
         self._numbers.add(plan.number)
         return plan
 
-    def task(self, plan: TrialPlan) -> TrialTask:
-        """What the trial's process is told."""
-        return TrialTask(
-            trial=plan.trial,
-            config=json.loads(_found_from_anywhere(plan.config).model_dump_json()),
-            checkpoint=files.absolute(self.store.checkpoint(plan.trial)),
-            objective=self.objective,
-            cpus=self.resources.cpus,
-            gpu_share=self.resources.gpus or 1.0,
-            galleries=self.space.galleries,
-            gallery=files.absolute(self.store.gallery(plan.trial)),
-            images=files.absolute(self.store.images(plan.trial)) if self.space.is_final else "",
-            search=self.store.search,
-            search_id=self.store.search_id or "",
-            attempt=plan.attempt,
-            speed_first=self.space.measures_speed_first(),
-        )
-
-    def start(self, plan: TrialPlan) -> None:
-        """The attempt runs: its row appears with status `running`."""
+    def start(self, plan: TrialPlan, resources: Resources) -> None:
+        """Enter that an attempt starts with these resources: its row appears with status `running`."""
         if plan.trial in self._curves_without_row:  # its row was damaged, and its number is used again
             self.store.clear_curve(plan.trial)
             self._curves_without_row.remove(plan.trial)
-        live = RunningAttempt.begin(plan, self.resources)
+        live = RunningAttempt.begin(plan, resources)
         if plan.trial in self._left:
             row, earlier = self._left.pop(plan.trial)
             live.reports = earlier.reports
@@ -203,16 +187,20 @@ class SearchState:
     def receive(self, trial: str, message: Message) -> str | None:
         """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
         live = self.live[trial]
-        live.facts |= message.get("facts") or {}
+        if "facts" in message:
+            live.facts |= message["facts"]
         if (stranger := self._other_images(live)) is not None:
             live.end = Status.FAILED, stranger
             return stranger
         if "end" in message:
-            live.end = Status(message["end"]), message.get("reason")
+            live.end = Status(message["end"]), message["reason"]
+        new: list[Row] = []
         if "resumed" in message:
-            self._go_on_from(live, message["resumed"])
+            new = message["resumed"]
+            self._go_on_from(live, new)
             self.store.write_trial(self._row(live, Status.RUNNING, None))
-        new = [*message.get("resumed", ()), *([message["report"]] if "report" in message else ())]
+        elif "report" in message:
+            new = [message["report"]]
         for report in new:
             if report["images_seen"] in live.reports:
                 continue
@@ -249,7 +237,7 @@ class SearchState:
         self.ended.pop(trial, None)
         self._left[trial] = row, live
         plan = live.plan.next_attempt()
-        self.start(plan)
+        self.start(plan, live.resources)
         return plan
 
     def may_blame_node(self, trial: str) -> bool:
@@ -356,9 +344,3 @@ class SearchState:
         origin = self.space.origin(live.plan.number)
         whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
         return to_row(live, status, reason, whose, self.objective)
-
-
-def _found_from_anywhere(config: TrialConfig) -> TrialConfig:
-    """A trial's process has a working directory of its own."""
-    path = config.data.path
-    return config if path is None else config.override({"data.path": files.absolute(path)})

@@ -1,15 +1,6 @@
 """One trial: the same steps under Tune, under Train and from the command line.
 
-`run_trial` is Ray-free. It yields messages, plain dictionaries:
-    {"facts": {...}, "resumed": [...],      first, when the model is built and audited; the reports of the checkpoint,
-     "expects_seconds": ...,                and about how long it is until the next report; a warning for the user
-     "warning": "..."}                      where the checkpoint could not be used
-    {"report": {...}, "facts": {...}}       at each report: an EpochReport as a dictionary
-    {"expects_seconds": ...}                before a picture is drawn, or images are coded: about how long it takes
-    {"end": status, "reason": ...}          last, unless the trial is stopped or crashes; perhaps the only one. Where
-                                            training came to its end, also {"facts": {...}}: how fast it samples,
-                                            whether a code confirms its bits, and of a final run the
-                                            numbers of the test set
+`run_trial` is Ray-free. It yields the messages of `pixeltune.search.messages`.
 """
 
 from __future__ import annotations
@@ -37,13 +28,12 @@ from pixeltune.errors import (
     first_line,
 )
 from pixeltune.results.schema import Status
+from pixeltune.search.messages import Begun, Ended, Facts, Message
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
     from pixeltune.training.loop import Training
     from pixeltune.training.report import EpochReport
-
-Message = dict[str, Any]
 
 _SECONDS_UNANNOUNCED = 20.0
 """What a trial may take without saying so first."""
@@ -105,16 +95,16 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
     try:
         yield from _train(task, taken)
     except AuditError as error:
-        yield _end(Status.REJECTED, str(error))
+        yield _ended(Status.REJECTED, str(error))
     except ConfigError as error:
-        yield _end(Status.FAILED, str(error))
+        yield _ended(Status.FAILED, str(error))
     except DivergedError as error:
-        yield _end(Status.DIVERGED, str(error))
+        yield _ended(Status.DIVERGED, str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             raise torch.OutOfMemoryError(str(error)) from error
-        needed = {"facts": {"predicted_peak_bytes": error.needed}} if isinstance(error, MemoryShortError) else {}
-        yield _end(Status.OOM, first_line(error, "out of memory")) | needed
+        needed = {"predicted_peak_bytes": error.needed} if isinstance(error, MemoryShortError) else None
+        yield _ended(Status.OOM, first_line(error, "out of memory"), needed)
 
 
 def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
@@ -127,11 +117,12 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
     expected = seconds_to_report(training)
     speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
     reset_peak_memory()  # neither audit nor sampling is a part of what training takes
-    yield {
+    begun: Begun = {
         "facts": facts_of(training) | speed,
         "resumed": [_plain(report) for report in training.reports],
         "expects_seconds": expected,
-    } | ({"warning": warning} if warning else {})
+    }
+    yield begun if not warning else {**begun, "warning": warning}
     best = min((_value(report, task) for report in training.reports), default=math.inf)
     is_new, peak = training.images_seen < training.config.train.end, None
     for report in training.reports[-1:]:  # the attempt before may not have come to its picture
@@ -152,7 +143,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         peak = _larger(peak, peak_memory(training.device))
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
         yield from _announced_gallery(task, training, report)
-    facts: dict[str, Any] = {}
+    facts: Facts = {}
     tested = None
     if task.images:
         yield {"expects_seconds": expected}
@@ -163,9 +154,8 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         yield {"expects_seconds": seconds}
     if is_first:
         facts |= verify_claim(training, weights_file(task.checkpoint), tested=tested)
-    end = _finished(training)
-    facts |= end.get("facts", {})
-    yield end | ({"facts": facts} if facts else {})
+    speed, why_not = _sampling_speed(training) if is_first else ({}, None)
+    yield _ended(Status.FINISHED, why_not, facts | speed)
 
 
 def _until_taken(task: TrialTask, training: Training) -> Iterator[EpochReport]:
@@ -185,20 +175,12 @@ def _value(report: EpochReport, task: TrialTask) -> float:
     return math.inf if value is None else value
 
 
-def _finished(training: Training) -> Message:
-    """The end of a trained trial, with its sampling speed, which the first worker measures.
+def _sampling_speed(training: Training) -> tuple[Facts, str | None]:
+    """Return the sampling speed as facts, or why there are none.
 
-    A machine that cannot measure costs the trial that number and no other. Torch tells a lack of memory on a CPU, and
-    whatever a device refuses, as a RuntimeError; the row says in its reason what it was.
+    A machine that cannot measure costs the trial that number and no other. Torch reports a lack of memory on a CPU, and
+    all that a device refuses, as a RuntimeError; the row's reason says what it was.
     """
-    if training.workers.rank:
-        return _end(Status.FINISHED, None)
-    facts, why_not = _sampling_speed(training)
-    return _end(Status.FINISHED, why_not) | {"facts": facts}
-
-
-def _sampling_speed(training: Training) -> tuple[dict[str, Any], str | None]:
-    """The facts; or why there are none."""
     try:
         return sampling_facts(training), None
     except (MemoryError, RuntimeError) as error:
@@ -317,5 +299,8 @@ def _plain(report: EpochReport) -> dict[str, Any]:
     }
 
 
-def _end(status: Status, reason: str | None) -> Message:
-    return {"end": str(status), "reason": reason}
+def _ended(status: Status, reason: str | None, facts: Facts | None = None) -> Ended:
+    ended: Ended = {"end": str(status), "reason": reason}
+    if facts:
+        ended["facts"] = facts
+    return ended

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -11,8 +10,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from pixeltune.errors import StoreError
-from pixeltune.tune.run_state import DIED, TuneRunState
+from pixeltune.search.messages import parse_message
+from pixeltune.tune.run_state import TuneRunState, crash_of
 from pixeltune.tune.trainables import MESSAGE
 
 
@@ -24,7 +23,7 @@ class NotPickled:
 
 
 class TuneSearcher(NotPickled, Searcher):
-    """Tune asks, the Suggester answers; a trial's end goes to the search state, and from there to the study."""
+    """Tune asks, the trial source answers; a trial's end goes to the search state, and from there to the study."""
 
     def __init__(self, run_state: TuneRunState, scratch: str) -> None:
         super().__init__()
@@ -34,22 +33,17 @@ class TuneSearcher(NotPickled, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial as plain parameters; `settings` is there for other callbacks to show."""
         run_state = self._run_state
-        if len(run_state.open) >= run_state.most and not run_state.is_over:
+        if run_state.is_full:
             return None
         with run_state.guarded():
-            if run_state.is_over:
-                return self.FINISHED  # without a trial Tune would ask again for ten minutes
-            plan = run_state.planner.next_plan()
-            if plan is None:
-                return self.FINISHED
-            run_state.plans[trial_id] = plan
-            run_state.open.add(trial_id)
-            return run_state.attempt(plan) | {
-                "settings": plan.suggestion,
-                "resources": asdict(run_state.state.resources),
-                "scratch": self._scratch,
-            }
-        return self.FINISHED
+            plan = run_state.open_next(trial_id)
+            if plan is not None:
+                return run_state.attempt_parameters(trial_id) | {
+                    "settings": plan.suggestion,
+                    "resources": asdict(run_state.resources),
+                    "scratch": self._scratch,
+                }
+        return self.FINISHED  # to None, Tune would ask again for ten minutes
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """We count them ourselves: of a trial that it drops before it begins, Tune tells nobody."""
@@ -58,7 +52,7 @@ class TuneSearcher(NotPickled, Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial finished, was stopped by the scheduler, or failed once too often."""
         with self._run_state.guarded():
-            self._run_state.end(trial_id, crash=self._run_state.crashes.get(trial_id, DIED) if error else None)
+            self._run_state.end(trial_id, has_crashed=error)
 
     def set_search_properties(self, *_args: Any, **_kwargs: Any) -> bool:
         """The objectives are the space's; Tune need not know them."""
@@ -82,21 +76,15 @@ class TuneScheduler(NotPickled, FIFOScheduler):
         """Decide at a message."""
         reason: str | None = None
         with self._run_state.guarded():
-            name = self._run_state.plans[trial.trial_id].trial
-            message = json.loads(result[MESSAGE])
-            if "warning" in message:
-                self._run_state.say(f"{name} {message['warning']}")
-            self._run_state.watchdog.hear(trial.trial_id, message)
-            self._run_state.nodeless_since = None
-            reason = self._run_state.state.receive(name, message)
+            message = parse_message(result[MESSAGE])
+            reason = self._run_state.receive(trial.trial_id, message)
             if "end" in message:
                 trial.max_failures = 0  # Should its process die now, there is nothing to try again.
-            self._run_state.on_change()
         return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Keep the crash's words; Tune tells the searcher no more than that there was one."""
-        self._run_state.crashes[trial.trial_id] = self._run_state.take_crash(trial)
+        """Keep the text of the crash; Tune reports to the searcher only that there was one."""
+        self._run_state.crash(trial.trial_id, crash_of(trial))
 
 
 class TuneCallback(NotPickled, tune.Callback):
@@ -107,23 +95,17 @@ class TuneCallback(NotPickled, tune.Callback):
         self._run_state = run_state
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The first start; a retry was entered when the crash was."""
+        """Enter that an attempt starts."""
         with self._run_state.guarded():
-            plan = self._run_state.plans[trial.trial_id]
-            self._run_state.watchdog.begin(trial.trial_id)
-            if plan.trial not in self._run_state.state.live:
-                self._run_state.state.start(plan)
-                self._run_state.on_change()
+            self._run_state.begin(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A crash that Tune answers with another attempt."""
         with self._run_state.guarded():
-            crash = self._run_state.crashes.pop(trial.trial_id, None) or self._run_state.take_crash(trial)
-            _require_store(crash)
-            self._run_state.retry(trial.trial_id, crash)
+            self._run_state.retry(trial.trial_id, crash_of(trial))
             trial.max_failures = trial.num_failures + self._run_state.tries_left(trial.trial_id)
             # Tune would repeat the first attempt's parameters.
-            trial.config.update(self._run_state.attempt(self._run_state.plans[trial.trial_id]))
+            trial.config.update(self._run_state.attempt_parameters(trial.trial_id))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune keeps all its trials to the end, with 80 kB each of what nobody will ask for."""
@@ -152,11 +134,3 @@ class LimitStopper(NotPickled, tune.Stopper):
 def directory_of(trial: Any) -> str:
     """A short folder name; Tune's own would hold the whole configuration."""
     return str(trial.trial_id)
-
-
-def _require_store(crash: str) -> None:
-    """Where a trial could not write its checkpoint, the next ones could not either: the search stops and can resume."""
-    for line in crash.splitlines():
-        _, found, reason = line.partition(f"{StoreError.__name__}: ")
-        if found:
-            raise StoreError(reason)

@@ -37,7 +37,7 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
         super().__init__()
         self._run_state = run_state
         self._heart = watchdog
-        self._patience = run_state.state.space.patience
+        self._patience = run_state.patience
         self._idle_since: float | None = None
         self._resetting_since: dict[str, float] = {}
         self._vacancies = LeakedPlacementGroups(_EMPTY_SECONDS)
@@ -47,24 +47,19 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
         """Tune's loop has come by."""
         self._heart.beat()
         with self._run_state.guarded():
-            now = self._run_state.watchdog.look()
-            live = [trial for trial in trials if trial.trial_id in self._run_state.open]
+            now = self._run_state.look()
+            live = [trial for trial in trials if self._run_state.is_open(trial.trial_id)]
             self._kill_silent(live)
             self._kill_stuck_resets(live, now)
             self._take_back_dropped(live)
-            if self._run_state.state.resources.workers > 1:
+            if self._run_state.resources.workers > 1:
                 self._free_leaked_groups(live, now)
             self._require_progress(live, now)
 
     def _kill_silent(self, live: list[Any]) -> None:
-        reasons = self._run_state.watchdog.silent()
-        for trial in live:
-            if trial.trial_id in reasons and trial.status == Trial.RUNNING:
-                reason = reasons[trial.trial_id]
-                self._run_state.say(f"{self._run_state.plans[trial.trial_id].trial}: {reason}; its process is killed.")
-                self._run_state.silences[trial.trial_id] = reason
-                self._run_state.watchdog.begin(trial.trial_id)
-                _kill(trial)
+        running = {trial.trial_id: trial for trial in live if trial.status == Trial.RUNNING}
+        for trial_id in self._run_state.kill_silent(list(running)):
+            _kill(running[trial_id])
 
     def _kill_stuck_resets(self, live: list[Any], now: float) -> None:
         """A reused actor may still be in the hands of the trial before."""
@@ -104,9 +99,9 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
             return
         if self._idle_since is None:
             self._idle_since = now
-        idle, resources = now - self._idle_since, self._run_state.state.resources
+        idle, resources = now - self._idle_since, self._run_state.resources
         if idle > _IDLE_SECONDS and _has_room(resources):
-            self._run_state.stuck = f"no trial has started for {idle:.0f} s although there is room for one"
+            self._run_state.request_restart(f"no trial has started for {idle:.0f} s although there is room for one")
         elif idle > 60 * self._patience.start_minutes:
             raise SearchError(
                 f"a trial must find its place in the cluster within patience.start_minutes, but none has started for "

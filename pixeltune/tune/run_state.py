@@ -1,20 +1,22 @@
-"""What the adapters in Ray Tune share: which trials are open, how each attempt ended, and what follows from that."""
+"""The state of one run of Ray Tune: which trials are open, how each attempt ended, and what follows from that."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pixeltune.errors import SearchError
+from pixeltune.errors import SearchError, StoreError
 from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.messages import Message
 from pixeltune.search.searcher import TrialSource
 from pixeltune.search.state import NODE_DIED, SearchState
+from pixeltune.space import Patience, Resources
 from pixeltune.tune.trainables import TASK
 from pixeltune.tune.watchdog import Watchdog
 
@@ -23,57 +25,123 @@ MOST_FAULTS = 1
 DIED = "the trial's process died"
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
-_CUTS = {
+_INTERRUPTIONS = {
     _STARVED: ("WorkerGroupStartupTimeoutError", "The worker group startup timed out"),
     _TAKEN: ("NodePreemptedError", "PreemptionError", "the actor's node was preempted"),
     NODE_DIED: ("because its node has died", "The actor is temporarily unavailable"),
 }
-"""What is no fault of the trial, by the words in which Ray and Train tell it."""
+"""What is no fault of the trial, by the words in which Ray and Train report it."""
 
 
 class TuneRunState:
-    """What the searcher, the scheduler and the callback share.
+    """What the searcher, the scheduler and the callbacks of one run of Ray Tune share; only its methods change it.
 
-    plans: Tune's trial id → our plan, until it ends. open: ids of those that have not ended. most: how many at once.
-    on_change: told after each event; say: a line for the user. silences: why the watchdog killed a trial's process.
-    could_hold: whether the nodes that are there could hold a trial, were they free; nodeless_since: on the watchdog's
-        clock, when they first could not.
-    lost: plans that Tune dropped before they began. stuck: why Tune must be started anew, or "".
-    failure: the first exception in one of our hooks. Tune would log it, or count it as the trial's; so it is kept here,
-        the search stops, and `run` raises it.
+    An exception in one of our hooks Tune would log, or count as the trial's. `guarded` keeps the first one in
+    `failure` instead, the run ends, and `TuneRunner.run_once` raises it.
+
+    Args:
+        source: What plans the trials.
+        state: Where trials are entered as they start, report and end.
+        on_change: Is called after each of these events.
+        resources: What each trial gets.
+        concurrent: How many trials are open at once.
+        say: Prints a line for the user.
+        could_hold: Whether the nodes that are there could hold a trial, were they free.
+        watchdog: Knows which trials are silent for too long; None makes one of the space's patience.
     """
 
     def __init__(
         self,
-        planner: TrialSource,
+        source: TrialSource,
         state: SearchState,
         on_change: Callable[[], None],
         *,
-        most: int = 1,
+        resources: Resources,
+        concurrent: int = 1,
         say: Callable[[str], None] = print,
         could_hold: Callable[[], bool] = lambda: True,
+        watchdog: Watchdog | None = None,
     ) -> None:
-        self.planner = planner
-        self.state = state
-        self.on_change = on_change
-        self.most = most
         self.say = say
-        self.watchdog = Watchdog(state.space.patience)
-        self.plans: dict[str, TrialPlan] = {}
-        self.open: set[str] = set()
-        self.crashes: dict[str, str] = {}
-        self.silences: dict[str, str] = {}
+        self._source = source
+        self._state = state
+        self._on_change = on_change
+        self._resources = resources
+        self._concurrent = concurrent
+        self._could_hold = could_hold
+        self._watchdog = watchdog or Watchdog(state.space.patience)
+
+        # By Tune's trial id: our plan, until the trial ends; and which of them Tune has not ended or given up.
+        self._plans: dict[str, TrialPlan] = {}
+        self._open: set[str] = set()
+        # Why the newest attempt ended, why the watchdog killed its process, and how many ends were the trial's fault.
+        self._crashes: dict[str, str] = {}
+        self._kill_reasons: dict[str, str] = {}
         self._faults: Counter[str] = Counter()
-        self.lost: list[TrialPlan] = []
-        self.stuck = ""
-        self.could_hold = could_hold
-        self.nodeless_since: float | None = None
-        self.failure: BaseException | None = None
+        # What this run leaves behind.
+        self._dropped: list[TrialPlan] = []
+        self._restart_reason = ""
+        self._failure: BaseException | None = None
+        # On the watchdog's clock, when the nodes first could not hold a trial.
+        self._nodeless_since: float | None = None
+
+    # --- What is known ------------------------------------------------------------------------------------------------
+
+    @property
+    def resources(self) -> Resources:
+        """What each trial gets."""
+        return self._resources
+
+    @property
+    def patience(self) -> Patience:
+        """How long trials may be silent or take to start."""
+        return self._state.space.patience
+
+    @property
+    def concurrent(self) -> int:
+        """How many trials are open at once; fewer than at the beginning if their workers found no place."""
+        return self._concurrent
+
+    @property
+    def dropped(self) -> Sequence[TrialPlan]:
+        """Plans that Tune gave up before they began."""
+        return self._dropped
+
+    @property
+    def restart_reason(self) -> str:
+        """Why Tune must be started again, or ""."""
+        return self._restart_reason
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The first exception in one of our hooks."""
+        return self._failure
 
     @property
     def is_over(self) -> bool:
         """Whether Tune should come to its end."""
-        return self.failure is not None or bool(self.stuck)
+        return self._failure is not None or bool(self._restart_reason)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another trial has to wait for one that is open."""
+        return len(self._open) >= self._concurrent and not self.is_over
+
+    def is_open(self, trial_id: str) -> bool:
+        """Whether Tune has neither ended nor given up the trial."""
+        return trial_id in self._open
+
+    def tries_left(self, trial_id: str) -> int:
+        """How often a trial may still fail by its own fault and be tried again; Tune counts every end alike."""
+        return max(0, MOST_FAULTS - self._faults[trial_id])
+
+    def attempt_parameters(self, trial_id: str) -> dict[str, str]:
+        """Return the parameters of a trial's next attempt that are its own."""
+        plan = self._plans[trial_id]
+        task = plan.to_task(self._state.space, self._state.store, self._resources)
+        return {TASK: json.dumps(asdict(task)), "run_name": f"{plan.trial}-{plan.attempt}"}
+
+    # --- What happens to the run --------------------------------------------------------------------------------------
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -81,96 +149,159 @@ class TuneRunState:
         try:
             yield
         except Exception as error:
-            self.failure = self.failure or error
+            self._failure = self._failure or error
 
-    def attempt(self, plan: TrialPlan) -> dict[str, str]:
-        """Of a trial's parameters, those that are another attempt's own."""
-        return {TASK: json.dumps(asdict(self.state.task(plan))), "run_name": f"{plan.trial}-{plan.attempt}"}
+    def request_restart(self, reason: str) -> None:
+        """End this run of Tune, so that another one can begin."""
+        self._restart_reason = reason
 
-    def end(self, trial_id: str, *, crash: str | None) -> None:
-        """A trial ended for good, in whatever way; the search state knows in which."""
-        self.open.discard(trial_id)
-        self.watchdog.forget(trial_id)
-        plan = self.plans.pop(trial_id)
-        if crash is not None and plan.trial not in self.state.live:
-            self.state.start(plan)  # Its process died before it began.
-        if plan.trial in self.state.live:
-            cut = "" if crash is None else self.cut_of(plan.trial, crash)
-            self.state.finish(plan.trial, crash=None if cut else crash, **({"cut": cut} if cut else {}))
-            self._say_cut(plan, cut)
-            self.on_change()
+    def look(self) -> float:
+        """Let the watchdog's time go on; returns the seconds that were watched so far."""
+        return self._watchdog.look()
 
-    def retry(self, trial_id: str, crash: str) -> None:
-        """A trial's attempt ended, and Tune begins another."""
-        plan = self.plans[trial_id]
-        self.watchdog.wait(trial_id)
-        if plan.trial not in self.state.live:
-            self.state.start(plan)  # Its process died before it began.
-        cut = self.cut_of(plan.trial, crash)
-        self.plans[trial_id] = self.state.retry(plan.trial, None if cut else crash, cut=cut)
-        self._faults[trial_id] += not cut
-        self._say_cut(plan, cut)
+    def finish_interrupted(self) -> None:
+        """Enter the end of the attempts that still run; Tune has come to its end."""
+        for trial in list(self._state.live):
+            with self.guarded():
+                self._state.finish(trial)
 
-    def tries_left(self, trial_id: str) -> int:
-        """How often a trial may still fail by its own fault and be tried again; Tune counts every end alike."""
-        return max(0, MOST_FAULTS - self._faults[trial_id])
+    # --- What happens to a trial --------------------------------------------------------------------------------------
 
-    def cut_of(self, trial: str, crash: str) -> str:
-        """Why an attempt ended by no fault of the trial, or ""."""
-        reason = next((reason for reason, words in _CUTS.items() if any(word in crash for word in words)), "")
-        return "" if reason == NODE_DIED and not self.state.may_blame_node(trial) else reason
+    def open_next(self, trial_id: str) -> TrialPlan | None:
+        """Plan the next trial and open it under Tune's id; None if this run needs no more trials."""
+        plan = None if self.is_over else self._source.next_plan()
+        if plan is not None:
+            self._plans[trial_id] = plan
+            self._open.add(trial_id)
+        return plan
 
-    def _say_cut(self, plan: TrialPlan, cut: str) -> None:
-        if cut == _STARVED:
-            self.starve(plan)
-        elif cut:
-            self.say(f"{plan.trial}: {cut}; it goes on elsewhere.")
+    def begin(self, trial_id: str) -> None:
+        """Enter that the process of an attempt starts; a retry was entered when the crash was."""
+        plan = self._plans[trial_id]
+        self._watchdog.begin(trial_id)
+        if plan.trial not in self._state.live:
+            self._state.start(plan, self._resources)
+            self._on_change()
+
+    def receive(self, trial_id: str, message: Message) -> str | None:
+        """Enter a trial's message; returns the reason to stop the trial, if there is one."""
+        trial = self._plans[trial_id].trial
+        if "warning" in message:
+            self.say(f"{trial} {message['warning']}")
+        self._watchdog.hear(trial_id, message)
+        self._nodeless_since = None
+        reason = self._state.receive(trial, message)
+        self._on_change()
+        return reason
+
+    def kill_silent(self, trial_ids: Sequence[str]) -> list[str]:
+        """Return which of these trials have been silent for too long; the caller ends their processes."""
+        reasons = self._watchdog.silent()
+        silent = [trial_id for trial_id in trial_ids if trial_id in reasons]
+        for trial_id in silent:
+            self.say(f"{self._plans[trial_id].trial}: {reasons[trial_id]}; its process is killed.")
+            self._kill_reasons[trial_id] = reasons[trial_id]
+            self._watchdog.begin(trial_id)
+        return silent
+
+    def crash(self, trial_id: str, text: str) -> None:
+        """Keep why the newest attempt ended: what the watchdog killed it for, or else Tune's `text`."""
+        self._crashes[trial_id] = self._kill_reasons.pop(trial_id, "") or text
+
+    def retry(self, trial_id: str, text: str) -> None:
+        """End an attempt that Tune answers with another one.
+
+        text: Tune's, of the crash, which counts if `crash` was not called.
+
+        Raises:
+            StoreError: The attempt could not write its checkpoint.
+        """
+        crash = self._crashes.pop(trial_id, None) or self._kill_reasons.pop(trial_id, "") or text
+        _require_store(crash)
+        plan = self._plans[trial_id]
+        self._watchdog.wait(trial_id)
+        if plan.trial not in self._state.live:
+            self._state.start(plan, self._resources)  # Its process died before it began.
+        interruption = self._interruption(plan.trial, crash)
+        self._plans[trial_id] = self._state.retry(plan.trial, None if interruption else crash, cut=interruption)
+        self._faults[trial_id] += not interruption
+        self._answer(plan, interruption)
+
+    def end(self, trial_id: str, *, has_crashed: bool) -> None:
+        """End a trial for good, in whichever way; the search state knows in which."""
+        crash = self._crashes.get(trial_id, DIED) if has_crashed else None
+        plan = self._close(trial_id)
+        if crash is not None and plan.trial not in self._state.live:
+            self._state.start(plan, self._resources)  # Its process died before it began.
+        if plan.trial in self._state.live:
+            interruption = "" if crash is None else self._interruption(plan.trial, crash)
+            if interruption:
+                self._state.finish(plan.trial, cut=interruption)
+            else:
+                self._state.finish(plan.trial, crash=crash)
+            self._answer(plan, interruption)
+            self._on_change()
 
     def drop(self, trial_id: str) -> None:
-        """Tune gave up a trial before it began; it is planned again when Tune has come to its end."""
-        self.open.discard(trial_id)
-        self.watchdog.forget(trial_id)
-        plan = self.plans.pop(trial_id)
-        if plan.trial in self.state.live:
-            self.state.finish(plan.trial, cut="the process that should run it could not begin it")
+        """Close a trial that Tune gave up before it began; it is planned again when Tune has come to its end."""
+        plan = self._close(trial_id)
+        if plan.trial in self._state.live:
+            self._state.finish(plan.trial, cut="the process that should run it could not begin it")
         else:
-            self.lost.append(plan)
+            self._dropped.append(plan)
 
-    def starve(self, plan: TrialPlan) -> None:
-        """A trial's workers found no place: with fewer trials at a time the others will; a single one never would.
+    def _close(self, trial_id: str) -> TrialPlan:
+        self._open.discard(trial_id)
+        self._watchdog.forget(trial_id)
+        return self._plans.pop(trial_id)
 
-        Where no nodes are there that could hold them, some are still to come, and the trial goes on waiting.
+    def _interruption(self, trial: str, crash: str) -> str:
+        """Return why an attempt ended by no fault of the trial, or ""."""
+        reason = next((reason for reason, words in _INTERRUPTIONS.items() if any(word in crash for word in words)), "")
+        return "" if reason == NODE_DIED and not self._state.may_blame_node(trial) else reason
+
+    # --- What follows from an interruption ----------------------------------------------------------------------------
+
+    def _answer(self, plan: TrialPlan, interruption: str) -> None:
+        if interruption == _STARVED:
+            self._make_room(plan)
+        elif interruption:
+            self.say(f"{plan.trial}: {interruption}; it goes on elsewhere.")
+
+    def _make_room(self, plan: TrialPlan) -> None:
+        """Run fewer trials at once, so that the workers of others find a place.
+
+        If no nodes are there that could hold them, some are still to come, and the trial continues to wait.
+
+        Raises:
+            SearchError: No other trial runs, so that this one would never find a place.
         """
-        if not self.could_hold():
+        if not self._could_hold():
             self._wait_for_nodes(plan)
-        elif len(self.open - {trial_id for trial_id, other in self.plans.items() if other.trial == plan.trial}):
-            self.most = max(1, self.most - 1)
-            self.say(f"{plan.trial}: {_STARVED}; from now on {self.most} trials at a time.")
+        elif self._open - {trial_id for trial_id, other in self._plans.items() if other.trial == plan.trial}:
+            self._concurrent = max(1, self._concurrent - 1)
+            self.say(f"{plan.trial}: {_STARVED}; from now on {self._concurrent} trials at a time.")
         else:
             raise SearchError(
-                f"the cluster must have room for a trial, but the {self.state.resources.workers} workers of "
+                f"the cluster must have room for a trial, but the {self._resources.workers} workers of "
                 f"{plan.trial} found none, and no other trial runs; see to its nodes, and give the same command"
             )
 
     def _wait_for_nodes(self, plan: TrialPlan) -> None:
-        """SearchError where they have not come in the time that a start may take."""
-        now, minutes = self.watchdog.now, self.state.space.patience.start_minutes
-        self.nodeless_since = now if self.nodeless_since is None else self.nodeless_since
-        if now - self.nodeless_since > 60 * minutes:
+        """Continue to wait, or raise SearchError if no node has come in the time that a start may take."""
+        now, minutes = self._watchdog.now, self.patience.start_minutes
+        self._nodeless_since = now if self._nodeless_since is None else self._nodeless_since
+        if now - self._nodeless_since > 60 * minutes:
             raise SearchError(
-                f"nodes for the {self.state.resources.workers} workers of a trial must start within "
+                f"nodes for the {self._resources.workers} workers of a trial must start within "
                 f"patience.start_minutes, but none that could hold them have in {minutes:g} min; see to the cluster, "
                 "or wait longer with --set patience.start_minutes=N, and give the same command"
             )
         self.say(f"{plan.trial}: {_STARVED}; it waits for nodes that are to start.")
 
-    def take_crash(self, trial: Any) -> str:
-        """What ended the newest attempt, in words."""
-        return self.silences.pop(trial.trial_id, "") or crash_of(trial)
-
 
 def crash_of(trial: Any) -> str:
-    """What is known of the exception or death that ended the newest attempt.
+    """Return what is known of the exception or death that ended the newest attempt.
 
     Tune appends it to a file of the driver's; its `get_error` reads a copy that is not there yet.
     """
@@ -180,3 +311,11 @@ def crash_of(trial: Any) -> str:
         return DIED
     newest = re.split(r"^Failure # \d+ \(occurred at .*\)\n", text, flags=re.MULTILINE)[-1]
     return re.sub(r"\x1b\[\d+m", "", newest).strip() or DIED
+
+
+def _require_store(crash: str) -> None:
+    """Raise a trial's StoreError here: if it could not write its checkpoint, the next ones could not either."""
+    for line in crash.splitlines():
+        _, found, reason = line.partition(f"{StoreError.__name__}: ")
+        if found:
+            raise StoreError(reason)

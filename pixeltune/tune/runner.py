@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pixeltune import files
 from pixeltune.errors import SearchError
@@ -14,7 +15,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.run import Stop, interrupts
+from pixeltune.search.run import Round, Stop, interrupts
 from pixeltune.search.searcher import TrialSource
 from pixeltune.search.state import SearchState
 from pixeltune.tune.watchdog import LauncherWatchdog
@@ -32,35 +33,34 @@ class TuneRunner:
     retention: CheckpointRetention
     watchdog: LauncherWatchdog
 
-    def run(
-        self, left: Callable[[], int], planner: Callable[[Sequence[TrialPlan]], TrialSource], concurrent: int
-    ) -> None:
-        """Run trials until none is `left`. `planner`: given the plans that a run of Tune dropped before they began.
+    def run(self, round_: Round) -> None:
+        """Run the trials of a round until none is left. One run of Tune is the rule.
 
-        One run is the rule. It ends early if the planner has nothing left to try. SearchError where several in a row
-        end no trial.
+        Raises:
+            SearchError: Several runs in a row ended no trial.
         """
-        lost: Sequence[TrialPlan] = ()
+        dropped: Sequence[TrialPlan] = ()
         fruitless = 0
-        while (trials := left()) > 0 and self.stop.reason is None:
+        while round_.trials_left > 0 and self.stop.reason is None:
             ended = len(self.state.ended)
-            current = planner(lost)
-            lost, stuck = self.run_once(trials, current, concurrent)
-            if current.is_exhausted and not lost and not self.state.plans_to_resume():
+            source = round_.source(dropped)
+            dropped, restart_reason = self.run_once(round_, source)
+            if source.is_exhausted and not dropped and not self.state.plans_to_resume():
                 return
             fruitless = 0 if len(self.state.ended) > ended else fruitless + 1
             if fruitless == _MOST_FRUITLESS_RUNS:
                 raise SearchError(
                     f"Ray Tune must run trials, but {fruitless} times in a row none came to its end "
-                    f"({stuck or 'they were dropped'}); see to the cluster, and give the same command"
+                    f"({restart_reason or 'they were dropped'}); see to the cluster, and give the same command"
                 )
-            if stuck:
-                self.callback.say(f"Ray Tune is started anew: {stuck}.")
+            if restart_reason:
+                self.callback.say(f"Ray Tune is started anew: {restart_reason}.")
 
-    def run_once(self, trials: int, planner: TrialSource, concurrent: int) -> tuple[Sequence[TrialPlan], str]:
-        """Run so many trials, as the planner plans them and with the search state's resources.
+    def run_once(self, round_: Round, source: TrialSource) -> tuple[Sequence[TrialPlan], str]:
+        """Run the trials that are left of a round, as `source` plans them.
 
-        Returns the plans that Tune dropped before they began, and why it has to be started anew, or "".
+        Returns:
+            The plans that Tune dropped before they began, and why Tune has to be started again, or "".
         """
         from ray import tune
 
@@ -70,24 +70,26 @@ class TuneRunner:
         from pixeltune.tune.run_state import MOST_FAULTS, TuneRunState
         from pixeltune.tune.trainables import trainable
 
-        state = self.state
+        state, resources = self.state, round_.resources
+        # What the hooks below share: each of them only calls its methods.
         run_state = TuneRunState(
-            planner,
+            source,
             state,
             self._on_change,
-            most=concurrent,
+            resources=resources,
+            concurrent=round_.concurrent,
             say=self.callback.say,
-            could_hold=lambda: could_hold(state.resources),
+            could_hold=partial(could_hold, resources),
         )
-        together = state.resources.workers > 1
+        together = resources.workers > 1
         with _scratch(state.store, shared=together) as scratch, interrupts(self.stop, self.callback):
             tuner = tune.Tuner(
-                trainable(state.resources),
+                trainable(resources),
                 tune_config=tune.TuneConfig(
                     search_alg=adapters.TuneSearcher(run_state, scratch),
                     scheduler=adapters.TuneScheduler(run_state),
-                    num_samples=trials,
-                    max_concurrent_trials=concurrent,
+                    num_samples=round_.trials_left,
+                    max_concurrent_trials=round_.concurrent,
                     reuse_actors=not together,
                     trial_dirname_creator=adapters.directory_of,
                 ),
@@ -104,6 +106,8 @@ class TuneRunner:
                     ],
                 ),
             )
+
+            # Tune's loop: it asks the searcher for trials, and calls the hooks until the stopper ends it.
             try:
                 tuner.fit()
             except KeyboardInterrupt:  # The second Ctrl-C.
@@ -111,12 +115,14 @@ class TuneRunner:
             except Exception as error:
                 with run_state.guarded():
                     raise SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
-            for trial in list(state.live):
-                with run_state.guarded():
-                    state.finish(trial)
+
+            # What still runs is interrupted: a later run resumes it.
+            run_state.finish_interrupted()
+
+        # An exception in a hook ends the search.
         if run_state.failure is not None:
             raise run_state.failure
-        return run_state.lost, run_state.stuck
+        return run_state.dropped, run_state.restart_reason
 
     def _on_change(self) -> None:
         self.retention.tidy()

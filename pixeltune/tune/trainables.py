@@ -7,7 +7,8 @@ from typing import Any
 
 from ray import tune
 
-from pixeltune.search.trial import Message, TrialTask, run_trial
+from pixeltune.search.messages import Message
+from pixeltune.search.trial import TrialTask, run_trial
 from pixeltune.space import Resources
 from pixeltune.tune.ray_session import HEAD
 
@@ -72,5 +73,6 @@ def _train_worker(params: dict[str, Any]) -> None:
 
 
 def result_of(message: Message) -> dict[str, Any]:
-    """A message as Tune's result; the numbers of a report stand beside it for the space's own callbacks."""
-    return message.get("report", {}) | {MESSAGE: json.dumps(message)}
+    """Return a message as Tune's result, with the numbers of a report next to it for the space's own callbacks."""
+    sent = {MESSAGE: json.dumps(message)}
+    return message["report"] | sent if "report" in message else sent

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from pixeltune.search.messages import Message
 from pixeltune.space import Patience
 
 _LONGEST_LOOK = 10.0
@@ -79,7 +80,7 @@ class Watchdog:
         if trial in self._heard:  # it may have ended before it began
             self._heard[trial].since = math.inf
 
-    def hear(self, trial: str, message: Mapping[str, Any]) -> None:
+    def hear(self, trial: str, message: Message) -> None:
         """A message of `run_trial`."""
         heard = self._heard[trial]
         if not heard.begun:
@@ -92,7 +93,8 @@ class Watchdog:
             heard.intervals.append(interval)
             heard.reported, heard.expected = self._now, 0.0
         heard.since = self._now
-        heard.expected = message.get("expects_seconds", heard.expected)
+        if "expects_seconds" in message:
+            heard.expected = message["expects_seconds"]
 
     def forget(self, trial: str) -> None:
         """It no longer runs."""

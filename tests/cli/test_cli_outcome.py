@@ -21,7 +21,7 @@ def test_weights_that_cannot_be_read_cost_a_picture_and_not_the_end() -> None:
     space = SearchSpace(base=TrialConfig.from_toml("tiny.toml"))
     Path(weights_file(store.checkpoint("00000"))).write_bytes(b"cut")
     out = Console(record=True, width=160)
-    show_outcome(out, space, store, SearchState(space, store, resources=space.resources), storage="results")
+    show_outcome(out, space, store, SearchState(space, store), storage="results")
     said = out.export_text()
     assert "00000  finished" in said
     assert "No samples of trial 00000: weights must be a whole safetensors file" in said

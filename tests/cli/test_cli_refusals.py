@@ -41,7 +41,7 @@ def begin(name: str = "digits_quick", storage: str = "results") -> SearchStore:
     """A search whose first trial has begun."""
     store, space = SearchStore(storage, name), load_search("digits_quick")
     store.open(SearchManifest.of(space, name, baseline_bits_per_dim=2.4))
-    SearchState(space, store, resources=space.resources).start(TrialPlan(0, 1, space.base_suggestion(), space.base))
+    SearchState(space, store).start(TrialPlan(0, 1, space.base_suggestion(), space.base), space.resources)
     return store
 
 

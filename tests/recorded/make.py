@@ -28,8 +28,8 @@ def write_results(folder: Path) -> None:
     searcher = OptunaSearcher(searched_space(), state)
     trained = searcher.next_plan()
     assert trained is not None
-    state.start(trained)
-    for message in run_trial(state.task(trained)):
+    state.start(trained, state.space.resources)
+    for message in run_trial(trained.to_task(state.space, state.store, state.space.resources)):
         state.receive(trained.trial, message)
     state.finish(trained.trial)
     checksum = state.ended[trained.trial]["data_checksum"]
@@ -41,15 +41,15 @@ def write_results(folder: Path) -> None:
         play(state, plan, begun, reported(100, 4.7), reported(400, 4.6), ended(status, reason))
     paused = searcher.next_plan()
     assert paused is not None
-    state.start(paused)
-    for message in run_trial(state.task(paused)):
+    state.start(paused, state.space.resources)
+    for message in run_trial(paused.to_task(state.space, state.store, state.space.resources)):
         state.receive(paused.trial, message)
         if "report" in message:
             break
     state.finish(paused.trial, cut="its launch was stopped")
     running = searcher.next_plan()
     assert running is not None
-    state.start(running)
+    state.start(running, state.space.resources)
     state.receive(running.trial, {"facts": FACTS | {"data_checksum": checksum}, "resumed": []})
     state.receive(running.trial, reported(100, 3.7))
     state.store.write_launch({"started_at": "2026-11-01T10:00:00+00:00", "budget": {"trials": 12}, "concurrent": 2})
@@ -58,8 +58,8 @@ def write_results(folder: Path) -> None:
     for _ in range(2):
         plan = plans.next_plan()
         assert plan is not None
-        final.start(plan)
-        for message in run_trial(final.task(plan)):
+        final.start(plan, final.space.resources)
+        for message in run_trial(plan.to_task(final.space, final.store, final.space.resources)):
             final.receive(plan.trial, message)
         final.finish(plan.trial)
 

@@ -27,7 +27,7 @@ def searched(folder: Path, ends: list[tuple[float | str, int]], **changes: Any) 
     space = searched_space(**changes)
     store = SearchStore(str(folder), "toy")
     store.open(SearchManifest.of(space, "toy"))
-    state = SearchState(space, store, resources=space.resources)
+    state = SearchState(space, store)
     checksum = resolve(space.base).data.identity.checksum
     for number, (end, best) in enumerate(ends):
         plan = state.plan({"optim.lr": 0.01 / (1 + number)})
@@ -49,4 +49,4 @@ def asked(folder: Path, **changes: Any) -> Request:
 def final_state(request: Request) -> tuple[SearchState, FinalSpace]:
     """The book of a final as `run_search` opens it."""
     store, _, space = open_final(request)
-    return SearchState(space, store, resources=space.resources), space
+    return SearchState(space, store), space

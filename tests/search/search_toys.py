@@ -18,7 +18,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import RunningAttempt, TrialPlan
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.state import SearchState
-from pixeltune.space import SAMPLERS, Asha, Budget, SearchSpace
+from pixeltune.space import SAMPLERS, Asha, Budget, Resources, SearchSpace
 
 VARY = {
     "likelihood.name": CategoricalDistribution(("categorical", "logistic_mixture")),
@@ -63,7 +63,7 @@ def toy_store(folder: Path, space: SearchSpace) -> SearchStore:
 def toy_state(folder: Path, space: SearchSpace | None = None, **options: Any) -> SearchState:
     """A search state as `run_search` makes it, on a new store or on the one that is there."""
     space = space or toy_space()
-    plain = {"resources": space.resources, "baseline": 3.0, "judge": pruner_for(space)}
+    plain = {"baseline": 3.0, "pruner": pruner_for(space)}
     return SearchState(space, toy_store(folder, space), **(plain | options))
 
 
@@ -104,9 +104,15 @@ def ended(status: str, reason: str = "so it was") -> dict[str, Any]:
     return {"end": status, "reason": reason}
 
 
-def play(state: SearchState, plan: TrialPlan, *messages: dict[str, Any], crash: str | None = None) -> dict[str, Any]:
+def play(
+    state: SearchState,
+    plan: TrialPlan,
+    *messages: dict[str, Any],
+    crash: str | None = None,
+    resources: Resources | None = None,
+) -> dict[str, Any]:
     """A trial from its start to its end, stopped where the search state says so; its row."""
-    state.start(plan)
+    state.start(plan, resources or state.space.resources)
     for message in messages:
         if state.receive(plan.trial, message) is not None:
             break
@@ -117,7 +123,7 @@ def settle(state: SearchState, plan: TrialPlan, status: str, bits: float | None 
     """The end of a trial of one report, in the search state alone: a hundred times as fast as `play`."""
     now = datetime.now(UTC)
     reports = {} if bits is None else {400: report(400, bits)}
-    live = RunningAttempt(plan, state.resources, now, reports=reports, facts=FACTS | facts, ended_at=now)
+    live = RunningAttempt(plan, state.space.resources, now, reports=reports, facts=FACTS | facts, ended_at=now)
     row = state.ended[plan.trial] = state._row(live, Status(status), None)
     state.curves[plan.trial] = state._curve(reports.values())
     return row

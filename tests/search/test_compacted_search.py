@@ -42,7 +42,7 @@ def twins(tmp_path: Path) -> tuple[SearchStore, SearchStore]:
 
 def test_a_compacted_search_answers_and_extends_as_one_that_is_not(twins: tuple[SearchStore, SearchStore]) -> None:
     plain, merged = twins
-    ledgers = [SearchState(SPACE, store, resources=SPACE.resources) for store in twins]
+    ledgers = [SearchState(SPACE, store) for store in twins]
     assert ledgers[0].ended == ledgers[1].ended
     assert ledgers[0].curves == ledgers[1].curves
     assert read_status(plain) == read_status(merged)

@@ -118,7 +118,7 @@ def test_longer_training_stretches_the_schedule(tmp_path: Path) -> None:
 
 def begin(folder: Path, **changes: Any) -> None:
     state, space = final_state(asked(folder, **changes))
-    state.start(FixedTrials(space, state).next_plan())
+    state.start(FixedTrials(space, state).next_plan(), state.space.resources)
 
 
 def test_the_choice_is_made_once(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_fewer_seeds_forget_no_run_that_has_begun(tmp_path: Path) -> None:
     state, space = final_state(asked(tmp_path, seeds=2))
     plans = FixedTrials(space, state)
     for _ in range(4):
-        state.start(plans.next_plan())
+        state.start(plans.next_plan(), state.space.resources)
     again, one = final_state(asked(tmp_path, seeds=1))
     assert (one.configs, one.keep, one.budget.trials) == (space.configs, 4, 2)
     assert tuple(plan.config for plan in again.plans_to_resume()) == space.configs
@@ -282,12 +282,12 @@ def test_plans_are_the_list_and_first_what_was_left(tmp_path: Path) -> None:
     silent = {key: None for key in reported(100, 2.0)["report"] if key.startswith("valid_")}
     play(state, first, BEGUN, reported(100, 2.0, **silent), FINISHED | {"facts": {"test_nats": 80.0}})
     play(state, second, BEGUN, crash="ValueError: once")
-    state.start(third)
+    state.start(third, state.space.resources)
     assert state.ended["00000"]["test_nats"] == 80.0
     assert state.ended["00000"]["valid_nats"] is None
     assert (state.ended["00000"]["from_search"], state.ended["00000"]["from_trial"]) == ("toy", "00001")
 
-    later = SearchState(space, state.store, resources=space.resources)
+    later = SearchState(space, state.store)
     assert sorted(later.ended) == ["00000"], "what crashed is tried again by the next launch"
     plans = FixedTrials(space, later)
     again = [plans.next_plan() for _ in range(3)]
@@ -301,8 +301,8 @@ def test_a_run_that_never_began_is_planned_again(tmp_path: Path) -> None:
     state, space = final_state(asked(tmp_path))
     plans = FixedTrials(space, state)
     never, second = plans.next_plan(), plans.next_plan()
-    state.start(second)
-    plans = FixedTrials(space, SearchState(space, state.store, resources=space.resources))
+    state.start(second, state.space.resources)
+    plans = FixedTrials(space, SearchState(space, state.store))
     again = [plans.next_plan() for _ in range(len(space.configs))]
     assert again == [second.next_attempt(), never, *again[2:]]
     assert sorted(plan.number for plan in again) == list(range(len(space.configs)))

@@ -21,9 +21,10 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search import trial_artifacts
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.messages import Message
 from pixeltune.search.searcher import FixedTrials
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import Message, run_trial, state_file, weights_file
+from pixeltune.search.trial import run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.weights import load_with_config
@@ -69,8 +70,8 @@ def begun(tmp_path: Path) -> tuple[SearchState, TrialPlan]:
 def run(state: SearchState, plan: TrialPlan, events: list[str], *, cut_before: str = "") -> list[Message]:
     """A run in its process; where `cut_before` is a kind of message, it dies before the first of that kind is told."""
     messages = []
-    state.start(plan)
-    for message in run_trial(state.task(plan)):
+    state.start(plan, state.space.resources)
+    for message in run_trial(plan.to_task(state.space, state.store, state.space.resources)):
         kind = next((kind for kind in ("end", "report", "resumed") if kind in message), "wait")
         events.append(kind)
         if kind == cut_before:

@@ -48,8 +48,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(2):
         plan = plans.next_plan()
         assert plan is not None
-        state.start(plan)
-        for message in run_trial(state.task(plan)):
+        state.start(plan, state.space.resources)
+        for message in run_trial(plan.to_task(state.space, state.store, state.space.resources)):
             state.receive(plan.trial, message)
         assert state.finish(plan.trial)["status"] == "finished"
     state.store.write_launch({"budget": {"trials": 2}})

@@ -40,8 +40,8 @@ class Tune:
         self.state = state or toy_state(folder / "r", space)
         self.said: list[str] = []
         waiting = self.state.plans_to_resume()
-        planner = OptunaSearcher(space, self.state, waiting=waiting)
-        self.run_state = TuneRunState(planner, self.state, lambda: None, most=1, say=self.said.append)
+        source = OptunaSearcher(space, self.state, waiting=waiting)
+        self.run_state = TuneRunState(source, self.state, lambda: None, resources=space.resources, say=self.said.append)
         self.searcher, self.callback = TuneSearcher(self.run_state, ""), TuneCallback(self.run_state)
         self.scheduler = TuneScheduler(self.run_state)
         self.file = folder / "error.txt"

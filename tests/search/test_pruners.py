@@ -220,7 +220,7 @@ def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: 
     while compared < 15 or not stopped:
         while len(lives) < 3:
             plan = state.plan({"model.layers": numbers.randrange(2, 7)})
-            state.start(plan)
+            state.start(plan, state.space.resources)
             lives[plan.trial] = life(numbers)
         trial = numbers.choice(sorted(lives))
         message = next(lives[trial], None)
@@ -231,7 +231,7 @@ def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: 
         is_compared = "report" in message and len(state.ended) > 3
         before = pruner_for(space)
         if is_compared:
-            SearchState(space, state.store, resources=space.resources, judge=before)
+            SearchState(space, state.store, pruner=before)
         reason = state.receive(trial, message)
         if is_compared:
             live = state.live[trial]
@@ -255,8 +255,8 @@ def test_metrics_that_pareto_judges_by_are_known_at_a_rung(tmp_path: Path) -> No
         space = toy_space(objectives=(BITS, metric), scheduler=Pareto((100,), 0.1))
         state = toy_state(tmp_path / metric, space, resources=Resources(gpus=1.0))
         plan = state.plan({})
-        state.start(plan)
-        assert state.task(plan).speed_first is (metric == SPEED)
+        state.start(plan, state.space.resources)
+        assert plan.to_task(state.space, state.store, state.space.resources).speed_first is (metric == SPEED)
         early = {SPEED: 3.0} if metric == SPEED else {}
         state.receive(plan.trial, {"facts": FACTS | {"network_calls": 64} | early, "resumed": []})
         message = reported(100, 2.0)
@@ -294,7 +294,7 @@ def test_a_space_names_its_pruner() -> None:
 
 def killed_at(state: SearchState, plan: Any, *messages: dict[str, Any]) -> str | None:
     """A trial whose launch dies at the last message: the report is in the store, the row still says `running`."""
-    state.start(plan)
+    state.start(plan, state.space.resources)
     reasons = [state.receive(plan.trial, message) for message in messages]
     return reasons[-1]
 

@@ -16,7 +16,7 @@ from search_toys import BEGUN, FINISHED, play, reported, toy_space, toy_state
 from pixeltune.errors import SearchError
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.run import Stop
+from pixeltune.search.run import Round, Stop
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.space import Budget, Patience, Resources, SearchSpace
 from pixeltune.tune import hang_recovery
@@ -31,20 +31,30 @@ STARVED = "ray.train.ControllerError: Training failed …:\nThe worker group sta
 
 
 class Search:
-    """Seats as `run_search` makes them, with a clock that the test moves."""
+    """The hooks of a run of Tune as `TuneRunner` makes them, with a clock that the test moves."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, workers: int = 1, most: int = 2, **changes: Any
     ) -> None:
         space = toy_space(scheduler=None, patience=Patience(minutes=1, start_minutes=10), **changes)
-        self.state = toy_state(folder, space, resources=Resources(workers=workers))
+        self.state = toy_state(folder, space)
+        self.source = OptunaSearcher(space, self.state)
+        self.could_hold = True
+        self.clock = 0.0
+        self.watchdog = Watchdog(space.patience, clock=lambda: self.clock)
         self.said: list[str] = []
         self.killed: list[str] = []
         self.run_state = TuneRunState(
-            OptunaSearcher(space, self.state), self.state, lambda: None, most=most, say=self.said.append
+            self.source,
+            self.state,
+            lambda: None,
+            resources=Resources(workers=workers),
+            concurrent=most,
+            say=self.said.append,
+            could_hold=lambda: self.could_hold,
+            watchdog=self.watchdog,
         )
-        self.clock = 0.0
-        self.run_state.watchdog = Watchdog(space.patience, clock=lambda: self.clock)
+        self.crash_file = folder / "error.txt"
         self.searcher = TuneSearcher(self.run_state, str(folder))
         self.scheduler, self.callback = TuneScheduler(self.run_state), TuneCallback(self.run_state)
         self.rescue = HangRecoveryCallback(self.run_state, LauncherWatchdog(100))
@@ -64,7 +74,7 @@ class Search:
                 status="PENDING",
                 config=config,
                 temporary_state=state,
-                error_file="",
+                error_file=str(self.crash_file),
                 last_result={},
                 max_failures=1,
                 num_failures=0,
@@ -82,8 +92,9 @@ class Search:
     def tell(self, trial: Any, message: dict[str, Any]) -> None:
         self.scheduler.on_trial_result(None, trial, result_of(message))
 
-    def die(self, trial: Any, *, again: bool) -> None:
-        """As Tune tells it."""
+    def die(self, trial: Any, *, again: bool, crash: str = "") -> None:
+        """As Tune reports it."""
+        self.crash_file.write_text(f"Failure # 1 (occurred at 2026)\n{crash}\n")
         self.scheduler.on_trial_error(None, trial)
         if again:
             trial.status, trial.temporary_state.ray_actor = "PENDING", None
@@ -157,12 +168,12 @@ def test_a_trial_that_tune_drops_is_planned_again(begin: Callable[..., Search]) 
     assert search.searcher.suggest("b") is None, "one at a time"
     trial.status = "ERROR"
     search.pass_by(5)
-    assert [plan.trial for plan in search.run_state.lost] == ["00000"]
+    assert [plan.trial for plan in search.run_state.dropped] == ["00000"]
     assert search.rows == []
     search.run("b")
-    assert [plan.trial for plan in search.run_state.plans.values()] == ["00001"]
-    again = OptunaSearcher(search.state.space, search.state, waiting=search.run_state.lost)
-    assert again.next_plan() == search.run_state.lost[0]
+    assert list(search.state.live) == ["00001"]
+    again = OptunaSearcher(search.state.space, search.state, waiting=search.run_state.dropped)
+    assert again.next_plan() == search.run_state.dropped[0]
 
 
 def test_a_retry_that_tune_drops_is_interrupted_and_resumed_by_the_same_launch(begin: Callable[..., Search]) -> None:
@@ -172,7 +183,7 @@ def test_a_retry_that_tune_drops_is_interrupted_and_resumed_by_the_same_launch(b
     trial.status = "ERROR"
     search.pass_by(5)
     assert search.rows == [("00000", 1, "failed"), ("00000", 2, "interrupted")]
-    assert search.run_state.lost == []
+    assert search.run_state.dropped == []
     assert [(plan.trial, plan.attempt) for plan in search.state.plans_to_resume()] == [("00000", 3)]
 
 
@@ -189,23 +200,20 @@ def test_workers_whose_nodes_are_still_to_start_go_on_waiting(begin: Callable[..
     """As on a cluster that begins without workers, or whose spot machines were all taken away."""
     search = begin(workers=2, most=2)
     search.rescue._groups_due = 1e9
-    search.run_state.could_hold = lambda: False
+    search.could_hold = False
     trial = search.run("a")
     for _ in range(3):
-        search.run_state.silences["a"] = STARVED
-        search.die(trial, again=True)
-        search.run_state.watchdog._now += 200
+        search.die(trial, again=True, crash=STARVED)
+        search.watchdog._now += 200
     assert search.run_state.failure is None
-    assert search.run_state.most == 2
+    assert search.run_state.concurrent == 2
     assert search.said[-1] == "00000: its workers found no place in the cluster; it waits for nodes that are to start."
     search.tell(trial, BEGUN)
     for _ in range(4):
-        search.run_state.silences["a"] = STARVED
-        search.die(trial, again=True)
-        search.run_state.watchdog._now += 200
+        search.die(trial, again=True, crash=STARVED)
+        search.watchdog._now += 200
     assert search.run_state.failure is None, "since it ran, less than its ten minutes"
-    search.run_state.silences["a"] = STARVED
-    search.die(trial, again=True)
+    search.die(trial, again=True, crash=STARVED)
     assert isinstance(search.run_state.failure, SearchError)
     assert "patience.start_minutes, but none that could hold them have in 10 min" in str(search.run_state.failure)
 
@@ -214,9 +222,8 @@ def test_workers_that_find_no_place_are_no_fault_of_the_trial(begin: Callable[..
     search = begin(workers=2, most=2)
     search.rescue._groups_due = 1e9
     trial, _other = search.run("a"), search.run("b")
-    search.run_state.silences["a"] = STARVED
-    search.die(trial, again=True)
-    assert search.run_state.most == 1
+    search.die(trial, again=True, crash=STARVED)
+    assert search.run_state.concurrent == 1
     assert search.said == ["00000: its workers found no place in the cluster; from now on 1 trials at a time."]
     assert search.rows[0] == ("00000", 1, "interrupted")
     assert search.run_state.failure is None
@@ -225,8 +232,7 @@ def test_workers_that_find_no_place_are_no_fault_of_the_trial(begin: Callable[..
 def test_where_no_other_trial_runs_the_search_ends_and_can_be_resumed(begin: Callable[..., Search]) -> None:
     search = begin(workers=2, most=1)
     trial = search.run("a")
-    search.run_state.silences["a"] = STARVED
-    search.die(trial, again=False)
+    search.die(trial, again=False, crash=STARVED)
     assert isinstance(search.run_state.failure, SearchError)
     assert "the 2 workers of 00000 found none, and no other trial runs" in str(search.run_state.failure)
     assert search.rows == [("00000", 1, "interrupted")]
@@ -238,9 +244,9 @@ def test_tune_is_started_anew_when_it_leaves_free_resources_unused(begin: Callab
     search.suggest("a")
     search.has_room = True
     search.pass_by(120)
-    assert search.run_state.stuck == ""
+    assert search.run_state.restart_reason == ""
     search.pass_by(10)
-    assert "although there is room for one" in search.run_state.stuck
+    assert "although there is room for one" in search.run_state.restart_reason
     assert search.run_state.is_over
     assert search.run_state.failure is None
 
@@ -293,7 +299,7 @@ def test_tune_is_asked_for_no_trial_when_all_configurations_are_tried(begin: Cal
     search = begin(most=3, vary={"model.layers": IntDistribution(2, 3)})
     first, second = search.run("a"), search.run("b")
     assert search.searcher.suggest("c") == TuneSearcher.FINISHED
-    assert search.run_state.planner.is_exhausted
+    assert search.source.is_exhausted
     search.die(first, again=True)
     for trial in (first, second):
         search.tell(trial, BEGUN)
@@ -315,9 +321,10 @@ def test_runs_of_tune_end_when_nothing_is_left_to_try(
         monkeypatch.setattr(SearchSpace, "suggest", lambda *_: {"optim.lr": 0.02})
     runs_so_far = []
 
-    def run_once(_runs: TuneRunner, trials: int, planner: Any, _concurrent: int) -> tuple[list[Any], str]:
+    def run_once(_runs: TuneRunner, round_: Round, source: Any) -> tuple[list[Any], str]:
         """Drop the first plan of the first run, and run every other one."""
-        plans = list(itertools.takewhile(lambda plan: plan is not None, (planner.next_plan() for _ in range(trials))))
+        next_plans = (source.next_plan() for _ in range(round_.trials_left))
+        plans = list(itertools.takewhile(lambda plan: plan is not None, next_plans))
         runs_so_far.append(len(plans))
         dropped = plans[:1] if len(runs_so_far) == 1 else []
         for plan in plans[len(dropped) :]:
@@ -332,6 +339,6 @@ def test_runs_of_tune_end_when_nothing_is_left_to_try(
         CheckpointRetention(search_state),
         LauncherWatchdog(100),
     )
-    runs.run(lambda: 9 - len(search_state.ended), lambda lost: OptunaSearcher(space, search_state, waiting=lost), 1)
+    runs.run(Round(search_state, space.resources, 1))
     assert sorted(search_state.ended) == ["00000", "00001"]
     assert runs_so_far == [2, 1]

@@ -29,8 +29,8 @@ from pixeltune.search.trial import state_file, weights_file
 from pixeltune.space import Budget, Resources, SearchSpace
 
 
-def two_trials(folder: Path, **options: Any) -> SearchState:
-    state = toy_state(folder, toy_space(scheduler=None), **options)
+def two_trials(folder: Path, **changes: Any) -> SearchState:
+    state = toy_state(folder, toy_space(scheduler=None, **changes))
     play(state, state.plan({}), BEGUN, reported(400, 2.0), FINISHED)
     play(state, state.plan({}), BEGUN, reported(200, 2.0))  # interrupted
     return state
@@ -112,7 +112,7 @@ def test_weights_of_the_best_stay_and_states_of_the_unfinished(tmp_path: Path) -
             assert kept() == {"00000": ["weights.safetensors"], "00001": ["weights.safetensors"]}
     live = state.plan({})
     with_checkpoint(state, 6)
-    state.start(live)
+    state.start(live, state.space.resources)
     retention.tidy()
     both = ["state.pt", "weights.safetensors"]
     best = ["weights.safetensors"]
@@ -152,7 +152,7 @@ def test_of_several_objectives_the_front_keeps_its_weights(tmp_path: Path) -> No
     state = toy_state(tmp_path, space)
     for number, (bits, size) in enumerate([(0.5, 999), (1.0, 50), (1.1, 60), (3.0, 5)]):
         with_checkpoint(state, number)
-        state.start(state.plan({}))
+        state.start(state.plan({}), state.space.resources)
         begun = {"facts": FACTS | {"num_parameters": size}, "resumed": []}
         for message in (begun, reported(400, bits), FINISHED):
             state.receive(f"{number:05d}", message)

@@ -18,14 +18,20 @@ from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.sampling import SPEED_BATCH
 from pixeltune.search import trial_metadata
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.messages import Message
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import Message, TrialTask, run_trial, state_file, weights_file
+from pixeltune.search.trial import TrialTask, run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.weights import load_model
 from pixeltune.training.workers import Workers
 
 _TIMES = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")
+
+
+def task_of(search_state: SearchState, plan: TrialPlan) -> TrialTask:
+    return plan.to_task(search_state.space, search_state.store, search_state.space.resources)
 
 
 def task_in(folder: Path, **changes: Any) -> TrialTask:
@@ -81,8 +87,8 @@ def test_its_messages_make_a_row(tmp_path: Path) -> None:
     space = toy_space(base=toy_config().override({"data.num_valid": 100}))
     search_state = toy_state(tmp_path, space)
     plan = search_state.plan(space.base_suggestion())
-    search_state.start(plan)
-    for message in run_trial(search_state.task(plan)):
+    search_state.start(plan, search_state.space.resources)
+    for message in run_trial(task_of(search_state, plan)):
         search_state.receive(plan.trial, message)
     row = search_state.finish(plan.trial)
     (stored,) = search_state.store.trials()
@@ -162,7 +168,11 @@ def test_a_leaking_model_is_rejected_with_the_pair_named(tmp_path: Path, monkeyp
     space = toy_space(base=toy_config().override({"data.num_valid": 100}))
     search_state = toy_state(tmp_path, space)
     plan = search_state.plan(space.base_suggestion())
-    row = _play(search_state, run_trial(search_state.task(plan)), plan)
+    row = _play(
+        search_state,
+        run_trial(task_of(search_state, plan)),
+        plan,
+    )
     assert row["status"] == "rejected"
     assert row["reason"].count("(") >= 2, row["reason"]
     assert "\n" not in row["reason"]
@@ -199,7 +209,11 @@ def test_a_leak_that_training_opens_is_rejected_at_the_report_that_it_would_win(
     space = toy_space(base=toy_config().override({"data.num_valid": 100, "optim.ema": ema}), scheduler=None)
     search_state = toy_state(tmp_path, space)
     plan = search_state.plan(space.base_suggestion())
-    row = _play(search_state, run_trial(search_state.task(plan)), plan)
+    row = _play(
+        search_state,
+        run_trial(task_of(search_state, plan)),
+        plan,
+    )
     assert row["status"] == "rejected"
     assert re.match(r"after training on 200 images: θ at \(row \d, col \d.* must not depend on", row["reason"])
     assert row["images_seen"] == 100
@@ -304,7 +318,7 @@ def test_what_is_not_checked_says_why(
 
 
 def _play(search_state: SearchState, messages: Iterator[Message], plan: Any) -> dict[str, Any]:
-    search_state.start(plan)
+    search_state.start(plan, search_state.space.resources)
     for message in messages:
         search_state.receive(plan.trial, message)
     return search_state.finish(plan.trial)
@@ -398,7 +412,11 @@ def test_a_speed_that_cannot_be_measured_costs_that_number_alone(
     space = toy_space(base=toy_config().override({"data.num_valid": 100}), scheduler=None)
     search_state = toy_state(tmp_path, space)
     plan = search_state.plan(space.base_suggestion())
-    row = _play(search_state, run_trial(search_state.task(plan)), plan)
+    row = _play(
+        search_state,
+        run_trial(task_of(search_state, plan)),
+        plan,
+    )
     assert (row["status"], row["sample_images_per_second"], row["sample_batch_size"]) == ("finished", None, None)
     assert row["reason"].startswith("its sampling speed could not be measured: ")
     assert "memory" in row["reason"]

@@ -46,7 +46,7 @@ def finished(folder: Path, path: str) -> None:
     """A search `toy` whose only trial has finished on these images."""
     space = space_of(path)
     store, _ = open_search(space, "toy", str(folder))
-    state = SearchState(space, store, resources=space.resources)
+    state = SearchState(space, store)
     checksum = load_data(space.base.data).identity.checksum
     begun = {"facts": FACTS | {"data_checksum": checksum}, "resumed": []}
     assert play(state, state.plan(space.base_suggestion()), begun, reported(400, 2.0), FINISHED)["data_checksum"]
@@ -113,7 +113,7 @@ def test_the_baseline_counts_where_no_row_says_of_which_images_it_is(tmp_path: P
     """All trials failed before they were built; the stored baseline is of the first images."""
     space = space_of(write_images(tmp_path / "easy.npz", 0))
     store, _ = open_search(space, "toy", str(tmp_path))
-    state = SearchState(space, store, resources=space.resources)
+    state = SearchState(space, store)
     play(state, state.plan(space.base_suggestion()), crash="ValueError: x")
     with pytest.raises(StoreError, match="must go on with the images it began with"):
         launched(tmp_path, space_of(write_images(tmp_path / "hard.npz", 1)))

@@ -115,7 +115,7 @@ def test_a_resumed_search_proposes_what_the_uninterrupted_one_does(
     for row in state.ended.values():
         state.store.write_trial(row)
     for plan in plans[14:]:
-        state.start(plan)
+        state.start(plan, state.space.resources)
     again = toy_state(tmp_path, space)
     resumed = OptunaSearcher(space, again)
     assert [seen(trial) for trial in resumed.study().get_trials()] == [

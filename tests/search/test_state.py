@@ -30,7 +30,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_row_from_running_to_final(tmp_path: Path) -> None:
     state = toy_state(tmp_path)
     plan = state.plan({"optim.lr": 0.02, "model.layers": 3})
-    state.start(plan)
+    state.start(plan, state.space.resources)
     (row,) = state.store.attempts()
     assert (row["status"], row["trial"], row["attempt"], row["number"]) == ("running", "00000", 1, 0)
     assert (row["optim.lr"], row["model.layers"], row["baseline_bits_per_dim"]) == (0.02, 3, 3.0)
@@ -72,7 +72,7 @@ def test_a_number_whose_row_was_lost_gets_no_curve_of_the_lost_trial(tmp_path: P
 
 
 def test_columns_of_the_best_report_and_of_the_whole_trial(tmp_path: Path) -> None:
-    state = toy_state(tmp_path, resources=Resources(workers=2, cpus=1, gpus=1.0))
+    state = toy_state(tmp_path, toy_space(resources=Resources(workers=2, cpus=1, gpus=1.0)))
     row = play(state, state.plan({}), BEGUN, reported(100, 2.5), reported(200, 2.0), reported(300, 2.25), FINISHED)
     best, last = report(200, 2.0), report(300, 2.25)
     for name in ("valid_bits_per_dim", "valid_nats_raw", "train_nats", "step", "epoch", "grad_norm"):
@@ -92,9 +92,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
 
 def test_gpu_seconds_are_held_ones_over_all_attempts(tmp_path: Path, now: list[datetime]) -> None:
     """Crashes, launches that died and trials without a report have held their GPUs too."""
-    two_gpus = {"space": toy_space(scheduler=None), "resources": Resources(workers=2, gpus=1.0)}
+    two_gpus = {"space": toy_space(scheduler=None, resources=Resources(workers=2, gpus=1.0))}
     state = toy_state(tmp_path, **two_gpus)
-    state.start(state.plan({}))
+    state.start(state.plan({}), state.space.resources)
     now[0] += timedelta(seconds=10)
     state.retry("00000", "ValueError: once")
     now[0] += timedelta(seconds=5)
@@ -105,12 +105,12 @@ def test_gpu_seconds_are_held_ones_over_all_attempts(tmp_path: Path, now: list[d
     second = toy_state(tmp_path, **two_gpus)
     assert second.spent_gpu_hours() == pytest.approx(2 * 15 / 3600)
     (plan,) = second.plans_to_resume()
-    second.start(plan)
+    second.start(plan, second.space.resources)
     now[0] += timedelta(seconds=3)
     assert second.finish("00000")["gpu_seconds"] == pytest.approx(2 * 18)
     third = toy_state(tmp_path, **two_gpus)
     assert third.spent_gpu_hours() == pytest.approx(2 * 18 / 3600)
-    third.start(third.plans_to_resume()[0])
+    third.start(third.plans_to_resume()[0], third.space.resources)
     now[0] += timedelta(seconds=2)
     third.receive("00000", {"end": "diverged", "reason": "at once"})
     assert third.finish("00000")["gpu_seconds"] == pytest.approx(2 * 20)
@@ -128,7 +128,7 @@ def test_nats_can_be_the_objective(tmp_path: Path) -> None:
         FINISHED,
     )
     assert (row["valid_nats"], row["valid_bits_per_dim"], row["best_images_seen"]) == (80.0, 2.1, 200)
-    assert state.task(state.plan({})).objective == "valid_nats"
+    assert state.plan({}).to_task(state.space, state.store, state.space.resources).objective == "valid_nats"
 
 
 def test_asha_stops_with_its_reason(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_crash_gives_one_line_and_a_traceback(tmp_path: Path) -> None:
 def test_a_retry_leaves_both_attempts_and_one_trial(tmp_path: Path) -> None:
     state = toy_state(tmp_path)
     plan = state.plan({})
-    state.start(plan)
+    state.start(plan, state.space.resources)
     state.receive(plan.trial, BEGUN)
     state.receive(plan.trial, reported(100, 2.0))
     again = state.retry(plan.trial, "Error: the first crash")
@@ -197,7 +197,7 @@ def test_the_best_counts_running_trials_and_no_unranked_ones(tmp_path: Path) -> 
     for status in ("diverged", "oom", "rejected"):
         play(state, state.plan({}), BEGUN, reported(100, 0.5), ended(status))
     assert state.best()["trial"] == "00000"
-    state.start(state.plan({}))
+    state.start(state.plan({}), state.space.resources)
     state.receive("00004", reported(100, 1.5))
     assert state.best()["trial"] == "00004"
 
@@ -206,7 +206,7 @@ def test_spent_images_count_every_trial_once(tmp_path: Path) -> None:
     state = toy_state(tmp_path, toy_space(scheduler=None))
     play(state, state.plan({}), BEGUN, reported(100, 2.0), reported(400, 2.0), FINISHED)
     play(state, state.plan({}), BEGUN, reported(100, 2.0), crash="E: x")
-    state.start(state.plan({}))
+    state.start(state.plan({}), state.space.resources)
     state.receive("00002", reported(200, 2.0))
     assert state.spent_images() == 400 + 100 + 200
     again = toy_state(tmp_path, toy_space(scheduler=None))
@@ -220,7 +220,7 @@ def test_a_later_launch_finds_what_was_left(tmp_path: Path) -> None:
     play(first, first.plan(suggestion), crash="E: x")
     play(first, first.plan(suggestion), BEGUN, reported(100, 2.5), reported(200, 2.25))
     killed = first.plan(suggestion | {"model.layers": 4})
-    first.start(killed)
+    first.start(killed, first.space.resources)
     first.receive(killed.trial, BEGUN)
     first.receive(killed.trial, reported(100, 2.6))
     before = files_of(tmp_path)
@@ -258,7 +258,7 @@ def test_a_checkpoint_ahead_of_the_curve_fills_it(tmp_path: Path) -> None:
     play(first, first.plan({}), BEGUN, reported(100, 0.8))
     second = toy_state(tmp_path)
     (plan,) = second.plans_to_resume()
-    second.start(plan)
+    second.start(plan, second.space.resources)
     reason = second.receive(plan.trial, {"facts": FACTS, "resumed": [report(100, 0.8), report(200, 2.0)]})
     assert reason is None, "its best until 200 is 0.8, the first of 2"
     assert [(point["attempt"], point["images_seen"]) for point in second.store.curve(plan.trial)] == [
@@ -274,12 +274,12 @@ def test_a_missed_rung_is_judged_at_the_resumption_and_a_passed_one_is_not(tmp_p
         play(first, first.plan({}), BEGUN, reported(100, 1.0), FINISHED)
     second = toy_state(tmp_path)
     (plan,) = second.plans_to_resume()
-    second.start(plan)
+    second.start(plan, second.space.resources)
     assert second.receive(plan.trial, {"facts": FACTS, "resumed": [report(100, 2.0)]}) is None, "it had passed the rung"
     second.finish(plan.trial)
     third = toy_state(tmp_path)
     late = third.plan({})
-    third.start(late)
+    third.start(late, third.space.resources)
     assert third.receive(late.trial, {"facts": FACTS, "resumed": [report(100, 2.0)]}) is not None, "news to this search"
 
 
@@ -315,17 +315,17 @@ def test_every_status_has_an_end_in_the_ledger(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_on_a_shared_gpu_is_no_end_before_it_was_tried_alone(tmp_path: Path) -> None:
-    shared = Resources(gpus=0.25)
-    state = toy_state(tmp_path, resources=shared)
+    shared = toy_space(resources=Resources(gpus=0.25))
+    state = toy_state(tmp_path, shared)
     assert play(state, state.plan({}), BEGUN, reported(100, 2.0), ended("oom"))["status"] == "oom"
     assert state.ended == {}
-    for again in (state, toy_state(tmp_path, resources=shared)):  # this launch, or a later one
+    for again in (state, toy_state(tmp_path, shared)):  # this launch, or a later one
         assert again.plans_to_resume() == []
         (plan,) = again.plans_to_try_alone()
         assert (plan.trial, plan.attempt) == ("00000", 2)
-    state.resources = Resources(gpus=1.0)
-    assert state.task(plan).gpu_share == 1.0
-    play(state, plan, BEGUN, ended("oom"))
+    whole = Resources(gpus=1.0)
+    assert plan.to_task(state.space, state.store, whole).gpu_share == 1.0
+    play(state, plan, BEGUN, ended("oom"), resources=whole)
     assert state.ended["00000"]["attempt"] == 2
     assert state.plans_to_try_alone() == toy_state(tmp_path).plans_to_try_alone() == []
     assert [row["status"] for row in state.store.attempts()] == ["oom", "oom"]
@@ -333,15 +333,15 @@ def test_out_of_memory_on_a_shared_gpu_is_no_end_before_it_was_tried_alone(tmp_p
 
 def test_the_share_of_a_gpu_travels_with_the_task(tmp_path: Path) -> None:
     for gpus, share in ((0.25, 0.25), (1.0, 1.0), (0.0, 1.0)):
-        state = toy_state(tmp_path, resources=Resources(gpus=gpus))
-        assert state.task(state.plan({})).gpu_share == share
+        state = toy_state(tmp_path)
+        assert state.plan({}).to_task(state.space, state.store, Resources(gpus=gpus)).gpu_share == share
 
 
 def test_a_retry_that_begins_anew_drops_the_reports_of_the_attempt_before(tmp_path: Path) -> None:
     """Its checkpoint was lost, or held no state yet."""
     state = toy_state(tmp_path)
     plan = state.plan({})
-    state.start(plan)
+    state.start(plan, state.space.resources)
     state.receive(plan.trial, BEGUN)
     state.receive(plan.trial, reported(100, 1.0))
     state.retry(plan.trial, "Error: the first crash")
@@ -368,7 +368,7 @@ def test_a_trial_out_of_bounds_for_good_is_stopped_as_soon_as_that_is_known(tmp_
     assert (row["status"], row["reason"]) == ("finished", None)
     play(state, state.plan({}), BEGUN, reported(100, 2.0), FINISHED)
     assert state.best()["trial"] == "00002"
-    state.start(state.plan({}))
+    state.start(state.plan({}), state.space.resources)
     state.receive("00004", {"facts": {"num_parameters": 1}, "resumed": []})
     state.receive("00004", {"report": report(100, 1.5)})
     assert state.best()["trial"] == "00004", "its peak is not known yet"
@@ -384,8 +384,8 @@ def test_a_trial_out_of_bounds_takes_no_place_at_a_rung(tmp_path: Path) -> None:
 
 
 def test_gpu_seconds_and_memory_stand_in_the_curve(tmp_path: Path, now: list[datetime]) -> None:
-    state = toy_state(tmp_path, toy_space(scheduler=None), resources=Resources(gpus=1.0))
-    state.start(state.plan({}))
+    state = toy_state(tmp_path, toy_space(scheduler=None, resources=Resources(gpus=1.0)))
+    state.start(state.plan({}), state.space.resources)
     for images in (100, 200):
         now[0] += timedelta(seconds=10)
         state.receive("00000", reported(images, 2.0))
@@ -396,7 +396,7 @@ def test_gpu_seconds_and_memory_stand_in_the_curve(tmp_path: Path, now: list[dat
 def test_the_peak_of_memory_is_that_of_all_attempts(tmp_path: Path) -> None:
     """An attempt that finds its training done reports nothing; one that trains the rest may take less."""
     state = toy_state(tmp_path, toy_space(scheduler=None))
-    state.start(state.plan({}))
+    state.start(state.plan({}), state.space.resources)
     state.receive("00000", BEGUN)
     state.receive("00000", reported(400, 2.0))
     second = toy_state(tmp_path, toy_space(scheduler=None))
@@ -406,7 +406,7 @@ def test_the_peak_of_memory_is_that_of_all_attempts(tmp_path: Path) -> None:
     assert [stored["peak_memory_bytes"] for stored in second.store.attempts()] == [4000, 4000]
 
     less = {"report": report(400, 2.0), "facts": {"peak_memory_bytes": 500}}
-    second.start(second.plan({}))
+    second.start(second.plan({}), second.space.resources)
     second.receive("00001", reported(200, 2.0))
     plan = second.retry("00001", "ValueError: once")
     for message in ({"facts": FACTS, "resumed": [report(200, 2.0)]}, less, FINISHED):

@@ -273,17 +273,16 @@ def _live(state: SearchState, plan: TrialPlan, bits: float) -> Any:
 
     from pixeltune.search.attempt import RunningAttempt
 
-    return RunningAttempt(plan, state.resources, datetime.now(UTC), reports={200: report(200, bits)})
+    return RunningAttempt(plan, state.space.resources, datetime.now(UTC), reports={200: report(200, bits)})
 
 
 def test_out_of_memory_on_a_shared_gpu_counts_when_it_was_met_alone_too(tmp_path: Path) -> None:
-    space = toy_space()
-    state = toy_state(tmp_path, space, resources=Resources(gpus=0.5))
+    space = toy_space(resources=Resources(gpus=0.5))
+    state = toy_state(tmp_path, space)
     searcher = OptunaSearcher(space, state)
     play(state, searcher.next_plan(), ended("oom"))
     assert searcher.study().get_trials()[0].state == TrialState.RUNNING
-    state.resources = Resources(gpus=1.0)
     alone = OptunaSearcher(space, state, waiting=state.plans_to_try_alone())
-    play(state, alone.next_plan(), ended("oom"))
+    play(state, alone.next_plan(), ended("oom"), resources=Resources(gpus=1.0))
     (trial,) = alone.study().get_trials()
     assert (trial.state, bool(trial.constraints)) == (TrialState.PRUNED, True)

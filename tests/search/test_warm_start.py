@@ -45,7 +45,7 @@ class Earlier:
         self.space = space or a_space()
         self.store = SearchStore(str(folder), name)
         self.store.open(SearchManifest.of(self.space, name))
-        self.state = SearchState(self.space, self.store, resources=self.space.resources)
+        self.state = SearchState(self.space, self.store)
         self.facts = {"data_checksum": resolved.data.identity.checksum, "levels": 17, "evaluated_split": "valid"}
 
     def add(self, suggestion: dict[str, Any], status: str, bits: float | None = None, **facts: Any) -> None:
@@ -57,7 +57,7 @@ class Earlier:
 def opened(folder: Path, space: SearchSpace, *sources: str) -> tuple[SearchState, list[str]]:
     said: list[str] = []
     store, _ = open_search(space, "later", str(folder), warm_start=sources, say=said.append)
-    return SearchState(space, store, resources=space.resources, judge=pruner_for(space)), said
+    return SearchState(space, store, pruner=pruner_for(space)), said
 
 
 def some_trials(folder: Path, resolved: Resolved) -> Earlier:
@@ -159,7 +159,7 @@ def test_another_warm_start_is_another_search(tmp_path: Path, resolved: Resolved
     earlier = some_trials(tmp_path, resolved)
     space = a_space()
     state, _ = opened(tmp_path, space, earlier.store.folder)
-    state.start(state.plan(space.base_suggestion()))
+    state.start(state.plan(space.base_suggestion()), state.space.resources)
     for sources, words in (
         ((), "warm start: none here, earlier in the results"),
         (("x/other",), "warm start: other here"),
@@ -281,7 +281,7 @@ def test_sources_that_were_renamed_are_the_same_warm_start(tmp_path: Path, resol
     earlier = some_trials(tmp_path, resolved)
     space = a_space()
     state, _ = opened(tmp_path, space, earlier.store.folder)
-    state.start(state.plan(space.base_suggestion()))
+    state.start(state.plan(space.base_suggestion()), state.space.resources)
     renamed = Path(earlier.store.folder).rename(tmp_path / "renamed")
     again, said = opened(tmp_path, space, str(renamed))
     assert len(again.store.warm_start()) == 7

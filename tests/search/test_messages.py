@@ -1,0 +1,34 @@
+"""What a trial's messages look like on their way to the driver."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from search_toys import BEGUN, FINISHED, reported
+
+from pixeltune.search.messages import parse_message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        BEGUN,
+        BEGUN | {"expects_seconds": 3.0, "warning": "starts from scratch"},
+        reported(100, 2.0),
+        {"expects_seconds": 0.0},
+        FINISHED,
+        FINISHED | {"facts": {"test_nats": 80.0}},
+    ],
+)
+def test_a_message_arrives_as_it_was_sent(message: dict[str, Any]) -> None:
+    assert parse_message(json.dumps(message)) == message
+
+
+@pytest.mark.parametrize(
+    "message", [{}, {"facts": {}}, {"end": "finished"}, {"resumed": []}, reported(100, 2.0) | {"reason": None}]
+)
+def test_what_is_no_message_is_refused(message: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be one of Ended, Begun, Reported, Expects, but got the keys"):
+        parse_message(json.dumps(message))
