@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import NETWORK_KINDS, every_kind_and, every_network, model_settings
 from torch import Tensor, nn
 
 from pixeltune.audit import audit
-from pixeltune.config import Causality, ImageSpec, TrialConfig
+from pixeltune.config import Causality
 from pixeltune.errors import AuditError
 from pixeltune.likelihoods import Categorical, LogisticMixture
-from pixeltune.models import NETWORKS, DensityModel, build_model
+from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.models.layers import Mask, MaskedConv2d, rows_above, this_row
 from pixeltune.models.pixelcnn import PixelCNN
 from pixeltune.models.pixelcnnpp import PixelCNNPP
+from tests.support.model_kinds import NETWORK_KINDS, every_kind_and, every_network
+from tests.support.tiny_models import tiny_model
 
 PAIR = r"θ at \(row \d+, col \d+(, colour \d)?\), drawn in call \d+, must not depend on \(row \d+, col \d+, colour \d\)"
 
@@ -32,23 +33,15 @@ def _no_earlier_audits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["pixeltune.audit"], "_passed_narrow", set())
 
 
-def tiny_model(
-    family: str = "gated",
-    likelihood: str = "categorical",
-    *,
-    shape: tuple[int, int, int] = (3, 7, 6),
-    levels: int = 4,
-    **model: Any,
-) -> DensityModel:
-    settings = model_settings(family, **{"channels": 12, "layers": 2, "kernel_size": 3, "head_channels": 12} | model)
-    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}}
-    return build_model(TrialConfig.build(sections), ImageSpec(*shape, levels=levels, num_classes=4))
+def audited_model(family: str = "gated", likelihood: str = "categorical", **changes: Any) -> DensityModel:
+    plain = {"shape": (3, 7, 6), "levels": 4, "num_classes": 4, "seed": 0, "channels": 12, "head_channels": 12}
+    return tiny_model(family, likelihood, **(plain | changes)).float()
 
 
 @every_kind_and(C=[1, 3])
 def test_healthy_models_pass(family: str, colour_order: str, likelihood: str, C: int) -> None:
     levels = 2 if likelihood == "bernoulli" else 17
-    report = audit(tiny_model(family, likelihood, shape=(C, 7, 6), levels=levels, colour_order=colour_order))
+    report = audit(audited_model(family, likelihood, shape=(C, 7, 6), levels=levels, colour_order=colour_order))
     assert report.max_change <= 1e-11
     assert report.max_mass_error <= 1e-12
     assert not report.cached
@@ -57,7 +50,7 @@ def test_healthy_models_pass(family: str, colour_order: str, likelihood: str, C:
 @every_network
 @pytest.mark.parametrize("conditioning", ["bias", "map"])
 def test_healthy_conditional_models_pass(family: str, colour_order: str, conditioning: str) -> None:
-    report = audit(tiny_model(family, colour_order=colour_order, conditioning=conditioning))
+    report = audit(audited_model(family, colour_order=colour_order, conditioning=conditioning))
     assert report.max_change <= 1e-11
 
 
@@ -65,7 +58,9 @@ def test_healthy_conditional_models_pass(family: str, colour_order: str, conditi
 def test_healthy_split_models_pass(family: str, colour_order: str, likelihood: str, split: int, C: int) -> None:
     levels = 2 if likelihood == "bernoulli" else 17
     shape = (C, 4 * split, 3 * split)
-    report = audit(tiny_model(family, likelihood, shape=shape, levels=levels, colour_order=colour_order, split=split))
+    report = audit(
+        audited_model(family, likelihood, shape=shape, levels=levels, colour_order=colour_order, split=split)
+    )
     assert report.max_change <= 1e-11
     assert report.max_mass_error <= 1e-12
 
@@ -73,35 +68,35 @@ def test_healthy_split_models_pass(family: str, colour_order: str, likelihood: s
 @every_network
 def test_tiles_of_one_pixel_pass_for_there_is_no_earlier_one(family: str, colour_order: str) -> None:
     """All are drawn in the first call, which nothing comes before."""
-    report = audit(tiny_model(family, shape=(1, 4, 4), colour_order=colour_order, split=4))
+    report = audit(audited_model(family, shape=(1, 4, 4), colour_order=colour_order, split=4))
     assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (1, 1, 0)
 
 
 def test_receptive_field_of_a_split_gated_is_that_of_a_tile() -> None:
-    report = audit(tiny_model(shape=(1, 24, 26), layers=4, head_channels=0, split=2))
+    report = audit(audited_model(shape=(1, 24, 26), layers=4, head_channels=0, split=2))
     assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (1 + 1 + 4, 4 + 1 + 4, 0)
 
 
 def test_simple_variant_with_batch_norm_passes_from_train_mode() -> None:
-    model = tiny_model("pixelcnn", variant="simple", batch_norm=True, layers=3)
+    model = audited_model("pixelcnn", variant="simple", batch_norm=True, layers=3)
     audit(model.train())
     assert model.training
 
 
 def test_receptive_field_of_gated() -> None:
     """Own row, the row above, and one more a layer; a reach of one a layer to both sides."""
-    report = audit(tiny_model(shape=(1, 12, 13), layers=4, head_channels=0))
+    report = audit(audited_model(shape=(1, 12, 13), layers=4, head_channels=0))
     assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (1 + 1 + 4, 4 + 1 + 4, 0)
 
 
 def test_blind_spot_of_pixelcnn() -> None:
     """First 3×3, then one 3×3 block: r = 2 rows up, 2 columns to both sides; row −1 is seen one column short."""
-    report = audit(tiny_model("pixelcnn", shape=(1, 12, 13), layers=1, first_kernel_size=3, channels=40))
+    report = audit(audited_model("pixelcnn", shape=(1, 12, 13), layers=1, first_kernel_size=3, channels=40))
     assert (report.receptive_rows, report.receptive_cols, report.blind_spot) == (3, 5, 1)
 
 
 def test_model_is_left_as_it_was() -> None:
-    model = tiny_model()
+    model = audited_model()
     before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
     audit(model)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -110,10 +105,10 @@ def test_model_is_left_as_it_was() -> None:
 
 
 def test_same_structure_is_examined_once() -> None:
-    first, second = tiny_model(shape=(3, 6, 7)), tiny_model(shape=(3, 6, 7))
+    first, second = audited_model(shape=(3, 6, 7)), audited_model(shape=(3, 6, 7))
     assert not audit(first).cached
     assert audit(second).cached
-    assert not audit(tiny_model(shape=(3, 6, 8))).cached
+    assert not audit(audited_model(shape=(3, 6, 8))).cached
 
 
 # --- Leaks ------------------------------------------------------------------------------------------------------------
@@ -180,8 +175,8 @@ every_leak = pytest.mark.parametrize(("family", "colour_order", "sabotage"), LEA
 def test_a_leak_in_one_instance_is_rejected(
     family: str, colour_order: str, sabotage: Callable[[Any, int], None]
 ) -> None:
-    audit(tiny_model(family, colour_order=colour_order))
-    model = tiny_model(family, colour_order=colour_order)
+    audit(audited_model(family, colour_order=colour_order))
+    model = audited_model(family, colour_order=colour_order)
     sabotage(model.network, 3 if colour_order == "mask" else 1)
     with pytest.raises(AuditError, match=PAIR):
         audit(model)
@@ -191,7 +186,7 @@ def test_a_leak_in_one_instance_is_rejected(
 def test_a_leak_in_a_class_is_rejected_by_the_narrow_network(
     family: str, colour_order: str, sabotage: Callable[[Any, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    healthy = tiny_model(family, colour_order=colour_order)
+    healthy = audited_model(family, colour_order=colour_order)
     kind = NETWORKS[healthy.config.model.family]
 
     class Leaky(kind):  # type: ignore[misc, valid-type]
@@ -208,7 +203,7 @@ def test_a_leak_in_a_class_is_rejected_by_the_narrow_network(
 
 def test_the_named_pair_is_the_leak() -> None:
     """θ of (row 2, col 3, colour 1) reads (row 2, col 4, colour 0), through no gradient at all."""
-    model = tiny_model(head_channels=0)
+    model = audited_model(head_channels=0)
 
     def leak(_: nn.Module, inputs: tuple[Tensor], theta: Tensor) -> Tensor:
         theta = theta.clone()
@@ -239,7 +234,7 @@ def tiles_that_peek(model: DensityModel) -> None:
 
 @every_network
 def test_a_leak_between_tiles_is_rejected(family: str, colour_order: str) -> None:
-    model = tiny_model(family, shape=(3, 6, 8), colour_order=colour_order, split=2)
+    model = audited_model(family, shape=(3, 6, 8), colour_order=colour_order, split=2)
     tiles_that_peek(model)
     with pytest.raises(AuditError, match=PAIR):
         audit(model)
@@ -268,7 +263,7 @@ class Constant(GatedPixelCNN):
     [(Blind, "must depend on every earlier sub-pixel"), (Constant, "must depend on some earlier sub-pixel")],
 )
 def test_a_network_that_misses_the_past_is_rejected(kind: type[GatedPixelCNN], message: str, colour_order: str) -> None:
-    healthy = tiny_model(colour_order=colour_order)
+    healthy = audited_model(colour_order=colour_order)
     network = kind(healthy.config.model, in_channels=3, num_params=healthy.likelihood.num_params)
     model = DensityModel(network, healthy.likelihood, config=healthy.config, form=healthy.form)
     with pytest.raises(AuditError, match=message):
@@ -276,7 +271,7 @@ def test_a_network_that_misses_the_past_is_rejected(kind: type[GatedPixelCNN], m
 
 
 def test_an_instance_that_ignores_its_input_is_rejected() -> None:
-    model = tiny_model()
+    model = audited_model()
     model.network.register_forward_pre_hook(lambda _, inputs: (torch.zeros_like(inputs[0]),))
     with pytest.raises(AuditError, match="must depend on earlier sub-pixels"):
         audit(model)
@@ -315,7 +310,7 @@ class Clairvoyant(Categorical):
 def test_a_likelihood_that_does_not_sum_to_one_is_rejected(kind: type, message: str, causality: Causality) -> None:
     colour_order = "mask" if causality is Causality.SUBPIXEL else "likelihood"
     name = "logistic_mixture" if issubclass(kind, LogisticMixture) else "categorical"
-    model = tiny_model(likelihood=name, colour_order=colour_order)
+    model = audited_model(likelihood=name, colour_order=colour_order)
     model.likelihood = kind(channels=3, levels=4, causality=causality)
     with pytest.raises(AuditError, match=message):
         audit(model)

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import planted
 import pytest
 import torch
-from planted import EVAL_BATCH, Planted, ahead, behind, planted_model, trained
 from torch import Tensor, nn
 
 from pixeltune.audit import audit, check_trained
@@ -21,6 +19,9 @@ from pixeltune.likelihoods import Categorical
 from pixeltune.models import DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.training.evaluate import evaluate
+from tests.support import planted_leaks as planted
+from tests.support.planted_leaks import EVAL_BATCH, Planted, ahead, behind, planted_model, trained
+from tests.support.tiny_models import tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -163,9 +164,7 @@ def test_a_leak_at_one_far_site_is_caught_where_all_cuts_are_tried() -> None:
 
 
 def test_a_leak_through_the_latent_is_caught() -> None:
-    from test_audit import tiny_model
-
-    model = tiny_model("pixelvae", colour_order="likelihood", shape=(1, 7, 6))
+    model = tiny_model("pixelvae", colour_order="likelihood", shape=(1, 7, 6), levels=4, channels=12).float()
     model.network.register_forward_hook(
         lambda _, inputs, theta: theta + inputs[1].mean(1, keepdim=True) * ahead(inputs[0])
     )

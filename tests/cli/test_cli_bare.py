@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import TINY
 
 import pixeltune
 from pixeltune.config import TrialConfig
@@ -28,6 +27,7 @@ from pixeltune.results.parquet_io import decode, encode
 from pixeltune.results.schema import IMAGE_SCHEMA, SCHEMA_VERSION, TRIAL_SCHEMA
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.weights import save_weights
+from tests.support.commands import TINY
 
 BARE_MACHINE = """
 import contextlib, io, json, sys

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import command
 
 from pixeltune.cli import command_line
 from pixeltune.cli.common import run
+from tests.support.commands import command
 
 FOLDER = Path(__file__).resolve().parents[2] / "cluster"
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import command, done, refused, write_tiny
-from leaks import leaking
-from optional import require
+
+from tests.support.commands import command, done, refused, write_tiny
+from tests.support.optional import require
+from tests.support.tiny_models import leaking
 
 require("constriction")
 

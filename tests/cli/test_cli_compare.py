@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import done, refused
 
 from pixeltune.config import TrialConfig
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.space import SearchSpace
+from tests.support.commands import done, refused
 
 CONFIG = TrialConfig.build(
     {"data": {"name": "cifar10"}, "model": {"family": "gated"}, "likelihood": {"name": "logistic_mixture"}}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import TINY, command, done, refused, write_tiny
 
 from pixeltune.data.load import forget_loaded
+from tests.support.commands import TINY, command, done, refused, write_tiny
 
 BINARY = TINY.replace('name = "digits"\nfraction = 0.25', 'name = "array"\npath = "set.npz"')
 """Of images in a file."""

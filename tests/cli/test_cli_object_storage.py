@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import command, done, refused, write_tiny
-from object_storage import KEY, SECRET, S3Server, in_environment, objects, requests_at_once, s3_server
+
+from tests.support.commands import command, done, refused, write_tiny
+from tests.support.object_storage import KEY, SECRET, S3Server, in_environment, objects, requests_at_once, s3_server
 
 
 @pytest.fixture(scope="module")

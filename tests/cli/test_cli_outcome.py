@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commands import done, write_tiny
 from rich.console import Console
 
 from pixeltune.cli.search_summary import show_outcome
@@ -13,6 +12,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
+from tests.support.commands import done, write_tiny
 
 
 def test_weights_that_cannot_be_read_cost_a_picture_and_not_the_end() -> None:

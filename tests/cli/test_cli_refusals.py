@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import refused, write_tiny
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.results.manifest import SearchManifest
@@ -15,6 +14,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.state import SearchState
 from pixeltune.space import load_search
+from tests.support.commands import refused, write_tiny
 
 VERBS = (
     "search",

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import command, done, refused
-from optional import why_not
 from optuna.distributions import FloatDistribution
 
 import pixeltune.errors
@@ -22,6 +20,8 @@ from pixeltune.report.snapshot import read_snapshot
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.space import SearchSpace, load_search
+from tests.support.commands import command, done, refused
+from tests.support.optional import why_not
 
 CONFIG = TrialConfig.build(
     {"data": {"name": "digits"}, "model": {"family": "gated"}, "likelihood": {"name": "categorical"}}

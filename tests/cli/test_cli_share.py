@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import command, done, refused, write_tiny
 
 import pixeltune as pt
 from pixeltune.config import TrialConfig
 from pixeltune.data.load import forget_loaded
 from pixeltune.results.store import SearchStore
+from tests.support.commands import command, done, refused, write_tiny
 
 
 @pytest.fixture(scope="module")

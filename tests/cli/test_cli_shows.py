@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import command, done, write_tiny
 
 from pixeltune.config import FAMILIES, LIKELIHOODS, TrialConfig
 from pixeltune.space import list_searches, load_search
+from tests.support.commands import command, done, write_tiny
 
 
 @pytest.mark.parametrize("entry", [[], ["search"]], ids=["launch.py", "pixeltune search"])

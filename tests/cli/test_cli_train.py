@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import command, done, refused, write_tiny
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,6 +23,7 @@ from pixeltune.search.trial import TrialTask
 from pixeltune.training import evaluate as evaluation
 from pixeltune.training import workers
 from pixeltune.training.weights import load_with_config, save_weights
+from tests.support.commands import command, done, refused, write_tiny
 
 WEIGHTS = Path("tiny/checkpoints/00000/weights.safetensors")
 SECONDS = re.compile("seconds|_at$|per_second|memory|attempt|trial$|search$|search_id$")

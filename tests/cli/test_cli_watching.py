@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import command, done, refused
 from optuna.distributions import FloatDistribution
 
 from pixeltune.config import TrialConfig
@@ -20,6 +19,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.search_status import SearchStatus, duration, read_status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import Asha, SearchSpace
+from tests.support.commands import command, done, refused
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CONFIG = TrialConfig.build(

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import command, done, refused
 
 from pixeltune.data.load import forget_loaded
 from pixeltune.published_sets import PUBLISHED_SETS, data_root, size_text
+from tests.support.commands import command, done, refused
 
 SMALL = """
 from optuna.distributions import IntDistribution

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_files import ADDRESS, FOLDER, write
-from loopback_cloud import Cloud, NotLoopbackError, client, new_cloud, prepared
 
 from pixeltune.cluster.ssh_tunnel import find_head
 from pixeltune.errors import SearchError
+from tests.support.cluster_files import ADDRESS, FOLDER, write
+from tests.support.loopback_cloud import Cloud, NotLoopbackError, client, new_cloud, prepared
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cluster_files import filled_in
+
+from tests.support.cluster_files import filled_in
 
 ROOT = Path(__file__).resolve().parents[2]
 

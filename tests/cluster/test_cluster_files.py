@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_files import FOLDER, filled_in, write
 
 from pixeltune.cluster.checks import check_cluster_file, installed_versions
 from pixeltune.cluster.checks_common import MARK
 from pixeltune.errors import SearchError
+from tests.support.cluster_files import FOLDER, filled_in, write
 
 NAMES = ("gpu", "gcp", "onprem", "rayjob")
 

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harm import Before, Harm, count_harm
-from launching import MARK, launches, marked, store_in
-from noop import Orders, instruct, noop_space
-from ray_faults import SEARCH
 
 from pixeltune.tune.ray_address import VARIABLE
+from tests.support.harm import Before, Harm, count_harm
+from tests.support.launching import MARK, launches, marked, store_in
+from tests.support.noop import Orders, instruct, noop_space
+from tests.support.ray_faults import SEARCH
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -115,7 +115,7 @@ def test_workers_come_and_every_trial_is_done(newer: bool, tmp_path: Path) -> No
         mark = environment[MARK]
         assert _raylets(mark) == 1
         variables = {name: environment[name] for name in (VARIABLE, "RAY_TMPDIR", "RAY_AUTH_MODE")}
-        run = launch(search, program="benchmarks/noop.py", **variables)
+        run = launch(search, program="tests/support/noop.py", **variables)
         assert run.wait(150) == 0, run.out + run.err
         assert run.err == ""
         assert _raylets(mark) == 3, "the head and two workers"

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_files import FOLDER, filled_in, write
-from commands import command, refused
-from launching import write_search
 
 from pixeltune.cli.submit import _given
 from pixeltune.cluster import checks, jobs
@@ -22,6 +19,9 @@ from pixeltune.cluster.jobs import Submission, follow, jobs_of, search_place
 from pixeltune.cluster.ssh_tunnel import UnreachableError
 from pixeltune.errors import SearchError
 from pixeltune.tune import ray_session
+from tests.support.cluster_files import FOLDER, filled_in, write
+from tests.support.commands import command, refused
+from tests.support.launching import write_search
 
 Asked = list[tuple[str, str, Any]]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_files import filled_in, write
 from rich.console import Console
 
 from pixeltune.cli.search_summary import farewell_at_end
@@ -15,6 +14,7 @@ from pixeltune.cluster.capacity import cluster_file, cost_notice, nodes_at_most,
 from pixeltune.space import Resources
 from pixeltune.tune.ray_address import VARIABLE
 from pixeltune.tune.ray_session import HEAD, limit_to_capacity
+from tests.support.cluster_files import filled_in, write
 
 HEAD_NODE = {HEAD: 1.0, "memory": 1e10}
 WORKER = {"CPU": 4.0, "GPU": 1.0}

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_files import FOLDER, filled_in, write
-from optional import find_program, require
 
 from pixeltune.cluster import ssh_tunnel
 from pixeltune.cluster.ssh_tunnel import UnreachableError, find_head, reach, ssh_command
 from pixeltune.errors import SearchError
+from tests.support.cluster_files import FOLDER, filled_in, write
+from tests.support.optional import find_program, require
 
 SSHD = find_program("sshd") or "sshd"
 needs_sshd = pytest.mark.needs("ssh", "ssh-keygen", "sshd", "ps")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_files import filled_in, write
 
 from pixeltune.errors import SearchError
 from pixeltune.tune import ray_address
 from pixeltune.tune.ray_address import VARIABLE, raylets_of_this_user, resolve_address
+from tests.support.cluster_files import filled_in, write
 
 OURS = {"127.0.0.1:40001", "10.0.0.4:6379", "10.0.0.5:6379"}
 Raylet = Callable[[str], object]

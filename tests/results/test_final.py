@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_pages import make_final
-from result_rows import make_row
 
 from pixeltune.errors import StoreError
 from pixeltune.published.nearest import comparison, comparison_lines
@@ -26,6 +24,8 @@ from pixeltune.results.final_statistics import (
     write_images,
 )
 from pixeltune.results.store import SearchStore
+from tests.support.report_pages import make_final
+from tests.support.result_rows import make_row
 
 CIFAR = {"image_channels": 3, "image_height": 32, "image_width": 32, "levels": 256, "data.name": "cifar10"}
 

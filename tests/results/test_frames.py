@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from result_rows import NOW, make_report, make_row, make_space
 
 from pixeltune.errors import StoreError
 from pixeltune.published.compare import load_published
@@ -15,6 +14,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.schema import CURVE_SCHEMA, TRIAL_SCHEMA, Status
 from pixeltune.results.store import SearchStore
+from tests.support.result_rows import NOW, make_report, make_row, make_space
 
 
 @pytest.fixture

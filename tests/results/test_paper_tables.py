@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from report_pages import make_final
 
 from pixeltune.errors import StoreError
 from pixeltune.paper.render import numbers_of_latex, require_faithful, to_latex, to_markdown
@@ -25,6 +24,7 @@ from pixeltune.paper.table import FinishedFinal, PaperTable, finished_final, mak
 from pixeltune.paper.works import bibtex, escape_tex, parse_bibtex, parse_works, published_works, source_of, work_of
 from pixeltune.published.table import Exactness, PublishedResult, own_results, published_results
 from pixeltune.results.store import SearchStore
+from tests.support.report_pages import make_final
 
 MEANS = {"00007": 80.2, "00003": 80.9}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from result_rows import make_row
 
 from pixeltune.errors import StoreError
 from pixeltune.published.compare import compare_speeds
 from pixeltune.published.speeds import METHODS, PublishedSpeed, parse_speeds, published_speeds
+from tests.support.result_rows import make_row
 
 TEXT = resources.files("pixeltune.published").joinpath("published_speeds.csv").read_text(encoding="utf-8")
 SPEEDS = published_speeds()

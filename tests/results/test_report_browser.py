@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from optional import find_program, require
 from PIL import Image
+
+from tests.support.optional import find_program, require
 
 require("playwright", "plotly", "jinja2", "kaleido", "chromium")
 from playwright.sync_api import Browser, Page, sync_playwright
-from report_pages import READ_AT, made_up, make_final, write_search
 
 from pixeltune.report.build import all_charts, write_papers, write_report
 from pixeltune.report.snapshot import read_snapshot
+from tests.support.report_pages import READ_AT, made_up, make_final, write_search
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,10 @@ import gzip
 from pathlib import Path
 
 import pytest
-from optional import require
-from report_pages import HOSTILE, Page, made_up, make_final, make_page, points_of
-from result_rows import make_report, make_row, make_space
+
+from tests.support.optional import require
+from tests.support.report_pages import HOSTILE, Page, made_up, make_final, make_page, points_of
+from tests.support.result_rows import make_report, make_row, make_space
 
 require("plotly", "jinja2")
 from pixeltune.published.compare import compare

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optional import require
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from PIL import Image
-from report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
-from result_rows import PAIRS, make_config, make_report, make_row, make_space
 from rich.console import Console
+
+from tests.support.optional import require
+from tests.support.report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
+from tests.support.result_rows import PAIRS, make_config, make_report, make_row, make_space
 
 require("plotly", "jinja2")
 from pixeltune import files

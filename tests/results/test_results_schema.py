@@ -4,13 +4,13 @@ import dataclasses
 
 import pyarrow as pa
 import pytest
-from result_rows import PAIRS, make_config
 
 from pixeltune.config import FAMILIES, GatedConfig
 from pixeltune.results import schema
 from pixeltune.results.schema import COLUMNS, CURVE_SCHEMA, SCHEMA_VERSION, TRIAL_SCHEMA, VERSION_KEY
 from pixeltune.space import METRICS
 from pixeltune.training.report import EpochReport
+from tests.support.result_rows import PAIRS, make_config
 
 
 @pytest.mark.parametrize(("family", "likelihood"), PAIRS)

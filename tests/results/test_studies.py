@@ -4,12 +4,12 @@ from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
-from result_rows import NOW, make_config, make_report, make_row, make_space
 
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
+from tests.support.result_rows import NOW, make_config, make_report, make_row, make_space
 
 
 def test_a_study_tells_every_outcome(tmp_path: Path) -> None:

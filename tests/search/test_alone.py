@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_toys import FACTS, report, toy_config, toy_space
 
 from pixeltune.cluster import ray_backend
 from pixeltune.cluster.ray_backend import RayBackend
@@ -18,6 +17,7 @@ from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.run import open_search, run_search
 from pixeltune.space import Budget, Resources
 from pixeltune.tune import trainables
+from tests.support.toy_search import FACTS, report, toy_config, toy_space
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

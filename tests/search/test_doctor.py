@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from search_toys import toy_config, toy_space
 
 from pixeltune import files
 from pixeltune.errors import SearchError
@@ -19,6 +18,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
 from pixeltune.space import Resources
 from pixeltune.tune.ray_session import HEAD, limit_to_capacity
+from tests.support.toy_search import toy_config, toy_space
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0", "pixeltune": "0.1"}
 HERE = NodeFacts("head", VERSIONS, data="abc")

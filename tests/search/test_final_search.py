@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 
 import pytest
-from launching import files_of, launches, store_in, write_search
 
 from pixeltune.results.dataframes import read_images
 from pixeltune.results.store import SearchStore
+from tests.support.launching import files_of, launches, store_in, write_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harm import Before, Harm, count_harm
-from noop import drive, noop_space
 
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.store import SearchStore
+from tests.support.harm import Before, Harm, count_harm
+from tests.support.noop import drive, noop_space
 
 SPACE = noop_space(trials=3, images=400, stop=False)
 

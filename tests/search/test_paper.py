@@ -14,9 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import command, done, refused
-from finals import asked, final_state, searched
-from search_toys import toy_config
 
 import pixeltune.errors
 from pixeltune.config import TrialConfig
@@ -30,6 +27,9 @@ from pixeltune.search.searcher import FixedTrials
 from pixeltune.search.trial import run_trial
 from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_with_config, save_weights
+from tests.support.commands import command, done, refused
+from tests.support.toy_final import asked, final_state, searched
+from tests.support.toy_search import toy_config
 
 
 @pytest.fixture(scope="module")

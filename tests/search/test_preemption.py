@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from search_toys import BEGUN, FINISHED, reported, toy_space, toy_state
 
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import MOST_NODE_DEATHS, NODE_DIED, SearchState
@@ -15,6 +14,7 @@ from pixeltune.space import Budget
 from pixeltune.tune.adapters import TuneCallback, TuneScheduler, TuneSearcher
 from pixeltune.tune.run_state import MOST_FAULTS, TuneRunState
 from pixeltune.tune.trainables import result_of
+from tests.support.toy_search import BEGUN, FINISHED, reported, toy_space, toy_state
 
 TAKEN = "its node was taken away (spot notice)"
 SAVED = "  File x, line 3\npixeltune.errors.NodePreemptedError: the machine under this trial is taken away: …"

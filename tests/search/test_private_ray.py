@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optional
 import pytest
 import ray
+
+from tests.support import optional
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("pixeltune", "search_spaces", "tests", "benchmarks")
@@ -52,7 +53,7 @@ NAMES = (
     ),
     Private("ray._raylet", "InnerGcsClient.drain_node", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private("ray._raylet", "GcsClient", "pixeltune/cluster/spot_agent.py", DRAIN),
-    Private("ray._raylet", "GcsClient", "tests/cluster/strangers.py", "knock at a cluster as a stranger"),
+    Private("ray._raylet", "GcsClient", "tests/support/strangers.py", "knock at a cluster as a stranger"),
     Private("ray._raylet", "PlacementGroupID", "pixeltune/tune/hang_recovery.py", "free what a killed trial reserved"),
     Private("ray.core.generated.autoscaler_pb2", "DrainNodeReason", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private(
@@ -82,11 +83,11 @@ NAMES = (
     Private(
         "ray._raylet",
         "InnerGcsClient.internal_kv_keys",
-        "tests/cluster/strangers.py",
+        "tests/support/strangers.py",
         "knock at a cluster as a stranger",
     ),
-    Private("ray.autoscaler._private.aws.utils", "client_cache", "tests/cluster/loopback_cloud.py", AWS),
-    Private("ray.autoscaler._private.aws.utils", "resource_cache", "tests/cluster/loopback_cloud.py", AWS),
+    Private("ray.autoscaler._private.aws.utils", "client_cache", "tests/support/loopback_cloud.py", AWS),
+    Private("ray.autoscaler._private.aws.utils", "resource_cache", "tests/support/loopback_cloud.py", AWS),
     Private("ray.autoscaler._private.commands", "_bootstrap_config", "tests/cluster/test_cluster_aws.py", AWS),
     Private(
         "ray.autoscaler._private.commands", "get_head_node_ip", "tests/cluster/test_cluster_tunnel.py", "replace it"
@@ -99,7 +100,7 @@ NAMES = (
     ),
     Private("ray.autoscaler._private.providers", "_clear_provider_cache", "tests/cluster/test_cluster_aws.py", AWS),
     Private("ray.autoscaler._private.providers", "_get_node_provider", "tests/cluster/test_cluster_aws.py", AWS),
-    Private("ray.autoscaler._private.updater", "NodeUpdater.__init__", "tests/cluster/loopback_cloud.py", AWS),
+    Private("ray.autoscaler._private.updater", "NodeUpdater.__init__", "tests/support/loopback_cloud.py", AWS),
 )
 IN_SOURCE = (
     (

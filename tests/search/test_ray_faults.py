@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from faults import Runner
-from optional import require
-from ray_faults import FAULTS
+
+from tests.support.fault_runner import Runner
+from tests.support.optional import require
+from tests.support.ray_faults import FAULTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

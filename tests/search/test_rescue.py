@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
-from search_toys import BEGUN, FINISHED, play, reported, toy_space, toy_state
 
 from pixeltune.errors import SearchError
 from pixeltune.search.callbacks import SearchCallback
@@ -26,6 +25,7 @@ from pixeltune.tune.run_state import TuneRunState
 from pixeltune.tune.runner import TuneRunner
 from pixeltune.tune.trainables import result_of
 from pixeltune.tune.watchdog import LauncherWatchdog, LeakedPlacementGroups, Watchdog
+from tests.support.toy_search import BEGUN, FINISHED, play, reported, toy_space, toy_state
 
 STARVED = "ray.train.ControllerError: Training failed …:\nThe worker group startup timed out after 60.0 seconds waiting"
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from optional import require
-from search_toys import toy_config, toy_space, toy_state
 
 from pixeltune.errors import AuditError, NodePreemptedError, StoreError
 from pixeltune.models import NETWORKS, DensityModel
@@ -24,6 +22,8 @@ from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.weights import load_model
 from pixeltune.training.workers import Workers
+from tests.support.optional import require
+from tests.support.toy_search import toy_config, toy_space, toy_state
 
 _TIMES = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")
 

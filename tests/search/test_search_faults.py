@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from launching import ends, launches, store_in, write_search
+
+from tests.support.launching import ends, launches, store_in, write_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

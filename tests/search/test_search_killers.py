@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launching import curve_of, launches, store_in, write_search
+
+from tests.support.launching import curve_of, launches, store_in, write_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -6,12 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from launching import launches, write_search
-from object_storage import KEY, SECRET, S3Server, in_environment, objects, s3_server
 
 from pixeltune import files
 from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.store import SearchStore
+from tests.support.launching import launches, write_search
+from tests.support.object_storage import KEY, SECRET, S3Server, in_environment, objects, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from launching import files_of, launches, store_in, write_search
+
+from tests.support.launching import files_of, launches, store_in, write_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import launches, store_in, write_search
-from metadata_service import Metadata, serving
-from ray_faults import Stand
 
 from pixeltune.cluster.spot_agent import ENDPOINT
 from pixeltune.search.trial import TrialTask, run_trial
 from pixeltune.space import load_search
 from pixeltune.training.checkpoint import TrainState
+from tests.support.launching import launches, store_in, write_search
+from tests.support.metadata_service import Metadata, serving
+from tests.support.ray_faults import Stand
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from metadata_service import Answer, Metadata, serving
 
 from pixeltune.cluster import spot_agent
 from pixeltune.cluster.spot_agent import Aws, Gcp, LocalNode, find_node, supervise, watch
 from pixeltune.errors import SearchError
+from tests.support.metadata_service import Answer, Metadata, serving
 
 
 @pytest.fixture

@@ -11,7 +11,16 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from search_toys import (
+
+from pixeltune import files
+from pixeltune.results.optuna_study import study
+from pixeltune.results.ranking import leaderboard
+from pixeltune.results.schema import Status
+from pixeltune.search.attempt import TrialPlan
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import SearchState
+from pixeltune.space import SAMPLERS, Budget, Resources, SearchSpace
+from tests.support.toy_search import (
     BEGUN,
     FINISHED,
     ended,
@@ -24,15 +33,6 @@ from search_toys import (
     toy_space,
     toy_state,
 )
-
-from pixeltune import files
-from pixeltune.results.optuna_study import study
-from pixeltune.results.ranking import leaderboard
-from pixeltune.results.schema import Status
-from pixeltune.search.attempt import TrialPlan
-from pixeltune.search.searcher import OptunaSearcher
-from pixeltune.search.state import SearchState
-from pixeltune.space import SAMPLERS, Budget, Resources, SearchSpace
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())
 

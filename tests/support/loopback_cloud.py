@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_files import FOLDER, filled_in, write
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from object_storage import S3Server, in_environment, s3_server
 
 from pixeltune.cluster.aws_setup import prepare_aws
+from tests.support.cluster_files import FOLDER, filled_in, write
+from tests.support.object_storage import S3Server, in_environment, s3_server
 
 
 class NotLoopbackError(AssertionError):

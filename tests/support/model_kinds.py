@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 import pytest
-from pairwise import every_pair
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
+from tests.support.pairwise import every_pair
 
 
 def _variants_of(family: str) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.distributions import FloatDistribution
-from search_toys import BEGUN, FINISHED, ended, play, reported, toy_config, toy_space
 
 from pixeltune.data import resolve
 from pixeltune.results.manifest import SearchManifest
@@ -14,6 +13,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.search.final import Request, open_final
 from pixeltune.search.state import SearchState
 from pixeltune.space import FinalSpace, SearchSpace
+from tests.support.toy_search import BEGUN, FINISHED, ended, play, reported, toy_config, toy_space
 
 
 def searched_space(**changes: Any) -> SearchSpace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from result_rows import NOW, make_config, make_row
 
 from pixeltune.report.snapshot import Snapshot, read_snapshot
 from pixeltune.results.final_selection import Chosen, Selection
@@ -20,9 +18,8 @@ from pixeltune.results.final_statistics import write_images
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from made_up_search import HOSTILE, space_of, write_search
+from tests.support.made_up_search import HOSTILE, space_of, write_search
+from tests.support.result_rows import NOW, make_config, make_row
 
 __all__ = ["HOSTILE", "READ_AT", "Page", "made_up", "make_final", "make_page", "space_of", "write_search"]
 

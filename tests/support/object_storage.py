@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from optional import require
+
+from tests.support.optional import require
 
 require("moto", "boto3")
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from kinds import NETWORK_KINDS, model_settings
-from pairwise import cover
-
 from pixeltune.config import FAMILIES, LIKELIHOODS, ImageSpec, TrialConfig
+from tests.support.model_kinds import NETWORK_KINDS, model_settings
+from tests.support.pairwise import cover
 
 _ALSO = {
     "pixelcnn/simple": {"batch_norm": (False, True)},

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optional import PACKAGES
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pixeltune.config import TrialConfig
@@ -19,6 +18,7 @@ from pixeltune.search.attempt import RunningAttempt, TrialPlan
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.state import SearchState
 from pixeltune.space import SAMPLERS, Asha, Budget, SearchSpace
+from tests.support.optional import PACKAGES
 
 VARY = {
     "likelihood.name": CategoricalDistribution(("categorical", "logistic_mixture")),

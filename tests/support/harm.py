@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from noop import value_of
 
 from pixeltune.results.parquet_io import Row, to_rows
 from pixeltune.results.store import SearchStore, trial_name
 from pixeltune.space import SearchSpace
+from tests.support.noop import value_of
 
 _RANKED = ("finished", "pruned")
 

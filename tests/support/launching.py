@@ -17,7 +17,7 @@ from pathlib import Path
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.store import SearchStore
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MARK = "PIXELTUNE_TEST_LAUNCH"
 """Environment variable by which the descendants of a launch are known."""
 

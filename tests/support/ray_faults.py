@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harm import Before, Harm, count_harm
-from launching import MARK, Launch, launches, marked, store_in
-from metadata_service import Metadata, serving
-from noop import Orders, instruct, noop_space
-
 from pixeltune.cluster.spot_agent import ENDPOINT
 from pixeltune.space import SearchSpace
+from tests.support.harm import Before, Harm, count_harm
+from tests.support.launching import MARK, Launch, launches, marked, store_in
+from tests.support.metadata_service import Metadata, serving
+from tests.support.noop import Orders, instruct, noop_space
 
 MOMENTS = 20
 _PAUSE = 0.15
@@ -42,7 +41,7 @@ _OF_TRIALS = re.compile(r"ray::(?!IDLE|\w+Agent|_AutoscalingCoordinatorActor)")
 
 SEARCH = """
 from dataclasses import replace
-from noop import noop_space
+from tests.support.noop import noop_space
 
 search = replace(noop_space(trials={trials}, images={images}, every=100, stop=False), sampler="random", keep=0)
 """
@@ -154,7 +153,7 @@ class Scene:
     def begin(self, **orders: Any) -> Launch:
         """Launch the search, or go on with it."""
         instruct(self.storage, Orders(seconds=_PAUSE, **orders))
-        self.runs.append(self._launch(self.folder / "tiny.py", *self._options, program="benchmarks/noop.py"))
+        self.runs.append(self._launch(self.folder / "tiny.py", *self._options, program="tests/support/noop.py"))
         return self.runs[-1]
 
     def wait_for_moment(self, run: Launch) -> None:

@@ -23,13 +23,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
-from harm import Before, Harm, count_harm
-from noop import Orders, drive, instruct, noop_space
-
 from pixeltune import files
 from pixeltune.errors import PixeltuneError
 from pixeltune.results.store import SearchStore
 from pixeltune.search import attempt
+from tests.support.harm import Before, Harm, count_harm
+from tests.support.noop import Orders, drive, instruct, noop_space
 
 MOMENTS = 20
 SPACE = noop_space(trials=6, images=800, every=100)

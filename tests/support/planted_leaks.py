@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from kinds import model_settings
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -14,6 +13,7 @@ from pixeltune.likelihoods import Categorical
 from pixeltune.models import DensityModel
 from pixeltune.models.conditioning import NO_LABEL
 from pixeltune.models.gated import GatedPixelCNN
+from tests.support.model_kinds import model_settings
 
 EVAL_BATCH = 60
 """Images a network call in these tests' evaluations."""

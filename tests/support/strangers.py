@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from hosts import Host
-from own_machines import HEAD_PORT, python_on
+from tests.support.hosts import Host
+from tests.support.own_machines import HEAD_PORT, python_on
 
 WRONG = "f" * 64
 DASHBOARD = 8265

@@ -39,7 +39,7 @@ def why_not() -> str:
         return f"namespaces are Linux's, and this is {sys.platform}"
     if os.geteuid() != 0:
         return "making hosts of namespaces needs root"
-    from optional import why_not as why_missing  # not where this file runs as the first process of a host
+    from tests.support.optional import why_not as why_missing  # not where this file runs as the first process of a host
 
     if missing := why_missing(*NEEDED):
         return missing
@@ -197,7 +197,7 @@ def _serve(host: Host) -> None:
     }
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host.home / ".ssh/host_key"))
     (host.home / ".ssh/sshd_config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    from optional import find_program
+    from tests.support.optional import find_program
 
     started = host.run(find_program("sshd") or "sshd", "-f", str(HOME / ".ssh/sshd_config"))
     assert started.returncode == 0, started.stdout

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_files import filled_in
-from launching import MARK, marked
+
+from tests.support.cluster_files import filled_in
+from tests.support.launching import MARK, marked
 
 
 @dataclass(frozen=True)

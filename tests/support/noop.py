@@ -2,7 +2,7 @@
 
 A no-op trial reports, keeps a checkpoint and goes on from it as `pixeltune.search.trial.run_trial` does, in
 milliseconds. `drive` runs a search of them in this process, without Ray, through the same state, searcher and store;
-`python benchmarks/noop.py --search FILE …` is launch.py with them in the adapters of Tune and of Train.
+`python tests/support/noop.py --search FILE …` is launch.py with them in the adapters of Tune and of Train.
 
 `instruct` tells the trials of a storage how slow they are, and which of them meets with what.
 """

@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hosts import HOME, USER, Host, Network
+from tests.support.hosts import HOME, USER, Host, Network
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = (Path(sys.prefix), Path(sys.base_prefix))
 """What every host must see of this machine: the test run's environment and its interpreter."""
 FILE = "cluster/onprem.yaml"
 HEAD_PORT = 6379
-_PROJECT = ("benchmarks", "cluster", "pixeltune", "search_spaces", "launch.py", "pyproject.toml", "README.md")
+_FOLDERS = ("cluster", "pixeltune", "search_spaces", "tests/support")
+_FILES = ("launch.py", "pyproject.toml", "README.md", "tests/__init__.py")
 
 _BINARIES = Path(sys.prefix) / "bin"
 _BASE_PYTHON = Path(sys.base_prefix) / f"bin/python3.{sys.version_info.minor}"
@@ -93,11 +94,10 @@ class OwnMachines:
         (self.folder / FILE).write_text(text, encoding="utf-8")
 
     def _copy_project(self) -> None:
-        for name in _PROJECT:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(ROOT / name, self.folder / name)
+        for name in _FOLDERS:
+            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in _FILES:
+            shutil.copy2(ROOT / name, self.folder / name)
 
     def run(self, *words: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
         """A command given by the user, in the folder of pixeltune."""

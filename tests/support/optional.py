@@ -1,7 +1,7 @@
 """Programs, packages and rights that a machine may lack, and how a test that needs one is skipped.
 
-`python tests/optional.py --names` prints the programs that `.ci/bare` hides, and `--packages` the Debian packages of
-those that are missing. It needs no package itself.
+`python tests/support/optional.py --names` prints the programs that `.ci/bare` hides, and `--packages` the Debian
+packages of those that are missing. It needs no package itself.
 """
 
 from __future__ import annotations
