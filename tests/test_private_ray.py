@@ -21,7 +21,7 @@ import ray
 
 from tests.support import optional
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CODE = ("pixeltune", "search_spaces", "tests", "benchmarks")
 _PRIVATE = re.compile(r"\bray\.(?:_\w+|core\.generated|autoscaler\._private)\b[\w.]*")
 
@@ -77,9 +77,7 @@ NAMES = (
         "tests/cluster/test_check_first.py",
         "see that a check leaves tokens on",
     ),
-    Private(
-        "ray._private.services", "get_node_ip_address", "tests/cluster/test_cluster_from_zero.py", "start a cluster"
-    ),
+    Private("ray._private.services", "get_node_ip_address", "tests/cluster/test_from_zero.py", "start a cluster"),
     Private(
         "ray._raylet",
         "InnerGcsClient.internal_kv_keys",
@@ -88,18 +86,16 @@ NAMES = (
     ),
     Private("ray.autoscaler._private.aws.utils", "client_cache", "tests/support/loopback_cloud.py", AWS),
     Private("ray.autoscaler._private.aws.utils", "resource_cache", "tests/support/loopback_cloud.py", AWS),
-    Private("ray.autoscaler._private.commands", "_bootstrap_config", "tests/cluster/test_cluster_aws.py", AWS),
-    Private(
-        "ray.autoscaler._private.commands", "get_head_node_ip", "tests/cluster/test_cluster_tunnel.py", "replace it"
-    ),
+    Private("ray.autoscaler._private.commands", "_bootstrap_config", "tests/cluster/test_aws.py", AWS),
+    Private("ray.autoscaler._private.commands", "get_head_node_ip", "tests/cluster/test_ssh_tunnel.py", "replace it"),
     Private(
         "ray.autoscaler._private.fake_multi_node.node_provider",
         "FakeMultiNodeProvider",
-        "tests/cluster/test_cluster_from_zero.py",
+        "tests/cluster/test_from_zero.py",
         "start a cluster whose workers are processes",
     ),
-    Private("ray.autoscaler._private.providers", "_clear_provider_cache", "tests/cluster/test_cluster_aws.py", AWS),
-    Private("ray.autoscaler._private.providers", "_get_node_provider", "tests/cluster/test_cluster_aws.py", AWS),
+    Private("ray.autoscaler._private.providers", "_clear_provider_cache", "tests/cluster/test_aws.py", AWS),
+    Private("ray.autoscaler._private.providers", "_get_node_provider", "tests/cluster/test_aws.py", AWS),
     Private("ray.autoscaler._private.updater", "NodeUpdater.__init__", "tests/support/loopback_cloud.py", AWS),
 )
 IN_SOURCE = (
