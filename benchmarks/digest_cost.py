@@ -17,11 +17,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
-from store import rows_of
-
 from pixeltune import digest, files
 from pixeltune.results import parquet_io
 from pixeltune.results.store import SearchStore
+from tests.support.long_search import rows_of
 
 WAYS = ("as it is", "without a digest", "without either")
 

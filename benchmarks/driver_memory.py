@@ -1,7 +1,7 @@
 """What a long search costs its driver: `uv run benchmarks/driver_memory.py [--trials 1000]`.
 
-Launches a search of trials that train nothing (benchmarks/noop.py), reads the resident memory of the launcher at each
-hundred of them, and prints a row for RESULTS.md: memory at trial 100 and at the last, and trials a second between.
+Launches a search of trials that train nothing (tests/support/noop.py), reads the resident memory of the launcher at
+each hundred of them, and prints a row for RESULTS.md: memory at trial 100 and at the last, and trials a second between.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 from sample import machine
 
+from tests.support import noop
+
 SEARCH = """
 from dataclasses import replace
-from noop import noop_space
+from tests.support.noop import noop_space
 
 search = replace(noop_space(trials={trials}, images={images}, every=100, stop=False), keep=0)
 """
@@ -35,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         search = Path(folder, "noop_search.py")
         search.write_text(SEARCH.format(trials=options.trials, images=100 * options.reports), encoding="utf-8")
-        command = [sys.executable, str(Path(__file__).with_name("noop.py")), "--search", str(search)]
+        command = [sys.executable, noop.__file__, "--search", str(search)]
         launch = subprocess.Popen([*command, "--storage", folder], stdout=subprocess.DEVNULL)
         trials = Path(folder, "noop_search", "trials")
         seen: dict[int, tuple[float, int]] = {}

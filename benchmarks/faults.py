@@ -1,11 +1,11 @@
 """What faults do to a search: `uv run benchmarks/faults.py [--moments 20] [--only NAME …] [--out FILE]`.
 
-Searches of trials that train nothing (benchmarks/noop.py) meet with each fault at each of so many moments, spread from
-their start to their end and the same in every run of this file. Afterwards every trial must have ended once, with all
-its reports, each once, and the numbers that are its own; what had ended before the fault must stand as it stood; no
+Searches of trials that train nothing (tests/support/noop.py) meet with each fault at each of so many moments, spread
+from their start to their end and the same in every run of this file. Afterwards every trial must have ended once, with
+all its reports, each once, and the numbers that are its own; what had ended before the fault must stand as it stood; no
 process may be left, and no launch may take longer than minutes. Faults of the store run without Ray
-(`store_faults.py`), the others under it, launched as a user does (`ray_faults.py`); no other Ray may run on the machine
-meanwhile. Prints a table for RESULTS.md.
+(`tests/support/store_faults.py`), the others under it, launched as a user does (`tests/support/ray_faults.py`); no
+other Ray may run on the machine meanwhile. Prints a table for RESULTS.md.
 
 What has been run stands in --out, and is not run again: the same command goes on. A run that failed is shown with the
 command that repeats it.
@@ -17,16 +17,13 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray_faults
-import store_faults
-from harm import Harm
+from tests.support import ray_faults, store_faults
+from tests.support.fault_runner import Runner
 
 OUT = Path(__file__).with_name("faults.json")
 KINDS = (
@@ -101,49 +98,6 @@ def in_order(names: Sequence[str], moments: Sequence[int]) -> list[tuple[str, in
         if places[name] == place
     ]
     return store + under_ray
-
-
-class Runner:
-    """Runs faults, and keeps the Ray that stands for as long as it serves."""
-
-    def __init__(self) -> None:
-        self._stand: ray_faults.Stand | None = None
-        self._cleanup = ExitStack()
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._cleanup.close()
-
-    def harm_at(self, name: str, moment: int) -> Harm:
-        """One fault at one moment."""
-        with tempfile.TemporaryDirectory(prefix="pt-", dir=_quick_folder()) as folder:
-            if name in store_faults.FAULTS:
-                return store_faults.harm_at(name, moment, Path(folder))
-            return self._guarded(lambda: ray_faults.harm_at(name, moment, Path(folder), self._stand_at(name)))
-
-    def _stand_at(self, name: str) -> ray_faults.Stand:
-        place = ray_faults.FAULTS[name].place
-        if self._stand is None or self._stand.place != place:
-            self._cleanup.close()
-            self._stand = ray_faults.Stand(place)
-            self._cleanup.callback(self._stand.close)
-        return self._stand
-
-    @staticmethod
-    def _guarded(run: Callable[[], Harm]) -> Harm:
-        """A moment that never comes, because its launch ended early or hangs, is harm too."""
-        try:
-            return run()
-        except AssertionError as error:
-            harm = Harm()
-            harm.add("other", str(error)[:1000])
-            return harm
-
-
-def _quick_folder() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def _read(path: Path) -> list[Run]:

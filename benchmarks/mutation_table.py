@@ -54,13 +54,13 @@ _LIKELIHOOD_TESTS = (
 _SAMPLING_TESTS = ("tests/sampling/test_methods.py", "tests/sampling/test_sample.py")
 _RANKING_TESTS = ("tests/results/test_leaderboard.py", "tests/results/test_pareto.py")
 _COMPARISON_TESTS = (
-    "tests/results/test_compare.py",
-    "tests/results/test_published.py",
+    "tests/published/test_compare.py",
+    "tests/published/test_table.py",
     "tests/results/test_leaderboard.py",
 )
 _STORE_TESTS = (
     "tests/results/test_store.py",
-    "tests/results/test_frames.py",
+    "tests/results/test_dataframes.py",
     "tests/results/test_compaction.py",
 )
 
@@ -408,7 +408,7 @@ MUTATIONS = (
         old="torch.from_numpy(images.labels_N[rows])",
         new="torch.from_numpy(images.labels_N[rows - start])",
         why="every batch is evaluated with the labels of the first",
-        tests=("tests/training/test_evaluate.py", "tests/training/test_loop.py", "tests/cli/test_cli_train.py"),
+        tests=("tests/training/test_evaluate.py", "tests/training/test_loop.py", "tests/cli/test_train.py"),
         only_with="labels, more than one batch",
     ),
     Mutation(
@@ -428,7 +428,7 @@ MUTATIONS = (
         old="np.std(self.nats_N, ddof=1)",
         new="np.std(self.nats_N, ddof=0)",
         why="the error over images is too small",
-        tests=("tests/training/test_evaluate.py", "tests/cli/test_cli_train.py"),
+        tests=("tests/training/test_evaluate.py", "tests/cli/test_train.py"),
     ),
     Mutation(
         id="train-nats-of-one-worker",
@@ -458,7 +458,7 @@ MUTATIONS = (
         old="(nats_b.sum() / len(batch)).backward()",
         new="(nats_b.mean() / len(passes)).backward()",
         why="the images of a smaller last pass count more",
-        tests=("tests/training/test_accumulate.py", "tests/training/test_loop.py"),
+        tests=("tests/training/test_micro_batches.py", "tests/training/test_loop.py"),
         only_with="micro_batch that does not divide the batch",
     ),
     Mutation(
@@ -488,7 +488,7 @@ MUTATIONS = (
         old='seed_for("order", epoch)',
         new='seed_for("order")',
         why="images come in the same order in every epoch",
-        tests=("tests/training/test_stream.py", "tests/training/test_loop.py"),
+        tests=("tests/training/test_data_order.py", "tests/training/test_loop.py"),
         only_with="more than one epoch",
     ),
     Mutation(
@@ -559,7 +559,7 @@ MUTATIONS = (
         old="best = min((_value(report, task) for report in training.reports), default=math.inf)",
         new="best = math.inf",
         why="the first report after a resume replaces better weights",
-        tests=("tests/search/test_run_trial.py",),
+        tests=("tests/search/test_trial.py",),
         only_with="resumed after the best report",
     ),
     Mutation(
@@ -569,7 +569,7 @@ MUTATIONS = (
         old="if value < best or training.data.valid is None:",
         new="if value < best:",
         why="a run without validation leaves no weights",
-        tests=("tests/search/test_run_trial.py", "tests/search/test_final_runs.py"),
+        tests=("tests/search/test_trial.py", "tests/search/test_final_runs.py"),
         only_with="train_on_valid",
     ),
     Mutation(
@@ -579,7 +579,7 @@ MUTATIONS = (
         old="live.gpu_seconds_before = earlier.gpu_seconds()",
         new="live.gpu_seconds_before = 0.0",
         why="the GPU time of earlier attempts is lost from row and budget",
-        tests=("tests/search/test_state.py", "tests/search/test_preemption.py"),
+        tests=("tests/search/test_state.py", "tests/tune/test_preemption.py"),
         only_with="a second attempt on GPUs",
     ),
     Mutation(
@@ -589,7 +589,7 @@ MUTATIONS = (
         old='**{name: last[name] for name in ("train_seconds",',
         new='**{name: best[name] for name in ("train_seconds",',
         why="a row's seconds end at its best report",
-        tests=("tests/search/test_state.py", "tests/search/test_run_trial.py"),
+        tests=("tests/search/test_state.py", "tests/search/test_trial.py"),
         only_with="a best report before the last",
     ),
     # --- Sampling -----------------------------------------------------------------------------------------------------
@@ -661,7 +661,7 @@ MUTATIONS = (
         old="hashlib.sha256(images_NCHW.tobytes())",
         new="hashlib.sha256(images_NCHW[:1].tobytes())",
         why="wrong images after the first one are returned as right",
-        tests=("tests/sampling/test_codec.py", "tests/cli/test_cli_codec.py"),
+        tests=("tests/sampling/test_codec.py", "tests/cli/test_codec.py"),
     ),
     Mutation(
         id="codec-tables-without-earlier-colours",
@@ -670,7 +670,7 @@ MUTATIONS = (
         old="likelihood.table(theta.double(), levels_BCn1[:, :colour])",
         new="likelihood.table(theta.double(), torch.zeros_like(levels_BCn1[:, :colour]))",
         why="a file has more bits than the model's probabilities are worth",
-        tests=("tests/sampling/test_codec.py", "tests/cli/test_cli_codec.py"),
+        tests=("tests/sampling/test_codec.py", "tests/cli/test_codec.py"),
         only_with="a joint likelihood of more than one colour",
     ),
     Mutation(
@@ -680,7 +680,7 @@ MUTATIONS = (
         old="labels=None if model.conditioning is None else label_N.tolist()",
         new="labels=None if labels_N is None else [0] * len(label_N)",
         why="images are decoded given class 0",
-        tests=("tests/sampling/test_codec.py", "tests/cli/test_cli_codec.py"),
+        tests=("tests/sampling/test_codec.py", "tests/cli/test_codec.py"),
         only_with="labels",
     ),
     # --- Audit --------------------------------------------------------------------------------------------------------
@@ -691,7 +691,7 @@ MUTATIONS = (
         old="model.order().to(x_BCHW.device) >= cuts_B[:, None, None, None]",
         new="model.order().to(x_BCHW.device) > cuts_B[:, None, None, None]",
         why="a θ that sees the very sub-pixel it predicts passes",
-        tests=("tests/test_audit.py",),
+        tests=("tests/audit/test_audit.py",),
         only_with="a leak in the instance but not in its class",
     ),
     Mutation(
@@ -701,7 +701,7 @@ MUTATIONS = (
         old="torch.randperm(num_calls, generator=fixed_generator(seed))[:num_cuts]",
         new="torch.arange(num_calls)[:num_cuts]",
         why="a leak in later rows passes",
-        tests=("tests/test_audit.py",),
+        tests=("tests/audit/test_audit.py",),
         only_with="a leak in the instance alone, after 32 network calls",
     ),
     Mutation(
@@ -711,7 +711,7 @@ MUTATIONS = (
         old="int((~box).sum()) - right",
         new="int((~box).sum())",
         why="pixels to the right of the own one count as a blind spot",
-        tests=("tests/test_audit.py",),
+        tests=("tests/audit/test_audit.py",),
     ),
     # --- Memory plan --------------------------------------------------------------------------------------------------
     Mutation(
@@ -752,7 +752,7 @@ MUTATIONS = (
         old="float(value) if is_of_record else sign(metric) * value",
         new="float(value)",
         why="the slowest sampler is ranked first",
-        tests=(*_RANKING_TESTS, "tests/search/test_suggest.py"),
+        tests=(*_RANKING_TESTS, "tests/search/test_searcher.py"),
         only_with="an objective that is maximised",
     ),
     Mutation(
@@ -812,7 +812,7 @@ MUTATIONS = (
         old='best_first(able, space.objectives[0], ties=("search", "trial"))',
         new="sorted(able, key=lambda row: row[space.objectives[0]])",
         why="the worst trials of another search are tried first",
-        tests=("tests/search/test_warm_start.py", "tests/search/test_suggest.py"),
+        tests=("tests/search/test_warm_start.py", "tests/search/test_searcher.py"),
         only_with="a warm start, one objective that is maximised",
     ),
     # --- Final statistics ---------------------------------------------------------------------------------------------
@@ -823,7 +823,7 @@ MUTATIONS = (
         old="LEVEL / max(1, len(order) * (len(order) - 1) // 2)",
         new="LEVEL / max(1, len(order) - 1)",
         why="differences are called clear too often",
-        tests=("tests/results/test_final.py",),
+        tests=("tests/results/test_final_statistics.py",),
         only_with="three configurations or more",
     ),
     Mutation(
@@ -833,7 +833,7 @@ MUTATIONS = (
         old="stdtrit(count - 1, 1 - level / 2)",
         new="stdtrit(count - 1, 1 - level)",
         why="intervals are too narrow",
-        tests=("tests/results/test_final.py",),
+        tests=("tests/results/test_final_statistics.py",),
     ),
     Mutation(
         id="bounds-excuse-each-other",
@@ -842,7 +842,7 @@ MUTATIONS = (
         old='if place["is_bound"] and not places[0]["is_bound"]:',
         new='if place["is_bound"]:',
         why="a bound is never clearly worse than a lower bound of the same kind",
-        tests=("tests/results/test_final.py",),
+        tests=("tests/results/test_final_statistics.py",),
         only_with="pixelvae first in a final",
     ),
     Mutation(
@@ -963,7 +963,7 @@ MUTATIONS = (
         old='value *= (row["train.stop_after"] or row["train.images"])',
         new='value *= row["train.images"]',
         why="a stopped trial's cost is extrapolated past its end",
-        tests=("tests/search/test_samplers.py", "tests/search/test_suggest.py"),
+        tests=("tests/search/test_samplers.py", "tests/search/test_searcher.py"),
         only_with="gp, cmaes or nsga2, a cost as objective, stop_after",
     ),
     # --- Store --------------------------------------------------------------------------------------------------------

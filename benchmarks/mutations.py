@@ -35,7 +35,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from mutation_table import MUTATIONS, Mutation
+from benchmarks.mutation_table import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = "tests"

@@ -18,8 +18,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from made_up_search import write_search
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.support.made_up_search import write_search
 
 _PAINTS = """() => new Promise(resolve => {
   const look = () => {

@@ -22,7 +22,6 @@ from typing import Any
 
 import pandas as pd
 from digits_grid import GRID, SEEDS, TABLE
-from noop import report_of
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pixeltune.config import TrialConfig
@@ -33,6 +32,7 @@ from pixeltune.search.pruners import pruner_for
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
 from pixeltune.space import Budget, Median, SearchSpace, load_search
+from tests.support.noop import report_of
 
 BEST_SHARE = 0.01
 AT_ONCE = 2

@@ -13,31 +13,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable
 
 import pyarrow as pa
 
-from pixeltune.config import TrialConfig
 from pixeltune.results.compaction import compact
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import encode_table
 from pixeltune.results.schema import SCHEMA_VERSION
-from pixeltune.results.store import SearchStore, trial_name
+from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import compacted_name
 from pixeltune.space import SearchSpace
+from tests.support.long_search import BASE, rows_of
 
-BASE = TrialConfig.build(
-    {"data": {"name": "digits"}, "model": {"family": "gated"}, "likelihood": {"name": "logistic_mixture"}}
-)
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 READ = """
 import sys, time
 import pixeltune as pt
@@ -98,69 +91,6 @@ def write_many(store: SearchStore, trials: int, reports: int) -> None:
             content = encode_table(pa.Table.from_pylist(table, schema=place.schema), place.schema)
             place.publish(compacted_name(number), content)
     compact(store)
-
-
-def rows_of(trials: int, reports: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Rows and curves as a search leaves them: half of the trials pruned, some diverged."""
-    config = BASE.flat()
-    chance = random.Random(0)
-    for number in range(trials):
-        curve = [_report(chance, BEGAN + timedelta(minutes=number, seconds=place), place) for place in range(reports)]
-        status = chance.choice(["finished", "pruned", "pruned", "diverged"])
-        last = {name: value for name, value in curve[-1].items() if name not in ("reported_at", "lr")}
-        yield (
-            {
-                **config,
-                "model.layers": chance.randrange(2, 20),
-                "optim.lr": 10 ** chance.uniform(-4, -2),
-                **last,
-                "trial": trial_name(number),
-                "attempt": 1,
-                "number": number,
-                "config_key": f"{chance.randrange(16**12):012x}",
-                "status": status,
-                "reason": None if status == "finished" else f"below the median at {1000 * chance.randrange(1, 9)}",
-                "started_at": BEGAN + timedelta(minutes=number),
-                "finished_at": BEGAN + timedelta(minutes=number, seconds=50),
-                "num_parameters": chance.randrange(10**6),
-                "network_calls": 64,
-                "is_bound": False,
-                "device": "cuda",
-                "workers": 1,
-                "cpus_per_worker": 4,
-                "gpus_per_worker": 1.0,
-                "data_checksum": "0123456789abcdef",
-                "levels": 17,
-                "num_classes": 10,
-                "evaluated_split": "valid",
-                "pixeltune_version": "0.1.0",
-                "python_version": "3.12.1",
-                "torch_version": "2.10.0",
-                "hostname": f"node{chance.randrange(8)}",
-                "gpu_name": "NVIDIA H200",
-            },
-            curve,
-        )
-
-
-def _report(chance: random.Random, when: datetime, place: int) -> dict[str, object]:
-    value = 2 + chance.random()
-    numbers = ("train_bits_per_dim", "valid_bits_per_dim", "valid_bits_per_dim_raw", "valid_bits_per_dim_ema")
-    nats = ("train_nats", "valid_nats", "valid_nats_raw", "valid_nats_ema")
-    return {
-        "reported_at": when,
-        "images_seen": 1000 * (place + 1),
-        "step": 20 * (place + 1),
-        "epoch": (place + 1) / 2,
-        "lr": 0.001,
-        "grad_norm": chance.random(),
-        "images_per_second": 900 + 100 * chance.random(),
-        "gpu_seconds": 2.5 * (place + 1),
-        "peak_memory_bytes": 10**9,
-        **{name: value + chance.random() / 100 for name in numbers},
-        **{name: 44 * value + chance.random() for name in nats},
-        **dict.fromkeys(("train_seconds", "eval_seconds", "compile_seconds"), 1.5 * place),
-    }
 
 
 def read(store: SearchStore, names: list[str], times: int) -> None:

@@ -25,7 +25,8 @@ TOKEN.touch(mode=0o600)
 TOKEN.write_text(secrets.token_hex(32), encoding="ascii")
 
 import pytest
-from optional import require
+
+from tests.support.optional import require
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -64,9 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if "not slow" in config.getoption("markexpr"):
         config.addinivalue_line("filterwarnings", "error")
-        config.addinivalue_line(
-            "filterwarnings", "ignore::DeprecationWarning:(?!pixeltune|test_|tests|conftest|__main__)"
-        )
+        config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:(?!pixeltune|tests|benchmarks|__main__)")
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,4 +1,4 @@
-"""tests/optional.py names every program that the code starts and that a machine may lack, and what is missing skips."""
+"""tests/support/optional.py names every program that the code starts and may be missing; what is missing skips."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import optional
 import pytest
-from optional import OTHER_NAMES, PACKAGES, PROGRAMS, find_program, require, why_not
+
+from tests.support import optional
+from tests.support.optional import OTHER_NAMES, PACKAGES, PROGRAMS, find_program, require, why_not
 
 ROOT = Path(__file__).resolve().parents[1]
 ALWAYS = {
@@ -100,7 +101,7 @@ def started() -> dict[str, set[str]]:
 def test_every_program_that_is_started_is_on_the_list() -> None:
     known = {*PROGRAMS, *itertools.chain(*OTHER_NAMES.values()), *ALWAYS}
     unknown = {name: sorted(files) for name, files in started().items() if name not in known}
-    assert unknown == {}, "name the program in tests/optional.py, or it is not skipped where it is missing"
+    assert unknown == {}, "name the program in tests/support/optional.py, or it is not skipped where it is missing"
 
 
 def test_a_program_that_is_not_on_the_list_is_found() -> None:
@@ -133,7 +134,7 @@ def test_every_package_beyond_a_plain_installation_is_on_the_list() -> None:
         "nbformat": "nbclient",
         "werkzeug": "moto",
     }
-    ours = {path.stem for path in FILES} | {path.parent.name for path in FILES} | {"pixeltune", "tests"}
+    ours = {"pixeltune", "tests", "benchmarks"} | {path.stem for path in (ROOT / "benchmarks").iterdir()}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -7,12 +7,12 @@ import sys
 from typing import Any
 
 import pytest
-from recorded.recordings import HERE, RESULTS, numbers, results_copy, searched_space, texts
-from search_toys import toy_state
 
 from pixeltune.results.schema import Status
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.trial import run_trial
+from tests.recorded.recordings import HERE, RESULTS, numbers, results_copy, searched_space, texts
+from tests.support.toy_search import toy_state
 
 
 @pytest.fixture(scope="module")

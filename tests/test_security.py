@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from launching import launches, store_in, write_search
 
 import pixeltune as pt
 from pixeltune.cluster.cluster_file import read_cluster_file
@@ -40,6 +39,7 @@ from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import TrialTask, run_trial
 from pixeltune.training.checkpoint import TrainState
+from tests.support.launching import launches, store_in, write_search
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import imitated_windows
 import pytest
-from commands import write_tiny
-from made_up_search import write_search
 
 import pixeltune
+from tests.support import imitated_windows
+from tests.support.commands import write_tiny
+from tests.support.made_up_search import write_search
 
 ROOT = Path(pixeltune.__file__).parent
 TRIALS = 24

@@ -10,10 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from faults import in_order, level_of, spread
-from ray_faults import FAULTS as RAY_FAULTS
-from store_faults import FAULTS as STORE_FAULTS
-from store_faults import MOMENTS
+
+from benchmarks.faults import in_order, level_of, spread
+from tests.support.ray_faults import FAULTS as RAY_FAULTS
+from tests.support.store_faults import FAULTS as STORE_FAULTS
+from tests.support.store_faults import MOMENTS
 
 PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "faults.py"
 

@@ -9,31 +9,24 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from benchmarks.gpu_checks.report import Found, Report
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_checks import report
-
-    return report
+def begin(*, minutes: float = 1.0, quick: bool = False) -> Report:
+    return Report.begin(Namespace(part="A", device="cpu", quick=quick, minutes=minutes))
 
 
-def begin(tables: Any, *, minutes: float = 1.0, quick: bool = False) -> Any:
-    return tables.Report.begin(Namespace(part="A", device="cpu", quick=quick, minutes=minutes))
-
-
-def test_a_row_that_misses_its_limit_is_told_by_the_exit_code(tables: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    report = begin(tables)
-    report.check("kept", "x", lambda: [tables.Found.at_most(1e-6, 1e-5), tables.Found.is_so(True, "equal")])
-    report.check("free", "x", lambda: [tables.Found("3 s", setting="twice")])
+def test_a_row_that_misses_its_limit_is_told_by_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    report = begin()
+    report.check("kept", "x", lambda: [Found.at_most(1e-6, 1e-5), Found.is_so(True, "equal")])
+    report.check("free", "x", lambda: [Found("3 s", setting="twice")])
     assert report.end() == 0
-    report.check("missed", "x", lambda: [tables.Found.at_most(2e-5, 1e-5, " bits/dim")])
+    report.check("missed", "x", lambda: [Found.at_most(2e-5, 1e-5, " bits/dim")])
     assert report.end() == 1
     out = capsys.readouterr().out
     assert "| kept | x | 1e-06 | ≤ 1e-05 | yes |\n| kept | x | equal | equal | yes |\n" in out
@@ -42,18 +35,18 @@ def test_a_row_that_misses_its_limit_is_told_by_the_exit_code(tables: Any, capsy
     assert "2 kept, 1 missed, 1 without a limit, 0 skipped" in out
 
 
-def test_what_is_not_a_number_misses_its_limit(tables: Any) -> None:
-    assert tables.Found.at_most(float("nan"), 1.0).ok is False
+def test_what_is_not_a_number_misses_its_limit() -> None:
+    assert Found.at_most(float("nan"), 1.0).ok is False
 
 
-def test_an_error_is_a_row_and_the_next_check_runs(tables: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail() -> Iterator[Any]:
-        yield tables.Found("half of it")
+def test_an_error_is_a_row_and_the_next_check_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> Iterator[Found]:
+        yield Found("half of it")
         raise RuntimeError("CUDA error:\nan illegal | access")
 
-    report = begin(tables)
+    report = begin()
     report.check("first", "x", fail)
-    report.check("second", "x", lambda: [tables.Found("done")])
+    report.check("second", "x", lambda: [Found("done")])
     assert report.end() == 1
     out = capsys.readouterr().out
     assert "| first | x | half of it | – | – |\n" in out
@@ -61,18 +54,16 @@ def test_an_error_is_a_row_and_the_next_check_runs(tables: Any, capsys: pytest.C
     assert "| second | x | done | – | – |\n" in out
 
 
-def test_what_no_time_is_left_for_is_skipped_and_what_takes_longer_stopped(
-    tables: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def swallow() -> Iterator[Any]:
+def test_what_no_time_is_left_for_is_skipped_and_what_takes_longer_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    def swallow() -> Iterator[Found]:
         try:
             time.sleep(30)
         except Exception:
-            yield tables.Found("went on")
+            yield Found("went on")
 
-    report = begin(tables, minutes=0.5 / 60)
+    report = begin(minutes=0.5 / 60)
     report.check("long", "x", swallow, seconds=0.1)
-    report.check("late", "x", lambda: [tables.Found("done")], seconds=0.1)
+    report.check("late", "x", lambda: [Found("done")], seconds=0.1)
     assert report.end() == 0
     out = capsys.readouterr().out
     assert "| long | x | skipped: stopped, the part's time is over | – | – |\n" in out

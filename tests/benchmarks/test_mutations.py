@@ -6,8 +6,9 @@ import ast
 from collections import Counter
 
 import pytest
-from mutation_table import MUTATIONS, Mutation
-from mutations import ROOT, StaleError, _outcome, mutated, table
+
+from benchmarks.mutation_table import MUTATIONS, Mutation
+from benchmarks.mutations import ROOT, StaleError, _outcome, mutated, table
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.id)

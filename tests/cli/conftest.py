@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fixtures import short_measurements as short_measurements
+
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -27,8 +29,3 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def _apart(no_cluster: None) -> None:
     """Commands find no Ray of this machine."""
-
-
-@pytest.fixture(autouse=True)
-def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixeltune.sampling.speed._LONGEST", 0.02)

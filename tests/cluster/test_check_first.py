@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster_files import filled_in, write
+from tests.support.cluster_files import filled_in, write
 
 CODE = """
 import sys

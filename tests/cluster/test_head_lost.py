@@ -9,19 +9,20 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import command
-from harm import Before, Harm, count_harm
-from launching import ROOT, marked, store_in
-from noop import Orders, instruct, noop_space
-from submitted import standing_head
+
+from tests.support.commands import command
+from tests.support.harm import Before, Harm, count_harm
+from tests.support.launching import ROOT, marked, store_in
+from tests.support.noop import Orders, instruct, noop_space
+from tests.support.standing_head import standing_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SEARCH = """
 from dataclasses import replace
 
-import noop
-from pixeltune.search import trainables
+from pixeltune.tune import trainables
+from tests.support import noop
 
 trainables.train_here = noop.train_here
 search = replace(noop.noop_space(trials=6, images=800, every=100, stop=False), sampler="random", keep=0)
@@ -29,7 +30,7 @@ search = replace(noop.noop_space(trials=6, images=800, every=100, stop=False), s
 
 
 def test_a_new_head_and_the_same_command_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr("pixeltune.cluster.jobs._RETRY_SECONDS", 10.0)
     (tmp_path / "laptop").mkdir()
     monkeypatch.chdir(tmp_path / "laptop")

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts import HOME, Network, network, why_not
-from own_machines import KEPT, python_on, wait_until
+
+from tests.support.hosts import HOME, Network, network, why_not
+from tests.support.own_machines import KEPT, ROOT, python_on, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -17,9 +18,8 @@ _REACH = "import socket, sys; socket.create_connection((sys.argv[1], 22), 3); pr
 _MAKE = """
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
-from hosts import network
-with network(Path(sys.argv[2]), ("a", "b")) as net:
+from tests.support.hosts import network
+with network(Path(sys.argv[1]), ("a", "b")) as net:
     print(*(host.pid for host in net.hosts.values()), flush=True)
     net.hosts["b"].run("sleep", "1000")
 """
@@ -70,8 +70,8 @@ def test_two_networks_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_hosts_whose_maker_was_killed(tmp_path: Path) -> None:
-    words = (sys.executable, "-c", _MAKE, str(Path(__file__).parent), str(tmp_path))
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as maker:
+    words = (sys.executable, "-c", _MAKE, str(tmp_path))
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as maker:
         assert maker.stdout is not None
         pids = [int(pid) for pid in maker.stdout.readline().split()]
         assert len(pids) == 2

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import Said, command
-from launching import write_search
-from submitted import StandingHead, standing_head
 
 from pixeltune.results.store import SearchStore
+from tests.support.commands import Said, command
+from tests.support.launching import write_search
+from tests.support.standing_head import StandingHead, standing_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 

@@ -13,21 +13,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harm import Before, Harm, count_harm
-from hosts import Host, network, why_not
-from launching import store_in, write_search
-from noop import Orders, instruct, noop_space
-from own_machines import FILE, KEPT, OwnMachines, wait_until
-from strangers import DASHBOARD, WRONG, ask_dashboard, ask_gcs, ask_ports, connect, listeners
 
 from pixeltune.results.store import SearchStore
+from tests.support.harm import Before, Harm, count_harm
+from tests.support.hosts import Host, network, why_not
+from tests.support.launching import store_in, write_search
+from tests.support.noop import Orders, instruct, noop_space
+from tests.support.own_machines import FILE, KEPT, OwnMachines, wait_until
+from tests.support.strangers import DASHBOARD, WRONG, ask_dashboard, ask_gcs, ask_ports, connect, listeners
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 TRIALS, IMAGES = 8, 1600
 NOOP = """
 from dataclasses import replace
-from noop import noop_space
+from tests.support.noop import noop_space
 
 search = replace(noop_space(trials={trials}, images={images}, every=100, stop=False), sampler="random", keep=0)
 """
@@ -159,7 +159,7 @@ def test_a_search_goes_on_when_a_host_is_cut_off(cluster: OwnMachines) -> None:
     store, harm = SearchStore(str(cluster.storage), "noops"), Harm()
     instruct(cluster.storage, Orders(seconds=0.5))
     log = cluster.storage / "noops.log"
-    run = cluster.begin_there("python benchmarks/noop.py --search noops.py --address auto", log)
+    run = cluster.begin_there("python tests/support/noop.py --search noops.py --address auto", log)
 
     def hosts_that_ended() -> set[str]:
         return {row["hostname"] for row in store.attempts() if row["status"] == "finished"} if store.exists() else set()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_strategies import PAIRS, bounds_of, field_of, refusal, smallest
 
 from pixeltune.config import FAMILIES, LIKELIHOODS, ImageSpec, TrialConfig
 from pixeltune.errors import ConfigError
+from tests.support.config_strategies import PAIRS, bounds_of, field_of, refusal, smallest
 
 every_pair = pytest.mark.parametrize(("family", "likelihood"), PAIRS)
 CONFIG = smallest()

@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from config_strategies import PAIRS, TEXT, configs, field_of, nested, smallest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pixeltune.config import DISCRIMINATORS, FAMILIES, KEYS_NOT_HASHED, LIKELIHOODS, GatedConfig, TrialConfig
 from pixeltune.errors import ConfigError
+from tests.support.config_strategies import PAIRS, TEXT, configs, field_of, nested, smallest
 
 seeded = settings(max_examples=40, deadline=None, derandomize=True)
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from config_strategies import configs, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixeltune.config import TrialConfig, parse_setting
+from tests.support.config_strategies import configs, refusal
 
 TINY = TrialConfig.build(
     {"data": {"name": "digits"}, "model": {"family": "gated"}, "likelihood": {"name": "categorical"}}

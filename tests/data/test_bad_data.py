@@ -7,7 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import (
+from PIL import Image
+
+from pixeltune.config import DataConfig
+from pixeltune.data import load_data
+from pixeltune.errors import ConfigError
+from tests.support.image_sets import (
     make_array,
     make_digits,
     make_fashion_mnist,
@@ -22,11 +27,6 @@ from image_sets import (
     write_cifar10,
     write_parquet,
 )
-from PIL import Image
-
-from pixeltune.config import DataConfig
-from pixeltune.data import load_data
-from pixeltune.errors import ConfigError
 
 
 def changed(config: DataConfig, **changes: object) -> DataConfig:

@@ -18,9 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import image_sets
 import pytest
-from image_sets import make_emnist, make_mnist, make_mnist_static, source_of_files, write_cifar10
 
 from pixeltune.config import DataConfig
 from pixeltune.data import SOURCES, load_data
@@ -38,6 +36,8 @@ from pixeltune.published_sets import (
     Archive,
     PublishedSet,
 )
+from tests.support import image_sets
+from tests.support.image_sets import make_emnist, make_mnist, make_mnist_static, source_of_files, write_cifar10
 
 NO_SUCH_HOST = "http://host.invalid/"
 

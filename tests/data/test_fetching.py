@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_sets import make_mnist, source_of_files
 
 from pixeltune.config import DataConfig
 from pixeltune.data import SOURCES, load_data
 from pixeltune.data.readers import downloads
 from pixeltune.published_sets import MNIST, PublishedSet
+from tests.support.image_sets import make_mnist, source_of_files
 
 pytestmark = pytest.mark.slow
 

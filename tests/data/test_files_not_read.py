@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import (
+from PIL import Image
+
+from pixeltune.config import DataConfig, TrialConfig
+from pixeltune.data import load_data, resolve
+from pixeltune.data.load import forget_loaded
+from pixeltune.errors import ConfigError
+from tests.support.image_sets import (
     make_folder,
     make_imagenet64,
     make_parquet,
@@ -21,12 +27,6 @@ from image_sets import (
     save_image,
     write_parquet,
 )
-from PIL import Image
-
-from pixeltune.config import DataConfig, TrialConfig
-from pixeltune.data import load_data, resolve
-from pixeltune.data.load import forget_loaded
-from pixeltune.errors import ConfigError
 
 VALIDATION_NAMES = ("valid", "val", "validation", "dev", "eval")
 

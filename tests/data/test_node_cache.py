@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import make_array, make_folder, random_pixels, save_image
 
 from pixeltune.config import DataConfig
 from pixeltune.data import SOURCES, RawData, cache, file_lock, load_data
 from pixeltune.data.load import forget_loaded
 from pixeltune.data.readers import arrays
+from tests.support.image_sets import make_array, make_folder, random_pixels, save_image
 
 
 def entries(root: Path) -> list[Path]:

@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_sets import MAKERS, make_fashion_mnist, make_imagenet64, make_imagenet_batches, make_mnist, shared
 
 from pixeltune.config import DataConfig, TrialConfig
 from pixeltune.data import SOURCES, DataOutline, load_data, outline_of, resolve, resolve_outline
 from pixeltune.data.outline import _published_outline
 from pixeltune.errors import ConfigError, DataError, MissingDataError, PixeltuneError
 from pixeltune.published_sets import DIGITS, MNIST, PUBLISHED_SETS
+from tests.support.image_sets import (
+    MAKERS,
+    make_fashion_mnist,
+    make_imagenet64,
+    make_imagenet_batches,
+    make_mnist,
+    shared,
+)
 
 
 @pytest.fixture(autouse=True)

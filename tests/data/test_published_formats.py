@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_sets import (
+from PIL import Image
+
+from pixeltune.config import DataConfig
+from pixeltune.data import SOURCES, load_data
+from pixeltune.data.load import forget_loaded
+from pixeltune.data.readers import imagenet
+from pixeltune.errors import ConfigError, MissingDataError
+from pixeltune.published_sets import PUBLISHED_SETS, Archive, PublishedSet, file_digest
+from tests.support.image_sets import (
     make_celeba64,
     make_emnist,
     make_imagenet64,
@@ -23,14 +31,6 @@ from image_sets import (
     refusal,
     source_of_files,
 )
-from PIL import Image
-
-from pixeltune.config import DataConfig
-from pixeltune.data import SOURCES, load_data
-from pixeltune.data.load import forget_loaded
-from pixeltune.data.readers import imagenet
-from pixeltune.errors import ConfigError, MissingDataError
-from pixeltune.published_sets import PUBLISHED_SETS, Archive, PublishedSet, file_digest
 
 
 @pytest.fixture

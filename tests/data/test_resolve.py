@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import make_array, random_pixels
 
 from pixeltune.config import DataConfig, TrialConfig
 from pixeltune.data import load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError
+from tests.support.image_sets import make_array, random_pixels
 
 BASE = TrialConfig.build(
     {

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import MAKERS, make_idx, random_pixels, save_image, shared, write_parquet
 
 from pixeltune.config import DataConfig
 from pixeltune.data import SOURCES, DataSet, ImageSet, RawData, load_data
 from pixeltune.data.load import forget_loaded
 from pixeltune.errors import DataError
+from tests.support.image_sets import MAKERS, make_idx, random_pixels, save_image, shared, write_parquet
 
 
 @pytest.fixture(params=SOURCES)
@@ -278,7 +278,7 @@ def test_an_npz_can_say_its_levels(tmp_path: Path) -> None:
 def test_unlabelled_rows_mean_no_labels(tmp_path: Path) -> None:
     config = MAKERS["parquet"](tmp_path)
     assert load_data(config).form.num_classes == 3
-    from image_sets import png
+    from tests.support.image_sets import png
 
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [png(random_pixels(6, 5, 3))], [-1])
     forget_loaded()

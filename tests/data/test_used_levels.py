@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_sets import MAKERS, random_pixels, save_image, shared
 
 from pixeltune.config import DataConfig
 from pixeltune.data import DataSet, ImageSet, load_data
 from pixeltune.data.load import forget_loaded
 from pixeltune.data.used_levels import unused_levels_note
 from pixeltune.errors import ConfigError
+from tests.support.image_sets import MAKERS, random_pixels, save_image, shared
 
 
 def with_levels(*levels: int, count: int = 200) -> np.ndarray:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import stats
-from slow_nats import slow_nats
 
 from pixeltune.config import Causality
 from pixeltune.likelihoods import LogisticMixture
+from tests.support.slow_nats import slow_nats
 
 every_size = pytest.mark.parametrize(("C", "tiles", "K"), [(1, 4, 2), (1, 4, 17), (3, 4, 256), (2, 4, 2), (3, 16, 17)])
 

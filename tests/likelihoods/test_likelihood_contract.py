@@ -6,14 +6,14 @@ import itertools
 
 import pytest
 import torch
-from chi_square import chi_square_p
-from slow_nats import slow_nats
 
 from pixeltune import config
 from pixeltune.config import Causality, ImageSpec
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import LIKELIHOODS, Likelihood, build_likelihood
 from pixeltune.likelihoods.base import pair_index
+from tests.support.chi_square import chi_square_p
+from tests.support.slow_nats import slow_nats
 
 CASES = [
     (name, causality, C, K)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_model
 from torch import nn
 from torch.nn import functional as F
 
 from pixeltune.models import DensityModel
 from pixeltune.models.layers import Mask, MaskedConv2d, ShiftedConv2d, rows_above, this_row
+from tests.support.tiny_models import tiny_model
 
 
 def pixels_that_matter(model: DensityModel, row: int, col: int) -> torch.Tensor:

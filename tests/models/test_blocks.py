@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 import torch
-from kinds import every_network
-from tiny import random_levels, tiny_model
 
 from pixeltune.models import DensityModel
 from pixeltune.models.blocks import LayerBlock, compile_blocks, recompute_blocks
 from pixeltune.sampling import sample
+from tests.support.model_kinds import every_network
+from tests.support.tiny_models import random_levels, tiny_model
 
 
 def network_of(family: str, colour_order: str, **model: object) -> DensityModel:

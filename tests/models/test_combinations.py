@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from combinations import FORM_FAULTS, MODEL_FAULTS, NETWORKS, Combination, covering, product
-from tiny import one_latent, random_levels
 
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import build_likelihood
 from pixeltune.models import DensityModel, build_model
 from pixeltune.training.precision import autocast
 from pixeltune.training.weights import load_model, save_weights
+from tests.support.model_combinations import FORM_FAULTS, MODEL_FAULTS, NETWORKS, Combination, covering, product
+from tests.support.tiny_models import one_latent, random_levels
 
 FAULTS = ("", *FORM_FAULTS, *MODEL_FAULTS)
 NUM_CUTS = 6

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import NETWORK_KINDS
-from tiny import all_images, exact_log_prob, random_levels, tiny_config, tiny_model
 
 from pixeltune.config import ImageSpec
 from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.models.conditioning import LabelBias, LabelMap
 from pixeltune.models.layers import AddCondition
 from pixeltune.models.pixelcnnpp import CHANNEL_SETS, at_resolution_of
+from tests.support.model_kinds import NETWORK_KINDS
+from tests.support.tiny_models import all_images, exact_log_prob, random_levels, tiny_config, tiny_model
 
 every_conditional = pytest.mark.parametrize(
     ("family", "colour_order", "conditioning"),

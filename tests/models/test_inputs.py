@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import random_levels, tiny_model
 
 from pixeltune.config import ImageSpec
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import NO_LABEL, DensityModel, PixelVAE
 from pixeltune.models.inputs import require_levels
+from tests.support.tiny_models import random_levels, tiny_model
 
 K = 17
 WAYS = ["log_prob", "loss", "importance_bound"]

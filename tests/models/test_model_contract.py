@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kinds import every_kind, every_kind_and, every_network
-from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 from torch import nn
 
 from pixeltune.config import FAMILIES, Causality, ImageSpec
 from pixeltune.errors import ConfigError
 from pixeltune.models import NETWORKS, build_model, eval_mode
+from tests.support.model_kinds import every_kind, every_kind_and, every_network
+from tests.support.tiny_models import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
 
 def test_every_configured_family_has_a_network() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import random_levels, tiny_config, tiny_model
 from torch.nn import functional as F
 
 from pixeltune.audit import audit
@@ -25,6 +24,7 @@ from pixeltune.models.pixelcnnpp import (
     right_shift,
 )
 from pixeltune.models.weight_norm import WeightNormed
+from tests.support.tiny_models import random_levels, tiny_config, tiny_model
 
 CONVOLUTIONS = [
     down_shifted_conv2d,

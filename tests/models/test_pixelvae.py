@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import all_images, one_latent, random_levels, tiny_config, tiny_model
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
@@ -15,6 +14,7 @@ from pixeltune.audit import audit
 from pixeltune.config import ImageSpec
 from pixeltune.models import PixelVAE, build_model
 from pixeltune.models.pixelvae import Encoder, Posterior, UpSampledLatent
+from tests.support.tiny_models import all_images, one_latent, random_levels, tiny_config, tiny_model
 
 every_way_in = pytest.mark.parametrize("latent_conditioning", ["bias", "map"])
 

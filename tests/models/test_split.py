@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import COUPLING_FAMILIES, every_kind, every_kind_and, every_network, every_network_and
-from slow_nats import slow_nats
-from tiny import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
 from pixeltune.audit import audit
 from pixeltune.config import Causality, ImageSpec
 from pixeltune.models import DensityModel, build_model
 from pixeltune.models.split import Split, from_tiles, to_tiles
+from tests.support.model_kinds import COUPLING_FAMILIES, every_kind, every_kind_and, every_network, every_network_and
+from tests.support.slow_nats import slow_nats
+from tests.support.tiny_models import all_images, exact_log_prob, exact_theta, random_levels, tiny_config, tiny_model
 
 every_causality = pytest.mark.parametrize("causality", Causality)
 

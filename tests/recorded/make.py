@@ -12,18 +12,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.recorded.recordings import HERE, RESULTS, numbers, texts
+from pixeltune.search.searcher import FixedTrials, OptunaSearcher
+from pixeltune.search.trial import run_trial
+from tests.recorded.recordings import HERE, RESULTS, numbers, searched_space, texts
+from tests.support.toy_final import asked, final_state
+from tests.support.toy_search import FACTS, ended, play, reported, toy_state
 
 
 def write_results(folder: Path) -> None:
     """Write a search with every status and a final: one trial is trained, one is interrupted and has a checkpoint."""
-    from finals import asked, final_state
-    from search_toys import FACTS, ended, play, reported, toy_state
-
-    from pixeltune.search.searcher import FixedTrials, OptunaSearcher
-    from pixeltune.search.trial import run_trial
-    from tests.recorded.recordings import searched_space
-
     state = toy_state(folder, searched_space())
     searcher = OptunaSearcher(searched_space(), state)
     trained = searcher.next_plan()
@@ -79,5 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "benchmarks"), str(HERE.parent / "search")]
     main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,12 @@ from typing import Any
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
+import pixeltune as pt
+from pixeltune.cli import command_line
+from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
 from pixeltune.space import Asha, SearchSpace
+from tests.support.commands import command
+from tests.support.toy_search import toy_config, toy_space
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -37,8 +43,6 @@ COMMANDS = {
 
 def searched_space() -> SearchSpace:
     """Return the space of the search in the results folder."""
-    from search_toys import toy_config, toy_space
-
     vary = {"model.layers": IntDistribution(2, 3), "optim.lr": FloatDistribution(1e-3, 1e-1, log=True)}
     return toy_space(base=toy_config(), vary=vary, scheduler=Asha((100, 200)))
 
@@ -63,8 +67,6 @@ def results_copy() -> Iterator[Path]:
 
 def texts() -> dict[str, str]:
     """Return what the commands print, by name, and every help text."""
-    from commands import command
-
     found = {f"help-{'-'.join(verb) or 'pixeltune'}": command(*verb, "--help").out for verb in _verbs()}
     found["help-launch"] = command("--help").out
     with results_copy() as folder:
@@ -76,11 +78,6 @@ def texts() -> dict[str, str]:
 
 def numbers() -> dict[str, Any]:
     """Return the schema of each table, the manifest's keys, and the numbers that Python users and reports see."""
-    import json
-
-    import pixeltune as pt
-    from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
-
     schemas = {"trials": TRIAL_SCHEMA, "curves": CURVE_SCHEMA, "images": IMAGE_SCHEMA}
     with results_copy() as folder:
         frame = pt.read_results(str(folder / "toy")).sort_values("number")
@@ -102,7 +99,6 @@ def numbers() -> dict[str, Any]:
 
 def _verbs() -> list[tuple[str, ...]]:
     """Return the words of every verb, those with verbs of their own included."""
-    from pixeltune.cli import command_line
 
     def below(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield words

@@ -14,8 +14,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flips import Target, cuts, flips, is_same, table_targets
-from result_rows import make_report, make_row
 
 from pixeltune import digest, files
 from pixeltune.errors import StoreError
@@ -27,6 +25,8 @@ from pixeltune.results.parquet_io import TableFile, UnreadableError, decode, enc
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
+from tests.support.damage import Target, cuts, flips, is_same, table_targets
+from tests.support.result_rows import make_report, make_row
 
 PLACES = 120
 FILES = (

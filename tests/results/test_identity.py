@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from result_rows import NOW, make_report, make_row, make_space
 
 from pixeltune.errors import StoreError
 from pixeltune.results.compaction import compact
@@ -20,6 +19,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.store import SearchStore, find_searches
 from pixeltune.results.table_folder import StoreWarning
+from tests.support.result_rows import NOW, make_report, make_row, make_space
 
 
 def begun(storage: Path, name: str, *bits: float) -> SearchStore:

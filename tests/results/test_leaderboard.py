@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from result_rows import make_row
 
 from pixeltune.errors import StoreError
 from pixeltune.published.nearest import comparison, comparison_lines
 from pixeltune.results.ranking import leaderboard, status_counts
+from tests.support.result_rows import make_row
 
 DATA = {
     "data_version": "original",

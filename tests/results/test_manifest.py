@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from result_rows import make_space
 
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.space import Asha, Budget, Median, Pareto, Resources
+from tests.support.result_rows import make_space
 
 SPACE = make_space()
 

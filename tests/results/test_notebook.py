@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
-from optional import require
+
+from tests.support.optional import require
 
 require("nbclient", "matplotlib", "plotly", "jinja2")
 import nbformat
 from nbclient import NotebookClient
-from report_pages import made_up, make_final
+
+from tests.support.report_pages import made_up, make_final
 
 ROOT = Path(__file__).resolve().parents[2]
 

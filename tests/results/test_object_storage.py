@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import object_storage
 import pandas as pd
 import pytest
-from object_storage import KEY, SECRET, S3Server, in_environment, objects, requests_at_once, s3_server, some
-from result_rows import make_report, make_row, make_space
 
 from pixeltune import files
 from pixeltune.errors import StoreError
@@ -21,9 +16,19 @@ from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore, find_searches
 from pixeltune.results.table_folder import StoreWarning
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from noop import drive, noop_space
+from tests.support import object_storage
+from tests.support.noop import drive, noop_space
+from tests.support.object_storage import (
+    KEY,
+    SECRET,
+    S3Server,
+    in_environment,
+    objects,
+    requests_at_once,
+    s3_server,
+    some,
+)
+from tests.support.result_rows import make_report, make_row, make_space
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 SPACE = noop_space(trials=4, images=500, every=100)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from result_rows import NOW, make_row, make_space
 
 import pixeltune as pt
 from pixeltune.errors import StoreError
@@ -15,6 +14,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.ranking import pareto_front
 from pixeltune.results.store import SearchStore
+from tests.support.result_rows import NOW, make_row, make_space
 
 BOTH = ("valid_bits_per_dim", "sample_images_per_second")
 DATA = {"data_checksum": "abc", "levels": 17, "evaluated_split": "valid"}

@@ -13,8 +13,9 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import numpy as np
 import optuna
 import pytest
-from optional import require
-from result_rows import make_report, make_row, make_space
+
+from tests.support.optional import require
+from tests.support.result_rows import make_report, make_row, make_space
 
 require("optuna_dashboard", "duckdb", "polars")
 from optuna_dashboard import wsgi

@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from result_rows import make_report, make_row, make_space
 
 from pixeltune import files
 from pixeltune.config import KEYS_NOT_HASHED
@@ -26,6 +25,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore, find_searches, trial_name
 from pixeltune.results.table_folder import StoreWarning
+from tests.support.result_rows import make_report, make_row, make_space
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 

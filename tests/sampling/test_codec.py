@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kinds import COUPLING_FAMILIES, every_kind_and, model_settings
-from leaks import leaking
-from optional import require
+
+from tests.support.model_kinds import COUPLING_FAMILIES, every_kind_and
+from tests.support.optional import require
+from tests.support.tiny_models import leaking, tiny_model
 
 require("constriction")
 
-from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.errors import CodecError, ConfigError, DataError, MissingPackageError
-from pixeltune.models import NO_LABEL, DensityModel, build_model
+from pixeltune.models import NO_LABEL, DensityModel
 from pixeltune.sampling import codec
 from pixeltune.sampling.codec import compress, decompress
 from pixeltune.sampling.coded_file import Header, pack, unpack
@@ -28,20 +28,9 @@ from pixeltune.sampling.determinism import NumericEnvironment, model_hash
 from pixeltune.sampling.verify import Verification, verify_bits
 
 
-def tiny_model(
-    family: str = "gated",
-    likelihood: str = "categorical",
-    *,
-    shape: tuple[int, int, int] = (3, 4, 4),
-    levels: int = 17,
-    seed: int = 0,
-    **model: Any,
-) -> DensityModel:
-    settings = model_settings(family, **{"channels": 9, "layers": 2, "kernel_size": 3, "head_channels": 7} | model)
-    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}, "seed": seed}
-    if likelihood == "bernoulli":
-        levels = 2
-    return build_model(TrialConfig.build(sections), ImageSpec(*shape, levels=levels, num_classes=3))
+def coded_model(family: str = "gated", likelihood: str = "categorical", **changes: Any) -> DensityModel:
+    plain = {"shape": (3, 4, 4), "levels": 17, "seed": 0} | changes
+    return tiny_model(family, likelihood, **plain | ({"levels": 2} if likelihood == "bernoulli" else {})).float()
 
 
 def random_images(model: DensityModel, count: int, seed: int = 0) -> np.ndarray:
@@ -67,7 +56,7 @@ def rewritten(content: bytes, **changes: Any) -> bytes:
 
 @pytest.fixture
 def coded() -> tuple[DensityModel, np.ndarray, bytes]:
-    model = tiny_model()
+    model = coded_model()
     images = random_images(model, 3)
     return model, images, compress(model, images, batch_size=2)
 
@@ -79,7 +68,7 @@ def coded() -> tuple[DensityModel, np.ndarray, bytes]:
 def test_images_come_back_in_the_bits_that_log_prob_claims(
     family: str, likelihood: str, colour_order: str, method: str, split: int
 ) -> None:
-    model = tiny_model(family, likelihood, colour_order=colour_order, split=split)
+    model = coded_model(family, likelihood, colour_order=colour_order, split=split)
     if model.is_bound:
         pytest.skip("a bound is not coded")
     found = verified(model, random_images(model, 5), batch_size=2, method=method)
@@ -91,7 +80,7 @@ def test_images_come_back_in_the_bits_that_log_prob_claims(
 @pytest.mark.parametrize("family", [family for family in COUPLING_FAMILIES if family != "pixelvae"])
 @pytest.mark.parametrize("method", codec.WALKS)
 def test_coupled_tiles_are_coded_by_their_joint_distribution(family: str, method: str) -> None:
-    model = tiny_model(family, "logistic_mixture", colour_order="likelihood", split=2, split_coupling="mixture")
+    model = coded_model(family, "logistic_mixture", colour_order="likelihood", split=2, split_coupling="mixture")
     found = verified(model, random_images(model, 5), method=method)
     assert found.is_identical
     assert found.is_within
@@ -101,14 +90,14 @@ def test_coupled_tiles_are_coded_by_their_joint_distribution(family: str, method
 @pytest.mark.parametrize("likelihood", ["categorical", "logistic_mixture"])
 def test_a_long_stream_costs_a_thousandth_more(likelihood: str, dtype: torch.dtype) -> None:
     """Without the ends of streams; bytes that the model thinks all but impossible are among them."""
-    model = tiny_model("gated", likelihood, shape=(1, 6, 6), levels=256, colour_order="mask").to(dtype)
+    model = coded_model("gated", likelihood, shape=(1, 6, 6), levels=256, colour_order="mask").to(dtype)
     found = verified(model, random_images(model, 100))
     assert found.is_identical
     assert found.coded_bits < 1.001 * found.claimed_bits + 32
 
 
 def test_images_that_the_model_is_sure_of_cost_next_to_nothing() -> None:
-    model = tiny_model(likelihood="bernoulli", shape=(1, 8, 8))
+    model = coded_model(likelihood="bernoulli", shape=(1, 8, 8))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -122,7 +111,7 @@ def test_images_that_the_model_is_sure_of_cost_next_to_nothing() -> None:
 
 
 def test_both_sides_show_the_network_the_same_images_and_never_a_later_level() -> None:
-    model, inputs = tiny_model(shape=(3, 3, 3)), list[torch.Tensor]()
+    model, inputs = coded_model(shape=(3, 3, 3)), list[torch.Tensor]()
     model.network.register_forward_hook(lambda _module, args, _out: inputs.append(args[0].clone()))
     images = random_images(model, 2)
     content = compress(model, images, method="naive")
@@ -136,7 +125,7 @@ def test_both_sides_show_the_network_the_same_images_and_never_a_later_level() -
 
 
 def test_both_walks_see_the_same_numbers_but_for_rounding() -> None:
-    model = tiny_model(shape=(3, 4, 4), split=2).double()
+    model = coded_model(shape=(3, 4, 4), split=2).double()
     images = random_images(model, 3)
     files = [unpack(compress(model, images, method=method)) for method in codec.WALKS]
     assert [file.header.method for file in files] == ["cached", "naive"]
@@ -144,7 +133,7 @@ def test_both_walks_see_the_same_numbers_but_for_rounding() -> None:
 
 
 def test_a_network_that_cannot_be_stepped_is_passed_whole() -> None:
-    model = tiny_model(likelihood="bernoulli", shape=(1, 4, 4))
+    model = coded_model(likelihood="bernoulli", shape=(1, 4, 4))
     images = random_images(model, 2)
     assert unpack(compress(model, images)).header.method == "cached"
     assert unpack(compress(leaking(model), images)).header.method == "naive"
@@ -152,7 +141,7 @@ def test_a_network_that_cannot_be_stepped_is_passed_whole() -> None:
 
 @pytest.mark.parametrize("conditioning", ["bias", "map"])
 def test_labels_travel_in_the_file(conditioning: str) -> None:
-    model = tiny_model(conditioning=conditioning)
+    model = coded_model(conditioning=conditioning)
     images, labels = random_images(model, 4), np.array([0, 2, 1, NO_LABEL])
     found = verified(model, images, labels, batch_size=3)
     assert found.is_identical
@@ -187,7 +176,7 @@ def test_a_model_that_looks_ahead_needs_more_bits_than_it_claims(split: int, lea
     images = np.random.default_rng(0).integers(0, 2, (30, 1, 2, 2), dtype=np.uint8).repeat(4, 2).repeat(4, 3)
     if "tiles" in leak:
         images = np.tile(images[:, :, :4, :4], (1, 1, 2, 2))
-    model = tiny_model(likelihood="bernoulli", shape=(1, 8, 8), split=split)
+    model = coded_model(likelihood="bernoulli", shape=(1, 8, 8), split=split)
     honest = verified(model, images)
     assert honest.is_within
     found = verified(leaking(model, **leak), images)
@@ -198,7 +187,7 @@ def test_a_model_that_looks_ahead_needs_more_bits_than_it_claims(split: int, lea
 
 
 def test_a_log_prob_that_is_not_that_of_its_probabilities_does_not_pass() -> None:
-    model = tiny_model()
+    model = coded_model()
     images = random_images(model, 20)
     nats = claimed_nats(model, images)
     assert verify_bits(model, images, claimed_nats=nats).is_within
@@ -305,13 +294,13 @@ def test_another_model_is_refused_before_decoding(
     coded: tuple[DensityModel, np.ndarray, bytes], other: dict[str, Any]
 ) -> None:
     with pytest.raises(CodecError, match="must be read with the model that wrote it"):
-        decompress(coded[2], tiny_model(**other))
+        decompress(coded[2], coded_model(**other))
 
 
 def test_a_hash_knows_every_weight_and_no_precision() -> None:
-    model = tiny_model()
+    model = coded_model()
     before = model_hash(model)
-    assert model_hash(tiny_model()) == model_hash(tiny_model().double()) == before
+    assert model_hash(coded_model()) == model_hash(coded_model().double()) == before
     for parameter in model.parameters():
         kept = parameter.flatten()[-1].item()
         with torch.no_grad():
@@ -381,7 +370,7 @@ def test_numbers_that_differ_without_a_name_are_never_wrong_images(
 
 
 def test_a_bound_says_why_it_is_not_coded() -> None:
-    model = tiny_model("pixelvae", shape=(1, 8, 8), latent_dim=2, encoder_channels=4)
+    model = coded_model("pixelvae", shape=(1, 8, 8), latent_dim=2, encoder_channels=4)
     with pytest.raises(CodecError, match="only with bits-back coding"):
         compress(model, random_images(model, 1))
 
@@ -415,7 +404,7 @@ def test_a_missing_package_is_one_line(
 )
 def test_images_that_are_not_the_models(images: np.ndarray, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        compress(tiny_model(), images)
+        compress(coded_model(), images)
 
 
 def test_labels_that_are_not_the_models(coded: tuple[DensityModel, np.ndarray, bytes]) -> None:
@@ -449,7 +438,7 @@ def test_settings_and_mode_are_left_as_they_were(coded: tuple[DensityModel, np.n
 
 
 def test_numbers_name_what_they_depend_on() -> None:
-    numbers = NumericEnvironment.of(tiny_model())
+    numbers = NumericEnvironment.of(coded_model())
     assert numbers.torch == torch.__version__
     assert numbers.device == f"cpu ({torch.backends.cpu.get_cpu_capability()})"
     assert (numbers.dtype, numbers.threads) == ("float32", torch.get_num_threads())

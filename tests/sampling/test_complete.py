@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from chi_square import chi_square_p
-from kinds import NETWORK_KINDS, every_network
-from pairwise import every_pair
-from sharp import tiny_model
 
 from pixeltune.config import LIKELIHOODS
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import NO_LABEL, DensityModel
 from pixeltune.sampling import METHODS, complete, sample, why_not_conditional
+from tests.support.chi_square import chi_square_p
+from tests.support.model_kinds import NETWORK_KINDS, every_network
+from tests.support.pairwise import every_pair
+from tests.support.tiny_models import sharp_model
 
 
 def first_calls(model: DensityModel, share: float = 0.5) -> torch.Tensor:
@@ -30,7 +30,7 @@ def test_an_image_completes_itself_under_its_own_noise(
     family: str, likelihood: str, colour_order: str, split: int
 ) -> None:
     levels, orders = 2 if likelihood == "bernoulli" else 17, {"colour_order": colour_order, "split": split}
-    model = tiny_model(family, likelihood, shape=(3, 4, 4), levels=levels, **orders).double()
+    model = sharp_model(family, likelihood, shape=(3, 4, 4), levels=levels, **orders).double()
     drawn = sample(model, 3, seed=5)
     for share in (0.3, 0.5, 1.0):
         known = first_calls(model, share)
@@ -46,7 +46,7 @@ def test_an_image_completes_itself_under_its_own_noise(
 @every_pair({"family,colour_order": EXACT, "likelihood": LIKELIHOODS})
 def test_frequencies_are_conditional_probabilities(family: str, likelihood: str, colour_order: str) -> None:
     """Of 16 images of a colour and 2×2 pixels, the upper row given."""
-    model = tiny_model(family, likelihood, shape=(1, 2, 2), colour_order=colour_order)
+    model = sharp_model(family, likelihood, shape=(1, 2, 2), colour_order=colour_order)
     images, draws = torch.cartesian_prod(*[torch.arange(2)] * 4).reshape(16, 1, 2, 2), 1500
     known = torch.tensor([[True, True], [False, False]])
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_frequencies_are_conditional_probabilities(family: str, likelihood: str,
 @every_network
 @pytest.mark.parametrize("split", [1, 2])
 def test_methods_agree_on_what_is_clamped(family: str, colour_order: str, split: int) -> None:
-    model = tiny_model(family, shape=(3, 4, 4), levels=17, colour_order=colour_order, split=split).double()
+    model = sharp_model(family, shape=(3, 4, 4), levels=17, colour_order=colour_order, split=split).double()
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(17, (3, 3, 4, 4), generator=generator)
     known = torch.rand(3, 4, 4, generator=generator) < 0.5
@@ -81,11 +81,11 @@ def test_left_halves_and_tiles_are_refused_with_the_reason() -> None:
     )
     images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     with pytest.raises(ConfigError, match=words):
-        complete(tiny_model(shape=(3, 4, 4), colour_order="likelihood"), images, left)
+        complete(sharp_model(shape=(3, 4, 4), colour_order="likelihood"), images, left)
     with pytest.raises(ConfigError, match=r"split into 2×2 tiles, drawn side by side"):
-        complete(tiny_model(shape=(3, 4, 4), colour_order="likelihood", split=2), images, left.T)
+        complete(sharp_model(shape=(3, 4, 4), colour_order="likelihood", split=2), images, left.T)
     with pytest.raises(ConfigError, match=r"without a latent, .* but pixelvae has one"):
-        complete(tiny_model("pixelvae", shape=(3, 4, 4)), images, left.T)
+        complete(sharp_model("pixelvae", shape=(3, 4, 4)), images, left.T)
 
 
 def test_a_colour_alone_is_given_only_where_the_network_draws_it_alone() -> None:
@@ -93,13 +93,13 @@ def test_a_colour_alone_is_given_only_where_the_network_draws_it_alone() -> None
     red = torch.zeros(3, 2, 2, dtype=torch.bool)
     red[0, 0, 0] = True
     images = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    complete(tiny_model(shape=(3, 2, 2), colour_order="mask"), images, red)
+    complete(sharp_model(shape=(3, 2, 2), colour_order="mask"), images, red)
     with pytest.raises(ConfigError, match="its call 1 draws what is not given"):
-        complete(tiny_model(shape=(3, 2, 2), colour_order="likelihood"), images, red)
+        complete(sharp_model(shape=(3, 2, 2), colour_order="likelihood"), images, red)
 
 
 def test_a_completion_is_of_its_label() -> None:
-    model = tiny_model("gated", shape=(3, 4, 4), levels=17, conditioning="bias", label_dropout=0.5).double()
+    model = sharp_model("gated", shape=(3, 4, 4), levels=17, conditioning="bias", label_dropout=0.5).double()
     labels = torch.tensor([0, 1, 2, NO_LABEL])
     drawn = sample(model, 4, seed=5, labels=labels)
     known = first_calls(model)
@@ -124,11 +124,11 @@ IMAGE, ALL = torch.zeros(1, 3, 4, 4, dtype=torch.int64), torch.ones(4, 4, dtype=
 )
 def test_what_is_no_image_or_no_mask_is_refused(images: torch.Tensor, known: torch.Tensor, words: str) -> None:
     with pytest.raises((ConfigError, DataError), match=words):
-        complete(tiny_model(shape=(3, 4, 4)), images, known)
+        complete(sharp_model(shape=(3, 4, 4)), images, known)
 
 
 def test_levels_that_are_not_given_do_not_count() -> None:
-    model, known = tiny_model(shape=(3, 4, 4)), torch.zeros(4, 4, dtype=torch.bool)
+    model, known = sharp_model(shape=(3, 4, 4)), torch.zeros(4, 4, dtype=torch.bool)
     known[:2] = True
     images = torch.zeros(2, 3, 4, 4, dtype=torch.int64)
     images[:, :, 2:] = 255
@@ -137,7 +137,7 @@ def test_levels_that_are_not_given_do_not_count() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
 def test_all_256_levels_are_taken(dtype: torch.dtype) -> None:
-    model, known = tiny_model(shape=(1, 4, 4), levels=256), torch.zeros(4, 4, dtype=torch.bool)
+    model, known = sharp_model(shape=(1, 4, 4), levels=256), torch.zeros(4, 4, dtype=torch.bool)
     known[:2] = True
     images = torch.arange(240, 256).reshape(1, 1, 4, 4).to(dtype)
     completed = complete(model, images, known)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sharp import tiny_model
 
 from pixeltune.data import ImageSet
 from pixeltune.errors import ConfigError
 from pixeltune.sampling import complete, completions, gallery, sample, upper_half
+from tests.support.tiny_models import sharp_model
 
 
 def examples(count: int = 14, levels: int = 17, channels: int = 1) -> ImageSet:
@@ -18,7 +18,7 @@ def examples(count: int = 14, levels: int = 17, channels: int = 1) -> ImageSet:
 
 
 def test_a_gallery_is_samples_above_completions_a_column_an_image() -> None:
-    model, given = tiny_model("gated", shape=(1, 4, 4), levels=17), examples()
+    model, given = sharp_model("gated", shape=(1, 4, 4), levels=17), examples()
     picture = gallery(model, given, seed=3)
     assert (len(picture.images_NCHW), picture.columns) == (144, 12)
     assert torch.equal(picture.images_NCHW[:72], sample(model, 72, seed=3))
@@ -30,7 +30,7 @@ def test_a_gallery_is_samples_above_completions_a_column_an_image() -> None:
 
 
 def test_a_conditional_gallery_draws_classes_in_turn_and_completes_with_the_labels() -> None:
-    model, given = tiny_model("gated", shape=(1, 4, 4), levels=17, conditioning="bias").double(), examples()
+    model, given = sharp_model("gated", shape=(1, 4, 4), levels=17, conditioning="bias").double(), examples()
     picture = gallery(model, given)
     assert torch.equal(picture.images_NCHW[:72], sample(model, 72, labels=[index % 3 for index in range(72)]))
     index = np.tile(np.arange(12), 6)
@@ -48,7 +48,7 @@ def test_a_conditional_gallery_draws_classes_in_turn_and_completes_with_the_labe
     ],
 )
 def test_a_gallery_without_exact_completions_says_why(family: str, split: int, count: int, words: str) -> None:
-    model = tiny_model(family, shape=(1, 4, 4), levels=17, split=split)
+    model = sharp_model(family, shape=(1, 4, 4), levels=17, split=split)
     picture = gallery(model, examples(count))
     assert len(picture.images_NCHW) == 72
     assert words in picture.caption
@@ -56,7 +56,7 @@ def test_a_gallery_without_exact_completions_says_why(family: str, split: int, c
 
 
 def test_completions_are_rows_of_an_image_each() -> None:
-    model, given = tiny_model("gated", shape=(3, 4, 4), levels=17, conditioning="bias"), examples(2, channels=3)
+    model, given = sharp_model("gated", shape=(3, 4, 4), levels=17, conditioning="bias"), examples(2, channels=3)
     picture = completions(model, given, upper_half(model), draws=3, seed=1)
     rows = picture.images_NCHW.unflatten(0, (2, 5))
     assert picture.columns == 5
@@ -71,7 +71,7 @@ def test_completions_are_rows_of_an_image_each() -> None:
 
 
 def test_clamped_completions_are_named_for_it() -> None:
-    model = tiny_model("gated", shape=(1, 4, 4), levels=17)
+    model = sharp_model("gated", shape=(1, 4, 4), levels=17)
     left = upper_half(model).T
     with pytest.raises(ConfigError, match="--clamp"):
         completions(model, examples(2), left)

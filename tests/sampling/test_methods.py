@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from combinations import NETWORKS, Combination, covering, product
-from kinds import COUPLING_FAMILIES, NETWORK_KINDS, every_kind, every_network, model_settings
-from pairwise import every_pair
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pixeltune.config import ImageSpec, TrialConfig
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, build_model
 from pixeltune.sampling import METHODS, ModelStepper, RowSampler, SampleRequest, cached, naive, sample
 from pixeltune.sampling.fixed_point import iterates
 from pixeltune.sampling.stepping import Stepper
+from tests.support.model_combinations import NETWORKS, Combination, covering, product
+from tests.support.model_kinds import COUPLING_FAMILIES, NETWORK_KINDS, every_kind, every_network
+from tests.support.pairwise import every_pair
+from tests.support.tiny_models import tiny_model
 
 TOLERANCE = 1e-10
 STRUCTURES: dict[str, tuple[dict[str, Any], ...]] = {
@@ -38,15 +38,11 @@ def structures(family: str, **settings: Any) -> list[dict[str, Any]]:
     return [settings | structure for structure in STRUCTURES.get(family, ({},))]
 
 
-def tiny_model(
-    family: str, likelihood: str = "categorical", *, shape: tuple[int, int, int] = (3, 4, 8), **model: Any
-) -> DensityModel:
-    """In float64, livened."""
-    settings = model_settings(family, **{"channels": 6, "layers": 2, "kernel_size": 3, "head_channels": 6} | model)
-    sections = {"data": {"name": "digits"}, "model": settings, "likelihood": {"name": likelihood}, "seed": 1}
+def lively_model(family: str, likelihood: str = "categorical", **changes: Any) -> DensityModel:
+    """Return a model in float64, livened."""
     levels = 2 if likelihood == "bernoulli" else 9
-    form = ImageSpec(*shape, levels=levels, num_classes=3)
-    return livened(build_model(TrialConfig.build(sections), form).double().eval())
+    plain = {"shape": (3, 4, 8), "levels": levels, "seed": 1, "channels": 6, "head_channels": 6}
+    return livened(tiny_model(family, likelihood, **(plain | changes)))
 
 
 def livened(model: DensityModel) -> DensityModel:
@@ -114,7 +110,7 @@ def test_stepped_theta_is_the_networks(
     family: str, colour_order: str, conditioning: str, shape: tuple[int, int, int], split: int
 ) -> None:
     for settings in structures(family, colour_order=colour_order, conditioning=conditioning, split=split):
-        assert_same_theta(tiny_model(family, shape=shape, **settings))
+        assert_same_theta(lively_model(family, shape=shape, **settings))
 
 
 without_labels = pytest.mark.filterwarnings("ignore:images are drawn without a label")
@@ -148,11 +144,11 @@ def assert_same_images(combination: Combination) -> None:
 @pytest.mark.parametrize("family", COUPLING_FAMILIES)
 def test_coupled_tiles_are_stepped_through_together(family: str) -> None:
     for settings in structures(family, colour_order="likelihood", split=2, split_coupling="mixture"):
-        assert_same_theta(tiny_model(family, "logistic_mixture", shape=(3, 8, 16), **settings))
+        assert_same_theta(lively_model(family, "logistic_mixture", shape=(3, 8, 16), **settings))
 
 
 def test_cached_is_the_default() -> None:
-    model, methods = tiny_model("gated"), dict(METHODS)
+    model, methods = lively_model("gated"), dict(METHODS)
     assert torch.equal(sample(model, 2), sample(model, 2, method="cached"))
     assert list(methods) == ["naive", "cached", "fixed_point"]
 
@@ -160,7 +156,7 @@ def test_cached_is_the_default() -> None:
 @every_network
 def test_float32_draws_nearly_the_same_images(family: str, colour_order: str) -> None:
     """A rounding edge may flip a level, and then all that follows it; not many do in four images of 32 pixels."""
-    model = tiny_model(family, colour_order=colour_order).float()
+    model = lively_model(family, colour_order=colour_order).float()
     exact, stepped = (sample(model, 4, seed=2, method=method) for method in ("naive", "cached"))
     assert (exact == stepped).flatten(1).all(1).sum() >= 3
 
@@ -168,7 +164,7 @@ def test_float32_draws_nearly_the_same_images(family: str, colour_order: str) ->
 @every_network
 def test_a_network_runs_once_to_be_cached(family: str, colour_order: str) -> None:
     """And never on pixels: what it is run on is a batch of no images."""
-    model, batches = tiny_model(family, colour_order=colour_order), []
+    model, batches = lively_model(family, colour_order=colour_order), []
     model.network.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
     sample(model, 2, method="cached")
     assert batches == [0]
@@ -185,7 +181,7 @@ def test_no_number_is_read_back_while_a_row_is_drawn(family: str, colour_order: 
             called.add(func.overloadpacket.__name__)
             return func(*args, **(kwargs or {}))
 
-    model = tiny_model(family, "logistic_mixture", colour_order=colour_order, conditioning="map")
+    model = lively_model(family, "logistic_mixture", colour_order=colour_order, conditioning="map")
     noise = model.noise(torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
     with torch.inference_mode():
         rows = RowSampler(model, SampleRequest(noise, features(model, torch.tensor([0, 1]))))
@@ -200,7 +196,7 @@ def test_no_number_is_read_back_while_a_row_is_drawn(family: str, colour_order: 
 def test_memory_does_not_grow_with_the_height(family: str, colour_order: str) -> None:
     nbytes, label_B = [], torch.tensor([0, 1])
     for height in (4, 16):
-        model = tiny_model(family, shape=(3, height, 8), colour_order=colour_order)
+        model = lively_model(family, shape=(3, height, 8), colour_order=colour_order)
         with torch.inference_mode():
             nbytes.append(ModelStepper(model, 2, features(model, label_B)).nbytes)
     assert 0 < nbytes[0] == nbytes[1]
@@ -208,7 +204,7 @@ def test_memory_does_not_grow_with_the_height(family: str, colour_order: str) ->
 
 @every_kind
 def test_iterations_settle_a_call_of_the_order_each(family: str, likelihood: str, colour_order: str) -> None:
-    model = tiny_model(family, likelihood, shape=(3, 4, 4), colour_order=colour_order)
+    model = lively_model(family, likelihood, shape=(3, 4, 4), colour_order=colour_order)
     generator, order = torch.Generator().manual_seed(3), model.order()
     with torch.inference_mode():
         noise, s = torch.cat([model.noise(generator) for _ in range(3)]), features(model, torch.tensor([0, 1, 2]))
@@ -333,12 +329,12 @@ def test_a_label_that_scales_features_of_another_resolution_is_refused(label_fir
 
 
 def test_cached_sampling_needs_no_gradient_switched_off() -> None:
-    model = tiny_model("gated")
+    model = lively_model("gated")
     noise = model.noise(torch.Generator().manual_seed(0))
     assert torch.equal(cached(model.double(), SampleRequest(noise)), naive(model.double(), SampleRequest(noise)))
 
 
 def test_dropout_in_training_is_refused() -> None:
-    model = tiny_model("gated", dropout=0.5).train()
+    model = lively_model("gated", dropout=0.5).train()
     with pytest.raises(ConfigError, match="cannot step through"):
         cached(model, SampleRequest(model.noise(torch.Generator())))

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from chi_square import chi_square_p
-from kinds import COUPLING_FAMILIES, every_kind, every_kind_and, every_network
-from sharp import tiny_model
 
 from pixeltune.errors import ConfigError
 from pixeltune.models import NO_LABEL, DensityModel, eval_mode
 from pixeltune.sampling import METHODS, SampleRequest, sample
+from tests.support.chi_square import chi_square_p
+from tests.support.model_kinds import COUPLING_FAMILIES, every_kind, every_kind_and, every_network
+from tests.support.tiny_models import sharp_model
 
 
 def drawn_given(
@@ -40,7 +40,7 @@ def drawn_again(model: DensityModel, x: torch.Tensor, seed: int, label: torch.Te
 def test_frequencies_are_the_models_probabilities(
     family: str, likelihood: str, colour_order: str, method: str, shape: tuple[int, int, int]
 ) -> None:
-    model, draws = tiny_model(family, likelihood, shape=shape, colour_order=colour_order), 4000
+    model, draws = sharp_model(family, likelihood, shape=shape, colour_order=colour_order), 4000
     images = torch.cartesian_prod(*[torch.arange(2)] * 4)
     drawn, z_BD = drawn_given(model, draws, method)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_frequencies_are_the_models_probabilities(
 def test_a_sample_is_the_fixed_point_of_its_noise(family: str, likelihood: str, colour_order: str, method: str) -> None:
     """θ of the finished image draws the same image again: each sub-pixel was drawn from its final θ."""
     levels = 2 if likelihood == "bernoulli" else 17
-    model = tiny_model(family, likelihood, levels=levels, colour_order=colour_order).double()
+    model = sharp_model(family, likelihood, levels=levels, colour_order=colour_order).double()
     x = sample(model, 3, seed=5, method=method)
     assert torch.equal(drawn_again(model, x, seed=5), x)
     assert x.float().std() > 0
@@ -64,7 +64,7 @@ def test_split_samples_are_of_the_models_distribution(
     family: str, likelihood: str, colour_order: str, method: str
 ) -> None:
     """Two rows of two tiles of one pixel would be independent: 2×4 leaves two offsets."""
-    model, draws = tiny_model(family, likelihood, shape=(1, 2, 4), colour_order=colour_order, split=2), 8000
+    model, draws = sharp_model(family, likelihood, shape=(1, 2, 4), colour_order=colour_order, split=2), 8000
     images = torch.cartesian_prod(*[torch.arange(2)] * 8)
     drawn, z_BD = drawn_given(model, draws, method)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_a_split_sample_is_the_fixed_point_of_its_noise(
     family: str, likelihood: str, colour_order: str, method: str
 ) -> None:
     levels = 2 if likelihood == "bernoulli" else 17
-    model = tiny_model(family, likelihood, shape=(3, 4, 6), levels=levels, colour_order=colour_order, split=2).double()
+    model = sharp_model(family, likelihood, shape=(3, 4, 6), levels=levels, colour_order=colour_order, split=2).double()
     x = sample(model, 2, seed=5, method=method)
     assert torch.equal(drawn_again(model, x, seed=5), x)
 
@@ -86,7 +86,7 @@ def test_a_split_sample_is_the_fixed_point_of_its_noise(
 @pytest.mark.parametrize("family", COUPLING_FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_coupled_tiles_are_drawn_from_their_joint_distribution(family: str, method: str) -> None:
-    model = tiny_model(
+    model = sharp_model(
         family,
         "logistic_mixture",
         shape=(1, 2, 4),
@@ -118,7 +118,7 @@ def tempered(probs_N: torch.Tensor, sub_pixels: int, temperature: float) -> torc
 @every_kind
 def test_a_temperature_is_a_power_of_each_factor(family: str, likelihood: str, colour_order: str) -> None:
     """Images of two pixels and two colours, all of whose probabilities are known."""
-    model, draws = tiny_model(family, likelihood, shape=(2, 1, 2), colour_order=colour_order), 4000
+    model, draws = sharp_model(family, likelihood, shape=(2, 1, 2), colour_order=colour_order), 4000
     images_16P2 = torch.cartesian_prod(*[torch.arange(2)] * 4).reshape(16, 2, 2)  # pixel, colour
     drawn, z_BD = drawn_given(model, draws, "cached", temperature=0.4)
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_a_temperature_is_a_power_of_each_factor(family: str, likelihood: str, c
 @every_kind
 def test_methods_agree_at_a_temperature(family: str, likelihood: str, colour_order: str) -> None:
     levels = 2 if likelihood == "bernoulli" else 17
-    model = tiny_model(family, likelihood, levels=levels, colour_order=colour_order).double()
+    model = sharp_model(family, likelihood, levels=levels, colour_order=colour_order).double()
     first, *others = [sample(model, 3, seed=5, method=method, temperature=0.7) for method in METHODS]
     assert all(torch.equal(other, first) for other in others)
 
@@ -139,11 +139,11 @@ def test_methods_agree_at_a_temperature(family: str, likelihood: str, colour_ord
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
 def test_what_is_no_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(ConfigError, match="`temperature` must be a number above 0, but got"):
-        sample(tiny_model(), 1, temperature=temperature)
+        sample(sharp_model(), 1, temperature=temperature)
 
 
 def test_progress_is_told_to_its_end() -> None:
-    model = tiny_model(shape=(3, 4, 4), colour_order="mask")
+    model = sharp_model(shape=(3, 4, 4), colour_order="mask")
     for method in METHODS:
         told: list[int] = []
         sample(model, 3, method=method, batch_size=2, advance=told.append)
@@ -153,7 +153,7 @@ def test_progress_is_told_to_its_end() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_depends_on_seed_and_index_only(method: str) -> None:
-    model = tiny_model(levels=17).double()
+    model = sharp_model(levels=17).double()
     images = sample(model, 5, seed=2, method=method)
     assert images.shape == (5, 3, 3, 4)
     assert images.dtype == torch.uint8
@@ -167,14 +167,14 @@ def test_an_image_depends_on_seed_and_index_only(method: str) -> None:
 )
 def test_naive_makes_one_call_a_step_of_the_order(colour_order: str, split: int, calls: int) -> None:
     """C·H·W/s² where the network orders the colours, H·W/s² where the likelihood does."""
-    model, seen = tiny_model(shape=(3, 4, 4), colour_order=colour_order, split=split), []
+    model, seen = sharp_model(shape=(3, 4, 4), colour_order=colour_order, split=split), []
     model.network.register_forward_hook(lambda *_: seen.append(1))
     sample(model, 2, method="naive")
     assert len(seen) == calls
 
 
 def test_mode_and_random_state_are_left_as_they_were() -> None:
-    model, state = tiny_model(dropout=0.5).train(), torch.random.get_rng_state()
+    model, state = sharp_model(dropout=0.5).train(), torch.random.get_rng_state()
     first = sample(model, 2)
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -185,7 +185,7 @@ def test_mode_and_random_state_are_left_as_they_were() -> None:
 @pytest.mark.parametrize("conditioning", ["bias", "map"])
 def test_a_sample_is_of_its_label(family: str, colour_order: str, conditioning: str) -> None:
     """θ of the finished image and its label draws the same image again; θ of another label does not."""
-    model = tiny_model(
+    model = sharp_model(
         family, levels=17, colour_order=colour_order, conditioning=conditioning, label_dropout=0.5
     ).double()
     labels = torch.tensor([0, 1, 2, NO_LABEL])
@@ -209,21 +209,21 @@ def test_a_sample_is_of_its_label(family: str, colour_order: str, conditioning: 
 )
 def test_labels_that_do_not_fit_are_refused(conditioning: str, labels: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        sample(tiny_model(conditioning=conditioning), 2, labels=labels)
+        sample(sharp_model(conditioning=conditioning), 2, labels=labels)
 
 
 def test_a_label_that_training_never_left_out_is_missed() -> None:
     with pytest.warns(UserWarning, match="never trained without one"):
-        sample(tiny_model(conditioning="bias"), 2)
+        sample(sharp_model(conditioning="bias"), 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sample(tiny_model(conditioning="bias", label_dropout=0.1), 2)
-        sample(tiny_model(conditioning="bias"), 2, labels=[0, 1])
-        sample(tiny_model(), 2)
+        sample(sharp_model(conditioning="bias", label_dropout=0.1), 2)
+        sample(sharp_model(conditioning="bias"), 2, labels=[0, 1])
+        sample(sharp_model(), 2)
 
 
 def test_unknown_method_and_empty_request_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"`method` must be one of naive.*, but got 'nave'"):
-        sample(tiny_model(), 1, method="nave")
+        sample(sharp_model(), 1, method="nave")
     with pytest.raises(ConfigError, match="at least 1, but got 0"):
-        sample(tiny_model(), 0)
+        sample(sharp_model(), 0)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kinds import every_network
-from tiny import tiny_model
 from torch import Tensor, nn
 
 from pixeltune.errors import ConfigError
 from pixeltune.models import DensityModel
 from pixeltune.sampling import SPEED_BATCH, RowSampler, SampleRequest, cached, forecast, images_per_second, speed
+from tests.support.model_kinds import every_network
+from tests.support.tiny_models import tiny_model
 
 BUILDING = 1000.0
 

@@ -1,14 +1,8 @@
-"""Trials that measure their speed for a moment only; what Ray starts takes its time."""
+"""The environment that Ray reads when it is imported, and trials that measure their speed for a moment only."""
 
 from __future__ import annotations
 
-import pytest
-
 from pixeltune.tune.ray_session import set_environment
+from tests.support.fixtures import short_measurements as short_measurements
 
 set_environment(None)  # before any test module imports Ray, which reads it then
-
-
-@pytest.fixture(autouse=True)
-def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixeltune.sampling.speed._LONGEST", 0.02)

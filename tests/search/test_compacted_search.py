@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,7 @@ from pixeltune.results.parquet_io import Row
 from pixeltune.results.search_status import read_status
 from pixeltune.results.store import SearchStore
 from pixeltune.search.state import SearchState
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from noop import drive, noop_space
+from tests.support.noop import drive, noop_space
 
 SPACE = noop_space(trials=6, images=800, every=100)
 LONGER = noop_space(trials=10, images=800, every=100)

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finals import asked, final_state, searched
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from search_toys import BEGUN, FINISHED, play, reported, toy_config, toy_space, toy_state
 
 from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, StoreError
@@ -20,6 +18,8 @@ from pixeltune.search.final import choose, moved_on, open_final, require_final_d
 from pixeltune.search.searcher import FixedTrials
 from pixeltune.search.state import SearchState
 from pixeltune.space import FinalSpace, Resources, SearchSpace
+from tests.support.toy_final import asked, final_state, searched
+from tests.support.toy_search import BEGUN, FINISHED, play, reported, toy_config, toy_space, toy_state
 
 
 def names(selection: Any) -> list[str]:

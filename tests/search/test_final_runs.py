@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finals import asked, final_state, searched
 
 from pixeltune.cli import main
 from pixeltune.config import TrialConfig
@@ -28,6 +27,7 @@ from pixeltune.search.trial import run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.weights import load_with_config
+from tests.support.toy_final import asked, final_state, searched
 
 
 class Watched(ImageSet):

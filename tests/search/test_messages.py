@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from search_toys import BEGUN, FINISHED, reported
 
 from pixeltune.search.messages import parse_message
+from tests.support.toy_search import BEGUN, FINISHED, reported
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from optuna.distributions import IntDistribution
 from rich.console import Console
-from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_space, toy_state
 
 from pixeltune.config import ImageSpec
 from pixeltune.search import progress
 from pixeltune.search.progress import Progress
 from pixeltune.space import Budget, Resources
+from tests.support.toy_search import BEGUN, FACTS, FINISHED, ended, play, reported, toy_config, toy_space, toy_state
 
 FORM = ImageSpec(1, 8, 8, 17)
 

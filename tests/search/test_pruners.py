@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_toys import BEGUN, FACTS, FINISHED, ended, play, reported, toy_space, toy_state
 
 from pixeltune.search.pruners import AshaPruner, MedianPruner, ParetoPruner, Trace, pruner_for
 from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, Asha, Median, Pareto, Resources, SearchSpace
+from tests.support.toy_search import BEGUN, FACTS, FINISHED, ended, play, reported, toy_space, toy_state
 
 
 def at(values: dict[int, float]) -> Trace:

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from search_toys import (
+
+from pixeltune.errors import ConfigError, StoreError
+from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.run import nothing_left, open_search, require_buildable, require_same_data
+from pixeltune.search.searcher import OptunaSearcher
+from pixeltune.search.state import SearchState
+from pixeltune.search.trial import state_file, weights_file
+from pixeltune.space import Budget, Resources, SearchSpace
+from tests.support.toy_search import (
     BEGUN,
     FACTS,
     FINISHED,
@@ -19,14 +27,6 @@ from search_toys import (
     toy_space,
     toy_state,
 )
-
-from pixeltune.errors import ConfigError, StoreError
-from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.run import nothing_left, open_search, require_buildable, require_same_data
-from pixeltune.search.searcher import OptunaSearcher
-from pixeltune.search.state import SearchState
-from pixeltune.search.trial import state_file, weights_file
-from pixeltune.space import Budget, Resources, SearchSpace
 
 
 def two_trials(folder: Path, **changes: Any) -> SearchState:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finals import asked, final_state, searched, searched_space
-from search_toys import BEGUN, FACTS, FINISHED, play, reported, toy_config, toy_space, toy_state
 
 from pixeltune.cluster.ray_backend import RayBackend
 from pixeltune.data import load_data, resolve
@@ -19,6 +17,8 @@ from pixeltune.search.final import open_final
 from pixeltune.search.run import Outcome, open_search, run_search
 from pixeltune.search.state import SearchState
 from pixeltune.space import Budget, SearchSpace
+from tests.support.toy_final import asked, final_state, searched, searched_space
+from tests.support.toy_search import BEGUN, FACTS, FINISHED, play, reported, toy_config, toy_space, toy_state
 
 
 class Heard(SearchCallback):

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from search_toys import VARY, sampler_params, seen, settle, toy_config, toy_space, toy_state
 
 from pixeltune.errors import ConfigError, MissingPackageError
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.space import SAMPLERS, Budget, Pareto, SearchSpace
+from tests.support.toy_search import VARY, sampler_params, seen, settle, toy_config, toy_space, toy_state
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())
 few_seeds = pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution
-from search_toys import BEGUN, FACTS, FINISHED, ended, play, report, reported, toy_space, toy_state
 
 from pixeltune.results.compaction import compact
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.search import attempt
 from pixeltune.space import Budget, Median, Resources
+from tests.support.toy_search import BEGUN, FACTS, FINISHED, ended, play, report, reported, toy_space, toy_state
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from store_faults import FAULTS, MOMENTS, harm_at
+
+from tests.support.store_faults import FAULTS, MOMENTS, harm_at
 
 
 @pytest.fixture

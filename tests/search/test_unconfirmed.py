@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.trial import TrialState
-from search_toys import BEGUN, play, reported, toy_space, toy_state
 
 from pixeltune import files
 from pixeltune.cli.trial_ref import find_weights
@@ -24,6 +23,7 @@ from pixeltune.search.final import choose
 from pixeltune.search.optuna_trials import verdicts
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
+from tests.support.toy_search import BEGUN, play, reported, toy_space, toy_state
 
 WHY = "60 images take 2.10000 bits/dim where 0.10000 are claimed"
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from optuna.distributions import IntDistribution
-from search_toys import VARY, sampler_params, settle, toy_config, toy_space
 
 from pixeltune.cli.search import launch_line
 from pixeltune.data import Resolved, resolve
@@ -23,6 +22,7 @@ from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import SearchSpace
+from tests.support.toy_search import VARY, sampler_params, settle, toy_config, toy_space
 
 BASE = toy_config().override({"data.num_valid": 100})
 MIXTURE = {"likelihood.name": "logistic_mixture", "likelihood.mixtures": 3, "model.layers": 3, "optim.lr": 0.02}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from flips import checkpoint_targets, cuts, flips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load as safetensors_load
@@ -24,6 +23,7 @@ from pixeltune.training import weights
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_model, load_with_config, save_weights
+from tests.support.damage import checkpoint_targets, cuts, flips
 
 from .conftest import tiny
 

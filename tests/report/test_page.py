@@ -1,0 +1,233 @@
+"""What a report says is what the results say, whatever strings they hold."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests.support.optional import require
+from tests.support.report_pages import HOSTILE, Page, made_up, make_final, make_page, points_of
+from tests.support.result_rows import make_report, make_row, make_space
+
+require("plotly", "jinja2")
+from pixeltune.published.compare import compare
+from pixeltune.report.build import report_html
+from pixeltune.report.sections.leaderboard import board
+from pixeltune.report.snapshot import read_snapshot
+from pixeltune.results.dataframes import read_results
+from pixeltune.results.final_statistics import leaderboard_of
+from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.ranking import leaderboard, status_counts
+from pixeltune.results.store import SearchStore
+from pixeltune.space import Asha
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("made")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return make_page(made_up(folder, trials=40))
+
+
+def test_the_numbers_of_the_table_are_those_of_the_results(folder: Path, page: Page) -> None:
+    frame = read_results(str(folder / "toy")).set_index("trial")
+    names = (
+        "valid_bits_per_dim",
+        "valid_nats",
+        "num_parameters",
+        "sample_images_per_second",
+        "optim.lr",
+        "model.layers",
+    )
+    lines = page.board()
+    assert {line["trial"][1] for line in lines} == set(frame.index)
+    for line in lines:
+        row = frame.loc[line["trial"][1] or ""]
+        assert line["status"][1] == row["status"]
+        for name in names:
+            known = row[name] == row[name] and row["status"] != "running"
+            if known:
+                assert float(line[name][1] or "nan") == row[name], name
+
+
+def test_the_order_is_the_leaderboards_and_only_results_have_a_rank(folder: Path, page: Page) -> None:
+    rows = SearchStore(str(folder), "toy").trials()
+    places = leaderboard(rows)
+    lines = page.board()
+    ranked = [line for line in lines if line["rank"][1] is not None]
+    assert lines[: len(ranked)] == ranked
+    assert [(int(line["rank"][1] or 0), line["trial"][1]) for line in ranked] == [
+        (place["rank"], place["trial"]) for place in places
+    ]
+    assert [float(line["below_baseline_percent"][1] or 0) for line in ranked] == [
+        place["below_baseline_percent"] for place in places
+    ]
+    assert {line["status"][1] for line in ranked} == {"finished", "pruned"}
+
+
+def test_statuses_are_counted_and_pruned_trials_say_where_they_stood(folder: Path, page: Page) -> None:
+    counts = status_counts(SearchStore(str(folder), "toy").trials())
+    for status, count in counts.items():
+        assert f"{count} {status}" in page.words()
+        assert page.statuses.count(status) == count
+    for line in page.board():
+        text, status = line["status"]
+        if status == "pruned":
+            assert text == f"pruned at {int(line['images_seen'][1] or 0):,}"
+
+
+def test_published_numbers_are_those_of_compare_and_none_is_called_comparable(folder: Path, page: Page) -> None:
+    best = leaderboard(SearchStore(str(folder), "toy").trials())[0]
+    frame = read_results(str(folder / "toy"))
+    known = compare(frame[frame["trial"] == best["trial"]])
+    [table] = [table for name, table in page.tables.items() if table and table[0] and table[0][0][0] == "model"]
+    assert len(table) > 10
+    for model, year, published, comparable, words, ours, _gap, _ in table[1:]:
+        row = known[(known["model"] == model[0]) & (known["published"] == float(published[1] or 0))].iloc[0]
+        assert float(ours[1] or 0) == row["ours"] == best["valid_bits_per_dim"]
+        assert year[0] == str(row["year"])
+        assert comparable[0] == "no"
+        assert words[0].startswith(row["why_not"])
+        assert "validation, not test" in words[0]
+    assert "cannot be compared with published test numbers" in page.words()
+
+
+def test_strings_of_the_results_are_text_and_nothing_else(page: Page) -> None:
+    assert HOSTILE.split("\u2028")[0] in page.text
+    assert "<script>window" not in page.html
+    assert [script.get("type") for script in page.scripts].count(None) == 1
+    assert not [tag for tag, _ in page.tags if tag == "b"]
+    hover = [text for trace in page.json["data-timeline"]["data"] for text in trace["text"]]
+    told = [text for text in hover if "window.broken" in text]
+    assert told
+    assert all("<script" not in text and "&lt;script&gt;" in text for text in told)
+
+
+def test_nothing_is_asked_of_the_network(page: Page) -> None:
+    for tag, given in page.tags:
+        if tag != "a":
+            for name in ("src", "href", "srcset", "action", "data"):
+                assert (given.get(name) or "data:").startswith("data:"), (tag, given)
+    assert not page.html.count("@import")
+
+
+def test_a_report_is_the_same_twice(folder: Path) -> None:
+    snapshot = made_up(folder / "again", trials=30)
+    assert report_html(snapshot) == report_html(snapshot)
+
+
+def test_the_environment_of_a_process_stays_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    monkeypatch.setenv("HTTPS_PROXY", "http://ann:hunter2@proxy")
+    html = report_html(made_up(tmp_path))
+    assert "wJalrXUtnFEMI" not in html
+    assert "hunter2" not in html
+
+
+def test_every_point_of_the_curves_is_a_report_and_none_is_missing(folder: Path, page: Page) -> None:
+    figure = page.json["data-curves"]
+    values = {report["valid_bits_per_dim"] for report in SearchStore(str(folder), "toy").curves()}
+    assert set(points_of(figure, "y")) == values
+    assert figure["layout"]["xaxis"]["type"] == "log"
+    texts = [note["text"] for note in figure["layout"]["annotations"]]
+    assert texts[0] == "order-0 baseline 6.9000 (validation)"
+    assert texts[1].endswith("(test; not comparable)")
+
+
+def test_bounds_are_marked(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "bound")
+    store.open(SearchManifest.of(make_space(), "bound", baseline_bits_per_dim=3.0))
+    facts = {"levels": 17, "data_checksum": "a", "evaluated_split": "valid", "is_bound": True}
+    store.write_trial(make_row(0, valid_bits_per_dim=2.0, valid_nats=90.0, **facts))
+    store.write_curve("00000", 1, [make_report(1600)])
+    snapshot = read_snapshot(store)
+    [line] = board(snapshot).lines
+    assert "≤ 2.0000" in [cell.text for cell in line.cells]
+    page = make_page(snapshot)
+    assert "with ≤ 2.0000" in page.words()
+    assert page.json["data-curves"]["layout"]["yaxis"]["title"]["text"] == "validation bits/dim (upper bound)"
+
+
+def test_binarised_images_are_told_in_nats(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "binary")
+    store.open(SearchManifest.of(make_space(), "binary", baseline_bits_per_dim=0.3))
+    form = {"levels": 2, "image_channels": 1, "image_height": 28, "image_width": 28}
+    store.write_trial(make_row(0, valid_bits_per_dim=0.2, valid_nats=110.0, **form))
+    store.write_curve("00000", 1, [make_report(1600, 0.2, valid_nats=110.0)])
+    snapshot = read_snapshot(store)
+    assert snapshot.baseline() == pytest.approx(0.3 * 784 * 0.6931471805599453)
+    assert points_of(make_page(snapshot).json["data-curves"], "y") == [110.0]
+
+
+def test_running_trials_stand_with_their_best_report_so_far_and_no_rank(tmp_path: Path) -> None:
+    store = SearchStore(str(tmp_path), "runs")
+    store.open(SearchManifest.of(make_space(), "runs"))
+    store.write_trial(make_row(0, status="running"))
+    store.write_curve("00000", 1, [make_report(1600, 2.5), make_report(3200, 2.25), make_report(4800, 2.375)])
+    [line] = make_page(read_snapshot(store)).board()
+    assert line["valid_bits_per_dim"][1] == "2.25"
+    assert line["status"] == ("running at 4,800", "running")
+    assert "rank" not in line
+
+
+def test_a_final_has_the_numbers_of_its_leaderboard(tmp_path: Path) -> None:
+    snapshot = make_final(tmp_path, {"00003": 80.0, "00007": 80.05, "00001": 95.0})
+    page = make_page(snapshot)
+    lines = page.tables["configurations"][1:]
+    places = leaderboard_of(snapshot.store)
+    assert [line[1][1] for line in lines] == [place["from_trial"] for place in places]
+    for line, place in zip(lines, places, strict=True):
+        assert float(line[4][1] or 0) == place["bits_per_dim"]
+        assert float(line[5][1] or 0) == place["nats"]
+        assert float(line[6][1] or 0) == place["difference_bits_per_dim"]
+        assert line[8][1] == place["verdict"]
+        assert f"± {place['nats_seeds_error']:.3f}" in line[5][0]
+    assert "1 of the 2 others is clearly worse; the rest cannot be told apart" in page.words()
+    assert "yes" in {line[3][0] for line in next(t for t in page.tables.values() if t[0][0][0] == "model")[1:]}
+
+
+def test_within_the_noise_nobody_wins(tmp_path: Path) -> None:
+    words = make_page(make_final(tmp_path, {"00003": 80.0, "00007": 80.05}, noise=2.0)).words()
+    assert "No other can be told apart from it" in words
+    assert "clearly worse." not in words
+    assert "noise is not known" in make_page(make_final(tmp_path / "one", {"3": 80.0, "7": 99.0}, seeds=1)).words()
+
+
+@pytest.mark.parametrize(
+    ("trials", "statuses", "changes"),
+    [
+        (0, (), {}),
+        (1, ("finished",), {}),
+        (1, ("running",), {}),
+        (3, ("running", "failed", "diverged"), {}),
+        (2, ("finished", "pruned"), {}),
+        (30, (), {"objectives": ("valid_bits_per_dim", "sample_images_per_second")}),
+        (30, (), {"objectives": ("sample_images_per_second",), "scheduler": None}),
+        (30, (), {"constraints": {"num_parameters": 5e6}}),
+        (12, ("finished",) * 12, {"vary": {}, "scheduler": Asha((320_000,))}),
+    ],
+)
+def test_a_report_can_be_made_of_any_search(
+    tmp_path: Path, trials: int, statuses: tuple[str, ...], changes: dict[str, object]
+) -> None:
+    page = make_page(made_up(tmp_path, trials=trials, statuses=statuses, **changes))
+    assert len(page.statuses) == trials
+    plots = {given["id"] for tag, given in page.tags if tag == "div" and given.get("class") == "plot"}
+    assert plots == {name.replace("data-", "plot-") for name in page.json}
+    headings = [tag for tag, _ in page.tags if tag in ("h1", "h2")]
+    assert headings.count("h1") == 1
+    for name, figure in page.json.items():
+        assert any(len(trace.get("x", ())) for trace in figure["data"]), name
+
+
+def test_the_page_holds_the_library_that_draws_its_figures(page: Page) -> None:
+    script = gzip.decompress(base64.b64decode(page.scripts_of("plotly-js"))).decode()
+    assert "Licensed under the MIT license" in script[:400]
+    kinds = {trace["type"] for figure in page.json.values() for trace in figure["data"]}
+    assert kinds == {"scatter", "bar", "contour"}, "another kind may need WebGL"

@@ -1,0 +1,117 @@
+"""Whole searches on a local Ray, one at a time: they end, answer, extend and refuse, in their own lines only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.launching import files_of, launches, store_in, write_search
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
+def test_a_search_ends_answers_extends_and_refuses(tmp_path: Path) -> None:
+    search = write_search(tmp_path, rungs="100, 200")
+    with launches(tmp_path / "r") as launch:
+        first = launch(search)
+        assert first.wait() == 0, first.err
+        assert first.err == ""
+        _require_only_our_lines(first.out, trials=6)
+        assert first.left_behind() == []
+        assert first.temporary_folders() == []
+        _require_complete(tmp_path / "r", trials=6)
+        before = files_of(tmp_path / "r")
+
+        again = launch(search, interpreter=("-X", "importtime"))
+        assert again.wait() == 0
+        assert "all 6 trials are done" in again.out
+        imported = set(re.findall(r"^import time:.*\|\s+(\w+)$", again.err, flags=re.MULTILINE))
+        assert "optuna" in imported
+        assert not imported & {"ray", "torch", "pandas", "sklearn"}
+        assert files_of(tmp_path / "r") == before
+
+        for settings, difference in (
+            ("model.layers=3", "model.layers: 3 here, 2 in the results"),
+            ("seed=1", "seed: 1"),
+        ):
+            other = launch(search, "--set", settings)
+            assert other.wait() == 2
+            assert difference in other.err
+            assert len(other.err.splitlines()) == 1
+        spent = launch(search, "--trials", "9", "--set", "budget.images=100")
+        assert spent.wait() == 0, "a budget may change"
+        assert "the budget of 100 images is spent" in spent.out
+
+        more = launch(search, "--trials", "8")
+        assert more.wait() == 0, more.err
+        assert "6 trials done before" in more.out
+        _require_complete(tmp_path / "r", trials=8)
+        after = files_of(tmp_path / "r")
+        assert {name: after[name] for name in before} == before
+
+
+def _require_complete(folder: Path, *, trials: int) -> None:
+    rows = store_in(folder).attempts()
+    assert [(row["number"], row["attempt"]) for row in rows] == [(number, 1) for number in range(trials)]
+    assert {row["status"] for row in rows} <= {"finished", "pruned"}
+    assert len({row["optim.lr"] for row in rows}) == trials
+    for row in rows:
+        curve = store_in(folder).curve(row["trial"])
+        assert [point["images_seen"] for point in curve] == list(range(100, row["images_seen"] + 1, 100))
+        assert row["valid_bits_per_dim"] == min(point["valid_bits_per_dim"] for point in curve)
+        assert row["images_seen"] == (600 if row["status"] == "finished" else row["images_seen"])
+        assert row["ray_version"]
+    frame = pd.read_parquet(folder / "tiny" / "trials")
+    assert len(frame) == trials
+    kept = sorted(path.name for path in (folder / "tiny" / "checkpoints").glob("*/*"))
+    assert kept == ["weights.safetensors"] * 2
+
+
+def _require_only_our_lines(out: str, *, trials: int) -> None:
+    lines = out.splitlines()
+    shapes = [
+        r"Runs on this machine alone: no --address",
+        r"tiny: tiny$",
+        r"Order-0 baseline .* bits/dim on validation$",
+        r"2 trials at a time, each 1 CPU$|1 trials at a time, each 1 CPU$|\d+ trials at a time",
+        *[r"\d{5} (finished|pruned  ) \d\.\d{4} .* images .*\d/6 done, "] * trials,
+        r"Ended: all \d trials are done\.$",
+        r"Trials: ",
+    ]
+    for line, shape in zip(lines, shapes, strict=False):
+        assert re.match(shape, line), (line, shape)
+
+
+def test_two_workers_train_a_trial_together(tmp_path: Path) -> None:
+    """Also after a stop by ASHA: the workers' placement group must be free again for the next trial."""
+    search = write_search(tmp_path, trials=3, rungs="100, 200", lowest_lr=1e-5)
+    with launches(tmp_path / "r") as launch:
+        run = launch(search, "--set", "resources.workers=2")
+        assert run.wait(400) == 0, run.err
+        assert run.err == ""
+        assert run.left_behind() == []
+    rows = store_in(tmp_path / "r").attempts()
+    assert [(row["number"], row["attempt"], row["workers"]) for row in rows] == [(0, 1, 2), (1, 1, 2), (2, 1, 2)]
+    statuses = [row["status"] for row in rows]
+    assert statuses[0] == "finished"
+    assert statuses[1] == "pruned"
+    assert not (tmp_path / "r" / "tiny" / ".scratch").exists()
+
+
+def test_what_can_never_run_is_refused_before_any_trial(tmp_path: Path) -> None:
+    search = write_search(tmp_path)
+    with launches(tmp_path / "r") as launch:
+        for options, words in (
+            (("--address", "127.0.0.1:1"), "must answer at 127.0.0.1:1, but none does"),
+            (("--set", "resources.workers=64"), "`train.batch_size` must divide by the 64 workers, but got 50"),
+            (("--set", "resources.workers=50"), "a trial must fit the cluster, but it needs 50 workers of 1 CPUs each"),
+        ):
+            run = launch(search, *options)
+            assert run.wait() == 2
+            assert words in run.err
+            assert len(run.err.splitlines()) == 1
+            assert run.left_behind() == []
+    assert store_in(tmp_path / "r").attempts() == []
