@@ -32,7 +32,18 @@ ALWAYS = {
 """Programs of every POSIX system, of Python's own environment, or of packages that are always installed."""
 
 ALWAYS_INSTALLED = {
-    *("PIL", "aiohttp", "annotated_types", "cryptography", "filelock", "hypothesis", "jsonschema", "numpy", "optuna"),
+    *(
+        "PIL",
+        "aiohttp",
+        "annotated_types",
+        "argcomplete",
+        "cryptography",
+        "filelock",
+        "hypothesis",
+        "jsonschema",
+        "numpy",
+        "optuna",
+    ),
     *("pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich", "safetensors"),
     *("scipy", "sklearn", "torch", "torchvision", "yaml"),
 }

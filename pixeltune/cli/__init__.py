@@ -10,6 +10,7 @@ progress_bar               the progress of network calls
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run_verb() -> int:
         from pixeltune.cli.common import parse, run
 
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks for the words that may follow
+            import argcomplete
+
+            argcomplete.autocomplete(command_line())
         options = parse(command_line(), argv)
         return run(options.verb, options)
 
@@ -42,6 +47,7 @@ def command_line() -> Parser:
         compact,
         compare,
         complete,
+        completion,
         compress,
         config,
         decompress,
@@ -60,12 +66,20 @@ def command_line() -> Parser:
         verify,
         verify_bits,
     )
-    from pixeltune.cli.common import Parser
+    from pixeltune.cli.common import ShowVersion, VerbsParser
 
-    parser = Parser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    searching = (search, status, show, doctor, train, final, report, paper, verify)
-    using = (evaluate, audit, sample, complete, compress, decompress, verify_bits, compare, export, rerun)
-    for verb in (*searching, *using, cluster, compact, columns, config):
-        verb.add_verb(verbs)
+    groups = {
+        "search": (search, final, doctor, status, cluster),
+        "results": (show, compare, report, paper, verify, compact),
+        "one model": (train, rerun, evaluate, audit, sample, complete, export),
+        "coding": (compress, decompress, verify_bits),
+        "reference": (config, columns, completion),
+    }
+    parser = VerbsParser(prog="pixeltune", description="Search and train PixelCNN-family density models.")
+    parser.add_argument("--version", action=ShowVersion)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for title, modules in groups.items():
+        for module in modules:
+            module.add_verb(verbs)
+        parser.add_group(title, len(modules))
     return parser

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune audit`."""
-    parser = verbs.add_parser("audit", help="check causality, receptive field and normalisation of a configuration")
+    parser = verbs.add_parser(
+        "audit",
+        help="check causality, receptive field and normalisation of a configuration",
+        examples=(
+            "pixeltune audit --config model.toml",
+            "pixeltune audit --config model.toml --set model.kernel_size=5",
+        ),
+    )
     parser.add_argument("--config", required=True, metavar="FILE.toml")
     add_settings(parser)
     parser.set_defaults(verb=audit)

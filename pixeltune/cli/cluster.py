@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: Any) -> None:
     """The steps of `pixeltune cluster`, in the order in which they are needed."""
-    parser = verbs.add_parser("cluster", help="check a cluster file; jobs on its cluster: status, logs, stop")
+    parser = verbs.add_parser(
+        "cluster",
+        has_verbs=True,
+        help="check a cluster file; jobs on its cluster: status, logs, stop",
+        examples=("pixeltune cluster check cluster/gpu.yaml", "pixeltune cluster logs cluster/gpu.yaml"),
+    )
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
     for name, verb, words in (
         ("check", check, "say what is not as it must be, a line each; exit code 1 where something is"),

@@ -11,7 +11,11 @@ from pixeltune.cli.common import EXIT_OK, say
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune columns`."""
-    parser = verbs.add_parser("columns", help="every column of the results: type, unit, meaning")
+    parser = verbs.add_parser(
+        "columns",
+        help="every column of the results: type, unit, meaning",
+        examples=("pixeltune columns", "pixeltune columns > columns.md"),
+    )
     parser.set_defaults(verb=show_columns)
 
 

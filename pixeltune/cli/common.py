@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
+import platform
+import re
 import shlex
 import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune import files
-from pixeltune.errors import ConfigError, PixeltuneError, require_packages
+from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean, require_packages
 from pixeltune.tune.ray_address import COMMAND
 
 if TYPE_CHECKING:
@@ -32,20 +37,96 @@ EXIT_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with its complaints in our one-line shape."""
+    """argparse with examples under the help, and errors in one line that suggest the nearest word.
+
+    Args:
+        examples: Command lines that are shown under the help.
+        has_verbs: Only one of its verbs can be run, and takes the options that all commands have.
+        **options: Those of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, *, examples: Sequence[str] = (), has_verbs: bool = False, **options: Any) -> None:
+        shown = "examples:\n" + "\n".join(f"  $ {line}" for line in examples) if examples else None
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, epilog=shown, **options)
+        self.examples = tuple(examples)
+        if not has_verbs:
+            self.add_argument("-q", "--quiet", action="store_true", help="print results and errors, no progress")
+            self.add_argument("-v", "--verbose", action="store_true", help="show where an error comes from")
+        self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where help is."""
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        """Print what is wrong, the nearest word if one is near, and where help is; exit with code 2."""
+        suggestion = self._suggestion(message)
+        if suggestion:  # instead of a list of all that there is
+            message = re.sub(r" \(choose from .*\)", "", message)
+        print(f"{self.prog}: {message}{suggestion}; see {self.prog} --help", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+    def _suggestion(self, message: str) -> str:
+        """Return what to add to an error about an unknown verb, choice or option; "" if nothing is near."""
+        if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            near = did_you_mean(choice[1], re.findall(r"[\w-]+", choice[2]))
+        elif option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            near = did_you_mean(option[1], [*self._option_string_actions])
+        else:
+            return ""
+        return f"; {near.rstrip('?')}" if near else ""
+
+
+class VerbsParser(Parser):
+    """The parser of a program with verbs, whose help shows them in groups."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(has_verbs=True, **options)
+        self._groups: dict[str, int] = {}
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """Make the verbs ordinary parsers, and keep them for the help."""
+        self._verbs = super().add_subparsers(parser_class=Parser, help=argparse.SUPPRESS, **options)
+        return self._verbs
+
+    def add_group(self, title: str, count: int) -> None:
+        """Show the last `count` verbs under this title."""
+        self._groups[title] = count
+
+    def format_help(self) -> str:
+        """Return usage, the verbs by group, and the options."""
+        verbs = iter(self._verbs._choices_actions)
+        lines = [f"usage: {self.prog} VERB [options]", "", str(self.description), ""]
+        for title, count in self._groups.items():
+            lines.append(f"{title}:")
+            lines += [f"  {verb.dest:<13}{verb.help}" for verb in itertools.islice(verbs, count)]
+            lines.append("")
+        more = f"--version, -h, --help; {self.prog} VERB --help shows the options of a verb, with examples"
+        return "\n".join([*lines, more]) + "\n"
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *verb: str) -> argparse.Namespace:
     """The options, and in `words` what was given as the words of `pixeltune`. verb: those that the program implies."""
     words = sys.argv[1:] if argv is None else [*argv]
-    options = parser.parse_args(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.words = [*verb, *words]
     return options
+
+
+class ShowVersion(argparse.Action):
+    """Print the versions of pixeltune and Python, and leave."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, help="show the version and leave", **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        """Print them; nothing heavy is imported."""
+        from importlib import metadata
+
+        try:
+            version = metadata.version("pixeltune")
+        except metadata.PackageNotFoundError:
+            version = "not installed"
+        say(f"pixeltune {version}, Python {platform.python_version()}")
+        parser.exit()
 
 
 def positive(text: str) -> int:
@@ -55,15 +136,39 @@ def positive(text: str) -> int:
     return int(text)
 
 
+@dataclass
+class _Verbosity:
+    """What the options of the running command ask for."""
+
+    quiet: bool = False
+
+
+_verbosity = _Verbosity()
+
+
+def is_quiet() -> bool:
+    """Return whether the running command prints no progress (`--quiet`)."""
+    return _verbosity.quiet
+
+
+def say_progress(line: str) -> None:
+    """Print a line of progress, unless `--quiet` was given."""
+    if not is_quiet():
+        say(line)
+
+
 def run(verb: Verb, options: argparse.Namespace) -> int:
     """Run a verb. What the user can put right becomes one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
     if threading.current_thread() is threading.main_thread():  # a job that is stopped, a queue whose time is over
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a data function of the user's own lies where the command is given
+    _verbosity.quiet = options.quiet
     try:
         return verb(options)
     except PixeltuneError as error:
+        if options.verbose:
+            traceback.print_exc()
         print(f"pixeltune: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:

@@ -6,12 +6,18 @@ import argparse
 from typing import Any
 
 from pixeltune.cli.common import EXIT_OK, add_storage, say
+from pixeltune.cli.completion import complete_searches
 
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune compact`."""
-    parser = verbs.add_parser("compact", help="merge a search's many small files into few large ones")
-    parser.add_argument("search", metavar="SEARCH", help="its name in the storage")
+    parser = verbs.add_parser(
+        "compact",
+        help="merge a search's many small files into few large ones",
+        examples=("pixeltune compact digits_quick", "pixeltune compact cifar_gated --storage s3://bucket/results"),
+    )
+    search = parser.add_argument("search", metavar="SEARCH", help="its name in the storage")
+    search.completer = complete_searches  # argcomplete reads it
     add_storage(parser)
     parser.set_defaults(verb=compact_search)
 

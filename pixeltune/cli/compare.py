@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, add_storage, console, positive, say, writing
+from pixeltune.cli.completion import complete_searches
 from pixeltune.errors import StoreError
 
 if TYPE_CHECKING:
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune compare`."""
-    parser = verbs.add_parser("compare", help="results next to published ones")
-    parser.add_argument("search", nargs="?", metavar="SEARCH", help="one search [all of the storage]")
+    parser = verbs.add_parser(
+        "compare",
+        help="results next to published ones",
+        examples=("pixeltune compare", "pixeltune compare digits_quick --csv compared.csv"),
+    )
+    search = parser.add_argument("search", nargs="?", metavar="SEARCH", help="one search [all of the storage]")
+    search.completer = complete_searches  # argcomplete reads it
     parser.add_argument("--top", type=positive, default=1, metavar="K", help="best trials of each search [1]")
     parser.add_argument("--csv", metavar="FILE", help="write the whole table as CSV")
     parser.add_argument("--own", metavar="FILE", help="CSV with published rows of yours [STORAGE/published.csv]")

@@ -22,7 +22,11 @@ from pixeltune.cli.sample import BATCH_SIZE, add_drawing, how_to_draw, require_p
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune complete`."""
-    parser = verbs.add_parser("complete", help="draw the rest of images of which a part is given")
+    parser = verbs.add_parser(
+        "complete",
+        help="draw the rest of images of which a part is given",
+        examples=("pixeltune complete digits_quick --rows 4", "pixeltune complete digits_quick --columns 4 --clamp"),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("-n", "--images", type=positive, default=12, metavar="N", help="the first N of them [12]")
     parser.add_argument("--draws", type=positive, default=6, metavar="D", help="completions of each image [6]")

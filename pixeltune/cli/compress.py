@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune compress`."""
-    parser = verbs.add_parser("compress", help="images as a file of about -log2 p bits, without loss")
+    parser = verbs.add_parser(
+        "compress",
+        help="images as a file of about -log2 p bits, without loss",
+        examples=(
+            "pixeltune compress digits_quick --images 100 --out images.ptc",
+            "pixeltune compress model.safetensors --input images.npy --out images.ptc",
+        ),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     source = parser.add_mutually_exclusive_group()
     add_split(source)

@@ -11,7 +11,11 @@ from pixeltune.errors import ConfigError
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune config`."""
-    parser = verbs.add_parser("config", help="all keys with defaults and meaning, or a file as it is understood")
+    parser = verbs.add_parser(
+        "config",
+        help="all keys with defaults and meaning, or a file as it is understood",
+        examples=("pixeltune config --family pixelcnnpp", "pixeltune config --config model.toml --set optim.lr=1e-3"),
+    )
     parser.add_argument("--config", metavar="FILE.toml", help="show this file")
     parser.add_argument("--family", metavar="NAME", help="show a family's defaults [gated]")
     parser.add_argument("--likelihood", metavar="NAME", help="with this likelihood [logistic_mixture]")

@@ -25,7 +25,14 @@ from pixeltune.cli.compress import load_as, read_file
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune decompress`."""
-    parser = verbs.add_parser("decompress", help="the images of a compressed file")
+    parser = verbs.add_parser(
+        "decompress",
+        help="the images of a compressed file",
+        examples=(
+            "pixeltune decompress images.ptc --trial digits_quick --out images.npy",
+            "pixeltune decompress images.ptc --trial model.safetensors --out images.npy",
+        ),
+    )
     parser.add_argument("file", metavar="FILE", help="what compress wrote")
     parser.add_argument("--trial", required=True, metavar="TRIAL", help=f"the model that wrote it: {TRIAL_HELP}")
     parser.add_argument("--out", required=True, metavar="FILE.npy", help="array to write, uint8 (N, C, H, W)")

@@ -22,7 +22,11 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune doctor`."""
-    parser = verbs.add_parser("doctor", help="check machine, cluster, storage and data before a search")
+    parser = verbs.add_parser(
+        "doctor",
+        help="check machine, cluster, storage and data before a search",
+        examples=("pixeltune doctor", "pixeltune doctor --search cifar_gated --address auto"),
+    )
     parser.add_argument("--search", metavar="NAME|PATH", help="what that search needs [what any needs]")
     parser.add_argument(
         "--address", metavar="HOST:PORT|auto|local", help="a running Ray cluster, or local [where a search would run]"

@@ -18,6 +18,7 @@ from pixeltune.errors import has_package
 
 OLDEST_PYTHON = (3, 11)
 DEPENDENCIES = (
+    "argcomplete",
     "filelock",
     "numpy",
     "optuna",

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune evaluate`."""
-    parser = verbs.add_parser("evaluate", help="exact bits/dim and nats of a trained model")
+    parser = verbs.add_parser(
+        "evaluate",
+        help="exact bits/dim and nats of a trained model",
+        examples=("pixeltune evaluate digits_quick", "pixeltune evaluate digits_quick/7 --split test"),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per network call")

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune export`."""
-    parser = verbs.add_parser("export", help="a folder with weights, configuration and model card of one trial")
+    parser = verbs.add_parser(
+        "export",
+        help="a folder with weights, configuration and model card of one trial",
+        examples=("pixeltune export digits_quick", "pixeltune export digits_quick/7 --out model"),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--out", metavar="FOLDER", help="a new folder or URI [SEARCH-TRIAL]")
     add_storage(parser)

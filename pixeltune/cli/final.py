@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_INTERRUPTED, EXIT_OK, add_settings, add_storage, console, positive, settings_of
+from pixeltune.cli.completion import complete_searches
 from pixeltune.cli.submit import add_place, submit
 from pixeltune.errors import require_packages
 from pixeltune.format import counted
@@ -25,8 +26,16 @@ _SEEDS = 3
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune final`."""
-    parser = verbs.add_parser("final", help="retrain the best of a search on train + validation, and read the test set")
-    parser.add_argument("search", metavar="SEARCH", help="a search, or a training, in the storage")
+    parser = verbs.add_parser(
+        "final",
+        help="retrain the best of a search on train + validation, and read the test set",
+        examples=(
+            "pixeltune final digits_quick --top 2 --seeds 3",
+            "pixeltune final digits_quick --trial 7 --trial 3 --seeds 5",
+        ),
+    )
+    search = parser.add_argument("search", metavar="SEARCH", help="a search, or a training, in the storage")
+    search.completer = complete_searches  # argcomplete reads it
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top", type=positive, metavar="K", help=f"the K best configurations [{_TOP}]")
     which.add_argument(
@@ -57,6 +66,7 @@ def final(options: argparse.Namespace) -> int:
     require_packages("a final", "optuna", "rich", "ray")
     from pixeltune.cli.search_summary import farewell_at_end
     from pixeltune.cluster.ray_backend import RayBackend
+    from pixeltune.search.callbacks import SearchCallback
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
     from pixeltune.tune.ray_address import resolve_address
@@ -70,7 +80,13 @@ def final(options: argparse.Namespace) -> int:
         store, manifest, space = open_final(request)
         assert manifest.final is not None, "open_final wrote it"
         _show_choice(out, store, manifest.final, request)
-        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), callback=Progress(out))
+        outcome = run_search(
+            space,
+            store,
+            manifest,
+            backend=RayBackend(place.address),
+            callback=SearchCallback() if options.quiet else Progress(out),
+        )
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
     if outcome.interrupted:

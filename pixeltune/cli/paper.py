@@ -20,7 +20,14 @@ _MOST_DIGITS = 12
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune paper`."""
-    parser = verbs.add_parser("paper", help="tables, references, figures and a checkable bundle of a final")
+    parser = verbs.add_parser(
+        "paper",
+        help="tables, references, figures and a checkable bundle of a final",
+        examples=(
+            "pixeltune paper digits_quick-final",
+            "pixeltune paper digits_quick-final --digits 3 --published all",
+        ),
+    )
     parser.add_argument("final", metavar="FINAL", help="a final in the storage, all its runs ended")
     parser.add_argument(
         "--with",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pixeltune.cli.common import say
+from pixeltune.cli.common import is_quiet, say_progress
 from pixeltune.errors import has_package
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def network_calls(
             show(done)
             seconds = clock.forecast(done)
             if seconds is not None and tells_time:
-                say(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s")
+                say_progress(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s")
 
         yield advance
 
@@ -41,7 +41,7 @@ def network_calls(
 @contextmanager
 def _bar(calls: int) -> Iterator[Callable[[int], None]]:
     """Draw a bar on a terminal, where rich is there to draw it."""
-    if not (sys.stdout.isatty() and has_package("rich")):
+    if is_quiet() or not (sys.stdout.isatty() and has_package("rich")):
         yield lambda _done: None
         return
     from rich.progress import Progress

@@ -7,6 +7,7 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
+from pixeltune.cli.completion import complete_searches
 from pixeltune.errors import ConfigError, require_packages
 from pixeltune.format import bytes_in
 
@@ -15,8 +16,13 @@ _TOP = 5
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune report`."""
-    parser = verbs.add_parser("report", help="one HTML file about a search: tables, figures, samples, commands")
-    parser.add_argument("search", metavar="SEARCH", help="a search, a training or a final in the storage")
+    parser = verbs.add_parser(
+        "report",
+        help="one HTML file about a search: tables, figures, samples, commands",
+        examples=("pixeltune report digits_quick", "pixeltune report digits_quick --png figures"),
+    )
+    search = parser.add_argument("search", metavar="SEARCH", help="a search, a training or a final in the storage")
+    search.completer = complete_searches  # argcomplete reads it
     parser.add_argument("--out", metavar="FILE", help="HTML to write [SEARCH-report.html in the working directory]")
     parser.add_argument("--png", metavar="FOLDER", help="write the figures there too, as PNG for a paper")
     parser.add_argument(

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune rerun`."""
-    parser = verbs.add_parser("rerun", help="train a trial's configuration anew, with changes if you like")
+    parser = verbs.add_parser(
+        "rerun",
+        help="train a trial's configuration anew, with changes if you like",
+        examples=("pixeltune rerun digits_quick", "pixeltune rerun digits_quick/7 --set seed=1"),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--name", metavar="NAME", help="name in the results [SEARCH-TRIAL-rerun]")
     add_galleries(parser)

@@ -31,7 +31,11 @@ BATCH_SIZE = 256
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune sample`."""
-    parser = verbs.add_parser("sample", help="draw images from a trained model into a PNG grid")
+    parser = verbs.add_parser(
+        "sample",
+        help="draw images from a trained model into a PNG grid",
+        examples=("pixeltune sample digits_quick -n 64 --temperature 0.9", "pixeltune sample digits_quick --gallery"),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("-n", "--images", type=positive, default=64, metavar="N", help="images to draw [64]")

@@ -11,6 +11,7 @@ from pixeltune.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     Parser,
+    ShowVersion,
     add_galleries,
     add_settings,
     add_storage,
@@ -40,14 +41,20 @@ def launch(argv: Sequence[str] | None = None) -> int:
 
 def launch_line() -> Parser:
     """The parser of launch.py."""
-    parser = Parser(prog="launch.py", description="Search a space with Ray Tune and Optuna.")
+    examples = ("python launch.py --search digits_quick", "python launch.py --search cifar_gated --dry-run")
+    parser = Parser(prog="launch.py", description="Search a space with Ray Tune and Optuna.", examples=examples)
+    parser.add_argument("--version", action=ShowVersion)
     _add_options(parser)
     return parser
 
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune search`."""
-    parser = verbs.add_parser("search", help="run or resume a search (the same as launch.py)")
+    parser = verbs.add_parser(
+        "search",
+        help="run or resume a search (the same as launch.py)",
+        examples=("pixeltune search --list", "pixeltune search --search digits_quick --trials 32"),
+    )
     _add_options(parser)
     parser.set_defaults(verb=search)
 
@@ -139,6 +146,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.cluster.ray_backend import RayBackend
     from pixeltune.results.compaction import compact_many
     from pixeltune.results.store import SearchStore
+    from pixeltune.search.callbacks import SearchCallback
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
     from pixeltune.tune.ray_address import resolve_address
@@ -157,7 +165,13 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         )
         for line in said:
             out.print(line, highlight=False, soft_wrap=True)
-        outcome = run_search(space, store, manifest, backend=RayBackend(place.address), callback=Progress(out))
+        outcome = run_search(
+            space,
+            store,
+            manifest,
+            backend=RayBackend(place.address),
+            callback=SearchCallback() if options.quiet else Progress(out),
+        )
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.state, storage=options.storage)
         merged = "" if outcome.interrupted else compact_many(store)

@@ -22,7 +22,11 @@ _BAR = 40
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune show`."""
-    parser = verbs.add_parser("show", help="one trial: numbers, configuration, curve, artefacts")
+    parser = verbs.add_parser(
+        "show",
+        help="one trial: numbers, configuration, curve, artefacts",
+        examples=("pixeltune show digits_quick", "pixeltune show digits_quick/7 --toml"),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     parser.add_argument("--toml", action="store_true", help="its configuration alone, as `pixeltune train` reads it")
     add_storage(parser)

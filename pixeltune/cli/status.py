@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, add_storage, console, say
+from pixeltune.cli.completion import complete_searches
 from pixeltune.errors import require_packages
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats"
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune status`."""
-    parser = verbs.add_parser("status", help="how a search stands, while it runs or afterwards")
-    parser.add_argument("search", metavar="SEARCH", help="its name in the storage")
+    parser = verbs.add_parser(
+        "status",
+        help="how a search stands, while it runs or afterwards",
+        examples=("pixeltune status digits_quick", "pixeltune status digits_quick --json"),
+    )
+    search = parser.add_argument("search", metavar="SEARCH", help="its name in the storage")
+    search.completer = complete_searches  # argcomplete reads it
     parser.add_argument("--json", action="store_true", help="as one JSON object, for scripts")
     add_storage(parser)
     parser.set_defaults(verb=status)

@@ -22,6 +22,7 @@ from pixeltune.cli.common import (
     add_settings,
     add_storage,
     say,
+    say_progress,
     settings_of,
     storage_words,
 )
@@ -36,7 +37,14 @@ _HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     ra
 
 def add_verb(verbs: Any) -> None:
     """`pixeltune train`."""
-    parser = verbs.add_parser("train", help="train one configuration, without a search")
+    parser = verbs.add_parser(
+        "train",
+        help="train one configuration, without a search",
+        examples=(
+            "pixeltune train --config model.toml",
+            "pixeltune train --config model.toml --name wide --set model.channels=64",
+        ),
+    )
     parser.add_argument("--config", required=True, metavar="FILE.toml")
     parser.add_argument("--name", metavar="NAME", help="name in the results [the file's name]")
     add_galleries(parser)
@@ -110,18 +118,18 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
             require_same_data(store, space.base.data, data.identity.checksum)
         plan = next(iter(state.plans_to_resume()), None) or state.plan({})
         for point in store.curve(plan.trial):
-            say(_line(point))
+            say_progress(_line(point))
         state.start(plan, space.resources)
         crash = None
         try:
             with _stop_on_signal():
-                say(_HEADER)
+                say_progress(_HEADER)
                 for message in run_trial(plan.to_task(space, store, space.resources)):
                     state.receive(plan.trial, message)
                     if "warning" in message:
                         say(f"{plan.trial} {message['warning']}")
                     if "report" in message:
-                        say(_line(message["report"]))
+                        say_progress(_line(message["report"]))
         except KeyboardInterrupt:
             say("Stopped; the same command goes on from the last report.")
         except BaseException:

@@ -16,7 +16,12 @@ from pixeltune.cli.paper import bundle_of
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune verify`."""
     parser = verbs.add_parser(
-        "verify", help="recompute the numbers of a paper's bundle from its weights and your images"
+        "verify",
+        help="recompute the numbers of a paper's bundle from its weights and your images",
+        examples=(
+            "pixeltune verify digits_quick-final-paper",
+            "pixeltune verify bundle --data images.npz --images 100",
+        ),
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="what `pixeltune paper` wrote, or its folder `bundle`")
     parser.add_argument("--data", metavar="PATH", help="where the images are [as for a training: PIXELTUNE_DATA]")

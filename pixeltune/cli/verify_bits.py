@@ -26,7 +26,14 @@ _LEAST_IMAGES = 100
 
 def add_verb(verbs: Any) -> None:
     """Add `pixeltune verify-bits`."""
-    parser = verbs.add_parser("verify-bits", help="check a claimed bits/dim by really compressing and decompressing")
+    parser = verbs.add_parser(
+        "verify-bits",
+        help="check a claimed bits/dim by really compressing and decompressing",
+        examples=(
+            "pixeltune verify-bits digits_quick",
+            "pixeltune verify-bits digits_quick/7 --split valid --images 200",
+        ),
+    )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
     add_split(parser)
     parser.add_argument("--images", type=_enough, default=_LEAST_IMAGES, metavar="N", help="the first N [100]")

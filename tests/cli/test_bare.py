@@ -50,7 +50,7 @@ said = [[0, repr([report.valid_bits_per_dim for report in pt.fit(config, device=
 del sys.modules["pandas"]
 from pixeltune.cli import main, train
 
-say = train.say
+say = train.say_progress
 
 
 def stop_after_the_first_report(line):
@@ -66,9 +66,9 @@ def run(*words):
     said.append([code, out.getvalue(), err.getvalue()])
 
 
-train.say = stop_after_the_first_report
+train.say_progress = stop_after_the_first_report
 run("train", "--config", "tiny.toml")
-train.say = say
+train.say_progress = say
 for words in json.loads(sys.argv[1]):
     run(*words)
 frame = __import__("pixeltune").read_results("results")

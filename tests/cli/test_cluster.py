@@ -65,5 +65,5 @@ def test_a_command_that_is_told_to_end_ends_as_by_ctrl_c() -> None:
         finally:
             tidied.append(True)
 
-    assert run(verb, argparse.Namespace()) == 130
+    assert run(verb, argparse.Namespace(quiet=False, verbose=False)) == 130
     assert tidied

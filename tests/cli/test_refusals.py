@@ -83,11 +83,19 @@ def test_a_search_that_cannot_start(entry: str, words: str, says: str) -> None:
     assert says in refused(*(["search"] if entry == "pixeltune search" else []), *words.split())
 
 
-def test_an_unknown_verb_lists_the_verbs() -> None:
-    words = refused("serach")
+def test_an_unknown_verb_suggests_the_nearest_or_lists_all() -> None:
+    assert refused("serach").endswith("invalid choice: 'serach'; did you mean search; see pixeltune --help\n")
+    message = refused("qqq")
     for verb in VERBS:
-        assert verb in words
+        assert verb in message
     assert "VERB" in refused()
+
+
+def test_an_unknown_option_suggests_the_nearest_of_its_verb() -> None:
+    assert "unrecognized arguments: --jsn; did you mean --json; see pixeltune status" in refused("status", "x", "--jsn")
+    assert "did you mean --search; see launch.py --help" in refused("--seach", "digits_quick")
+    assert "did you mean" not in refused("status", "x", "--qqq")
+    assert "did you mean naive;" in refused("sample", "x", "--method", "naiv")
 
 
 @pytest.mark.parametrize("verb", ["train", "audit", "config"])
