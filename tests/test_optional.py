@@ -44,8 +44,8 @@ ALWAYS_INSTALLED = {
         "numpy",
         "optuna",
     ),
-    *("pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich", "safetensors"),
-    *("scipy", "sklearn", "torch", "torchvision", "yaml"),
+    *("optuna", "pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich"),
+    *("safetensors", "scipy", "sklearn", "torch", "torchvision", "yaml"),
 }
 """Packages of a plain installation with the test group."""
 
