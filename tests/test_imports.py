@@ -103,7 +103,7 @@ def _part(module: str) -> str:
 
 
 def test_every_part_of_the_package_has_its_place() -> None:
-    assert {_part(name) for name in OWN} <= set(ORDER), "add the new part to ORDER, where docs/decisions.md puts it"
+    assert {_part(name) for name in OWN} <= set(ORDER), "add the new part to ORDER, where CONTRIBUTING.md puts it"
 
 
 @pytest.mark.parametrize("name", OWN)
