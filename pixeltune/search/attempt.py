@@ -134,46 +134,48 @@ class RunningAttempt:
         held = ((self.ended_at or now()) - self.started_at).total_seconds()
         return self.gpu_seconds_before + held * self.resources.gpus * self.resources.workers
 
-    def outcome(self, crash: str | None, cut: str) -> tuple[Status, str | None]:
-        """How it ended, and why: as it said itself, or else by a crash (its traceback), or else `cut` for a reason."""
+    def outcome(self, crash: str | None, interruption: str) -> tuple[Status, str | None]:
+        """Return how it ended and why: as it reported itself, or by a crash (its traceback), or by an interruption."""
         if self.end is not None:
             return self.end
         if crash is None:
-            return Status.INTERRUPTED, cut
+            return Status.INTERRUPTED, interruption
         status = Status.OOM if any(words in crash for words in _OUT_OF_MEMORY) else Status.FAILED
         return status, _last_words(crash)
 
 
 def needs_exclusive_retry(row: Row) -> bool:
-    """Whether a neighbour on its GPU may have been the cause: it is no verdict on the configuration yet."""
+    """Whether a neighbour on its GPU may have been the cause: it does not count against the configuration yet."""
     return row["status"] == Status.OOM and 0 < (row["gpus_per_worker"] or 0) < 1
 
 
-def to_row(live: RunningAttempt, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str) -> Row:
+def to_row(
+    attempt: RunningAttempt, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str
+) -> Row:
     """The row of an attempt. whose: `search`, `baseline_bits_per_dim` and where a final found the configuration.
 
     objective: the report's field by which the best one is chosen.
     """
-    plan = live.plan
-    row: Row = {**plan.config.flat(), **whose, **live.facts}
+    plan = attempt.plan
+    row: Row = {**plan.config.flat(), **whose, **attempt.facts}
     row |= {
         "search": whose["search"],
         "trial": plan.trial,
         "attempt": plan.attempt,
         "number": plan.number,
-        "config_key": live.facts.get("config_key", plan.config.key()),
+        "config_key": attempt.facts.get("config_key", plan.config.key()),
         "status": str(status),
         "reason": reason,
-        "traceback": live.traceback,
-        "started_at": live.started_at,
-        "finished_at": live.ended_at,
-        "workers": live.resources.workers,
-        "cpus_per_worker": live.resources.cpus,
-        "gpus_per_worker": live.resources.gpus,
-        "gpu_seconds": live.gpu_seconds(),
-        "peak_memory_bytes": _peak(live),
+        "traceback": attempt.traceback,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.ended_at,
+        "workers": attempt.resources.workers,
+        "cpus_per_worker": attempt.resources.cpus,
+        "gpus_per_worker": attempt.resources.gpus,
+        "gpu_seconds": attempt.gpu_seconds(),
+        "peak_memory_bytes": _peak(attempt),
     }
-    return dict.fromkeys(TRIAL_COLUMNS) | row | _metrics(live.reports, objective)
+    return dict.fromkeys(TRIAL_COLUMNS) | row | _metrics(attempt.reports, objective)
 
 
 def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
@@ -193,10 +195,10 @@ def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
     }
 
 
-def _peak(live: RunningAttempt) -> int | None:
+def _peak(attempt: RunningAttempt) -> int | None:
     """Of all attempts, as far as their reports were kept: one that finds its training done measures none itself."""
-    told = (known.get("peak_memory_bytes") for known in (live.facts, *live.reports.values()))
-    return max((peak for peak in told if peak is not None), default=None)
+    reported = (known.get("peak_memory_bytes") for known in (attempt.facts, *attempt.reports.values()))
+    return max((peak for peak in reported if peak is not None), default=None)
 
 
 def _last_words(crash: str) -> str:
