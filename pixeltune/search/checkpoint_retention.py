@@ -54,7 +54,7 @@ class CheckpointRetention:
         rows = [row for row in state.ended.values() if row["status"] in RANKED]
         several = len(space.objectives) > 1
         front = {row["trial"] for row in find_front(rows, space.objectives, space.constraints)} if several else set()
-        places = [
+        ranks = [
             (
                 bool(not_met(space.constraints, row)),
                 is_unconfirmed(row),
@@ -65,7 +65,7 @@ class CheckpointRetention:
             for row in rows
             if (number := state.number(row)) is not None
         ]
-        return {trial for *_, trial in sorted(places)[: space.keep]}
+        return {trial for *_, trial in sorted(ranks)[: space.keep]}
 
     @staticmethod
     def _remove(location: str, trial: str, done: set[str]) -> None:
