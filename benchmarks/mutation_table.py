@@ -575,7 +575,7 @@ MUTATIONS = (
     Mutation(
         id="gpu-seconds-of-the-last-attempt",
         area="resume",
-        file=SEARCH + "state.py",
+        file=SEARCH + "attempt.py",
         old="attempt.gpu_seconds_before = earlier.gpu_seconds()",
         new="attempt.gpu_seconds_before = 0.0",
         why="the GPU time of earlier attempts is lost from row and budget",

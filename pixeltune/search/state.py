@@ -96,8 +96,8 @@ class SearchState:
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
             if row["status"] in self._resumable or needs_exclusive_retry(row):
-                left = self._attempt_of(row, reports.get(trial, {}))
-                left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
+                before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
+                left = self._attempt_of(row, reports.get(trial, {}), gpu_seconds_before=before)
                 if trial in stopped:
                     self.ended[trial] = self._row(left, Status.PRUNED, stopped[trial])
                 else:
@@ -182,11 +182,9 @@ class SearchState:
         if plan.trial in self._curves_without_row:  # its row was damaged, and its number is used again
             self.store.clear_curve(plan.trial)
             self._curves_without_row.remove(plan.trial)
-        attempt = RunningAttempt.begin(plan, resources)
-        if plan.trial in self._unfinished:
-            row, earlier = self._unfinished.pop(plan.trial)
-            attempt.reports = earlier.reports
-            attempt.gpu_seconds_before = earlier.gpu_seconds()
+        row, earlier = self._unfinished.pop(plan.trial, (None, None))
+        attempt = RunningAttempt.begin(plan, resources, earlier)
+        if row is not None and earlier is not None:
             self._mark_interrupted(row, earlier)
         self.running[plan.trial] = attempt
         self.store.write_trial(self._row(attempt, Status.RUNNING, None))
@@ -195,12 +193,12 @@ class SearchState:
         """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
         attempt = self.running[trial]
         if "facts" in message:
-            attempt.facts |= message["facts"]
+            attempt.learn(message["facts"])
         if (stranger := self._other_images(attempt)) is not None:
-            attempt.end = Status.FAILED, stranger
+            attempt.conclude(Status.FAILED, stranger)
             return stranger
         if "end" in message:
-            attempt.end = Status(message["end"]), message["reason"]
+            attempt.conclude(Status(message["end"]), message["reason"])
         new: list[Row] = []
         if "resumed" in message:
             new = message["resumed"]
@@ -213,20 +211,17 @@ class SearchState:
                 continue
             reason = self._add_report(attempt, report)
             if reason is not None:
-                attempt.end = Status.PRUNED, reason
+                attempt.conclude(Status.PRUNED, reason)
                 return reason
         if attempt.end is None and (breach := self._broken_constraint(attempt)):
-            attempt.end = Status.PRUNED, f"out of bounds: {breach}"
+            attempt.conclude(Status.PRUNED, f"out of bounds: {breach}")
             return breach
         return None
 
     def finish(self, trial: str, *, crash: str | None = None, interruption: str = "stopped before its end") -> Row:
         """End an attempt: as it reported itself, or by a crash, or else by an interruption. Its row is final."""
         attempt = self.running.pop(trial)
-        attempt.stop_clock()
-        if attempt.end is None:
-            attempt.traceback = crash
-        status, reason = attempt.outcome(crash, interruption)
+        status, reason = attempt.finish(crash, interruption)
         self._node_deaths[trial] += reason == NODE_DIED
         row = self._row(attempt, status, reason)
         self.store.write_trial(row)
@@ -317,14 +312,22 @@ class SearchState:
         value: float | None = report[self.objective]
         return math.nan if value is None else value
 
-    def _attempt_of(self, row: Row, reports: dict[int, Row]) -> RunningAttempt:
-        """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
+    def _attempt_of(self, row: Row, reports: dict[int, Row], *, gpu_seconds_before: float) -> RunningAttempt:
+        """Return an attempt that an earlier launch left, as it was then; the row's columns take the place of facts."""
         suggestion = self.space.suggestion_of(row)
         plan = TrialPlan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
         had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
         reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
         ended_at = row["finished_at"] or max(reported, default=row["started_at"])
-        return RunningAttempt(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
+        return RunningAttempt(
+            plan,
+            had,
+            row["started_at"],
+            facts=row,
+            reports=reports,
+            ended_at=ended_at,
+            gpu_seconds_before=gpu_seconds_before,
+        )
 
     def _mark_interrupted(self, row: Row, attempt: RunningAttempt) -> None:
         """The row of an attempt whose launch died still says `running`: set it right."""
@@ -338,7 +341,7 @@ class SearchState:
         for number in stale:
             rows = [row for images, row in attempt.reports.items() if images in kept and row["attempt"] == number]
             self.store.write_curve(attempt.plan.trial, number, rows)
-        attempt.reports = {images: report for images, report in attempt.reports.items() if images in kept}
+        attempt.keep_reports(kept)
         self.curves[attempt.plan.trial] = self._curve(attempt.reports.values())
         self._remember(self._row(attempt, Status.RUNNING, None), attempt.reports)
 
