@@ -575,9 +575,9 @@ MUTATIONS = (
     Mutation(
         id="gpu-seconds-of-the-last-attempt",
         area="resume",
-        file=SEARCH + "state.py",
-        old="live.gpu_seconds_before = earlier.gpu_seconds()",
-        new="live.gpu_seconds_before = 0.0",
+        file=SEARCH + "attempt.py",
+        old="attempt.gpu_seconds_before = earlier.gpu_seconds()",
+        new="attempt.gpu_seconds_before = 0.0",
         why="the GPU time of earlier attempts is lost from row and budget",
         tests=("tests/search/test_state.py", "tests/tune/test_preemption.py"),
         only_with="a second attempt on GPUs",

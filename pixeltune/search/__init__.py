@@ -5,7 +5,7 @@ Read in this order:
     run                   `open_search` and `run_search`: the whole search from its files to its last line
     state                 `SearchState`: the rows and curves of all attempts, written as they change
     attempt               `TrialPlan` and `RunningAttempt`: one attempt from its plan to its row
-    trial                 `run_trial`: what happens in the process of one attempt, as messages
+    trial, messages       `run_trial`: what happens in the process of one attempt, and the messages that it sends
     searcher              `OptunaSearcher` and `FixedTrials`: which configuration comes next
     optuna_trials         how each outcome is reported to Optuna; `samplers`: its samplers; `warm_start`: other searches
     pruners               ASHA, median and Pareto: which trials stop early

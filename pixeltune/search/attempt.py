@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -102,7 +102,20 @@ def _found_from_anywhere(config: TrialConfig) -> TrialConfig:
 
 @dataclass
 class RunningAttempt:
-    """A trial attempt that runs. reports: by images seen, those of earlier attempts included."""
+    """An attempt at a trial that runs. `SearchState` changes it through its methods alone.
+
+    Attributes:
+        plan: The attempt.
+        resources: What it holds.
+        started_at: When it started.
+        facts: Columns of its row that are known so far.
+        reports: By images seen, those of earlier attempts included.
+        new_reports: Its own reports.
+        end: How it ended and why, as far as that was reported or decided; None while it continues.
+        ended_at: When it ended; None while it runs.
+        gpu_seconds_before: What the attempts before it have cost.
+        traceback: Of its crash.
+    """
 
     plan: TrialPlan
     resources: Resources
@@ -116,9 +129,17 @@ class RunningAttempt:
     traceback: str | None = None
 
     @classmethod
-    def begin(cls, plan: TrialPlan, resources: Resources) -> RunningAttempt:
-        """Return an attempt that starts now."""
-        return cls(plan, resources, started_at=now())
+    def begin(cls, plan: TrialPlan, resources: Resources, earlier: RunningAttempt | None = None) -> RunningAttempt:
+        """Return an attempt that starts now, with the reports and the cost of the `earlier` one."""
+        attempt = cls(plan, resources, started_at=now())
+        if earlier is not None:
+            attempt.reports = earlier.reports
+            attempt.gpu_seconds_before = earlier.gpu_seconds()
+        return attempt
+
+    def learn(self, facts: Mapping[str, Any]) -> None:
+        """Add columns of the row that have become known."""
+        self.facts |= facts
 
     def add(self, report: Mapping[str, Any]) -> None:
         """Add a report of this attempt, with its time and what the trial has cost until then."""
@@ -126,55 +147,66 @@ class RunningAttempt:
         self.new_reports.append(dict(report) | {"reported_at": now()} | spent)
         self.reports[report["images_seen"]] = self.new_reports[-1] | {"attempt": self.plan.attempt}
 
-    def stop_clock(self) -> None:
-        """Mark this moment as the end of the attempt."""
+    def keep_reports(self, images: Container[int]) -> None:
+        """Forget the reports of earlier attempts at other numbers of images."""
+        self.reports = {seen: report for seen, report in self.reports.items() if seen in images}
+
+    def conclude(self, status: Status, reason: str | None) -> None:
+        """Keep how the attempt ends, as it reported or as the search decided; its process may still run."""
+        self.end = status, reason
+
+    def finish(self, crash: str | None, interruption: str) -> tuple[Status, str | None]:
+        """Stop the clock, and return how the attempt ended and why.
+
+        As it was concluded, or by a crash (its traceback), or else by an interruption.
+        """
         self.ended_at = now()
+        if self.end is not None:
+            return self.end
+        self.traceback = crash
+        if crash is None:
+            return Status.INTERRUPTED, interruption
+        status = Status.OOM if any(text in crash for text in _OUT_OF_MEMORY) else Status.FAILED
+        return status, _last_words(crash)
 
     def gpu_seconds(self) -> float:
         """Wall time × GPUs held, of all attempts: a crash and a trial without a report have cost as much as any."""
         held = ((self.ended_at or now()) - self.started_at).total_seconds()
         return self.gpu_seconds_before + held * self.resources.gpus * self.resources.workers
 
-    def outcome(self, crash: str | None, cut: str) -> tuple[Status, str | None]:
-        """How it ended, and why: as it said itself, or else by a crash (its traceback), or else `cut` for a reason."""
-        if self.end is not None:
-            return self.end
-        if crash is None:
-            return Status.INTERRUPTED, cut
-        status = Status.OOM if any(words in crash for words in _OUT_OF_MEMORY) else Status.FAILED
-        return status, _last_words(crash)
-
 
 def needs_exclusive_retry(row: Row) -> bool:
-    """Whether a neighbour on its GPU may have been the cause: it is no verdict on the configuration yet."""
+    """Whether a neighbour on its GPU may have been the cause: it does not count against the configuration yet."""
     return row["status"] == Status.OOM and 0 < (row["gpus_per_worker"] or 0) < 1
 
 
-def to_row(live: RunningAttempt, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str) -> Row:
+def to_row(
+    attempt: RunningAttempt, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str
+) -> Row:
     """The row of an attempt. whose: `search`, `baseline_bits_per_dim` and where a final found the configuration.
 
     objective: the report's field by which the best one is chosen.
     """
-    plan = live.plan
-    row: Row = {**plan.config.flat(), **whose, **live.facts}
+    plan = attempt.plan
+    row: Row = {**plan.config.flat(), **whose, **attempt.facts}
     row |= {
         "search": whose["search"],
         "trial": plan.trial,
         "attempt": plan.attempt,
         "number": plan.number,
-        "config_key": live.facts.get("config_key", plan.config.key()),
+        "config_key": attempt.facts.get("config_key", plan.config.key()),
         "status": str(status),
         "reason": reason,
-        "traceback": live.traceback,
-        "started_at": live.started_at,
-        "finished_at": live.ended_at,
-        "workers": live.resources.workers,
-        "cpus_per_worker": live.resources.cpus,
-        "gpus_per_worker": live.resources.gpus,
-        "gpu_seconds": live.gpu_seconds(),
-        "peak_memory_bytes": _peak(live),
+        "traceback": attempt.traceback,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.ended_at,
+        "workers": attempt.resources.workers,
+        "cpus_per_worker": attempt.resources.cpus,
+        "gpus_per_worker": attempt.resources.gpus,
+        "gpu_seconds": attempt.gpu_seconds(),
+        "peak_memory_bytes": _peak(attempt),
     }
-    return dict.fromkeys(TRIAL_COLUMNS) | row | _metrics(live.reports, objective)
+    return dict.fromkeys(TRIAL_COLUMNS) | row | _metrics(attempt.reports, objective)
 
 
 def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
@@ -193,10 +225,10 @@ def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
     }
 
 
-def _peak(live: RunningAttempt) -> int | None:
+def _peak(attempt: RunningAttempt) -> int | None:
     """Of all attempts, as far as their reports were kept: one that finds its training done measures none itself."""
-    told = (known.get("peak_memory_bytes") for known in (live.facts, *live.reports.values()))
-    return max((peak for peak in told if peak is not None), default=None)
+    reported = (known.get("peak_memory_bytes") for known in (attempt.facts, *attempt.reports.values()))
+    return max((peak for peak in reported if peak is not None), default=None)
 
 
 def _last_words(crash: str) -> str:

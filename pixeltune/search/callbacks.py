@@ -1,4 +1,4 @@
-"""Who is told of what happens in a search."""
+"""The hook through which a search reports what happens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pixeltune.space import Resources
 
 
 class SearchCallback:
-    """Told of what happens; the progress display is one."""
+    """Is called as a search runs; the progress display is one."""
 
     def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
         """The cluster is up and trials start."""

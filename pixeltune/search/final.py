@@ -19,7 +19,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 from pixeltune.space.parts import replaced
 
-_ALSO_TOLD = (*KEYS_NOT_HASHED, "train.report_every")
+_KEYS_OF_THE_ROW = (*KEYS_NOT_HASHED, "train.report_every")
 """What a row knows better than search.json: that leaves the first out, and may leave the last to the data."""
 
 
@@ -37,6 +37,7 @@ def choose(
     confirm, is only retrained where it is named. Rows of one configuration count once, also with several seeds: the
     best of them.
     """
+    # Finished trials, the best first.
     objective, direction = manifest.objectives[0], manifest.directions[0]
     able = [row for row in rows if row["status"] == Status.FINISHED and row[objective] is not None]
     able = best_first(able, objective, by_value_alone=True)
@@ -45,6 +46,8 @@ def choose(
             f"a final retrains finished trials, but {manifest.search} has none "
             f"({counted_statuses(rows) or 'no trials'}); let the search go on first"
         )
+
+    # Without names, only those within the constraints and whose bits a code does not refute.
     finished = len(able)
     if not trials:
         able = [row for row in able if can_be_best(row, (objective,), manifest.constraints)]
@@ -53,12 +56,16 @@ def choose(
             "a final retrains trials that keep to the constraints and whose bits no code refutes, but none of the "
             f"{finished} finished ones of {manifest.search} does; name one with --trial, or let the search go on"
         )
+
+    # The named ones, or the best of each configuration.
     if trials:
         named = [_named(name, rows, able, manifest.search) for name in trials]
         able = [row for row in able if row in named]
     configs = _configs(able, manifest)
     distinct = _distinct(able, configs)
     chosen = distinct if trials else distinct[:top]
+
+    # Numbers of different images do not compare.
     _require_one_data_set(chosen)
     return Selection(
         search=manifest.search,
@@ -98,8 +105,8 @@ def space_of(manifest: SearchManifest) -> SearchSpace:
 
 def config_of(row: Row, space: SearchSpace, manifest: SearchManifest) -> TrialConfig:
     """The configuration of a row, where its data lies included; StoreError where it is not what was trained."""
-    told = {key: row[key] for key in _ALSO_TOLD if row[key] is not None}
-    config = space.configure(space.suggestion_of(row)).override(told)
+    known = {key: row[key] for key in _KEYS_OF_THE_ROW if row[key] is not None}
+    config = space.configure(space.suggestion_of(row)).override(known)
     if config.key() != row["config_key"]:
         raise StoreError(
             f"the configuration of {manifest.search}/{row['trial']} must be {row['config_key']} as it was trained, "

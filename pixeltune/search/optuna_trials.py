@@ -37,14 +37,14 @@ Values = tuple[float, ...]
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What a study is told of a trial's end."""
+    """How a trial's end is reported to a study."""
 
     state: TrialState
     values: Values | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
     constraints: Mapping[str, float] = field(default_factory=dict)
 
-    def frozen(self, space: SearchSpace, suggestion: Mapping[str, Any]) -> FrozenTrial:
+    def to_frozen_trial(self, space: SearchSpace, suggestion: Mapping[str, Any]) -> FrozenTrial:
         """As a trial of Optuna's with these values of the varied keys."""
         last = list(self.curve.values())[-1:]  # what Optuna itself takes for a pruned trial's value
         return optuna.trial.create_trial(
@@ -61,7 +61,7 @@ FAILED = TrialOutcome(TrialState.FAIL)
 PENDING = TrialOutcome(TrialState.RUNNING)
 
 
-def verdicts(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -> list[TrialOutcome]:
+def trial_outcomes(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -> list[TrialOutcome]:
     """Return one for each row of an ended trial. curves: of `valid_bits_per_dim` or `valid_nats`, one for each row."""
     if SAMPLERS[space.sampler].sees_all:
         return [_as_it_was(space, row, curve) for row, curve in zip(rows, curves, strict=True)]

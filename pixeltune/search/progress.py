@@ -66,14 +66,15 @@ class Progress(SearchCallback):
 
     def change(self) -> None:
         """Print a line for each trial that has ended since."""
-        for trial, row in list(self._book.ended.items()):
+        for trial, row in list(self._search.ended.items()):
             if trial not in self._said:
                 self._said.add(trial)
                 self.say(self._line(row))
         is_due = time.monotonic() - self._last_line > _LONGEST_SILENCE
-        if is_due and self._display is None and self._book.live:
+        if is_due and self._display is None and self._search.running:
             running = ", ".join(
-                " ".join(filter(None, _live_cells(live, self._book.objective, self._rungs))) for live in self._live()
+                " ".join(filter(None, _cells(attempt, self._search.objective, self._rungs)))
+                for attempt in self._running()
             )
             self.say(f"Running: {running}  | {self._count()} | {self._best()} | {self._left()}")
 
@@ -91,7 +92,7 @@ class Progress(SearchCallback):
             self._display = None
 
     def _line(self, row: Row) -> str:
-        value = value_of(row, self._book.unit)
+        value = value_of(row, self._search.unit)
         number = "" if value is None else f" {bound_mark(row)}{value:.4f}"
         why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
@@ -101,38 +102,40 @@ class Progress(SearchCallback):
         )
 
     @property
-    def _book(self) -> SearchState:
+    def _search(self) -> SearchState:
         assert self._state is not None
         return self._state
 
     @property
     def _rungs(self) -> Sequence[int]:
-        scheduler = self._book.space.scheduler
+        scheduler = self._search.space.scheduler
         return scheduler.rungs if isinstance(scheduler, Asha | Pareto) else ()
 
-    def _live(self) -> list[RunningAttempt]:
-        return list(self._book.live.values())
+    def _running(self) -> list[RunningAttempt]:
+        return list(self._search.running.values())
 
     def _settings(self, row: Row) -> str:
         return " ".join(
-            f"{short_name(key)}={_short(row[key])}" for key in self._book.space.shown if row.get(key) is not None
+            f"{short_name(key)}={_short(row[key])}" for key in self._search.space.shown if row.get(key) is not None
         )
 
     def _count(self) -> str:
-        ended = self._book.ended.values()
+        ended = self._search.ended.values()
         pruned = sum(row["status"] == Status.PRUNED for row in ended)
         bad = sum(row["status"] not in (Status.PRUNED, Status.FINISHED) for row in ended)
-        text = f"{len(ended)}/{self._book.space.most_trials} done, {len(self._book.live)} running, {pruned} pruned"
+        text = (
+            f"{len(ended)}/{self._search.space.most_trials} done, {len(self._search.running)} running, {pruned} pruned"
+        )
         return text + (f", {bad} without a result" if bad else "")
 
     def _best(self) -> str:
-        if self._book.space.is_final:
+        if self._search.space.is_final:
             return "means over seeds at the end"
-        best = self._book.best()
+        best = self._search.best()
         if best is None:
             return "no number yet"
         value = best["valid_bits_per_dim"]
-        below = below_baseline(value, self._book.baseline)
+        below = below_baseline(value, self._search.baseline)
         return f"best {bound_mark(best)}{value:.4f} bits/dim ({best['trial']}){below}{self._gap(best)}"
 
     def _gap(self, best: Row) -> str:
@@ -144,7 +147,7 @@ class Progress(SearchCallback):
 
     def _left(self) -> str:
         """Of the trials, and of each other limit that is set; and the time at the pace so far."""
-        budget, state = self._book.space.budget, self._book
+        budget, state = self._search.space.budget, self._search
         elapsed = time.monotonic() - self._started
         spent = {**_spent(state), "hours": elapsed / 3600}
         before = {**self._before, "hours": 0.0}
@@ -156,44 +159,46 @@ class Progress(SearchCallback):
 
     def _failures(self) -> str:
         """Why trials have no result, the commonest reason first; "" where all have one."""
-        reasons = list(count_failures(self._book.ended.values()).items())
+        reasons = list(count_failures(self._search.ended.values()).items())
         return "\n".join(f"{count} × {reason}" for reason, count in reasons[:_MOST_REASONS])
 
     def _panel(self) -> Group:
         head = Table.grid(padding=(0, 2))  # a bar ends no line of its own
-        bar = ProgressBar(total=self._book.space.most_trials, completed=len(self._book.ended), width=20)
+        bar = ProgressBar(total=self._search.space.most_trials, completed=len(self._search.ended), width=20)
         head.add_row(bar, self._count())
         table = Table.grid(padding=(0, 2))
-        for live in self._live():
-            table.add_row(*_live_cells(live, self._book.objective, self._rungs))
+        for attempt in self._running():
+            table.add_row(*_cells(attempt, self._search.objective, self._rungs))
         failures = self._failures()
         return Group(
             head, Text(self._left()), Text(self._best()), table, *([Text(failures, style="yellow")] if failures else [])
         )
 
 
-def _live_cells(live: RunningAttempt, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
+def _cells(attempt: RunningAttempt, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
     """Trial, images, rung passed, objective, speed."""
-    total = live.plan.config.train.end
-    if not live.reports:
-        return live.plan.trial, "starting", "", "", ""
-    last = live.reports[max(live.reports)]
+    total = attempt.plan.config.train.end
+    if not attempt.reports:
+        return attempt.plan.trial, "starting", "", "", ""
+    last = attempt.reports[max(attempt.reports)]
     rung = rung_passed(rungs, last["images_seen"])
     return (
-        live.plan.trial,
+        attempt.plan.trial,
         f"{last['images_seen']:,} / {total:,} images",
         "" if rung is None else f"rung {rung:,}",
         (
-            f"{bound_mark(live.facts)}{last[objective]:.4f}"
+            f"{bound_mark(attempt.facts)}{last[objective]:.4f}"
             if last[objective] is not None
             else f"train {last['train_bits_per_dim']:.4f}"
         ),
-        f"{last['images_per_second']:,.0f} images/s" + _silence(live),
+        f"{last['images_per_second']:,.0f} images/s" + _silence(attempt),
     )
 
 
-def _silence(live: RunningAttempt) -> str:
-    silence = silence_of(live.started_at, [report["reported_at"] for report in live.new_reports], datetime.now(UTC))
+def _silence(attempt: RunningAttempt) -> str:
+    silence = silence_of(
+        attempt.started_at, [report["reported_at"] for report in attempt.new_reports], datetime.now(UTC)
+    )
     return f", no report for {duration(silence.seconds)}" if silence.is_late else ""
 
 

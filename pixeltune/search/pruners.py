@@ -1,6 +1,6 @@
 """Early stopping: whether a trial goes on, by what it and the others had at as many images. Ray-free.
 
-All that a judge knows is in the stored rows and curves, so that a resumed search judges as the uninterrupted one.
+All that a pruner knows is in the stored rows and curves, so that a resumed search prunes as the uninterrupted one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Pruner(ABC):
         self.remember(trial, trace)
 
     @abstractmethod
-    def judge(self, trial: str, trace: Trace) -> str | None:
+    def should_prune(self, trial: str, trace: Trace) -> str | None:
         """Why the trial should stop at the newest point of its trace, or None."""
 
 
@@ -40,7 +40,7 @@ class NopPruner(Pruner):
     def remember(self, trial: str, trace: Trace) -> None:
         """Nothing."""
 
-    def judge(self, trial: str, trace: Trace) -> str | None:
+    def should_prune(self, trial: str, trace: Trace) -> str | None:
         """Never."""
 
 
@@ -58,7 +58,7 @@ class AshaPruner(Pruner):
             if rung in trace:
                 values[trial] = _best_until(rung, trace)
 
-    def judge(self, trial: str, trace: Trace) -> str | None:
+    def should_prune(self, trial: str, trace: Trace) -> str | None:
         """At a rung, by its rank."""
         rung = max(trace)
         if rung not in self._values:
@@ -81,7 +81,7 @@ class MedianPruner(Pruner):
         self._finished: set[str] = set()
 
     def remember(self, trial: str, trace: Trace) -> None:
-        """Its curve, by which nobody is judged before it is finished."""
+        """Its curve, by which no trial is pruned before it is finished."""
         self._curves[trial] = dict(trace)
         self._finished.discard(trial)
 
@@ -90,7 +90,7 @@ class MedianPruner(Pruner):
         self.remember(trial, trace)
         self._finished.add(trial)
 
-    def judge(self, trial: str, trace: Trace) -> str | None:
+    def should_prune(self, trial: str, trace: Trace) -> str | None:
         """At every report after the grace."""
         images = max(trace)
         curves = [self._curves[name] for name in self._finished if name != trial]
@@ -119,7 +119,7 @@ class ParetoPruner(Pruner):
             if rung in trace:
                 losses[trial] = self._loss(rung, trace)
 
-    def judge(self, trial: str, trace: Trace) -> str | None:
+    def should_prune(self, trial: str, trace: Trace) -> str | None:
         """At a rung."""
         rung = max(trace)
         if rung not in self._losses:
@@ -148,7 +148,7 @@ class ParetoPruner(Pruner):
 
 
 def pruner_for(space: SearchSpace) -> Pruner:
-    """The judge of a space's scheduler."""
+    """Return the pruner of a space's scheduler."""
     match space.scheduler:
         case Asha():
             return AshaPruner(space.scheduler)

@@ -57,14 +57,14 @@ class Round:
     def trials_left(self) -> int:
         """How many trials of the budget are still to end in this round."""
         left = self.state.space.budget.trials - len(self.state.ended)
-        return left if self.exclusive else left - len(self.state.plans_to_try_alone())
+        return left if self.exclusive else left - len(self.state.plans_to_retry_exclusively())
 
     def source(self, dropped: Sequence[TrialPlan] = ()) -> TrialSource:
         """Return what plans the trials; those that wait come first, then `dropped` ones, then new ones."""
         from pixeltune.search.searcher import FixedTrials, OptunaSearcher
 
         state = self.state
-        exclusive = state.plans_to_try_alone() if self.exclusive else []
+        exclusive = state.plans_to_retry_exclusively() if self.exclusive else []
         waiting = [*exclusive, *state.plans_to_resume(), *dropped]
         if isinstance(state.space, FinalSpace):
             return FixedTrials(state.space, state, waiting=waiting)
@@ -224,7 +224,7 @@ def run_search(
             runner.run(shared)
 
             # Trials that ran out of memory next to others are run again, each on a GPU of its own.
-            waiting = state.plans_to_try_alone()
+            waiting = state.plans_to_retry_exclusively()
             if waiting and stop.reason is None:
                 callback.say(f"Out of memory on a shared GPU: {len(waiting)} trials, each of which is now tried alone.")
                 runner.run(Round(state, *runner.capacity(replace(shared.resources, gpus=1.0)), exclusive=True))

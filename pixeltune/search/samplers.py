@@ -122,9 +122,9 @@ class _EvolutionStrategy(BaseSampler):
             n_max_resampling=10 * size,
             seed=int(self._rng.randint(2**31)),
         )
-        told = [(self._point(trial), _loss(study, trial)) for trial in _finished(study)]
-        for first in range(0, len(told) - strategy.population_size + 1, strategy.population_size):
-            strategy.tell(told[first : first + strategy.population_size])
+        known = [(self._point(trial), _loss(study, trial)) for trial in _finished(study)]
+        for first in range(0, len(known) - strategy.population_size + 1, strategy.population_size):
+            strategy.tell(known[first : first + strategy.population_size])
         return {key: axis.value(unit) for (key, axis), unit in zip(self._axes.items(), strategy.ask(), strict=True)}
 
     def sample_independent(

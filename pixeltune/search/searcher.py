@@ -18,7 +18,7 @@ from optuna.samplers import RandomSampler
 from pixeltune.config import Scalar
 from pixeltune.results.ranking import best_first, can_be_best, pareto_front
 from pixeltune.search.attempt import Row, TrialPlan
-from pixeltune.search.optuna_trials import PENDING, verdicts
+from pixeltune.search.optuna_trials import PENDING, trial_outcomes
 from pixeltune.search.samplers import build_sampler
 from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, FinalSpace, SearchSpace
@@ -101,11 +101,11 @@ class OptunaSearcher:
         own = self._ended()
         curves = [*({} for _ in self._others), *(self._state.curves.get(row["trial"], {}) for row in own)]
         suggestions = [*self._suggestions_of_others, *map(self._suggestion, own)]
-        found = verdicts(self._space, [*self._others, *own], curves)
-        for verdict, suggestion in zip(found, suggestions, strict=True):
-            study.add_trial(verdict.frozen(self._space, suggestion))
+        outcomes = trial_outcomes(self._space, [*self._others, *own], curves)
+        for outcome, suggestion in zip(outcomes, suggestions, strict=True):
+            study.add_trial(outcome.to_frozen_trial(self._space, suggestion))
         for plan in self._pending():
-            study.add_trial(PENDING.frozen(self._space, plan.suggestion))
+            study.add_trial(PENDING.to_frozen_trial(self._space, plan.suggestion))
         return study
 
     def _ended(self) -> list[Row]:
@@ -133,8 +133,8 @@ class OptunaSearcher:
                 distinct.append(suggestion)
         if len(space.objectives) == 1:
             return distinct[: 1 + _BEST_OF_OTHERS]
-        places = np.linspace(1, len(distinct) - 1, min(_BEST_OF_OTHERS, len(distinct) - 1))
-        return [distinct[place] for place in (0, *places.round().astype(int))]
+        indices = np.linspace(1, len(distinct) - 1, min(_BEST_OF_OTHERS, len(distinct) - 1))
+        return [distinct[index] for index in (0, *indices.round().astype(int))]
 
     def _pending(self) -> list[TrialPlan]:
         """Trials under way, handed out or waiting, to be resumed or to be tried alone."""

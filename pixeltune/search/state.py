@@ -1,4 +1,4 @@
-"""The driver's book of a search: what was planned, what runs, how it ended. Every change is in the store at once.
+"""What the driver knows of a search: what was planned, what runs, how it ended. Every change is stored at once.
 
 Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
 """
@@ -42,7 +42,9 @@ _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
 
 
 class SearchState:
-    """Rows by trial, ended and live, and the curves of both. `judge` decides at each report whether a trial goes on.
+    """Rows of ended trials, attempts that run, and the curves of both, by trial.
+
+    `pruner` decides at each report whether a trial continues.
 
     A trial that breaks one of the space's constraints for good is stopped as soon as that is known, and so is one whose
     images are others than those of the search. data_checksum: of these; if it is not given, the first trial's count.
@@ -66,14 +68,14 @@ class SearchState:
         self.store = store
         self.baseline = baseline
         self.ended: dict[str, Row] = {}
-        self.live: dict[str, RunningAttempt] = {}
+        self.running: dict[str, RunningAttempt] = {}
         self.curves: dict[str, Curve] = {}
         self._data_checksum = data_checksum
         self._lost_decisions: list[str] = []
         self._node_deaths: Counter[str] = Counter()
         self._pruner = pruner or NopPruner()
         self._retries_failed = retries_failed or space.is_final
-        self._left: dict[str, tuple[Row, RunningAttempt]] = {}
+        self._unfinished: dict[str, tuple[Row, RunningAttempt]] = {}
         self._numbers: set[int] = set()
         self._curves_without_row: set[str] = set()
         self._read_store()
@@ -93,19 +95,19 @@ class SearchState:
             self._data_checksum = self._data_checksum or row["data_checksum"]
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
-            if row["status"] in self._to_go_on or needs_exclusive_retry(row):
-                left = self._live_of(row, reports.get(trial, {}))
-                left.gpu_seconds_before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
+            if row["status"] in self._resumable or needs_exclusive_retry(row):
+                before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
+                left = self._attempt_of(row, reports.get(trial, {}), gpu_seconds_before=before)
                 if trial in stopped:
                     self.ended[trial] = self._row(left, Status.PRUNED, stopped[trial])
                 else:
-                    self._left[trial] = row, left
+                    self._unfinished[trial] = row, left
             else:
                 self.ended[trial] = row
         self._lost_decisions = list(stopped)
 
     def _decide_again(self, latest: Mapping[str, Row], reports: Mapping[str, dict[int, Row]]) -> dict[str, str]:
-        """Return why trials stop whose launch died at their last report, by trial; the judge is left as it comes."""
+        """Return why trials stop whose launch died at their last report, by trial; the pruner is left as it comes."""
         reasons: dict[str, str] = {}
         for trial, row in latest.items():
             own = reports.get(trial, {})
@@ -117,13 +119,13 @@ class SearchState:
             for other in latest.values():
                 if other is not row:
                     self._remember_as_of(last["reported_at"], other, reports.get(other["trial"], {}))
-            reason = self._pruner.judge(trial, self._trace(row, own))
+            reason = self._pruner.should_prune(trial, self._trace(row, own))
             if reason is not None:
                 reasons[trial] = reason
         return reasons
 
     def _remember_as_of(self, time: datetime, row: Row, reports: Mapping[int, Row]) -> None:
-        """Make the judge know a trial as it was then: while it ran it counted, however it ended later."""
+        """Make the pruner know a trial as it was then: while it ran it counted, however it ended later."""
         had_ended = row["finished_at"] is not None and row["finished_at"] <= time
         known = {images: report for images, report in reports.items() if (report["reported_at"] or time) <= time}
         self._remember(row if had_ended else row | {"status": Status.RUNNING}, known)
@@ -140,7 +142,7 @@ class SearchState:
         return objective_of(self.space)
 
     @property
-    def _to_go_on(self) -> tuple[Status, ...]:
+    def _resumable(self) -> tuple[Status, ...]:
         """A final is of given trials, so that those that crashed are tried again by the next launch."""
         return (*UNDECIDED, Status.FAILED) if self._retries_failed else UNDECIDED
 
@@ -154,15 +156,20 @@ class SearchState:
 
     def plans_to_resume(self) -> list[TrialPlan]:
         """The trials that an earlier launch left without an end, as their next attempt."""
-        return [live.plan.next_attempt() for row, live in self._left.values() if not needs_exclusive_retry(row)]
+        return [
+            attempt.plan.next_attempt() for row, attempt in self._unfinished.values() if not needs_exclusive_retry(row)
+        ]
 
-    def plans_to_try_alone(self) -> list[TrialPlan]:
+    def plans_to_retry_exclusively(self) -> list[TrialPlan]:
         """The trials that ran out of memory on a GPU that they shared, as their next attempt."""
-        return [live.plan.next_attempt() for row, live in self._left.values() if needs_exclusive_retry(row)]
+        return [attempt.plan.next_attempt() for row, attempt in self._unfinished.values() if needs_exclusive_retry(row)]
 
     def pending(self) -> list[TrialPlan]:
         """The trials without an end: under way, to be resumed, or to be tried alone."""
-        return [live.plan for live in [*self.live.values(), *(live for _row, live in self._left.values())]]
+        return [
+            attempt.plan
+            for attempt in [*self.running.values(), *(attempt for _row, attempt in self._unfinished.values())]
+        ]
 
     def plan(self, suggestion: Mapping[str, Any]) -> TrialPlan:
         """A new trial."""
@@ -175,69 +182,64 @@ class SearchState:
         if plan.trial in self._curves_without_row:  # its row was damaged, and its number is used again
             self.store.clear_curve(plan.trial)
             self._curves_without_row.remove(plan.trial)
-        live = RunningAttempt.begin(plan, resources)
-        if plan.trial in self._left:
-            row, earlier = self._left.pop(plan.trial)
-            live.reports = earlier.reports
-            live.gpu_seconds_before = earlier.gpu_seconds()
-            self._settle(row, earlier)
-        self.live[plan.trial] = live
-        self.store.write_trial(self._row(live, Status.RUNNING, None))
+        row, earlier = self._unfinished.pop(plan.trial, (None, None))
+        attempt = RunningAttempt.begin(plan, resources, earlier)
+        if row is not None and earlier is not None:
+            self._mark_interrupted(row, earlier)
+        self.running[plan.trial] = attempt
+        self.store.write_trial(self._row(attempt, Status.RUNNING, None))
 
     def receive(self, trial: str, message: Message) -> str | None:
         """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
-        live = self.live[trial]
+        attempt = self.running[trial]
         if "facts" in message:
-            live.facts |= message["facts"]
-        if (stranger := self._other_images(live)) is not None:
-            live.end = Status.FAILED, stranger
+            attempt.learn(message["facts"])
+        if (stranger := self._other_images(attempt)) is not None:
+            attempt.conclude(Status.FAILED, stranger)
             return stranger
         if "end" in message:
-            live.end = Status(message["end"]), message["reason"]
+            attempt.conclude(Status(message["end"]), message["reason"])
         new: list[Row] = []
         if "resumed" in message:
             new = message["resumed"]
-            self._go_on_from(live, new)
-            self.store.write_trial(self._row(live, Status.RUNNING, None))
+            self._resume_from(attempt, new)
+            self.store.write_trial(self._row(attempt, Status.RUNNING, None))
         elif "report" in message:
             new = [message["report"]]
         for report in new:
-            if report["images_seen"] in live.reports:
+            if report["images_seen"] in attempt.reports:
                 continue
-            reason = self._enter(live, report)
+            reason = self._add_report(attempt, report)
             if reason is not None:
-                live.end = Status.PRUNED, reason
+                attempt.conclude(Status.PRUNED, reason)
                 return reason
-        if live.end is None and (breach := self._breach(live)):
-            live.end = Status.PRUNED, f"out of bounds: {breach}"
+        if attempt.end is None and (breach := self._broken_constraint(attempt)):
+            attempt.conclude(Status.PRUNED, f"out of bounds: {breach}")
             return breach
         return None
 
-    def finish(self, trial: str, *, crash: str | None = None, cut: str = "stopped before its end") -> Row:
-        """The attempt is over: as it said itself, or crashed, or else was cut, for that reason. Its row is final."""
-        live = self.live.pop(trial)
-        live.stop_clock()
-        if live.end is None:
-            live.traceback = crash
-        status, reason = live.outcome(crash, cut)
+    def finish(self, trial: str, *, crash: str | None = None, interruption: str = "stopped before its end") -> Row:
+        """End an attempt: as it reported itself, or by a crash, or else by an interruption. Its row is final."""
+        attempt = self.running.pop(trial)
+        status, reason = attempt.finish(crash, interruption)
         self._node_deaths[trial] += reason == NODE_DIED
-        row = self._row(live, status, reason)
+        row = self._row(attempt, status, reason)
         self.store.write_trial(row)
-        self._remember(row, live.reports)
+        self._remember(row, attempt.reports)
         if needs_exclusive_retry(row) or status in UNDECIDED:
-            self._left[trial] = row, live
+            self._unfinished[trial] = row, attempt
         else:
             self.ended[trial] = row
         return row
 
-    def retry(self, trial: str, crash: str | None, cut: str = "") -> TrialPlan:
-        """The attempt crashed, or was cut, and another follows: both stand in the store."""
-        live = self.live[trial]
-        row = self.finish(trial, crash=crash, cut=cut)
+    def retry(self, trial: str, crash: str | None, interruption: str = "") -> TrialPlan:
+        """End an attempt that crashed or was interrupted, and start another; both have a row."""
+        attempt = self.running[trial]
+        row = self.finish(trial, crash=crash, interruption=interruption)
         self.ended.pop(trial, None)
-        self._left[trial] = row, live
-        plan = live.plan.next_attempt()
-        self.start(plan, live.resources)
+        self._unfinished[trial] = row, attempt
+        plan = attempt.plan.next_attempt()
+        self.start(plan, attempt.resources)
         return plan
 
     def may_blame_node(self, trial: str) -> bool:
@@ -250,11 +252,11 @@ class SearchState:
 
     def spent_gpu_hours(self) -> float:
         """GPU-hours of all trials."""
-        left = [self._row(live, Status.INTERRUPTED, None) for _row, live in self._left.values()]
+        left = [self._row(attempt, Status.INTERRUPTED, None) for _row, attempt in self._unfinished.values()]
         return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
 
     def best(self) -> Row | None:
-        """The row with the lowest number of record among ended and live trials that keep to the constraints.
+        """The row with the lowest number of record among ended and running trials that keep to the constraints.
 
         Not one whose bits a real code does not confirm.
         """
@@ -265,9 +267,9 @@ class SearchState:
         """The metric of the numbers of record, `bits_per_dim` or `nats`: of the test set in a final."""
         return self.objective.removeprefix("valid_")
 
-    def _other_images(self, live: RunningAttempt) -> str | None:
+    def _other_images(self, attempt: RunningAttempt) -> str | None:
         """Return why a trial cannot count because of its images; None if they are those of the search, or not known."""
-        checksum = live.facts.get("data_checksum")
+        checksum = attempt.facts.get("data_checksum")
         self._data_checksum = self._data_checksum or checksum
         if checksum in (None, self._data_checksum):
             return None
@@ -276,13 +278,13 @@ class SearchState:
             "the same data"
         )
 
-    def _breach(self, live: RunningAttempt) -> str:
-        """What a running trial has broken for good, in words."""
+    def _broken_constraint(self, attempt: RunningAttempt) -> str:
+        """Return the constraint that a running trial has broken for good, or ""."""
         constraints = self.space.constraints
-        return broken(constraints, self._row(live, Status.RUNNING, None), KNOWN_EARLY) if constraints else ""
+        return broken(constraints, self._row(attempt, Status.RUNNING, None), KNOWN_EARLY) if constraints else ""
 
     def _remember(self, row: Row, reports: Mapping[int, Row]) -> None:
-        """Tell the judge how a trial stands."""
+        """Make the pruner know a trial as it is now."""
         is_measure = row["status"] in _MEASURES and not broken(self.space.constraints, row, KNOWN_EARLY)
         remember = self._pruner.remember_finished if row["status"] == Status.FINISHED else self._pruner.remember
         remember(row["trial"], self._trace(row, reports) if is_measure else {})
@@ -296,7 +298,7 @@ class SearchState:
         }
 
     def _rows(self) -> list[Row]:
-        return [*self.ended.values(), *(self._row(live, Status.RUNNING, None) for live in self.live.values())]
+        return [*self.ended.values(), *(self._row(attempt, Status.RUNNING, None) for attempt in self.running.values())]
 
     def _curve(self, reports: Iterable[Row]) -> Curve:
         return {report["images_seen"]: self._value(report) for report in reports}
@@ -305,42 +307,50 @@ class SearchState:
         value: float | None = report[self.objective]
         return math.nan if value is None else value
 
-    def _live_of(self, row: Row, reports: dict[int, Row]) -> RunningAttempt:
-        """An attempt that an earlier launch left, as it was then; the row's columns stand in for its facts."""
+    def _attempt_of(self, row: Row, reports: dict[int, Row], *, gpu_seconds_before: float) -> RunningAttempt:
+        """Return an attempt that an earlier launch left, as it was then; the row's columns take the place of facts."""
         suggestion = self.space.suggestion_of(row)
         plan = TrialPlan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
         had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
         reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
         ended_at = row["finished_at"] or max(reported, default=row["started_at"])
-        return RunningAttempt(plan, had, row["started_at"], facts=row, reports=reports, ended_at=ended_at)
+        return RunningAttempt(
+            plan,
+            had,
+            row["started_at"],
+            facts=row,
+            reports=reports,
+            ended_at=ended_at,
+            gpu_seconds_before=gpu_seconds_before,
+        )
 
-    def _settle(self, row: Row, live: RunningAttempt) -> None:
+    def _mark_interrupted(self, row: Row, attempt: RunningAttempt) -> None:
         """The row of an attempt whose launch died still says `running`: set it right."""
         if row["status"] == Status.RUNNING:
-            self.store.write_trial(self._row(live, Status.INTERRUPTED, "its launch died"))
+            self.store.write_trial(self._row(attempt, Status.INTERRUPTED, "its launch died"))
 
-    def _go_on_from(self, live: RunningAttempt, reports: list[Row]) -> None:
-        """The attempt begins after these reports: later ones of an earlier attempt will come anew, or never."""
+    def _resume_from(self, attempt: RunningAttempt, reports: list[Row]) -> None:
+        """The attempt begins after these reports: later ones of an earlier attempt come again, or never."""
         kept = {report["images_seen"] for report in reports}
-        stale = {report["attempt"] for images, report in live.reports.items() if images not in kept}
-        for attempt in stale:
-            rows = [row for images, row in live.reports.items() if images in kept and row["attempt"] == attempt]
-            self.store.write_curve(live.plan.trial, attempt, rows)
-        live.reports = {images: report for images, report in live.reports.items() if images in kept}
-        self.curves[live.plan.trial] = self._curve(live.reports.values())
-        self._remember(self._row(live, Status.RUNNING, None), live.reports)
+        stale = {report["attempt"] for images, report in attempt.reports.items() if images not in kept}
+        for number in stale:
+            rows = [row for images, row in attempt.reports.items() if images in kept and row["attempt"] == number]
+            self.store.write_curve(attempt.plan.trial, number, rows)
+        attempt.keep_reports(kept)
+        self.curves[attempt.plan.trial] = self._curve(attempt.reports.values())
+        self._remember(self._row(attempt, Status.RUNNING, None), attempt.reports)
 
-    def _enter(self, live: RunningAttempt, report: Row) -> str | None:
-        trial, images = live.plan.trial, report["images_seen"]
-        live.add(report)
-        self.store.write_curve(trial, live.plan.attempt, live.new_reports)
+    def _add_report(self, attempt: RunningAttempt, report: Row) -> str | None:
+        trial, images = attempt.plan.trial, report["images_seen"]
+        attempt.add(report)
+        self.store.write_curve(trial, attempt.plan.attempt, attempt.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = self._value(report)
-        if images >= live.plan.config.train.end:  # it has nothing left to be stopped from
+        if images >= attempt.plan.config.train.end:  # it has nothing left to be stopped from
             return None
-        return self._pruner.judge(trial, self._trace(live.facts, live.reports))
+        return self._pruner.should_prune(trial, self._trace(attempt.facts, attempt.reports))
 
-    def _row(self, live: RunningAttempt, status: Status, reason: str | None) -> Row:
-        origin = self.space.origin(live.plan.number)
+    def _row(self, attempt: RunningAttempt, status: Status, reason: str | None) -> Row:
+        origin = self.space.origin(attempt.plan.number)
         whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
-        return to_row(live, status, reason, whose, self.objective)
+        return to_row(attempt, status, reason, whose, self.objective)

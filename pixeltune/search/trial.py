@@ -41,13 +41,13 @@ _SECONDS_UNANNOUNCED = 20.0
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What one trial attempt is to do; plain data, so that it travels.
+    """What one attempt at a trial is to do; plain data, so that it travels.
 
     trial: its id. config: the nested configuration. checkpoint: the trial's folder for state and weights.
     objective: the EpochReport field whose lowest value marks the weights to keep. cpus: threads of this worker.
     gpu_share: of the memory of its GPU.
     galleries: epochs at whose nearest report a picture of what the model draws is kept. gallery: the PNG at the
-        trial's end, beside which those lie.
+        trial's end, next to which those are stored.
     speed_first: measure the sampling speed before training too, for by it trials are stopped.
     images: of a final run, the file for the nats of each test image; "" does not read the test set.
     search, search_id, attempt: with `trial`, what that file says of itself.
@@ -81,17 +81,20 @@ def weights_file(checkpoint: str) -> str:
 def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Iterator[Message]:
     """Train one configuration from its last checkpoint or from the start.
 
-    taken: asked between steps whether the machine is about to go: what was learned is then saved, also between two
+    taken: called between steps: whether the machine is about to go. What was learned is then saved, also between two
     reports, and NodePreemptedError raised.
 
-    Expected ends (audit, divergence, memory) are told as the last message; anything else is raised. So is a lack of
+    Expected ends (audit, divergence, memory) are reported as the last message; anything else is raised. So is a lack of
     memory where several workers train together: the others wait for the one that has none left.
     """
     import torch
 
+    # A process that trains one trial after another must be as good as new.
     if task.cpus:
         torch.set_num_threads(task.cpus)
     _forget_earlier_trials()
+
+    # Train; ends that a configuration can bring about are messages, not exceptions.
     try:
         yield from _train(task, taken)
     except AuditError as error:
@@ -112,6 +115,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
     from pixeltune.search.verification import seconds_allowed, verify_claim
     from pixeltune.training.weights import save_weights
 
+    # Resume or start, and report what is known of the model before it is trained.
     training, warning = _begin(task, taken)
     is_first = training.workers.rank == 0
     expected = seconds_to_report(training)
@@ -123,10 +127,14 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         "expects_seconds": expected,
     }
     yield begun if not warning else {**begun, "warning": warning}
+
+    # The attempt before may have ended between its last report and that report's gallery.
     best = min((_value(report, task) for report in training.reports), default=math.inf)
     is_new, peak = training.images_seen < training.config.train.end, None
-    for report in training.reports[-1:]:  # the attempt before may not have come to its picture
+    for report in training.reports[-1:]:
         yield from _announced_gallery(task, training, report)
+
+    # Train from report to report. The checkpoint is written before the report is sent: what is reported is kept.
     for report in _until_taken(task, training):
         value = _value(report, task)
         if is_first:
@@ -143,6 +151,8 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         peak = _larger(peak, peak_memory(training.device))
         yield {"report": _plain(report), "facts": {"peak_memory_bytes": peak}}
         yield from _announced_gallery(task, training, report)
+
+    # Only a final reads the test set, once, under the last weights.
     facts: Facts = {}
     tested = None
     if task.images:
@@ -150,10 +160,14 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         with writing_to(task.images):
             tested = read_test_set(task, training, is_new=is_new)
         facts |= test_facts(training, tested)
+
+    # A real code must take the bits that are claimed.
     if (seconds := seconds_allowed(training)) > _SECONDS_UNANNOUNCED:
         yield {"expects_seconds": seconds}
     if is_first:
         facts |= verify_claim(training, weights_file(task.checkpoint), tested=tested)
+
+    # The last message, with the sampling speed.
     speed, why_not = _sampling_speed(training) if is_first else ({}, None)
     yield _ended(Status.FINISHED, why_not, facts | speed)
 

@@ -39,8 +39,8 @@ class WarmStart:
     def lines(self) -> list[str]:
         """How many of which search, and why not the others."""
         counts = Counter(str(row["search"]) for row in self.rows)
-        told = ", ".join(f"{count} of {search}" for search, count in counts.items()) or "none"
-        lines = [f"Warm start: {len(self.rows)} trials of other searches are told to the sampler ({told})."]
+        taken = ", ".join(f"{count} of {search}" for search, count in counts.items()) or "none"
+        lines = [f"Warm start: {len(self.rows)} trials of other searches are told to the sampler ({taken})."]
         if self.left_out:
             reasons = [f"{count} {reason}" for reason, count in self.left_out.most_common()]
             more = f"; and {len(reasons) - _SHOWN} more reasons" if len(reasons) > _SHOWN else ""

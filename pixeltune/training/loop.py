@@ -86,23 +86,31 @@ class Training(Iterator[EpochReport]):
         gpu_share: float,
         pause: Callable[[], bool] | None = None,
     ) -> None:
+        # The data fill in what the configuration leaves open.
         resolved = resolve(config)
         self.config: TrialConfig = resolved.config
         self.data: DataSet = resolved.data
+
+        # One process, or one of several that share each batch.
         self.workers = Workers.current()
         require_workers(self.config, self.workers.world)
         self.device = torch.device(device) if device is not None else best_device(self.workers.rank)
         if self.config.train.compile:
             require_compiler(self.device.type)
 
+        # The model, and the largest passes that memory holds; the precision is chosen only below.
         self.model: DensityModel = build_model(self.config, self.data.form).to(self.device)
         if self.config.train.checkpoint_activations:
             recompute_blocks(self.model)
         self._memory_limit = memory_limit(self.device, gpu_share=gpu_share)
         foreseen = state.precision if state else self.config.train.precision.replace("auto", "float32")
         self.memory: MemoryPlan = self._plan_memory(foreseen, state)
+
+        # No training without an audit: a model that sees the pixel it predicts would report too few bits.
         self.audit: AuditReport = audit(self.model)
         self.model.train()
+
+        # The first batch may set the initial weights, so it comes before the optimiser and the average copy them.
         self._batches = Batches(self.data, self.config, self.workers, self.device)
         if state is None and self.model.is_initialised_by_data:
             self._initialise()
@@ -110,6 +118,8 @@ class Training(Iterator[EpochReport]):
         self.average: AveragedModel | None = None
         if self.config.optim.ema:
             self.average = build_average(self.model, self.config.optim.ema)
+
+        # Progress: from zero, or as the checkpoint has it.
         self.images_seen = 0
         self.step = 0
         self.reports: list[EpochReport] = []
@@ -119,9 +129,13 @@ class Training(Iterator[EpochReport]):
         self._clock = Clock()
         if state is not None:
             self._restore(state)
+
+        # Precision and layout are measured once, and a resumed training keeps them; another precision, other passes.
         self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
         if self.numerics.precision != foreseen:
             self.memory = self._plan_memory(self.numerics.precision, state)
+
+        # What trains: images on the device if they fit, blocks compiled if asked for, gradients shared by workers.
         if self.memory.is_resident:
             self._batches.keep_on_device()
         self._loss = self._build_loss()

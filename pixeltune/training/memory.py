@@ -79,6 +79,7 @@ def plan_memory(
     may not. at_most: images a pass to begin with. `train.micro_batch` is kept as it is. All workers come to the same
     passes. MemoryShortError where what is asked for, or one image a pass, does not fit.
     """
+    # Begin with the worker's whole part of the batch, or with what is settled.
     part = config.train.batch_size // workers.world
     settled = config.train.micro_batch is not None or getattr(config.model, "batch_norm", False)
     size = min(part, config.train.micro_batch or part)
@@ -89,14 +90,19 @@ def plan_memory(
         peaks = predict_peaks(model, config, micro_batch=count, precision=precision, workers=workers.world)
         return max(peaks.values())
 
+    # Halve it until it fits. On a GPU some memory is left for what the prediction does not see.
     planned = limit if limit is None or _device(model).type == "cpu" else int(HEADROOM * limit)
     while planned is not None and peak(size) > planned and size > 1 and not settled:
         size = (size + 1) // 2
+
+    # Refuse on all workers if it does not fit on one of them; otherwise all take the smallest.
     fits = limit is None or peak(size) <= limit
     if workers.least(int(fits)) == 0:
         peaks = predict_peaks(model, config, micro_batch=size, precision=precision, workers=workers.world)
         raise _too_large(peaks, size, None if fits else limit, settled=settled)
     size = workers.least(size)
+
+    # The training images stay on the device if the passes leave room for them.
     room = 0 if planned is None else min(int(RESIDENT_SHARE * planned), planned - peak(size))
     is_resident = 0 < images <= room
     return MemoryPlan(size, peak(size) + images * is_resident, is_resident)

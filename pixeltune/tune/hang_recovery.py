@@ -36,34 +36,36 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
     def __init__(self, run_state: TuneRunState, watchdog: LauncherWatchdog) -> None:
         super().__init__()
         self._run_state = run_state
-        self._heart = watchdog
+        self._launcher = watchdog
         self._patience = run_state.patience
         self._idle_since: float | None = None
         self._resetting_since: dict[str, float] = {}
-        self._vacancies = LeakedPlacementGroups(_EMPTY_SECONDS)
+        self._leaked_groups = LeakedPlacementGroups(_EMPTY_SECONDS)
         self._groups_due = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's loop has come by."""
-        self._heart.beat()
+        self._launcher.beat()
         with self._run_state.guarded():
             now = self._run_state.look()
-            live = [trial for trial in trials if self._run_state.is_open(trial.trial_id)]
-            self._kill_silent(live)
-            self._kill_stuck_resets(live, now)
-            self._take_back_dropped(live)
+            open_trials = [trial for trial in trials if self._run_state.is_open(trial.trial_id)]
+            self._kill_silent(open_trials)
+            self._kill_stuck_resets(open_trials, now)
+            self._take_back_dropped(open_trials)
             if self._run_state.resources.workers > 1:
-                self._free_leaked_groups(live, now)
-            self._require_progress(live, now)
+                self._free_leaked_groups(open_trials, now)
+            self._require_progress(open_trials, now)
 
-    def _kill_silent(self, live: list[Any]) -> None:
-        running = {trial.trial_id: trial for trial in live if trial.status == Trial.RUNNING}
+    def _kill_silent(self, open_trials: list[Any]) -> None:
+        running = {trial.trial_id: trial for trial in open_trials if trial.status == Trial.RUNNING}
         for trial_id in self._run_state.kill_silent(list(running)):
             _kill(running[trial_id])
 
-    def _kill_stuck_resets(self, live: list[Any], now: float) -> None:
+    def _kill_stuck_resets(self, open_trials: list[Any], now: float) -> None:
         """A reused actor may still be in the hands of the trial before."""
-        resetting = [trial for trial in live if trial.status == Trial.PENDING and trial.temporary_state.ray_actor]
+        resetting = [
+            trial for trial in open_trials if trial.status == Trial.PENDING and trial.temporary_state.ray_actor
+        ]
         since = {trial.trial_id: self._resetting_since.get(trial.trial_id, now) for trial in resetting}
         for trial in resetting:
             if now - since[trial.trial_id] > _RESET_SECONDS:
@@ -71,13 +73,13 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
                 _kill(trial)
         self._resetting_since = since
 
-    def _take_back_dropped(self, live: list[Any]) -> None:
+    def _take_back_dropped(self, open_trials: list[Any]) -> None:
         """Where an actor could not be reset, Tune drops the next trial without a word to searcher and callbacks."""
-        for trial in live:
+        for trial in open_trials:
             if trial.status == Trial.ERROR:
                 self._run_state.drop(trial.trial_id)
 
-    def _free_leaked_groups(self, live: list[Any], now: float) -> None:
+    def _free_leaked_groups(self, open_trials: list[Any], now: float) -> None:
         """Of trials of several workers whose driver was killed before Train's own cleaner knew of their group.
 
         All groups of this job that are not Tune's, and that hold no actor for a while. The cleaner needs the same API.
@@ -85,16 +87,16 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
         if now < self._groups_due:
             return
         self._groups_due = now + _LOOK_AT_GROUPS_SECONDS
-        if all(trial.status == Trial.RUNNING and trial.last_result for trial in live):
+        if all(trial.status == Trial.RUNNING and trial.last_result for trial in open_trials):
             return
         groups, used = _groups_of_this_job()
-        for group in self._vacancies.leaked(groups, used, now):
+        for group in self._leaked_groups.leaked(groups, used, now):
             self._run_state.say("Resources that a stopped trial had left reserved are free again.")
             _remove_group(group)
 
-    def _require_progress(self, live: list[Any], now: float) -> None:
+    def _require_progress(self, open_trials: list[Any], now: float) -> None:
         """Some trial runs, or will: resources are free for it, or become so within the time that a start may take."""
-        if not live or any(trial.status == Trial.RUNNING for trial in live):
+        if not open_trials or any(trial.status == Trial.RUNNING for trial in open_trials):
             self._idle_since = None
             return
         if self._idle_since is None:

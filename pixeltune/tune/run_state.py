@@ -30,7 +30,7 @@ _INTERRUPTIONS = {
     _TAKEN: ("NodePreemptedError", "PreemptionError", "the actor's node was preempted"),
     NODE_DIED: ("because its node has died", "The actor is temporarily unavailable"),
 }
-"""What is no fault of the trial, by the words in which Ray and Train report it."""
+"""What is no fault of the trial, by the texts with which Ray and Train report it."""
 
 
 class TuneRunState:
@@ -161,7 +161,7 @@ class TuneRunState:
 
     def finish_interrupted(self) -> None:
         """Enter the end of the attempts that still run; Tune has come to its end."""
-        for trial in list(self._state.live):
+        for trial in list(self._state.running):
             with self.guarded():
                 self._state.finish(trial)
 
@@ -179,7 +179,7 @@ class TuneRunState:
         """Enter that the process of an attempt starts; a retry was entered when the crash was."""
         plan = self._plans[trial_id]
         self._watchdog.begin(trial_id)
-        if plan.trial not in self._state.live:
+        if plan.trial not in self._state.running:
             self._state.start(plan, self._resources)
             self._on_change()
 
@@ -220,10 +220,12 @@ class TuneRunState:
         _require_store(crash)
         plan = self._plans[trial_id]
         self._watchdog.wait(trial_id)
-        if plan.trial not in self._state.live:
+        if plan.trial not in self._state.running:
             self._state.start(plan, self._resources)  # Its process died before it began.
         interruption = self._interruption(plan.trial, crash)
-        self._plans[trial_id] = self._state.retry(plan.trial, None if interruption else crash, cut=interruption)
+        self._plans[trial_id] = self._state.retry(
+            plan.trial, None if interruption else crash, interruption=interruption
+        )
         self._faults[trial_id] += not interruption
         self._answer(plan, interruption)
 
@@ -231,12 +233,12 @@ class TuneRunState:
         """End a trial for good, in whichever way; the search state knows in which."""
         crash = self._crashes.get(trial_id, DIED) if has_crashed else None
         plan = self._close(trial_id)
-        if crash is not None and plan.trial not in self._state.live:
+        if crash is not None and plan.trial not in self._state.running:
             self._state.start(plan, self._resources)  # Its process died before it began.
-        if plan.trial in self._state.live:
+        if plan.trial in self._state.running:
             interruption = "" if crash is None else self._interruption(plan.trial, crash)
             if interruption:
-                self._state.finish(plan.trial, cut=interruption)
+                self._state.finish(plan.trial, interruption=interruption)
             else:
                 self._state.finish(plan.trial, crash=crash)
             self._answer(plan, interruption)
@@ -245,8 +247,8 @@ class TuneRunState:
     def drop(self, trial_id: str) -> None:
         """Close a trial that Tune gave up before it began; it is planned again when Tune has come to its end."""
         plan = self._close(trial_id)
-        if plan.trial in self._state.live:
-            self._state.finish(plan.trial, cut="the process that should run it could not begin it")
+        if plan.trial in self._state.running:
+            self._state.finish(plan.trial, interruption="the process that should run it could not begin it")
         else:
             self._dropped.append(plan)
 
@@ -257,7 +259,7 @@ class TuneRunState:
 
     def _interruption(self, trial: str, crash: str) -> str:
         """Return why an attempt ended by no fault of the trial, or ""."""
-        reason = next((reason for reason, words in _INTERRUPTIONS.items() if any(word in crash for word in words)), "")
+        reason = next((reason for reason, texts in _INTERRUPTIONS.items() if any(text in crash for text in texts)), "")
         return "" if reason == NODE_DIED and not self._state.may_blame_node(trial) else reason
 
     # --- What follows from an interruption ----------------------------------------------------------------------------

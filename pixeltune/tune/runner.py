@@ -34,7 +34,7 @@ class TuneRunner:
     watchdog: LauncherWatchdog
 
     def run(self, round_: Round) -> None:
-        """Run the trials of a round until none is left. One run of Tune is the rule.
+        """Run the trials of a round until none is left, or nothing is left to try. One run of Tune is the rule.
 
         Raises:
             SearchError: Several runs in a row ended no trial.

@@ -24,13 +24,14 @@ def test_the_better_half_of_those_seen_so_far_goes_on() -> None:
     # value → whether it goes on: rank among those seen so far, itself included, against ⌈seen / 2⌉
     sequence = [(2.0, True), (3.0, False), (2.5, True), (1.0, True), (2.2, True), (2.4, False), (0.5, True)]
     for number, (value, goes_on) in enumerate(sequence):
-        assert (rungs.judge(str(number), at({100: value})) is None) is goes_on, (number, value)
+        assert (rungs.should_prune(str(number), at({100: value})) is None) is goes_on, (number, value)
 
 
 def test_reduction_by_three() -> None:
     rungs = AshaPruner(Asha((100,), reduction=3))
     goes_on = [
-        rungs.judge(str(n), at({100: value})) is None for n, value in enumerate([5.0, 6.0, 4.0, 4.5, 3.0, 3.5, 3.2])
+        rungs.should_prune(str(n), at({100: value})) is None
+        for n, value in enumerate([5.0, 6.0, 4.0, 4.5, 3.0, 3.5, 3.2])
     ]
     # seen 1..7: 1, 1, 1, 2, 2, 2, 3 go on
     assert goes_on == [True, False, True, True, True, True, True]
@@ -38,35 +39,35 @@ def test_reduction_by_three() -> None:
 
 def test_equal_values_share_a_rank() -> None:
     rungs = AshaPruner(Asha((100,)))
-    assert [rungs.judge(name, at({100: 2.0})) for name in "abcd"] == [None] * 4
+    assert [rungs.should_prune(name, at({100: 2.0})) for name in "abcd"] == [None] * 4
 
 
 def test_only_rungs_judge_and_each_rung_for_itself() -> None:
     rungs = AshaPruner(Asha((100, 200)))
-    assert rungs.judge("a", at({100: 1.0})) is None
-    assert rungs.judge("b", at({100: 0.9})) is None
-    assert rungs.judge("b", at({100: 0.9, 150: 99.0})) is None, "150 is no rung"
-    assert rungs.judge("a", at({100: 1.0, 200: 0.8})) is None, "the first at the rung of 200"
-    reason = rungs.judge("b", at({100: 0.9, 150: 0.88, 200: 0.85}))
+    assert rungs.should_prune("a", at({100: 1.0})) is None
+    assert rungs.should_prune("b", at({100: 0.9})) is None
+    assert rungs.should_prune("b", at({100: 0.9, 150: 99.0})) is None, "150 is no rung"
+    assert rungs.should_prune("a", at({100: 1.0, 200: 0.8})) is None, "the first at the rung of 200"
+    reason = rungs.should_prune("b", at({100: 0.9, 150: 0.88, 200: 0.85}))
     assert reason == "rank 2 of 2 at the rung of 200 images, where the best 1 go on"
 
 
 def test_a_value_at_a_rung_is_the_best_so_far() -> None:
     rungs = AshaPruner(Asha((100, 200)))
-    assert rungs.judge("a", at({100: 3.0, 200: 2.0})) is None
-    assert rungs.judge("b", at({50: 9.0, 100: 1.9, 200: 5.0})) is None, "1.9 at 100 is its number"
-    assert rungs.judge("c", at({100: 4.0, 200: 1.95, 300: 0.1})) is None, "300 is no rung"
-    assert rungs.judge("d", at({100: 2.5, 200: 2.5})) is not None
+    assert rungs.should_prune("a", at({100: 3.0, 200: 2.0})) is None
+    assert rungs.should_prune("b", at({50: 9.0, 100: 1.9, 200: 5.0})) is None, "1.9 at 100 is its number"
+    assert rungs.should_prune("c", at({100: 4.0, 200: 1.95, 300: 0.1})) is None, "300 is no rung"
+    assert rungs.should_prune("d", at({100: 2.5, 200: 2.5})) is not None
 
 
 def test_a_trial_that_comes_again_replaces_its_own_value() -> None:
     rungs = AshaPruner(Asha((100,)))
     rungs.remember("a", at({100: 1.0, 200: 0.1}))
     rungs.remember("b", at({50: 2.0}))
-    assert rungs.judge("c", at({100: 1.5})) is not None, "2nd of 2"
-    assert rungs.judge("a", at({100: 1.0})) is None, "still two values"
-    assert rungs.judge("a", at({100: 9.0})) is not None, "now 2nd of 2"
-    assert rungs.judge("c", at({100: 1.5})) is None
+    assert rungs.should_prune("c", at({100: 1.5})) is not None, "2nd of 2"
+    assert rungs.should_prune("a", at({100: 1.0})) is None, "still two values"
+    assert rungs.should_prune("a", at({100: 9.0})) is not None, "now 2nd of 2"
+    assert rungs.should_prune("c", at({100: 1.5})) is None
 
 
 # --------------------------------------------------------------------------------------------------------- median
@@ -76,25 +77,25 @@ def test_worse_than_the_median_of_the_finished_ones_stops() -> None:
     rule = MedianPruner(Median(grace=200, completed=3))
     for name, last in zip("abc", (1.0, 1.5, 2.0), strict=True):
         rule.remember_finished(name, at({100: 3.0, 200: last, 300: last}))
-    assert rule.judge("x", at({100: 9.0})) is None, "within the grace"
-    assert rule.judge("x", at({100: 9.0, 200: 1.5})) is None, "as good as the median"
-    assert rule.judge("x", at({100: 9.0, 200: 1.6})) == (
+    assert rule.should_prune("x", at({100: 9.0})) is None, "within the grace"
+    assert rule.should_prune("x", at({100: 9.0, 200: 1.5})) is None, "as good as the median"
+    assert rule.should_prune("x", at({100: 9.0, 200: 1.6})) == (
         "1.6000 at 200 images, above the median 1.5000 of 3 finished trials"
     )
-    assert rule.judge("x", at({100: 1.4, 200: 1.6})) is None, "its best so far counts"
-    assert rule.judge("x", at({400: 9.0})) is None, "no finished one came so far"
+    assert rule.should_prune("x", at({100: 1.4, 200: 1.6})) is None, "its best so far counts"
+    assert rule.should_prune("x", at({400: 9.0})) is None, "no finished one came so far"
 
 
 def test_only_finished_trials_are_the_measure() -> None:
     rule = MedianPruner(Median(completed=2))
     rule.remember_finished("a", at({100: 1.0}))
     rule.remember("b", at({100: 1.0}))
-    assert rule.judge("x", at({100: 2.0})) is None
+    assert rule.should_prune("x", at({100: 2.0})) is None
     rule.remember_finished("b", at({100: 1.0}))
-    assert rule.judge("x", at({100: 2.0})) is not None
-    assert rule.judge("a", at({100: 2.0})) is None, "its own curve is none of the others"
+    assert rule.should_prune("x", at({100: 2.0})) is not None
+    assert rule.should_prune("a", at({100: 2.0})) is None, "its own curve is none of the others"
     rule.remember("b", {})
-    assert rule.judge("x", at({100: 2.0})) is None
+    assert rule.should_prune("x", at({100: 2.0})) is None
 
 
 # --------------------------------------------------------------------------------------------------------- pareto
@@ -108,31 +109,31 @@ def front_of(*costs: str, margin: float = 0.1) -> ParetoPruner:
 
 def test_dominated_by_a_margin_stops_and_says_by_whom() -> None:
     front = front_of("num_parameters")
-    assert front.judge("a", {100: (2.0, 50)}) is None
-    assert front.judge("b", {100: (2.09, 50)}) is None, "within the margin"
-    assert front.judge("c", {100: (2.5, 49)}) is None, "smaller"
-    assert front.judge("d", {100: (1.0, 51)}) is None, "better"
-    assert front.judge("e", {50: (9.0, 60), 100: (2.2, 60)}) == (
+    assert front.should_prune("a", {100: (2.0, 50)}) is None
+    assert front.should_prune("b", {100: (2.09, 50)}) is None, "within the margin"
+    assert front.should_prune("c", {100: (2.5, 49)}) is None, "smaller"
+    assert front.should_prune("d", {100: (1.0, 51)}) is None, "better"
+    assert front.should_prune("e", {50: (9.0, 60), 100: (2.2, 60)}) == (
         "dominated at the rung of 100 images by trial a: valid_bits_per_dim 2.0000 against 2.2000, "
         "no worse in num_parameters"
     )
-    assert front.judge("e", {100: (2.2, 60), 150: (9.0, 60)}) is None, "150 is no rung"
+    assert front.should_prune("e", {100: (2.2, 60), 150: (9.0, 60)}) is None, "150 is no rung"
 
 
 def test_what_is_maximised_is_worse_when_it_is_less() -> None:
     front = front_of(SPEED)
     front.remember("a", {100: (2.0, 10.0)})
-    assert front.judge("b", {100: (2.5, 11.0)}) is None
-    assert front.judge("c", {100: (2.5, 9.0)}) is not None
+    assert front.should_prune("b", {100: (2.5, 11.0)}) is None
+    assert front.should_prune("c", {100: (2.5, 9.0)}) is not None
 
 
 def test_what_is_not_known_neither_stops_nor_is_stopped() -> None:
     front = front_of("num_parameters", SPEED)
     front.remember("a", {100: (1.0, 1, None)})
-    assert front.judge("b", {100: (2.0, 2, 1.0)}) is None
+    assert front.should_prune("b", {100: (2.0, 2, 1.0)}) is None
     front.remember("c", {100: (1.0, 1, 5.0)})
-    assert front.judge("d", {100: (2.0, 2, None)}) is None
-    assert front.judge("d", {100: (2.0, 2, 1.0)}) is not None
+    assert front.should_prune("d", {100: (2.0, 2, None)}) is None
+    assert front.should_prune("d", {100: (2.0, 2, 1.0)}) is not None
 
 
 Point = tuple[float, int]
@@ -166,7 +167,7 @@ def test_no_trial_of_the_final_front_is_lost_and_many_others_are_stopped(seed: i
         for number in order:
             curve, (_, size) = trials[number]
             trace = {images: (bits, size) for images, bits in curve.items() if images <= rung}
-            if front.judge(str(number), trace):
+            if front.should_prune(str(number), trace):
                 stopped.add(number)
     points = [point for _, point in trials]
     assert not any(is_on_front(points[number], points) for number in stopped)
@@ -180,7 +181,7 @@ def test_noise_beyond_the_margin_does_cost_trials_of_the_front() -> None:
         trials, front = toy_curves(seed, noise=1.0), front_of("num_parameters", margin=0.02)
         points = [point for _, point in trials]
         for number, (curve, point) in enumerate(trials):
-            lost += bool(front.judge(str(number), {100: (curve[100], point[1])})) and is_on_front(point, points)
+            lost += bool(front.should_prune(str(number), {100: (curve[100], point[1])})) and is_on_front(point, points)
     assert lost > 0
 
 
@@ -212,7 +213,7 @@ def life(numbers: random.Random) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SPACES)
 def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: str, seed: int) -> None:
-    """At every report of trials side by side: once by the judge that saw all, once by one made of the store."""
+    """At every report of trials side by side: once by the pruner that saw all, once by one made of the store."""
     space = toy_space(resources=Resources(gpus=1.0), **SPACES[name])
     state, numbers = toy_state(tmp_path, space), random.Random(seed)
     lives: dict[str, Iterator[dict[str, Any]]] = {}
@@ -234,9 +235,9 @@ def test_a_resumed_judge_decides_as_the_uninterrupted_one(tmp_path: Path, name: 
             SearchState(space, state.store, pruner=before)
         reason = state.receive(trial, message)
         if is_compared:
-            live = state.live[trial]
-            again = before.judge(trial, state._trace(live.facts, live.reports))
-            assert again == (None if str(live.end and live.end[1]).startswith("out of bounds") else reason)
+            attempt = state.running[trial]
+            again = before.should_prune(trial, state._trace(attempt.facts, attempt.reports))
+            assert again == (None if str(attempt.end and attempt.end[1]).startswith("out of bounds") else reason)
             compared += 1
         if reason is not None:
             stopped += 1
@@ -252,8 +253,8 @@ def test_metrics_that_pareto_judges_by_are_known_at_a_rung(tmp_path: Path) -> No
     for metric in METRICS:
         if metric == BITS:
             continue
-        space = toy_space(objectives=(BITS, metric), scheduler=Pareto((100,), 0.1))
-        state = toy_state(tmp_path / metric, space, resources=Resources(gpus=1.0))
+        space = toy_space(objectives=(BITS, metric), scheduler=Pareto((100,), 0.1), resources=Resources(gpus=1.0))
+        state = toy_state(tmp_path / metric, space)
         plan = state.plan({})
         state.start(plan, state.space.resources)
         assert plan.to_task(state.space, state.store, state.space.resources).speed_first is (metric == SPEED)
@@ -261,8 +262,8 @@ def test_metrics_that_pareto_judges_by_are_known_at_a_rung(tmp_path: Path) -> No
         state.receive(plan.trial, {"facts": FACTS | {"network_calls": 64} | early, "resumed": []})
         message = reported(100, 2.0)
         state.receive(plan.trial, message)
-        live = state.live[plan.trial]
-        assert None not in state._trace(live.facts, live.reports)[100]
+        attempt = state.running[plan.trial]
+        assert None not in state._trace(attempt.facts, attempt.reports)[100]
 
 
 def test_a_dominated_trial_is_stopped_in_the_ledger(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_out_of_memory_on_a_shared_gpu_counts_when_it_was_met_alone_too(tmp_path
     searcher = OptunaSearcher(space, state)
     play(state, searcher.next_plan(), ended("oom"))
     assert searcher.study().get_trials()[0].state == TrialState.RUNNING
-    alone = OptunaSearcher(space, state, waiting=state.plans_to_try_alone())
+    alone = OptunaSearcher(space, state, waiting=state.plans_to_retry_exclusively())
     play(state, alone.next_plan(), ended("oom"), resources=Resources(gpus=1.0))
     (trial,) = alone.study().get_trials()
     assert (trial.state, bool(trial.constraints)) == (TrialState.PRUNED, True)

@@ -50,7 +50,7 @@ def test_a_row_from_running_to_final(tmp_path: Path) -> None:
     assert stored["finished_at"] >= stored["started_at"]
     assert (stored["reason"], stored["traceback"], stored["peak_memory_bytes"]) == (None, None, 3000)
     assert set(row) <= set(TRIAL_COLUMNS)
-    assert state.live == {}
+    assert state.running == {}
     assert list(state.ended) == ["00000"]
 
 
@@ -321,13 +321,13 @@ def test_out_of_memory_on_a_shared_gpu_is_no_end_before_it_was_tried_alone(tmp_p
     assert state.ended == {}
     for again in (state, toy_state(tmp_path, shared)):  # this launch, or a later one
         assert again.plans_to_resume() == []
-        (plan,) = again.plans_to_try_alone()
+        (plan,) = again.plans_to_retry_exclusively()
         assert (plan.trial, plan.attempt) == ("00000", 2)
     whole = Resources(gpus=1.0)
     assert plan.to_task(state.space, state.store, whole).gpu_share == 1.0
     play(state, plan, BEGUN, ended("oom"), resources=whole)
     assert state.ended["00000"]["attempt"] == 2
-    assert state.plans_to_try_alone() == toy_state(tmp_path).plans_to_try_alone() == []
+    assert state.plans_to_retry_exclusively() == toy_state(tmp_path).plans_to_retry_exclusively() == []
     assert [row["status"] for row in state.store.attempts()] == ["oom", "oom"]
 
 

@@ -20,7 +20,7 @@ from pixeltune.results.ranking import is_unconfirmed, leaderboard, pareto_front
 from pixeltune.results.search_status import read_status
 from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.final import choose
-from pixeltune.search.optuna_trials import verdicts
+from pixeltune.search.optuna_trials import trial_outcomes
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
 from tests.support.toy_search import BEGUN, play, reported, toy_space, toy_state
@@ -84,7 +84,7 @@ def test_a_final_retrains_it_only_where_it_is_named(state: SearchState) -> None:
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_samplers_do_not_learn_from_it(state: SearchState, sampler: str) -> None:
     space = toy_space(scheduler=None, sampler=sampler)
-    states = [verdict.state for verdict in verdicts(space, state.store.trials(), state.curves)]
+    states = [outcome.state for outcome in trial_outcomes(space, state.store.trials(), state.curves)]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     shown = study(state.store.folder).get_trials()
     assert [trial.state for trial in shown] == states

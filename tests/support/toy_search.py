@@ -123,8 +123,8 @@ def settle(state: SearchState, plan: TrialPlan, status: str, bits: float | None 
     """The end of a trial of one report, in the search state alone: a hundred times as fast as `play`."""
     now = datetime.now(UTC)
     reports = {} if bits is None else {400: report(400, bits)}
-    live = RunningAttempt(plan, state.space.resources, now, reports=reports, facts=FACTS | facts, ended_at=now)
-    row = state.ended[plan.trial] = state._row(live, Status(status), None)
+    attempt = RunningAttempt(plan, state.space.resources, now, reports=reports, facts=FACTS | facts, ended_at=now)
+    row = state.ended[plan.trial] = state._row(attempt, Status(status), None)
     state.curves[plan.trial] = state._curve(reports.values())
     return row
 

@@ -171,7 +171,7 @@ def test_a_trial_that_tune_drops_is_planned_again(begin: Callable[..., Search]) 
     assert [plan.trial for plan in search.run_state.dropped] == ["00000"]
     assert search.rows == []
     search.run("b")
-    assert list(search.state.live) == ["00001"]
+    assert list(search.state.running) == ["00001"]
     again = OptunaSearcher(search.state.space, search.state, waiting=search.run_state.dropped)
     assert again.next_plan() == search.run_state.dropped[0]
 
@@ -285,13 +285,13 @@ def test_groups_that_nobody_uses_are_freed(begin: Callable[..., Search], monkeyp
 
 
 def test_a_group_in_use_now_and_then_is_not_leaked() -> None:
-    vacancies = LeakedPlacementGroups(60)
-    assert vacancies.leaked(["a"], set(), 0) == []
-    assert vacancies.leaked(["a"], {"a"}, 50) == []
-    assert vacancies.leaked(["a"], set(), 100) == []
-    assert vacancies.leaked(["a"], set(), 150) == []
-    assert vacancies.leaked(["a"], set(), 161) == ["a"]
-    assert vacancies.leaked([], set(), 200) == []
+    groups = LeakedPlacementGroups(60)
+    assert groups.leaked(["a"], set(), 0) == []
+    assert groups.leaked(["a"], {"a"}, 50) == []
+    assert groups.leaked(["a"], set(), 100) == []
+    assert groups.leaked(["a"], set(), 150) == []
+    assert groups.leaked(["a"], set(), 161) == ["a"]
+    assert groups.leaked([], set(), 200) == []
 
 
 def test_tune_is_asked_for_no_trial_when_all_configurations_are_tried(begin: Callable[..., Search]) -> None:
