@@ -33,7 +33,7 @@ ALWAYS = {
 ALWAYS_INSTALLED = {
     *("PIL", "aiohttp", "annotated_types", "cryptography", "filelock", "hypothesis", "jsonschema", "numpy", "optuna"),
     *("pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich", "safetensors"),
-    *("scipy", "sklearn", "torch", "torchvision", "yaml"),
+    *("scipy", "sklearn", "tomli_w", "torch", "torchvision", "yaml"),
 }
 """Packages of a plain installation with the test group."""
 
