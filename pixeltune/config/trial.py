@@ -45,7 +45,7 @@ def _likelihood(value: Any) -> Any:
 
 
 class TrialConfig(Section):
-    """One trial. seed: of initialisation, data order, dropout and samples (see `seed_for`)."""
+    """One trial."""
 
     data: DataConfig
     model: Annotated[SerializeAsAny[FamilyConfig], BeforeValidator(_family)]
@@ -53,6 +53,7 @@ class TrialConfig(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """of initialisation, data order, dropout and samples (see `seed_for`)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
