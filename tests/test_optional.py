@@ -42,10 +42,9 @@ ALWAYS_INSTALLED = {
         "hypothesis",
         "jsonschema",
         "numpy",
-        "optuna",
     ),
     *("optuna", "pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich"),
-    *("safetensors", "scipy", "sklearn", "torch", "torchvision", "yaml"),
+    *("safetensors", "scipy", "sklearn", "tomli_w", "torch", "torchvision", "yaml"),
 }
 """Packages of a plain installation with the test group."""
 

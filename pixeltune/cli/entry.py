@@ -33,12 +33,13 @@ DEPENDENCIES = (
     "safetensors",
     "sklearn",
     "scipy",
+    "tomli_w",
     "torch",
     "torchvision",
 )
 """The dependencies in pyproject.toml, by the names under which they are imported."""
 
-_INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+_INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "tomli_w": "tomli-w", "yaml": "pyyaml"}
 """Names on the package index of packages that are imported under another name."""
 
 _NEEDED_BY_ALL = "pydantic"

@@ -11,9 +11,19 @@ from pixeltune.errors import ConfigError, did_you_mean
 
 
 class Section(BaseModel):
-    """A part of the configuration: validated once, never edited; an unknown key is an error."""
+    """A part of the configuration: validated once, never edited; an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+    The text below a field describes its key in `pixeltune config`, in the results' schema and in the documentation.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:

@@ -27,30 +27,32 @@ class Causality(StrEnum):
 
 
 class FamilyConfig(Section):
-    """Common to every family.
-
-    family: the name in FAMILIES.
-    channels: width of the network (F; h in the 2016 paper, whose residual stream has 2h).
-    layers: depth, in the family's own unit.
-    split: tiles per axis; the image is cut into split² contiguous tiles, whose pixels at one offset are drawn in the
-        same network call.
-    split_coupling: how those pixels hang together, given what was drawn before: `independent` as published; `mixture`
-        shares the indicator of a logistic mixture among them, pixel-causal families only. No matter with one tile.
-    dropout: probability with which a feature is zeroed in training.
-    conditioning: `bias` adds a linear function of the label to the pre-activations of every layer, the same at all
-        pixels; `map` one of a learned map of the label, which differs between pixels; `none` takes no labels.
-    label_dropout: probability with which the label of a training image is withheld, so that the same weights serve
-        without labels; needs conditioning.
-    """
+    """Common to every family."""
 
     family: str
+    """the name in FAMILIES."""
     channels: int = Field(ge=1, le=4096)
+    """width of the network (F; h in the 2016 paper, whose residual stream has 2h)."""
     layers: int = Field(ge=1, le=256)
+    """depth, in the family's own unit."""
     split: int = Field(default=1, ge=1, le=64)
+    """tiles per axis; the image is cut into split² contiguous tiles, whose pixels at one offset are drawn in the same
+    network call.
+    """
     split_coupling: Literal["independent", "mixture"] = "independent"
+    """how those pixels hang together, given what was drawn before: `independent` as published; `mixture` shares the
+    indicator of a logistic mixture among them, pixel-causal families only. No matter with one tile.
+    """
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """probability with which a feature is zeroed in training."""
     conditioning: Literal["none", "bias", "map"] = "none"
+    """`bias` adds a linear function of the label to the pre-activations of every layer, the same at all pixels; `map`
+    one of a learned map of the label, which differs between pixels; `none` takes no labels.
+    """
     label_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """probability with which the label of a training image is withheld, so that the same weights serve without labels;
+    needs conditioning.
+    """
 
     likelihoods: ClassVar[tuple[str, ...]] = ("bernoulli", "categorical", "logistic_mixture")
     has_blind_spot: ClassVar[bool] = False
@@ -113,17 +115,16 @@ class FamilyConfig(Section):
 
 
 class MaskedFamilyConfig(FamilyConfig):
-    """What `pixelcnn` and `gated` share.
-
-    kernel_size: k of the k×k (stack) convolutions, odd.
-    head_channels: width of the head's hidden 1×1 layer (ReLU, 1×1, ReLU, 1×1 to θ); 0 for a single 1×1.
-    colour_order: `mask` orders the colours by masks in every layer (one θ a sub-pixel); `likelihood` leaves
-        them to a joint likelihood (one θ a pixel).
-    """
+    """What `pixelcnn` and `gated` share."""
 
     kernel_size: int = Field(ge=3, le=63)
+    """k of the k×k (stack) convolutions, odd."""
     head_channels: int = Field(default=0, ge=0, le=8192)
+    """width of the head's hidden 1×1 layer (ReLU, 1×1, ReLU, 1×1 to θ); 0 for a single 1×1."""
     colour_order: Literal["mask", "likelihood"] = "mask"
+    """`mask` orders the colours by masks in every layer (one θ a sub-pixel); `likelihood` leaves them to a joint
+    likelihood (one θ a pixel).
+    """
 
     @field_validator("kernel_size")
     @classmethod
@@ -160,22 +161,21 @@ class MaskedFamilyConfig(FamilyConfig):
 
 
 class PixelCNNConfig(MaskedFamilyConfig):
-    """PixelCNN (van den Oord et al. 2016, arXiv 1601.06759), with the blind spot of its masks.
-
-    variant: `residual` is the paper's network, `layers` its residual blocks, `channels` its h; `simple` is the
-        widespread plain stack of `layers` masked convolutions, the first one included.
-    first_kernel_size: k of the first, mask-A convolution.
-    batch_norm: `simple` only, after every masked convolution.
-    """
+    """PixelCNN (van den Oord et al. 2016, arXiv 1601.06759), with the blind spot of its masks."""
 
     family: Literal["pixelcnn"] = "pixelcnn"
     variant: Literal["residual", "simple"] = "residual"
+    """`residual` is the paper's network, `layers` its residual blocks, `channels` its h; `simple` is the widespread
+    plain stack of `layers` masked convolutions, the first one included.
+    """
     channels: int = Field(default=128, ge=1, le=4096)
     layers: int = Field(default=15, ge=1, le=256)
     kernel_size: int = Field(default=3, ge=3, le=63)
     first_kernel_size: int = Field(default=7, ge=3, le=63)
+    """k of the first, mask-A convolution."""
     head_channels: int = Field(default=1024, ge=0, le=8192)
     batch_norm: bool = False
+    """`simple` only, after every masked convolution."""
 
     has_blind_spot: ClassVar[bool] = True
 
@@ -194,36 +194,34 @@ class PixelCNNConfig(MaskedFamilyConfig):
 
 
 class GatedConfig(MaskedFamilyConfig):
-    """Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328): vertical and horizontal stacks, no blind spot.
-
-    layers: gated layers; the paper's ImageNet model has 20 of 384 channels with 5×5 kernels.
-    """
+    """Gated PixelCNN (van den Oord et al. 2016, arXiv 1606.05328): vertical and horizontal stacks, no blind spot."""
 
     family: Literal["gated"] = "gated"
     channels: int = Field(default=384, ge=1, le=4096)
     layers: int = Field(default=20, ge=1, le=256)
+    """gated layers; the paper's ImageNet model has 20 of 384 channels with 5×5 kernels."""
     kernel_size: int = Field(default=5, ge=3, le=63)
 
 
 class PixelCNNPPConfig(FamilyConfig):
-    """PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517). The reference code has 160 channels, the paper 192.
-
-    variant: `full` is the U-net; the others are §3.3's small networks, a straight stack of `layers` blocks, for which
-        `stages` must be 1: `plain` alone, `nin` with three gated residual blocks of 1×1 convolutions after every second
-        block, `autoregressive_channel` with 1×1 gated residual blocks that join ordered sets of features after each.
-        Two blocks see 12×7 pixels above and 5 to the left, three 16×9 and 7; the paper has 11×5 and 5, and 15×8.
-    layers: gated residual blocks a stage on the way down in resolution; on the way back the same, and one more in
-        each stage but the coarsest. All blocks of a small variant, those of 1×1 convolutions apart.
-    stages: resolutions, each half the one before; 1 does not down-sample.
-    nonlinearity: f of the residual blocks; `concat_elu` is f(x) = [elu(x), elu(−x)].
-    """
+    """PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517). The reference code has 160 channels, the paper 192."""
 
     family: Literal["pixelcnnpp"] = "pixelcnnpp"
     variant: Literal["full", "plain", "nin", "autoregressive_channel"] = "full"
+    """`full` is the U-net; the others are §3.3's small networks, a straight stack of `layers` blocks, for which
+    `stages` must be 1: `plain` alone, `nin` with three gated residual blocks of 1×1 convolutions after every second
+    block, `autoregressive_channel` with 1×1 gated residual blocks that join ordered sets of features after each. Two
+    blocks see 12×7 pixels above and 5 to the left, three 16×9 and 7; the paper has 11×5 and 5, and 15×8.
+    """
     channels: int = Field(default=160, ge=1, le=4096)
     layers: int = Field(default=5, ge=1, le=256)
+    """gated residual blocks a stage on the way down in resolution; on the way back the same, and one more in each stage
+    but the coarsest. All blocks of a small variant, those of 1×1 convolutions apart.
+    """
     stages: int = Field(default=3, ge=1, le=8)
+    """resolutions, each half the one before; 1 does not down-sample."""
     nonlinearity: Literal["concat_elu", "elu", "relu"] = "concat_elu"
+    """f of the residual blocks; `concat_elu` is f(x) = [elu(x), elu(−x)]."""
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
@@ -262,26 +260,25 @@ class PixelCNNPPConfig(FamilyConfig):
 
 
 class PixelVAEConfig(MaskedFamilyConfig):
-    """PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a gated decoder that is told a latent z.
-
-    layers: of the decoder; the paper's best on MNIST has 12 of 16 channels with 5×5 kernels, and 16 latents.
-    latent_dim: D, numbers in z.
-    latent_conditioning: `bias` adds a linear function of z to the pre-activations of every layer, the same at all
-        pixels; `map` one of features up-sampled from z, which differ between pixels.
-    encoder_channels: width of the encoder at its finest resolutions; twice as wide at the others.
-    kl_warmup: optimiser steps over which the weight of the KL rises linearly to one in the loss; 0 for one at once.
-    free_nats: KL of each latent below which the loss does not lower it (free bits, here in nats).
-    """
+    """PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a gated decoder that is told a latent z."""
 
     family: Literal["pixelvae"] = "pixelvae"
     channels: int = Field(default=16, ge=1, le=4096)
     layers: int = Field(default=12, ge=1, le=256)
+    """of the decoder; the paper's best on MNIST has 12 of 16 channels with 5×5 kernels, and 16 latents."""
     kernel_size: int = Field(default=5, ge=3, le=63)
     latent_dim: int = Field(default=16, ge=1, le=4096)
+    """D, numbers in z."""
     latent_conditioning: Literal["bias", "map"] = "bias"
+    """`bias` adds a linear function of z to the pre-activations of every layer, the same at all pixels; `map` one of
+    features up-sampled from z, which differ between pixels.
+    """
     encoder_channels: int = Field(default=32, ge=1, le=1024)
+    """width of the encoder at its finest resolutions; twice as wide at the others."""
     kl_warmup: int = Field(default=10_000, ge=0)
+    """optimiser steps over which the weight of the KL rises linearly to one in the loss; 0 for one at once."""
     free_nats: float = Field(default=0.0, ge=0.0)
+    """KL of each latent below which the loss does not lower it (free bits, here in nats)."""
 
     @property
     def latent_features(self) -> int:

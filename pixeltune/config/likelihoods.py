@@ -12,9 +12,10 @@ from pixeltune.errors import ConfigError
 
 
 class LikelihoodConfig(Section):
-    """Common to every likelihood. name: the name in LIKELIHOODS."""
+    """Common to every likelihood."""
 
     name: str
+    """the name in LIKELIHOODS."""
 
     has_indicators: ClassVar[bool] = False
     """Whether the likelihood is a mixture, whose indicator the tiles of a split image can share."""
@@ -45,10 +46,11 @@ class CategoricalConfig(LikelihoodConfig):
 
 
 class LogisticMixtureConfig(LikelihoodConfig):
-    """A discretised mixture of logistics (Salimans et al. 2017, arXiv 1701.05517, §2.1). mixtures: M."""
+    """A discretised mixture of logistics (Salimans et al. 2017, arXiv 1701.05517, §2.1)."""
 
     name: Literal["logistic_mixture"] = "logistic_mixture"
     mixtures: int = Field(default=10, ge=1, le=256)
+    """components M of the mixture."""
 
     has_indicators: ClassVar[bool] = True
 

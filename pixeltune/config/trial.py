@@ -45,7 +45,7 @@ def _likelihood(value: Any) -> Any:
 
 
 class TrialConfig(Section):
-    """One trial. seed: of initialisation, data order, dropout and samples (see `seed_for`)."""
+    """One trial."""
 
     data: DataConfig
     model: Annotated[SerializeAsAny[FamilyConfig], BeforeValidator(_family)]
@@ -53,6 +53,7 @@ class TrialConfig(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """of initialisation, data order, dropout and samples (see `seed_for`)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -111,14 +112,15 @@ class TrialConfig(Section):
         return cls.build(tree)
 
     def to_toml(self) -> str:
-        """What `from_toml` reads back: every key with a value; those left out have none."""
-        by_section: dict[str, list[str]] = {}
+        """Return what `from_toml` reads back: every key with a value; those left out have none."""
+        import tomli_w  # training and evaluation do without it
+
+        tree: dict[str, Any] = {}
         for key, value in self.flat().items():
             if value is not None:
                 section, _, name = key.rpartition(".")
-                by_section.setdefault(section, []).append(f"{name} = {_toml(value)}")
-        parts = ["\n".join([f"[{section}]"] * bool(section) + lines) for section, lines in by_section.items()]
-        return "\n\n".join(sorted(parts, key=lambda part: part.startswith("["))) + "\n"
+                (tree.setdefault(section, {}) if section else tree)[name] = value
+        return tomli_w.dumps(tree)
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Scalar]) -> Self:
@@ -256,8 +258,3 @@ def _require_multiple(key: str, value: int, batch_size: int) -> None:
         raise ConfigError(
             f"`{key}` must be a multiple of train.batch_size, but got {value} and {batch_size}; the {near}"
         )
-
-
-def _toml(value: Scalar) -> str:
-    """A value as TOML writes it: its strings are JSON's, but for one character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping
+
+import yaml
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.format import hours
@@ -26,13 +28,26 @@ images = pt.sample(model, 16, seed=0)
 ```"""
 
 
+class _Quoted(str):
+    """A text in quotes: a checksum such as 12e34567 is a number to some readers of YAML."""
+
+
+class _HeadDumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes `_Quoted` texts in quotes."""
+
+
+_HeadDumper.add_representer(
+    _Quoted, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
 def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_trials: int) -> str:
     """The text of `README.md` beside an exported model.
 
     ended_trials: of the search, among which the validation set chose; a lowest of many is a little too low.
     """
     parts = [
-        _front_matter(row, config),
+        _front_matter(row),
         f"# {row['search']}/{row['trial']}\n",
         "\n".join(_what(row, config)) + "\n",
         "## Use\n",
@@ -53,28 +68,33 @@ def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_tr
     return "\n".join(parts)
 
 
-def _front_matter(row: Row, config: TrialConfig) -> str:
-    """YAML; JSON's strings are YAML's."""
-    lines = [
-        "---",
-        "library_name: pixeltune",
-        "tags: " + json.dumps(["density-estimation", "autoregressive", "image", str(config.flat()["model.family"])]),
-        "model-index:",
-        f"- name: {json.dumps(row['search'] + '/' + row['trial'])}",
-        "  results:",
+def _front_matter(row: Row) -> str:
+    """Return the head as YAML, in the form of model hubs."""
+    name = {"name": _Quoted("upper bound")} if row["is_bound"] else {}
+    results = [
+        {
+            "task": {"type": "unconditional-image-generation"},
+            "dataset": {
+                "name": _Quoted(row["data.name"]),
+                "type": _Quoted(row["data.name"]),
+                "split": split,
+                "revision": _Quoted(row["data_checksum"]),
+            },
+            "metrics": [
+                {"type": metric, "value": row[f"{split}_{metric}"]} | name for metric in ("bits_per_dim", "nats")
+            ],
+        }
+        for split in ("valid", "test")
+        if row[f"{split}_bits_per_dim"] is not None
     ]
-    for split in ("valid", "test"):
-        if row[f"{split}_bits_per_dim"] is not None:
-            kind = ', name: "upper bound"' if row["is_bound"] else ""
-            lines += [
-                "  - task: {type: unconditional-image-generation}",
-                f"    dataset: {{name: {json.dumps(row['data.name'])}, type: {json.dumps(row['data.name'])}, "
-                f"split: {split}, revision: {json.dumps(row['data_checksum'])}}}",
-                "    metrics:",
-                f"    - {{type: bits_per_dim, value: {row[f'{split}_bits_per_dim']!r}{kind}}}",
-                f"    - {{type: nats, value: {row[f'{split}_nats']!r}{kind}}}",
-            ]
-    return "\n".join([*lines, "---", ""])
+    tags = ("density-estimation", "autoregressive", "image", row["model.family"])
+    head = {
+        "library_name": "pixeltune",
+        "tags": [_Quoted(tag) for tag in tags],
+        "model-index": [{"name": _Quoted(f"{row['search']}/{row['trial']}"), "results": results}],
+    }
+    text = yaml.dump(head, Dumper=_HeadDumper, sort_keys=False, allow_unicode=True, width=math.inf)
+    return f"---\n{text}---\n"
 
 
 def _what(row: Row, config: TrialConfig) -> Iterator[str]:

@@ -7,8 +7,6 @@ counts up when the meaning of a column changes, so that an older pixeltune leave
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -198,17 +196,10 @@ _CONFIG_UNITS = {
     "optim.clip": "nats/image",
 }
 
-_CONFIG_WORDS = {
-    "data.binarise_seed": "seed of the static draw",
+_SHARED_KEYS = {
     "model.variant": "which of the family's published structures; each family has its own",
-    "likelihood.mixtures": "components M of the mixture",
-    "optim.beta1": "decay of Adam's first moment",
-    "optim.beta2": "decay of Adam's second moment",
-    "optim.eps": "Adam's ε",
-    "optim.weight_decay": "decoupled weight decay",
-    "optim.decay": "factor of the learning rate per step, `exponential` only",
 }
-"""Keys whose class says too little, or nothing, in its docstring."""
+"""Keys that each class describes in its own way."""
 
 
 def config_columns() -> dict[str, Column]:
@@ -271,21 +262,15 @@ def _config_fields() -> Iterator[tuple[str, object, type[Section]]]:
 
 
 def _described(kind: type[Section], key: str) -> str:
-    """What the most general class that documents the key says of it; its name where none does."""
-    if key in _CONFIG_WORDS:
-        return _CONFIG_WORDS[key]
+    """Return the description of a key in the most general class that has one; the key's name where none has."""
+    if key in _SHARED_KEYS:
+        return _SHARED_KEYS[key]
     name = key.rpartition(".")[2]
     for owner in reversed(kind.__mro__):
-        entries = _documented(inspect.cleandoc(owner.__doc__ or "")) if issubclass(owner, Section) else {}
-        if name in entries:
-            return entries[name]
+        field = owner.model_fields.get(name) if issubclass(owner, Section) else None
+        if field is not None and field.description:
+            return " ".join(field.description.split()).rstrip(".")
     return f"configuration key {key}"
-
-
-def _documented(docstring: str) -> dict[str, str]:
-    """The `name: text` entries of a docstring, each on a line of its own; later lines of one are indented."""
-    text = re.sub(r"\n[ \t]+", " ", docstring)
-    return {match[1]: match[2].rstrip(".") for match in re.finditer(r"^(?:[^:`]*\. )?(\w+): (.+)$", text, re.MULTILINE)}
 
 
 TRIAL_COLUMNS: dict[str, Column] = trial_columns()

@@ -18,7 +18,7 @@ from pixeltune.cli import entry
 from pixeltune.cli.entry import run_checked
 
 ROOT = Path(pixeltune.__file__).parents[1]
-IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "tomli-w": "tomli_w"}
 
 
 def bare(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

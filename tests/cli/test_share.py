@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import pixeltune as pt
 from pixeltune.config import TrialConfig
@@ -86,7 +87,9 @@ def test_the_card_tells_the_numbers_of_the_row_and_what_they_are_worth(storage: 
     card = Path("tiny-00000/README.md").read_text()
     (row,) = SearchStore(storage, "tiny").trials()
     assert f"| validation | {row['valid_bits_per_dim']:.5f} | {row['valid_nats']:.4f} | 256 |" in card
-    assert f"{{type: bits_per_dim, value: {row['valid_bits_per_dim']!r}}}" in card
+    [result] = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
+    assert result["metrics"][0] == {"type": "bits_per_dim", "value": row["valid_bits_per_dim"]}
+    assert result["dataset"]["revision"] == row["data_checksum"]
     assert "no test set was read" in card
     assert "| test |" not in card
     assert str(row["data_checksum"]) in card

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import tomli_w
 
 from pixeltune.config import Scalar, TrialConfig, parse_setting
 from pixeltune.errors import PixeltuneError
@@ -218,10 +219,7 @@ def _value(key: str, value: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    """Return a value of TOML in one line."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return repr(value)
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").removesuffix("\n")
