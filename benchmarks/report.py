@@ -20,7 +20,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.support.made_up_search import write_search
+from tests.support.made_up_search import write_results
 
 _PAINTS = """() => new Promise(resolve => {
   const look = () => {
@@ -44,7 +44,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for trials in options.trials:
         with tempfile.TemporaryDirectory() as folder:
-            write_search(folder, "large", trials=trials, reports=20)
+            write_results(folder, "large", trials=trials, reports=20)
             page = Path(folder, "large-report.html")
             seconds = _written(folder, page)
             with sync_playwright() as playwright:

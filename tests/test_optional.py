@@ -43,8 +43,8 @@ ALWAYS_INSTALLED = {
         "jsonschema",
         "numpy",
     ),
-    *("optuna", "pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests", "rich"),
-    *("safetensors", "scipy", "sklearn", "tomli_w", "torch", "torchvision", "yaml"),
+    *("optuna", "pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "pytest", "ray", "requests"),
+    *("rich", "safetensors", "scipy", "sklearn", "tomli_w", "torch", "torchvision", "yaml"),
 }
 """Packages of a plain installation with the test group."""
 

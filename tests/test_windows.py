@@ -17,7 +17,7 @@ import pytest
 import pixeltune
 from tests.support import imitated_windows
 from tests.support.commands import write_tiny
-from tests.support.made_up_search import write_search
+from tests.support.made_up_search import write_results
 
 ROOT = Path(pixeltune.__file__).parent
 TRIALS = 24
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of the process, where answers.json is."""
     folder = tmp_path_factory.mktemp("windows")
     write_tiny(folder / "tiny.toml")
-    write_search(str(folder / "results"), "toy", trials=TRIALS)
+    write_results(str(folder / "results"), "toy", trials=TRIALS)
     environment = os.environ | {
         "PYTHONPATH": str(ROOT.parent),
         "PYTHONIOENCODING": "cp1252",  # of a file or pipe on Windows; it lacks characters that tables have

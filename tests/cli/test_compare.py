@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from pixeltune.config import TrialConfig
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.space import SearchSpace
 from tests.support.commands import done, refused
+from tests.support.results import make_store
 
 CONFIG = TrialConfig.build(
     {"data": {"name": "cifar10"}, "model": {"family": "gated"}, "likelihood": {"name": "logistic_mixture"}}
@@ -90,8 +90,7 @@ def test_rows_of_ones_own_are_found_by_the_name_of_the_source() -> None:
 
 
 def test_a_trial_out_of_bounds_is_not_the_best() -> None:
-    store = SearchStore("results", "small")
-    store.open(SearchManifest.of(SearchSpace(base=CONFIG, constraints={"num_parameters": 1000}), "small"))
+    store = make_store("results", "small", SearchSpace(base=CONFIG, constraints={"num_parameters": 1000}))
     for number, (bits, parameters) in enumerate([(2.9, 2000), (3.1, 500), (3.0, 400)]):
         numbers = {"valid_bits_per_dim": bits, "evaluated_split": "valid", "num_parameters": parameters}
         row = CONFIG.flat() | FORM | numbers | {"trial": f"{number:05d}", "attempt": 1, "number": number}

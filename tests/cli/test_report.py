@@ -22,6 +22,7 @@ from pixeltune.results.store import SearchStore
 from pixeltune.space import SearchSpace, load_search
 from tests.support.commands import command, done, refused
 from tests.support.optional import why_not
+from tests.support.results import make_store
 
 CONFIG = TrialConfig.build(
     {"data": {"name": "digits"}, "model": {"family": "gated"}, "likelihood": {"name": "categorical"}}
@@ -32,9 +33,7 @@ SPACE = SearchSpace(base=CONFIG, vary={"optim.lr": FloatDistribution(1e-4, 1e-1)
 @pytest.fixture
 def store() -> SearchStore:
     """A search that has begun, in results/."""
-    found = SearchStore("results", "toy")
-    found.open(SearchManifest.of(SPACE, "toy"))
-    return found
+    return make_store("results", "toy", SPACE)
 
 
 @pytest.mark.needs("plotly", "jinja2")
@@ -107,8 +106,7 @@ def test_the_command_of_a_report_launches_the_same_search(
     monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any], name: str
 ) -> None:
     space = load_search("digits_quick").override(overrides)
-    store = SearchStore("my results", name)
-    store.open(SearchManifest.of(space, name, overrides=overrides))
+    store = make_store("my results", name, space, overrides=overrides)
     store.write_launch({"budget": {"trials": 40, "hours": 2.5}})
     first = rerun(read_snapshot(store))[0]
     assert first.words.startswith("The same search: checked against digits_quick")
@@ -130,8 +128,7 @@ def test_the_command_of_a_report_launches_the_same_search(
 
 
 def test_a_search_file_that_has_changed_since_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = SearchStore("results", "digits_quick")
-    store.open(SearchManifest.of(load_search("digits_quick").override({"model.layers": 3}), "digits_quick"))
+    store = make_store("results", "digits_quick", load_search("digits_quick").override({"model.layers": 3}))
     [first, *_] = rerun(read_snapshot(store))
     assert "this pixeltune's differs (model.layers: 4 here, 3 in the results" in first.words
 

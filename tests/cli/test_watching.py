@@ -16,11 +16,11 @@ from optuna.distributions import FloatDistribution
 
 from pixeltune.config import TrialConfig
 from pixeltune.format import duration
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.search_status import SearchStatus, read_status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import Asha, SearchSpace
 from tests.support.commands import command, done, refused
+from tests.support.results import make_store
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CONFIG = TrialConfig.build(
@@ -37,8 +37,7 @@ BUDGET = {"trials": 8, "images": 2000, "gpu_hours": 10.0, "hours": 2.0}
 
 def a_search(folder: Path | str = "results") -> SearchStore:
     """Three ended trials, and two that run: one an hour behind, one that has just begun. Begun an hour ago."""
-    store = SearchStore(str(folder), "toy")
-    store.open(SearchManifest.of(SPACE, "toy", baseline_bits_per_dim=3.0))
+    store = make_store(folder, "toy", SPACE, baseline_bits_per_dim=3.0)
     store.write_launch({"started_at": (NOW - timedelta(hours=1)).isoformat(), "budget": BUDGET})
     row(store, 0, "finished", minutes=(60, 40), valid_bits_per_dim=2.5, valid_nats=100.0)
     row(store, 1, "failed", minutes=(60, 20), reason="no report in 700 s")
@@ -110,8 +109,7 @@ def test_how_a_search_stands() -> None:
 
 def test_a_final_while_it_runs() -> None:
     """Its reports have no validation, and it stops where its trial was best."""
-    store = SearchStore("results", "toy-final")
-    store.open(SearchManifest.of(SPACE, "toy-final"))
+    store = make_store("results", "toy-final", SPACE)
     row(store, 0, "running", minutes=(20, None), **{"train.stop_after": 300})
     points = [{"images_seen": seen, "reported_at": NOW, "train_bits_per_dim": 2.0} for seen in (100, 200)]
     store.write_curve("00000", 1, points)

@@ -16,7 +16,7 @@ from pixeltune.published.nearest import best_published
 from pixeltune.published.table import Exactness, PublishedResult, published_results
 from pixeltune.results.dataframes import read_results
 from pixeltune.results.store import SearchStore
-from tests.support.result_rows import make_row
+from tests.support.results import make_row
 
 RESULTS = published_results()
 

@@ -13,7 +13,7 @@ import pytest
 from pixeltune.errors import StoreError
 from pixeltune.published.compare import compare_speeds
 from pixeltune.published.speeds import METHODS, PublishedSpeed, parse_speeds, published_speeds
-from tests.support.result_rows import make_row
+from tests.support.results import make_row
 
 TEXT = resources.files("pixeltune.published").joinpath("published_speeds.csv").read_text(encoding="utf-8")
 SPEEDS = published_speeds()

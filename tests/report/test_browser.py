@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from pixeltune.report.build import all_charts, write_papers, write_report
 from pixeltune.report.snapshot import read_snapshot
-from tests.support.report_pages import READ_AT, made_up, make_final, write_search
+from tests.support.made_up_search import write_results
+from tests.support.report_pages import READ_AT, made_up, make_final
 
 pytestmark = pytest.mark.slow
 
@@ -182,7 +183,7 @@ def test_a_thousand_trials_are_far_below_fifteen_megabytes_and_open(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # 2,000 files that nobody needs to keep
-    store = write_search(str(tmp_path), "large", trials=1000, reports=20)
+    store = write_results(str(tmp_path), "large", trials=1000, reports=20)
     big = os.urandom(1_400_000)
     snapshot = read_snapshot(store, now=READ_AT)
     for row in snapshot.best(5):

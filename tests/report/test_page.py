@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.made_up_search import HOSTILE
 from tests.support.optional import require
-from tests.support.report_pages import HOSTILE, Page, made_up, make_final, make_page, points_of
-from tests.support.result_rows import make_report, make_row, make_space
+from tests.support.report_pages import Page, made_up, make_final, make_page, points_of
+from tests.support.results import make_report, make_row, make_store
 
 require("plotly", "jinja2")
 from pixeltune.published.compare import compare
@@ -19,7 +20,6 @@ from pixeltune.report.sections.leaderboard import board
 from pixeltune.report.snapshot import read_snapshot
 from pixeltune.results.dataframes import read_results
 from pixeltune.results.final_statistics import leaderboard_of
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.ranking import leaderboard, status_counts
 from pixeltune.results.store import SearchStore
 from pixeltune.space import Asha
@@ -141,8 +141,7 @@ def test_every_point_of_the_curves_is_a_report_and_none_is_missing(folder: Path,
 
 
 def test_bounds_are_marked(tmp_path: Path) -> None:
-    store = SearchStore(str(tmp_path), "bound")
-    store.open(SearchManifest.of(make_space(), "bound", baseline_bits_per_dim=3.0))
+    store = make_store(tmp_path, "bound", baseline_bits_per_dim=3.0)
     facts = {"levels": 17, "data_checksum": "a", "evaluated_split": "valid", "is_bound": True}
     store.write_trial(make_row(0, valid_bits_per_dim=2.0, valid_nats=90.0, **facts))
     store.write_curve("00000", 1, [make_report(1600)])
@@ -155,8 +154,7 @@ def test_bounds_are_marked(tmp_path: Path) -> None:
 
 
 def test_binarised_images_are_told_in_nats(tmp_path: Path) -> None:
-    store = SearchStore(str(tmp_path), "binary")
-    store.open(SearchManifest.of(make_space(), "binary", baseline_bits_per_dim=0.3))
+    store = make_store(tmp_path, "binary", baseline_bits_per_dim=0.3)
     form = {"levels": 2, "image_channels": 1, "image_height": 28, "image_width": 28}
     store.write_trial(make_row(0, valid_bits_per_dim=0.2, valid_nats=110.0, **form))
     store.write_curve("00000", 1, [make_report(1600, 0.2, valid_nats=110.0)])
@@ -166,8 +164,7 @@ def test_binarised_images_are_told_in_nats(tmp_path: Path) -> None:
 
 
 def test_running_trials_stand_with_their_best_report_so_far_and_no_rank(tmp_path: Path) -> None:
-    store = SearchStore(str(tmp_path), "runs")
-    store.open(SearchManifest.of(make_space(), "runs"))
+    store = make_store(tmp_path, "runs")
     store.write_trial(make_row(0, status="running"))
     store.write_curve("00000", 1, [make_report(1600, 2.5), make_report(3200, 2.25), make_report(4800, 2.375)])
     [line] = make_page(read_snapshot(store)).board()

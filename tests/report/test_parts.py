@@ -21,9 +21,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from PIL import Image
 from rich.console import Console
 
+from tests.support.made_up_search import HOSTILE, write_results
 from tests.support.optional import require
-from tests.support.report_pages import HOSTILE, READ_AT, made_up, make_final, make_page, write_search
-from tests.support.result_rows import PAIRS, make_config, make_report, make_row, make_space
+from tests.support.report_pages import READ_AT, made_up, make_final, make_page
+from tests.support.results import PAIRS, make_config, make_report, make_row, make_space, make_store
 
 require("plotly", "jinja2")
 from pixeltune import files
@@ -47,7 +48,6 @@ from pixeltune.report.sections.outcomes import outcomes
 from pixeltune.report.sections.rerun import rerun, setting, shown_location
 from pixeltune.report.sections.summary import headline
 from pixeltune.report.snapshot import Snapshot, read_snapshot
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -97,8 +97,7 @@ def test_thinned_curves_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_blows_up_is_cut_off_and_counted(tmp_path: Path) -> None:
-    store = SearchStore(str(tmp_path), "blown")
-    store.open(SearchManifest.of(make_space(), "blown"))
+    store = make_store(tmp_path, "blown")
     for trial in range(20):
         store.write_trial(make_row(trial, valid_bits_per_dim=2.0))
         last = 900.0 if trial == 0 else 2.0
@@ -123,8 +122,7 @@ def test_smoothing_averages_neighbours_and_tells_nothing_far_from_them() -> None
 def importance_search(folder: Path, trials: int) -> Snapshot:
     """bits/dim = 2 + lr's share of its range; layers and mixtures do nothing."""
     rng = np.random.default_rng(1)
-    store = SearchStore(str(folder), "keys")
-    store.open(SearchManifest.of(make_space(), "keys"))
+    store = make_store(folder, "keys")
     for trial in range(trials):
         kind = "categorical" if trial % 2 else "logistic_mixture"
         share, layers = rng.random(), int(rng.integers(2, 21))
@@ -236,8 +234,7 @@ def test_a_setting_is_read_back_as_it_was(value: Any) -> None:
 @pytest.mark.parametrize(("family", "likelihood"), PAIRS)
 def test_the_best_configuration_is_read_back_from_the_page(tmp_path: Path, family: str, likelihood: str) -> None:
     config = make_config(family, likelihood).override({"optim.lr": 0.1 + 0.2, "data.path": "/d"})
-    store = SearchStore(str(tmp_path), "toy")
-    store.open(SearchManifest.of(make_space(), "toy"))
+    store = make_store(tmp_path, "toy")
     store.write_trial(make_row(0, valid_bits_per_dim=2.0) | {"likelihood.mixtures": None} | config.flat())
     [command] = [command.command for command in rerun(read_snapshot(store)) if "<<'END'" in command.command]
     file = tmp_path / "config.toml"
@@ -304,7 +301,7 @@ def test_a_report_of_a_search_that_goes_on_is_of_one_moment(tmp_path: Path) -> N
     """What is written after the search was read is not half in the report."""
     snapshot = made_up(tmp_path, trials=24)
     before = make_page(snapshot)
-    write_search(str(tmp_path), "toy", trials=40, seed=1)
+    write_results(str(tmp_path), "toy", trials=40, seed=1)
     after = make_page(snapshot)
     assert after.board() == before.board()
     assert after.json == before.json
@@ -324,8 +321,7 @@ def test_a_training_and_a_search_of_one_key_say_why_there_is_no_figure(tmp_path:
 
 
 def searched(folder: Path, space: Any, trials: int) -> Snapshot:
-    store = SearchStore(str(folder), "toy")
-    store.open(SearchManifest.of(space, "toy"))
+    store = make_store(folder, "toy", space)
     for trial in range(trials):
         store.write_trial(make_row(trial, valid_bits_per_dim=2.0 + trial))
     return read_snapshot(store, now=READ_AT)
@@ -362,8 +358,7 @@ def test_the_command_of_a_finals_report_asks_for_the_same_final(
 
 
 def test_the_headline_counts_those_among_which_the_best_was_picked(tmp_path: Path) -> None:
-    store = SearchStore(str(tmp_path), "bounded")
-    store.open(SearchManifest.of(make_space(constraints={"num_parameters": 10}), "bounded"))
+    store = make_store(tmp_path, "bounded", make_space(constraints={"num_parameters": 10}))
     for trial, parameters in enumerate((9, 99, 99, 9)):
         store.write_trial(make_row(trial, valid_bits_per_dim=2.0 - trial / 10, num_parameters=parameters))
     assert "trial 00003 with 1.7000. The best of 2 ranked trials" in headline(read_snapshot(store))
@@ -387,8 +382,7 @@ def test_a_final_marks_bounds_and_says_of_what_its_intervals_are(tmp_path: Path)
 
 def test_a_figure_does_not_call_beaten_what_is_out_of_bounds(tmp_path: Path) -> None:
     space = make_space(objectives=("valid_bits_per_dim", "num_parameters"), scheduler=None)
-    store = SearchStore(str(tmp_path), "bounded")
-    store.open(SearchManifest.of(replace(space, constraints={"network_calls": 10}), "bounded"))
+    store = make_store(tmp_path, "bounded", replace(space, constraints={"network_calls": 10}))
     for trial, (bits, calls) in enumerate(((2.0, 9), (1.0, 99))):
         numbers = {"valid_bits_per_dim": bits, "num_parameters": 5 + trial, "network_calls": calls, "is_bound": True}
         store.write_trial(make_row(trial, **numbers))
@@ -408,8 +402,7 @@ def test_a_whole_number_among_the_choices_of_a_float_has_its_place(tmp_path: Pat
     """Also in results of a version that wrote the choices as they were given: a row of 0.0 was not found among them."""
     choices = CategoricalDistribution([0, 0.25])
     space = make_space(base=make_config().override({"model.dropout": 0.25}), vary={"model.dropout": choices})
-    store = SearchStore(str(tmp_path), "tiny")
-    store.open(SearchManifest.of(space, "tiny"))
+    store = make_store(tmp_path, "tiny", space)
     for trial, dropout in enumerate((0.25, 0.0)):
         store.write_trial(make_row(trial, valid_bits_per_dim=2.0, **{"model.dropout": dropout}))
     manifest = Path(store.folder, "search.json")

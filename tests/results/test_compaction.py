@@ -26,7 +26,7 @@ from pixeltune.results.parquet_io import encode
 from pixeltune.results.schema import CURVE_SCHEMA, TABLE_KEY, TRIAL_SCHEMA, VERSION_KEY
 from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
-from tests.support.result_rows import NOW, make_report, make_row, make_space
+from tests.support.results import NOW, make_report, make_row, make_space
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 NOT_ENDED = ["00004-1.parquet", "00005-1.parquet"]

@@ -26,7 +26,7 @@ from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
 from tests.support.damage import Target, cuts, flips, is_same, table_targets
-from tests.support.result_rows import make_report, make_row
+from tests.support.results import make_report, make_row
 
 PLACES = 120
 FILES = (

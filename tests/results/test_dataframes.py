@@ -14,7 +14,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.schema import CURVE_SCHEMA, TRIAL_SCHEMA, Status
 from pixeltune.results.store import SearchStore
-from tests.support.result_rows import NOW, make_report, make_row, make_space
+from tests.support.results import NOW, make_report, make_row, make_space, make_store
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_curves_of_a_resumed_trial_are_one(storage: Path) -> None:
 
 
 def test_a_search_without_rows_is_an_empty_table(tmp_path: Path) -> None:
-    SearchStore(str(tmp_path), "tiny").open(SearchManifest.of(make_space(), "tiny"))
+    make_store(tmp_path, "tiny")
     assert read_results(str(tmp_path)).empty
     assert list(read_curves(str(tmp_path / "tiny")).columns) == CURVE_SCHEMA.names
 

@@ -25,7 +25,7 @@ from pixeltune.results.final_statistics import (
 )
 from pixeltune.results.store import SearchStore
 from tests.support.report_pages import make_final
-from tests.support.result_rows import make_row
+from tests.support.results import make_row
 
 CIFAR = {"image_channels": 3, "image_height": 32, "image_width": 32, "levels": 256, "data.name": "cifar10"}
 

@@ -19,13 +19,12 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.store import SearchStore, find_searches
 from pixeltune.results.table_folder import StoreWarning
-from tests.support.result_rows import NOW, make_report, make_row, make_space
+from tests.support.results import NOW, make_report, make_row, make_space, make_store
 
 
 def begun(storage: Path, name: str, *bits: float) -> SearchStore:
     """A search with a finished trial, its curve and the nats of two test images for each number."""
-    store = SearchStore(str(storage), name)
-    store.open(SearchManifest.of(make_space(), name))
+    store = make_store(storage, name)
     for number, value in enumerate(bits):
         row = make_row(number, valid_bits_per_dim=value, finished_at=NOW, **{"optim.lr": 0.001 * value})
         store.write_trial(row)
@@ -117,8 +116,7 @@ def test_results_from_before_searches_had_ids_read_resume_and_rename(tmp_path: P
     old.write_trial(make_row())
     assert [row["search_id"] for row in old.attempts()] == [None]
     (tmp_path / "a").rename(tmp_path / "b")
-    renamed = SearchStore(str(tmp_path), "b")
-    renamed.open(SearchManifest.of(make_space(), "b"))
+    renamed = make_store(tmp_path, "b")
     assert [row["search"] for row in renamed.attempts()] == ["b"]
 
 
@@ -131,7 +129,7 @@ def test_a_name_that_means_something_else_is_refused_where_a_search_begins(tmp_p
     with pytest.raises(StoreError, match="name"):
         require_new_name(name)
     with pytest.raises(StoreError, match="name"):
-        SearchStore(str(tmp_path), name).open(SearchManifest.of(make_space(), name))
+        make_store(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
 
 

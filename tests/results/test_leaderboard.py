@@ -5,7 +5,7 @@ import pytest
 from pixeltune.errors import StoreError
 from pixeltune.published.nearest import comparison, comparison_lines
 from pixeltune.results.ranking import leaderboard, status_counts
-from tests.support.result_rows import make_row
+from tests.support.results import make_row
 
 DATA = {
     "data_version": "original",

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pixeltune.errors import StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.space import Asha, Budget, Median, Pareto, Resources
-from tests.support.result_rows import make_space
+from tests.support.results import make_space
 
 SPACE = make_space()
 

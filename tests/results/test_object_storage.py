@@ -28,7 +28,7 @@ from tests.support.object_storage import (
     s3_server,
     some,
 )
-from tests.support.result_rows import make_report, make_row, make_space
+from tests.support.results import make_report, make_row, make_space
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 SPACE = noop_space(trials=4, images=500, every=100)

@@ -5,16 +5,13 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.schema import Status
-from pixeltune.results.store import SearchStore
-from tests.support.result_rows import NOW, make_config, make_report, make_row, make_space
+from tests.support.results import NOW, make_config, make_report, make_row, make_space, make_store
 
 
 def test_a_study_tells_every_outcome(tmp_path: Path) -> None:
-    store = SearchStore(str(tmp_path), "tiny")
-    store.open(SearchManifest.of(make_space(), "tiny"))
+    store = make_store(tmp_path, "tiny")
     for number, status in enumerate(Status):
         metrics = {"valid_bits_per_dim": 2.0} if status in ("finished", "pruned", "rejected") else {}
         store.write_trial(make_row(number, status=str(status), finished_at=NOW, **metrics))
@@ -31,8 +28,7 @@ def test_a_study_tells_every_outcome(tmp_path: Path) -> None:
 
 
 def test_a_study_has_only_the_keys_that_a_trial_has(tmp_path: Path) -> None:
-    store = SearchStore(str(tmp_path), "tiny")
-    store.open(SearchManifest.of(make_space(), "tiny"))
+    store = make_store(tmp_path, "tiny")
     for number, likelihood in enumerate(["logistic_mixture", "categorical"]):
         row = make_row(number, valid_bits_per_dim=2.0) | {"likelihood.mixtures": None}
         store.write_trial(row | make_config("gated", likelihood).flat())
@@ -45,8 +41,7 @@ def test_a_study_has_only_the_keys_that_a_trial_has(tmp_path: Path) -> None:
 
 def test_a_study_of_several_objectives(tmp_path: Path) -> None:
     objectives = ("valid_bits_per_dim", "num_parameters")
-    store = SearchStore(str(tmp_path), "tiny")
-    store.open(SearchManifest.of(make_space(objectives=objectives, scheduler=None), "tiny"))
+    store = make_store(tmp_path, "tiny", make_space(objectives=objectives, scheduler=None))
     store.write_trial(make_row(0, valid_bits_per_dim=2.0, num_parameters=100))
     store.write_trial(make_row(1, valid_bits_per_dim=2.0))
     store.write_curve("00000", 1, [make_report(1600)])
@@ -56,7 +51,7 @@ def test_a_study_of_several_objectives(tmp_path: Path) -> None:
 
 
 def test_a_study_is_made_quietly_and_leaves_the_log_level(tmp_path: Path) -> None:
-    SearchStore(str(tmp_path), "tiny").open(SearchManifest.of(make_space(), "tiny"))
+    make_store(tmp_path, "tiny")
     before = optuna.logging.get_verbosity()
     study(str(tmp_path / "tiny"))
     assert optuna.logging.get_verbosity() == before

@@ -10,11 +10,10 @@ import pytest
 
 import pixeltune as pt
 from pixeltune.errors import StoreError
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.optuna_study import study
 from pixeltune.results.ranking import pareto_front
 from pixeltune.results.store import SearchStore
-from tests.support.result_rows import NOW, make_row, make_space
+from tests.support.results import NOW, make_row, make_space, make_store
 
 BOTH = ("valid_bits_per_dim", "sample_images_per_second")
 DATA = {"data_checksum": "abc", "levels": 17, "evaluated_split": "valid"}
@@ -61,8 +60,7 @@ def test_the_table_the_rows_and_optuna_agree(tmp_path: Path, seed: int) -> None:
     numbers = random.Random(seed)
     bounds = {"sample_images_per_second": 3.0}
     space = make_space(objectives=BOTH, scheduler=None, constraints=bounds)
-    store = SearchStore(str(tmp_path), "tiny")
-    store.open(SearchManifest.of(space, "tiny"))
+    store = make_store(tmp_path, "tiny", space)
     for number in range(30):
         status = numbers.choice(["finished", "finished", "pruned", "failed"])
         store.write_trial(row(number, numbers.randrange(10) / 4, float(numbers.randrange(10)), status))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pixeltune.errors import StoreError
 from pixeltune.results.parquet_io import UnreadableError, decode, encode
 from pixeltune.results.schema import CURVE_SCHEMA, SCHEMA_VERSION, TABLE_KEY, TRIAL_SCHEMA, VERSION_KEY
-from tests.support.result_rows import NOW, PAIRS, make_config, make_report, make_row, rows_of
+from tests.support.results import NOW, PAIRS, make_config, make_report, make_row
+from tests.support.row_strategies import rows_of
 
 
 def whole(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:

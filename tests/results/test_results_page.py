@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 from tests.support.optional import require
-from tests.support.result_rows import make_report, make_row, make_space
+from tests.support.results import make_report, make_row, make_store
 
 require("optuna_dashboard", "duckdb", "polars")
 from optuna_dashboard import wsgi
@@ -23,9 +23,7 @@ from optuna_dashboard import wsgi
 from pixeltune.cli.columns import reference
 from pixeltune.results.compaction import compact
 from pixeltune.results.final_statistics import write_images
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA
-from pixeltune.results.store import SearchStore
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text()
 
@@ -33,8 +31,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text()
 @pytest.fixture(params=["single files", "compacted"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a search and a final run in results/."""
-    store = SearchStore(str(tmp_path / "results"), "digits_quick")
-    store.open(SearchManifest.of(make_space(), "digits_quick"))
+    store = make_store(tmp_path / "results", "digits_quick")
     for number in range(4):
         value = 2.0 + number / 8
         store.write_trial(make_row(number, valid_bits_per_dim=value, images_seen=3200) | {"model.layers": 3})

@@ -10,7 +10,7 @@ from pixeltune.results import schema
 from pixeltune.results.schema import COLUMNS, CURVE_SCHEMA, SCHEMA_VERSION, TRIAL_SCHEMA, VERSION_KEY
 from pixeltune.space import METRICS
 from pixeltune.training.report import EpochReport
-from tests.support.result_rows import PAIRS, make_config
+from tests.support.results import PAIRS, make_config
 
 
 @pytest.mark.parametrize(("family", "likelihood"), PAIRS)

@@ -25,7 +25,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore, find_searches, trial_name
 from pixeltune.results.table_folder import StoreWarning
-from tests.support.result_rows import make_report, make_row, make_space
+from tests.support.results import make_report, make_row, make_space, make_store
 
 MANIFEST = SearchManifest.of(make_space(), "tiny")
 
@@ -262,7 +262,7 @@ def test_places_below_the_storage_also_for_object_storage() -> None:
 
 def test_searches_are_found_in_a_storage_and_by_their_folder(tmp_path: Path) -> None:
     for name in ("b", "a"):
-        SearchStore(str(tmp_path), name).open(SearchManifest.of(make_space(), name))
+        make_store(tmp_path, name)
     (tmp_path / "unrelated").mkdir()
     assert [found.search for found in find_searches(str(tmp_path))] == ["a", "b"]
     assert [found.folder for found in find_searches(str(tmp_path / "a"))] == [str(tmp_path / "a")]

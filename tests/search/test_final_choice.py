@@ -12,12 +12,11 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, StoreError
-from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.store import SearchStore
 from pixeltune.search.final import choose, moved_on, open_final, require_final_data, require_search, select
 from pixeltune.search.searcher import FixedTrials
 from pixeltune.search.state import SearchState
 from pixeltune.space import FinalSpace, Resources, SearchSpace
+from tests.support.results import make_store
 from tests.support.toy_final import asked, final_state, searched
 from tests.support.toy_search import BEGUN, FINISHED, play, reported, toy_config, toy_space, toy_state
 
@@ -200,7 +199,7 @@ def test_a_search_at_work_a_final_and_a_search_of_that_name_are_refused(tmp_path
         require_search(asked(tmp_path, search="nowhere"))
     assert not (tmp_path / "nowhere-final").exists()
     with pytest.raises(StoreError, match=r"final of: none here, toy \(00000\) in the results"):
-        SearchStore(str(tmp_path), "toy-final").open(SearchManifest.of(search.space, "toy-final"))
+        make_store(tmp_path, "toy-final", search.space)
 
 
 @pytest.mark.parametrize("setting", ["model.layers", "train.images", "seed", "data.num_valid", "data.pth"])

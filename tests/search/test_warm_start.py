@@ -14,7 +14,6 @@ from optuna.distributions import IntDistribution
 from pixeltune.cli.search import launch_line
 from pixeltune.data import Resolved, resolve
 from pixeltune.errors import StoreError
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.run import open_search
@@ -22,6 +21,7 @@ from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import SearchSpace
+from tests.support.results import make_store
 from tests.support.toy_search import VARY, sampler_params, settle, toy_config, toy_space
 
 BASE = toy_config().override({"data.num_valid": 100})
@@ -43,8 +43,7 @@ class Earlier:
 
     def __init__(self, folder: Path, resolved: Resolved, space: SearchSpace | None = None, name: str = "earlier"):
         self.space = space or a_space()
-        self.store = SearchStore(str(folder), name)
-        self.store.open(SearchManifest.of(self.space, name))
+        self.store = make_store(folder, name, self.space)
         self.state = SearchState(self.space, self.store)
         self.facts = {"data_checksum": resolved.data.identity.checksum, "levels": 17, "evaluated_split": "valid"}
 

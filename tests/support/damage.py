@@ -19,12 +19,12 @@ from pixeltune.errors import PixeltuneError
 from pixeltune.results.compaction import compact
 from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.final_statistics import read_nats, write_images
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import SCHEMA_VERSION
 from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
 from pixeltune.space import SearchSpace
 from tests.support.long_search import BASE, rows_of
+from tests.support.results import make_store
 
 OUTCOMES = ("detected", "harmless", "silent", "foreign")
 
@@ -123,9 +123,7 @@ def table_targets(folder: Path, *, trials: int = 20) -> list[Target]:
 
 
 def _begun(folder: Path, name: str) -> SearchStore:
-    store = SearchStore(str(folder), name)
-    store.open(SearchManifest.of(SearchSpace(title=name, base=BASE, vary={}), name))
-    return store
+    return make_store(folder, name, SearchSpace(title=name, base=BASE, vary={}))
 
 
 def page_checksum_target(folder: Path) -> Target:

@@ -14,9 +14,9 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pixeltune.config import TrialConfig
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore, trial_name
 from pixeltune.space import Asha, SearchSpace
+from tests.support.results import make_store
 
 HOSTILE = "</script><script>window.broken = true</script><b>&amp;\u2028'\"`${0}"
 """Ends a script, begins another, and is text."""
@@ -70,7 +70,7 @@ def space_of(objectives: Sequence[str] = ("valid_bits_per_dim",), **changes: Any
     )
 
 
-def write_search(
+def write_results(
     storage: str,
     name: str,
     *,
@@ -82,8 +82,7 @@ def write_search(
 ) -> SearchStore:
     """Write it. statuses: of the first trials, in place of random ones. space: changes of `space_of`."""
     rng, searched = random.Random(seed), space_of(**space)
-    store = SearchStore(storage, name)
-    store.open(SearchManifest.of(searched, name, baseline_bits_per_dim=_BASELINE))
+    store = make_store(storage, name, searched, baseline_bits_per_dim=_BASELINE)
     store.write_launch({"started_at": BEGAN.isoformat(), "budget": {"trials": trials}, "resources": {"gpus": 0.5}})
     free = [[BEGAN] * _SLOTS for _ in range(_HOSTS)]
     for number in range(trials):

@@ -15,13 +15,9 @@ import numpy as np
 from pixeltune.report.snapshot import Snapshot, read_snapshot
 from pixeltune.results.final_selection import Chosen, Selection
 from pixeltune.results.final_statistics import write_images
-from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.store import SearchStore
 from pixeltune.space import FinalSpace, Resources
-from tests.support.made_up_search import HOSTILE, space_of, write_search
-from tests.support.result_rows import NOW, make_config, make_row
-
-__all__ = ["HOSTILE", "READ_AT", "Page", "made_up", "make_final", "make_page", "space_of", "write_search"]
+from tests.support.made_up_search import write_results
+from tests.support.results import NOW, make_config, make_row, make_store
 
 READ_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OUTCOMES = ("finished", "pruned", "diverged", "oom", "failed", "interrupted", "rejected", "running")
@@ -30,7 +26,7 @@ OUTCOMES = ("finished", "pruned", "diverged", "oom", "failed", "interrupted", "r
 def made_up(folder: Path, trials: int = 24, **how: Any) -> Snapshot:
     """A search `toy` with every outcome among its first trials, as read."""
     statuses = how.pop("statuses", OUTCOMES)
-    return read_snapshot(write_search(str(folder), "toy", trials=trials, statuses=statuses, **how), now=READ_AT)
+    return read_snapshot(write_results(str(folder), "toy", trials=trials, statuses=statuses, **how), now=READ_AT)
 
 
 def make_final(
@@ -55,8 +51,7 @@ def make_final(
     told = {"objective": "valid_bits_per_dim", "direction": "minimize", "top": len(means), "trials": (), "images": None}
     selection = Selection(search="toy", data_checksum="abc", chosen=chosen, **told)
     space = FinalSpace.of(selection.configs(), search="toy", seeds=selection.seeds(seeds), resources=Resources())
-    store = SearchStore(str(folder), "toy-final")
-    store.open(SearchManifest.of(space, "toy-final", final=selection))
+    store = make_store(folder, "toy-final", space, final=selection)
     store.write_launch({"budget": {"trials": len(means) * seeds}})
     hard_N = rng.normal(0, 5, images)
     for number, (origin, run) in enumerate(zip(space.origins, space.configs, strict=True)):

@@ -8,11 +8,10 @@ from typing import Any
 from optuna.distributions import FloatDistribution
 
 from pixeltune.data import resolve
-from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.store import SearchStore
 from pixeltune.search.final import Request, open_final
 from pixeltune.search.state import SearchState
 from pixeltune.space import FinalSpace, SearchSpace
+from tests.support.results import make_store
 from tests.support.toy_search import BEGUN, FINISHED, ended, play, reported, toy_config, toy_space
 
 
@@ -25,8 +24,7 @@ def searched_space(**changes: Any) -> SearchSpace:
 def searched(folder: Path, ends: list[tuple[float | str, int]], **changes: Any) -> SearchState:
     """A search `toy` whose trial n ended so: (its best number or a status, images at its best report) of 400."""
     space = searched_space(**changes)
-    store = SearchStore(str(folder), "toy")
-    store.open(SearchManifest.of(space, "toy"))
+    store = make_store(folder, "toy", space)
     state = SearchState(space, store)
     checksum = resolve(space.base).data.identity.checksum
     for number, (end, best) in enumerate(ends):

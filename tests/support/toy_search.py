@@ -11,7 +11,6 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pixeltune.config import TrialConfig
-from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import RunningAttempt, TrialPlan
@@ -19,6 +18,7 @@ from pixeltune.search.pruners import pruner_for
 from pixeltune.search.state import SearchState
 from pixeltune.space import SAMPLERS, Asha, Budget, Resources, SearchSpace
 from tests.support.optional import PACKAGES
+from tests.support.results import make_store
 
 VARY = {
     "likelihood.name": CategoricalDistribution(("categorical", "logistic_mixture")),
@@ -55,9 +55,7 @@ def toy_space(**changes: Any) -> SearchSpace:
 
 
 def toy_store(folder: Path, space: SearchSpace) -> SearchStore:
-    store = SearchStore(str(folder), "toy")
-    store.open(SearchManifest.of(space, "toy"))
-    return store
+    return make_store(folder, "toy", space)
 
 
 def toy_state(folder: Path, space: SearchSpace | None = None, **options: Any) -> SearchState:

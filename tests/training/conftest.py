@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from pixeltune.config import TrialConfig
 from pixeltune.data.load import forget_loaded
 
 
@@ -40,17 +38,3 @@ def _double() -> Iterator[None]:
 @pytest.fixture
 def state_path(tmp_path: Path) -> str:
     return str(tmp_path / "state.pt")
-
-
-def tiny(**changes: Any) -> TrialConfig:
-    """A few steps of a small gated network on digits; keys with `__` for the dot."""
-    config = TrialConfig.build(
-        {
-            "data": {"name": "digits"},
-            "model": {"family": "gated", "layers": 2, "channels": 8, "kernel_size": 3},
-            "likelihood": {"name": "categorical"},
-            "optim": {"lr": 5e-3},
-            "train": {"images": 192, "batch_size": 32, "report_every": 96, "eval_batch_size": 64},
-        }
-    )
-    return config.override({key.replace("__", "."): value for key, value in changes.items()})

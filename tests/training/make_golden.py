@@ -11,9 +11,7 @@ import sys
 import torch
 
 from pixeltune.training.loop import fit
-
-from .conftest import tiny
-from .test_loop import GOLDEN, GOLDEN_CONFIGS, numbers
+from tests.support.tiny_trainings import GOLDEN, GOLDEN_CONFIGS, numbers, tiny
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -24,9 +24,7 @@ from pixeltune.training.data_order import ImageStream
 from pixeltune.training.loop import Training, fit
 from pixeltune.training.memory import MemoryPlan
 from pixeltune.training.workers import Workers
-
-from .conftest import tiny
-from .test_loop import numbers
+from tests.support.tiny_trainings import numbers, tiny
 
 CPU = torch.device("cpu")
 WAYS = {"mapped": Mapped, "reading": Reading, "resident": Resident}

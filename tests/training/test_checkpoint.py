@@ -24,8 +24,7 @@ from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
 from pixeltune.training.weights import load_model, load_with_config, save_weights
 from tests.support.damage import checkpoint_targets, cuts, flips
-
-from .conftest import tiny
+from tests.support.tiny_trainings import tiny
 
 FORM = ImageSpec(channels=1, height=8, width=8, levels=17, num_classes=10)
 

@@ -14,8 +14,7 @@ from pixeltune.preflight.checks import compiles_for, node_facts
 from pixeltune.space import Budget, Resources, SearchSpace
 from pixeltune.training.compiler import missing_compiler, require_compiler
 from pixeltune.training.loop import fit
-
-from .conftest import tiny
+from tests.support.tiny_trainings import tiny
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import numpy as np
 
 from pixeltune.training.data_order import ImageStream
 from pixeltune.training.workers import Workers
-
-from .conftest import tiny
+from tests.support.tiny_trainings import tiny
 
 
 def test_each_epoch_sees_each_image_once() -> None:

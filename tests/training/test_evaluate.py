@@ -15,8 +15,7 @@ from pixeltune.models import PixelVAE, build_model
 from pixeltune.models.exact import exact_float32
 from pixeltune.training.evaluate import Evaluation, evaluate
 from pixeltune.training.workers import Workers
-
-from .conftest import tiny
+from tests.support.tiny_trainings import tiny
 
 FORM = ImageSpec(channels=1, height=8, width=8, levels=17)
 

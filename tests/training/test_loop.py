@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from itertools import count, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,77 +19,7 @@ from pixeltune.training import loop, timers
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.evaluate import evaluate
 from pixeltune.training.loop import Training, fit, next_report
-from pixeltune.training.report import EpochReport
-
-from .conftest import tiny
-
-GOLDEN = Path(__file__).with_name("golden.json")
-CLOCKS = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")
-
-GOLDEN_CONFIGS = {
-    "gated categorical": {},
-    "gated mixture dropout ema": {
-        "likelihood__name": "logistic_mixture",
-        "likelihood__mixtures": 3,
-        "model__dropout": 0.3,
-        "optim__ema": 0.9,
-        "optim__schedule": "cosine",
-        "optim__warmup": 0.2,
-        "optim__clip": 20.0,
-    },
-    "gated dynamic bernoulli": {
-        "data__binarise": "dynamic",
-        "likelihood__name": "bernoulli",
-        "optim__schedule": "exponential",
-        "optim__decay": 0.9,
-    },
-    "pixelcnn residual": {"model__family": "pixelcnn", "model__head_channels": 16},
-    "pixelcnn simple batch norm": {
-        "model__family": "pixelcnn",
-        "model__variant": "simple",
-        "model__batch_norm": True,
-        "model__head_channels": 0,
-        "optim__weight_decay": 0.01,
-    },
-    "pixelvae warm-up label map": {
-        "model__family": "pixelvae",
-        "model__latent_conditioning": "map",
-        "model__conditioning": "bias",
-        "model__kl_warmup": 4,
-        "model__free_nats": 0.05,
-        "optim__ema": 0.9,
-    },
-    "pixelcnnpp mixture dropout ema": {
-        "model__family": "pixelcnnpp",
-        "model__layers": 1,
-        "model__dropout": 0.5,
-        "likelihood__name": "logistic_mixture",
-        "likelihood__mixtures": 3,
-        "optim__ema": 0.9,
-    },
-    "gated split": {"model__split": 2},
-    "gated flip": {"data__flip": True},
-    "pixelcnnpp split mixture": {
-        "model__family": "pixelcnnpp",
-        "model__layers": 1,
-        "model__split": 2,
-        "likelihood__name": "logistic_mixture",
-        "likelihood__mixtures": 3,
-    },
-    "gated label bias and dropout": {"model__conditioning": "bias", "model__label_dropout": 0.3},
-    "pixelcnn label map": {"model__family": "pixelcnn", "model__head_channels": 0, "model__conditioning": "map"},
-    "pixelcnnpp label map": {
-        "model__family": "pixelcnnpp",
-        "model__layers": 1,
-        "model__dropout": 0.0,
-        "model__conditioning": "map",
-    },
-}
-
-
-def numbers(report: EpochReport) -> dict[str, Any]:
-    """A report without what the machine's speed decides."""
-    return {name: value for name, value in asdict(report).items() if name not in CLOCKS}
+from tests.support.tiny_trainings import GOLDEN, GOLDEN_CONFIGS, numbers, tiny
 
 
 @pytest.mark.usefixtures("_double")

@@ -18,9 +18,7 @@ from pixeltune.training.loop import Training, fit
 from pixeltune.training.memory import MemoryPlan, Phase, memory_limit, plan_memory, predict_peaks
 from pixeltune.training.running_sums import Tally
 from pixeltune.training.workers import Workers
-
-from .conftest import tiny
-from .test_loop import GOLDEN_CONFIGS, numbers
+from tests.support.tiny_trainings import GOLDEN_CONFIGS, numbers, tiny
 
 
 def allocated_peak(training: Training, work: Any) -> int:

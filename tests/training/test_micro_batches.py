@@ -13,10 +13,7 @@ from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
 from pixeltune.training.micro_batches import micro_batches
 from pixeltune.training.running_sums import Tally
-
-from .conftest import tiny
-from .test_loop import GOLDEN_CONFIGS, numbers
-from .test_workers import two_processes
+from tests.support.tiny_trainings import GOLDEN_CONFIGS, numbers, tiny, two_processes
 
 WITHOUT_DRAWS = {
     name: changes | {"model__dropout": 0.0, "model__label_dropout": 0.0}

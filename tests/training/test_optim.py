@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
-
-from .conftest import tiny
+from tests.support.tiny_trainings import tiny
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.99, 0.9995])

@@ -12,8 +12,7 @@ from pixeltune.training import precision
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import fit
 from pixeltune.training.precision import Numerics
-
-from .conftest import tiny
+from tests.support.tiny_trainings import tiny
 
 DEFAULT = Numerics("float32", "channels_first")
 

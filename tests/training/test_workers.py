@@ -2,74 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pixeltune.training.loop import fit
-
-from .conftest import tiny
-from .test_loop import numbers
-
-_WORKER = """
-import json, sys
-from dataclasses import asdict
-from pathlib import Path
-import torch
-import torch.distributed as dist
-from pixeltune.config import TrialConfig
-from pixeltune.errors import DivergedError, PausedError
-from pixeltune.training.checkpoint import TrainState
-from pixeltune.training.loop import fit
-from pixeltune.training.workers import process_group
-
-def train(config, out, fault):
-    training = fit(config)
-    first = []
-    if fault == "pause":
-        training._pause = lambda: dist.get_rank() == 1 and training.step > 3
-        try:
-            list(training)
-        except PausedError:
-            assert training.step == 16, "when they ask each other"
-        if dist.get_rank() == 0:
-            training.state.save(out + "state")
-        dist.barrier()
-        state = TrainState.load(out + "state")
-        training = fit(config, state=state)
-        first = [asdict(report) for report in state.reports]
-    if fault == "nan" and dist.get_rank() == 1:
-        training.model.network.register_forward_hook(lambda module, args, theta: theta * float("nan"))
-    try:
-        reports = first + [asdict(report) for report in training]
-    except DivergedError as error:
-        reports = str(error)
-    weights = {name: float(tensor.double().sum()) for name, tensor in training.model.state_dict().items()}
-    return {"reports": reports, "weights": weights}
-
-torch.set_num_threads(1)
-with process_group() as workers:
-    ended = train(TrialConfig.build(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])
-ended["threads"] = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
-Path(sys.argv[2] + str(workers.rank)).write_text(json.dumps(ended), encoding="utf-8")
-"""
-
-
-def two_processes(config: Any, folder: Path, fault: str = "none") -> list[dict[str, Any]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    base = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _WORKER, config.model_dump_json(), str(folder / "out"), fault]
-    workers = [subprocess.Popen(command, env=base | {"RANK": str(rank)}) for rank in range(2)]
-    assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
-    return [json.loads((folder / f"out{rank}").read_text(encoding="utf-8")) for rank in range(2)]
+from tests.support.tiny_trainings import numbers, tiny, two_processes
 
 
 @pytest.mark.slow
