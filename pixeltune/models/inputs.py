@@ -78,7 +78,7 @@ def require_labels(labels: Tensor, count: int, num_classes: int) -> None:
     low, high = _range_of(labels)
     if low < NO_LABEL or high >= num_classes:
         raise ConfigError(
-            f"`labels` must lie in 0..{num_classes - 1}, or be {NO_LABEL} for none, but got {low} to {high}"
+            f"`labels` must be in 0..{num_classes - 1}, or be {NO_LABEL} for none, but got {low} to {high}"
         )
 
 
