@@ -22,7 +22,7 @@ _FORMAT_WITHOUT_DIGEST = 1
 class SinceReport:
     """What a training that pauses between two reports has added up since the last one.
 
-    nats: sums over the images of each worker, by rank. norms: of the gradients. steps: of which the time is known.
+    nats: sums over the images of each worker, by rank. norms: of the gradients. steps: those whose time is known.
     train_seconds, eval_seconds, compile_seconds: of the whole training.
     """
 

@@ -14,14 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def micro_batches(size: int, micro_batch: int | None) -> Iterator[slice]:
-    """The rows of each pass over `size` images, in order; the last pass may be smaller. None: all in one."""
+    """Yield the rows of each pass over `size` images, in order; the last pass may be smaller. None: all in one."""
     step = min(size, micro_batch or size)
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))
 
 
 def exchanging(loss: Callable[..., Any], is_last: bool) -> AbstractContextManager[None]:
-    """Within, workers average their gradients in the last pass of a step only: once for all of its passes."""
+    """Let workers average their gradients in the last pass of a step only: once for all of its passes."""
     if is_last or not isinstance(loss, DistributedDataParallel):
         return nullcontext()
     waiting: AbstractContextManager[None] = loss.no_sync()
