@@ -6,7 +6,7 @@ Before training two networks are examined, in float64 and eval mode (batch norm 
 - The real one, at its real shape and weights: everything from a cut of `order()` on is changed, and θ up to the cut
   must stay. 32 cuts, an image each.
 In both, parameters that are zero are given other values, and all classes (or 16 of them) and no label take turns.
-Whatever only training, float32 or a batch brings about is left to `check_trained`, at the weights of record.
+All that only training, float32 or a batch brings about is left to `check_trained`, at the weights of record.
 """
 
 from __future__ import annotations
@@ -52,9 +52,13 @@ class AuditReport:
 
 
 def audit(model: DensityModel) -> AuditReport:
-    """Examine causality, normalisation and receptive field; the model is left as it was.
+    """Examine causality, normalisation and receptive field.
 
-    Raises AuditError, which names the offending pair of sub-pixels, or the colour whose levels do not sum to one.
+    Args:
+        model: Any model, on any device; it is left as it was.
+
+    Raises:
+        AuditError: Names the offending pair of sub-pixels, or the colour whose levels do not sum to one.
     """
     start = time.perf_counter()
     with torch.inference_mode(False), torch.autocast(device_of(model).type, enabled=False):
