@@ -18,7 +18,7 @@ class Section(BaseModel):
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
-    """The error for a key that does not exist: names the nearest one and lists all."""
+    """Return the error for a key that does not exist: it names the nearest one and lists all."""
     names = sorted(known)
     near = difflib.get_close_matches(key, names, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
@@ -36,7 +36,7 @@ _PLAIN_WORDS = {
 
 
 def one_line(error: ValidationError, section: str = "") -> ConfigError:
-    """The first complaint of a ValidationError as `key must …, but got …`."""
+    """Return the first complaint of a ValidationError as `key must …, but got …`."""
     first = error.errors(include_url=False)[0]
     key = ".".join([*([section] if section else []), *(str(part) for part in first["loc"])])
     cause = first.get("ctx", {}).get("error")

@@ -24,9 +24,9 @@ class DataConfig(Section):
         refused.
     levels: quantise to this many grey levels, 2 to 256; None keeps the source's own.
     grey: one luma channel instead of colours.
-    binarise: `static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels anew in each
+    binarise: `static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels again in each
         epoch, `threshold` cuts at half; each needs grey levels and leaves 2.
-    flip: training images left to right with probability ½, drawn anew in each epoch with the configuration's seed;
+    flip: training images left to right with probability ½, drawn again in each epoch with the configuration's seed;
         validation and test stay as they are.
     resize: side length to which images are resized (box filter); None takes them as they are.
     fraction: share of the training images that is used (seeded by split_seed); validation and test stay whole.
@@ -117,5 +117,5 @@ class TrainConfig(Section):
 
     @property
     def end(self) -> int:
-        """Training images after which training is over."""
+        """Return the training images after which training is over."""
         return self.images if self.stop_after is None else self.stop_after

@@ -77,7 +77,14 @@ class TrialConfig(Section):
 
     @classmethod
     def build(cls, tree: Mapping[str, Any]) -> Self:
-        """Validate a nested mapping; ConfigError says in one line what is wrong with which key."""
+        """Validate a nested mapping.
+
+        Args:
+            tree: Sections by name, each a mapping of its keys, and `seed`.
+
+        Raises:
+            ConfigError: It says in one line what is wrong with which key.
+        """
         for section, value in tree.items():
             if section not in cls.model_fields:
                 raise unknown_key(section, cls.model_fields)
@@ -91,7 +98,14 @@ class TrialConfig(Section):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read a TOML file with the sections data, model, likelihood, optim, train and the key seed."""
+        """Read a TOML file with the sections data, model, likelihood, optim, train and the key seed.
+
+        Args:
+            path: Of the file, UTF-8; `~` is the home folder.
+
+        Raises:
+            ConfigError: The file is missing, unreadable or not TOML, or as in `build`.
+        """
         try:
             content = expand_home(path).read_bytes()
         except FileNotFoundError:
@@ -111,7 +125,7 @@ class TrialConfig(Section):
         return cls.build(tree)
 
     def to_toml(self) -> str:
-        """What `from_toml` reads back: every key with a value; those left out have none."""
+        """Return TOML that `from_toml` reads back: every key with a value; those left out have none."""
         by_section: dict[str, list[str]] = {}
         for key, value in self.flat().items():
             if value is not None:
@@ -122,7 +136,14 @@ class TrialConfig(Section):
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Scalar]) -> Self:
-        """The configuration of what `flat` gave; keys that are left out take their defaults."""
+        """Build the configuration of what `flat` gave; keys that are left out take their defaults.
+
+        Args:
+            flat: Values by dotted key.
+
+        Raises:
+            ConfigError: As in `build`.
+        """
         tree: dict[str, Any] = {}
         for key, value in flat.items():
             section, dot, name = key.partition(".")
@@ -133,14 +154,20 @@ class TrialConfig(Section):
         return cls.build(tree)
 
     def flat(self) -> dict[str, Scalar]:
-        """Every dotted key with its value, in the order of the tree."""
+        """Return every dotted key with its value, in the order of the tree."""
         return dict(_flatten(self.model_dump()))
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with dotted keys changed.
+        """Return a copy with dotted keys changed.
 
         A change of `model.family` or `likelihood.name` keeps the keys that both classes declare alike and takes the
         new class's defaults for the rest, such as `model.variant`, whose choices are each family's own.
+
+        Args:
+            changes: New values by dotted key.
+
+        Raises:
+            ConfigError: A key does not exist, or as in `build`.
         """
         tree = self.model_dump()
         for section, discriminator in DISCRIMINATORS.items():
@@ -152,16 +179,21 @@ class TrialConfig(Section):
         return self.build(tree)
 
     def changed(self) -> dict[str, Scalar]:
-        """The dotted keys that differ from their defaults; required keys and discriminators always."""
+        """Return the dotted keys that differ from their defaults; required keys and discriminators always."""
         return {key: value for key, value in self.flat().items() if not self._is_default(key, value)}
 
     def key(self) -> str:
-        """12 hex digits that name this configuration; a new option with its default does not change it."""
+        """Return 12 hex digits that name this configuration; a new option with its default does not change it."""
         identity = {key: value for key, value in self.changed().items() if key not in KEYS_NOT_HASHED}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
     def seed_for(self, purpose: str, *indices: int) -> int:
-        """An independent 63-bit seed for one purpose, such as `init`, or `dropout` at one step."""
+        """Return an independent 63-bit seed for one purpose.
+
+        Args:
+            purpose: Such as `init`, `order` or `dropout`.
+            indices: Such as the step; other indices give other seeds.
+        """
         text = "/".join([str(self.seed), purpose, *map(str, indices)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
@@ -174,7 +206,7 @@ class TrialConfig(Section):
 
 
 def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig) -> None:
-    """Tiles are coupled by the indicator of a mixture that all their colours share."""
+    """Require a mixture, whose indicator all colours share, where tiles are coupled."""
     if model.split_coupling == "independent":
         return
     if model.causality is Causality.SUBPIXEL:
@@ -190,7 +222,7 @@ def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig
 
 
 def _require_whole_batch(model: FamilyConfig, train: TrainConfig) -> None:
-    """Batch norm normalises by all images of a pass."""
+    """Refuse micro-batches with batch norm, which normalises by all images of a pass."""
     if train.micro_batch is not None and getattr(model, "batch_norm", False):
         raise ConfigError(
             "`train.micro_batch` must be none with `model.batch_norm`, which normalises by the images of a pass, "
@@ -204,12 +236,13 @@ def require_workers(config: TrialConfig, workers: int) -> None:
         raise ConfigError(f"`train.batch_size` must divide by the {workers} workers, but got {config.train.batch_size}")
     if workers > 1 and getattr(config.model, "batch_norm", False):
         raise ConfigError(
-            f"`model.batch_norm` needs one worker, for each normalises by its own part of a batch, but got {workers}"
+            "`model.batch_norm` needs one worker, because each normalises by its own part of a batch, "
+            f"but got {workers}"
         )
 
 
 def known_keys(tree: Mapping[str, Any]) -> list[str]:
-    """The dotted keys that exist in a nested mapping."""
+    """Return the dotted keys that exist in a nested mapping."""
     return [key for key, _ in _flatten(tree)]
 
 
@@ -259,5 +292,5 @@ def _require_multiple(key: str, value: int, batch_size: int) -> None:
 
 
 def _toml(value: Scalar) -> str:
-    """A value as TOML writes it: its strings are JSON's, but for one character."""
+    """Return a value as TOML writes it: its strings are JSON's, but for one character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
