@@ -19,7 +19,7 @@ from pixeltune.sampling.cached import RowSampler
 from pixeltune.sampling.request import SampleRequest
 
 SPEED_BATCH = 16
-"""Images that are drawn together wherever speed is measured, for a batch decides it: rows that agree in it compare.
+"""Images that are drawn together wherever speed is measured, because a batch decides it: rows that agree in it compare.
 
 That of `benchmarks/sample.py`. It is enough for a processor to read its weights from memory once for many images, and
 its caches are a small part of what training has taken on the same device.

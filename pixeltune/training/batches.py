@@ -34,7 +34,7 @@ from pixeltune.training.memory import memory_limit
 from pixeltune.training.workers import Workers
 
 MAPPED_SHARE = 0.5
-"""Of a machine's memory: a set that takes more is read, for a map waits for every image that is not in memory."""
+"""Of a machine's memory: a set that takes more is read, as a map waits for every image that is not in memory."""
 
 IMAGES_AHEAD = 128
 """Announced before they are read, at least: more than a disk answers at once (benchmarks/RESULTS.md)."""
