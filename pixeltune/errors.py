@@ -81,11 +81,11 @@ _INSTALLED_BY = {
     "sklearn": "scikit-learn",
     "torch": "torch",
 }
-"""What training, evaluation and sampling do without, and what pip is told to install it."""
+"""What training, evaluation and sampling do without, and what to give pip to install it."""
 
 
 def require_packages(purpose: str, *names: str) -> None:
-    """MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
+    """Raise MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
     missing = [name for name in names if not has_package(name)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -97,7 +97,7 @@ def require_packages(purpose: str, *names: str) -> None:
 
 
 def has_package(name: str) -> bool:
-    """Whether an import of `name` finds something."""
+    """Return whether an import of `name` finds something."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # a finder that refuses it, or None in its place

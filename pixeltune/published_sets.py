@@ -47,22 +47,22 @@ class Archive:
 
     @property
     def path(self) -> str:
-        """Where it is stored, below the folder of the data set."""
+        """Return where it is stored, below the folder of the data set."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is taken as it is, and never unpacked."""
+        """Return whether it is taken as it is, and never unpacked."""
         return self.files == ((self.path,),)
 
     @property
     def is_read_packed(self) -> bool:
-        """Whether a reader takes it without unpacking."""
+        """Return whether a reader takes it without unpacking."""
         return any(self.path in names for names in self.files)
 
     @property
     def has_digest(self) -> bool:
-        """Whether a copy can be recognised as the published file."""
+        """Return whether a copy can be recognised as the published file."""
         return any((self.sha256, self.md5, self.git_blob))
 
     def missing(self, root: Path) -> list[str]:
@@ -144,7 +144,7 @@ class PublishedSet:
 
     @property
     def editions(self) -> tuple[PublishedSet, ...]:
-        """Every edition that the source reads, this one first."""
+        """Return every edition that the source reads, this one first."""
         return (self, *self.other_editions)
 
     def root(self, path: str | None) -> Path:
@@ -152,11 +152,11 @@ class PublishedSet:
         return data_root() / self.folder if path is None else expand_home(path)
 
     def editions_in(self, root: Path) -> list[PublishedSet]:
-        """Return the editions of which at least one file is below `root`."""
+        """Return the editions with at least one file below `root`."""
         return [each for each in self.editions if any(each.present(root))]
 
     def edition_in(self, root: Path) -> PublishedSet:
-        """Return the first edition of which there are files below `root`, or this one where there are files of none."""
+        """Return the first edition with files below `root`, or this one where there are files of none."""
         return next(iter(self.editions_in(root)), self)
 
     def present(self, root: Path) -> list[Path | None]:
