@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 class PixeltuneError(Exception):
-    """Something the user can put right; commands print it as one line and exit with 2."""
+    """An error that the user can correct; commands print it as one line and exit with 2."""
 
 
 class ConfigError(PixeltuneError):
@@ -43,7 +43,7 @@ class PausedError(PixeltuneError):
 
 
 class NodePreemptedError(PixeltuneError):
-    """The machine under a trial is about to be taken away: what it learned is saved, and it goes on elsewhere."""
+    """The machine under a trial is about to be taken away: its state is saved, and it continues elsewhere."""
 
 
 class DivergedError(PixeltuneError):
@@ -59,7 +59,7 @@ class MemoryShortError(PixeltuneError, MemoryError):
 
 
 class SearchError(PixeltuneError):
-    """A search that cannot start or go on: no cluster, too few resources, another launch at work."""
+    """A search that cannot start or continue: no cluster, too few resources, another launch running."""
 
 
 class MissingPackageError(PixeltuneError):

@@ -38,8 +38,8 @@ AT_ONCE = 16
 _TEMPORARY = ".part-"
 _FIRST_WAIT_SECONDS = 0.5
 _CONNECT_SECONDS, _SILENT_SECONDS, _REQUESTS = 5.0, 10.0, 3
-"""Of a request to S3: until it is connected, without a byte, and how often it is sent. Arrow has 3 s and 31 times, by
-which each of our tries took 100 s on a server that was silent."""
+"""Limits of a request to S3: until it is connected, without a byte, and how often it is sent. Arrow has 3 s and 31
+times, by which each of our tries took 100 s on a server that was silent."""
 
 _REFUSALS = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 """What object storage says where asking again is of no use."""
@@ -360,7 +360,7 @@ def require_no_secrets(location: Location) -> None:
 
 
 def _remote(location: Location) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a URI, and the path in it. One is kept a bucket: its connections are reused."""
+    """Return the file system of a URI, and the path in it. One is kept for each bucket, with its connections."""
     from pyarrow import fs as pafs
 
     text = require_location(location)
@@ -375,7 +375,7 @@ def _remote(location: Location) -> tuple[pafs.FileSystem, str]:
 
 @functools.lru_cache(maxsize=16)
 def _bucket(uri: str, _pid: int, _settings: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
-    """Open a bucket for this process and environment: a fork must not share connections, or another account keys."""
+    """Open a bucket for this process and environment: forks must not share connections, or accounts keys."""
     from pyarrow import fs as pafs
 
     parts = urlsplit(uri)

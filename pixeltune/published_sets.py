@@ -272,7 +272,7 @@ def _imagenet(side: int, tars: dict[str, _Fact], zips: dict[str, tuple[tuple[str
     The old one has 1,281,149 and 49,999 images, the new one all 1,281,167 and 50,000 of ImageNet, with labels.
 
     Args:
-        side: Of the square images, in pixels.
+        side: Side of the square images, in pixels.
         tars: The archives of the old version, by split.
         zips: The archives of the new version, by the name without its suffix, and the files that each holds.
     """

@@ -32,14 +32,17 @@ __all__ = ["NUM_CUTS", "AuditReport", "audit", "check_trained"]
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """What a passed audit found.
+    """The findings of a passed audit.
 
-    receptive_rows, receptive_cols: the box of pixels that the bottom row's θ depend on, own row and column included;
-        the image limits it to H and 2W − 1. Where the image is split, in pixels of a tile, and any tile counts.
-    blind_spot: past pixels inside that box that are never seen.
-    max_change: largest change of θ, relative to max(1, |θ|), where it must not change (rounding, or exactly zero).
-    max_mass_error: largest distance of a sum of probabilities from one.
-    seconds: what this audit took; near zero where `cached`: the same structure has passed before in this process.
+    Attributes:
+        receptive_rows: Rows of the box of pixels that the bottom row's θ depend on, own row included; at most H. Where
+            the image is split, in pixels of a tile, and any tile counts.
+        receptive_cols: Its columns, own column included; at most 2W − 1.
+        blind_spot: Past pixels inside that box that are never seen.
+        max_change: Largest change of θ, relative to max(1, |θ|), where it must not change (rounding, or exactly zero).
+        max_mass_error: Largest distance of a sum of probabilities from one.
+        seconds: What this audit took; near zero where `cached`.
+        cached: Whether the same structure has passed before in this process.
     """
 
     receptive_rows: int

@@ -70,7 +70,10 @@ class Probes:
 
 @dataclass(frozen=True)
 class CutResult:
-    """max_change: largest forbidden change of θ, relative to max(1, |θ|). max_effect: largest change of any θ."""
+    """Changes of θ by all cuts.
+
+    max_change: largest forbidden change of θ, relative to max(1, |θ|). max_effect: largest change of any θ.
+    """
 
     max_change: float
     max_effect: float

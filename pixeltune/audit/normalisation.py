@@ -30,8 +30,8 @@ FLOAT32_TOLERANCE = 1e-3
 def check_normalisation(model: DensityModel) -> float:
     """Require, at θ of the model and at random θ, that levels sum to one and `log_prob` is the sum of their logs.
 
-    Of single pixels, and of images of several sizes: a pixel's probabilities must follow from its own θ and its own
-    earlier colours, independent of what is next to it in the image or in the batch.
+    This is checked on single pixels and on images of several sizes: a pixel's probabilities must follow from its own θ
+    and its own earlier colours, independent of what is next to it in the image or in the batch.
 
     Returns the largest distance of a sum from one. Raises AuditError.
     """
@@ -80,7 +80,7 @@ def _check_levels(likelihood: Likelihood, theta: Tensor, x_BC11: Tensor) -> floa
 
 
 def _check_images(likelihood: Likelihood, height: int, width: int, device: torch.device) -> None:
-    """Compare a batch of images with their pixels, each of which becomes an image of one pixel."""
+    """Compare a batch of images with their pixels, each as an image of one pixel."""
     generator = fixed_generator(height * width)
     shape = likelihood.theta_shape(IMAGES, height, width)
     theta = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)

@@ -18,7 +18,7 @@ from pixeltune.errors import ConfigError
 
 
 class Causality(StrEnum):
-    """What one network call conditions on, and so what its parameters look like."""
+    """The sub-pixels that one network call conditions on, and so the shape of its parameters."""
 
     SUBPIXEL = "subpixel"
     """θ is (B, C, P, H, W): colour c of a pixel sees the earlier colours; each colour has its own likelihood."""
@@ -97,7 +97,7 @@ class FamilyConfig(Section):
         """Refuse images that this network cannot take.
 
         Args:
-            form: Of the images.
+            form: The form of the images.
 
         Raises:
             ConfigError: Size, labels or colours do not fit.
@@ -120,7 +120,7 @@ class FamilyConfig(Section):
 
 
 class MaskedFamilyConfig(FamilyConfig):
-    """What `pixelcnn` and `gated` share.
+    """The options that `pixelcnn` and `gated` share.
 
     kernel_size: k of the k×k (stack) convolutions, odd.
     head_channels: width of the head's hidden 1×1 layer (ReLU, 1×1, ReLU, 1×1 to θ); 0 for a single 1×1.
@@ -145,7 +145,7 @@ class MaskedFamilyConfig(FamilyConfig):
         return Causality.SUBPIXEL if self.colour_order == "mask" else Causality.PIXEL
 
     def narrow(self, colours: int, size: int) -> Self:
-        """Return two features a colour, and layers enough that each past pixel is in reach."""
+        """Return it with two features a colour and enough layers that each past pixel is in reach."""
         reach = self.kernel_size // 2
         return self.model_copy(
             update={
@@ -259,7 +259,7 @@ class PixelCNNPPConfig(FamilyConfig):
         return 1 << (self.stages - 1)
 
     def narrow(self, colours: int, size: int) -> Self:
-        """Return two features a colour, and blocks enough that each past pixel is in reach."""
+        """Return it with two features a colour and enough blocks that each past pixel is in reach."""
         # A block has two convolutions, which add one pixel each to the first layer's one. In the U-net each has a
         # counterpart on the way back.
         reach = 4 if self.variant == "full" else 2
@@ -292,7 +292,7 @@ class PixelVAEConfig(MaskedFamilyConfig):
 
     @property
     def latent_features(self) -> int:
-        """Return the size of z itself, or as many maps as a layer has features."""
+        """Return D for z itself, or as many maps as a layer has features."""
         return self.latent_dim if self.latent_conditioning == "bias" else self.channels
 
     def narrow(self, colours: int, size: int) -> Self:

@@ -31,7 +31,7 @@ class ImageSpec:
 
     @property
     def dims(self) -> int:
-        """Return the sub-pixels of an image: the number by which bits/dim divides."""
+        """Return the number of sub-pixels of an image, by which bits/dim divides."""
         return self.channels * self.height * self.width
 
     def describe(self, num_images: Mapping[str, int | None]) -> str:

@@ -23,7 +23,7 @@ class LikelihoodConfig(Section):
         """Refuse images that this likelihood cannot describe.
 
         Args:
-            form: Of the images.
+            form: The form of the images.
 
         Raises:
             ConfigError: It cannot describe them.

@@ -11,11 +11,11 @@ from pixeltune.config.base import Section
 from pixeltune.errors import ConfigError
 
 Layout = Literal["channels_first", "channels_last"]
-"""Of the four-dimensional tensors in memory: (B, F, H, W), or (B, H, W, F)."""
+"""The layout of four-dimensional tensors in memory: (B, F, H, W), or (B, H, W, F)."""
 
 
 class DataConfig(Section):
-    """Which images, in which form.
+    """The images and their form.
 
     name: a source in `pixeltune.data.SOURCES`, or a function of your own as `package.module:function`.
     path: folder or file of the images; None for the cache folder (`PIXELTUNE_DATA`, else ~/.cache/pixeltune/data).
@@ -84,7 +84,7 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long and how.
+    """The length and the arithmetic of training.
 
     images: training images to see in all, repeats counted; a multiple of batch_size. Schedules are shares of them.
     stop_after: images after which training stops early, its schedule as it was; None trains to the end.
@@ -117,5 +117,5 @@ class TrainConfig(Section):
 
     @property
     def end(self) -> int:
-        """Return the training images after which training is over."""
+        """Return the number of training images after which training is over."""
         return self.images if self.stop_after is None else self.stop_after

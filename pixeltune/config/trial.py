@@ -101,7 +101,7 @@ class TrialConfig(Section):
         """Read a TOML file with the sections data, model, likelihood, optim, train and the key seed.
 
         Args:
-            path: Of the file, UTF-8; `~` is the home folder.
+            path: The file, in UTF-8; `~` is the home folder.
 
         Raises:
             ConfigError: The file is missing, unreadable or not TOML, or as in `build`.

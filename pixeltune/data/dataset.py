@@ -80,7 +80,7 @@ class DataSet:
 
     @property
     def num_images(self) -> dict[str, int]:
-        """Return the images by split; a split that does not exist has none."""
+        """Return the number of images by split; a split that does not exist has none."""
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: 0 if images is None else len(images) for name, images in splits.items()}
 

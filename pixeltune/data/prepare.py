@@ -23,7 +23,7 @@ _LUMA = (19595, 38470, 7471)
 
 @dataclass(frozen=True)
 class PixelTransform:
-    """How a source's levels become the model's.
+    """The way from a source's levels to the model's.
 
     grey: luma of three colours. source_levels, levels: quantise by floor(v · levels / source_levels).
     binarise: `none`, `static` or `threshold`, after quantising. seed: of the static draw.

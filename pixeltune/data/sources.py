@@ -52,7 +52,7 @@ from pixeltune.published_sets import (
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from.
+    """A source of images.
 
     read: decodes everything. files: the files that `read` will read, downloaded first where that is allowed; they
         represent the content in the cache's key. None: not cached on the node.
@@ -232,7 +232,7 @@ def _in_own_code(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DataError(
-            f"source {name} must return, but raised {type(error).__name__}: {in_one_line(error)}; mend the function"
+            f"source {name} must return, but raised {type(error).__name__}: {in_one_line(error)}; fix the function"
         ) from error
 
 

@@ -67,7 +67,7 @@ class Likelihood(ABC):
         """
 
     def sample(self, theta: Tensor, noise_BNHW: Tensor, temperature: float = 1.0) -> Tensor:
-        """Return levels as a fixed function of θ and of uniforms, colour after colour.
+        """Draw levels: a fixed function of θ and of uniforms, colour after colour.
 
         Args:
             theta: The network's output, of the shape `theta_shape`.
@@ -93,7 +93,7 @@ class Likelihood(ABC):
 
     @property
     def num_pairs(self) -> int:
-        """Return the pairs (j, i) of a colour and an earlier one: C(C−1)/2, in the order (1,0), (2,0), (2,1), …."""
+        """Return the number of pairs (j, i) of a colour and an earlier one, C(C−1)/2, in the order (1,0), (2,0), …."""
         return self.channels * (self.channels - 1) // 2
 
     def theta_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
@@ -122,8 +122,8 @@ class Likelihood(ABC):
             height: H.
             width: W.
             generator: The source of the numbers; they are drawn on its device.
-            dtype: Of the numbers.
-            device: Where they are moved to.
+            dtype: The type of the numbers.
+            device: The device that they are moved to.
         """
         shape = (batch, self.num_noise, height, width)
         uniform = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)

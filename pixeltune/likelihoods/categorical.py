@@ -23,7 +23,7 @@ class Categorical(Likelihood):
 
     @property
     def num_logits(self) -> int:
-        """Return free numbers per distribution; a subclass may fix some."""
+        """Return the number of free logits per distribution; a subclass may fix some."""
         return self.levels
 
     @property

@@ -22,7 +22,7 @@ MIN_LOG_SCALE = -7.0
 
 @dataclass(frozen=True)
 class _Mixture:
-    """θ, named. G is C (each colour has its own weights) or 1 (one indicator for all colours of a pixel).
+    """Parameters θ, named. G is C (each colour has its own weights) or 1 (one indicator for all colours of a pixel).
 
     coefficients: of each pair of colours, in (−1, 1); none where the network couples the colours.
     colours: of a tile.
@@ -80,7 +80,7 @@ class LogisticMixture(Likelihood):
 
     @property
     def num_pairs(self) -> int:
-        """Return the pairs of colours of the same tile."""
+        """Return the number of pairs of colours of the same tile."""
         colours = self.channels // self.tiles
         return self.tiles * (colours * (colours - 1) // 2)
 

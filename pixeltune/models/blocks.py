@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 _MOST_KINDS = 256
-"""Of blocks that are compiled: beyond `recompile_limit`, by default 8, torch runs the rest uncompiled in silence."""
+"""Kinds of blocks that are compiled: beyond `recompile_limit`, by default 8, torch runs the rest uncompiled."""
 
 
 class LayerBlock(nn.Module):

@@ -42,7 +42,7 @@ class Conditioning(nn.Module, ABC):
 
 
 class LabelBias(Conditioning):
-    """s is the one-hot label itself; all weights are the layers' own."""
+    """Labels to s, the one-hot label itself; all weights are the layers' own."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, num_features=num_classes)
@@ -53,7 +53,7 @@ class LabelBias(Conditioning):
 
 
 class LabelMap(Conditioning):
-    """s = m(h): the label's embedding meets features of each place, through 1×1 convolutions.
+    """Labels to s = m(h): the label's embedding meets features of each place, through 1×1 convolutions.
 
     The paper's m is a deconvolutional network. A learned feature of every place serves any height and width.
     """

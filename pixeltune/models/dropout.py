@@ -20,7 +20,7 @@ _BITS = 16
 _BYTES = torch.tensor(list(itertools.product([0, 1], repeat=8)), device="cpu", dtype=torch.uint8).view(torch.int64)[
     :, 0
 ]
-"""Of each byte its eight bits, as eight bytes of zero or one."""
+"""The eight bits of each byte, as eight bytes of zero or one."""
 
 
 class Dropout(nn.Module):
@@ -65,7 +65,7 @@ def _kept(rate: float) -> float:
 
 
 class _Masked(torch.autograd.Function):
-    """x times the mask that the words hold."""
+    """The product of x and the mask that the words hold."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, words: Tensor, rate: float) -> Tensor:

@@ -51,7 +51,7 @@ class GatedPixelCNN(nn.Module):
 
 
 class GatedLayer(LayerBlock):
-    """y = tanh(W_f∗x + V_f∗s) ⊙ σ(W_g∗x + V_g∗s) in both stacks (equations 2 to 4, figure 2).
+    """A gated layer: y = tanh(W_f∗x + V_f∗s) ⊙ σ(W_g∗x + V_g∗s) in both stacks (equations 2 to 4, figure 2).
 
     Mask A makes it layer 0, without residual.
     """

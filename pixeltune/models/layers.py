@@ -104,7 +104,7 @@ def own_pixel(in_channels: int, out_channels: int, *, colours: int, gates: int =
 
 
 class AddCondition(nn.Module):
-    """y + V∗s: what a layer takes of label and latent (see `conditioning`); y alone where there are none.
+    """The sum y + V∗s, a layer's input from label and latent (see `conditioning`); y alone where there are none.
 
     V ~ N(0, 0.05²), as in the reference code of PixelCNN++. It carries no colour mask, because s has seen no pixel.
     """

@@ -38,7 +38,7 @@ class PixelCNN(nn.Module):
 
 
 class ResidualBlock(Conditioned):
-    """x + (ReLU, 1×1 2h→h, ReLU, k×k mask B h→h, ReLU, 1×1 h→2h) (figure 5, left)."""
+    """A residual block, x + (ReLU, 1×1 2h→h, ReLU, k×k mask B h→h, ReLU, 1×1 h→2h) (figure 5, left)."""
 
     def __init__(self, h: int, *, kernel_size: int, colours: int, dropout: float, condition_features: int = 0) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ depth without adding to the receptive field. The paper describes them in a parag
   less high.
 - `nin`: three 1×1 blocks in each stream after every second block ("between every other layer"), ul reading u as ever.
 - `autoregressive_channel`: after each block of a stream, and before the other stream reads it, the sets of its features
-  are updated in turn by 1×1 gated residual blocks, each of which reads the sets before it.
+  are updated in turn by 1×1 gated residual blocks; each reads the sets before it.
 
 Differs from the reference in the number of stages, which is free, and in that the output may feed any likelihood.
 """
@@ -169,7 +169,7 @@ class ChannelSets(nn.Module):
 
 
 class GatedResnet(nn.Module):
-    """x + a·σ(b), where a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips))))) + V∗s.
+    """A gated residual block, x + a·σ(b); a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips))))) + V∗s.
 
     features: of x. skip_features: of all skips together; 0 has none.
     """
@@ -306,7 +306,7 @@ def concat_elu(x: Tensor) -> Tensor:
 
 
 class _ConcatELU(torch.autograd.Function):
-    """concat_elu of one exponential instead of two, keeping its output alone.
+    """The function concat_elu with one exponential instead of two, keeping its output alone.
 
     With t = e^−|x| − 1, elu(±x) = max(±x, t): on the negative side t is the value, and x < t; on the other t ≤ 0 ≤ x.
     """

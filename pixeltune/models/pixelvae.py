@@ -31,7 +31,7 @@ COARSEST = 4
 
 @dataclass(frozen=True)
 class Posterior:
-    """q(z|x) of each image: a Gaussian of independent latents. log_variance: natural log of σ²."""
+    """The posterior q(z|x) of each image: a Gaussian of independent latents. log_variance: natural log of σ²."""
 
     mean_BD: Tensor
     log_variance_BD: Tensor
@@ -187,7 +187,7 @@ class Encoder(nn.Module):
 
 
 class UpSampledLatent(nn.Module):
-    """z to F maps of the size that the decoder sees: a linear layer to COARSEST, then transposed 4×4 convolutions."""
+    """Latents z to F maps of the decoder's size: a linear layer to COARSEST, then transposed 4×4 convolutions."""
 
     def __init__(self, latent_dim: int, features: int, height: int, width: int) -> None:
         super().__init__()

@@ -26,7 +26,10 @@ from pixeltune.config import Causality
 
 @dataclass(frozen=True)
 class Split:
-    """s tiles per axis, for a network of this causality. coupled: whether the likelihood takes all tiles together."""
+    """Tiles of an image, s per axis, for a network of this causality.
+
+    coupled: whether the likelihood takes all tiles together.
+    """
 
     s: int
     causality: Causality

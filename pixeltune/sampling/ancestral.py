@@ -20,7 +20,7 @@ from pixeltune.sampling.cached import ModelStepper
 
 @dataclass(frozen=True)
 class Sites:
-    """What one call is for, in the likelihood's view of images: all that is drawn then, independent given the past.
+    """Sites of one call, in the likelihood's view of images: all that is drawn then, independent given the past.
 
     rows, cols: (n,). colours: which colours of each site, one after another; of coupled tiles, which of all tiles'.
     """

@@ -73,7 +73,7 @@ class RowSampler:
         self.drawing = drawing
         shape = (len(drawing), *model.form.shape)
         self.x_BCHW = drawing.noise_BNhw.new_zeros(shape, dtype=torch.int64)
-        # Of the row under way, in memory that stays where it is, because graphs read and write there.
+        # The current row, in memory that stays where it is, because graphs read and write there.
         self._noise_BNtW = self._row_of(drawing.noise_BNhw, 0).clone()
         self._x_BCtW = self._row_of(self.x_BCHW, 0).clone()
         self._given = None if drawing.given is None else self._given_in(0)
@@ -81,7 +81,7 @@ class RowSampler:
 
     @property
     def calls(self) -> int:
-        """Return the network calls of a row."""
+        """Return the number of network calls of a row."""
         return self.stepper.width * self.stepper.calls
 
     @torch.no_grad()

@@ -68,7 +68,7 @@ def compress(
         images_NCHW: Integer levels 0 to K-1.
         labels_N: A class or NO_LABEL for each image; None codes without labels.
         batch_size: Images a network call, and a stream.
-        method: Of `WALKS`; None takes `cached` where the network can be stepped through, else `naive`.
+        method: A name in `WALKS`; None takes `cached` where the network can be stepped through, else `naive`.
         advance: Called with the number of network calls done since the last time.
 
     Returns:
@@ -167,7 +167,7 @@ def _code_sites(likelihood: Likelihood, sites: Sites, theta: Tensor, code: Code)
 
 
 class _Encoder:
-    """Puts the levels of images, as the likelihood takes them, on a stream."""
+    """Writer that puts the levels of images, as the likelihood takes them, on a stream."""
 
     def __init__(self, x: Tensor) -> None:
         stream = _constriction()
@@ -186,7 +186,7 @@ class _Encoder:
 
 
 class _Decoder:
-    """Takes levels from a stream."""
+    """Reader that takes levels from a stream."""
 
     def __init__(self, words: np.ndarray) -> None:
         stream = _constriction()

@@ -25,7 +25,7 @@ _PREFIX = struct.Struct("<8sIIQ32s")
 
 
 class Header(Section):
-    """What the streams are.
+    """The description of the streams.
 
     count: images. form: of each image. batch_size: images a stream; the last one may hold fewer.
     method: how θ was computed; another one adds up in another order.

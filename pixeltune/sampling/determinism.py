@@ -17,7 +17,7 @@ from pixeltune.models.exact import exact_float32
 
 
 class NumericEnvironment(Section):
-    """What must agree to compute the same numbers: versions, device, dtype and number of CPU threads.
+    """Versions, device, dtype and number of CPU threads, which must agree to compute the same numbers.
 
     The shape of a batch counts too, and is in the header of a file. Names do not show every difference, such as a
     library's choice of kernels by the make of a CPU: the checksum of the decoded images detects the rest.

@@ -51,7 +51,7 @@ class Picture:
 
 
 def labels_in_turn(model: DensityModel, n: int) -> list[int] | None:
-    """Return each class of a conditional model after another; None of another one."""
+    """Return n labels, the classes of a conditional model in turn; None for another model."""
     return None if model.conditioning is None else [index % model.conditioning.num_classes for index in range(n)]
 
 

@@ -19,14 +19,14 @@ from pixeltune.sampling.cached import RowSampler
 from pixeltune.sampling.request import SampleRequest
 
 SPEED_BATCH = 16
-"""Images that are drawn together wherever speed is measured, because a batch decides it: rows that agree in it compare.
+"""Images that are drawn together in every measurement of speed, which depends on it: rows that agree in it compare.
 
 That of `benchmarks/sample.py`. It is enough for a processor to read its weights from memory once for many images, and
 its caches are a small part of what training has taken on the same device.
 """
 
 _LONGEST = 1.0
-"""Seconds after which a measurement tries no more. Of tries for a tenth of it, the quickest may be twice as slow as
+"""Seconds after which a measurement tries no more. In tries for a tenth of it, the quickest may be twice as slow as
 usual: others take turns on a shared machine."""
 
 

@@ -76,7 +76,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class BitsCheck:
-    """What became of an attempt to confirm claimed bits.
+    """The result of an attempt to confirm claimed bits.
 
     is_confirmed: None where nothing was checked. images: how many were coded. why_not: why it is not confirmed, or
     was not checked.

@@ -17,8 +17,8 @@ class FinalSpace(SearchSpace):
     """A search whose trials are known before it begins; it trains on train and validation and reads the test set.
 
     Args:
-        configs: Of trial 0, 1 and so on; `base` is the first of them, and nothing is varied.
-        origins: Of each, the row columns that say where it comes from.
+        configs: The configurations of trial 0, 1 and so on; `base` is the first of them, and nothing is varied.
+        origins: The row columns of each trial that say where it comes from.
     """
 
     configs: tuple[TrialConfig, ...]
@@ -43,7 +43,7 @@ class FinalSpace(SearchSpace):
         Args:
             chosen: Configurations by the name of their trial in `search`.
             search: The name of the search.
-            seeds: Of the trials.
+            seeds: The seeds of the trials.
             resources: What one trial takes.
             hours: Wall time of a launch; None does not limit.
             trials: How many of them are to be run; None for all.

@@ -181,7 +181,7 @@ SCHEDULERS: dict[str, type[Asha] | type[Median] | type[Pareto]] = {"asha": Asha,
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes of the cluster.
+    """The share of the cluster that one trial takes.
 
     Args:
         workers: Processes that train it together.
@@ -214,7 +214,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a trial may send no message before its process is killed; it is then tried once more.
+    """Limits of the time without a message, after which a trial's process is killed; it is then tried once more.
 
     Args:
         times: Multiples of its usual time between reports.

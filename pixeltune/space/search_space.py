@@ -64,7 +64,7 @@ class SearchSpace:
         resources: What one trial takes.
         patience: How long a trial may send no message.
         sampler: A name in SAMPLERS.
-        seed: Of the sampler.
+        seed: The seed of the sampler.
         keep: Number of best trials whose weights are kept when the search ends; a gallery of each is drawn.
         galleries: Epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
         callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) in addition to the store's own.
@@ -255,7 +255,7 @@ class SearchSpace:
 
     @property
     def most_trials(self) -> int:
-        """Return the trials that the budget allows and the space has configurations for."""
+        """Return the number of trials that the budget allows and the space has configurations for."""
         return min(self.budget.trials, self.num_configurations or self.budget.trials)
 
     def configurations(self) -> Iterator[dict[str, Scalar]]:

@@ -34,7 +34,7 @@ from pixeltune.training.memory import memory_limit
 from pixeltune.training.workers import Workers
 
 MAPPED_SHARE = 0.5
-"""Of a machine's memory: a set that takes more is read, as a map waits for every image that is not in memory."""
+"""Share of a machine's memory: a set that takes more is read, as a map waits for every image that is not in memory."""
 
 IMAGES_AHEAD = 128
 """Announced before they are read, at least: more than a disk answers at once (benchmarks/RESULTS.md)."""
@@ -44,7 +44,10 @@ _CHUNK_BYTES = 1 << 26
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """x_BCHW: uint8 levels. label_B: int64 classes, or None. position_B: places in the stream, on the CPU."""
+    """Images and labels of a batch.
+
+    x_BCHW: uint8 levels. label_B: int64 classes, or None. position_B: places in the stream, on the CPU.
+    """
 
     x_BCHW: Tensor
     label_B: Tensor | None
@@ -203,7 +206,7 @@ class Reading:
     def _unreadable(self, index: int, why: str) -> DataError:
         return DataError(
             f"training images must be readable, but image {index} of {self._path} is not: {why}; "
-            f"look after the disk, or remove {self._path.parent}, which is then made again"
+            f"check the disk, or remove {self._path.parent}, which is then made again"
         )
 
 

@@ -27,7 +27,7 @@ class Evaluation:
 
     Args:
         nats_N: −log p of each image (N,), float64, in image order.
-        form: Of the images.
+        form: The form of the images.
     """
 
     nats_N: np.ndarray
@@ -95,7 +95,7 @@ def _bounded(model: DensityModel) -> PixelVAE:
     if not isinstance(model, PixelVAE):
         raise ConfigError(
             f"an importance-weighted bound needs a model with a latent, but family {model.config.model.family} has "
-            "none: its likelihood is exact; leave `importance` away"
+            "none: its likelihood is exact; leave out `importance`"
         )
     return model
 

@@ -16,7 +16,7 @@ SMALL_BATCHES = (1, 2)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within, the storages that operations make are counted until they are freed; each once, however many views it has.
+    """Counts the storages that operations make within it until they are freed; each once, however many views it has.
 
     known: tensors from before, which are not counted. now: bytes alive. line: bytes alive after each operation on
     tensors. What an operation takes and gives back before it ends, such as a workspace, is not seen.

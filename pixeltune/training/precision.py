@@ -25,7 +25,10 @@ timed, so that a small network is always trained alike."""
 
 @dataclass(frozen=True)
 class Numerics:
-    """precision: `float32` or `bfloat16`, of the products. layout: of features in memory."""
+    """Number format and layout of training.
+
+    precision: `float32` or `bfloat16`, of the products. layout: of features in memory.
+    """
 
     precision: str
     layout: Layout

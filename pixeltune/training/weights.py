@@ -19,7 +19,7 @@ _FORMAT = "pixeltune/1"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a weights file holds. data_checksum: of the images it was trained on; None where the file does not say."""
+    """Content of a weights file. data_checksum: of the images it was trained on; None where the file does not say."""
 
     model: DensityModel
     config: TrialConfig
@@ -35,7 +35,7 @@ def save_weights(
         model: Its weights and buffers are written, on any device.
         config: What the model was built from and trained with.
         location: Path or URI; an older file there is replaced in one step.
-        data_checksum: Of the images, `DataSet.identity.checksum`; with it `pixeltune evaluate` refuses other images.
+        data_checksum: `DataSet.identity.checksum` of the images; with it `pixeltune evaluate` refuses other images.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {

@@ -40,7 +40,10 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """pixels_HWC: uint8. size and mode are those of the array, after `data.resize` and `data.grey`."""
+    """One picture as an array.
+
+    pixels_HWC: uint8. size and mode are those of the array, after `data.resize` and `data.grey`.
+    """
 
     name: str
     pixels_HWC: np.ndarray

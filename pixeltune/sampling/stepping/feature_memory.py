@@ -29,12 +29,12 @@ class Grid:
 
     @property
     def rows(self) -> int:
-        """Return the rows of a matrix that holds one row of every image."""
+        """Return the number of rows of a matrix that holds one row of every image."""
         return self.margin + self.batch * self.pitch
 
     @property
     def pitch(self) -> int:
-        """Return the rows from one image to the next."""
+        """Return the number of rows from one image to the next."""
         return self.width + self.margin
 
     def inside(self, flat: Tensor, first: int = 0, every: int = 1) -> Tensor:

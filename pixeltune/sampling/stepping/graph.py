@@ -38,7 +38,7 @@ class Slice:
 
     @property
     def channels(self) -> int:
-        """Return how many features."""
+        """Return the number of features."""
         return self.stop - self.start
 
     @property
@@ -73,7 +73,7 @@ class Image(Node):
 
 @dataclass(frozen=True, eq=False)
 class Known(Node):
-    """What no pixel changes. value: (B or 1, F, H, W), or (B or 1, F, 1, 1) if it is the same everywhere."""
+    """Features that no pixel changes. value: (B or 1, F, H, W), or (B or 1, F, 1, 1) if it is the same everywhere."""
 
     value: Tensor
     is_everywhere: bool

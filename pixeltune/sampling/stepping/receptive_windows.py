@@ -103,7 +103,7 @@ def settled(x: Signal) -> Slices:
 def _moved(x: Signal, node: Node, down: int, right: int) -> Node:
     """Return the node's features from so many rows above and columns to the left; outside the image they are zero.
 
-    A window that ends at its own pixel then is in the zeros around the image, and so do ones in place of a bias.
+    A window that ends at its own pixel then is in the zeros around the image, and so are ones in place of a bias.
     """
     if isinstance(node, Add):
         moved = tuple(part for operand in node.operands for part in whole(_moved(x, operand.node, down, right)))

@@ -44,7 +44,7 @@ class Bundle:
 
     @property
     def channels(self) -> int:
-        """Return F."""
+        """Return F, the number of features."""
         return sum(part.channels for part in self.slices)
 
     @property
@@ -60,7 +60,7 @@ class Bundle:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What a convolution adds to a sum from one bundle; windows as in `Conv`, their weights those of the bundle."""
+    """Addend of a sum that a convolution makes of one bundle; windows as in `Conv`, their weights the bundle's."""
 
     bundle: Bundle
     windows: dict[tuple[int, int], Window]
@@ -84,7 +84,7 @@ class Sum:
 
 @dataclass
 class Schedule:
-    """What is computed, in an order in which everything finds what it reads.
+    """The nodes that are computed, in an order in which everything finds what it reads.
 
     outputs: the features of θ. pixelwise: the nodes whose features at a pixel depend on its own row; the others are
     row-wise. sums: of the nodes that are not functions or known.

@@ -49,7 +49,7 @@ _INTO: dict[str, Callable[..., Any]] = {
 
 
 class Stepper:
-    """θ of one pixel after another, for a batch whose earlier pixels it has been given.
+    """Computes θ of one pixel after another, for a batch whose earlier pixels it has been given.
 
     x_BCHW: only its shape, dtype and device count. s: features of the label. colours: how many of a pixel the network
     orders, by seeing those of the pixel itself that `put` has given; 1 where it sees none.
@@ -76,7 +76,7 @@ class Stepper:
                 row_BWF.copy_(node.value[:, :, row // node.step].transpose(1, 2))
 
     def begin(self) -> None:
-        """Compute what the rows above determine of the row."""
+        """Compute the part of the row that the rows above determine."""
         if self.phase not in self._row_programs:
             self._row_programs[self.phase] = list(self._row_program(self.phase))
         for run in self._row_programs[self.phase]:

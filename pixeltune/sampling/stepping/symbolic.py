@@ -18,7 +18,7 @@ from pixeltune.sampling.stepping.graph import Known, Node, Slices
 
 @dataclass(frozen=True)
 class Record:
-    """What the signals of one run share.
+    """The record that the signals of one run share.
 
     batch: images that they represent. understand: what a call makes of them. memo: nodes by what they compute, so that
     nothing is computed twice.
