@@ -1,4 +1,4 @@
-"""A step in several passes, for where the memory is too short for its whole batch.
+"""A step in several passes, where the memory is too short for its whole batch.
 
 The gradient of a mean over the batch is the sum of its parts' gradients, each divided by the size of the whole, so that
 only the order of additions changes: no number does but by rounding, and by the draws of dropout.
