@@ -75,7 +75,7 @@ def open_json(content: bytes) -> Any:
 
 
 def _digits(content: bytes, start: int) -> bytes:
-    """The 64 digits for `content`, whose own place for them begins at `start`."""
+    """Return the 64 digits for `content`, whose own place for them begins at `start`."""
     view = memoryview(content)
     digest = hashlib.sha256(view[:start])
     digest.update(_ZEROS)

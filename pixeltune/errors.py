@@ -10,7 +10,7 @@ from pixeltune.format import enumerated, is_or_are
 
 
 class PixeltuneError(Exception):
-    """Something the user can put right; commands print it as one line and exit with 2."""
+    """An error that the user can correct; commands print it as one line and exit with 2."""
 
 
 class ConfigError(PixeltuneError):
@@ -46,7 +46,7 @@ class PausedError(PixeltuneError):
 
 
 class NodePreemptedError(PixeltuneError):
-    """The machine under a trial is about to be taken away: what it learned is saved, and it goes on elsewhere."""
+    """The machine under a trial is about to be taken away: its state is saved, and it continues elsewhere."""
 
 
 class DivergedError(PixeltuneError):
@@ -62,7 +62,7 @@ class MemoryShortError(PixeltuneError, MemoryError):
 
 
 class SearchError(PixeltuneError):
-    """A search that cannot start or go on: no cluster, too few resources, another launch at work."""
+    """A search that cannot start or continue: no cluster, too few resources, another launch running."""
 
 
 class MissingPackageError(PixeltuneError):
@@ -84,11 +84,11 @@ _INSTALLED_BY = {
     "sklearn": "scikit-learn",
     "torch": "torch",
 }
-"""What training, evaluation and sampling do without, and what pip is told to install it."""
+"""What training, evaluation and sampling do without, and what to give pip to install it."""
 
 
 def require_packages(purpose: str, *names: str) -> None:
-    """MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
+    """Raise MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
     missing = [name for name in names if not has_package(name)]
     if missing:
         packages = dict.fromkeys(_INSTALLED_BY[name] for name in missing)
@@ -99,7 +99,7 @@ def require_packages(purpose: str, *names: str) -> None:
 
 
 def has_package(name: str) -> bool:
-    """Whether an import of `name` finds something."""
+    """Return whether an import of `name` finds something."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # a finder that refuses it, or None in its place

@@ -30,7 +30,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 TRIES = 4
-"""How often a storage is asked before its refusal counts: over 3.5 seconds, in which a search stands still."""
+"""How often a storage is asked before its refusal counts: over 3.5 seconds, in which a search waits."""
 
 AT_ONCE = 16
 """Requests to object storage at a time, where there are many: each takes tens of milliseconds, nearly all waiting."""
@@ -38,8 +38,8 @@ AT_ONCE = 16
 _TEMPORARY = ".part-"
 _FIRST_WAIT_SECONDS = 0.5
 _CONNECT_SECONDS, _SILENT_SECONDS, _REQUESTS = 5.0, 10.0, 3
-"""Of a request to S3: until it is connected, without a byte, and how often it is sent. Arrow has 3 s and 31 times, by
-which each of our tries took 100 s on a server that was silent."""
+"""Limits of a request to S3: until it is connected, without a byte, and how often it is sent. Arrow has 3 s and 31
+times, by which each of our tries took 100 s on a server that was silent."""
 
 _REFUSALS = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 """What object storage says where asking again is of no use."""
@@ -72,7 +72,7 @@ _PASSING = (errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EINTR, errno.EIO,
 
 
 def _patiently(operation: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The operation, tried again where the storage may only be busy; it must do no harm when it is done twice."""
+    """Try the operation again where the storage may only be busy; it must do no harm when it is done twice."""
 
     @functools.wraps(operation)
     def tried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -89,7 +89,7 @@ def _patiently(operation: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def _is_final(error: OSError) -> bool:
-    """Whether asking again would be answered alike."""
+    """Return whether asking again would be answered alike."""
     if getattr(error, "winerror", None) in _IN_USE_ON_WINDOWS:
         return False
     if isinstance(error, (FileNotFoundError, PermissionError)):
@@ -231,7 +231,7 @@ def _settle(folder: Path) -> None:
 
 @_patiently
 def read_whole(location: Location) -> bytes:
-    """The bytes at `location`; FileNotFoundError where there is no file."""
+    """Read the bytes at `location`; FileNotFoundError where there is no file."""
     if is_uri(location):
         filesystem, path = _remote(location)
         with filesystem.open_input_stream(path) as stream:
@@ -241,7 +241,7 @@ def read_whole(location: Location) -> bytes:
 
 @_patiently
 def exists(location: Location) -> bool:
-    """Whether a file or folder is at `location`."""
+    """Return whether a file or folder is at `location`."""
     if is_uri(location):
         from pyarrow import fs as pafs
 
@@ -265,7 +265,7 @@ def modified_at(location: Location) -> float | None:
 
 @_patiently
 def list_names(folder: Location, suffix: str = "") -> list[str]:
-    """Sorted names of the published files in `folder` that end with `suffix`; empty where there is no folder."""
+    """Return the sorted names of the published files in `folder` that end with `suffix`; empty without a folder."""
     if is_uri(folder):
         from pyarrow import fs as pafs
 
@@ -280,7 +280,7 @@ def list_names(folder: Location, suffix: str = "") -> list[str]:
 
 @_patiently
 def list_folders(location: Location) -> list[str]:
-    """Sorted names of the folders at `location`."""
+    """Return the sorted names of the folders at `location`."""
     if not is_uri(location):
         return sorted(entry.name for entry in local_path(location).iterdir() if entry.is_dir())
     from pyarrow import fs as pafs
@@ -336,7 +336,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def remove_unfinished(folder: Location) -> None:
-    """Remove what writers that were killed left unpublished in `folder`; nobody else may be writing there."""
+    """Remove what writers that were killed left unpublished in `folder`; no other process may be writing there."""
     if is_uri(folder) or not local_path(folder).is_dir():
         return
     for entry in local_path(folder).iterdir():
@@ -345,14 +345,14 @@ def remove_unfinished(folder: Location) -> None:
 
 
 def require_no_secrets(location: Location) -> None:
-    """Refuse a URI with keys or a password in it: it would stand in messages, logs and what nodes are told."""
+    """Refuse a URI with keys or a password in it: it would appear in messages, in logs and on nodes."""
     text = os.fspath(location)
     parts = urlsplit(text) if is_uri(text) else urlsplit("")
     user, has_password, _ = (parts.netloc.rpartition("@")[0] or "").partition(":")
     is_key = bool(user) and parts.scheme == "s3"
     named = [name for name, _value in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(name)]
     if has_password or is_key or named:
-        where = f"the query has {named[0]}" if named else "keys stand before its @"
+        where = f"the query has {named[0]}" if named else "keys are before its @"
         raise StoreError(
             f"a storage must be named without secrets, but in this {parts.scheme}:// location {where}; give them by "
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by a file such as ~/.aws/credentials"
@@ -360,7 +360,7 @@ def require_no_secrets(location: Location) -> None:
 
 
 def _remote(location: Location) -> tuple[pafs.FileSystem, str]:
-    """The file system of a URI, and the path in it. One is kept for each bucket: its connections are reused."""
+    """Return the file system of a URI, and the path in it. One is kept for each bucket, with its connections."""
     from pyarrow import fs as pafs
 
     text = require_location(location)
@@ -375,7 +375,7 @@ def _remote(location: Location) -> tuple[pafs.FileSystem, str]:
 
 @functools.lru_cache(maxsize=16)
 def _bucket(uri: str, _pid: int, _settings: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
-    """Of this process and this environment: a fork must not share connections, nor another account its keys."""
+    """Open a bucket for this process and environment: forks must not share connections, or accounts keys."""
     from pyarrow import fs as pafs
 
     parts = urlsplit(uri)

@@ -48,22 +48,22 @@ class Archive:
 
     @property
     def path(self) -> str:
-        """Where it is stored, below the folder of the data set."""
+        """Return where it is stored, below the folder of the data set."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is taken as it is, and never unpacked."""
+        """Return whether it is taken as it is, and never unpacked."""
         return self.files == ((self.path,),)
 
     @property
     def is_read_packed(self) -> bool:
-        """Whether a reader takes it without unpacking."""
+        """Return whether a reader takes it without unpacking."""
         return any(self.path in names for names in self.files)
 
     @property
     def has_digest(self) -> bool:
-        """Whether a copy can be recognised as the published file."""
+        """Return whether a copy can be recognised as the published file."""
         return any((self.sha256, self.md5, self.git_blob))
 
     def missing(self, root: Path) -> list[str]:
@@ -145,7 +145,7 @@ class PublishedSet:
 
     @property
     def editions(self) -> tuple[PublishedSet, ...]:
-        """Every edition that the source reads, this one first."""
+        """Return every edition that the source reads, this one first."""
         return (self, *self.other_editions)
 
     def root(self, path: str | None) -> Path:
@@ -153,11 +153,11 @@ class PublishedSet:
         return data_root() / self.folder if path is None else expand_home(path)
 
     def editions_in(self, root: Path) -> list[PublishedSet]:
-        """Return the editions of which at least one file is below `root`."""
+        """Return the editions with at least one file below `root`."""
         return [each for each in self.editions if any(each.present(root))]
 
     def edition_in(self, root: Path) -> PublishedSet:
-        """Return the first edition of which there are files below `root`, or this one where there are files of none."""
+        """Return the first edition with files below `root`, or this one where there are files of none."""
         return next(iter(self.editions_in(root)), self)
 
     def present(self, root: Path) -> list[Path | None]:
@@ -262,7 +262,7 @@ def _imagenet(side: int, tars: dict[str, _Fact], zips: dict[str, tuple[tuple[str
     The old one has 1,281,149 and 49,999 images, the new one all 1,281,167 and 50,000 of ImageNet, with labels.
 
     Args:
-        side: Of the square images, in pixels.
+        side: Side of the square images, in pixels.
         tars: The archives of the old version, by split.
         zips: The archives of the new version, by the name without its suffix, and the files that each holds.
     """

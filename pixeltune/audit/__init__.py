@@ -6,7 +6,7 @@ Before training two networks are examined, in float64 and eval mode (batch norm 
 - The real one, at its real shape and weights: everything from a cut of `order()` on is changed, and θ up to the cut
   must stay. 32 cuts, an image each.
 In both, parameters that are zero are given other values, and all classes (or 16 of them) and no label take turns.
-Whatever only training, float32 or a batch brings about is left to `check_trained`, at the weights of record.
+All that only training, float32 or a batch brings about is left to `check_trained`, at the weights of record.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ __all__ = ["NUM_CUTS", "AuditReport", "audit", "check_trained"]
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """What a passed audit found.
+    """The findings of a passed audit.
 
-    receptive_rows, receptive_cols: the box of pixels that the bottom row's θ depend on, own row and column included;
-        the image limits it to H and 2W − 1. Where the image is split, in pixels of a tile, and any tile counts.
-    blind_spot: past pixels inside that box that are never seen.
-    max_change: largest change of θ, relative to max(1, |θ|), where it must not change (rounding, or exactly zero).
-    max_mass_error: largest distance of a sum of probabilities from one.
-    seconds: what this audit took; near zero where `cached`: the same structure has passed before in this process.
+    Attributes:
+        receptive_rows: Rows of the box of pixels that the bottom row's θ depend on, own row included; at most H. Where
+            the image is split, in pixels of a tile, and any tile counts.
+        receptive_cols: Its columns, own column included; at most 2W − 1.
+        blind_spot: Past pixels inside that box that are never seen.
+        max_change: Largest change of θ, relative to max(1, |θ|), where it must not change (rounding, or exactly zero).
+        max_mass_error: Largest distance of a sum of probabilities from one.
+        seconds: What this audit took; near zero where `cached`.
+        cached: Whether the same structure has passed before in this process.
     """
 
     receptive_rows: int
@@ -52,9 +55,13 @@ class AuditReport:
 
 
 def audit(model: DensityModel) -> AuditReport:
-    """Examine causality, normalisation and receptive field; the model is left as it was.
+    """Examine causality, normalisation and receptive field.
 
-    Raises AuditError, which names the offending pair of sub-pixels, or the colour whose levels do not sum to one.
+    Args:
+        model: Any model, on any device; it is left as it was.
+
+    Raises:
+        AuditError: Names the offending pair of sub-pixels, or the colour whose levels do not sum to one.
     """
     start = time.perf_counter()
     with torch.inference_mode(False), torch.autocast(device_of(model).type, enabled=False):

@@ -70,14 +70,17 @@ class Probes:
 
 @dataclass(frozen=True)
 class CutResult:
-    """max_change: largest forbidden change of θ, relative to max(1, |θ|). max_effect: largest change of any θ."""
+    """Changes of θ by all cuts.
+
+    max_change: largest forbidden change of θ, relative to max(1, |θ|). max_effect: largest change of any θ.
+    """
 
     max_change: float
     max_effect: float
 
 
 def require_effect(model: DensityModel, result: CutResult) -> None:
-    """AuditError where nothing that was changed had an effect, though some θ have a past."""
+    """Raise AuditError where nothing that was changed had an effect, though some θ have a past."""
     if site_order(model).max() > 0 and result.max_effect <= LEAK_TOLERANCE:
         raise AuditError(
             "θ must depend on earlier sub-pixels, but changing them changes nothing; the model is rejected"
@@ -131,7 +134,7 @@ def check_cuts(
 
 
 def _changes(model: DensityModel, theta: Tensor, base_theta: Tensor) -> Tensor:
-    """The largest change of each site, (B, S), a few images at a time; zero where the base is beyond all numbers.
+    """Return the largest change of each site, (B, S), a few images at a time; zero where the base is not finite.
 
     Random levels may drive θ there, which is no leak; what comes after a cut must not.
     """
@@ -176,7 +179,7 @@ class _Explanation:
         return leak(self.model, self.site, (found // (H * W), found // W % H, found % W))
 
     def _moves(self, changing: Tensor) -> bool:
-        """Whether θ moves where these sub-pixels of the image change, and no other of the batch."""
+        """Return whether θ moves where these sub-pixels of the image change, and no other of the batch."""
         base_BCHW, other_BCHW = self.probes.base_RCHW[self.rows_B], self.probes.other_RCHW[self.rows_B]
         x_BCHW = base_BCHW.clone()
         x_BCHW[self.image].view(-1)[changing] = other_BCHW[self.image].flatten()[changing]
@@ -192,7 +195,7 @@ def num_probes(model: DensityModel) -> int:
 
 
 def _cuts(order_S: Tensor, num_cuts: int, *, at_least: int, seed: int) -> Tensor:
-    """Calls of the order, drawn without repetition, then again from the first up to a multiple of `at_least`."""
+    """Draw calls of the order without repetition, then again from the first up to a multiple of `at_least`."""
     num_calls = int(order_S.max()) + 1
     cuts = torch.randperm(num_calls, generator=fixed_generator(seed))[:num_cuts]
     count = math.ceil(len(cuts) / at_least) * at_least

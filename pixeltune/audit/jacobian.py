@@ -28,7 +28,7 @@ NARROW_TILE = 4
 
 
 def narrow_twin(model: DensityModel) -> DensityModel:
-    """The same classes, narrow, for two-level images of about 8×8, with weights that hide no path."""
+    """Build the same classes, narrow, for two-level images of about 8×8, with weights that hide no path."""
     family = narrow_config(model)
     size = _narrow_size(model)
     form = replace(model.form, height=size, width=size, levels=2)
@@ -58,7 +58,7 @@ def check_jacobian(model: DensityModel) -> None:
 
 
 def _positive_image(model: DensityModel) -> Tensor:
-    """An image (C, H, W) in [0.5, 1], half of it saturated: positive inputs keep ReLUs open."""
+    """Draw an image (C, H, W) in [0.5, 1], half of it saturated: positive inputs keep ReLUs open."""
     generator = fixed_generator()
     x_CHW = 0.5 + 0.5 * torch.rand(model.form.shape, generator=generator, dtype=torch.float64)
     return x_CHW.where(torch.rand(model.form.shape, generator=generator) < 0.5, 1.0)
@@ -96,12 +96,12 @@ def _open_all_paths(model: nn.Module) -> None:
 
 
 def narrow_config(model: DensityModel) -> FamilyConfig:
-    """The narrow network's structure."""
+    """Return the narrow network's structure."""
     return model.config.model.narrow(model.form.channels, _narrow_size(model) // model.config.model.split)
 
 
 def _narrow_size(model: DensityModel) -> int:
-    """The smallest size at least 8, in tiles of at least 4, that the family can take."""
+    """Return the smallest size at least 8, in tiles of at least 4, that the family can take."""
     family = model.config.model
     multiple = family.split * family.divisor
     return math.ceil(max(NARROW_SIZE, NARROW_TILE * family.split) / multiple) * multiple

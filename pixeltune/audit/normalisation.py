@@ -28,10 +28,10 @@ FLOAT32_TOLERANCE = 1e-3
 
 
 def check_normalisation(model: DensityModel) -> float:
-    """At θ of the model and at random θ: each colour's levels sum to one, and `log_prob` is the sum of their logs.
+    """Require, at θ of the model and at random θ, that levels sum to one and `log_prob` is the sum of their logs.
 
-    Of single pixels, and of images of several sizes: a pixel's probabilities must follow from its own θ and its own
-    earlier colours, independent of what is next to it in the image or in the batch.
+    This is checked on single pixels and on images of several sizes: a pixel's probabilities must follow from its own θ
+    and its own earlier colours, independent of what is next to it in the image or in the batch.
 
     Returns the largest distance of a sum from one. Raises AuditError.
     """
@@ -42,7 +42,7 @@ def check_normalisation(model: DensityModel) -> float:
 
 
 def _pixel_thetas(model: DensityModel) -> Iterator[Tensor]:
-    """θ of one-pixel images, from the model and at random."""
+    """Yield θ of one-pixel images, from the model and at random."""
     first = torch.zeros(1, dtype=torch.int64)
     probes = Probes.of(model, 1)
     theta = theta_of_levels(model, probes.base_RCHW, probes.given[first])[0].flatten(-2)
@@ -80,7 +80,7 @@ def _check_levels(likelihood: Likelihood, theta: Tensor, x_BC11: Tensor) -> floa
 
 
 def _check_images(likelihood: Likelihood, height: int, width: int, device: torch.device) -> None:
-    """Compare a batch of images with their pixels, each of which becomes an image of one pixel."""
+    """Compare a batch of images with their pixels, each as an image of one pixel."""
     generator = fixed_generator(height * width)
     shape = likelihood.theta_shape(IMAGES, height, width)
     theta = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
@@ -102,7 +102,7 @@ def _check_images(likelihood: Likelihood, height: int, width: int, device: torch
 
 
 def _levels(likelihood: Likelihood, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Random levels (B, C, H, W); the last image has the lowest and the highest alone."""
+    """Draw random levels (B, C, H, W); the last image has the lowest and the highest alone."""
     shape = (IMAGES, likelihood.channels, height, width)
     x_BCHW = torch.randint(likelihood.levels, shape, generator=generator)
     x_BCHW[-1] = (likelihood.levels - 1) * torch.randint(2, shape[1:], generator=generator)
@@ -110,7 +110,7 @@ def _levels(likelihood: Likelihood, height: int, width: int, generator: torch.Ge
 
 
 def _as_pixels(images: Tensor) -> Tensor:
-    """(B, …, H, W) as (B·H·W, …, 1, 1)."""
+    """Return (B, …, H, W) as (B·H·W, …, 1, 1)."""
     return images.flatten(-2).movedim(-1, 1).flatten(0, 1)[..., None, None]
 
 

@@ -11,13 +11,13 @@ from pixeltune.models.split import to_tiles
 
 
 def receptive_field(model: DensityModel) -> tuple[int, int, int]:
-    """Rows, columns and blind spot as AuditReport defines them.
+    """Return rows, columns and blind spot as AuditReport defines them.
 
     Gradients from the right and the left end of the bottom row, side by side, show every offset the image has room for.
     """
     H, W = _tile_shape(model)
     right_end_HW, left_end_HW = (_pixels_seen_from(model, col) for col in (W - 1, 0))
-    # Column W − 1 of the offsets is the pixel's own; the right end shows what lies left of it.
+    # Column W − 1 of the offsets is the pixel's own; the right end shows what is left of it.
     seen = torch.cat([right_end_HW, left_end_HW[:, 1:]], dim=1)
     seen[:, W - 1] |= left_end_HW[:, 0]
     rows = H - _first(seen.any(1))
@@ -27,8 +27,10 @@ def receptive_field(model: DensityModel) -> tuple[int, int, int]:
 
 
 def _pixels_seen_from(model: DensityModel, col: int, *, num_images: int = 4) -> Tensor:
-    """(H, W) of a tile: the pixels that matter to θ at a column of the bottom row, in any of some random images; itself
-    too. The row is the last tile's, and a pixel that matters may lie in any tile."""
+    """Return (H, W) of a tile: the pixels that matter to θ at a column of the bottom row, in any of some random images.
+
+    The pixel itself is marked too. The row is the last tile's, and a pixel that matters may be in any tile.
+    """
     H, W = _tile_shape(model)
     site = len(site_order(model)) - W + col
     x_BCHW = 2 * torch.rand((num_images, *model.form.shape), generator=fixed_generator(), dtype=torch.float64) - 1

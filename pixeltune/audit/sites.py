@@ -66,7 +66,7 @@ def theta_of(model: DensityModel, x_BCHW: Tensor, given: Conditions) -> Tensor:
 
 
 def by_site(model: DensityModel, theta: Tensor) -> Tensor:
-    """θ as (B, S, P); the sites of a subpixel-causal model are (colour, row, col) in that order, flat."""
+    """Return θ as (B, S, P); the sites of a subpixel-causal model are (colour, row, col) in that order, flat."""
     return theta.flatten(2).movedim(1, 2) if model.likelihood.is_joint else theta.movedim(2, -1).flatten(1, 3)
 
 
@@ -82,13 +82,13 @@ def theta_of_levels(model: DensityModel, x_BCHW: Tensor, given: Conditions) -> T
 
 
 def site_order(model: DensityModel) -> Tensor:
-    """(S,): the call in which each site's θ is read."""
+    """Return (S,): the call in which each site's θ is read."""
     order = model.split.to_sites(model.order()[None])[0]
     return (order[0] if model.likelihood.is_joint else order).flatten()
 
 
 def gradients(model: DensityModel, x_BCHW: Tensor, sites_B: Tensor, given: Conditions) -> Tensor:
-    """d(sum of θ at site b)/dx in image b, (B, C, H, W): one row of the Jacobian an image."""
+    """Return d(sum of θ at site b)/dx in image b, (B, C, H, W): one row of the Jacobian an image."""
     with torch.enable_grad():
         x_BCHW = x_BCHW.detach().requires_grad_()
         theta_BS = by_site(model, theta_of(model, x_BCHW, given)).sum(2)
@@ -98,14 +98,14 @@ def gradients(model: DensityModel, x_BCHW: Tensor, sites_B: Tensor, given: Condi
 
 
 def leak(model: DensityModel, site: int, subpixel: tuple[int, ...]) -> AuditError:
-    """θ of a site depends on a sub-pixel (colour, row, col) that comes too late."""
+    """Return the error that θ of a site depends on a sub-pixel (colour, row, col) that comes too late."""
     return AuditError(
         f"{theta_at(model, site)} must not depend on {subpixel_at(model, subpixel)}, but it does; the model is rejected"
     )
 
 
 def theta_at(model: DensityModel, site: int) -> str:
-    """In words."""
+    """Describe θ of a site in words."""
     H, W = model.split.to_sites(model.order()[None]).shape[-2:]
     colour, row, col = site // (H * W), site // W % H, site % W
     place = f"row {row}, col {col}" + ("" if model.likelihood.is_joint else f", colour {colour}")
@@ -113,7 +113,7 @@ def theta_at(model: DensityModel, site: int) -> str:
 
 
 def subpixel_at(model: DensityModel, subpixel: tuple[int, ...]) -> str:
-    """In words."""
+    """Describe a sub-pixel in words."""
     colour, row, col = subpixel
     return f"(row {row}, col {col}, colour {colour}), drawn in call {int(model.order()[colour, row, col])}"
 
@@ -124,12 +124,12 @@ def images_per_pass(model: DensityModel) -> int:
 
 
 def device_of(model: DensityModel) -> torch.device:
-    """Where its weights are."""
+    """Return the device of its weights."""
     return next(model.parameters()).device
 
 
 def fixed_generator(seed: int = 0) -> torch.Generator:
-    """The same numbers for every audit."""
+    """Return the same numbers for every audit."""
     return torch.Generator().manual_seed(seed)
 
 

@@ -68,7 +68,7 @@ def narrow_key(model: DensityModel) -> Hashable | None:
 def structure(model: DensityModel) -> Hashable | None:
     """Return what decides whether an instance leaks, weights apart; None where that cannot be read.
 
-    Of weights only where they are zero counts: what is zero may hide a path.
+    Weights count only by where they are zero: what is zero may hide a path.
     """
     reader = _Reader()
     try:

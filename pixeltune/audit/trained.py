@@ -58,7 +58,7 @@ def check_trained(model: DensityModel, *, batch_size: int, num_cuts: int = NUM_C
 
 
 def _require_same_nats(model: DensityModel, twin: DensityModel, batch_size: int, seed: int) -> None:
-    """The nats of images in a batch, as they are evaluated, must be those of a few of them in float64."""
+    """Require that the nats of images in a batch, as they are evaluated, are those of a few of them in float64."""
     probes = Probes.of(model, batch_size, seed=seed)
     rows = torch.linspace(0, batch_size - 1, min(IMAGES_IN_FLOAT64, batch_size)).long().to(device_of(model))
     given = probes.given

@@ -27,7 +27,7 @@ class Section(BaseModel):
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
-    """The error for a key that does not exist: names the nearest one and lists all."""
+    """Return the error for a key that does not exist: it names the nearest one and lists all."""
     names = sorted(known)
     hint = did_you_mean(key, names, as_code=True)
     return ConfigError(f"unknown key `{key}`; {hint}{' ' if hint else ''}known keys are {', '.join(names)}")
@@ -44,7 +44,7 @@ _PLAIN_WORDS = {
 
 
 def one_line(error: ValidationError, section: str = "") -> ConfigError:
-    """The first complaint of a ValidationError as `key must …, but got …`."""
+    """Return the first complaint of a ValidationError as `key must …, but got …`."""
     first = error.errors(include_url=False)[0]
     key = ".".join([*([section] if section else []), *(str(part) for part in first["loc"])])
     cause = first.get("ctx", {}).get("error")

@@ -1,4 +1,4 @@
-"""What each model family can be told, and what it promises: causality, divisor, likelihoods.
+"""What each model family can be configured with, and what it promises: causality, divisor, likelihoods.
 
 A new family is one class here with a line in FAMILIES, and one model file with a line in `models.NETWORKS`.
 """
@@ -18,7 +18,7 @@ from pixeltune.errors import ConfigError
 
 
 class Causality(StrEnum):
-    """What one network call conditions on, and so what its parameters look like."""
+    """The sub-pixels that one network call conditions on, and so the shape of its parameters."""
 
     SUBPIXEL = "subpixel"
     """θ is (B, C, P, H, W): colour c of a pixel sees the earlier colours; each colour has its own likelihood."""
@@ -70,33 +70,40 @@ class FamilyConfig(Section):
     @property
     @abstractmethod
     def causality(self) -> Causality:
-        """Whether θ is one a pixel or one a sub-pixel."""
+        """Return whether θ is one a pixel or one a sub-pixel."""
 
     @property
     def divisor(self) -> int:
-        """The number by which height and width must divide; those of a tile, where the image is split."""
+        """Return the number by which height and width must divide; those of a tile, where the image is split."""
         return 1
 
     @property
     def coupled_tiles(self) -> int:
-        """How many tiles the likelihood takes together: all, or one."""
+        """Return how many tiles the likelihood takes together: all, or one."""
         return self.split**2 if self.split_coupling == "mixture" else 1
 
     @property
     def latent_features(self) -> int:
-        """How many features of a latent every layer is told; 0 where the family has no latent."""
+        """Return how many features of a latent every layer is given; 0 where the family has no latent."""
         return 0
 
     def colours_ordered(self, in_channels: int) -> int:
-        """How many colours the network puts in order among its input channels; 1 where the likelihood does it."""
+        """Return how many colours the network orders among its input channels; 1 where the likelihood does it."""
         return in_channels // self.split**2 if self.causality is Causality.SUBPIXEL else 1
 
     @abstractmethod
     def narrow(self, colours: int, size: int) -> Self:
-        """The same structure, small, and deep enough to look across `size` pixels: what the audit differentiates."""
+        """Return the same structure, small, and deep enough to look across `size` pixels, for the audit."""
 
     def require_form(self, form: ImageSpec) -> None:
-        """Refuse images that this network cannot take."""
+        """Refuse images that this network cannot take.
+
+        Args:
+            form: The form of the images.
+
+        Raises:
+            ConfigError: Size, labels or colours do not fit.
+        """
         multiple = self.split * self.divisor
         if form.height % multiple or form.width % multiple:
             tiles = f" split {self.split} times" if self.split > 1 else ""
@@ -115,7 +122,7 @@ class FamilyConfig(Section):
 
 
 class MaskedFamilyConfig(FamilyConfig):
-    """What `pixelcnn` and `gated` share."""
+    """The options that `pixelcnn` and `gated` share."""
 
     kernel_size: int = Field(ge=3, le=63)
     """k of the k×k (stack) convolutions, odd."""
@@ -135,11 +142,11 @@ class MaskedFamilyConfig(FamilyConfig):
 
     @property
     def causality(self) -> Causality:
-        """One θ a sub-pixel with masks, one a pixel without."""
+        """Return SUBPIXEL, one θ a sub-pixel, with masks, and PIXEL, one a pixel, without."""
         return Causality.SUBPIXEL if self.colour_order == "mask" else Causality.PIXEL
 
     def narrow(self, colours: int, size: int) -> Self:
-        """Two features a colour, and layers enough that each past pixel is in reach."""
+        """Return it with two features a colour and enough layers that each past pixel is in reach."""
         reach = self.kernel_size // 2
         return self.model_copy(
             update={
@@ -151,7 +158,7 @@ class MaskedFamilyConfig(FamilyConfig):
         )
 
     def require_form(self, form: ImageSpec) -> None:
-        """Each colour needs a feature of its own in every layer."""
+        """Refuse images with more colours than a layer has features."""
         super().require_form(form)
         if self.causality is Causality.SUBPIXEL and 0 < self.head_channels < form.channels:
             raise ConfigError(
@@ -234,24 +241,24 @@ class PixelCNNPPConfig(FamilyConfig):
     def _nin_has_a_second_block(self) -> Self:
         if self.variant == "nin" and self.layers < 2:
             raise ConfigError(
-                '`model.variant` = "nin" needs model.layers of at least 2, for the 1×1 blocks follow every second '
-                f"one, but got {self.layers}"
+                '`model.variant` = "nin" needs model.layers of at least 2, because the 1×1 blocks follow every '
+                f"second one, but got {self.layers}"
             )
         return self
 
     @property
     def causality(self) -> Causality:
-        """One θ a pixel: the colours are left to the likelihood (§2.2)."""
+        """Return PIXEL, one θ a pixel: the colours are left to the likelihood (§2.2)."""
         return Causality.PIXEL
 
     @property
     def divisor(self) -> int:
-        """Each stage after the first halves height and width."""
+        """Return 2^(stages − 1): each stage after the first halves height and width."""
         return 1 << (self.stages - 1)
 
     def narrow(self, colours: int, size: int) -> Self:
-        """Two features a colour, and blocks enough that each past pixel is in reach."""
-        # A block has two convolutions, each of which adds one pixel to the first layer's one. In the U-net each has a
+        """Return it with two features a colour and enough blocks that each past pixel is in reach."""
+        # A block has two convolutions, which add one pixel each to the first layer's one. In the U-net each has a
         # counterpart on the way back.
         reach = 4 if self.variant == "full" else 2
         fewest = 2 if self.variant == "nin" else 1
@@ -260,7 +267,7 @@ class PixelCNNPPConfig(FamilyConfig):
 
 
 class PixelVAEConfig(MaskedFamilyConfig):
-    """PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a gated decoder that is told a latent z."""
+    """PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a gated decoder conditioned on a latent z."""
 
     family: Literal["pixelvae"] = "pixelvae"
     channels: int = Field(default=16, ge=1, le=4096)
@@ -282,11 +289,11 @@ class PixelVAEConfig(MaskedFamilyConfig):
 
     @property
     def latent_features(self) -> int:
-        """z itself, or as many maps as a layer has features."""
+        """Return D for z itself, or as many maps as a layer has features."""
         return self.latent_dim if self.latent_conditioning == "bias" else self.channels
 
     def narrow(self, colours: int, size: int) -> Self:
-        """The decoder, narrow; z is fixed there, so that two latents are enough."""
+        """Return the decoder, narrow; z is fixed there, so that two latents are enough."""
         return super().narrow(colours, size).model_copy(update={"latent_dim": 2, "encoder_channels": 2})
 
 

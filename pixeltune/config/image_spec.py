@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The form of every image of a data set: colour channels C, height H, width W, levels K, classes if labelled."""
+    """The form of every image of a data set.
+
+    Args:
+        channels: C, colours of a pixel.
+        height: H, in pixels.
+        width: W, in pixels.
+        levels: K; levels are 0..K-1.
+        num_classes: Classes of the labels 0..num_classes-1; None without labels.
+    """
 
     channels: int
     height: int
@@ -18,12 +26,12 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Return (C, H, W)."""
         return self.channels, self.height, self.width
 
     @property
     def dims(self) -> int:
-        """Sub-pixels of an image: the number by which bits/dim divides."""
+        """Return the number of sub-pixels of an image, by which bits/dim divides."""
         return self.channels * self.height * self.width
 
     def describe(self, num_images: Mapping[str, int | None]) -> str:

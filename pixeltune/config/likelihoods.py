@@ -1,4 +1,4 @@
-"""What each likelihood can be told."""
+"""What each likelihood can be configured with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ class LikelihoodConfig(Section):
     """Whether the likelihood is a mixture, whose indicator the tiles of a split image can share."""
 
     def require_form(self, form: ImageSpec) -> None:
-        """Refuse images that this likelihood cannot describe."""
+        """Refuse images that this likelihood cannot describe.
+
+        Args:
+            form: The form of the images.
+
+        Raises:
+            ConfigError: It cannot describe them.
+        """
 
 
 class BernoulliConfig(LikelihoodConfig):
@@ -30,7 +37,7 @@ class BernoulliConfig(LikelihoodConfig):
     name: Literal["bernoulli"] = "bernoulli"
 
     def require_form(self, form: ImageSpec) -> None:
-        """Two levels."""
+        """Refuse images of other than two levels."""
         if form.levels != 2:
             raise ConfigError(
                 f"likelihood bernoulli needs data of 2 levels, but the data has {form.levels}; "

@@ -11,11 +11,11 @@ from pixeltune.config.base import Section
 from pixeltune.errors import ConfigError
 
 Layout = Literal["channels_first", "channels_last"]
-"""Of the four-dimensional tensors in memory: (B, F, H, W), or (B, H, W, F)."""
+"""The layout of four-dimensional tensors in memory: (B, F, H, W), or (B, H, W, F)."""
 
 
 class DataConfig(Section):
-    """Which images, in which form."""
+    """The images and their form."""
 
     name: str
     """a source in `pixeltune.data.SOURCES`, or a function of your own as `package.module:function`."""
@@ -30,13 +30,13 @@ class DataConfig(Section):
     grey: bool = False
     """one luma channel instead of colours."""
     binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
-    """`static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels anew in each epoch,
+    """`static` draws each pixel once with `binarise_seed`, `dynamic` draws training pixels again in each epoch,
     `threshold` cuts at half; each needs grey levels and leaves 2.
     """
     binarise_seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the static draw."""
     flip: bool = False
-    """training images left to right with probability ½, drawn anew in each epoch with the configuration's seed;
+    """training images left to right with probability ½, drawn again in each epoch with the configuration's seed;
     validation and test stay as they are.
     """
     resize: int | None = Field(default=None, ge=2, le=4096)
@@ -88,7 +88,7 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long and how."""
+    """The length and the arithmetic of training."""
 
     images: int = Field(default=100_000, ge=1)
     """training images to see in all, repeats counted; a multiple of batch_size. Schedules are shares of them."""
@@ -124,5 +124,5 @@ class TrainConfig(Section):
 
     @property
     def end(self) -> int:
-        """Training images after which training is over."""
+        """Return the number of training images after which training is over."""
         return self.images if self.stop_after is None else self.stop_after

@@ -78,7 +78,14 @@ class TrialConfig(Section):
 
     @classmethod
     def build(cls, tree: Mapping[str, Any]) -> Self:
-        """Validate a nested mapping; ConfigError says in one line what is wrong with which key."""
+        """Validate a nested mapping.
+
+        Args:
+            tree: Sections by name, each a mapping of its keys, and `seed`.
+
+        Raises:
+            ConfigError: It says in one line what is wrong with which key.
+        """
         for section, value in tree.items():
             if section not in cls.model_fields:
                 raise unknown_key(section, cls.model_fields)
@@ -92,7 +99,14 @@ class TrialConfig(Section):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read a TOML file with the sections data, model, likelihood, optim, train and the key seed."""
+        """Read a TOML file with the sections data, model, likelihood, optim, train and the key seed.
+
+        Args:
+            path: The file, in UTF-8; `~` is the home folder.
+
+        Raises:
+            ConfigError: The file is missing, unreadable or not TOML, or as in `build`.
+        """
         try:
             content = expand_home(path).read_bytes()
         except FileNotFoundError:
@@ -112,7 +126,7 @@ class TrialConfig(Section):
         return cls.build(tree)
 
     def to_toml(self) -> str:
-        """Return what `from_toml` reads back: every key with a value; those left out have none."""
+        """Return TOML that `from_toml` reads back: every key with a value; those left out have none."""
         import tomli_w  # training and evaluation do without it
 
         tree: dict[str, Any] = {}
@@ -124,7 +138,14 @@ class TrialConfig(Section):
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Scalar]) -> Self:
-        """The configuration of what `flat` gave; keys that are left out take their defaults."""
+        """Build the configuration of what `flat` gave; keys that are left out take their defaults.
+
+        Args:
+            flat: Values by dotted key.
+
+        Raises:
+            ConfigError: As in `build`.
+        """
         tree: dict[str, Any] = {}
         for key, value in flat.items():
             section, dot, name = key.partition(".")
@@ -135,14 +156,20 @@ class TrialConfig(Section):
         return cls.build(tree)
 
     def flat(self) -> dict[str, Scalar]:
-        """Every dotted key with its value, in the order of the tree."""
+        """Return every dotted key with its value, in the order of the tree."""
         return dict(_flatten(self.model_dump()))
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with dotted keys changed.
+        """Return a copy with dotted keys changed.
 
         A change of `model.family` or `likelihood.name` keeps the keys that both classes declare alike and takes the
         new class's defaults for the rest, such as `model.variant`, whose choices are each family's own.
+
+        Args:
+            changes: New values by dotted key.
+
+        Raises:
+            ConfigError: A key does not exist, or as in `build`.
         """
         tree = self.model_dump()
         for section, discriminator in DISCRIMINATORS.items():
@@ -154,16 +181,21 @@ class TrialConfig(Section):
         return self.build(tree)
 
     def changed(self) -> dict[str, Scalar]:
-        """The dotted keys that differ from their defaults; required keys and discriminators always."""
+        """Return the dotted keys that differ from their defaults; required keys and discriminators always."""
         return {key: value for key, value in self.flat().items() if not self._is_default(key, value)}
 
     def key(self) -> str:
-        """12 hex digits that name this configuration; a new option with its default does not change it."""
+        """Return 12 hex digits that name this configuration; a new option with its default does not change it."""
         identity = {key: value for key, value in self.changed().items() if key not in KEYS_NOT_HASHED}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
     def seed_for(self, purpose: str, *indices: int) -> int:
-        """An independent 63-bit seed for one purpose, such as `init`, or `dropout` at one step."""
+        """Return an independent 63-bit seed for one purpose.
+
+        Args:
+            purpose: Such as `init`, `order` or `dropout`.
+            indices: Such as the step; other indices give other seeds.
+        """
         text = "/".join([str(self.seed), purpose, *map(str, indices)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
@@ -176,7 +208,7 @@ class TrialConfig(Section):
 
 
 def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig) -> None:
-    """Tiles are coupled by the indicator of a mixture that all their colours share."""
+    """Require a mixture, whose indicator all colours share, where tiles are coupled."""
     if model.split_coupling == "independent":
         return
     if model.causality is Causality.SUBPIXEL:
@@ -192,7 +224,7 @@ def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig
 
 
 def _require_whole_batch(model: FamilyConfig, train: TrainConfig) -> None:
-    """Batch norm normalises by all images of a pass."""
+    """Refuse micro-batches with batch norm, which normalises by all images of a pass."""
     if train.micro_batch is not None and getattr(model, "batch_norm", False):
         raise ConfigError(
             "`train.micro_batch` must be none with `model.batch_norm`, which normalises by the images of a pass, "
@@ -206,12 +238,13 @@ def require_workers(config: TrialConfig, workers: int) -> None:
         raise ConfigError(f"`train.batch_size` must divide by the {workers} workers, but got {config.train.batch_size}")
     if workers > 1 and getattr(config.model, "batch_norm", False):
         raise ConfigError(
-            f"`model.batch_norm` needs one worker, for each normalises by its own part of a batch, but got {workers}"
+            "`model.batch_norm` needs one worker, because each normalises by its own part of a batch, "
+            f"but got {workers}"
         )
 
 
 def known_keys(tree: Mapping[str, Any]) -> list[str]:
-    """The dotted keys that exist in a nested mapping."""
+    """Return the dotted keys that exist in a nested mapping."""
     return [key for key, _ in _flatten(tree)]
 
 

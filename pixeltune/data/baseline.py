@@ -14,9 +14,16 @@ _CHUNK_VALUES = 1 << 22
 
 
 def order0_bits_per_dim(data: DataSet, split: str = "valid") -> float:
-    """Bits per sub-pixel of `split` under one histogram a sub-pixel position, fitted on train with add-½ over K levels.
+    """Return the bits/dim of one histogram a sub-pixel position, fitted on train with add-½ over K levels.
 
     With dynamic binarisation training has no fixed pixels: its counts are the exact expectations over the draws.
+
+    Args:
+        data: The data set.
+        split: `train`, `valid` or `test`, whose bits are counted.
+
+    Raises:
+        DataError: The data has no such split.
     """
     chosen = {"train": data.train, "valid": data.valid, "test": data.test}.get(split)
     if chosen is None:

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
-    """Where decoded sets lie: PIXELTUNE_CACHE, else ~/.cache/pixeltune."""
+    """Return the folder of decoded sets: PIXELTUNE_CACHE, else ~/.cache/pixeltune."""
     return expand_home(os.environ.get("PIXELTUNE_CACHE") or "~/.cache/pixeltune")
 
 
@@ -59,7 +59,7 @@ def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
 
 
 def node_cached(folder: Path, build: Callable[[], Prepared]) -> DataSet:
-    """The data set in `folder`, built and published there first if need be; in memory if that cannot be written."""
+    """Open the data set in `folder`, built and published there first if need be; in memory if it cannot be written."""
     found = open_entry(folder)
     if found is not None:
         return found
@@ -86,7 +86,7 @@ def node_cached(folder: Path, build: Callable[[], Prepared]) -> DataSet:
 
 
 def in_memory(prepared: Prepared) -> DataSet:
-    """The data set with all its pixels formed now."""
+    """Build the data set with all its pixels formed now."""
     digest = _digest(prepared)
     splits = {}
     for name, part in prepared.parts.items():

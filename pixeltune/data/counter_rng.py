@@ -16,7 +16,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def keys(seed: int, stream: str, *counters_N: np.ndarray) -> np.ndarray:
-    """(N,) uint64, one key for each tuple of counters (each (N,), non-negative) in the stream of that name."""
+    """Return (N,) uint64, a key for each tuple of counters (each (N,), non-negative) in the stream of that name."""
     start = int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "little")
     keys_N = np.full(len(counters_N[0]), start, dtype=np.uint64)
     for counter_N in counters_N:
@@ -25,13 +25,13 @@ def keys(seed: int, stream: str, *counters_N: np.ndarray) -> np.ndarray:
 
 
 def below(keys_N: np.ndarray, count: int, limit: int) -> np.ndarray:
-    """(N, count) uint64, uniform over 0..limit-1 (limit at most 2^32; biased by less than limit/2^32)."""
+    """Draw (N, count) uint64, uniform over 0..limit-1 (limit at most 2^32; biased by less than limit/2^32)."""
     bits: np.ndarray = _mix(keys_N[:, None] + _GOLDEN * _ordinal(np.arange(count))[None, :])
     return ((bits >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32)
 
 
 def permutation(seed: int, stream: str, count: int) -> np.ndarray:
-    """(count,) int64, a random order of 0..count-1."""
+    """Draw (count,) int64, a random order of 0..count-1."""
     order: np.ndarray = np.argsort(keys(seed, stream, np.arange(count)), kind="stable")
     return order
 

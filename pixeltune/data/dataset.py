@@ -12,10 +12,11 @@ from pixeltune.data import counter_rng
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split.
+    """One split. Both arrays become read-only views.
 
-    pixels_NCHW: uint8 levels 0..K-1, read-only, possibly mapped from a file.
-    labels_N: int64 classes 0..num_classes-1, or None.
+    Args:
+        pixels_NCHW: uint8 levels 0..K-1 of shape (N, C, H, W), possibly mapped from a file.
+        labels_N: int64 classes 0..num_classes-1 of shape (N,), or None.
     """
 
     pixels_NCHW: np.ndarray
@@ -32,10 +33,12 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """Which data a number was measured on.
+    """Identifies the data that a number was measured on.
 
-    name: the source. version: which edition of it, in the source's words.
-    checksum: 16 hex digits of the SHA-256 over form, pixels, labels and splits as the model sees them.
+    Args:
+        name: The source.
+        version: Which edition of it, in the source's words.
+        checksum: 16 hex digits of the SHA-256 over form, pixels, labels and splits as the model sees them.
     """
 
     name: str
@@ -45,7 +48,7 @@ class DataIdentity:
 
 @dataclass(frozen=True)
 class DynamicDraw:
-    """Dynamic binarisation: training pixels are kept in `levels` grey levels and drawn anew in every epoch."""
+    """Dynamic binarisation: training pixels are kept in `levels` grey levels and drawn again in every epoch."""
 
     seed: int
     levels: int
@@ -53,13 +56,18 @@ class DynamicDraw:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Splits of one form.
+    """Splits of one form, as the model sees them.
 
-    valid: None where it is trained on too (`data.train_on_valid`). test: None where the source has none.
-    form: what the model sees; with dynamic binarisation it has 2 levels while `train.pixels_NCHW` holds the
-        `dynamic.levels` grey levels, so training images must be taken through `train_batch`.
-    notes: lines for the header of a command: files that are not read, images in two splits, labels that do not count,
-        levels that do not occur.
+    Args:
+        identity: Source, edition and checksum.
+        form: What the model sees; with dynamic binarisation it has 2 levels while `train.pixels_NCHW` holds the
+            `dynamic.levels` grey levels, so training images must be taken through `train_batch`.
+        train: The training images.
+        valid: The validation images; None where they are trained on too (`data.train_on_valid`).
+        test: The test images; None where the source has none.
+        dynamic: How training images are drawn in each epoch; None without dynamic binarisation.
+        notes: Lines for the header of a command: files that are not read, images in two splits, labels that do not
+            count, levels that do not occur.
     """
 
     identity: DataIdentity
@@ -72,12 +80,12 @@ class DataSet:
 
     @property
     def num_images(self) -> dict[str, int]:
-        """Images by split; a split that does not exist has none."""
+        """Return the number of images by split; a split that does not exist has none."""
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: 0 if images is None else len(images) for name, images in splits.items()}
 
     def train_batch(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) uint8 copies of the training images at `indices` (B,), as they look in `epochs` (B,).
+        """Return (B, C, H, W) uint8 copies of the training images at `indices` (B,), as they look in `epochs` (B,).
 
         A dynamic draw depends on (seed, epoch, index) alone: not on the batch, the worker or the order. Training
         itself draws on its device, the same, and flips there (`pixeltune.training.batches`).
@@ -90,7 +98,7 @@ class DataSet:
 
 
 def draw_binary(pixels_NCHW: np.ndarray, keys_N: np.ndarray, *, levels: int) -> np.ndarray:
-    """(N, C, H, W) uint8 of zeros and ones with P(1) = v / (levels - 1), drawn from each image's key."""
+    """Draw (N, C, H, W) uint8 of zeros and ones with P(1) = v / (levels - 1) from each image's key."""
     dims = int(np.prod(pixels_NCHW.shape[1:]))
     thresholds_ND = counter_rng.below(keys_N, dims, levels - 1)
     return (thresholds_ND.reshape(pixels_NCHW.shape) < pixels_NCHW).astype(np.uint8)

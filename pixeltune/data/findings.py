@@ -19,7 +19,7 @@ def findings_of(raw: RawData) -> tuple[str, ...]:
 
 
 def _shared_images(raw: RawData) -> Iterator[str]:
-    """Find training and validation images of which the test set has an exact copy."""
+    """Find training and validation images that the test set has an exact copy of."""
     if raw.test is None:
         return
     in_test = set(_image_digests(raw.test))

@@ -21,16 +21,27 @@ _FOLDERS = ("PIXELTUNE_CACHE", "PIXELTUNE_DATA", "HOME", "USERPROFILE")
 
 
 def load_data(config: DataConfig) -> DataSet:
-    """The data set that `config` describes; ConfigError or DataError, in one line, where there is none.
+    """Load the data set that `config` describes, from the node's cache where it is there.
 
     A process looks at the files once: what changes under it is seen by the next process. Flips are left to training.
+
+    Args:
+        config: The data section of a configuration: source, path and options.
+
+    Returns:
+        The splits, uint8 levels (N, C, H, W), read-only and mapped from a file where the cache can be written.
+
+    Raises:
+        ConfigError: An option does not fit the source, or the source is unknown.
+        DataError: The images are missing (MissingDataError), unreadable or not what the source must hold.
+        MissingPackageError: The source needs a package that is not installed.
     """
     return _load(config.model_copy(update={"flip": False}), tuple(map(os.environ.get, _FOLDERS)))
 
 
 @lru_cache(maxsize=4)
 def _load(config: DataConfig, _folders: tuple[str | None, ...]) -> DataSet:
-    """`_folders`: what decides where images are read and kept."""
+    """Load a data set. `_folders`: what decides where images are read and kept."""
     source = source_of(config.name)
     _require_options(config)
 

@@ -23,7 +23,7 @@ _LUMA = (19595, 38470, 7471)
 
 @dataclass(frozen=True)
 class PixelTransform:
-    """How a source's levels become the model's.
+    """The way from a source's levels to the model's.
 
     grey: luma of three colours. source_levels, levels: quantise by floor(v · levels / source_levels).
     binarise: `none`, `static` or `threshold`, after quantising. seed: of the static draw.
@@ -36,7 +36,7 @@ class PixelTransform:
     seed: int
 
     def apply(self, pixels_NCHW: np.ndarray, *, stream: str, rows_N: np.ndarray) -> np.ndarray:
-        """(N, C or 1, H, W) uint8; a static draw depends on (seed, stream, place in the source) alone."""
+        """Return (N, C or 1, H, W) uint8; a static draw depends on (seed, stream, place in the source) alone."""
         if self.grey:
             pixels_NCHW = luma(pixels_NCHW)
         if self.levels < self.source_levels:
@@ -65,14 +65,14 @@ class SplitPlan:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, C, H, W) of what `chunks` yields in all."""
+        """Return (N, C, H, W) of what `chunks` yields in all."""
         _, channels, height, width = self.source.pixels_NCHW.shape
         count = len(self.rows_N) + (self.then.shape[0] if self.then else 0)
         return count, 1 if self.formation.grey else channels, height, width
 
     @property
     def labels_N(self) -> np.ndarray | None:
-        """(N,) int64, or None."""
+        """Return (N,) int64, or None."""
         if not self.labelled or self.source.labels_N is None:
             return None
         labels_N: np.ndarray = self.source.labels_N[self.rows_N].astype(np.int64)
@@ -80,7 +80,7 @@ class SplitPlan:
         return labels_N if more_N is None else np.concatenate([labels_N, more_N])
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """The images, formed, a few MB at a time."""
+        """Yield the images, formed, a few MB at a time."""
         step = max(1, _CHUNK_VALUES // int(np.prod(self.source.pixels_NCHW.shape[1:])))
         for start in range(0, len(self.rows_N), step):
             rows = self.rows_N[start : start + step]
@@ -90,7 +90,7 @@ class SplitPlan:
             yield from self.then.chunks()
 
     def formed(self, formation: PixelTransform) -> SplitPlan:
-        """The same images, formed in another way."""
+        """Return the same images, formed in another way."""
         return replace(self, formation=formation, then=self.then.formed(formation) if self.then else None)
 
 
@@ -128,7 +128,7 @@ def prepare(raw: RawData, config: DataConfig, *, default_num_valid: int | None, 
 
 
 def formation_of(raw: RawData, config: DataConfig, *, already_grey: bool) -> PixelTransform:
-    """What the options do to this source; with `dynamic`, what they do to validation and test: the static draw."""
+    """Return what the options do to this source; with `dynamic`, to validation and test: the static draw."""
     channels = raw.train.pixels_NCHW.shape[1]
     levels = raw.levels if config.levels is None else config.levels
     if config.grey and not already_grey and channels != 3:
@@ -150,7 +150,7 @@ def formation_of(raw: RawData, config: DataConfig, *, already_grey: bool) -> Pix
 
 
 def split_rows(raw: RawData, config: DataConfig, default: int | None) -> dict[str, tuple[str, np.ndarray]]:
-    """For each split of the model: which split of the source it comes from, and its rows there in rising order.
+    """Return for each split of the model the source's split that it comes from, and its rows there in rising order.
 
     Validation is carved from train by `split_seed` unless the source has its own and `num_valid` is None.
     A fraction keeps the first training images of the same order, so a smaller one is part of a larger one.
@@ -174,7 +174,7 @@ def split_rows(raw: RawData, config: DataConfig, default: int | None) -> dict[st
 
 
 def luma(pixels_NCHW: np.ndarray) -> np.ndarray:
-    """(N, 1, H, W) uint8: ITU-R 601 luma of (N, 3, H, W), rounded."""
+    """Return (N, 1, H, W) uint8: ITU-R 601 luma of (N, 3, H, W), rounded."""
     red, green, blue = (pixels_NCHW[:, colour].astype(np.uint32) * weight for colour, weight in enumerate(_LUMA))
     return ((red + green + blue + 0x8000) >> 16).astype(np.uint8)[:, None]
 

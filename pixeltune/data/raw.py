@@ -12,7 +12,7 @@ from pixeltune.data.dataset import ImageSet
 from pixeltune.errors import DataError
 
 OWN_FILES = "own files"
-"""The version of data that nobody has published: its checksum alone says which it is."""
+"""The version of unpublished data: its checksum alone says which it is."""
 
 OTHER_FILES = "other"
 """The version of files in the form of a published set that are not the published ones."""
@@ -25,7 +25,7 @@ Layout = Literal["auto", "NCHW", "NHWC"]
 class RawData:
     """A data set as its source has it, before carving, quantising and binarising.
 
-    Attributes:
+    Args:
         train: Images, uint8.
         valid: Images of the same form; None where the source has none (validation is then carved from train).
         test: Images of the same form; None where the source has none.
@@ -53,6 +53,12 @@ class RawData:
     ) -> RawData:
         """Return a RawData of splits by name.
 
+        Args:
+            splits: `train` and, where there are some, `valid` and `test`.
+            levels: K; pixel values are 0..K-1.
+            version: Which edition this is, for the identity.
+            layout: See `RawData`.
+
         Raises:
             DataError: `train` is not among them, or a name is not train, valid or test.
         """
@@ -66,12 +72,12 @@ class RawData:
 
     @property
     def splits(self) -> dict[str, ImageSet]:
-        """The splits that exist, by name."""
+        """Return the splits that exist, by name."""
         every = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: split for name, split in every.items() if split is not None}
 
     def num_classes(self) -> int | None:
-        """Largest label + 1; None unless every split has a label for every image (-1 means unlabelled)."""
+        """Return the largest label + 1; None unless every split has a label for every image (-1 means unlabelled)."""
         labels = [split.labels_N for split in self.splits.values()]
         if any(labels_N is None or labels_N.min() < 0 for labels_N in labels):
             return None
@@ -79,7 +85,7 @@ class RawData:
 
 
 def require_sound(raw: object, *, name: str) -> RawData:
-    """`raw`, if it is a RawData whose splits have one form, levels in range and a label an image; else DataError."""
+    """Return `raw`, a RawData whose splits have one form, levels in range and a label an image; else DataError."""
     if not isinstance(raw, RawData):
         raise DataError(f"source {name} must return a pixeltune.data.RawData, but got {type(raw).__name__}")
     if not isinstance(raw.levels, int | np.integer) or not 2 <= raw.levels <= 256:

@@ -29,9 +29,19 @@ class ResolvedOutline:
 
 
 def resolve(config: TrialConfig) -> Resolved:
-    """Load the data and refuse what cannot be trained on it; ConfigError or DataError in one line.
+    """Load the data and refuse what cannot be trained on it.
 
     A `train.report_every` of None becomes one pass of the training set in whole batches, at most the whole training.
+
+    Args:
+        config: The configuration of one trial.
+
+    Returns:
+        The configuration, with `train.report_every` as a number of images, and the data.
+
+    Raises:
+        ConfigError: Model, likelihood, batch size or an option of the data does not fit the images.
+        DataError: As `load_data`.
     """
     data = load_data(config.data)
     return Resolved(_fitted(config, data.form, len(data.train), data.notes), data)

@@ -51,7 +51,7 @@ from pixeltune.published_sets import (
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from.
+    """A source of images.
 
     read: decodes everything. files: the files that `read` will read, downloaded first where that is allowed; they
         represent the content in the cache's key. None: not cached on the node.
@@ -113,7 +113,7 @@ SOURCES: dict[str, Source] = {
 
 
 def source_of(name: str) -> Source:
-    """The source of that name, or the user's function that `package.module:function` names."""
+    """Return the source of that name, or the user's function that `package.module:function` names."""
     if name in SOURCES:
         return SOURCES[name]
     if ":" in name:
@@ -126,7 +126,7 @@ def source_of(name: str) -> Source:
 
 
 def _own_source(name: str) -> Source:
-    """A function DataConfig -> RawData. With an attribute `files` (DataConfig -> paths) it is cached on the node."""
+    """Return a function DataConfig -> RawData. With an attribute `files` (DataConfig -> paths) the node caches it."""
     function = _import(name)
     files: Callable[[DataConfig], Any] | None = getattr(function, "files", None)
 
@@ -224,14 +224,14 @@ def _in_layout(pixels: np.ndarray, layout: str, where: str) -> np.ndarray:
 
 @contextmanager
 def _in_own_code(name: str) -> Iterator[None]:
-    """What a user's own function raises becomes one line; a lack of memory is left to those who know what to do."""
+    """Report what a user's own function raises in one line; a lack of memory is left to the callers that handle it."""
     try:
         yield
     except (PixeltuneError, MemoryError):
         raise
     except Exception as error:
         raise DataError(
-            f"source {name} must return, but raised {type(error).__name__}: {in_one_line(error)}; mend the function"
+            f"source {name} must return, but raised {type(error).__name__}: {in_one_line(error)}; fix the function"
         ) from error
 
 

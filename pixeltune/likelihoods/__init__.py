@@ -26,10 +26,16 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 def build_likelihood(
     config: LikelihoodConfig, *, form: ImageSpec, causality: Causality, coupled_tiles: int = 1
 ) -> Likelihood:
-    """The likelihood that `config` names, bound to the data's colours and levels; the config's options are its fields.
+    """Build the likelihood that `config` names, bound to the data's colours and levels.
 
-    coupled_tiles: how many pixels, one a tile, it takes together.
-    Raises ConfigError where it cannot describe such images.
+    Args:
+        config: Name and options; the options are the fields of the likelihood.
+        form: Channels, size and levels of the images.
+        causality: Whether the network orders the colours of a pixel (SUBPIXEL) or the likelihood does (PIXEL).
+        coupled_tiles: How many pixels, one a tile, it takes together.
+
+    Raises:
+        ConfigError: The likelihood cannot describe such images.
     """
     config.require_form(form)
     options = config.model_dump(exclude={"name"})

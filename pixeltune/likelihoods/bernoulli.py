@@ -13,7 +13,7 @@ class Bernoulli(Categorical):
 
     @property
     def num_logits(self) -> int:
-        """The logit of level 1."""
+        """Return 1: the logit of level 1."""
         return 1
 
     def _logits(self, theta: Tensor, earlier_BjHW: Tensor) -> Tensor:

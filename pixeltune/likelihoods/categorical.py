@@ -13,25 +13,31 @@ from pixeltune.likelihoods.base import Likelihood, pair_index, upcast
 
 
 class Categorical(Likelihood):
-    """logits_jk = b_jk, plus Σ_{i<j} a_jik x̃_i where joint. θ holds the b of each colour, then the a of each pair."""
+    """A softmax over the levels: logits_jk = b_jk, plus Σ_{i<j} a_jik x̃_i where joint.
+
+    θ holds the b of each colour, then the a of each pair.
+
+    References:
+        van den Oord et al. 2016, arXiv 1601.06759, §3.3. Joint: Salimans et al. 2017, arXiv 1701.05517, §3.4.1.
+    """
 
     @property
     def num_logits(self) -> int:
-        """Free numbers per distribution; a subclass may fix some."""
+        """Return the number of free logits per distribution; a subclass may fix some."""
         return self.levels
 
     @property
     def num_params(self) -> int:
-        """P: logits of one colour, or those of all colours and then of all pairs."""
+        """Return P: logits of one colour, or those of all colours and then of all pairs."""
         return self.num_logits * (self.channels + self.num_pairs if self.is_joint else 1)
 
     @property
     def num_noise(self) -> int:
-        """One uniform a sub-pixel."""
+        """Return N: one uniform a sub-pixel."""
         return self.channels
 
     def log_prob(self, theta: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Nats (B,): log-softmax at the levels of x."""
+        """Return nats (B,): log-softmax at the levels of x."""
         theta, x_BCHW = upcast(theta), x_BCHW.long()
         nats_B = theta.new_zeros(theta.shape[0])
         for j in range(self.channels):
@@ -40,11 +46,11 @@ class Categorical(Likelihood):
         return nats_B
 
     def table(self, theta: Tensor, earlier_BjHW: Tensor) -> Tensor:
-        """Softmax (B, K, H, W) of colour j."""
+        """Return the softmax (B, K, H, W) of colour j."""
         return self._logits(upcast(theta), earlier_BjHW).softmax(1)
 
     def _logits(self, theta: Tensor, earlier_BjHW: Tensor) -> Tensor:
-        """(B, K, H, W) of colour j."""
+        """Return the logits (B, K, H, W) of colour j."""
         j = earlier_BjHW.shape[1]
         if not self.is_joint:
             return theta[:, j]

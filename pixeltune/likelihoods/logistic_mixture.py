@@ -3,7 +3,7 @@
 Differs from the reference code, openai/pixel-cnn, in one point: the mass of a bin is exact at every scale, so that the
 K levels sum to one; the reference approximates it where it falls below 1e-5, and sums to one within 7e-6. Any number
 of levels and colours, and of pixels that share an indicator: those of the tiles of a split image, whose channels then
-stand tile after tile. The colours of a pixel are coupled within its tile.
+are ordered tile after tile. The colours of a pixel are coupled within its tile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_LOG_SCALE = -7.0
 
 @dataclass(frozen=True)
 class _Mixture:
-    """θ, named. G is C (each colour has its own weights) or 1 (one indicator for all colours of a pixel).
+    """Parameters θ, named. G is C (each colour has its own weights) or 1 (one indicator for all colours of a pixel).
 
     coefficients: of each pair of colours, in (−1, 1); none where the network couples the colours.
     colours: of a tile.
@@ -35,7 +35,7 @@ class _Mixture:
     colours: int
 
     def mean(self, earlier_BjHW: Tensor) -> Tensor:
-        """Means (B, M, H, W) of colour j, shifted by the true earlier colours in [−1, 1] (§2.2)."""
+        """Return means (B, M, H, W) of colour j, shifted by the true earlier colours in [−1, 1] (§2.2)."""
         j = earlier_BjHW.shape[1]
         mean_BMHW = self.means_BCMHW[:, j]
         if self.coefficients_BQMHW is None:
@@ -50,9 +50,20 @@ class _Mixture:
 
 @dataclass(frozen=True)
 class LogisticMixture(Likelihood):
-    """mixtures: M. Joint θ: M logits, C·M means, C·M log-scales, M coefficients a pair. Univariate: 3·M a colour.
+    """The discretised mixture of M logistics.
 
-    tiles: T, the pixels that share an indicator; C counts the colours of all of them. More than one only where joint.
+    Joint θ: M logits, C·M means, C·M log-scales, M coefficients a pair. Univariate: 3·M a colour.
+
+    Args:
+        channels: See `Likelihood`.
+        levels: See `Likelihood`.
+        causality: See `Likelihood`.
+        mixtures: M.
+        tiles: T, the pixels that share an indicator; C counts the colours of all of them. More than one only where
+            joint.
+
+    References:
+        Salimans et al. 2017, arXiv 1701.05517, §2.1 and §2.2.
     """
 
     mixtures: int = 10
@@ -64,18 +75,18 @@ class LogisticMixture(Likelihood):
 
     @property
     def num_params(self) -> int:
-        """P: 3M a colour, or M(1 + 2C + pairs) a pixel."""
+        """Return P: 3M a colour, or M(1 + 2C + pairs) a pixel."""
         return self.mixtures * (1 + 2 * self.channels + self.num_pairs if self.is_joint else 3)
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of colours of the same tile."""
+        """Return the number of pairs of colours of the same tile."""
         colours = self.channels // self.tiles
         return self.tiles * (colours * (colours - 1) // 2)
 
     @property
     def num_noise(self) -> int:
-        """The uniforms of the indicators, then one a colour for the logistics."""
+        """Return N: the uniforms of the indicators, then one a colour for the logistics."""
         return self._num_indicators + self.channels
 
     @property
@@ -83,7 +94,7 @@ class LogisticMixture(Likelihood):
         return 1 if self.is_joint else self.channels
 
     def log_prob(self, theta: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Nats (B,): log Σ_m π_m Π_j p_m(x_j) a pixel, or the sum of log Σ_m π_m p_m(x_j) over its colours."""
+        """Return nats (B,): log Σ_m π_m Π_j p_m(x_j) a pixel, or the sum of log Σ_m π_m p_m(x_j) over its colours."""
         mixture = self._mixture(theta)
         log_mass_BGMHW = self._log_masses(mixture, x_BCHW)
         if self.is_joint:
@@ -91,7 +102,7 @@ class LogisticMixture(Likelihood):
         return (mixture.logits_BGMHW.log_softmax(2) + log_mass_BGMHW).logsumexp(2).sum((1, 2, 3))
 
     def sample(self, theta: Tensor, noise_BNHW: Tensor, temperature: float = 1.0) -> Tensor:
-        """Indicator and logistic by inverse CDF; rounding to the nearest level gives the discretised mass exactly.
+        """Draw indicator and logistic by inverse CDF; rounding to the nearest level gives the discretised mass exactly.
 
         At another temperature than 1 by the tables of all levels, as any likelihood.
         """
@@ -112,7 +123,7 @@ class LogisticMixture(Likelihood):
         return x_BCHW
 
     def table(self, theta: Tensor, earlier_BjHW: Tensor) -> Tensor:
-        """(B, K, H, W): the mixture's masses of all levels of colour j."""
+        """Return (B, K, H, W): the mixture's masses of all levels of colour j."""
         mixture, j = self._mixture(theta), earlier_BjHW.shape[1]
         earlier_scaled = self.scale(earlier_BjHW, mixture.means_BCMHW.dtype)
         log_weights_BMHW = self._log_posterior_weights(mixture, earlier_BjHW)
@@ -122,7 +133,7 @@ class LogisticMixture(Likelihood):
         return (log_weights_BMHW[:, None] + log_mass_BKMHW).logsumexp(2).exp()
 
     def _log_posterior_weights(self, mixture: _Mixture, earlier_BjHW: Tensor) -> Tensor:
-        """(B, M, H, W): how likely each indicator is for colour j; the earlier colours tell about a shared one."""
+        """Return (B, M, H, W): the probability of each indicator for colour j; earlier colours inform a shared one."""
         j = earlier_BjHW.shape[1]
         if not self.is_joint:
             return mixture.logits_BGMHW[:, j].log_softmax(1)
@@ -132,7 +143,7 @@ class LogisticMixture(Likelihood):
         return log_weights_BMHW.log_softmax(1)
 
     def _log_masses(self, mixture: _Mixture, x_BjHW: Tensor) -> Tensor:
-        """(B, j, M, H, W) of the first j colours, each given those before it."""
+        """Return log masses (B, j, M, H, W) of the first j colours, each given those before it."""
         x_scaled, j = self.scale(x_BjHW, mixture.means_BCMHW.dtype), x_BjHW.shape[1]
         means_BjMHW = torch.stack([mixture.mean(x_scaled[:, :i]) for i in range(j)], dim=1)
         return self._log_mass(x_BjHW[:, :, None], means_BjMHW, mixture.log_scales_BCMHW[:, :j])
@@ -150,10 +161,10 @@ class LogisticMixture(Likelihood):
         return _Mixture(logits, means, log_scales.clamp(min=MIN_LOG_SCALE), coefficients, colours)
 
     def _log_mass(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """Log of a logistic's mass in the bin of level x; the two outer bins reach to infinity.
+        """Return the log of a logistic's mass in the bin of level x; the two outer bins reach to infinity.
 
         With a and b the standardised ends of the bin, σ(a) − σ(b) = σ(a) σ(−b) (1 − e^−(a−b)): no difference of
-        near numbers, whichever tail x lies in.
+        near numbers, in whichever tail x is.
         """
         half_bin = 1 / (self.levels - 1)
         inv_scale = (-log_scale).exp()
@@ -164,13 +175,13 @@ class LogisticMixture(Likelihood):
         return torch.where(x == 0, log_below_upper, torch.where(x == self.levels - 1, log_above_lower, log_inner))
 
     def _nearest_level(self, y: Tensor) -> Tensor:
-        """The level whose bin holds y, a point of the scaled line."""
+        """Return the level whose bin holds y, a point of the scaled line."""
         top = self.levels - 1
         return ((y + 1) * (top / 2)).round().clamp(0, top).long()
 
 
 def _log1mexp(log_d: Tensor) -> Tensor:
-    """log(1 − e^−d) for d = e^log_d > 0.
+    """Return log(1 − e^−d) for d = e^log_d > 0.
 
     Small d takes the series log d − d/2 + d²/24 (next term d⁴/2880), which stays finite, gradient and all, when d
     itself underflows: a very wide logistic.

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 _MOST_KINDS = 256
-"""Of blocks that are compiled: beyond `recompile_limit`, by default 8, torch runs the rest uncompiled in silence."""
+"""Kinds of blocks that are compiled: beyond `recompile_limit`, by default 8, torch runs the rest uncompiled."""
 
 
 class LayerBlock(nn.Module):
@@ -26,7 +26,7 @@ class LayerBlock(nn.Module):
     compiled: Callable[..., Any] | None = None
 
     def __call__(self, *inputs: Any) -> Any:
-        """The module's own call; in training perhaps compiled, kept or computed again."""
+        """Call the module; in training perhaps compiled, kept or computed again."""
         if not (self.training and torch.is_grad_enabled()):
             return super().__call__(*inputs)
         run = self.compiled or super().__call__
@@ -34,13 +34,13 @@ class LayerBlock(nn.Module):
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """From now on each block computes its layers again; of nested ones the outermost."""
+    """Make each block compute its layers again from now on; of nested ones the outermost."""
     for block in _outermost_blocks(model):
         block.recomputes = True
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """From now on each block trains compiled; of nested ones the outermost."""
+    """Make each block train compiled from now on; of nested ones the outermost."""
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_KINDS)

@@ -27,9 +27,18 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 
 def build_model(config: TrialConfig, form: ImageSpec | None = None) -> DensityModel:
-    """The model that `config` describes, its initial weights fixed by `config.seed` alone.
+    """Build the model that `config` describes, its initial weights fixed by `config.seed` alone.
 
-    form: of the data; None reads it from the data. Raises ConfigError where model, likelihood and data do not fit.
+    Args:
+        config: The configuration of one trial: family, likelihood, data and seed.
+        form: Channels, height, width, levels and classes of the images; None reads them from the data.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ConfigError: Model, likelihood and data do not fit.
+        DataError: `form` is None and the data cannot be read.
     """
     if form is None:
         # Only here, so that a model whose form is known builds without any data code.
@@ -47,7 +56,7 @@ def build_model(config: TrialConfig, form: ImageSpec | None = None) -> DensityMo
 def assemble(
     config: TrialConfig, form: ImageSpec, likelihood: Likelihood, *, network_class: type[nn.Module]
 ) -> DensityModel:
-    """A model around a network of this class, of the size that form, likelihood, labels and latents ask for."""
+    """Build a model around a network of this class, of the size that form, likelihood, labels and latents ask for."""
     network = network_class(
         config.model,
         in_channels=form.channels * config.model.split**2,
@@ -60,7 +69,7 @@ def assemble(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The CPU's random numbers from `seed`; global state is untouched (`torch.manual_seed` would re-seed CUDA)."""
+    """Draw the CPU's random numbers from `seed`; global state is untouched (`torch.manual_seed` would re-seed CUDA)."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

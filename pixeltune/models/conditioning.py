@@ -30,7 +30,7 @@ class Conditioning(nn.Module, ABC):
         self.num_features = num_features
 
     def one_hot(self, label_B: Tensor | None, like_BCHW: Tensor) -> Tensor:
-        """(B, K) in the dtype and on the device of the images; zeros where there is no label."""
+        """Return (B, K) in the dtype and on the device of the images; zeros where there is no label."""
         if label_B is None:
             return like_BCHW.new_zeros(len(like_BCHW), self.num_classes)
         classes_K = torch.arange(self.num_classes, device=like_BCHW.device)
@@ -38,22 +38,22 @@ class Conditioning(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, label_B: Tensor | None, like_BCHW: Tensor) -> Tensor:
-        """s (B, D, 1, 1), or (B, D, H, W)."""
+        """Return s (B, D, 1, 1), or (B, D, H, W)."""
 
 
 class LabelBias(Conditioning):
-    """s is the one-hot label itself; all weights are the layers' own."""
+    """Labels to s, the one-hot label itself; all weights are the layers' own."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, num_features=num_classes)
 
     def forward(self, label_B: Tensor | None, like_BCHW: Tensor) -> Tensor:
-        """(B, K, 1, 1)."""
+        """Return s (B, K, 1, 1)."""
         return self.one_hot(label_B, like_BCHW)[:, :, None, None]
 
 
 class LabelMap(Conditioning):
-    """s = m(h): the label's embedding meets features of each place, through 1×1 convolutions.
+    """Labels to s = m(h): the label's embedding meets features of each place, through 1×1 convolutions.
 
     The paper's m is a deconvolutional network. A learned feature of every place serves any height and width.
     """
@@ -63,17 +63,17 @@ class LabelMap(Conditioning):
         self.embedding = nn.Linear(num_classes, num_features, bias=False)
         self.place_DHW = nn.Parameter(torch.randn(num_features, height, width))
         self.nin = nn.Conv2d(num_features, num_features, kernel_size=1)
-        # As large as the features of places, whatever the number of classes.
+        # As large as the features of places, independent of the number of classes.
         nn.init.normal_(self.embedding.weight)
 
     def forward(self, label_B: Tensor | None, like_BCHW: Tensor) -> Tensor:
-        """(B, D, H, W)."""
+        """Return s (B, D, H, W)."""
         e_BD = self.embedding(self.one_hot(label_B, like_BCHW))
         return F.elu(self.nin(F.elu(e_BD[:, :, None, None] + self.place_DHW)))
 
 
 def build_conditioning(config: FamilyConfig, form: ImageSpec) -> Conditioning | None:
-    """What `model.conditioning` asks for; None where the model takes no labels."""
+    """Build what `model.conditioning` asks for; None where the model takes no labels."""
     if config.conditioning == "none":
         return None
     assert form.num_classes is not None, "require_form() refuses data without labels"
@@ -84,5 +84,5 @@ def build_conditioning(config: FamilyConfig, form: ImageSpec) -> Conditioning | 
 
 
 def num_label_features(config: FamilyConfig, form: ImageSpec) -> int:
-    """D: the classes themselves, or for a map as many features as a layer has; 0 without labels."""
+    """Return D: the classes themselves, or for a map as many features as a layer has; 0 without labels."""
     return {"none": 0, "bias": form.num_classes or 0, "map": config.channels}[config.conditioning]

@@ -2,7 +2,7 @@
 
 On a CPU `nn.Dropout` draws a number a feature on one thread, a fifth of the training step of PixelCNN++. Here a mask is
 bits: a random word decides 64 features, and words combined by AND and OR give rates other than a half. Features are
-dropped in the order (B, H, W, F) whatever the layout of the tensor, so that the choice of a layout changes no mask. The
+dropped in the order (B, H, W, F) in every layout of the tensor, so that the choice of a layout changes no mask. The
 gradient unpacks the bits again rather than keep the mask.
 """
 
@@ -20,7 +20,7 @@ _BITS = 16
 _BYTES = torch.tensor(list(itertools.product([0, 1], repeat=8)), device="cpu", dtype=torch.uint8).view(torch.int64)[
     :, 0
 ]
-"""Of each byte its eight bits, as eight bytes of zero or one."""
+"""The eight bits of each byte, as eight bytes of zero or one."""
 
 
 class Dropout(nn.Module):
@@ -31,7 +31,7 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape of x."""
+        """Return features of the shape of x."""
         if not self.training or not self.rate:
             return x
         if x.device.type != "cpu":
@@ -40,12 +40,12 @@ class Dropout(nn.Module):
         return dropped
 
     def extra_repr(self) -> str:
-        """One line for print(model)."""
+        """Return one line for print(model)."""
         return f"{self.rate}"
 
 
 def keep_bits(count: int, rate: float) -> Tensor:
-    """int64 words of at least `count` bits, each one with the probability 1 − rate; of the CPU's default generator.
+    """Draw int64 words of at least `count` bits, each one with the probability 1 − rate, with the CPU's generator.
 
     With p = 0.b₁b₂…bₙ in binary, a bit that starts as zero and is, for n, …, 1, OR-ed with a fair bit where bᵢ is one
     and AND-ed where it is zero, is one with the probability p.
@@ -60,12 +60,12 @@ def keep_bits(count: int, rate: float) -> Tensor:
 
 
 def _kept(rate: float) -> float:
-    """1 − rate in binary digits; never nothing, never all."""
+    """Return 1 − rate in binary digits; never nothing, never all."""
     return min(max(round((1 - rate) * 2**_BITS), 1), 2**_BITS - 1) / 2**_BITS
 
 
 class _Masked(torch.autograd.Function):
-    """x times the mask that the words hold."""
+    """The product of x and the mask that the words hold."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, words: Tensor, rate: float) -> Tensor:
@@ -80,7 +80,7 @@ class _Masked(torch.autograd.Function):
 
 
 def _mask(words: Tensor, like: Tensor, rate: float) -> Tensor:
-    """Zeros and 1 / (1 − rate), of the shape and dtype of `like`."""
+    """Return zeros and 1 / (1 − rate), of the shape and dtype of `like`."""
     bits = _BYTES.index_select(0, words.view(torch.uint8).int()).view(torch.uint8)[: like.numel()]
     if like.dim() != 4:
         return bits.view(like.shape).to(like.dtype).mul_(1 / _kept(rate))

@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Float32 products without TF32, without bfloat16 and without autocast, whatever the process has set."""
+    """Compute float32 products without TF32, bfloat16 and autocast, independent of the settings of the process."""
     torch_backends: Any = torch.backends
     cuda, cudnn, mkldnn = torch_backends.cuda, torch_backends.cudnn, torch_backends.mkldnn
     products = (cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)

@@ -2,7 +2,7 @@
 
 The paper's vertical features v(i) include row i, and are shifted down one row wherever they enter the horizontal stack.
 Here the image is shifted instead, once, in layer 0: convolutions commute with shifts, so every vertical feature is the
-paper's, one row lower (but for row 0, where the features of an empty image stand in place of zeros), and no link needs
+paper's, one row lower (but for row 0, where the features of an empty image replace zeros), and no link needs
 a shift. Later layers include their own row. Leaving it out again, as some ports do, would lose a row of width at each
 layer, and the blind spot would be back: here row i−1 is seen as wide as the rows above it.
 
@@ -41,7 +41,7 @@ class GatedPixelCNN(nn.Module):
         self.head = head(config.channels, config.head_channels, colours * num_params, colours=colours)
 
     def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
-        """θ, flat. s: features of label and latent."""
+        """Return θ, flat. s: features of label and latent."""
         first, *later = self.layers
         v_pregate, h = first(x_BCHW, x_BCHW, s)
         for layer in later:
@@ -51,7 +51,7 @@ class GatedPixelCNN(nn.Module):
 
 
 class GatedLayer(LayerBlock):
-    """y = tanh(W_f∗x + V_f∗s) ⊙ σ(W_g∗x + V_g∗s) in both stacks (equations 2 to 4, figure 2).
+    """A gated layer: y = tanh(W_f∗x + V_f∗s) ⊙ σ(W_g∗x + V_g∗s) in both stacks (equations 2 to 4, figure 2).
 
     Mask A makes it layer 0, without residual.
     """
@@ -80,7 +80,7 @@ class GatedLayer(LayerBlock):
         self.horizontal_label = AddCondition(condition_features, 2 * F)
 
     def forward(self, v: Tensor, h: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Vertical features before their gate (B, 2F, H, W), which the last layer does not need, and h (B, F, H, W)."""
+        """Return vertical features before their gate (B, 2F, H, W), unused by the last layer, and h (B, F, H, W)."""
         v_pregate = self.vertical_label(self.vertical(v), s)
         h_pregate = self.horizontal_label(self.horizontal(h) + self.vertical_to_horizontal(v_pregate), s)
         y = self.dropout(gate(h_pregate))
@@ -88,6 +88,6 @@ class GatedLayer(LayerBlock):
 
 
 def gate(pregate: Tensor) -> Tensor:
-    """tanh of the first half of the features times σ of the second."""
+    """Return tanh of the first half of the features times σ of the second."""
     f, g = pregate.chunk(2, dim=1)
     return f.tanh() * g.sigmoid()

@@ -17,10 +17,10 @@ def require_level_type(images: Tensor, form: ImageSpec) -> None:
 
     Args:
         images: What a caller gave.
-        form: Of the model.
+        form: The form of the model's images.
 
     Raises:
-        DataError: The type or the shape is another.
+        DataError: The type or the shape is wrong.
     """
     rule = f"images must be integer levels 0 to {form.levels - 1} of shape (B, {', '.join(map(str, form.shape))})"
     if not isinstance(images, Tensor):
@@ -43,10 +43,10 @@ def require_levels(images: Tensor, form: ImageSpec) -> None:
 
     Args:
         images: What a caller gave.
-        form: Of the model.
+        form: The form of the model's images.
 
     Raises:
-        DataError: Type, shape or a level is another.
+        DataError: The type, the shape or a level is wrong.
     """
     require_level_type(images, form)
     if images.dtype == torch.uint8 and form.levels == 256:
@@ -68,7 +68,7 @@ def require_labels(labels: Tensor, count: int, num_classes: int) -> None:
         num_classes: Classes of the model's data.
 
     Raises:
-        ConfigError: Type, shape or a class is another.
+        ConfigError: The type, the shape or a class is wrong.
     """
     if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         kind = str(labels.dtype) if isinstance(labels, Tensor) else type(labels).__name__
@@ -78,7 +78,7 @@ def require_labels(labels: Tensor, count: int, num_classes: int) -> None:
     low, high = _range_of(labels)
     if low < NO_LABEL or high >= num_classes:
         raise ConfigError(
-            f"`labels` must lie in 0..{num_classes - 1}, or be {NO_LABEL} for none, but got {low} to {high}"
+            f"`labels` must be in 0..{num_classes - 1}, or be {NO_LABEL} for none, but got {low} to {high}"
         )
 
 

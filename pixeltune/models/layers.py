@@ -29,7 +29,7 @@ class Mask(StrEnum):
 
 
 class ShiftedConv2d(nn.Conv2d):
-    """A convolution whose window stands anywhere relative to its output pixel; the one primitive of this package.
+    """A convolution whose window is anywhere relative to its output pixel; the one primitive of this package.
 
     pad: (left, right, top, bottom), zeros added, or rows and columns cropped where negative, before a convolution
         without padding.
@@ -55,12 +55,12 @@ class ShiftedConv2d(nn.Conv2d):
         self.register_buffer("mask_OIkk", mask_OIkk, persistent=False)
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
-        """(B, O, H, W) of the input's height and width, each divided by the stride."""
+        """Return (B, O, H, W) of the input's height and width, each divided by the stride."""
         weight = self.weight if self.mask_OIkk is None else self.weight * self.mask_OIkk
         return F.conv2d(F.pad(x_BIHW, self.pad) if any(self.pad) else x_BIHW, weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
-        """One line for print(model)."""
+        """Return one line for print(model)."""
         masked = ", colour mask" if self.mask_OIkk is not None else ""
         strided = f", stride={self.stride}" if self.stride != (1, 1) else ""
         return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel_size}, pad={self.pad}{strided}{masked}"
@@ -76,7 +76,7 @@ def rows_above(
     stride: int = 1,
     bias: bool = True,
 ) -> ShiftedConv2d:
-    """The rows×width window above the output pixel: it ends with the row above, or with the own row if told so."""
+    """Build the rows×width window above the output pixel, down to the row above, or to the own row if `own_row`."""
     shift = 0 if own_row else 1
     pad = (width // 2, width // 2, rows - 1 + shift, -shift)
     return ShiftedConv2d(in_channels, out_channels, (rows, width), pad, stride=stride, bias=bias)
@@ -85,7 +85,7 @@ def rows_above(
 def this_row(
     in_channels: int, out_channels: int, *, reach: int, mask: Mask, colours: int, gates: int = 1, bias: bool = True
 ) -> ShiftedConv2d:
-    """`reach` pixels to the left in the own row, and as much of the own pixel as the mask type and colours allow."""
+    """Build a window of `reach` pixels to the left in the own row, and what mask and colours allow of the own pixel."""
     if mask is Mask.A and colours == 1:
         return ShiftedConv2d(in_channels, out_channels, (1, reach), (reach, -1, 0, 0), bias=bias)
     mask_OIkk = None
@@ -99,14 +99,14 @@ def this_row(
 
 
 def own_pixel(in_channels: int, out_channels: int, *, colours: int, gates: int = 1, bias: bool = True) -> ShiftedConv2d:
-    """A 1×1 convolution under mask B's colour rule."""
+    """Build a 1×1 convolution under mask B's colour rule."""
     return this_row(in_channels, out_channels, reach=0, mask=Mask.B, colours=colours, gates=gates, bias=bias)
 
 
 class AddCondition(nn.Module):
-    """y + V∗s: what a layer takes of label and latent (see `conditioning`); y alone where there are none.
+    """The sum y + V∗s, a layer's input from label and latent (see `conditioning`); y alone where there are none.
 
-    V ~ N(0, 0.05²), as in the reference code of PixelCNN++. It carries no colour mask, for s has seen no pixel.
+    V ~ N(0, 0.05²), as in the reference code of PixelCNN++. It carries no colour mask, because s has seen no pixel.
     """
 
     V: nn.Conv2d | None
@@ -119,7 +119,7 @@ class AddCondition(nn.Module):
             nn.init.normal_(self.V.weight, std=0.05)
 
     def forward(self, y_BOHW: Tensor, s_BDHW: Tensor | None) -> Tensor:
-        """(B, O, H, W). s: as large as y, or one pixel."""
+        """Return (B, O, H, W). s: as large as y, or one pixel."""
         if self.V is None:
             return y_BOHW
         assert s_BDHW is not None, "a conditional network must be handed features"
@@ -127,14 +127,14 @@ class AddCondition(nn.Module):
 
 
 class Conditioned(LayerBlock):
-    """A module whose `forward` takes the features s of label and latent, or None, beside its input."""
+    """A module whose `forward` takes the features s of label and latent, or None, in addition to its input."""
 
 
 class ConditionedSequential(nn.Sequential):
     """A Sequential that hands s to those of its modules that take it."""
 
     def forward(self, x: Tensor, s: Tensor | None = None) -> Tensor:
-        """The last module's output."""
+        """Return the last module's output."""
         for module in self:
             x = module(x, s) if isinstance(module, Conditioned) else module(x)
         return x
@@ -160,13 +160,13 @@ class MaskedConv2d(Conditioned):
         self.label = AddCondition(condition_features, out_channels)
 
     def forward(self, x_BIHW: Tensor, s: Tensor | None = None) -> Tensor:
-        """(B, O, H, W)."""
+        """Return features (B, O, H, W)."""
         features_BOHW: Tensor = self.label(self.above(x_BIHW) + self.row(x_BIHW), s)
         return features_BOHW
 
 
 def head(in_channels: int, hidden: int, out_channels: int, *, colours: int) -> nn.Sequential:
-    """ReLU, 1×1, ReLU, 1×1 to θ (1601.06759, table 1); without a hidden layer, ReLU and a single 1×1."""
+    """Build ReLU, 1×1, ReLU, 1×1 to θ (1601.06759, table 1); without a hidden layer, ReLU and a single 1×1."""
     if not hidden:
         return nn.Sequential(nn.ReLU(), own_pixel(in_channels, out_channels, colours=colours))
     return nn.Sequential(
@@ -178,7 +178,7 @@ def head(in_channels: int, hidden: int, out_channels: int, *, colours: int) -> n
 
 
 def _colour_groups(channels: int, colours: int) -> Tensor:
-    """The colour (channels,) of each channel: contiguous groups of as equal a size as can be."""
+    """Return the colour (channels,) of each channel: contiguous groups of as equal a size as can be."""
     return torch.arange(channels) * colours // channels
 
 

@@ -32,13 +32,13 @@ class PixelCNN(nn.Module):
         self.head = head(width, config.head_channels, colours * num_params, colours=colours)
 
     def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
-        """θ, flat. s: features of label and latent."""
+        """Return θ, flat. s: features of label and latent."""
         theta: Tensor = self.head(self.body(x_BCHW, s))
         return theta
 
 
 class ResidualBlock(Conditioned):
-    """x + (ReLU, 1×1 2h→h, ReLU, k×k mask B h→h, ReLU, 1×1 h→2h) (figure 5, left)."""
+    """A residual block, x + (ReLU, 1×1 2h→h, ReLU, k×k mask B h→h, ReLU, 1×1 h→2h) (figure 5, left)."""
 
     def __init__(self, h: int, *, kernel_size: int, colours: int, dropout: float, condition_features: int = 0) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResidualBlock(Conditioned):
         )
 
     def forward(self, x_BFHW: Tensor, s: Tensor | None = None) -> Tensor:
-        """(B, 2h, H, W)."""
+        """Return features (B, 2h, H, W)."""
         features_BFHW: Tensor = x_BFHW + self.residual(x_BFHW, s)
         return features_BFHW
 
@@ -63,7 +63,7 @@ class ResidualBlock(Conditioned):
 def _residual_body(
     config: PixelCNNConfig, in_channels: int, colours: int, condition_features: int
 ) -> Iterator[nn.Module]:
-    """The paper's layers before the head."""
+    """Yield the paper's layers before the head."""
     h, common = config.channels, {"colours": colours, "condition_features": condition_features}
     yield MaskedConv2d(in_channels, 2 * h, kernel_size=config.first_kernel_size, mask=Mask.A, **common)
     for _ in range(config.layers):
@@ -73,7 +73,7 @@ def _residual_body(
 def _simple_body(
     config: PixelCNNConfig, in_channels: int, colours: int, condition_features: int
 ) -> Iterator[nn.Module]:
-    """A plain stack of masked convolutions, mask A first; the last one's ReLU is the head's."""
+    """Yield a plain stack of masked convolutions, mask A first; the last one's ReLU is the head's."""
     h, common = config.channels, {"colours": colours, "condition_features": condition_features}
     yield MaskedConv2d(in_channels, h, kernel_size=config.first_kernel_size, mask=Mask.A, **common)
     for _ in range(config.layers - 1):

@@ -1,9 +1,9 @@
 """PixelCNN++ (Salimans et al. 2017, arXiv 1701.05517), as the reference code, openai/pixel-cnn, has it.
 
-Two streams run through a U-net of gated residual blocks: u has seen the rows above a pixel, ul those and what lies to
+Two streams run through a U-net of gated residual blocks: u has seen the rows above a pixel, ul those and what is to
 the left in its own row. Every kernel ends at its own pixel (ds: the rows above and the own one, as wide to both sides;
 drs: up and to the left), and the first layer alone is shifted off it. Down-sampling keeps this: row i of the next stage
-has seen rows 2i−1 and 2i, and stands for rows 2i and 2i+1 on the way back. There is no blind spot.
+has seen rows 2i−1 and 2i, and represents rows 2i and 2i+1 on the way back. There is no blind spot.
 
 The small variants of §3.3 have no way back: a straight stack of the same blocks at one resolution. Their 1×1 blocks add
 depth without adding to the receptive field. The paper describes them in a paragraph; what it leaves open is read so.
@@ -12,7 +12,7 @@ depth without adding to the receptive field. The paper describes them in a parag
   less high.
 - `nin`: three 1×1 blocks in each stream after every second block ("between every other layer"), ul reading u as ever.
 - `autoregressive_channel`: after each block of a stream, and before the other stream reads it, the sets of its features
-  are updated in turn by 1×1 gated residual blocks, each of which reads the sets before it.
+  are updated in turn by 1×1 gated residual blocks; each reads the sets before it.
 
 Differs from the reference in the number of stages, which is free, and in that the output may feed any likelihood.
 """
@@ -60,8 +60,8 @@ class PixelCNNPP(nn.Module):
         self.nin_out = nin(features, num_params)
 
     def forward(self, x_BCHW: Tensor, s: Tensor | None = None) -> Tensor:
-        """θ, flat. s: features of label and latent."""
-        # The ones tell the image from the zeros that pad it.
+        """Return θ, flat. s: features of label and latent."""
+        # The ones distinguish the image from the zeros that pad it.
         x = torch.cat([x_BCHW, torch.ones_like(x_BCHW[:, :1])], dim=1)
         u_list = [down_shift(self.u_first(x))]
         ul_list = [down_shift(self.ul_first_above(x)) + right_shift(self.ul_first_left(x))]
@@ -79,7 +79,7 @@ class PixelCNNPP(nn.Module):
 
 
 def _u_net(config: PixelCNNPPConfig, condition_features: int) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The layers on the way down in resolution, and on the way back."""
+    """Return the layers on the way down in resolution, and on the way back."""
     n, features = config.layers, config.channels
 
     def blocks(count: int, *, has_skips: bool) -> list[nn.Module]:
@@ -93,7 +93,7 @@ def _u_net(config: PixelCNNPPConfig, condition_features: int) -> tuple[list[nn.M
 
 
 def _straight_stack(config: PixelCNNPPConfig, condition_features: int) -> Iterator[nn.Module]:
-    """The layers of a small variant (§3.3)."""
+    """Yield the layers of a small variant (§3.3)."""
     for i in range(config.layers):
         if config.variant == "autoregressive_channel":
             yield AutoregressiveChannelBlock(config, condition_features=condition_features)
@@ -116,14 +116,14 @@ class Block(LayerBlock):
         super().__init__()
         u_conv, ul_conv = (nin, nin) if is_nin else (down_shifted_conv2d, down_right_shifted_conv2d)
         u_skips, ul_skips = (1, 2) if has_skips else (0, 1)
-        features, told = config.channels, {"condition_features": condition_features}
-        self.u = GatedResnet(config, u_conv, features=features, skip_features=u_skips * features, **told)
-        self.ul = GatedResnet(config, ul_conv, features=features, skip_features=ul_skips * features, **told)
+        features, condition = config.channels, {"condition_features": condition_features}
+        self.u = GatedResnet(config, u_conv, features=features, skip_features=u_skips * features, **condition)
+        self.ul = GatedResnet(config, ul_conv, features=features, skip_features=ul_skips * features, **condition)
 
     def forward(
         self, u: Tensor, ul: Tensor, s: Tensor | None, u_skip: Tensor | None = None, ul_skip: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Both streams, each (B, F, H, W)."""
+        """Return both streams, each (B, F, H, W)."""
         s = at_resolution_of(u, s)
         u = self.u(u, a=u_skip, s=s)
         return u, self.ul(ul, a=u if ul_skip is None else torch.cat([u, ul_skip], dim=1), s=s)
@@ -134,14 +134,14 @@ class AutoregressiveChannelBlock(LayerBlock):
 
     def __init__(self, config: PixelCNNPPConfig, *, condition_features: int) -> None:
         super().__init__()
-        features, told = config.channels, {"condition_features": condition_features}
-        self.u = GatedResnet(config, down_shifted_conv2d, features=features, skip_features=0, **told)
-        self.u_sets = ChannelSets(config, **told)
-        self.ul = GatedResnet(config, down_right_shifted_conv2d, features=features, skip_features=features, **told)
-        self.ul_sets = ChannelSets(config, **told)
+        features, condition = config.channels, {"condition_features": condition_features}
+        self.u = GatedResnet(config, down_shifted_conv2d, features=features, skip_features=0, **condition)
+        self.u_sets = ChannelSets(config, **condition)
+        self.ul = GatedResnet(config, down_right_shifted_conv2d, features=features, skip_features=features, **condition)
+        self.ul_sets = ChannelSets(config, **condition)
 
     def forward(self, u: Tensor, ul: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both streams, each (B, F, H, W)."""
+        """Return both streams, each (B, F, H, W)."""
         u = self.u_sets(self.u(u, s=s), s)
         return u, self.ul_sets(self.ul(ul, a=u, s=s), s)
 
@@ -161,7 +161,7 @@ class ChannelSets(nn.Module):
         )
 
     def forward(self, x: Tensor, s: Tensor | None) -> Tensor:
-        """(B, F, H, W)."""
+        """Return features (B, F, H, W)."""
         updated: list[Tensor] = []
         for block, features in zip(self.blocks, x.split(self.sizes, dim=1), strict=True):
             updated.append(block(features, a=torch.cat(updated, dim=1) if updated else None, s=s))
@@ -169,7 +169,7 @@ class ChannelSets(nn.Module):
 
 
 class GatedResnet(nn.Module):
-    """x + a·σ(b), where a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips))))) + V∗s.
+    """A gated residual block, x + a·σ(b); a and b are the halves of conv(dropout(f(conv(f(x)) + nin(f(skips))))) + V∗s.
 
     features: of x. skip_features: of all skips together; 0 has none.
     """
@@ -194,7 +194,7 @@ class GatedResnet(nn.Module):
         self.label = AddCondition(condition_features, 2 * features)
 
     def forward(self, x: Tensor, a: Tensor | None = None, s: Tensor | None = None) -> Tensor:
-        """(B, F, H, W). a: the skips, concatenated. s: features of label and latent."""
+        """Return (B, F, H, W). a: the skips, concatenated. s: features of label and latent."""
         f = self.nonlinearity
         c1 = self.conv_input(f(x))
         if self.nin_skip is not None:
@@ -214,7 +214,7 @@ class DownSampling(LayerBlock):
         self.ul = down_right_shifted_conv2d(features, features, stride=2)
 
     def forward(self, u: Tensor, ul: Tensor, _s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both streams, (B, F, H/2, W/2)."""
+        """Return both streams, (B, F, H/2, W/2)."""
         return self.u(u), self.ul(ul)
 
 
@@ -227,7 +227,7 @@ class UpSampling(LayerBlock):
         self.ul = down_right_shifted_deconv2d(features, features)
 
     def forward(self, u: Tensor, ul: Tensor, _s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both streams, (B, F, 2H, 2W)."""
+        """Return both streams, (B, F, 2H, 2W)."""
         return self.u(u), self.ul(ul)
 
 
@@ -242,7 +242,7 @@ def down_shifted_conv2d(
     stride: int = 1,
     init_scale: float = 1.0,
 ) -> WeightNormed:
-    """ds: the own row and those above, as wide to the left as to the right."""
+    """Build ds: the own row and those above, as wide to the left as to the right."""
     rows, width = kernel_size
     conv = rows_above(in_channels, out_channels, rows=rows, width=width, own_row=True, stride=stride)
     return WeightNormed(conv, init_scale=init_scale)
@@ -256,7 +256,7 @@ def down_right_shifted_conv2d(
     stride: int = 1,
     init_scale: float = 1.0,
 ) -> WeightNormed:
-    """drs: the own pixel, and those above, to the left, and above to the left."""
+    """Build drs: the own pixel, and those above, to the left, and above to the left."""
     pad = (kernel_size[1] - 1, 0, kernel_size[0] - 1, 0)
     return WeightNormed(
         ShiftedConv2d(in_channels, out_channels, kernel_size, pad, stride=stride), init_scale=init_scale
@@ -264,33 +264,33 @@ def down_right_shifted_conv2d(
 
 
 def down_shifted_deconv2d(in_channels: int, out_channels: int) -> WeightNormed:
-    """ds transposed, 2×3 at stride 2; the first column of its output is cropped."""
+    """Build ds transposed, 2×3 at stride 2; the first column of its output is cropped."""
     conv = nn.ConvTranspose2d(in_channels, out_channels, (2, 3), stride=2, padding=(0, 1), output_padding=(0, 1))
     return WeightNormed(conv)
 
 
 def down_right_shifted_deconv2d(in_channels: int, out_channels: int) -> WeightNormed:
-    """drs transposed, 2×2 at stride 2."""
+    """Build drs transposed, 2×2 at stride 2."""
     return WeightNormed(nn.ConvTranspose2d(in_channels, out_channels, (2, 2), stride=2))
 
 
 def nin(in_channels: int, out_channels: int, *, init_scale: float = 1.0) -> WeightNormed:
-    """Network in network: 1×1."""
+    """Build a network in network: 1×1."""
     return WeightNormed(own_pixel(in_channels, out_channels, colours=1), init_scale=init_scale)
 
 
 def down_shift(x: Tensor) -> Tensor:
-    """Each row in the place of the next; the first is zero."""
+    """Move each row to the place of the next; the first is zero."""
     return F.pad(x, (0, 0, 1, -1))
 
 
 def right_shift(x: Tensor) -> Tensor:
-    """Each column in the place of the next; the first is zero."""
+    """Move each column to the place of the next; the first is zero."""
     return F.pad(x, (1, -1, 0, 0))
 
 
 def at_resolution_of(u: Tensor, s: Tensor | None) -> Tensor | None:
-    """Maps of label and latent averaged to the size of u; what is one pixel wide, or nothing, stays."""
+    """Average maps of label and latent to the size of u; what is one pixel wide, or None, stays."""
     height, width = u.shape[-2:]
     if s is None or s.shape[-2:] in ((height, width), (1, 1)):
         return s
@@ -298,7 +298,7 @@ def at_resolution_of(u: Tensor, s: Tensor | None) -> Tensor | None:
 
 
 def concat_elu(x: Tensor) -> Tensor:
-    """[elu(x), elu(−x)]: twice the features, and no sign is lost (Shang et al. 2016, arXiv 1603.05201)."""
+    """Return [elu(x), elu(−x)]: twice the features, and no sign is lost (Shang et al. 2016, arXiv 1603.05201)."""
     if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
         both: Tensor = _ConcatELU.apply(x)
         return both
@@ -306,7 +306,7 @@ def concat_elu(x: Tensor) -> Tensor:
 
 
 class _ConcatELU(torch.autograd.Function):
-    """concat_elu of one exponential instead of two, keeping its output alone.
+    """The function concat_elu with one exponential instead of two, keeping its output alone.
 
     With t = e^−|x| − 1, elu(±x) = max(±x, t): on the negative side t is the value, and x < t; on the other t ≤ 0 ≤ x.
     """

@@ -1,4 +1,4 @@
-"""PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a causal decoder that is told a latent z.
+"""PixelVAE (Gulrajani et al. 2016, arXiv 1611.05013), one level: a causal decoder conditioned on a latent z.
 
 The encoder gives q(z|x), a diagonal Gaussian; the prior of z is N(0, I); the decoder p(x|z) is a causal network, which
 takes features of z in every layer as it takes those of a label: z itself, the same at all pixels, or maps up-sampled
@@ -31,21 +31,21 @@ COARSEST = 4
 
 @dataclass(frozen=True)
 class Posterior:
-    """q(z|x) of each image: a Gaussian of independent latents. log_variance: natural log of σ²."""
+    """The posterior q(z|x) of each image: a Gaussian of independent latents. log_variance: natural log of σ²."""
 
     mean_BD: Tensor
     log_variance_BD: Tensor
 
     def draw(self, noise_BD: Tensor) -> Tensor:
-        """z (B, D) of standard normal noise."""
+        """Return z (B, D) of standard normal noise."""
         return self.mean_BD + (0.5 * self.log_variance_BD).exp() * noise_BD
 
     def kl(self) -> Tensor:
-        """KL(q ‖ N(0, I)) of each latent, (B, D) nats."""
+        """Return KL(q ‖ N(0, I)) of each latent, (B, D) nats."""
         return 0.5 * (self.mean_BD.square() + self.log_variance_BD.exp() - 1 - self.log_variance_BD)
 
     def log_prior_ratio(self, noise_BD: Tensor) -> Tensor:
-        """log p(z) − log q(z|x) at the z that `draw` makes of the noise, (B,) nats."""
+        """Return log p(z) − log q(z|x) at the z that `draw` makes of the noise, (B,) nats."""
         z_BD = self.draw(noise_BD)
         return 0.5 * (noise_BD.square() + self.log_variance_BD - z_BD.square()).sum(1)
 
@@ -67,7 +67,7 @@ class PixelVAE(DensityModel):
             )
 
     def features(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
-        """Features of the label, if any, then of z, (B, ·, 1, 1) or (B, ·, h, w); z is 0, its prior mean, if None."""
+        """Return features of a label, then of z, (B, ·, 1, 1) or (B, ·, h, w); z is 0, its prior mean, if None."""
         if z_BD is None:
             z_BD = x_BCHW.new_zeros(len(x_BCHW), self.latent_dim)
         z_BDhw = z_BD[:, :, None, None] if self.upsampling is None else self.upsampling(z_BD)
@@ -87,9 +87,25 @@ class PixelVAE(DensityModel):
     def importance_bound(
         self, x_BCHW: Tensor, label_B: Tensor | None = None, index_B: Tensor | None = None, *, samples: int
     ) -> Tensor:
-        """log 1/k Σ p(x|z_i) p(z_i) / q(z_i|x) over k draws (Burda et al. 2016, arXiv 1509.00519), nats (B,).
+        """Return log 1/k Σ p(x|z_i) p(z_i) / q(z_i|x) over k draws, a lower bound of log p(x).
 
         Between the ELBO and log p(x) in expectation, and rising with k. The first draw is that of `log_prob`.
+
+        Args:
+            x_BCHW: Integer levels 0 to K-1.
+            label_B: Classes, NO_LABEL where there is none.
+            index_B: Index of each image in its split, which with the seed fixes the noise; None counts from 0.
+            samples: k, the draws of z an image.
+
+        Returns:
+            Nats (B,).
+
+        Raises:
+            DataError: The images are not integers, of another shape or out of range.
+            ConfigError: The labels are not one class an image.
+
+        References:
+            Burda et al. 2016, arXiv 1509.00519.
         """
         self._require_inputs(x_BCHW, label_B)
         posterior, noise = self.posterior(x_BCHW), self._noise(x_BCHW, index_B)
@@ -131,7 +147,7 @@ class PixelVAE(DensityModel):
         return self.config.model
 
     def _noise(self, x_BCHW: Tensor, index_B: Tensor | None) -> Iterator[Tensor]:
-        """Standard normals (B, D), one draw after another: those of an image are fixed by seed and index alone."""
+        """Yield standard normals (B, D), draw after draw: those of an image are fixed by seed and index alone."""
         indices = range(len(x_BCHW)) if index_B is None else index_B.tolist()
         generators = [torch.Generator().manual_seed(self.config.seed_for("latent", index)) for index in indices]
         like = next(self.parameters())
@@ -166,13 +182,13 @@ class Encoder(nn.Module):
         self.out = nn.Linear(channels * height * width, 2 * latent_dim)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, 2·D)."""
+        """Return mean and log variance (B, 2·D)."""
         parameters_BE: Tensor = self.out(self.layers(x_BCHW).flatten(1))
         return parameters_BE
 
 
 class UpSampledLatent(nn.Module):
-    """z to F maps of the size that the decoder sees: a linear layer to COARSEST, then transposed 4×4 convolutions."""
+    """Latents z to F maps of the decoder's size: a linear layer to COARSEST, then transposed 4×4 convolutions."""
 
     def __init__(self, latent_dim: int, features: int, height: int, width: int) -> None:
         super().__init__()
@@ -183,7 +199,7 @@ class UpSampledLatent(nn.Module):
         )
 
     def forward(self, z_BD: Tensor) -> Tensor:
-        """(B, F, h, w)."""
+        """Return maps (B, F, h, w)."""
         maps_BFhw: Tensor = F.relu(self.coarsest(z_BD).unflatten(1, (-1, *self.sizes[0])))
         for doubling, (height, width) in zip(self.doublings, self.sizes[1:], strict=True):
             maps_BFhw = F.relu(doubling(maps_BFhw)[..., :height, :width])
@@ -191,7 +207,7 @@ class UpSampledLatent(nn.Module):
 
 
 def _halvings(height: int, width: int) -> list[tuple[int, int]]:
-    """The size, and its halves rounded up, until no side is above COARSEST."""
+    """Return the size, and its halves rounded up, until no side is above COARSEST."""
     sizes = [(height, width)]
     while max(sizes[-1]) > COARSEST:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))

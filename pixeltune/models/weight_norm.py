@@ -35,24 +35,24 @@ class WeightNormed(nn.Module):
 
     @property
     def g(self) -> Tensor:
-        """The norms, one an output channel, shaped to multiply V."""
+        """Return the norms, one an output channel, shaped to multiply V."""
         parametrization: Any = self.conv.parametrizations
         norms: Tensor = parametrization.weight.original0
         return norms
 
     @property
     def b(self) -> Tensor:
-        """The biases (O,)."""
+        """Return the biases (O,)."""
         bias: Tensor = self.conv.bias
         return bias
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
-        """The convolution."""
+        """Apply the convolution."""
         y_BOHW: Tensor = self.conv(x_BIHW)
         return y_BOHW
 
     def fit_to(self, y_BOHW: Tensor) -> None:
-        """Given its outputs, set g and b so that each output channel has mean 0 and deviation `init_scale`.
+        """Set g and b, given its outputs, so that each output channel has mean 0 and deviation `init_scale`.
 
         A channel that is the same everywhere, as u is where an image has a single row left, keeps its norm: 1/√1e-10
         would scale up nothing but rounding, and the gradients with it.
@@ -66,7 +66,7 @@ class WeightNormed(nn.Module):
 
 @contextmanager
 def initialising(network: nn.Module) -> Iterator[None]:
-    """Within, one pass of a batch fits each layer in turn, and each passes its new output on to the next."""
+    """Fit each layer in turn to one pass of a batch; each passes its new output on to the next."""
 
     def fit(layer: WeightNormed, inputs: tuple[Tensor], y_BOHW: Tensor) -> Tensor:
         layer.fit_to(y_BOHW)
@@ -83,5 +83,5 @@ def initialising(network: nn.Module) -> Iterator[None]:
 
 
 def is_initialised_by_data(network: nn.Module) -> bool:
-    """Whether the network has layers to fit to a first batch."""
+    """Return whether the network has layers to fit to a first batch."""
     return any(isinstance(module, WeightNormed) for module in network.modules())

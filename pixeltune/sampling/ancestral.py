@@ -1,7 +1,7 @@
 """Images filled call after call: a walk asks for the levels of each network call, and puts them into the image.
 
 Sampling draws those levels; coding looks them up or reads them from a stream. A walk sees only levels that it was
-given before, so that whoever answers in the same way sees the same numbers.
+given before, so that every caller that answers in the same way sees the same numbers.
 
 Legend of shapes: B batch, C colours, c of them drawn in a call, P parameters, n sites drawn in a call, H×W the image.
 """
@@ -20,7 +20,7 @@ from pixeltune.sampling.cached import ModelStepper
 
 @dataclass(frozen=True)
 class Sites:
-    """What one call is for, in the likelihood's view of images: all that is drawn then, independent given the past.
+    """Sites of one call, in the likelihood's view of images: all that is drawn then, independent given the past.
 
     rows, cols: (n,). colours: which colours of each site, one after another; of coupled tiles, which of all tiles'.
     """
@@ -38,7 +38,7 @@ Walk = Callable[[DensityModel, int, Tensor | None, Answer], Tensor]
 
 
 def full_passes(model: DensityModel, batch: int, s: Tensor | None, answer: Answer) -> Tensor:
-    """A walk by one pass of the whole network a call, for any family; what is not drawn yet stands as level 0."""
+    """Walk by one pass of the whole network a call, for any family; what is not drawn yet is level 0."""
     order_CHW = model.order()
     device = next(model.parameters()).device
     x_BCHW = torch.zeros((batch, *order_CHW.shape), dtype=torch.int64, device=device)
@@ -53,7 +53,7 @@ def full_passes(model: DensityModel, batch: int, s: Tensor | None, answer: Answe
 
 
 def stepped(model: DensityModel, batch: int, s: Tensor | None, answer: Answer) -> Tensor:
-    """The walk of cached sampling, each feature of each pixel computed once; ConfigError for what it cannot step."""
+    """Walk as cached sampling does, each feature of each pixel computed once; ConfigError for what it cannot step."""
     stepper, order_CHW = ModelStepper(model, batch, s), model.order()
     x_BCHW = torch.zeros((batch, *order_CHW.shape), dtype=torch.int64, device=next(model.parameters()).device)
     for row in range(stepper.height):
@@ -73,7 +73,7 @@ def stepped(model: DensityModel, batch: int, s: Tensor | None, answer: Answer) -
 
 
 def _sites(now_CHW: Tensor) -> Sites:
-    """Where `now` marks what is drawn; every site of a call draws the same colours, which lie side by side."""
+    """Return the sites that `now` marks; every site of a call draws the same colours, which are adjacent."""
     rows, cols = now_CHW.any(0).nonzero(as_tuple=True)
     colours = now_CHW[:, rows[0], cols[0]].nonzero()[:, 0]
     return Sites(rows, cols, slice(int(colours[0]), int(colours[-1]) + 1))

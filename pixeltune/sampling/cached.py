@@ -16,7 +16,7 @@ from pixeltune.sampling.stepping import Stepper
 
 
 def cached(model: DensityModel, drawing: SampleRequest) -> Tensor:
-    """The images of `naive`, but for the order in which sums are added up."""
+    """Draw the images of `naive`, but for the order in which sums are added up."""
     rows = RowSampler(model, drawing)
     for row in range(rows.height):
         rows.draw(row)
@@ -40,24 +40,24 @@ class ModelStepper:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the caches."""
+        """Return the memory of the caches, in bytes."""
         return self.network.memory.nbytes
 
     def enter(self, row: int) -> None:
-        """See `Stepper.enter`."""
+        """Enter a row; see `Stepper.enter`."""
         self.network.enter(row)
 
     def begin(self) -> None:
-        """See `Stepper.begin`."""
+        """Begin the row; see `Stepper.begin`."""
         self.network.begin()
 
     def parameters(self, col: int) -> Tensor:
-        """θ in the likelihood's shape, of images of t×t pixels, one a tile."""
+        """Return θ in the likelihood's shape, of images of t×t pixels, one a tile."""
         theta = self.network.parameters(col)[..., None, None]
         return self.model.split.place(theta, self.model.likelihood.num_params)
 
     def put(self, col: int, x_BCtt: Tensor) -> None:
-        """The levels of those pixels; colours that are not drawn yet do not matter."""
+        """Put the levels of those pixels; colours that are not drawn yet do not matter."""
         self.network.put(col, self.model.split.stack(self.model.scale(x_BCtt))[..., 0, 0])
 
 
@@ -73,7 +73,7 @@ class RowSampler:
         self.drawing = drawing
         shape = (len(drawing), *model.form.shape)
         self.x_BCHW = drawing.noise_BNhw.new_zeros(shape, dtype=torch.int64)
-        # Of the row under way, in memory that stays where it is, for graphs read and write there.
+        # The current row, in memory that stays where it is, because graphs read and write there.
         self._noise_BNtW = self._row_of(drawing.noise_BNhw, 0).clone()
         self._x_BCtW = self._row_of(self.x_BCHW, 0).clone()
         self._given = None if drawing.given is None else self._given_in(0)
@@ -81,7 +81,7 @@ class RowSampler:
 
     @property
     def calls(self) -> int:
-        """Network calls that a row stands for."""
+        """Return the number of network calls of a row."""
         return self.stepper.width * self.stepper.calls
 
     @torch.no_grad()
@@ -97,7 +97,7 @@ class RowSampler:
         self._row_of(self.x_BCHW, row).copy_(self._x_BCtW)
 
     def _row_of(self, image: Tensor, row: int) -> Tensor:
-        """(…, t, W): that row of each tile."""
+        """Return (…, t, W): that row of each tile."""
         return image[..., row :: self.height, :]
 
     def _given_in(self, row: int) -> Observed:
@@ -118,7 +118,7 @@ class RowSampler:
         graph.replay()
 
     def _draw_pixels(self) -> None:
-        """From the noise of the row to its levels."""
+        """Draw the levels of the row from its noise."""
         stepper, temperature = self.stepper, self.drawing.temperature
         stepper.begin()
         for col in range(stepper.width):

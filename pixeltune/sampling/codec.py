@@ -43,7 +43,10 @@ Code = Callable[[Sites, int, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Decoded:
-    """images_NCHW: uint8 levels. labels_N: int64, what each was coded given; None if the model takes no labels."""
+    """Decoded images and labels.
+
+    images_NCHW: uint8 levels. labels_N: int64, what each was coded given; None if the model takes no labels.
+    """
 
     images_NCHW: np.ndarray
     labels_N: np.ndarray | None
@@ -58,12 +61,24 @@ def compress(
     method: str | None = None,
     advance: Advance = no_progress,
 ) -> bytes:
-    """The bytes of a file of images of integer levels, each coded given its label, if it has one.
+    """Compress images of integer levels, each coded given its label, if it has one.
 
-    batch_size: images a network call, and a stream. method: of `WALKS`; None takes `cached` where the
-    network can be stepped through, else `naive`. advance: told of each network call.
-    Raises CodecError where the model has no code, MissingPackageError without constriction, DataError or ConfigError
-    for images or labels that are not the model's.
+    Args:
+        model: Its probabilities code the images.
+        images_NCHW: Integer levels 0 to K-1.
+        labels_N: A class or NO_LABEL for each image; None codes without labels.
+        batch_size: Images a network call, and a stream.
+        method: A name in `WALKS`; None takes `cached` where the network can be stepped through, else `naive`.
+        advance: Called with the number of network calls done since the last time.
+
+    Returns:
+        The bytes of a file that `decompress` reads.
+
+    Raises:
+        CodecError: The model has no code.
+        MissingPackageError: constriction is not installed.
+        DataError: The images are not the model's.
+        ConfigError: The labels are not the model's.
     """
     require_codable(model)
     images_NCHW = _levels(model, images_NCHW)
@@ -94,10 +109,17 @@ def compress(
 
 
 def decompress(content: bytes, model: DensityModel, *, advance: Advance = no_progress) -> Decoded:
-    """The images of a file that `compress` wrote with this model, computed with as many CPU threads as then.
+    """Return the images of a file that `compress` wrote with this model, with as many CPU threads as then.
 
-    Raises CodecError before decoding where the file is foreign, damaged or cut, the model another, or its numbers would
-    differ; and afterwards where the images are not those that were compressed.
+    Args:
+        content: The bytes of the file.
+        model: The model that wrote it.
+        advance: Called with the number of network calls done since the last time.
+
+    Raises:
+        CodecError: Before decoding, where the file is foreign, damaged or cut, the model another, or its numbers would
+            differ; afterwards, where the images are not those that were compressed.
+        MissingPackageError: constriction is not installed.
     """
     require_codable(model)
     coded = unpack(content)
@@ -121,7 +143,7 @@ def decompress(content: bytes, model: DensityModel, *, advance: Advance = no_pro
 
 
 def _walk_batch(model: DensityModel, walk: Walk, label_B: Tensor, code: Code, advance: Advance) -> Tensor:
-    """Levels (B, C, H, W), int64, of one stream."""
+    """Return levels (B, C, H, W), int64, of one stream."""
 
     def answer(sites: Sites, theta: Tensor) -> Tensor:
         levels_Bcn = _code_sites(model.likelihood, sites, theta, code)
@@ -134,7 +156,7 @@ def _walk_batch(model: DensityModel, walk: Walk, label_B: Tensor, code: Code, ad
 
 
 def _code_sites(likelihood: Likelihood, sites: Sites, theta: Tensor, code: Code) -> Tensor:
-    """Levels (B, c, n) of the sites of a call, coded colour after colour."""
+    """Return levels (B, c, n) of the sites of a call, coded colour after colour."""
     batch = len(theta)
     levels_BCn1 = theta.new_zeros((batch, likelihood.channels, len(sites.rows), 1), dtype=torch.int64)
     for colour in range(likelihood.channels)[sites.colours]:
@@ -145,7 +167,7 @@ def _code_sites(likelihood: Likelihood, sites: Sites, theta: Tensor, code: Code)
 
 
 class _Encoder:
-    """Puts the levels of images, as the likelihood takes them, on a stream."""
+    """Writer that puts the levels of images, as the likelihood takes them, on a stream."""
 
     def __init__(self, x: Tensor) -> None:
         stream = _constriction()
@@ -159,12 +181,12 @@ class _Encoder:
 
     @property
     def words(self) -> np.ndarray:
-        """The stream, uint32."""
+        """Return the stream, uint32."""
         return np.asarray(self._encoder.get_compressed())
 
 
 class _Decoder:
-    """Takes levels from a stream."""
+    """Reader that takes levels from a stream."""
 
     def __init__(self, words: np.ndarray) -> None:
         stream = _constriction()
@@ -178,13 +200,13 @@ class _Decoder:
             raise _other_numbers("a stream does not fit the probabilities") from None
 
     def require_end(self) -> None:
-        """All of the stream must have been read."""
+        """Require that all of the stream has been read."""
         if not self._decoder.maybe_exhausted():
             raise _other_numbers("a stream is longer than they are")
 
 
 def _constriction() -> Any:
-    """constriction.stream, which is an extra."""
+    """Return constriction.stream, which is an extra."""
     require_packages("coding", "constriction")
     import constriction
 
@@ -201,7 +223,7 @@ def _walk(method: str) -> Walk:
 
 
 def _fastest(model: DensityModel) -> str:
-    """`cached`, unless the network has functions, or looks at pixels, that it cannot step."""
+    """Return `cached`, unless the network has functions, or looks at pixels, that it cannot step."""
     x_BCHW = next(model.parameters()).new_zeros(1, *model.form.shape)
     try:
         ModelStepper(model, 1, model.features(x_BCHW))
@@ -211,7 +233,7 @@ def _fastest(model: DensityModel) -> str:
 
 
 def require_codable(model: DensityModel) -> None:
-    """CodecError where the model has no code; MissingPackageError without constriction."""
+    """Raise CodecError where the model has no code; MissingPackageError without constriction."""
     _constriction()
     if model.is_bound:
         raise CodecError(
@@ -251,7 +273,7 @@ def _levels(model: DensityModel, images_NCHW: np.ndarray) -> np.ndarray:
 
 
 def _checked_table(table: Tensor) -> np.ndarray:
-    """The table (B·n, K) for constriction, which takes negative numbers without a word."""
+    """Return the table (B·n, K) for constriction, which takes negative numbers without a word."""
     if not bool((table.isfinite() & (table >= 0)).all() & (table.sum(1) > 0).all()):
         raise CodecError("probabilities must be finite, at least 0 and not all 0, but the model gives others")
     return np.ascontiguousarray(table.cpu().numpy())

@@ -25,7 +25,7 @@ _PREFIX = struct.Struct("<8sIIQ32s")
 
 
 class Header(Section):
-    """What the streams are.
+    """The description of the streams.
 
     count: images. form: of each image. batch_size: images a stream; the last one may hold fewer.
     method: how θ was computed; another one adds up in another order.
@@ -55,24 +55,24 @@ class CodedFile:
 
     @property
     def stream_bits(self) -> int:
-        """Of all streams: the code of the images."""
+        """Return the bits of all streams: the code of the images."""
         return 32 * sum(self.header.stream_words)
 
     @property
     def header_bits(self) -> int:
-        """Of the rest of the file, the labels included."""
+        """Return the bits of the rest of the file, the labels included."""
         return 8 * self.num_bytes - self.stream_bits
 
 
 def pack(header: Header, streams: list[np.ndarray]) -> bytes:
-    """The file."""
+    """Return the bytes of the file."""
     about = header.model_dump_json().encode()
     body = about + b"".join(words.astype("<u4").tobytes() for words in streams)
     return _PREFIX.pack(_MAGIC, _VERSION, len(about), _PREFIX.size + len(body), hashlib.sha256(body).digest()) + body
 
 
 def unpack(content: bytes) -> CodedFile:
-    """What `pack` wrote; CodecError where it is foreign, of another version, cut short or damaged."""
+    """Read what `pack` wrote; CodecError where it is foreign, of another version, cut short or damaged."""
     if content[: len(_MAGIC)] != _MAGIC[: len(content)] or not content:
         raise CodecError("a compressed file must be one that `pixeltune compress` wrote, but this is none")
     if len(content) < _PREFIX.size:

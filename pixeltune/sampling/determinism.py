@@ -17,10 +17,10 @@ from pixeltune.models.exact import exact_float32
 
 
 class NumericEnvironment(Section):
-    """Who computes the same numbers: these versions, on such a device, in this dtype, with so many CPU threads.
+    """Versions, device, dtype and number of CPU threads, which must agree to compute the same numbers.
 
-    The shape of a batch counts too, and stands in the header of a file. Not all can be told from names, such as a
-    library's choice of kernels by the make of a CPU: the checksum of the decoded images has the last word.
+    The shape of a batch counts too, and is in the header of a file. Names do not show every difference, such as a
+    library's choice of kernels by the make of a CPU: the checksum of the decoded images detects the rest.
     """
 
     pixeltune: str
@@ -32,7 +32,7 @@ class NumericEnvironment(Section):
 
     @classmethod
     def of(cls, model: DensityModel) -> Self:
-        """Of the model where it is, in this process as it is set."""
+        """Describe the model where it is, in this process as it is set."""
         weight = next(model.parameters())
         return cls(
             pixeltune=importlib.metadata.version("pixeltune"),
@@ -44,14 +44,14 @@ class NumericEnvironment(Section):
         )
 
     def differences(self, other: NumericEnvironment) -> list[str]:
-        """`name was …, here …` of all that differs; other is how it is here."""
+        """Return `name was …, here …` of all that differs; other is how it is here."""
         here = other.model_dump()
         return [f"{name} was {value}, here {here[name]}" for name, value in self if value != here[name]]
 
 
 @contextmanager
 def fixed_numbers(model: DensityModel, threads: int | None = None) -> Iterator[None]:
-    """The model in eval mode, exact float32, deterministic kernels and so many CPU threads, or as many as are set."""
+    """Set eval mode, exact float32, deterministic kernels and so many CPU threads, or as many as are set."""
     cudnn = torch.backends.cudnn
     before = (torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic)
     strictness = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -71,7 +71,7 @@ def fixed_numbers(model: DensityModel, threads: int | None = None) -> Iterator[N
 
 
 def model_hash(model: DensityModel) -> str:
-    """16 hex digits of configuration, form, weights and buffers; the same in float32 and float64."""
+    """Return 16 hex digits of configuration, form, weights and buffers; the same in float32 and float64."""
     digest = hashlib.sha256(f"{model.config.key()} {model.form}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.detach().cpu().double() if tensor.is_floating_point() else tensor.detach().cpu()

@@ -1,7 +1,7 @@
 """Sampling by iteration: whole images are drawn again under the same noise until nothing changes.
 
 Given the noise, a sub-pixel is a function of those before it in the model's order, so the image that `naive` draws is
-the one fixed point. Each iteration settles at least the next call of that order, whatever the start.
+the one fixed point. Each iteration settles at least the next call of that order, from any start.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pixeltune.sampling.request import SampleRequest
 
 
 def fixed_point(model: DensityModel, drawing: SampleRequest) -> Tensor:
-    """The images of `naive`, of any causal model; at most one network pass more than its order has calls."""
+    """Draw the images of `naive`, of any causal model, in at most one network pass more than its order has calls."""
     *_, x_BCHW = _counted(iterates(model, drawing), int(model.order().max()) + 1, drawing.advance)
     return x_BCHW
 
 
 def _counted(passes: Iterator[Tensor], calls: int, advance: Callable[[int], None]) -> Iterator[Tensor]:
-    """Each pass counts for the one call that it settles at least, the last one for all that are left."""
+    """Count each pass for the one call that it settles at least, the last one for all that are left."""
     left = calls
     for x_BCHW in passes:
         now = min(1, left)
@@ -33,7 +33,7 @@ def _counted(passes: Iterator[Tensor], calls: int, advance: Callable[[int], None
 
 
 def iterates(model: DensityModel, drawing: SampleRequest) -> Iterator[Tensor]:
-    """The images (B, C, H, W) after each network pass; those that a pass left as they were sit out the next.
+    """Yield the images (B, C, H, W) after each network pass; those that a pass left as they were sit out the next.
 
     They start as level 0 everywhere, as in `naive`: after k passes they agree with it at least up to its k-th call.
     """

@@ -51,18 +51,18 @@ class Picture:
 
 
 def labels_in_turn(model: DensityModel, n: int) -> list[int] | None:
-    """Each class of a conditional model after another; None of another one."""
+    """Return n labels, the classes of a conditional model in turn; None for another model."""
     return None if model.conditioning is None else [index % model.conditioning.num_classes for index in range(n)]
 
 
 def upper_half(model: DensityModel) -> Tensor:
-    """(H, W) bool."""
+    """Return (H, W) bool: True in the upper half."""
     rows_H = torch.arange(model.form.height) < model.form.height // 2
     return rows_H[:, None].repeat(1, model.form.width)
 
 
 def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", **how: Unpack[How]) -> Picture:
-    """12 rows of 12: 72 samples, and below them the lower halves of 12 examples, a column each, drawn 6 times.
+    """Draw 12 rows of 12: 72 samples, and below them 12 examples, a column each, whose lower half is drawn 6 times.
 
     Samples of a conditional model take the classes in turn. Examples are the first of the set, completed with their
     labels. The lower half of the gallery is left out, and the caption says why, where there are fewer than 12 examples
@@ -78,8 +78,8 @@ def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", 
         return Picture(drawn, model.form.levels, GALLERY_SIDE, f"{words}; no completions: {why_not}")
     images, label_N = _chosen(model, examples, torch.arange(GALLERY_SIDE).repeat(_DRAWS))
     completed = complete(model, images, known, labels=label_N, **how)
-    told = "" if label_N is None else " given their class"
-    caption = f"{words}; lower {_DRAWS} rows: {GALLERY_SIDE} images, lower half drawn{told}, {_DRAWS} times each"
+    condition = "" if label_N is None else " given their class"
+    caption = f"{words}; lower {_DRAWS} rows: {GALLERY_SIDE} images, lower half drawn{condition}, {_DRAWS} times each"
     return Picture(torch.cat([drawn, completed]), model.form.levels, GALLERY_SIDE, caption, gap_after=_DRAWS)
 
 
@@ -93,7 +93,7 @@ def completions(
     title: str = "",
     **how: Unpack[How],
 ) -> Picture:
-    """A row an example: what is given, `draws` completions with the example's label, and the example itself.
+    """Draw a row an example: what is given, `draws` completions with the example's label, and the example itself.
 
     ConfigError where completions would not be exact, unless `clamp`; the caption then says what they are not. title:
     begins the caption. how: see `complete`.
@@ -112,7 +112,7 @@ def completions(
 
 
 def _chosen(model: DensityModel, examples: ImageSet, index_N: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Levels and labels of the examples of these indices; no labels where the model or the examples have none."""
+    """Return levels and labels of the examples of these indices; no labels where model or examples have none."""
     index = index_N.numpy()
     labels_N = None if model.conditioning is None else examples.labels_N
     return torch.from_numpy(examples.pixels_NCHW[index]), None if labels_N is None else torch.from_numpy(

@@ -33,10 +33,19 @@ def save_grid(
 ) -> bytes:
     """Write images of integer levels 0…K−1 as a PNG and return its bytes.
 
-    location: path or URI. columns: images a row; None for a square. One channel is grey, three are RGB; of any other
-    number the first one is shown, grey. zoom: side of the square that shows one pixel.
-    hidden_NHW: bool, pixels that are shown as plain grey. gap_after: rows of images above a white gap.
-    caption: words below, and in the file's own description.
+    Args:
+        images_NCHW: Integer levels. One channel is grey, three are RGB; of any other number the first one is shown,
+            grey.
+        location: Path or URI.
+        levels: K.
+        columns: Images a row; None for a square.
+        zoom: Side of the square that shows one pixel.
+        hidden_NHW: Bool, pixels that are shown as plain grey.
+        gap_after: Rows of images above a white gap; None for no gap.
+        caption: Words below, and in the file's own description.
+
+    Returns:
+        The bytes of the PNG.
     """
     from torchvision.utils import make_grid  # it loads all of torchvision, seconds that sampling itself can do without
 
@@ -61,7 +70,7 @@ def save_grid(
 
 
 def _captioned(picture: Image.Image, caption: str) -> Image.Image:
-    """The picture with words on a white strip below it."""
+    """Return the picture with words on a white strip below it."""
     if not caption:
         return picture
     font = ImageFont.load_default(_FONT_SIZE)

@@ -30,7 +30,7 @@ Labels = Sequence[int] | Tensor | np.ndarray | None
 
 
 class How(TypedDict, total=False):
-    """Arguments that `sample` and `complete` have in common, for those who hand them on."""
+    """Arguments that `sample` and `complete` have in common, for functions that pass them on."""
 
     seed: int
     temperature: float
@@ -54,10 +54,24 @@ def sample(
 
     Image i is fixed by the weights, the seed, i, its label and the temperature: neither n, nor batch_size, nor the
     device changes its noise. A latent is drawn from its prior.
-    labels: a class for each image; None draws without labels. temperature: each sub-pixel, given those before it, is
-    drawn from p^(1/T), normalised; 1 draws from the model, another number does not. advance: told how many more network
-    calls are done, of `order().max() + 1` a batch.
-    Raises ConfigError for an unknown method, or for labels that the model or n do not admit.
+
+    Args:
+        model: The model to draw from; its mode is restored.
+        n: Number of images.
+        labels: A class for each image; None draws without labels.
+        seed: Fixes the noise.
+        temperature: T > 0. Each sub-pixel, given those before it, is drawn from p^(1/T), normalised; 1 draws from the
+            model, another number does not.
+        method: `naive`, `cached` or `fixed_point`; they draw the same images, up to rounding.
+        batch_size: Images that are drawn together.
+        advance: Called with the number of network calls done since the last time, of `order().max() + 1` a batch.
+
+    Returns:
+        Levels (n, C, H, W), uint8, on the CPU.
+
+    Raises:
+        ConfigError: The method is unknown, n or the temperature is not above 0, or the labels are not one class an
+            image of a conditional model.
     """
     return _draw(model, n, None, labels, seed, temperature, method, batch_size, advance)
 
@@ -75,15 +89,31 @@ def complete(
     batch_size: int = 256,
     advance: Advance = no_progress,
 ) -> Tensor:
-    """Draw the rest of n images of which a part is given: (n, C, H, W), uint8 levels on the CPU.
+    """Draw the rest of n images whose known part is given: (n, C, H, W), uint8 levels on the CPU.
 
-    images_NCHW: integer levels; give an image several times to complete it in several ways. known: bool, (H, W) or
-    (C, H, W): what of them is given, which must be all that the model draws in its first network calls, or it is
-    refused: then, and only then, ancestral sampling draws from p(rest | given). See `require_conditional`.
-    clamp: take any `known`, and put what is given in place of what was drawn. Where `require_conditional` refuses,
-    that is not a conditional sample: what was drawn before a given sub-pixel does not know of it.
-    The other arguments are those of `sample`, and image i has the same noise.
-    Raises DataError for images that are not integer levels of the model's form, and ConfigError for the rest.
+    Image i has the same noise as in `sample`.
+
+    Args:
+        model: The model to draw from; its mode is restored.
+        images_NCHW: Integer levels; give an image several times to complete it in several ways.
+        known: Bool, (H, W) or (C, H, W): what of them is given. It must be all that the model draws in its first
+            network calls: then, and only then, ancestral sampling draws from p(rest | given). See
+            `require_conditional`.
+        clamp: Take any `known`, and put what is given in place of what was drawn. Where `require_conditional` refuses,
+            that is not a conditional sample: what was drawn before a given sub-pixel does not know of it.
+        labels: As in `sample`.
+        seed: As in `sample`.
+        temperature: As in `sample`.
+        method: As in `sample`.
+        batch_size: As in `sample`.
+        advance: As in `sample`.
+
+    Returns:
+        Levels (n, C, H, W), uint8, on the CPU; where `known`, those of `images_NCHW`.
+
+    Raises:
+        DataError: The images are not integer levels of the model's form.
+        ConfigError: `known` has another shape or type or is refused, or as in `sample`.
     """
     given = _given(model, images_NCHW, known)
     if not clamp:
@@ -92,7 +122,15 @@ def complete(
 
 
 def require_conditional(model: DensityModel, known: Tensor) -> None:
-    """ConfigError where ancestral sampling of what is not known is not sampling given what is; bool, as `complete`."""
+    """Refuse what is known where ancestral sampling of the rest is not sampling given what is known.
+
+    Args:
+        model: The model to draw from.
+        known: Bool, (H, W) or (C, H, W), as in `complete`.
+
+    Raises:
+        ConfigError: It is not all that the model draws in its first network calls.
+    """
     problem = why_not_conditional(model, known)
     if problem is not None:
         raise ConfigError(
@@ -102,13 +140,13 @@ def require_conditional(model: DensityModel, known: Tensor) -> None:
 
 
 def why_not_conditional(model: DensityModel, known: Tensor) -> str | None:
-    """What stands against drawing p(unknown | known) call after call, in words; None where it is exact."""
+    """Return why drawing p(unknown | known) call after call is not exact, in words; None where it is."""
     order_CHW, known_CHW = model.order(), known.cpu().expand(model.form.shape)
     if known_CHW.all() or not known_CHW.any():
         return None
     if model.latent_dim:
         return (
-            "a completion must be of a model without a latent, for a part of an image does not tell z, but "
+            "a completion must be of a model without a latent, because a part of an image does not determine z, but "
             f"{model.config.model.family} has one"
         )
     first = int(order_CHW[~known_CHW].min())
@@ -176,7 +214,7 @@ def _on(device: torch.device, given: Observed, some: Tensor) -> Observed:
 
 
 def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor | np.ndarray) -> Observed:
-    """Checked, and on the CPU."""
+    """Check them, and move them to the CPU."""
     x_NCHW, known_CHW = _tensor(images_NCHW), _tensor(known)
     shape, levels = model.form.shape, model.form.levels
     require_level_type(x_NCHW, model.form)
@@ -187,10 +225,10 @@ def _given(model: DensityModel, images_NCHW: Tensor | np.ndarray, known: Tensor 
         )
     known_CHW, x_NCHW = known_CHW.expand(shape), x_NCHW.long()  # a uint8 does not compare with 256
     if not ((x_NCHW >= 0) & (x_NCHW < levels))[:, known_CHW].all():
-        raise DataError(f"the given levels must lie in 0..{levels - 1}, but some do not; give the model's own")
+        raise DataError(f"the given levels must be in 0..{levels - 1}, but some do not; give the model's own")
     return Observed(x_NCHW, known_CHW)
 
 
 def _tensor(values: Tensor | np.ndarray) -> Tensor:
-    """On the CPU; a copy of an array, which may be read-only."""
+    """Return the values on the CPU; a copy of an array, which may be read-only."""
     return values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))

@@ -10,7 +10,7 @@ from pixeltune.sampling.request import SampleRequest
 
 
 def naive(model: DensityModel, drawing: SampleRequest) -> Tensor:
-    """Levels x_BCHW (int64) as a fixed function of the weights and the drawing."""
+    """Draw levels x_BCHW (int64) as a fixed function of the weights and the drawing."""
     given = drawing.given
     if given is not None:  # as the likelihood sees images
         x, known = model.split.to_sites(given.x_BCHW), model.split.to_sites(given.known_CHW[None])[0]

@@ -1,4 +1,4 @@
-"""What every method of sampling is told: from which noise a batch is drawn, how, and which of it is given.
+"""What every method of sampling is given: from which noise a batch is drawn, how, and which of it is given.
 
 Legend of shapes: B batch, N noise numbers a pixel, C colours, H×W the image, h×w as `DensityModel.noise` makes it.
 """
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 Advance = Callable[[int], None]
-"""Told, again and again, how many more of the network calls of `model.order()` are done."""
+"""Called again and again with how many more of the network calls of `model.order()` are done."""
 
 
 def no_progress(_calls: int) -> None:
-    """For those who do not ask."""
+    """Do nothing: the default progress callback."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Observed:
     known_CHW: Tensor
 
     def put_into(self, drawn_BCHW: Tensor) -> Tensor:
-        """The drawn levels, but for those that are known."""
+        """Return the drawn levels, but for those that are known."""
         return torch.where(self.known_CHW, self.x_BCHW, drawn_BCHW)
 
 
@@ -49,7 +49,7 @@ class SampleRequest:
         return len(self.noise_BNhw)
 
     def of(self, indices: Tensor) -> SampleRequest:
-        """The same for some of the images."""
+        """Return the same for some of the images."""
         return replace(
             self,
             noise_BNhw=self.noise_BNhw[indices],

@@ -19,19 +19,19 @@ from pixeltune.sampling.cached import RowSampler
 from pixeltune.sampling.request import SampleRequest
 
 SPEED_BATCH = 16
-"""Images that are drawn together wherever speed is measured, for a batch decides it: rows that agree in it compare.
+"""Images that are drawn together in every measurement of speed, which depends on it: rows that agree in it compare.
 
 That of `benchmarks/sample.py`. It is enough for a processor to read its weights from memory once for many images, and
 its caches are a small part of what training has taken on the same device.
 """
 
 _LONGEST = 1.0
-"""Seconds after which a measurement tries no more. Of tries for a tenth of it, the quickest may be twice as slow as
+"""Seconds after which a measurement tries no more. In tries for a tenth of it, the quickest may be twice as slow as
 usual: others take turns on a shared machine."""
 
 
 def forecast(model: DensityModel, n: int, *, batch_size: int = 256) -> float:
-    """Seconds that `sample` will take, from a first row drawn again; others take less where resolutions alternate."""
+    """Return the seconds that `sample` will take, from a row drawn again; less where resolutions alternate."""
     with eval_mode(model), torch.inference_mode():
         first = _FirstRows(model, min(n, batch_size), count=1)
         row = _seconds(first.draw)
@@ -39,11 +39,11 @@ def forecast(model: DensityModel, n: int, *, batch_size: int = 256) -> float:
 
 
 def images_per_second(model: DensityModel, batch: int = SPEED_BATCH) -> float:
-    """Images drawn in a second by cached sampling in float32, `batch` at a time, on the model's device.
+    """Return the images drawn in a second by cached sampling in float32, `batch` at a time, on the model's device.
 
     Measured on the rows in which resolutions alternate, once their programs are built, captured and warm: the quickest
-    of several tries, for what else the machine does only slows it. A network that cannot be stepped through is measured
-    as `naive` draws it: a pass of the whole network, times the calls of its order.
+    of several tries, because what else the machine does only slows it. A network that cannot be stepped through is
+    measured as `naive` draws it: a pass of the whole network, times the calls of its order.
     """
     with eval_mode(model), torch.inference_mode(), exact_float32():
         try:
@@ -91,14 +91,14 @@ class _WholePass:
 
 
 def _inputs(model: DensityModel, batch: int) -> tuple[Tensor, Tensor]:
-    """Noise of `batch` images, and images of nothing, on the model's device."""
+    """Return noise of `batch` images, and images of nothing, on the model's device."""
     weight = next(model.parameters())
     noise_BNhw = model.noise(torch.Generator()).to(weight.device).expand(batch, -1, -1, -1)
     return noise_BNhw, weight.new_zeros(batch, *model.form.shape)
 
 
 def _quickest(run: Callable[[], object]) -> float:
-    """Seconds of the shortest of several tries."""
+    """Return the seconds of the shortest of several tries."""
     shortest, left = math.inf, _LONGEST
     while left > 0:
         seconds = _seconds(run)
@@ -113,7 +113,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _wait(result: Tensor) -> None:
-    """Until a GPU has computed it."""
+    """Wait until a GPU has computed it."""
     result.sum().item()
 
 

@@ -31,7 +31,7 @@ _CALLS_TO_JUDGE = 8
 
 @dataclass(frozen=True)
 class Verification:
-    """A claimed −log₂ p of images beside the bits of their streams.
+    """A claimed −log₂ p of images compared with the bits of their streams.
 
     header_bits: of the file beyond its streams, labels included. dims: sub-pixels of all images. is_identical: whether
     the images came back.
@@ -46,22 +46,22 @@ class Verification:
 
     @property
     def difference(self) -> float:
-        """By how much of the claim the code is longer."""
+        """Return by how much of the claim the code is longer."""
         return self.coded_bits / self.claimed_bits - 1
 
     @property
     def allowed_bits(self) -> float:
-        """How far the code may be from the claim, either way."""
+        """Return how far the code may be from the claim, either way."""
         return TOLERANCE * self.claimed_bits + STREAM_BITS * self.streams
 
     @property
     def is_within(self) -> bool:
-        """Whether it is no farther."""
+        """Return whether it is no farther."""
         return abs(self.coded_bits - self.claimed_bits) <= self.allowed_bits
 
     @property
     def refutation(self) -> str | None:
-        """Why the claim is refuted, in one sentence; None where it is confirmed."""
+        """Return why the claim is refuted, in one sentence; None where it is confirmed."""
         if not self.is_identical:
             return "the decoded images are not those that were coded"
         if self.is_within:
@@ -76,7 +76,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class BitsCheck:
-    """What became of an attempt to confirm claimed bits.
+    """The result of an attempt to confirm claimed bits.
 
     is_confirmed: None where nothing was checked. images: how many were coded. why_not: why it is not confirmed, or
     was not checked.
@@ -91,10 +91,14 @@ def check_claim(model: DensityModel, images: ImageSet, nats_N: np.ndarray, *, se
     """Code the first images and compare with what was claimed of them, within about so many seconds.
 
     Args:
-        model: that the claim is about.
-        images: what was evaluated.
+        model: The model that the claim is about.
+        images: What was evaluated.
         nats_N: −log p of each image, as it was claimed.
-        seconds: after which, or where more are foreseen, it is given up.
+        seconds: The check is given up after them, or where more are foreseen.
+
+    Returns:
+        Whether the claim is confirmed, and why not; nothing is confirmed or refuted where there was no time, memory or
+        coder.
     """
     try:
         require_codable(model)
@@ -138,7 +142,7 @@ class _TooSlowError(Exception):
 
 
 class _Deadline:
-    """Hears of network calls, and ends the walk where they would take longer than `seconds`. calls: in all."""
+    """Counts network calls, and ends the walk where they would take longer than `seconds`. calls: in all."""
 
     def __init__(self, seconds: float, *, calls: int) -> None:
         self._seconds, self._calls = seconds, calls
@@ -146,7 +150,7 @@ class _Deadline:
         self._done = self._done_at_first = 0
 
     def __call__(self, calls: int) -> None:
-        """So many more are done."""
+        """Count so many more as done."""
         now = time.monotonic()
         if not self._done:  # the first one also loads and builds what the others use
             self._first, self._done_at_first = now, calls
@@ -169,8 +173,17 @@ def verify_bits(
 ) -> Verification:
     """Compress the images, decompress them, and compare.
 
-    claimed_nats: −log p of all of them, by whole-image `log_prob`. method: see `compress`.
-    Raises what `compress` and `decompress` raise.
+    Args:
+        model: The model that the claim is about.
+        images_NCHW: Integer levels 0 to K-1.
+        labels_N: A class or NO_LABEL for each image; None codes without labels.
+        claimed_nats: −log p of all of them, by whole-image `log_prob`.
+        batch_size: Images a network call, and a stream.
+        method: See `compress`.
+        advance: See `compress`.
+
+    Raises:
+        CodecError: As `compress` and `decompress`; also DataError, ConfigError and MissingPackageError.
     """
     content = compress(model, images_NCHW, labels_N, batch_size=batch_size, method=method, advance=advance)
     decoded = decompress(content, model, advance=advance)

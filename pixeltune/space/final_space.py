@@ -16,8 +16,9 @@ from pixeltune.space.search_space import SearchSpace
 class FinalSpace(SearchSpace):
     """A search whose trials are known before it begins; it trains on train and validation and reads the test set.
 
-    configs: of trial 0, 1 and so on; `base` is the first of them, and nothing is varied.
-    origins: of each, the row columns that say where it comes from.
+    Args:
+        configs: The configurations of trial 0, 1 and so on; `base` is the first of them, and nothing is varied.
+        origins: The row columns of each trial that say where it comes from.
     """
 
     configs: tuple[TrialConfig, ...]
@@ -37,9 +38,15 @@ class FinalSpace(SearchSpace):
         hours: float | None = None,
         trials: int | None = None,
     ) -> Self:
-        """Each of `chosen` (by the name of its trial in `search`) with each seed: all of one seed, then the next.
+        """Retrain each of `chosen` with each seed: all of one seed, then the next.
 
-        trials: how many of them are to be run, where it is not all.
+        Args:
+            chosen: Configurations by the name of their trial in `search`.
+            search: The name of the search.
+            seeds: The seeds of the trials.
+            resources: What one trial takes.
+            hours: Wall time of a launch; None does not limit.
+            trials: How many of them are to be run; None for all.
         """
         pairs = [(trial, config.override({"seed": seed})) for seed in seeds for trial, config in chosen.items()]
         return cls(
@@ -54,34 +61,34 @@ class FinalSpace(SearchSpace):
         )
 
     def suggestions(self) -> list[dict[str, Scalar]]:
-        """What makes each configuration of the base."""
+        """Return what makes each configuration of the base."""
         return [_changes(self.base, config) for config in self.configs]
 
     @cached_property
     def num_configurations(self) -> int | None:
-        """None: how many trials there are is known, and none is proposed."""
+        """Return None: how many trials there are is known, and none is proposed."""
         return None
 
     def suggestion_of(self, row: Mapping[str, Any]) -> dict[str, Scalar]:
-        """By the trial's number."""
+        """Return the suggestion by the trial's number."""
         return _changes(self.base, self.configs[row["number"]])
 
     def corners(self) -> Iterator[dict[str, Scalar]]:
-        """Every trial."""
+        """Yield every trial."""
         yield from self.suggestions()
 
     def origin(self, number: int) -> Mapping[str, Scalar]:
-        """The trial that trial `number` retrains."""
+        """Return the trial that trial `number` retrains."""
         return self.origins[number]
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Which configuration, and which seed."""
+        """Return the columns that show which configuration, and which seed."""
         return ("from_trial", "seed")
 
 
 def _changes(base: TrialConfig, config: TrialConfig) -> dict[str, Scalar]:
-    """The keys in which `config` differs; all of them where its classes do, which share no defaults."""
+    """Return the keys in which `config` differs; all of them where its classes do, which share no defaults."""
     before, after = base.flat(), config.flat()
     kinds = [f"{section}.{name}" for section, name in DISCRIMINATORS.items()]
     if any(before[kind] != after[kind] for kind in kinds):

@@ -1,4 +1,4 @@
-"""Distributions and keys: what a value must lie in, which keys a trial has, the corners of a space.
+"""Distributions and keys: the range of a value, which keys a trial has, the corners of a space.
 
 Optuna is imported only where there is a distribution: the space of one configuration that `pixeltune train` makes has
 none.
@@ -155,21 +155,21 @@ def _classes(
 
 
 def choice_of_one(value: Scalar) -> BaseDistribution:
-    """A key that is fixed wherever it exists."""
+    """Return the distribution of a key that is fixed wherever it exists."""
     from optuna.distributions import CategoricalDistribution
 
     return CategoricalDistribution((value,))
 
 
 def is_choice(distribution: BaseDistribution) -> bool:
-    """Whether the values have no order."""
+    """Return whether the values have no order."""
     from optuna.distributions import CategoricalDistribution
 
     return isinstance(distribution, CategoricalDistribution)
 
 
 def whole_numbers(distribution: BaseDistribution) -> range:
-    """Every value of a range of whole numbers; of any other distribution, none."""
+    """Return every value of a range of whole numbers; of any other distribution, none."""
     from optuna.distributions import IntDistribution
 
     if not isinstance(distribution, IntDistribution):
@@ -187,7 +187,7 @@ def _ends(distribution: BaseDistribution) -> tuple[Scalar, ...]:
 
 
 def contains(distribution: BaseDistribution, value: Scalar) -> bool:
-    """Whether a trial could draw `value`."""
+    """Return whether a trial could draw `value`."""
     try:
         return bool(distribution._contains(distribution.to_internal_repr(value)))
     except (TypeError, ValueError):
@@ -195,7 +195,7 @@ def contains(distribution: BaseDistribution, value: Scalar) -> bool:
 
 
 def nearest(distribution: BaseDistribution, value: Scalar) -> Scalar:
-    """The end of the range next to `value`; of choices, the first."""
+    """Return the end of the range next to `value`; of choices, the first."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     if isinstance(distribution, IntDistribution | FloatDistribution) and isinstance(value, int | float):
@@ -206,7 +206,7 @@ def nearest(distribution: BaseDistribution, value: Scalar) -> Scalar:
 def corners_of(
     base: TrialConfig, rest: list[tuple[str, BaseDistribution]], drawn: dict[str, Scalar]
 ) -> Iterator[dict[str, Scalar]]:
-    """Every combination of extreme values of the keys in `rest`, after those in `drawn`."""
+    """Yield every combination of extreme values of the keys in `rest`, after those in `drawn`."""
     if not rest:
         yield drawn
         return
@@ -219,22 +219,22 @@ def corners_of(
 
 
 def keys_of(corners: Iterator[dict[str, Scalar]]) -> set[str]:
-    """The keys that some corner has."""
+    """Return the keys that some corner has."""
     return {key for corner in corners for key in corner}
 
 
 def key_exists(base: TrialConfig, key: str, drawn: Mapping[str, Scalar]) -> bool:
-    """Whether a trial has `key`, given the classes among the keys drawn so far."""
+    """Return whether a trial has `key`, given the classes among the keys drawn so far."""
     chosen = {name: value for name, value in drawn.items() if name in DISCRIMINATOR_KEYS}
     return key in (base.override(chosen) if chosen else base).flat()
 
 
 def discriminators_first(vary: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
-    """The keys in an order in which each is drawn after those that decide whether it exists."""
+    """Return the keys in an order in which each is drawn after those that decide whether it exists."""
     return dict(sorted(vary.items(), key=lambda item: item[0] not in DISCRIMINATOR_KEYS))
 
 
 def short_name(key: str) -> str:
-    """What tables call a key: `layers` of model.layers, `likelihood` of likelihood.name."""
+    """Return what tables call a key: `layers` of model.layers, `likelihood` of likelihood.name."""
     section, _, name = key.rpartition(".")
     return section if name == "name" else name

@@ -11,7 +11,14 @@ from pixeltune.space.search_space import SearchSpace
 
 
 def load_search(name_or_path: str | Path) -> SearchSpace:
-    """The SearchSpace that a search file defines as `search`, by a name in search_spaces/ or a path to a .py file."""
+    """Run a search file and return the SearchSpace that it defines as `search`.
+
+    Args:
+        name_or_path: A name in search_spaces/, or a path to a .py file.
+
+    Raises:
+        ConfigError: There is no such file, it raises, or it defines no `search`.
+    """
     path = search_path(name_or_path)
     spec = importlib.util.spec_from_file_location(f"pixeltune_search_{path.stem}", path)
     assert spec is not None

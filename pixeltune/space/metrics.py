@@ -50,13 +50,13 @@ def require_constraints(constraints: object) -> None:
 
 
 def replaced_constraints(constraints: Mapping[str, float], changes: Mapping[str, Any]) -> dict[str, float]:
-    """The constraints with `constraints.*` changed; None removes one."""
+    """Return the constraints with `constraints.*` changed; None removes one."""
     mine = {key.partition(".")[2]: value for key, value in changes.items() if key.partition(".")[0] == "constraints"}
     return {name: bound for name, bound in (dict(constraints) | mine).items() if bound is not None}
 
 
 def violations(constraints: Mapping[str, float], row: Mapping[str, Any]) -> dict[str, float]:
-    """How far each metric of `row` lies beyond its bound, in shares of it; 0 or less where it holds.
+    """Return how far each metric of `row` is beyond its bound, in shares of it; 0 or less where it holds.
 
     A bound is the most that a metric may be, or the least where it is maximised. Metrics that the row lacks are left
     out.
@@ -71,7 +71,7 @@ def violations(constraints: Mapping[str, float], row: Mapping[str, Any]) -> dict
 
 
 def broken(constraints: Mapping[str, float], row: Mapping[str, Any], names: tuple[str, ...] = tuple(METRICS)) -> str:
-    """The constraints among `names` that a row is known to break, in words; "" where there is none."""
+    """Return the constraints among `names` that a row is known to break, in words; "" where there is none."""
     return "; ".join(
         f"{name} {_number(row[name])} {'above' if sign(name) > 0 else 'below'} {_number(constraints[name])}"
         for name, beyond in violations(constraints, row).items()
@@ -80,13 +80,13 @@ def broken(constraints: Mapping[str, float], row: Mapping[str, Any], names: tupl
 
 
 def not_met(constraints: Mapping[str, float], row: Mapping[str, Any]) -> str:
-    """The same of a trial that has ended, whose bounded metrics must also be known."""
+    """Return the same of a trial that has ended, whose bounded metrics must also be known."""
     unknown = [f"{name} unknown" for name in constraints if row.get(name) is None]
     return "; ".join(filter(None, [broken(constraints, row), *unknown]))
 
 
 def keeps_to(constraints: Mapping[str, float], row: Mapping[str, Any], *, has_ended: bool) -> bool:
-    """Whether a trial may be the best: of a running one as far as is known."""
+    """Return whether a trial may be the best: of a running one as far as is known."""
     return not (not_met(constraints, row) if has_ended else broken(constraints, row))
 
 

@@ -1,4 +1,4 @@
-"""What a search is given beside its space: budget, early stopping, resources, patience; and the overrides of each."""
+"""What a search is given next to its space: budget, early stopping, resources, patience; and the overrides of each."""
 
 from __future__ import annotations
 
@@ -53,12 +53,16 @@ def _settle(part: object, section: str, *, whole: tuple[str, ...] = (), real: tu
 
 @dataclass(frozen=True)
 class Budget:
-    """When a search ends: at the first limit reached; None does not limit.
+    """Limits of a search, which ends at the first one reached; None does not limit.
 
-    trials: trials in all, those of earlier launches counted.
-    images: training images seen, summed over trials.
-    gpu_hours: GPU-hours (of the trials' share of GPUs), summed over trials.
-    hours: wall time of this launch.
+    Args:
+        trials: Trials in all, those of earlier launches counted.
+        images: Training images seen, summed over trials.
+        gpu_hours: GPU-hours (of the trials' share of GPUs), summed over trials.
+        hours: Wall time of this launch, in hours.
+
+    Raises:
+        ConfigError: A limit is not a finite number above 0.
     """
 
     trials: int = 16
@@ -78,10 +82,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Asha:
-    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), the stopping variant.
+    """Asynchronous successive halving, the stopping variant.
 
-    rungs: training images seen at which a trial is judged, rising; each a multiple of train.report_every.
-    reduction: a trial goes on if it is among the best 1/reduction of those that reached the rung so far.
+    Args:
+        rungs: Training images seen at which a trial is judged, rising; each a multiple of train.report_every.
+        reduction: A trial continues if it is among the best 1/reduction of those that reached the rung so far.
+
+    Raises:
+        ConfigError: The rungs are not rising whole numbers above 0, or `reduction` is below 2.
+
+    References:
+        Li et al. 2020, arXiv 1810.05934.
     """
 
     rungs: tuple[int, ...]
@@ -100,10 +111,19 @@ class Asha:
 
 @dataclass(frozen=True)
 class Median:
-    """Median stopping (Golovin et al. 2017, Google Vizier, §3.2.1), on each trial's best value so far.
+    """Median stopping, on each trial's best value so far.
 
     A trial stops at a report where it is worse than the median of what the finished trials had at as many images.
-    grace: training images seen before which no trial is stopped. completed: finished trials that it takes to judge.
+
+    Args:
+        grace: Training images seen before which no trial is stopped.
+        completed: Finished trials that it takes to judge.
+
+    Raises:
+        ConfigError: `grace` is below 0, or `completed` below 1.
+
+    References:
+        Golovin et al. 2017, Google Vizier, §3.2.1.
     """
 
     grace: int = 0
@@ -126,10 +146,18 @@ class Pareto:
 
     What the others are at a rung: num_parameters and network_calls are known when the model is built, and so is
     sample_images_per_second, which such a search measures then, and again at the end. gpu_seconds, train_seconds and
-    peak_memory_bytes are those of the rung; a lucky measurement keeps a trial. A trial whose value is not known neither
-    stops nor is stopped.
+    peak_memory_bytes are those of the rung; a lucky measurement keeps a trial. A trial whose value is not known does
+    not stop others and is not stopped.
 
-    rungs: training images seen, as Asha's. margin: in units of the first objective.
+    Args:
+        rungs: Training images seen, as Asha's.
+        margin: By how much the other must have been better, in units of the first objective.
+
+    Raises:
+        ConfigError: The rungs are not rising whole numbers above 0, or `margin` is not a finite number above 0.
+
+    References:
+        Laumanns et al. 2002, ε-dominance. Compare Schmucker et al. 2021, arXiv 2106.12639, multi-objective ASHA.
     """
 
     rungs: tuple[int, ...]
@@ -153,9 +181,15 @@ SCHEDULERS: dict[str, type[Asha] | type[Median] | type[Pareto]] = {"asha": Asha,
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes. workers: processes that train it together; cpus and gpus: of each worker.
+    """The share of the cluster that one trial takes.
 
-    A small model on a GPU may take a fraction of it (gpus=0.25 with one worker).
+    Args:
+        workers: Processes that train it together.
+        cpus: CPU cores of each worker.
+        gpus: GPUs of each worker, at most one; a small model may take a fraction (gpus=0.25 with one worker).
+
+    Raises:
+        ConfigError: A number is too small, or a worker would have more than one GPU or, with others, a part of one.
     """
 
     workers: int = 1
@@ -174,16 +208,21 @@ class Resources:
 
     @property
     def uses_gloo(self) -> bool:
-        """Whether workers of one trial find each other, and sum their gradients, by gloo; those with GPUs use NCCL."""
+        """Return whether workers of a trial find each other and sum gradients by gloo; those with GPUs use NCCL."""
         return self.workers > 1 and not self.gpus
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a trial may say nothing before its process is killed; it is then tried once more.
+    """Limits of the time without a message, after which a trial's process is killed; it is then tried once more.
 
-    times: of its usual time between reports. minutes: always allowed, however quick its reports are usually.
-    start_minutes: always allowed until its first word (data, audit, probes), and to find its place in the cluster.
+    Args:
+        times: Multiples of its usual time between reports.
+        minutes: Always allowed, however quick its reports are usually.
+        start_minutes: Always allowed until its first message (data, audit, probes), and until it starts in the cluster.
+
+    Raises:
+        ConfigError: `times` is not above 1, or a time not above 0, or one is not finite.
     """
 
     times: float = 10.0
@@ -203,7 +242,7 @@ _Part = TypeVar("_Part", bound=Budget | Resources | Scheduler | Patience)
 
 
 def replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
-    """`part` with the dotted keys of its section changed."""
+    """Return `part` with the dotted keys of its section changed."""
     mine = {key.partition(".")[2]: value for key, value in changes.items() if key.partition(".")[0] == section}
     known = {item.name: item.type for item in fields(part)}
     for name, value in mine.items():
@@ -217,7 +256,7 @@ def replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
 
 
 def replaced_scheduler(scheduler: Scheduler | None, changes: Mapping[str, Any]) -> Scheduler | None:
-    """The scheduler with its keys changed; `scheduler` itself names another one, or none.
+    """Return the scheduler with its keys changed; `scheduler` itself names another one, or none.
 
     Where there is none, `scheduler.rungs` alone means Asha. Keys that two kinds share are carried over.
     """
@@ -245,7 +284,7 @@ def replaced_scheduler(scheduler: Scheduler | None, changes: Mapping[str, Any]) 
 
 
 _BLANK: dict[str, Any] = {"rungs": (1,), "margin": 1.0}
-"""What stands for a key that is about to be set."""
+"""Placeholder values of keys that are about to be set."""
 
 
 def _require_type(key: str, annotation: str, value: object) -> None:
@@ -264,7 +303,7 @@ def _require_type(key: str, annotation: str, value: object) -> None:
 
 
 def _are_rising(rungs: object) -> bool:
-    """Also of what a search file may hold by mistake: (4_000) is a number, not a tuple."""
+    """Return whether rungs rise; also of what a search file may hold by mistake: (4_000) is a number, not a tuple."""
     if not isinstance(rungs, tuple | list):
         return False
     if not all(isinstance(rung, numbers.Integral) and not isinstance(rung, bool) for rung in rungs):

@@ -10,9 +10,10 @@ from pixeltune.errors import ConfigError
 
 @dataclass(frozen=True)
 class SamplerKind:
-    """packages: what it needs beside Optuna. several: takes several objectives.
+    """The abilities of a sampler.
 
-    sees_all: it reads stopped trials and constraints, as told; any other reads finished trials alone.
+    packages: what it needs in addition to Optuna. several: takes several objectives.
+    sees_all: it reads stopped trials and constraints, as reported; any other reads finished trials alone.
     numbers_only: it searches numbers alone, and draws choices at random.
     follows_conditions: it learns keys that only some trials have; any other draws them at random.
     """

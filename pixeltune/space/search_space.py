@@ -51,17 +51,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """One search. base: trial 0, and every key that is not varied. vary: dotted key → Optuna distribution.
+    """A search: what is fixed, what is varied, and what is optimised within which limits.
 
-    objectives: names in METRICS; the first one ranks the leaderboard.
-    constraints: names in METRICS → the most that a trial may have of it, or the least of what is maximised. A trial
-        that breaks one is stopped as soon as that is known, and is never the best.
-    scheduler: early stopping, on the first objective's value or (Pareto) on all; None lets every trial finish.
-    sampler: a name in SAMPLERS; seed: the sampler's.
-    keep: trials, the best ones, whose weights are kept when the search ends; of them pictures are drawn.
-    galleries: epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
-    callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) beside the store's own.
-    title: one line for `--list`.
+    Args:
+        base: The configuration of trial 0, and every key that is not varied.
+        vary: Dotted key → Optuna distribution. A key is drawn only where it exists.
+        objectives: Names in METRICS; the first one ranks the leaderboard.
+        constraints: Names in METRICS → the most that a trial may have of it, or the least of what is maximised. A trial
+            that breaks one is stopped as soon as that is known, and is never the best.
+        budget: When the search ends.
+        scheduler: Early stopping, on the first objective's value or (Pareto) on all; None lets every trial finish.
+        resources: What one trial takes.
+        patience: How long a trial may send no message.
+        sampler: A name in SAMPLERS.
+        seed: The seed of the sampler.
+        keep: Number of best trials whose weights are kept when the search ends; a gallery of each is drawn.
+        galleries: Epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
+        callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) in addition to the store's own.
+        title: One line for `--list`.
+
+    Raises:
+        ConfigError: A part does not fit, or some value that can be drawn gives a configuration that cannot be built.
     """
 
     base: TrialConfig
@@ -121,7 +131,7 @@ class SearchSpace:
         for key, value in self.base_suggestion().items():
             if not contains(self.vary[key], value):
                 raise ConfigError(
-                    f"the base is trial 0, so its `{key}` must lie in {self.vary[key]}, but it is {flat[key]!r}"
+                    f"the base is trial 0, so its `{key}` must be in {self.vary[key]}, but it is {flat[key]!r}"
                 )
         for corner in self.corners():
             self._require_rungs(self.configure(corner))
@@ -132,11 +142,17 @@ class SearchSpace:
         require_fit(self.sampler, self.objectives, self.learnt_keys(), tuple(self.vary))
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
-        """A copy with dotted keys changed: base keys, `budget.*`, `resources.*`, `patience.*`, `constraints.*` (None
-        removes one), `scheduler.*`, or `scheduler` to a name in SCHEDULERS or None.
+        """Return a copy with dotted keys changed.
 
         A varied key that is set is fixed to that value and no longer searched, also where only some trials have it;
         keys that no trial has any more leave `vary`.
+
+        Args:
+            changes: Values of base keys, `budget.*`, `resources.*`, `patience.*`, `constraints.*` (None removes one),
+                `scheduler.*`, or `scheduler` to a name in SCHEDULERS or None.
+
+        Raises:
+            ConfigError: A key does not exist, or the search does not fit together with the new values.
         """
         own = {key: value for key, value in changes.items() if key.partition(".")[0] in PART_SECTIONS}
         base_changes = {key: value for key, value in changes.items() if key not in own}
@@ -153,9 +169,9 @@ class SearchSpace:
         )
 
     def _fixed(self, changes: Mapping[str, Any]) -> tuple[TrialConfig, dict[str, BaseDistribution]]:
-        """The base with `changes`, and what is left to vary.
+        """Return the base with `changes`, and what is left to vary.
 
-        A varied key that the base lacks, such as likelihood.mixtures beside a categorical base, becomes a choice of
+        A varied key that the base lacks, such as likelihood.mixtures with a categorical base, becomes a choice of
         one.
         """
         chosen = self.base.override({key: value for key, value in changes.items() if key in DISCRIMINATOR_KEYS}).flat()
@@ -169,7 +185,7 @@ class SearchSpace:
         return base.override(self._gained(base, vary)), vary
 
     def _gained(self, base: TrialConfig, vary: Mapping[str, BaseDistribution]) -> dict[str, Scalar]:
-        """Varied keys that a change of class gave `base`, as near to their defaults as their ranges allow."""
+        """Return varied keys that a change of class gave `base`, as near to their defaults as their ranges allow."""
         old, new = self.base.flat(), base.flat()
         gained = {key: new[key] for key in vary if key in new and key not in old}
         return {
@@ -177,7 +193,14 @@ class SearchSpace:
         }
 
     def configure(self, suggestion: Mapping[str, Any]) -> TrialConfig:
-        """The configuration of one suggestion (flat, dotted keys)."""
+        """Return the configuration of one suggestion (flat, dotted keys).
+
+        Args:
+            suggestion: Values by dotted key.
+
+        Raises:
+            ConfigError: The configuration cannot be built.
+        """
         return self.base.override(suggestion)
 
     def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
@@ -185,7 +208,7 @@ class SearchSpace:
         return self._drawn(lambda key: as_drawn(self.vary[key], ask(trial, key, self.vary[key])))
 
     def suggestion_of(self, row: Mapping[str, Any]) -> dict[str, Scalar]:
-        """The suggestion that made a row of the results, whose columns are null also where a trial lacks a key."""
+        """Return the suggestion that made a row of the results, whose columns are null where a trial lacks a key."""
         return self._drawn(lambda key: as_drawn(self.vary[key], row.get(key)))
 
     def _drawn(self, draw: Callable[[str], Scalar]) -> dict[str, Scalar]:
@@ -196,21 +219,21 @@ class SearchSpace:
         return drawn
 
     def origin(self, _number: int) -> Mapping[str, Scalar]:
-        """Row columns that say where the configuration of a trial comes from."""
+        """Return the row columns that say where the configuration of a trial comes from."""
         return {}
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The columns of a row by which trials are told apart."""
+        """Return the columns of a row that distinguish trials."""
         return tuple(self.vary)
 
     def measures_speed_first(self) -> bool:
-        """Whether a trial's sampling speed must be known before it trains."""
+        """Return whether a trial's sampling speed must be known before it trains."""
         named = {*self.constraints, *(self.objectives if isinstance(self.scheduler, Pareto) else ())}
         return "sample_images_per_second" in named
 
     def learnt_keys(self) -> tuple[str, ...]:
-        """The varied keys that the sampler learns; it draws the others at random."""
+        """Return the varied keys that the sampler learns; it draws the others at random."""
         kind = SAMPLERS[self.sampler]
         corners = [set(corner) for corner in self.corners()]
         always = set.intersection(*corners) if corners else set()
@@ -221,18 +244,18 @@ class SearchSpace:
         )
 
     def base_suggestion(self) -> dict[str, Scalar]:
-        """The base configuration's own values of the varied keys: trial 0."""
+        """Return the base configuration's own values of the varied keys: trial 0."""
         flat = self.base.flat()
         return {key: as_drawn(self.vary[key], flat[key]) for key in self.vary if key in flat}
 
     @cached_property
     def num_configurations(self) -> int | None:
-        """The number of different configurations; None if it is not finite, as when a float is varied."""
+        """Return the number of different configurations; None if it is not finite, as when a float is varied."""
         return count_configurations(self.base, self.vary)
 
     @property
     def most_trials(self) -> int:
-        """The trials that the budget allows and the space has configurations for."""
+        """Return the number of trials that the budget allows and the space has configurations for."""
         return min(self.budget.trials, self.num_configurations or self.budget.trials)
 
     def configurations(self) -> Iterator[dict[str, Scalar]]:
@@ -240,11 +263,11 @@ class SearchSpace:
         yield from configurations_of(self.base, self.vary)
 
     def corners(self) -> Iterator[dict[str, Scalar]]:
-        """Every combination of extreme values: both ends of a range, each choice of a category."""
+        """Yield every combination of extreme values: both ends of a range, each choice of a category."""
         yield from corners_of(self.base, list(self.vary.items()), {})
 
     def _require_every_step(self) -> None:
-        """Corners say nothing of a range's inside: an even kernel size lies between odd ones."""
+        """Require that values inside ranges build too: an even kernel size is between odd ones."""
         flat = self.base.flat()
         for key, distribution in self.vary.items():
             for value in whole_numbers(distribution) if key in flat else ():

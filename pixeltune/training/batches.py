@@ -5,10 +5,10 @@
 
 Pixels come from one of three places, the same from each:
     Resident  a GPU holds the whole set as uint8, where the memory plan has room for it;
-    Mapped    rows of the file's memory map: on a CPU the resident form, for the page cache holds them;
+    Mapped    rows of the file's memory map: on a CPU the resident form, as the page cache holds them;
     Reading   reads of a file that memory cannot hold, announced to the operating system some batches ahead.
-What is drawn anew in each epoch follows from (seed, epoch, index) and is drawn on the device. Nothing waits for a GPU:
-what goes there lies in pinned memory and is copied without blocking.
+What is drawn again in each epoch follows from (seed, epoch, index) and is drawn on the device. Nothing waits for a GPU:
+what goes there is in pinned memory and is copied without blocking.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pixeltune.training.memory import memory_limit
 from pixeltune.training.workers import Workers
 
 MAPPED_SHARE = 0.5
-"""Of a machine's memory: a set that takes more is read, for a map waits for every image that is not in memory."""
+"""Share of a machine's memory: a set that takes more is read, as a map waits for every image that is not in memory."""
 
 IMAGES_AHEAD = 128
 """Announced before they are read, at least: more than a disk answers at once (benchmarks/RESULTS.md)."""
@@ -44,7 +44,10 @@ _CHUNK_BYTES = 1 << 26
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """x_BCHW: uint8 levels. label_B: int64 classes, or None. position_B: places in the stream, on the CPU."""
+    """Images and labels of a batch.
+
+    x_BCHW: uint8 levels. label_B: int64 classes, or None. position_B: places in the stream, on the CPU.
+    """
 
     x_BCHW: Tensor
     label_B: Tensor | None
@@ -72,13 +75,13 @@ class Batches:
         self._pixels = Resident(self._data.train.pixels_NCHW, self._device)
 
     def part(self, start: int) -> Batch:
-        """This worker's part of the batch at `start` in the stream, a multiple of the batch size."""
+        """Return this worker's part of the batch at `start` in the stream, a multiple of the batch size."""
         batch = self._load(start, self._workers)
         self._announce(start)
         return batch
 
     def whole(self, start: int) -> Batch:
-        """All of that batch."""
+        """Return all of that batch."""
         return self._load(start, Workers())
 
     def _load(self, start: int, workers: Workers) -> Batch:
@@ -100,7 +103,7 @@ class Batches:
         return workers.my_part(indices), workers.my_part(epochs)
 
     def _announce(self, start: int) -> None:
-        """The batches after the one at `start`: at least one, and at least IMAGES_AHEAD images of this worker."""
+        """Announce the batches after the one at `start`: one or more, at least IMAGES_AHEAD images of this worker."""
         size = self._config.train.batch_size
         ahead = -(-IMAGES_AHEAD * self._workers.world // size) * size
         first, end = max(start + size, self._announced), min(start + size + ahead, self._config.train.images)
@@ -116,14 +119,14 @@ class Pixels(Protocol):
     """The training images as they are stored, in grey levels where they are still to be drawn."""
 
     def take(self, indices: np.ndarray) -> Tensor:
-        """(B, C, H, W) uint8 on the device, in memory of their own: the images of these indices (B,)."""
+        """Return (B, C, H, W) uint8 on the device, in memory of their own: the images of these indices (B,)."""
 
     def announce(self, indices: np.ndarray) -> None:
-        """These will be taken soon."""
+        """Announce that these will be taken soon."""
 
 
 def from_host(pixels_NCHW: np.ndarray, device: torch.device) -> Pixels:
-    """A map where the machine's memory holds what is mapped with ease; else reads of its file."""
+    """Return a map where the machine's memory holds what is mapped with ease; else reads of its file."""
     memory, place = memory_limit(torch.device("cpu")), _file_of(pixels_NCHW)
     if place is None or memory is None or pixels_NCHW.nbytes <= MAPPED_SHARE * memory:
         return Mapped(pixels_NCHW, device)
@@ -141,11 +144,11 @@ class Resident:
             self._pixels_NCHW[start : start + step] = torch.from_numpy(np.array(pixels_NCHW[start : start + step]))
 
     def take(self, indices: np.ndarray) -> Tensor:
-        """Gathered there."""
+        """Gather the images there."""
         return self._pixels_NCHW[_sent(indices, self._device)]
 
     def announce(self, indices: np.ndarray) -> None:
-        """They are there."""
+        """Do nothing: they are there."""
 
 
 class Mapped:
@@ -155,15 +158,15 @@ class Mapped:
         self._pixels_NCHW, self._device = pixels_NCHW, device
 
     def take(self, indices: np.ndarray) -> Tensor:
-        """Copied out of it."""
+        """Copy the images out of it."""
         return _sent(self._pixels_NCHW[indices], self._device)
 
     def announce(self, indices: np.ndarray) -> None:
-        """The page cache is left to itself."""
+        """Do nothing: the page cache is left to itself."""
 
 
 class Reading:
-    """Images of the form (C, H, W) that lie one after another in a file from `offset` on, each read by one call.
+    """Images of the form (C, H, W) that are stored one after another in a file from `offset` on, each read by one call.
 
     DataError where that fails. There is no thread: the operating system reads what is announced meanwhile. Systems
     without `posix_fadvise` read without announcement.
@@ -184,7 +187,7 @@ class Reading:
         return _sent(pixels_BCHW, self._device)
 
     def announce(self, indices: np.ndarray) -> None:
-        """The system is asked to have them in memory, and does not wait for them."""
+        """Ask the system to have them in memory, and do not wait for them."""
         if sys.platform == "linux" and hasattr(os, "posix_fadvise"):
             for index in indices.tolist():
                 place = self._offset + index * self._size
@@ -203,12 +206,12 @@ class Reading:
     def _unreadable(self, index: int, why: str) -> DataError:
         return DataError(
             f"training images must be readable, but image {index} of {self._path} is not: {why}; "
-            f"look after the disk, or remove {self._path.parent}, which is then made again"
+            f"check the disk, or remove {self._path.parent}, which is then made again"
         )
 
 
 def _file_of(pixels_NCHW: np.ndarray) -> tuple[Path, int] | None:
-    """The file that all of these are mapped from, in order, and where in it they begin; None for others."""
+    """Return the file that all of these are mapped from, in order, and where in it they begin; None for others."""
     outermost = pixels_NCHW
     while isinstance(outermost.base, np.ndarray):
         outermost = outermost.base
@@ -219,6 +222,6 @@ def _file_of(pixels_NCHW: np.ndarray) -> tuple[Path, int] | None:
 
 
 def _sent(values: np.ndarray, device: torch.device) -> Tensor:
-    """On the device; a GPU copies out of pinned memory while the host goes on."""
+    """Send the values to the device; a GPU copies out of pinned memory while the host goes on."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

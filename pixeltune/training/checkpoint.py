@@ -15,14 +15,14 @@ from pixeltune.training.report import EpochReport
 
 _FORMAT = 2
 _FORMAT_WITHOUT_DIGEST = 1
-"""Of earlier versions; a flipped bit in such a state may not show."""
+"""The format of earlier versions; a flipped bit in such a state may not show."""
 
 
 @dataclass(frozen=True)
 class SinceReport:
-    """What a training that pauses between two reports has added up since the last one.
+    """Sums since the last report, of a training that pauses between two reports.
 
-    nats: sums over the images of each worker, by rank. norms: of the gradients. steps: of which the time is known.
+    nats: sums over the images of each worker, by rank. norms: of the gradients. steps: those whose time is known.
     train_seconds, eval_seconds, compile_seconds: of the whole training.
     """
 

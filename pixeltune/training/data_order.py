@@ -20,7 +20,7 @@ class ImageStream:
         self._permutations: dict[int, np.ndarray] = {}
 
     def batch(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The image indices (size,) at positions start … start + size - 1, and the epoch (size,) of each."""
+        """Return the image indices (size,) at positions start … start + size - 1, and the epoch (size,) of each."""
         positions = np.arange(start, start + size)
         epochs, places = positions // self._num_images, positions % self._num_images
         indices = np.empty(size, dtype=np.int64)

@@ -23,24 +23,29 @@ from pixeltune.training.workers import Workers
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-image negative log-likelihoods of one split. nats_N: float64, in image order. form: of the images."""
+    """Per-image negative log-likelihoods of one split.
+
+    Args:
+        nats_N: −log p of each image (N,), float64, in image order.
+        form: The form of the images.
+    """
 
     nats_N: np.ndarray
     form: ImageSpec
 
     @property
     def nats(self) -> float:
-        """Mean nats per image."""
+        """Return the mean nats per image."""
         return math.fsum(self.nats_N) / len(self.nats_N)
 
     @property
     def bits_per_dim(self) -> float:
-        """Mean bits per sub-pixel: nats / (C·H·W·ln 2)."""
+        """Return the mean bits per sub-pixel: nats / (C·H·W·ln 2)."""
         return self.nats / (self.form.dims * math.log(2))
 
     @property
     def standard_error(self) -> float:
-        """Of bits_per_dim, over images."""
+        """Return the standard error of bits_per_dim, over images."""
         spread = float(np.std(self.nats_N, ddof=1)) if len(self.nats_N) > 1 else math.nan
         return spread / math.sqrt(len(self.nats_N)) / (self.form.dims * math.log(2))
 
@@ -60,7 +65,11 @@ def evaluate(
         images: Integer levels 0 to K-1 of the model's form, with a label an image or none.
         batch_size: Images per network call; the last batch is filled up with copies that are computed and not counted.
         workers: Processes that share the work; None for this one alone.
-        importance: Draws of the importance-weighted bound, in place of the ELBO.
+        importance: Draws of the importance-weighted bound (Burda et al. 2016, arXiv 1509.00519), in place of the ELBO.
+
+    Returns:
+        −log p of each image in nats, float64, in image order, with their mean, bits/dim and standard error. Where
+        `model.is_bound`, the negative ELBO or importance-weighted bound, which is at least −log p in expectation.
 
     Raises:
         DataError: The images are not levels of the model, as values in [0, 1] are not.
@@ -86,7 +95,7 @@ def _bounded(model: DensityModel) -> PixelVAE:
     if not isinstance(model, PixelVAE):
         raise ConfigError(
             f"an importance-weighted bound needs a model with a latent, but family {model.config.model.family} has "
-            "none: its likelihood is exact; leave `importance` away"
+            "none: its likelihood is exact; leave out `importance`"
         )
     return model
 
@@ -100,6 +109,6 @@ def _require_labels(images: ImageSet) -> None:
 
 
 def _gather(nats_N: torch.Tensor, workers: Workers, device: torch.device) -> np.ndarray:
-    """Each image was computed by one worker and is zero elsewhere, so that adding is exact."""
+    """Gather the nats: each image was computed by one worker and is zero elsewhere, so that adding is exact."""
     summed = workers.sum(nats_N.to(device) if workers.world > 1 else nats_N)
     return summed.cpu().numpy()

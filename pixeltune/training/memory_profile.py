@@ -16,7 +16,7 @@ SMALL_BATCHES = (1, 2)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Within, the storages that operations make are counted until they are freed; each once, however many views it has.
+    """Counts the storages that operations make within it until they are freed; each once, however many views it has.
 
     known: tensors from before, which are not counted. now: bytes alive. line: bytes alive after each operation on
     tensors. What an operation takes and gives back before it ends, such as a workspace, is not seen.
@@ -32,7 +32,7 @@ class LiveBytes(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Skipping it would import the whole compiler first."""
+        """Return False: skipping it would import the whole compiler first."""
         return False
 
     def __torch_dispatch__(
@@ -62,14 +62,14 @@ class Profile:
     """Bytes alive after each operation of a pass, for each of SMALL_BATCHES.
 
     Every storage is a fixed size plus so much an image, so that those of any batch follow, and with them its peak. A
-    peak alone would not do: it stands at the weights' gradients for few images, and at the activations for many.
+    peak alone would not do: it is at the weights' gradients for few images, and at the activations for many.
     """
 
     smaller: tuple[int, ...]
     larger: tuple[int, ...]
 
     def peak(self, images: int) -> int:
-        """Most bytes alive at any operation of a pass of so many images."""
+        """Return the most bytes alive at any operation of a pass of so many images."""
         first, second = SMALL_BATCHES
         pairs = zip(self.smaller, self.larger, strict=True)
         return max((few + (more - few) * (images - first) // (second - first) for few, more in pairs), default=0)

@@ -14,7 +14,7 @@ from pixeltune.config import OptimConfig, TrainConfig
 
 
 def learning_rate(optim: OptimConfig, train: TrainConfig, step: int) -> float:
-    """The rate of optimiser step `step`, counted from 0."""
+    """Return the rate of optimiser step `step`, counted from 0."""
     steps = train.images // train.batch_size
     warmup_steps = optim.warmup * steps
     warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
@@ -27,7 +27,7 @@ def learning_rate(optim: OptimConfig, train: TrainConfig, step: int) -> float:
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam; with weight decay AdamW, whose decay is not scaled by the gradient's statistics.
+    """Build Adam; with weight decay AdamW, whose decay is not scaled by the gradient's statistics.
 
     One kernel updates all weights, or none where its attribute `found_inf` is 1.
     """
@@ -43,7 +43,7 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on from `state`, whichever of Adam's implementations it was saved by; the one in use stays."""
+    """Continue from `state`, whichever of Adam's implementations it was saved by; the one in use stays."""
     (used,) = optimizer.param_groups
     implementation = {name: used[name] for name in ("fused", "foreach")}
     groups = [group | implementation for group in state["param_groups"]]
@@ -51,7 +51,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def build_average(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential average of the weights after each step, corrected for its start.
+    """Build the exponential average of the weights after each step, corrected for its start.
 
     The plain average w̄_t = β w̄_{t-1} + (1-β) w_t still holds β^t of the first weights. Divided by (1 - β^t), as
     Adam divides its moments (Kingma & Ba 2015, §3), it is an average of w_1 … w_t alone. In one update:

@@ -25,14 +25,17 @@ timed, so that a small network is always trained alike."""
 
 @dataclass(frozen=True)
 class Numerics:
-    """precision: `float32` or `bfloat16`, of the products. layout: of features in memory."""
+    """Number format and layout of training.
+
+    precision: `float32` or `bfloat16`, of the products. layout: of features in memory.
+    """
 
     precision: str
     layout: Layout
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """The network's forward pass in `precision`; the likelihood leaves it by itself."""
+    """Run the network's forward pass in `precision`; the likelihood leaves it by itself."""
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -40,7 +43,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
 
 @contextmanager
 def laid_out(model: DensityModel, layout: Layout) -> Iterator[None]:
-    """Within, the network's features lie in memory so; its weights, and evaluation, know nothing of it."""
+    """Set the layout of the network's features in memory; its weights, and evaluation, do not depend on it."""
     before, model.layout = model.layout, layout
     try:
         yield
@@ -49,7 +52,7 @@ def laid_out(model: DensityModel, layout: Layout) -> Iterator[None]:
 
 
 def choose_numerics(wanted: TrainConfig, model: DensityModel, batch_BCHW: Tensor) -> Numerics:
-    """What `auto` leaves open is timed on this model, batch and device; bfloat16 only where it has hardware."""
+    """Time what `auto` leaves open on this model, batch and device; bfloat16 only where it has hardware."""
     default = Numerics(
         "float32" if wanted.precision == "auto" else wanted.precision,
         "channels_first" if wanted.layout == "auto" else wanted.layout,
@@ -68,7 +71,7 @@ def choose_numerics(wanted: TrainConfig, model: DensityModel, batch_BCHW: Tensor
 
 
 def _operations(model: DensityModel, batch: int) -> float:
-    """Of a step, as many as if each weight met each pixel of a tile: two forward, four backward."""
+    """Return the operations of a step, as if each weight met each pixel of a tile: two forward, four backward."""
     pixels = model.form.height * model.form.width / model.config.model.split**2
     return 6.0 * model.num_parameters() * pixels * batch
 
@@ -80,7 +83,7 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def _probe(choice: Numerics, model: DensityModel, batch_BCHW: Tensor) -> float:
-    """The fastest of a few forward and backward passes; the gradients are thrown away, the weights unchanged."""
+    """Return the fastest of a few forward and backward passes; the gradients are discarded, the weights unchanged."""
     was_training = model.training
     model.eval()  # a pass in training mode would move batch-norm statistics
     seconds = []

@@ -1,4 +1,4 @@
-"""What training says at each report: one row of a learning curve. No torch here, so that readers stay light."""
+"""What training reports: one row of a learning curve. No torch here, so that readers stay light."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ from dataclasses import dataclass
 class EpochReport:
     """The state of a trial at one report.
 
-    images_seen, step: training images and optimiser steps so far. epoch: images_seen / training images.
-    train_bits_per_dim, train_nats: mean over the images trained on since the report before (weights moving,
-        dropout on); nats are per image.
-    valid_bits_per_dim, valid_nats: exact, over the whole validation set, with the weights of record: the
-        average where `optim.ema` > 0, else the raw ones; `_raw` and `_ema` give each. None with
-        `data.train_on_valid`, which leaves nothing to validate on.
-    lr: learning rate of the last step. grad_norm: mean norm of the gradient of the mean nats per image since the
-        report before, before clipping.
-    train_seconds, eval_seconds, compile_seconds: summed over the trial; compiling and the first step, which
-        warms up, count as compile_seconds. images_per_second: training speed since the report before.
+    Validation is exact (or the bound, for a model with one) over the whole validation set; it is None with
+    `data.train_on_valid`, which leaves nothing to validate on. The weights of record are the average where
+    `optim.ema` > 0, else the raw ones.
+
+    Attributes:
+        images_seen: Training images so far, repeats counted.
+        step: Optimiser steps so far.
+        epoch: images_seen / training images.
+        train_bits_per_dim: Mean over the images trained on since the report before (weights moving, dropout on).
+        train_nats: The same in nats per image.
+        valid_bits_per_dim: Mean bits/dim of the validation images with the weights of record.
+        valid_nats: The same in nats per image.
+        valid_bits_per_dim_raw: With the raw weights.
+        valid_nats_raw: The same in nats per image.
+        valid_bits_per_dim_ema: With the averaged weights; None without an average.
+        valid_nats_ema: The same in nats per image.
+        lr: Learning rate of the last step.
+        grad_norm: Mean norm of the gradient of the mean nats per image since the report before, before clipping.
+        train_seconds: Summed over the trial.
+        eval_seconds: Summed over the trial.
+        compile_seconds: Compiling and the first step, which warms up, summed over the trial.
+        images_per_second: Training speed since the report before.
     """
 
     images_seen: int

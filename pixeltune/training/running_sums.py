@@ -1,4 +1,4 @@
-"""What the steps since a report add up to, kept on the device: to look at a number there, the host waits for it."""
+"""Sums over the steps since a report, kept on the device: to look at a number there, the host waits for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixeltune.errors import DivergedError
 class Tally:
     """Sums over steps, in float64, and the first step whose gradient was not finite.
 
-    From that step on `skip` tells the optimiser to take no step, so that the weights stay those before it, whenever
+    From that step on `skip` makes the optimiser take no step, so that the weights stay those before it, whenever
     the host comes to look.
     """
 
@@ -21,7 +21,7 @@ class Tally:
         self.skip = torch.zeros((), device=device, dtype=torch.float32)
 
     def add(self, nats_B: Tensor, norm: Tensor, step: int) -> None:
-        """One step's nats of each image, and the norm of its gradient, the same on all workers."""
+        """Add one step's nats of each image, and the norm of its gradient, the same on all workers."""
         nats_B, norm = nats_B.detach().double(), norm.detach().double()
         self._sums += torch.stack([nats_B.sum(), norm])
         is_bad = ~norm.isfinite()
@@ -31,7 +31,7 @@ class Tally:
         self.skip = torch.maximum(self.skip, is_bad.float())
 
     def require_finite(self, batch_size: int) -> None:
-        """DivergedError that names the first step that was not; the host waits for the device."""
+        """Raise DivergedError that names the first step that was not finite; the host waits for the device."""
         step, norm, nats = self._first_bad.tolist()
         if step >= 0:
             raise DivergedError(
@@ -41,12 +41,12 @@ class Tally:
 
     @property
     def nats(self) -> Tensor:
-        """The sum of nats over images, of this worker."""
+        """Return the sum of nats over images, of this worker."""
         return self._sums[0].clone()
 
     @property
     def norms(self) -> float:
-        """The sum of the gradient's norms."""
+        """Return the sum of the gradient's norms."""
         return self._sums[1].item()
 
     def go_on_from(self, nats: float, norms: float) -> None:
@@ -54,5 +54,5 @@ class Tally:
         self._sums += self._sums.new_tensor([nats, norms])
 
     def mean_norm(self, steps: int) -> float:
-        """The mean norm of the gradient."""
+        """Return the mean norm of the gradient."""
         return self.norms / steps

@@ -33,7 +33,7 @@ class Clock:
 
     @contextmanager
     def training(self, device: torch.device) -> Iterator[None]:
-        """A step, which a GPU may still be at when it ends here."""
+        """Time a step, which a GPU may still be at when it ends here."""
         start = time.perf_counter()
         yield
         if not self._warm:
@@ -47,20 +47,20 @@ class Clock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """For steps that were only handed to the device."""
+        """Time the wait for steps that were only handed to the device."""
         start = time.perf_counter()
         yield
         self.train_seconds += time.perf_counter() - start
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """A reading of the validation images."""
+        """Time a reading of the validation images."""
         start = time.perf_counter()
         yield
         self.eval_seconds += time.perf_counter() - start
 
     def speed_since_last_report(self, count: int, batch_size: int) -> float:
-        """Images per second; where the only step was the first one, that step's own speed."""
+        """Return images per second; where the only step was the first one, that step's own speed."""
         seconds = self.train_seconds - self._reported_seconds
         first_seconds = self.compile_seconds - self._reported_compile_seconds
         images = self.steps * batch_size

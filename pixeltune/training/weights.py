@@ -19,7 +19,7 @@ _FORMAT = "pixeltune/1"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a weights file holds. data_checksum: of the images it was trained on; None where the file does not say."""
+    """Content of a weights file. data_checksum: of the images it was trained on; None where the file does not say."""
 
     model: DensityModel
     config: TrialConfig
@@ -29,9 +29,13 @@ class Trained:
 def save_weights(
     model: DensityModel, config: TrialConfig, location: files.Location, *, data_checksum: str | None = None
 ) -> None:
-    """Write weights, buffers, configuration and image form to `location` (path or URI).
+    """Write weights, buffers, configuration and image form as one safetensors file.
 
-    data_checksum: of the images, `DataSet.identity.checksum`; with it `pixeltune evaluate` refuses other images.
+    Args:
+        model: Its weights and buffers are written, on any device.
+        config: What the model was built from and trained with.
+        location: Path or URI; an older file there is replaced in one step.
+        data_checksum: `DataSet.identity.checksum` of the images; with it `pixeltune evaluate` refuses other images.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {
@@ -78,6 +82,12 @@ def with_config(content: bytes, change: Callable[[TrialConfig], TrialConfig]) ->
 def load_model(location: files.Location) -> DensityModel:
     """Return the model that `save_weights` wrote, in eval mode.
 
+    Args:
+        location: Path or URI of the file.
+
+    Returns:
+        The model, on the CPU.
+
     Raises:
         CheckpointError: The file is missing, damaged, cut short or foreign.
     """
@@ -85,7 +95,7 @@ def load_model(location: files.Location) -> DensityModel:
 
 
 def load_with_config(location: files.Location) -> Trained:
-    """The model, in eval mode, and what it was trained with; CheckpointError as `load_model`."""
+    """Return the model, in eval mode, and what it was trained with; CheckpointError as `load_model`."""
     tensors, about = _opened(read_weights(location), location)
     if about.get("format") != _FORMAT:
         raise CheckpointError(f"weights must have format {_FORMAT}, but {location} has {about.get('format')!r}")
@@ -106,7 +116,7 @@ def load_with_config(location: files.Location) -> Trained:
 
 
 def read_weights(location: files.Location) -> bytes:
-    """The bytes of a weights file, whose digest matches where it has one; CheckpointError otherwise."""
+    """Read the bytes of a weights file, whose digest matches where it has one; CheckpointError otherwise."""
     try:
         content = files.read_whole(location)
         digest.verify(content)
@@ -121,7 +131,7 @@ def read_weights(location: files.Location) -> bytes:
 
 
 def _opened(content: bytes, location: files.Location) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and what the header says of them."""
+    """Return the tensors and what the header says of them."""
     is_sealed = digest.verify(content)
     try:
         tensors, about = load(content), _metadata(content)
@@ -143,7 +153,7 @@ def _damaged(location: files.Location, error: digest.DigestError) -> CheckpointE
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """The header of a safetensors file: 8 bytes of length, then JSON with `__metadata__`."""
+    """Return the header of a safetensors file: 8 bytes of length, then JSON with `__metadata__`."""
     length = int.from_bytes(content[:8], "little")
     about: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     return about

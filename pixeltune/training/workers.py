@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-# DistributedDataParallel imports it, and its functions keep the group that is up by then, as their default, for good.
+# Imported before a group is up: DistributedDataParallel imports it, and its functions keep the group of that moment.
 import torch.distributed.nn.functional
 
 
@@ -31,28 +31,28 @@ class Workers:
         return cls()
 
     def my_part(self, batch: np.ndarray) -> np.ndarray:
-        """This worker's equal, contiguous part of a global batch."""
+        """Return this worker's equal, contiguous part of a global batch."""
         size = len(batch) // self.world
         return batch[self.rank * size : (self.rank + 1) * size]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of `values` over the workers, on all of them."""
+        """Return the sum of `values` over the workers, on all of them."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def each(self, value: torch.Tensor) -> list[float]:
-        """A number of each worker, by rank, on all of them."""
+        """Return a number of each worker, by rank, on all of them."""
         values = value.new_zeros(self.world)
         values[self.rank] = value
         return [float(one) for one in self.sum(values).tolist()]
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds on one of them at least, on all of them."""
+        """Return whether it holds on one of them at least, on all of them."""
         return flag if self.world == 1 else not self.least(int(not flag))
 
     def least(self, value: int) -> int:
-        """The smallest of the workers' values, on all of them."""
+        """Return the smallest of the workers' values, on all of them."""
         if self.world == 1:
             return value
         least = torch.tensor([value], device=best_device(self.rank))
@@ -60,7 +60,7 @@ class Workers:
         return int(least.item())
 
     def as_first(self, choice: bool) -> bool:
-        """The choice of rank 0, on all workers."""
+        """Return the choice of rank 0, on all workers."""
         if self.world == 1:
             return choice
         flag = torch.tensor([choice], dtype=torch.uint8, device=best_device(self.rank))
@@ -69,7 +69,7 @@ class Workers:
 
 
 def best_device(rank: int = 0) -> torch.device:
-    """The GPU of this process, else the CPU."""
+    """Return the GPU of this process, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
@@ -77,7 +77,7 @@ def best_device(rank: int = 0) -> torch.device:
 
 @contextmanager
 def process_group() -> Iterator[Workers]:
-    """The workers that torchrun started, by the environment variables it sets; one process alone without it.
+    """Yield the workers that torchrun started, by the environment variables it sets; one process alone without it.
 
     At its end the group is gone, with its threads: one that still lives when Python ends may abort the process.
     """

@@ -87,7 +87,7 @@ def test_not_a_number_is_none(family: str, likelihood: str) -> None:
         ),
         (
             {"model.family": "pixelcnnpp", "model.variant": "nin", "model.stages": 1, "model.layers": 1},
-            '`model.variant` = "nin" needs model.layers of at least 2, for the 1×1 blocks follow every second one, '
+            '`model.variant` = "nin" needs model.layers of at least 2, because the 1×1 blocks follow every second one, '
             "but got 1",
         ),
         ({"model.label_dropout": 0.5}, "`model.label_dropout` needs a model.conditioning of bias or map, but got 0.5"),

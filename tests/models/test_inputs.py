@@ -61,7 +61,7 @@ def test_images_that_are_not_levels_are_refused(model: DensityModel, way: str, c
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ([0, 1, 3], "must lie in 0..2, or be -1 for none, but got 0 to 3"),
+        ([0, 1, 3], "must be in 0..2, or be -1 for none, but got 0 to 3"),
         ([0, -2, 1], "but got -2 to 1"),
         ([0, 1], r"must be 3, one an image, but got shape \(2,\)"),
         ([[0], [1], [2]], r"but got shape \(3, 1\)"),

@@ -119,7 +119,7 @@ IMAGE, ALL = torch.zeros(1, 3, 4, 4, dtype=torch.int64), torch.ones(4, 4, dtype=
         (IMAGE[..., :3], ALL, r"but got shape \(1, 3, 4, 3\)"),
         (IMAGE, ALL.float(), r"bools of shape \(3, 4, 4\) or \(4, 4\), but got torch.float32"),
         (IMAGE, ALL[0], r"bools of shape .*, but got torch.bool of shape \(4,\)"),
-        (IMAGE + 2, ALL, r"levels must lie in 0..1"),
+        (IMAGE + 2, ALL, r"levels must be in 0..1"),
     ],
 )
 def test_what_is_no_image_or_no_mask_is_refused(images: torch.Tensor, known: torch.Tensor, words: str) -> None:

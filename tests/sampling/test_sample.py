@@ -201,10 +201,10 @@ def test_a_sample_is_of_its_label(family: str, colour_order: str, conditioning: 
         ("none", [0, 1], "need a model with a model.conditioning"),
         ("bias", [0], "must be 2, one an image, but got shape"),
         ("bias", 0, "must be 2, one an image, but got shape"),
-        ("map", [0, 3], r"must lie in 0..2, or be -1 for none, but got 0 to 3"),
+        ("map", [0, 3], r"must be in 0..2, or be -1 for none, but got 0 to 3"),
         ("map", [0.0, 1.5], r"must be whole numbers, but got torch.float32"),
         ("map", [True, False], r"must be whole numbers, but got torch.bool"),
-        ("map", [0, -2], r"must lie in 0..2, or be -1 for none, but got -2 to 0"),
+        ("map", [0, -2], r"must be in 0..2, or be -1 for none, but got -2 to 0"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(conditioning: str, labels: Any, words: str) -> None:

@@ -286,7 +286,7 @@ def test_an_override_leaves_the_original() -> None:
 )
 def test_the_base_must_lie_inside_of_what_varies(distribution: BaseDistribution) -> None:
     words = refusal(lambda: space(vary={"model.layers": distribution}))
-    assert "the base is trial 0, so its `model.layers` must lie in" in words
+    assert "the base is trial 0, so its `model.layers` must be in" in words
     assert words.endswith("but it is 4")
 
 

@@ -269,7 +269,7 @@ def test_a_read_that_fails_is_one_line_and_takes_no_step(fault: str, monkeypatch
     weights = [weight.clone() for weight in training.model.parameters()]
     monkeypatch.setattr(os, "preadv", broken if fault == "disk" else lambda *_: 5)
     why = os.strerror(errno.EIO) if fault == "disk" else "it has 5 of 64 bytes there"
-    with pytest.raises(DataError, match=rf"image \d+ of .*train\.npy is not: {why}; look after the disk") as caught:
+    with pytest.raises(DataError, match=rf"image \d+ of .*train\.npy is not: {why}; check the disk") as caught:
         next(training)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError) == (fault == "disk")

@@ -27,7 +27,7 @@ _KNOWN = (*_NAMES, *(f"{name}_labels" for name in _NAMES), "levels")
 
 
 def files(config: DataConfig) -> list[Path]:
-    """The one file."""
+    """Return the one file."""
     path = given_path(config)
     if path.suffix not in (".npy", ".npz") or not path.is_file():
         raise DataError(f"`data.path` must be a .npy or .npz file for source array, but got {path}")
@@ -35,7 +35,7 @@ def files(config: DataConfig) -> list[Path]:
 
 
 def read(config: DataConfig) -> RawData:
-    """Every array of the file, as (N, C, H, W)."""
+    """Read every array of the file, as (N, C, H, W)."""
     (path,) = files(config)
     arrays = _load(path)
     if "train" not in arrays:
@@ -63,7 +63,7 @@ def _present(arrays: dict[str, np.ndarray], path: Path) -> dict[str, str]:
 
 
 def to_nchw(pixels: np.ndarray, where: str) -> np.ndarray:
-    """(N, C, H, W), by the rule at this module's head; DataError where the rule does not decide."""
+    """Return (N, C, H, W), by the rule at this module's head; DataError where the rule does not decide."""
     if pixels.dtype != np.uint8:
         raise DataError(f"{where} must be uint8, but got {pixels.dtype}; convert it, values as levels 0..K-1")
     if pixels.ndim == 3:

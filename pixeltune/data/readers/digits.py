@@ -21,12 +21,12 @@ NUM_VALID = 360
 
 
 def files(_: DataConfig) -> list[Path]:
-    """None: the images come with the library."""
+    """Return no files: the images come with the library."""
     return []
 
 
 def read(_: DataConfig) -> RawData:
-    """(N, 1, 8, 8), levels 0..16, ten classes."""
+    """Read (N, 1, 8, 8), levels 0..16, ten classes."""
     require_packages('data.name = "digits"', "sklearn")
     from sklearn.datasets import load_digits
 

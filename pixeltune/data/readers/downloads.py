@@ -1,4 +1,4 @@
-"""Download published archives with torchvision, and say which file could not be had from where.
+"""Download published archives with torchvision, and report which file could not be fetched from where.
 
 A host whose name does not resolve is not waited for, and no server is waited for without an end.
 """

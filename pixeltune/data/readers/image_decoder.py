@@ -40,14 +40,17 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """pixels_HWC: uint8. size and mode are those of the array, after `data.resize` and `data.grey`."""
+    """One picture as an array.
+
+    pixels_HWC: uint8. size and mode are those of the array, after `data.resize` and `data.grey`.
+    """
 
     name: str
     pixels_HWC: np.ndarray
 
     @property
     def look(self) -> str:
-        """Size and mode in words."""
+        """Return size and mode in words."""
         height, width, channels = self.pixels_HWC.shape
         return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"
 
@@ -63,7 +66,7 @@ class Decoder:
         self.reference: Decoded | None = None
 
     def decode_all(self, pictures: Iterable[Picture], count: int) -> np.ndarray:
-        """(count, C, H, W) uint8; DataError names the picture that is damaged, or two that differ."""
+        """Decode (count, C, H, W) uint8; DataError names the picture that is damaged, or two that differ."""
         pixels_NCHW = np.empty((0,), dtype=np.uint8)
         for index, decoded in enumerate(_on_threads(self.decode, pictures)):
             self.reference = self.reference or decoded
@@ -75,7 +78,7 @@ class Decoder:
         return pixels_NCHW
 
     def decode(self, picture: Picture) -> Decoded:
-        """One picture; DataError where it cannot be decoded or has a mode that has no levels of 8 bits."""
+        """Decode one picture; DataError where it cannot be decoded or has a mode that has no levels of 8 bits."""
         from PIL import Image
 
         try:
@@ -122,7 +125,7 @@ def _require_one_frame_of_8_bits(image: Image.Image, name: str) -> None:
 
 
 def _has_deep_channels(tile: tuple[object, ...]) -> bool:
-    """Whether a tile's decoder reads more than 8 bits a channel: raw modes such as RGB;16B, or the maximum of a PPM."""
+    """Return whether a tile's decoder reads over 8 bits a channel: raw modes such as RGB;16B, or a PPM's maximum."""
     decoder, arguments = tile[0], tile[-1]
     values = arguments if isinstance(arguments, tuple) else (arguments,)
     if any(isinstance(value, str) and _bits_of(value) > 8 for value in values):
@@ -131,7 +134,7 @@ def _has_deep_channels(tile: tuple[object, ...]) -> bool:
 
 
 def _bits_of(raw_mode: str) -> int:
-    """Bits a channel; the 15 and 16 bits of BGR;15 and BGR;16 are those of a pixel."""
+    """Return the bits a channel; the 15 and 16 bits of BGR;15 and BGR;16 are those of a pixel."""
     if raw_mode.startswith("BGR"):
         return 8
     digits = "".join(itertools.takewhile(str.isdecimal, raw_mode.partition(";")[2]))
@@ -158,7 +161,7 @@ def _require_same(first: Decoded, decoded: Decoded) -> None:
 
 
 def _on_threads(decode: Callable[[Picture], Decoded], pictures: Iterable[Picture]) -> Iterator[Decoded]:
-    """In order, by groups (a future a picture costs as much as decoding a small one), a few groups in memory."""
+    """Decode in order, by groups (a future a picture costs as much as decoding a small one), a few in memory."""
     workers = min(16, os.cpu_count() or 1)
     waiting = iter(pictures)
     with ThreadPoolExecutor(workers) as pool:

@@ -103,7 +103,7 @@ class _OldPart:
 
     @property
     def files(self) -> list[Path]:
-        """The files that are read."""
+        """Return the files that are read."""
         return [self.path] if self.folder is None else self.folder.paths
 
 

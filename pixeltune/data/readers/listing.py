@@ -39,11 +39,11 @@ class SplitFolder:
 
     @property
     def paths(self) -> list[Path]:
-        """The files' paths."""
+        """Return the files' paths."""
         return [self.folder / name for name in self.names]
 
     def class_names(self) -> list[str] | None:
-        """The folder directly below the split in which each file is; None if a file is in none."""
+        """Return the folder directly below the split in which each file is; None if a file is in none."""
         tops = [name.partition("/") for name in self.names]
         return [top for top, _, _ in tops] if all(slash for _, slash, _ in tops) else None
 

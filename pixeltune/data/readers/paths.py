@@ -1,4 +1,4 @@
-"""Where data lies."""
+"""Where data is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def given_path(config: DataConfig) -> Path:
-    """`data.path`, which this source cannot do without; MissingDataError where it does not exist."""
+    """Return `data.path`, which this source cannot do without; MissingDataError where it does not exist."""
     if config.path is None:
         raise ConfigError(f"`data.path` must be given for source {config.name}, but the configuration lacks it")
     path = expand_home(config.path)
@@ -24,6 +24,6 @@ def given_path(config: DataConfig) -> Path:
 
 
 def in_one_line(error: BaseException) -> str:
-    """The first words of an error of another library."""
+    """Return the first words of an error of another library."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else f"{words[:200]}…"

@@ -54,7 +54,7 @@ def read_cifar10(published: PublishedSet, config: DataConfig) -> RawData:
 
 
 def _unpacked(path: Path) -> bytes:
-    """A small file may unpack to more than any memory."""
+    """Unpack a file; a small one may unpack to more than any memory."""
     with gzip.open(path) as stream:
         content = stream.read(LARGEST_IDX_BYTES + 1)
     if len(content) > LARGEST_IDX_BYTES:
@@ -63,7 +63,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _read_idx_file(path: Path, digest: hashlib._Hash) -> np.ndarray:
-    """uint8 of 1 or 3 axes. The format: 0, 0, 8 (uint8), number of axes, each length as big-endian int32, values."""
+    """Read uint8 of 1 or 3 axes: 0, 0, 8 (uint8), number of axes, each length as big-endian int32, then values."""
     try:
         content = _unpacked(path) if path.suffix == ".gz" else path.read_bytes()
         axes = 3 if "images" in path.name else 1

@@ -1,4 +1,4 @@
-"""Where features lie: one row of every image as the rows of one matrix, so that a window of columns is a view.
+"""Where features are stored: one row of every image as the rows of one matrix, so that a window of columns is a view.
 
 Legend of shapes: B batch, F features, W width.
 """
@@ -17,9 +17,9 @@ from pixeltune.sampling.stepping.schedule import Bundle, Schedule
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows (rows, F) of the B images one after another, each followed by `margin` rows of zeros, as is the first led.
+    """Rows (rows, F) of the B images in turn, each followed, and the first preceded, by `margin` rows of zeros.
 
-    A window that leaves the image at either side so meets zeros. step: of the nodes that live here.
+    A window that leaves the image at either side so meets zeros. step: of the nodes that are stored here.
     """
 
     step: int
@@ -29,28 +29,28 @@ class Grid:
 
     @property
     def rows(self) -> int:
-        """Of a matrix that holds one row of every image."""
+        """Return the number of rows of a matrix that holds one row of every image."""
         return self.margin + self.batch * self.pitch
 
     @property
     def pitch(self) -> int:
-        """Rows from one image to the next."""
+        """Return the number of rows from one image to the next."""
         return self.width + self.margin
 
     def inside(self, flat: Tensor, first: int = 0, every: int = 1) -> Tensor:
-        """The images (B, W, F) of a matrix, or every so many columns from another first one."""
+        """Return the images (B, W, F) of a matrix, or every so many columns from another first one."""
         row, feature = flat.stride()
         size, stride = (self.batch, self.width // every, flat.shape[1]), (self.pitch * row, every * row, feature)
         return flat.as_strided(size, stride, flat.storage_offset() + (self.margin + first) * row)
 
     def window(self, flat: Tensor, first: int, count: int) -> Tensor:
-        """The features (B, count·F) of so many columns of a matrix, which must be contiguous if it is not one."""
+        """Return the features (B, count·F) of so many columns of a matrix, contiguous if it is not one."""
         row, feature = flat.stride()
         size, stride = (self.batch, count * flat.shape[1]), (self.pitch * row, feature)
         return flat.as_strided(size, stride, flat.storage_offset() + (self.margin + first) * row)
 
     def columns(self, flat: Tensor, first: int, windows: int, width: int, every: int) -> Tensor:
-        """The images (B, F, 1, columns), channels last, over which so many windows of a width pass, every so many."""
+        """Return the images (B, F, 1, columns), channels last, that so many windows of a width pass, every so many."""
         row, feature = flat.stride()
         count = (windows - 1) * every + width
         size, stride = (self.batch, flat.shape[1], 1, count), (self.pitch * row, feature, count * row, row)
@@ -59,33 +59,33 @@ class Grid:
 
 @dataclass(frozen=True)
 class Place:
-    """Where features lie: a row of them, (rows, F) on a grid, or without one those of the current pixel, (B, F)."""
+    """Features in memory: a row of them, (rows, F) on a grid, or without one those of the current pixel, (B, F)."""
 
     features: Tensor
     grid: Grid | None
 
     def part(self, start: int, stop: int) -> Place:
-        """Some of the features."""
+        """Return some of the features."""
         return Place(self.features[:, start:stop], self.grid)
 
     def row(self) -> Tensor:
-        """(B, W, F)."""
+        """Return (B, W, F)."""
         assert self.grid is not None, "features of one pixel have no row"
         return self.grid.inside(self.features)
 
     def at(self, col: int) -> Tensor:
-        """(B, F) at a column of the image."""
+        """Return (B, F) at a column of the image."""
         if self.grid is None:
             return self.features
         return self.grid.window(self.features, col // self.grid.step, 1)
 
     def is_same(self, other: Place) -> bool:
-        """Whether these are the same numbers."""
+        """Return whether these are the same numbers."""
         return self.features.data_ptr() == other.features.data_ptr()
 
 
 class Memory:
-    """The places of all features, allocated once. Everything is zero at first, as is what lies above the image.
+    """The places of all features, allocated once. Everything is zero at first, as is what is above the image.
 
     bundles: of the latest row, then, where a window reaches so far, of the rows before it.
     held: where the bundles hold features of a node.
@@ -116,28 +116,28 @@ class Memory:
 
     @property
     def nbytes(self) -> int:
-        """Of all of them; the weights are not here."""
+        """Return the bytes of all of them; the weights are not here."""
         places = itertools.chain(self.nodes.values(), self.sums.values(), *self.bundles.values())
         storages = [place.features.untyped_storage() for place in places]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def of(self, part: Slice) -> Place:
-        """Some features of a node."""
+        """Return some features of a node."""
         return self.nodes[part.node].part(part.start, part.stop)
 
     def copies(self, node: Node) -> list[tuple[Place, Place]]:
-        """From where to where features of a node are copied because a bundle holds them elsewhere."""
+        """Return from where to where features of a node are copied because a bundle holds them elsewhere."""
         if node not in self._copies:
             pairs = [(self.of(part), place) for part, place in self.held[node]]
             self._copies[node] = [(own, place) for own, place in pairs if not own.is_same(place)]
         return self._copies[node]
 
     def bundle(self, bundle: Bundle) -> Place:
-        """Its latest row, or pixel."""
+        """Return its latest row, or pixel."""
         return self.of(bundle.slices[0]) if bundle.is_alias else self.bundles[bundle][0]
 
     def _grid(self, step: int) -> Grid:
-        """Its margin is what the widest window leaves the image by."""
+        """Build a grid whose margin is what the widest window leaves the image by."""
         terms = [term for sum_ in self.plan.sums.values() for term in sum_.terms if term.bundle.step == step]
         reach = [max(-w.col, w.last_col) for term in terms for w in term.windows.values()]
         batch, _, _, width = self._x_BCHW.shape
@@ -148,7 +148,7 @@ class Memory:
         return Place(self._x_BCHW.new_zeros(grid.rows if grid else len(self._x_BCHW), channels), grid)
 
     def _place_nodes(self) -> None:
-        """Each node in a bundle that holds all of it, or where a node has been that nobody reads any more."""
+        """Place each node in a bundle that holds all of it, or where a node has been that is read no more."""
         free, borrowed, dying = defaultdict[tuple[int, int, bool], list[Place]](list), set[Node](), self._dying()
         for index, node in enumerate(self.plan.nodes):
             in_rows = node not in self.plan.pixelwise
@@ -166,7 +166,7 @@ class Memory:
                     free[_kind(dead, dead not in self.plan.pixelwise)].append(self.nodes[dead])
 
     def _dying(self) -> dict[int, list[Node]]:
-        """By index among the nodes: whose last reader it is. What a pixel reads of row-wise features stays."""
+        """Return, by index among the nodes, whose last reader it is. What a pixel reads of row-wise features stays."""
         last = dict[Node, int]()
         for index, node in enumerate(self.plan.nodes):
             reads_at_pixel = node in self.plan.pixelwise and node not in self.plan.sums

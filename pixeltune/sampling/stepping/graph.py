@@ -24,7 +24,7 @@ class Node:
 
     @property
     def reads(self) -> Sequence[Slice]:
-        """What it is computed from."""
+        """Return what it is computed from."""
         return ()
 
 
@@ -38,12 +38,12 @@ class Slice:
 
     @property
     def channels(self) -> int:
-        """How many features."""
+        """Return the number of features."""
         return self.stop - self.start
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of the node."""
+        """Return whether it is all of the node."""
         return self.channels == self.node.channels
 
 
@@ -52,12 +52,12 @@ Slices = tuple[Slice, ...]
 
 
 def whole(node: Node) -> Slices:
-    """All features of a node."""
+    """Return all features of a node."""
     return (Slice(node, 0, node.channels),)
 
 
 def narrow(slices: Slices, start: int, stop: int) -> Slices:
-    """Features start…stop−1 of a concatenation."""
+    """Return features start…stop−1 of a concatenation."""
     ends = itertools.accumulate(part.channels for part in slices)
     cut = [
         Slice(part.node, part.start + max(0, start - end + part.channels), part.stop - max(0, end - stop))
@@ -73,7 +73,7 @@ class Image(Node):
 
 @dataclass(frozen=True, eq=False)
 class Known(Node):
-    """What no pixel changes. value: (B or 1, F, H, W), or (B or 1, F, 1, 1) if it is the same everywhere."""
+    """Features that no pixel changes. value: (B or 1, F, H, W), or (B or 1, F, 1, 1) if it is the same everywhere."""
 
     value: Tensor
     is_everywhere: bool
@@ -88,7 +88,7 @@ class Map(Node):
 
     @property
     def reads(self) -> Sequence[Slice]:
-        """The slices."""
+        """Return the slices."""
         return [arg for arg in self.args if isinstance(arg, Slice)]
 
 
@@ -102,20 +102,20 @@ class Window:
 
     @property
     def last_row(self) -> int:
-        """Relative to the pixel."""
+        """Return the last row relative to the pixel."""
         return self.row + self.weight.shape[0] - 1
 
     @property
     def last_col(self) -> int:
-        """Relative to the pixel."""
+        """Return the last column relative to the pixel."""
         return self.col + self.weight.shape[1] - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Conv(Node):
-    """A convolution without bias, whose windows lie on the source's grid.
+    """A convolution without bias, whose windows are on the source's grid.
 
-    down: its stride. up: the stride of a transposed convolution, of which the up×up output pixels of a coarse one have
+    down: its stride. up: the stride of a transposed convolution, where the up×up output pixels of a coarse one have
         a window each, by (row, column) modulo `up`; otherwise (0, 0) is the only one.
     """
 
@@ -126,7 +126,7 @@ class Conv(Node):
 
     @property
     def reads(self) -> Sequence[Slice]:
-        """The source."""
+        """Return the source."""
         return self.source
 
 
@@ -138,12 +138,12 @@ class Add(Node):
 
     @property
     def reads(self) -> Sequence[Slice]:
-        """The operands."""
+        """Return the operands."""
         return self.operands
 
 
 def reachable(outputs: Iterable[Slice]) -> list[Node]:
-    """The nodes that the outputs depend on, each after those that it reads."""
+    """Return the nodes that the outputs depend on, each after those that it reads."""
     seen, waiting = set[Node](), [part.node for part in outputs]
     while waiting:
         node = waiting.pop()

@@ -17,7 +17,7 @@ from pixeltune.sampling.stepping.symbolic import Call, Signal
 
 
 def pad(call: Call, x: Signal, pad: tuple[int, int, int, int], mode: str, value: float | None) -> Signal:
-    """By constant zeros, or a crop: it moves the windows that follow."""
+    """Pad by constant zeros, or crop: it moves the windows that follow."""
     if mode != "constant" or value or any(x.padding):
         raise call.refused()
     return Signal.of(call.shaped, x.slices, call.record, padding=pad)
@@ -33,7 +33,7 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Signal:
-    """A window around each pixel, or around every `stride`-th."""
+    """Make a window around each pixel, or around every `stride`-th."""
     (down, down_cols), (rows, cols) = _pair(stride), _pair(padding)
     if down != down_cols or _pair(dilation) != (1, 1) or groups != 1:
         raise call.refused()
@@ -58,7 +58,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Signal:
-    """For each of the `stride`² phases of fine pixels a window on coarse ones."""
+    """Make a window on coarse pixels for each of the `stride`² phases of fine ones."""
     (up, up_cols), (rows, cols), (kh, kw) = _pair(stride), _pair(padding), weight_IOkk.shape[2:]
     if up != up_cols or _pair(dilation) != (1, 1) or groups != 1 or any(x.padding):
         raise call.refused()
@@ -75,7 +75,7 @@ def conv_transpose2d(
 
 
 def _taps(phase: int, padding: int, up: int, kernel: int) -> tuple[int, list[int]]:
-    """Of the output pixels at `phase` modulo `up`: the first coarse pixel that they read, and each one's kernel index.
+    """Return the first coarse pixel that the output pixels at `phase` modulo `up` read, and each one's kernel index.
 
     Coarse pixel q adds its product with kernel index k to the output pixel q·up − padding + k.
     """
@@ -91,7 +91,7 @@ def _with_bias(conv: Conv, bias_O: Tensor | None) -> Node:
 
 
 def settled(x: Signal) -> Slices:
-    """The features of a signal; one that is padded must be a sum of convolutions moved down and to the right."""
+    """Return the features of a signal; one that is padded must be a sum of convolutions moved down and to the right."""
     left, right, top, bottom = x.padding
     if not any(x.padding):
         return x.slices
@@ -101,9 +101,9 @@ def settled(x: Signal) -> Slices:
 
 
 def _moved(x: Signal, node: Node, down: int, right: int) -> Node:
-    """The node's features from so many rows above and columns to the left; outside the image they are zero.
+    """Return the node's features from so many rows above and columns to the left; outside the image they are zero.
 
-    A window that ends at its own pixel then lies in the zeros around the image, and so do ones in place of a bias.
+    A window that ends at its own pixel then is in the zeros around the image, and so are ones in place of a bias.
     """
     if isinstance(node, Add):
         moved = tuple(part for operand in node.operands for part in whole(_moved(x, operand.node, down, right)))

@@ -3,9 +3,9 @@
 What has seen the rows above a pixel alone is computed a row at a time, when the row begins; the rest a pixel at a time.
 A convolution is cut accordingly: the rows of its window above the pixel's own, and of the own row the features that are
 known for all of it, are row-wise even where the rest is not. So a pixel-wise 2×2 kernel costs 1×2 a pixel, and what a
-vertical stack tells a horizontal one costs nothing there.
+vertical stack gives a horizontal one costs nothing there.
 
-Convolutions, biases and label features that are added up become one `Sum`. Features that a convolution reads lie side
+Convolutions, biases and label features that are added up become one `Sum`. Features that a convolution reads are side
 by side in a `Bundle`, so that a window of columns is one row of a matrix.
 
 Legend of shapes: F features, I input and O output features, kh×kw window.
@@ -39,28 +39,28 @@ class Bundle:
 
     @property
     def step(self) -> int:
-        """Of its nodes."""
+        """Return the step of its nodes."""
         return self.slices[0].node.step
 
     @property
     def channels(self) -> int:
-        """F."""
+        """Return F, the number of features."""
         return sum(part.channels for part in self.slices)
 
     @property
     def is_alias(self) -> bool:
-        """Whether it is read where its only node has it anyway."""
+        """Return whether it is read where its only node has it anyway."""
         return len(self.slices) == 1 and not self.is_kept
 
     @property
     def has_image(self) -> bool:
-        """Whether the network's input is among them."""
+        """Return whether the network's input is among them."""
         return any(isinstance(part.node, Image) for part in self.slices)
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What a convolution adds to a sum from one bundle; windows as in `Conv`, their weights those of the bundle."""
+    """Addend of a sum that a convolution makes of one bundle; windows as in `Conv`, their weights the bundle's."""
 
     bundle: Bundle
     windows: dict[tuple[int, int], Window]
@@ -69,7 +69,7 @@ class Term:
 
     @property
     def reads_above(self) -> bool:
-        """Whether a window has rows above the pixel's own."""
+        """Return whether a window has rows above the pixel's own."""
         return any(window.row < 0 for window in self.windows.values())
 
 
@@ -84,7 +84,7 @@ class Sum:
 
 @dataclass
 class Schedule:
-    """What is computed, in an order in which everything finds what it reads.
+    """The nodes that are computed, in an order in which everything finds what it reads.
 
     outputs: the features of θ. pixelwise: the nodes whose features at a pixel depend on its own row; the others are
     row-wise. sums: of the nodes that are not functions or known.
@@ -97,14 +97,14 @@ class Schedule:
     bundles: dict[Slices, Bundle] = field(default_factory=dict)
 
     def reads(self, node: Node) -> Slices:
-        """What is read in its own place when the node is computed."""
+        """Return what is read in its own place when the node is computed."""
         if node not in self.sums:
             return tuple(node.reads)
         aliases = (term.bundle.slices[0] for term in self.sums[node].terms if term.bundle.is_alias)
         return (*self.sums[node].addends, *aliases)
 
     def has_row(self, node: Node) -> bool:
-        """Whether a row of it is computed at once: the whole of it, or what row-wise features add to a sum."""
+        """Return whether a row of it is computed at once: the whole of it, or what row-wise features add to a sum."""
         if node not in self.pixelwise:
             return True
         if node not in self.sums:
@@ -114,11 +114,11 @@ class Schedule:
         return any(from_rows) or any(part.node not in self.pixelwise for part in sum_.addends)
 
     def up(self, node: Node) -> int:
-        """After how many rows its convolutions have the same windows again."""
+        """Return after how many rows its convolutions have the same windows again."""
         return max((term.up for term in self.sums[node].terms), default=1) if node in self.sums else 1
 
     def bundled(self, source: Slices) -> Iterator[tuple[Bundle, Tensor]]:
-        """The row-wise and the pixel-wise slices of a source, and where each one's features stand in it (F,).
+        """Yield the row-wise and the pixel-wise slices of a source, and the indices of each one's features in it (F,).
 
         All convolutions of the same slices share a bundle.
         """
@@ -132,7 +132,7 @@ class Schedule:
 
 
 def schedule(outputs: Slices, *, colours: int) -> Schedule:
-    """The steps to the features of θ. colours: how many of a pixel's own the network orders; 1 where it sees none.
+    """Return the steps to the features of θ. colours: how many of a pixel the network orders; 1 where it sees none.
 
     Raises ConfigError where the network reads what is not drawn yet.
     """
@@ -151,14 +151,14 @@ def schedule(outputs: Slices, *, colours: int) -> Schedule:
 
 
 def _is_pixelwise(node: Node, pixelwise: set[Node]) -> bool:
-    """Whether its features at a pixel depend on the pixel's own row."""
+    """Return whether its features at a pixel depend on the pixel's own row."""
     if isinstance(node, Conv) and all(window.last_row < 0 for window in node.windows.values()):
         return False
     return isinstance(node, Image) or any(part.node in pixelwise for part in node.reads)
 
 
 def _joins(operand: Slice, uses: Counter[Node]) -> bool:
-    """Whether an operand is computed within the sum, for nothing else reads it."""
+    """Return whether an operand is computed within the sum, because nothing else reads it."""
     node = operand.node
     if isinstance(node, Known):
         return node.is_everywhere
@@ -182,7 +182,7 @@ def _sum(plan: Schedule, node: Node, uses: Counter[Node], colours: int) -> Sum:
 
 
 def _terms(plan: Schedule, conv: Conv, colours: int) -> Iterator[Term]:
-    """A convolution, cut by the bundles that it reads."""
+    """Yield a convolution, cut by the bundles that it reads."""
     for bundle, places in plan.bundled(conv.source):
         windows = {
             phase: Window(window.row, window.col, window.weight[:, :, places.to(window.weight.device)].contiguous())

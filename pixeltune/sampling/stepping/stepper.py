@@ -49,7 +49,7 @@ _INTO: dict[str, Callable[..., Any]] = {
 
 
 class Stepper:
-    """θ of one pixel after another, for a batch whose earlier pixels it has been given.
+    """Computes θ of one pixel after another, for a batch whose earlier pixels it has been given.
 
     x_BCHW: only its shape, dtype and device count. s: features of the label. colours: how many of a pixel the network
     orders, by seeing those of the pixel itself that `put` has given; 1 where it sees none.
@@ -76,14 +76,14 @@ class Stepper:
                 row_BWF.copy_(node.value[:, :, row // node.step].transpose(1, 2))
 
     def begin(self) -> None:
-        """Compute what the rows above tell about the row."""
+        """Compute the part of the row that the rows above determine."""
         if self.phase not in self._row_programs:
             self._row_programs[self.phase] = list(self._row_program(self.phase))
         for run in self._row_programs[self.phase]:
             run()
 
     def parameters(self, col: int) -> Tensor:
-        """θ (B, P) of a pixel of the row; to be read before the next call."""
+        """Return θ (B, P) of a pixel of the row; to be read before the next call."""
         key = self.phase, col
         if key not in self._pixel_programs:
             self._pixel_programs[key] = list(self._pixel_program(*key))
@@ -93,14 +93,14 @@ class Stepper:
         return theta[0] if len(theta) == 1 else torch.cat(theta, dim=1)
 
     def put(self, col: int, x_BC: Tensor) -> None:
-        """The pixel itself, in [−1, 1]."""
+        """Put the pixel itself, in [−1, 1]."""
         for part, place_BC in self._image[col]:
             place_BC.copy_(x_BC[:, part.start : part.stop])
 
     # --- A row: what runs once for all of its columns -----------------------------------------------------------------
 
     def _row_program(self, phase: int) -> Iterator[Run]:
-        """First what is read of the rows above, for then this row takes the place of the latest one."""
+        """Yield first what is read of the rows above, because then this row takes the place of the latest one."""
         active = [node for node in self.plan.nodes if phase % node.step == 0]
         for node in active:
             if node in self.memory.sums:
@@ -138,7 +138,7 @@ class Stepper:
                 yield partial(into.row().add_, self.memory.of(part).row())
 
     def _row_of(self, node: Node) -> Iterator[Run]:
-        """The row of a row-wise node whose sum, if it is one, is complete."""
+        """Yield the row of a row-wise node whose sum, if it is one, is complete."""
         place = self.memory.nodes[node]
         if isinstance(node, Known):
             yield partial(place.row().copy_, self._known_rows[node])
@@ -167,7 +167,7 @@ class Stepper:
         yield from (partial(held.at(col).copy_, own.at(col)) for own, held in self.memory.copies(node))
 
     def _sum_at(self, node: Node, own_phase: int, col: int) -> Iterator[Run]:
-        """What the row-wise features came to, and the pixel-wise ones."""
+        """Yield the sum of the row-wise features and the pixel-wise ones."""
         sum_, out = self.plan.sums[node], self.memory.nodes[node].at(col)
         so_far = [self.memory.sums[node].at(col)] if node in self.memory.sums else list(sum_.constants)
         so_far += [self.memory.of(part).at(col) for part in sum_.addends if part.node in self.plan.pixelwise]
@@ -182,16 +182,16 @@ class Stepper:
             start = out
 
     def _window(self, term: Term, key: tuple[int, int], col: int) -> Tensor:
-        """(B, kw·F), at a column of the sum's own grid."""
+        """Return (B, kw·F), at a column of the sum's own grid."""
         place, window = self.memory.bundle(term.bundle), term.windows[key]
         if not term.bundle.is_kept:
             return place.at(col * term.bundle.step)
-        assert place.grid is not None, "what is kept lies in a row"
+        assert place.grid is not None, "what is kept is in a row"
         return place.grid.window(place.features, col * term.down // term.up + window.col, window.weight.shape[1])
 
 
 def _own(term: Term, key: tuple[int, int]) -> Tensor:
-    """The weights (kw·I, O) of the pixel's own row, the last one of a window."""
+    """Return the weights (kw·I, O) of the pixel's own row, the last one of a window."""
     return term.windows[key].weight[-1].flatten(0, 1)
 
 
@@ -208,5 +208,5 @@ def _row_taps(into: Place, source: Place, term: Term, key: tuple[int, int], row:
 
 
 def _add_convolution(into_BWO: Tensor, x_BI1W: Tensor, weight_OI1k: Tensor, stride: int) -> None:
-    """A convolution rather than a product: on a CPU it runs on oneDNN, twice as fast as the BLAS."""
+    """Add a convolution rather than a product: on a CPU it runs on oneDNN, twice as fast as the BLAS."""
     into_BWO.add_(F.conv2d(x_BI1W, weight_OI1k, stride=stride)[:, :, 0].transpose(1, 2))

@@ -18,9 +18,9 @@ from pixeltune.sampling.stepping.graph import Known, Node, Slices
 
 @dataclass(frozen=True)
 class Record:
-    """What the signals of one run share.
+    """The record that the signals of one run share.
 
-    batch: images that they stand for. understand: what a call makes of them. memo: nodes by what they compute, so that
+    batch: images that they represent. understand: what a call makes of them. memo: nodes by what they compute, so that
     nothing is computed twice.
     """
 
@@ -30,21 +30,21 @@ class Record:
     memo: dict[Hashable, Node] = field(default_factory=dict)
 
     def once(self, key: Hashable, build: Callable[[], Node]) -> Node:
-        """The node that computes what the key says."""
+        """Return the node that computes what the key says."""
         if key not in self.memo:
             self.memo[key] = build()
         return self.memo[key]
 
     def ones(self, like: Tensor, step: int) -> Node:
-        """A feature that is one at all pixels, and zero around them."""
+        """Return a feature that is one at all pixels, and zero around them."""
         value = torch.ones(1, 1, *like.shape[-2:], dtype=like.dtype, device=self.device)
         return self.once(("ones", step), lambda: Known(1, step, value=value, is_everywhere=False))
 
 
 class Signal(Tensor):
-    """Stands for a tensor (B, F, H, W), the features `slices` after `padding` (left, right, top, bottom).
+    """Represents a tensor (B, F, H, W), the features `slices` after `padding` (left, right, top, bottom).
 
-    shaped: a plain tensor of its shape, but for no image. Of such, torch tells shapes at once, while its meta device
+    shaped: a plain tensor of its shape, but for no image. For such, torch gives shapes at once, while its meta device
         would import a compiler, seconds that a small model is sampled in.
     """
 
@@ -57,7 +57,7 @@ class Signal(Tensor):
     def of(
         cls, like: Tensor, slices: Slices, record: Record, padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     ) -> Signal:
-        """A signal of the shape and dtype of `like`."""
+        """Return a signal of the shape and dtype of `like`."""
         shaped = torch.empty(0, *like.shape[1:], dtype=like.dtype, device="cpu")
         signal = Tensor._make_subclass(cls, shaped)
         signal.slices, signal.shaped, signal.record, signal.padding = slices, shaped, record, padding
@@ -88,37 +88,37 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Of the function, whether it was called as one, as a method or by an operator."""
+        """Return the name of the function, whether it was called as one, as a method or by an operator."""
         return self.func.__name__.strip("_")
 
     @property
     def is_in_place(self) -> bool:
-        """Whether it changes its argument, `add_` or `+=`: others that hold the same tensor would not see it."""
+        """Return whether it changes its argument, `add_` or `+=`: others that hold the same tensor would not see it."""
         name = self.func.__name__
         return name.startswith("__i") if name.endswith("__") else name.endswith("_")
 
     @property
     def signals(self) -> list[Signal]:
-        """Those among the arguments."""
+        """Return those among the arguments."""
         found: list[Signal] = []
         _each(lambda value: found.append(value) if isinstance(value, Signal) else None, (self.args, self.kwargs))
         return found
 
     @property
     def record(self) -> Record:
-        """Of the signals."""
+        """Return the record of the signals."""
         return self.signals[0].record
 
     def on(self, change: Callable[[Any], Any]) -> Any:
-        """The function of changed arguments."""
+        """Call the function of changed arguments."""
         return self.func(*_each(change, self.args), **_each(change, self.kwargs))
 
     def made(self, slices: Slices, like: Tensor | None = None) -> Signal:
-        """A signal of the shape of the result, or of one of several results."""
+        """Return a signal of the shape of the result, or of one of several results."""
         return Signal.of(self.shaped if like is None else like, slices, self.record)
 
     def refused(self) -> ConfigError:
-        """The error to raise where this call cannot be stepped through."""
+        """Return the error to raise where this call cannot be stepped through."""
         return ConfigError(
             f'cached sampling cannot step through `{self.name}` as this network calls it; sample with method="naive"'
         )

@@ -1,9 +1,9 @@
 """A network's graph, read off one run of its own `forward`.
 
-The network runs once on signals, which stand for a batch of no images and so have no memory, and each function that it
+The network runs once on signals, which represent a batch of no images and so have no memory, and each function that it
 calls on them is written down. Weights, their norms and colour masks are plain tensors and are computed on the way, once
-for all pixels. So whatever is made of the functions in `_RULES` can be stepped through, with no second description of
-any model; whatever else mixes pixels is refused.
+for all pixels. So all that is made of the functions in `_RULES` can be stepped through, with no second description of
+any model; anything else that mixes pixels is refused.
 
 Legend of shapes: B batch, F features, I input and O output features, H×W pixels, kh×kw window.
 """
@@ -27,7 +27,7 @@ ELEMENTWISE = ("add", "sub", "mul", "neg", "relu", "elu", "sigmoid", "tanh", "ad
 
 
 def trace(network: nn.Module, x_BCHW: Tensor, s: Tensor | None = None) -> Slices:
-    """The features of θ. x: an image batch of which only shape, dtype and device count. s: features of the label.
+    """Trace the features of θ. x: only its shape, dtype and device count. s: features of the label.
 
     Raises ConfigError where the network calls a function that cannot be taken pixel by pixel.
     """
@@ -41,7 +41,7 @@ def trace(network: nn.Module, x_BCHW: Tensor, s: Tensor | None = None) -> Slices
 
 
 def _understood(call: Call) -> Any:
-    """What a call makes of its signals."""
+    """Return what a call makes of its signals."""
     if call.name not in _RULES:
         raise call.refused()
     known = _evaluated(call)
@@ -52,7 +52,7 @@ def _understood(call: Call) -> Any:
 
 
 def _evaluated(call: Call) -> Signal | None:
-    """The result itself, if it is of known nodes and either the same everywhere or of another resolution."""
+    """Return the result itself, if it is of known nodes and either the same everywhere or of another resolution."""
     nodes = [part.node for signal in call.signals for part in signal.slices]
     if not all(isinstance(node, Known) for node in nodes) or not isinstance(call.shaped, Tensor):
         return None
@@ -82,8 +82,8 @@ def _ones_like(call: Call, x: Signal) -> Signal:
 
 
 def _select(call: Call, x: Signal, *_args: Any, **_kwargs: Any) -> Any:
-    """chunk, split, x[:, a:b]: the same, done to numbers in place of the values, tells which are meant."""
-    shape = (min(call.record.batch, 2), *x.shape[1:])  # two images are enough to tell one from another
+    """Select by chunk, split, x[:, a:b]: the same, done to numbers in place of the values, shows which are meant."""
+    shape = (min(call.record.batch, 2), *x.shape[1:])  # two images are enough to distinguish one from another
     numbers = torch.arange(math.prod(shape)).view(shape)
     chosen = call.on(lambda value: numbers if isinstance(value, Signal) else value)
     if isinstance(chosen, Tensor):
@@ -108,7 +108,7 @@ def _cat(call: Call, tensors: Sequence[Any], dim: int = 0) -> Signal:
 
 
 def _map(call: Call, *args: Any, inplace: bool = False, **kwargs: Any) -> Signal:
-    """An elementwise function of signals and numbers, its keywords in the function's own order."""
+    """Map an elementwise function over signals and numbers, its keywords in the function's own order."""
     if inplace or any(isinstance(arg, Tensor) and not isinstance(arg, Signal) for arg in (*args, *kwargs.values())):
         raise call.refused()
     return _by_stretch(call, lambda stretch: _map_node(call, call.name, stretch), (*args, *kwargs.values()))
@@ -143,7 +143,7 @@ def _batch_norm(
 
 
 def _by_stretch(call: Call, build: Callable[[tuple[Any, ...]], Node], args: tuple[Any, ...]) -> Signal:
-    """A node of each stretch of features in which no argument passes from one node to another."""
+    """Build a node of each stretch of features in which no argument passes from one node to another."""
     operands = [settled(arg) if isinstance(arg, Signal) else arg for arg in args]
     concatenations = [arg for arg in operands if isinstance(arg, tuple)]
     ends = [list(itertools.accumulate(part.channels for part in slices)) for slices in concatenations]
