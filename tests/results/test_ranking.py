@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pixeltune.results.ranking import best_first, best_report, best_row, can_be_best, is_better, leaderboard
-from tests.support.result_rows import make_report, make_row
+from tests.support.results import make_report, make_row
 
 BITS = "valid_bits_per_dim"
 SPEED = "sample_images_per_second"
