@@ -23,6 +23,8 @@ from pixeltune.tune.watchdog import Watchdog
 MOST_FAULTS = 1
 """Of a trial, after which Tune tries it again; what is no fault of its own does not count."""
 DIED = "the trial's process died"
+_FAILED_RESET = re.compile(r"ray::\w+\.reset\(\) \(pid=")
+"""In the crash of a trial whose process had run another one and could not be prepared for this one."""
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _INTERRUPTIONS = {
@@ -232,6 +234,9 @@ class TuneRunState:
     def end(self, trial_id: str, *, has_crashed: bool) -> None:
         """End a trial for good, in whichever way; the search state knows in which."""
         crash = self._crashes.get(trial_id, DIED) if has_crashed else None
+        if crash is not None and _FAILED_RESET.search(crash):
+            self.drop(trial_id)  # Tune tries it no more, although it has not begun.
+            return
         plan = self._close(trial_id)
         if crash is not None and plan.trial not in self._state.running:
             self._state.start(plan, self._resources)  # Its process died before it began.

@@ -187,6 +187,33 @@ def test_a_retry_that_tune_drops_is_interrupted_and_resumed_by_the_same_launch(b
     assert [(plan.trial, plan.attempt) for plan in search.state.plans_to_resume()] == [("00000", 3)]
 
 
+FAILED_RESET = """ray::ImplicitFunc.reset() (pid=7, ip=192.0.2.2, repr=train_here)
+  File "trainable.py", line 674, in _setup_logdir
+    os.environ.setdefault("TUNE_ORIG_WORKING_DIR", os.getcwd())
+FileNotFoundError: [Errno 2] No such file or directory"""
+
+
+def test_a_process_that_cannot_be_used_again_is_no_fault_of_the_next_trial(begin: Callable[..., Search]) -> None:
+    """Tune does not try such a trial again; it is planned again, without a row for what never began."""
+    search = begin(most=1)
+    trial = search.suggest("a")
+    search.die(trial, again=False, crash=FAILED_RESET)
+    assert search.run_state.failure is None
+    assert [plan.trial for plan in search.run_state.dropped] == ["00000"]
+    assert search.rows == []
+
+
+def test_a_retry_in_a_process_that_cannot_be_used_again_is_resumed_by_the_same_launch(
+    begin: Callable[..., Search],
+) -> None:
+    search = begin()
+    trial = search.run("a")
+    search.die(trial, again=True, crash="ValueError: x")
+    search.die(trial, again=False, crash=FAILED_RESET)
+    assert search.rows == [("00000", 1, "failed"), ("00000", 2, "interrupted")]
+    assert [(plan.trial, plan.attempt) for plan in search.state.plans_to_resume()] == [("00000", 3)]
+
+
 def test_an_actor_that_cannot_begin_the_next_trial_is_killed(begin: Callable[..., Search]) -> None:
     search = begin()
     search.suggest("a").temporary_state.ray_actor = "reused"
