@@ -3,15 +3,17 @@
 Read in this order:
 
     run                   `open_search` and `run_search`: the whole search from its files to its last line
-    state                 `SearchState`: the rows and curves of all attempts, written as they change
+    state                 `SearchState`: the rows and curves of all attempts, written as they change, and which trials
+                          are resumed or tried again
     attempt               `TrialPlan` and `RunningAttempt`: one attempt from its plan to its row
     trial, messages       `run_trial`: what happens in the process of one attempt, and the messages that it sends
     searcher              `OptunaSearcher` and `FixedTrials`: which configuration comes next
     optuna_trials         how each outcome is reported to Optuna; `samplers`: its samplers; `warm_start`: other searches
     pruners               ASHA, median and Pareto: which trials stop early
     final                 choosing configurations and retraining them, with the test set read once a run
-    trial_artifacts, trial_metadata, verification, checkpoint_retention     what a trial keeps besides its numbers
-    callbacks, progress   what is printed meanwhile
+    trial_metadata, trial_artifacts, verification     further columns of a row: model and machine, test set, coded bits
+    checkpoint_retention  which trials keep their weights
+    callbacks, progress   what a search calls as trials start, report and end, and the panel that prints it
 
 `run_search` is handed a `Backend`, which starts trials; the one for Ray is `pixeltune.cluster.ray_backend`.
 """

@@ -1,4 +1,4 @@
-"""A trial's process ends with the Ray that started it."""
+"""Machines that are taken away: a trial sees that its node is drained, and ends with the Ray that started it."""
 
 from __future__ import annotations
 
@@ -61,9 +61,6 @@ class PreemptionMonitor:
     def _look(self) -> None:
         while not (self._is_taken or self._done.wait(_LOOK_SECONDS)):
             self._is_taken = self._node in draining_nodes()
-
-
-_LOOK_SECONDS = 1.0
 
 
 @cache
