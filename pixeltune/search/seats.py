@@ -21,6 +21,8 @@ from pixeltune.search.watch import Watchdog
 MOST_FAULTS = 1
 """Of a trial, after which Tune tries it again; what is no fault of its own does not count."""
 DIED = "the trial's process died"
+_FAILED_RESET = re.compile(r"ray::\w+\.reset\(\) \(pid=")
+"""In the crash of a trial whose process had run another one and could not be prepared for this one."""
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _CUTS = {
@@ -89,6 +91,9 @@ class Seats:
 
     def end(self, trial_id: str, *, crash: str | None) -> None:
         """A trial ended for good, in whatever way; the ledger knows in which."""
+        if crash is not None and _FAILED_RESET.search(crash):
+            self.drop(trial_id)  # Tune tries it no more, although it has not begun.
+            return
         self.open.discard(trial_id)
         self.watchdog.forget(trial_id)
         plan = self.plans.pop(trial_id)

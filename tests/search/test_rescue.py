@@ -327,3 +327,12 @@ def test_runs_of_tune_end_when_nothing_is_left_to_try(
     runs.until_done(lambda: 9 - len(ledger.ended), lambda lost: Suggester(space, ledger, waiting=lost), 1)
     assert sorted(ledger.ended) == ["00000", "00001"]
     assert runs_so_far == [2, 1]
+
+
+def test_a_process_that_cannot_be_used_again_is_no_fault_of_the_next_trial(begin: Callable[..., Search]) -> None:
+    """Tune does not try such a trial again; it is planned again, without a row for what never began."""
+    search = begin(most=1)
+    search.suggest("a")
+    search.seats.end("a", crash="ray::ImplicitFunc.reset() (pid=7, ip=192.0.2.2)\nFileNotFoundError: x")
+    assert [plan.trial for plan in search.seats.lost] == ["00000"]
+    assert search.rows == []
