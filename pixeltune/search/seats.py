@@ -91,16 +91,18 @@ class Seats:
 
     def end(self, trial_id: str, *, crash: str | None) -> None:
         """A trial ended for good, in whatever way; the ledger knows in which."""
-        if crash is not None and _FAILED_RESET.search(crash):
-            self.drop(trial_id)  # Tune tries it no more, although it has not begun.
+        plan = self.plans[trial_id]
+        cut = "" if crash is None else self.cut_of(plan.trial, crash)
+        has_begun = plan.trial in self.ledger.live
+        if crash is not None and (_FAILED_RESET.search(crash) or not (has_begun or cut)):
+            self.drop(trial_id)  # Tune does not try a trial again that has not begun.
             return
         self.open.discard(trial_id)
         self.watchdog.forget(trial_id)
-        plan = self.plans.pop(trial_id)
-        if crash is not None and plan.trial not in self.ledger.live:
-            self.ledger.start(plan)  # Its process died before it began.
+        del self.plans[trial_id]
+        if crash is not None and not has_begun:
+            self.ledger.start(plan)
         if plan.trial in self.ledger.live:
-            cut = "" if crash is None else self.cut_of(plan.trial, crash)
             self.ledger.finish(plan.trial, crash=None if cut else crash, **({"cut": cut} if cut else {}))
             self._say_cut(plan, cut)
             self.on_change()

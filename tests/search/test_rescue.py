@@ -329,10 +329,26 @@ def test_runs_of_tune_end_when_nothing_is_left_to_try(
     assert runs_so_far == [2, 1]
 
 
-def test_a_process_that_cannot_be_used_again_is_no_fault_of_the_next_trial(begin: Callable[..., Search]) -> None:
-    """Tune does not try such a trial again; it is planned again, without a row for what never began."""
+FAILED_RESET = "ray::ImplicitFunc.reset() (pid=7, ip=192.0.2.2)\nFileNotFoundError: [Errno 2] No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "crash", [FAILED_RESET, "ray.exceptions.ActorDiedError: The actor died unexpectedly", "its node"]
+)
+def test_a_trial_that_tune_gives_up_before_it_began_is_planned_again(begin: Callable[..., Search], crash: str) -> None:
+    """A process that cannot be used again, or dies too early, is no fault of the trial: no row, and another try."""
     search = begin(most=1)
     search.suggest("a")
-    search.seats.end("a", crash="ray::ImplicitFunc.reset() (pid=7, ip=192.0.2.2)\nFileNotFoundError: x")
+    search.seats.end("a", crash=crash)
     assert [plan.trial for plan in search.seats.lost] == ["00000"]
     assert search.rows == []
+
+
+def test_a_retry_in_a_process_that_cannot_be_used_again_is_resumed_by_the_same_launch(
+    begin: Callable[..., Search],
+) -> None:
+    search = begin()
+    search.die(search.run("a"), again=True)
+    search.seats.end("a", crash=FAILED_RESET)
+    assert search.rows == [("00000", 1, "failed"), ("00000", 2, "interrupted")]
+    assert [(plan.trial, plan.attempt) for plan in search.ledger.plans_to_resume()] == [("00000", 3)]
