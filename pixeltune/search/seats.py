@@ -23,6 +23,11 @@ MOST_FAULTS = 1
 DIED = "the trial's process died"
 _FAILED_RESET = re.compile(r"ray::\w+\.reset\(\) \(pid=")
 """In the crash of a trial whose process had run another one and could not be prepared for this one."""
+_FAILED_CREATION = re.compile(r"ray::\w+\.__init__\(\) \(pid=")
+"""In the crash of a trial whose process could not be made ready; what the trial does comes later."""
+_UNPREPARED = "its process could not be prepared"
+_MOST_UNPREPARED = 3
+"""Of one trial; then it counts as its own fault, so that nothing is tried forever."""
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _CUTS = {
@@ -66,6 +71,7 @@ class Seats:
         self.crashes: dict[str, str] = {}
         self.silences: dict[str, str] = {}
         self._faults: Counter[str] = Counter()
+        self._unprepared: Counter[str] = Counter()
         self.lost: list[Plan] = []
         self.stuck = ""
         self.could_hold = could_hold
@@ -125,6 +131,9 @@ class Seats:
     def cut_of(self, trial: str, crash: str) -> str:
         """Why an attempt ended by no fault of the trial, or ""."""
         reason = next((reason for reason, words in _CUTS.items() if any(word in crash for word in words)), "")
+        if not reason and _FAILED_CREATION.search(crash):
+            self._unprepared[trial] += 1
+            return _UNPREPARED if self._unprepared[trial] <= _MOST_UNPREPARED else ""
         return "" if reason == NODE_DIED and not self.ledger.may_blame_node(trial) else reason
 
     def _say_cut(self, plan: Plan, cut: str) -> None:

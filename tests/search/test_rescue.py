@@ -344,6 +344,15 @@ def test_a_trial_that_tune_gives_up_before_it_began_is_planned_again(begin: Call
     assert search.rows == []
 
 
+def test_a_process_that_cannot_be_prepared_costs_no_fault_but_not_for_ever(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.suggest("a")
+    for attempt in range(1, 5):
+        search.seats.retry("a", f"ray::ImplicitFunc.__init__() (pid={attempt}, ip=192.0.2.2)\nFileNotFoundError: x")
+        assert search.seats.tries_left(trial.trial_id) == (1 if attempt <= 3 else 0)
+    assert [status for *_, status in search.rows] == [*3 * ["interrupted"], "failed", "running"]
+
+
 def test_a_retry_in_a_process_that_cannot_be_used_again_is_resumed_by_the_same_launch(
     begin: Callable[..., Search],
 ) -> None:
