@@ -25,6 +25,11 @@ MOST_FAULTS = 1
 DIED = "the trial's process died"
 _FAILED_RESET = re.compile(r"ray::\w+\.reset\(\) \(pid=")
 """In the crash of a trial whose process had run another one and could not be prepared for this one."""
+_FAILED_CREATION = re.compile(r"ray::\w+\.__init__\(\) \(pid=")
+"""In the crash of a trial whose process could not be made ready; what the trial does comes later."""
+_UNPREPARED = "its process could not be prepared"
+_MOST_UNPREPARED = 3
+"""Of one trial; any further one counts as the trial's own fault, so that nothing is tried forever."""
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _INTERRUPTIONS = {
@@ -80,6 +85,7 @@ class TuneRunState:
         self._crashes: dict[str, str] = {}
         self._kill_reasons: dict[str, str] = {}
         self._faults: Counter[str] = Counter()
+        self._unprepared: Counter[str] = Counter()
         # What this run leaves behind.
         self._dropped: list[TrialPlan] = []
         self._restart_reason = ""
@@ -234,18 +240,20 @@ class TuneRunState:
     def end(self, trial_id: str, *, has_crashed: bool) -> None:
         """End a trial for good, in whichever way; the search state knows in which."""
         crash = self._crashes.get(trial_id, DIED) if has_crashed else None
-        if crash is not None and _FAILED_RESET.search(crash):
-            self.drop(trial_id)  # Tune tries it no more, although it has not begun.
+        trial = self._plans[trial_id].trial
+        has_begun = trial in self._state.running
+        interruption = "" if crash is None else self._interruption(trial, crash)
+        if crash is not None and (_FAILED_RESET.search(crash) or not (has_begun or interruption)):
+            self.drop(trial_id)  # Tune does not try a trial again that has not begun.
             return
         plan = self._close(trial_id)
-        if crash is not None and plan.trial not in self._state.running:
-            self._state.start(plan, self._resources)  # Its process died before it began.
-        if plan.trial in self._state.running:
-            interruption = "" if crash is None else self._interruption(plan.trial, crash)
+        if crash is not None and not has_begun:
+            self._state.start(plan, self._resources)
+        if trial in self._state.running:
             if interruption:
-                self._state.finish(plan.trial, interruption=interruption)
+                self._state.finish(trial, interruption=interruption)
             else:
-                self._state.finish(plan.trial, crash=crash)
+                self._state.finish(trial, crash=crash)
             self._answer(plan, interruption)
             self._on_change()
 
@@ -265,6 +273,9 @@ class TuneRunState:
     def _interruption(self, trial: str, crash: str) -> str:
         """Return why an attempt ended by no fault of the trial, or ""."""
         reason = next((reason for reason, texts in _INTERRUPTIONS.items() if any(text in crash for text in texts)), "")
+        if not reason and _FAILED_CREATION.search(crash):
+            self._unprepared[trial] += 1
+            return _UNPREPARED if self._unprepared[trial] <= _MOST_UNPREPARED else ""
         return "" if reason == NODE_DIED and not self._state.may_blame_node(trial) else reason
 
     # --- What follows from an interruption ----------------------------------------------------------------------------

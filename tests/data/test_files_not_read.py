@@ -260,7 +260,8 @@ def test_a_link_to_nowhere_is_an_image_that_is_missing(root: Path) -> None:
 def test_a_split_that_is_a_link_to_nowhere_is_refused(source: str, name: str, root: Path) -> None:
     """As on a disk that is not mounted: the split must not be carved from other images, or left out."""
     config = make_folder(root) if source == "folder" else DataConfig(name="parquet", path=str(root))
-    (root / name).rename(root.with_name("kept")) if (root / name).exists() else None
+    if (root / name).exists():
+        (root / name).rename(root.with_name("kept"))
     if source == "parquet" and name != "train":
         shard(root, "train.parquet", 20)
     (root / name).symlink_to(root / "unmounted" / name)

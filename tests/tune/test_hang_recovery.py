@@ -193,14 +193,27 @@ FAILED_RESET = """ray::ImplicitFunc.reset() (pid=7, ip=192.0.2.2, repr=train_her
 FileNotFoundError: [Errno 2] No such file or directory"""
 
 
-def test_a_process_that_cannot_be_used_again_is_no_fault_of_the_next_trial(begin: Callable[..., Search]) -> None:
-    """Tune does not try such a trial again; it is planned again, without a row for what never began."""
+@pytest.mark.parametrize("crash", [FAILED_RESET, "ray.exceptions.ActorDiedError: The actor died unexpectedly", ""])
+def test_a_trial_whose_process_ends_before_it_begins_is_planned_again(begin: Callable[..., Search], crash: str) -> None:
+    """Tune does not try such a trial again, and it is not the trial's fault; there is no row for what never began."""
     search = begin(most=1)
     trial = search.suggest("a")
-    search.die(trial, again=False, crash=FAILED_RESET)
+    search.die(trial, again=False, crash=crash)
     assert search.run_state.failure is None
     assert [plan.trial for plan in search.run_state.dropped] == ["00000"]
     assert search.rows == []
+
+
+def test_a_process_that_cannot_be_prepared_is_the_trials_fault_only_after_three_times(
+    begin: Callable[..., Search],
+) -> None:
+    search = begin()
+    trial = search.suggest("a")
+    for attempt in range(1, 5):
+        crash = f"ray::ImplicitFunc.__init__() (pid={attempt}, ip=192.0.2.2)\nFileNotFoundError: x"
+        search.die(trial, again=True, crash=crash)
+        assert search.run_state.tries_left("a") == (1 if attempt <= 3 else 0)
+    assert [status for *_, status in search.rows] == [*3 * ["interrupted"], "failed", "running"]
 
 
 def test_a_retry_in_a_process_that_cannot_be_used_again_is_resumed_by_the_same_launch(

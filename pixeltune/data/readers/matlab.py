@@ -64,6 +64,7 @@ def _load(path: Path, *names: str) -> dict[str, Any]:
 
     try:
         content: dict[str, Any] = loadmat(path, variable_names=names)
+    # scipy raises NotImplementedError for files of MATLAB 7.3, which are HDF5.
     except (OSError, ValueError, TypeError, EOFError, NotImplementedError, zlib.error, MatReadError) as error:
         raise _fault(path, in_one_line(error)) from error
     for name in names:
