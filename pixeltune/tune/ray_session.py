@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,8 +63,11 @@ def connect(address: str | None) -> Iterator[list[NodeResources]]:
         options = _local(cleanup) if address is None else _remote(address, cleanup)
         warnings.filterwarnings("ignore", module=r"ray\..*")
         warnings.filterwarnings("ignore", category=FutureWarning)
+        is_imported = "ray" in sys.modules
         import ray
 
+        if is_imported:
+            _reread_environment()
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # What goes wrong is in the rows, or raised.
         _silence_deaths()
         cleanup.callback(ray.shutdown)
@@ -80,11 +84,20 @@ def connect(address: str | None) -> Iterator[list[NodeResources]]:
 
 
 def set_environment(address: str | None) -> None:
-    """What Ray reads when it is imported, which must come after this."""
+    """Set what Ray reads when it is imported."""
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     if address is None or token_file().is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _reread_environment() -> None:
+    """Have Ray read the environment again, for a search file that names Ray's callbacks has imported it too early."""
+    from ray._private import ray_constants
+    from ray._raylet import Config
+
+    Config.initialize("")  # as Ray does when it turns the token on
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] not in ("0", "false")
 
 
 def require_answer(address: str) -> None:

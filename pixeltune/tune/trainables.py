@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 from ray import tune
@@ -15,6 +16,8 @@ from pixeltune.tune.ray_session import HEAD
 TASK = "task"
 MESSAGE = "message"
 """Tasks and messages travel as JSON: Tune flattens, copies and prints whatever is not a plain value."""
+_POLL_SECONDS = 0.2
+"""How long a trial of several workers waits for a message before it looks whether its training is over."""
 
 
 def trainable(resources: Resources) -> Any:
@@ -36,15 +39,57 @@ def train_here(params: dict[str, Any]) -> None:
 
 
 def train_together(params: dict[str, Any]) -> None:
-    """A trial of several workers: Ray Train forms the process group, rank 0's messages go to Tune."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    """A trial of several workers: Ray Train forms the process group, rank 0's messages go to Tune.
+
+    Messages come through a queue of this trial's, and all of them are reported before the trial ends. Tune's own
+    `TuneReportCallback` loses the last one, or never ends, if Tune is slower to ask for it than Train is to shut down.
+    """
+    from ray.util.queue import Empty, Queue
+
+    messages = Queue(maxsize=1, actor_options={"num_cpus": 0})
+    training = _Training(params, messages)
+    training.start()
+    while True:
+        is_over = not training.is_alive()  # asked first: what it sent before its end is in the queue
+        try:
+            tune.report(messages.get(timeout=_POLL_SECONDS))
+        except Empty:
+            if is_over:
+                break
+    if training.failure is not None:
+        raise training.failure
+
+
+class _Training(threading.Thread):
+    """Ray Train at work, until its workers have ended. failure: what it raised."""
+
+    def __init__(self, params: dict[str, Any], messages: Any) -> None:
+        super().__init__(daemon=True)
+        self.failure: BaseException | None = None
+        self._trainer = _trainer(params, messages)
+
+    def run(self) -> None:
+        """Train."""
+        try:
+            self._trainer.fit()
+        except BaseException as error:
+            self.failure = error
+
+
+def _trainer(params: dict[str, Any], messages: Any) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
-    from ray.tune.integration.ray_train import TuneReportCallback
+
+    class Forward(UserCallback):
+        """In Train's controller: rank 0's messages go into the queue."""
+
+        def after_report(self, *, metrics: list[dict[str, Any]], **_context: Any) -> None:
+            messages.put(metrics[0])
 
     resources = Resources(**params["resources"])
     per_worker: dict[str, float] = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
-    TorchTrainer(
+    return TorchTrainer(
         _train_worker,
         train_loop_config=params,
         scaling_config=ScalingConfig(
@@ -53,13 +98,13 @@ def train_together(params: dict[str, Any]) -> None:
         run_config=RunConfig(
             name=params["run_name"],
             storage_path=params["scratch"],
-            callbacks=[TuneReportCallback()],
+            callbacks=[Forward()],
             failure_config=FailureConfig(  # Tune tries again, so that all attempts are known
                 max_failures=0, controller_failure_limit=2, max_preemption_failures=0
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
-    ).fit()
+    )
 
 
 def _train_worker(params: dict[str, Any]) -> None:

@@ -85,9 +85,28 @@ def _require_only_our_lines(out: str, *, trials: int) -> None:
         assert re.match(shape, line), (line, shape)
 
 
+SLOW_CALLBACK = """
+import time
+
+from ray.tune import Callback
+
+
+class Slow(Callback):
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        if result.get("images_seen") == 600:
+            time.sleep(3)
+"""
+
+
 def test_two_workers_train_a_trial_together(tmp_path: Path) -> None:
-    """Also after a stop by ASHA: the workers' placement group must be free again for the next trial."""
+    """Also after a stop by ASHA: the workers' placement group must be free again for the next trial.
+
+    Tune takes the last message of a trial long after Train has ended, for a callback of the search's own is slow.
+    """
     search = write_search(tmp_path, trials=3, rungs="100, 200", lowest_lr=1e-5)
+    (tmp_path / "slow_callback.py").write_text(SLOW_CALLBACK)
+    own = search.read_text().replace("keep=2,", "keep=2, callbacks=(Slow(),),")
+    search.write_text(f"from slow_callback import Slow\n{own}")
     with launches(tmp_path / "r") as launch:
         run = launch(search, "--set", "resources.workers=2")
         assert run.wait(400) == 0, run.err
