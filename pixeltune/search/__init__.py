@@ -1,4 +1,4 @@
-"""A search, free of Ray: what is tried next, what is known so far, and when it stops.
+"""The Ray-free part of a search: which trial comes next, what is known so far, and when to stop.
 
 Read in this order:
 
@@ -11,7 +11,7 @@ Read in this order:
     pruners               ASHA, median and Pareto: which trials stop early
     final                 choosing configurations and retraining them, with the test set read once a run
     trial_artifacts, trial_metadata, verification, checkpoint_retention     what a trial keeps besides its numbers
-    callbacks, progress   what is printed meanwhile
+    callbacks, progress   what is printed during the search
 
 `run_search` is handed a `Backend`, which starts trials; the one for Ray is `pixeltune.cluster.ray_backend`.
 """

@@ -1,4 +1,4 @@
-"""Messages from a running trial to the driver: plain dictionaries, one kind a step, that travel as JSON.
+"""Messages from a running trial to the driver: plain dictionaries, one kind per step, sent as JSON.
 
 An attempt sends one `Begun`, then a `Reported` for each report with `Expects` in between, and at last one `Ended`,
 unless it is stopped or crashes. A trial that cannot begin sends `Ended` alone.
@@ -8,7 +8,7 @@ import json
 from typing import Any, NotRequired, TypedDict, final
 
 Facts = dict[str, Any]
-"""Columns of the attempt's row that are known by then."""
+"""Columns of the attempt's row that are known when the message is sent."""
 
 
 @final
