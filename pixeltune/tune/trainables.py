@@ -1,4 +1,4 @@
-"""What Ray Tune runs for a trial: the training itself, or a driver of Ray Train's workers that wait for each other."""
+"""The function that Ray Tune runs for a trial: the training itself, or a driver of several Ray Train workers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pixeltune.tune.ray_session import HEAD
 
 TASK = "task"
 MESSAGE = "message"
-"""Tasks and messages travel as JSON: Tune flattens, copies and prints whatever is not a plain value."""
+"""Tasks and messages are sent as JSON: Tune flattens, copies and prints anything but plain values."""
 
 
 def trainable(resources: Resources) -> Any:
-    """What Tune runs for a trial of these resources."""
+    """Return the function that Tune runs for a trial with these resources."""
     if resources.workers == 1:
         return tune.with_resources(train_here, {"CPU": resources.cpus, "GPU": resources.gpus})
     # The trial's driver only waits: pinned to the head without a CPU, it cannot starve its own workers.
@@ -26,7 +26,7 @@ def trainable(resources: Resources) -> Any:
 
 
 def train_here(params: dict[str, Any]) -> None:
-    """A trial of one worker: trains inside the (reused) Tune actor."""
+    """Run a trial of one worker inside the (reused) Tune actor."""
     from pixeltune.tune.preemption import PreemptionMonitor
 
     with PreemptionMonitor() as watch:
@@ -36,7 +36,7 @@ def train_here(params: dict[str, Any]) -> None:
 
 
 def train_together(params: dict[str, Any]) -> None:
-    """A trial of several workers: Ray Train forms the process group, rank 0's messages go to Tune."""
+    """Run a trial of several workers: Ray Train forms the process group, rank 0's messages go to Tune."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
