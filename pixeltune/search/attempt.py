@@ -111,7 +111,7 @@ class RunningAttempt:
         facts: Columns of its row that are known so far.
         reports: By images seen, those of earlier attempts included.
         new_reports: Its own reports.
-        end: How it ended and why, as far as that was reported or decided; None while it continues.
+        end: Its status and reason, once they are reported or decided; None while it continues.
         ended_at: When it ended; None while it runs.
         gpu_seconds_before: What the attempts before it have cost.
         traceback: Of its crash.

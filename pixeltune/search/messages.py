@@ -13,7 +13,7 @@ Facts = dict[str, Any]
 
 @final
 class Begun(TypedDict):
-    """The model is built and audited.
+    """The message that the model is built and audited.
 
     Attributes:
         facts: Columns of the attempt's row.
@@ -30,7 +30,7 @@ class Begun(TypedDict):
 
 @final
 class Reported(TypedDict):
-    """One evaluation during training.
+    """The message of one evaluation during training.
 
     Attributes:
         report: An `EpochReport` as a dictionary, None for what is not finite.
@@ -43,7 +43,7 @@ class Reported(TypedDict):
 
 @final
 class Expects(TypedDict):
-    """Something other than training begins: a gallery is drawn, the test set is read, or images are coded.
+    """The message before a step other than training: drawing a gallery, reading the test set, or coding images.
 
     Attributes:
         expects_seconds: About how long it takes until the next message.
@@ -54,7 +54,7 @@ class Expects(TypedDict):
 
 @final
 class Ended(TypedDict):
-    """The attempt is over.
+    """The last message: the attempt is over.
 
     Attributes:
         end: The status.
