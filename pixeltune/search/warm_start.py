@@ -30,7 +30,7 @@ _SHOWN = 3
 
 @dataclass
 class WarmStart:
-    """A selection of rows. rows: for the sampler. left_out: how many are not used, by reason. ids: of the searches read."""
+    """The selection. rows: for the sampler. left_out: how many are not used, by reason. ids: of the searches read."""
 
     rows: list[Row] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
