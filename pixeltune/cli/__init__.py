@@ -1,7 +1,7 @@
 """The `pixeltune` command: one file a verb, named as the verb.
 
-entry, output              the outermost step: missing packages, and output that must not get lost
-common                     what verbs share: options, exit codes, writing files
+entry, output              the outermost step: missing packages, and output to any terminal
+common                     shared by the verbs: options, exit codes, writing files
 trial_ref                  SEARCH/TRIAL on the command line, and the images of that trial
 search_summary             what is printed when a search has ended
 dry_run, submit            `--dry-run`, and `--cluster`: a search as a job
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run_verb() -> int:
         from pixeltune.cli.common import parse, run
 
-        if "_ARGCOMPLETE" in os.environ:  # a shell asks for the words that may follow
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
             import argcomplete
 
             argcomplete.autocomplete(command_line())
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command_line() -> Parser:
     """Return the parser of all verbs.
 
-    The modules of the verbs import what does the work inside of their functions, so that `--help` answers at once.
+    The modules of the verbs import heavy packages inside their functions, so that `--help` answers at once.
     """
     from pixeltune.cli import (
         audit,

@@ -27,7 +27,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def audit(options: argparse.Namespace) -> int:
-    """Audit a configuration, untrained: its structure is what leaks or does not."""
+    """Audit an untrained configuration: leaks depend on its structure alone."""
     from pixeltune.audit import audit as examine
     from pixeltune.config import TrialConfig
     from pixeltune.models import build_model

@@ -1,4 +1,4 @@
-"""`pixeltune cluster`: check a cluster file, prepare an AWS account for one, look at its jobs, follow and stop them."""
+"""`pixeltune cluster`: check a cluster file, prepare an AWS account for it, list, follow and stop its jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_verb(verbs: Any) -> None:
-    """The steps of `pixeltune cluster`, in the order in which they are needed."""
+    """Add `pixeltune cluster`, with its steps in the order in which they are needed."""
     parser = verbs.add_parser(
         "cluster",
         has_verbs=True,
@@ -24,11 +24,11 @@ def add_verb(verbs: Any) -> None:
     )
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
     for name, verb, words in (
-        ("check", check, "say what is not as it must be, a line each; exit code 1 where something is"),
+        ("check", check, "print what must be changed, a line each; exit code 1 if there is anything"),
         ("prepare", prepare, "make the roles, the key pair and the closed security group that an AWS file names"),
         ("status", status, "the nodes of the cluster that `ray up FILE` started, and its searches"),
         ("logs", logs, "what a search prints, from its begin until it ends; Ctrl-C leaves it running"),
-        ("stop", stop, "stop a search as Ctrl-C would; the same command goes on with it"),
+        ("stop", stop, "stop a search as Ctrl-C would; the same command resumes it"),
     ):
         step = steps.add_parser(name, help=words, description=words)
         step.add_argument("file", metavar="FILE", help="such as cluster/gpu.yaml")
@@ -37,7 +37,7 @@ def add_verb(verbs: Any) -> None:
                 "job", metavar="JOB", nargs="?", help="a job or the name of its search [the one that runs]"
             )
         step.set_defaults(verb=verb)
-    words = "on a spot machine beside Ray: drain its node when it is to be taken away (cluster files start it)"
+    words = "run next to Ray on a spot machine: drain its node before it is taken away (cluster files start it)"
     step = steps.add_parser("watch-spot", help=words, description=words)
     step.add_argument("cloud", choices=("aws", "gcp"), help="whose metadata service is asked")
     step.add_argument("--node", metavar="ID", help="Ray's id of the node, where several run here [the only one]")
@@ -45,7 +45,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print the findings; 1 where there are any."""
+    """Print the findings; return 1 if there are any."""
     require_packages("a cluster", "ray")
     from pixeltune.cluster.checks import check_cluster_file
 
@@ -58,7 +58,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> int:
-    """Make what is not there yet; again without effect."""
+    """Create what does not exist yet; running it again has no effect."""
     from pixeltune.cluster.aws_setup import prepare_aws
 
     for line in prepare_aws(options.file):
@@ -76,7 +76,7 @@ def watch_spot(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Print nodes, jobs and what the cluster costs."""
+    """Print the nodes, the jobs and the cost of the cluster."""
     require_packages("a cluster", "ray")
     from pixeltune.cluster.capacity import cost_notice
     from pixeltune.cluster.cluster_file import read_cluster_file
@@ -91,7 +91,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def logs(options: argparse.Namespace) -> int:
-    """Come back to a job; its exit code where it ends."""
+    """Follow a job again; return its exit code when it ends."""
     require_packages("a cluster", "ray")
     from pixeltune.cluster.cluster_file import read_cluster_file
     from pixeltune.cluster.jobs import jobs_of
@@ -104,7 +104,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Wait until it has stopped."""
+    """Stop a job and wait until it has ended."""
     require_packages("a cluster", "ray")
     from pixeltune.cluster.jobs import jobs_of
     from pixeltune.cluster.ssh_tunnel import reach
@@ -113,7 +113,7 @@ def stop(options: argparse.Namespace) -> int:
         job = jobs.find(options.job, only_running=True)
         say(f"Stopping {job.id}: running trials keep their last checkpoint.")
         ended = jobs.stop(job)
-    say(f"The job {ended.id} has ended ({ended.status.lower()}); the same command goes on with the search.")
+    say(f"The job {ended.id} has ended ({ended.status.lower()}); the same command resumes the search.")
     return EXIT_OK
 
 

@@ -10,7 +10,7 @@ from pixeltune.cli.common import EXIT_OK, say
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune columns`."""
+    """Add `pixeltune columns`."""
     parser = verbs.add_parser(
         "columns",
         help="every column of the results: type, unit, meaning",
@@ -20,14 +20,14 @@ def add_verb(verbs: Any) -> None:
 
 
 def show_columns(_options: argparse.Namespace) -> int:
-    """Print the reference that stands in docs/results.md."""
+    """Print the reference that docs/results.md contains."""
     for line in reference():
         say(line)
     return EXIT_OK
 
 
 def reference() -> Iterator[str]:
-    """A table of columns for each table of the results, made from its schema."""
+    """Return a table of columns for each table of the results, made from its schema."""
     from pixeltune.results.dataframes import dtype_names
     from pixeltune.results.schema import CURVE_SCHEMA, IMAGE_SCHEMA, TRIAL_SCHEMA, Status
 

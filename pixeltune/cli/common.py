@@ -1,4 +1,4 @@
-"""What all verbs share: errors in one line, exit codes, settings, the console."""
+"""Shared by all verbs: errors in one line, exit codes, settings, the console."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Verb = Callable[[argparse.Namespace], int]
 
 EXIT_OK = 0
 EXIT_REFUTED = 1
-"""A check that was made, and failed."""
+"""A check was made and failed."""
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with examples under the help, and errors in one line that suggest the nearest word.
+    """An argparse parser with examples under the help, and errors in one line that suggest the nearest word.
 
     Args:
-        examples: Command lines that are shown under the help.
+        examples: Command lines to show under the help.
         has_verbs: Only one of its verbs can be run, and takes the options that all commands have.
         **options: Those of `argparse.ArgumentParser`.
     """
@@ -55,15 +55,15 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong, the nearest word if one is near, and where help is; exit with code 2."""
+        """Print the error, the nearest word if one is close, and where help is; exit with code 2."""
         suggestion = self._suggestion(message)
-        if suggestion:  # instead of a list of all that there is
+        if suggestion:  # instead of the whole list
             message = re.sub(r" \(choose from .*\)", "", message)
         print(f"{self.prog}: {message}{suggestion}; see {self.prog} --help", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
     def _suggestion(self, message: str) -> str:
-        """Return what to add to an error about an unknown verb, choice or option; "" if nothing is near."""
+        """Return the suggestion for an unknown verb, choice or option; "" if nothing is close."""
         if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             near = did_you_mean(choice[1], re.findall(r"[\w-]+", choice[2]))
         elif option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
@@ -102,7 +102,7 @@ class VerbsParser(Parser):
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *verb: str) -> argparse.Namespace:
-    """The options, and in `words` what was given as the words of `pixeltune`. verb: those that the program implies."""
+    """Return the options, with `pixeltune`'s arguments as `words`. verb: arguments that the program implies."""
     words = sys.argv[1:] if argv is None else [*argv]
     options, unknown = parser.parse_known_args(words)
     if unknown:
@@ -112,13 +112,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *verb: st
 
 
 class ShowVersion(argparse.Action):
-    """Print the versions of pixeltune and Python, and leave."""
+    """The option that prints the versions of pixeltune and Python, and exits."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(nargs=0, help="show the version and leave", **options)
+        super().__init__(nargs=0, help="show the version and exit", **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        """Print them; nothing heavy is imported."""
+        """Print the versions without heavy imports."""
         from importlib import metadata
 
         try:
@@ -130,7 +130,7 @@ class ShowVersion(argparse.Action):
 
 
 def positive(text: str) -> int:
-    """An argument that must be a whole number above 0."""
+    """Return an argument that must be a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, but got {text!r}")
     return int(text)
@@ -138,7 +138,7 @@ def positive(text: str) -> int:
 
 @dataclass
 class _Verbosity:
-    """What the options of the running command ask for."""
+    """The verbosity options of the running command."""
 
     quiet: bool = False
 
@@ -158,11 +158,11 @@ def say_progress(line: str) -> None:
 
 
 def run(verb: Verb, options: argparse.Namespace) -> int:
-    """Run a verb. What the user can put right becomes one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
-    if threading.current_thread() is threading.main_thread():  # a job that is stopped, a queue whose time is over
+    """Run a verb. Errors that a user can correct become one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():  # a stopped job, a queue's time limit
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a data function of the user's own lies where the command is given
+        sys.path.append(str(Path.cwd()))  # the user's data functions are in the working directory
     _verbosity.quiet = options.quiet
     try:
         return verb(options)
@@ -177,7 +177,7 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
 
 @contextmanager
 def writing(location: str) -> Iterator[None]:
-    """Writing a file that an option names: what the disk answers becomes one line."""
+    """Turn errors of writing an option's file into one line."""
     try:
         yield
     except OSError as error:
@@ -185,9 +185,9 @@ def writing(location: str) -> Iterator[None]:
 
 
 def require_writable(location: str) -> None:
-    """Refuse what cannot be written before the work that goes into it, and make nothing yet.
+    """Refuse paths that cannot be written before the work is done; create nothing yet.
 
-    Object storage is not asked: it refuses when it is written.
+    Object storage is not checked: it raises when it is written.
     """
     if files.is_uri(location):
         return
@@ -201,12 +201,12 @@ def require_writable(location: str) -> None:
 
 
 def say(line: str) -> None:
-    """A line of a verb's answer, at once, so that a log can be followed."""
+    """Print a line of a verb's output at once, so that a log can be followed."""
     print(line, flush=True)
 
 
 def console() -> Console:
-    """Where tables and live displays go; wide when not a terminal, so that lines stay whole in a log."""
+    """Return the console for tables and live displays; wide if not a terminal, so that a log has whole lines."""
     require_packages("a table", "rich")
     from rich.console import Console
 
@@ -214,7 +214,7 @@ def console() -> Console:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The repeatable --set key=value."""
+    """Add the repeatable --set key=value."""
     parser.add_argument(
         "--set",
         action="append",
@@ -226,7 +226,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def epochs(text: str) -> tuple[float, ...]:
-    """An argument of epochs, such as 1,5,20.5."""
+    """Return an argument of epochs, such as 1,5,20.5."""
     try:
         values = tuple(float(word) for word in text.split(","))
     except ValueError:
@@ -237,7 +237,7 @@ def epochs(text: str) -> tuple[float, ...]:
 
 
 def add_galleries(parser: argparse.ArgumentParser) -> None:
-    """Pictures during training."""
+    """Add the option for galleries during training."""
     parser.add_argument(
         "--galleries",
         type=epochs,
@@ -247,7 +247,7 @@ def add_galleries(parser: argparse.ArgumentParser) -> None:
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
-    """Where results lie."""
+    """Add the option for the location of the results."""
     default = _default_storage()
     parser.add_argument(
         "--storage", default=default, metavar="DIR|URI", help=f"folder or URI (s3://…) of all results [{default}]"
@@ -255,9 +255,9 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
 
 
 def storage_words(storage: str) -> str:
-    """What a command to be copied needs in addition to mean this storage; "" where it is the default.
+    """Return the option that a printed command needs for this storage; "" for the default.
 
-    What a job prints is read where it was submitted, which has a default of its own.
+    A job's output is read where it was submitted, which has its own default.
     """
     is_default = storage == _default_storage() and COMMAND not in os.environ
     return "" if is_default else f" --storage {shlex.quote(storage)}"
@@ -268,7 +268,7 @@ def _default_storage() -> str:
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The --set options as dotted keys with values."""
+    """Return the --set options as dotted keys with values."""
     from pixeltune.config import parse_setting
 
     return dict(parse_setting(text) for text in options.settings)
@@ -278,7 +278,7 @@ TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enoug
 
 
 def command_again() -> str:
-    """The command that was given, to be copied; in a job of a cluster the one that submitted it."""
+    """Return the user's command for copying; in a job of a cluster, the one that submitted it."""
     import shlex
 
     from pixeltune.tune.ray_address import COMMAND

@@ -1,4 +1,4 @@
-"""`pixeltune compact SEARCH`: the many small files of a search made into few large ones, which read faster."""
+"""`pixeltune compact SEARCH`: merge a search's many small files into few large ones, which read faster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pixeltune.cli.completion import complete_searches
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune compact`."""
+    """Add `pixeltune compact`."""
     parser = verbs.add_parser(
         "compact",
         help="merge a search's many small files into few large ones",
@@ -23,12 +23,12 @@ def add_verb(verbs: Any) -> None:
 
 
 def compact_search(options: argparse.Namespace) -> int:
-    """Merge them; a launch that holds the search is left in peace."""
+    """Merge the files; refuse while a launch holds the search."""
     from pixeltune.results.compaction import compact
     from pixeltune.results.store import SearchStore
 
     store = SearchStore(options.storage, options.search)
-    store.manifest()  # a search that is not there says so, and no folder is made
+    store.manifest()  # raises if there is no such search, and makes no folder
     with store.lock():
         done = compact(store)
     old = (

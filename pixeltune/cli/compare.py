@@ -1,4 +1,4 @@
-"""`pixeltune compare`: rows of ours next to the published tables."""
+"""`pixeltune compare`: our results next to the published tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune compare`."""
+    """Add `pixeltune compare`."""
     parser = verbs.add_parser(
         "compare",
         help="results next to published ones",
@@ -105,9 +105,9 @@ def _write(table: pd.DataFrame, path: str) -> int:
 
 
 def _best_first(rows: pd.DataFrame, location: str) -> pd.DataFrame:
-    """Return rows by bits/dim on validation, each by the constraints of its own search.
+    """Return rows by bits/dim on validation, each under the constraints of its own search.
 
-    Runs of a final have no validation: they stay in their order, which is that of the search, best first.
+    Runs of a final have no validation: they keep their order, which is that of the search, best first.
     """
     from pixeltune.results.ranking import rank_key
     from pixeltune.results.store import find_searches
@@ -123,7 +123,7 @@ def _best_first(rows: pd.DataFrame, location: str) -> pd.DataFrame:
 
 
 def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
-    """Print one number of ours next to the published ones, the comparable first; what all differ in is in the title."""
+    """Print one of our numbers next to the published ones, comparable ones first; the title has what all differ in."""
     from rich.table import Table
 
     from pixeltune.published.nearest import UNITS, shared_reasons
@@ -161,7 +161,7 @@ def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
 
 
 def _print_speeds(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
-    """Print the speeds of ours, then the published ones."""
+    """Print our speeds, then the published ones."""
     from rich.table import Table
 
     view = Table(
@@ -199,6 +199,6 @@ def _size(record: Mapping[Hashable, Any]) -> str:
 
 
 def _rank(records: Sequence[Mapping[Hashable, Any]]) -> str:
-    """Return the rank among the comparable, which is the same in each of their records."""
+    """Return the rank among the comparable ones, which each of their records has."""
     places = {(record["rank"], record["rank_of"]) for record in records if record["rank"] is not None}
     return "".join(f"; it would be number {rank:.0f} of {of:.0f}" for rank, of in places)

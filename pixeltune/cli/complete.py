@@ -1,4 +1,4 @@
-"""`pixeltune complete`: the rest of images of which a trained model is given a part, as a PNG."""
+"""`pixeltune complete`: images that a trained model completes from a given part, as a PNG."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_verb(verbs: Any) -> None:
     """Add `pixeltune complete`."""
     parser = verbs.add_parser(
         "complete",
-        help="draw the rest of images of which a part is given",
+        help="draw the rest of partly given images",
         examples=("pixeltune complete digits_quick --rows 4", "pixeltune complete digits_quick --columns 4 --clamp"),
     )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
@@ -55,13 +55,13 @@ def complete(options: argparse.Namespace) -> int:
     images = images_of(trained, options.split, settings_of(options))[1]
     examples, count = first_images(images, options.images, options.split), options.images * options.draws
     with network_calls(model, count, BATCH_SIZE, tells_time=tells_time(options)) as advance:
-        how, told = how_to_draw(options, advance), {"draws": options.draws, "clamp": options.clamp}
-        picture = completions(model, examples, known_HW, title=title_of(options), **told, **how)
+        how, chosen = how_to_draw(options, advance), {"draws": options.draws, "clamp": options.clamp}
+        picture = completions(model, examples, known_HW, title=title_of(options), **chosen, **how)
     return write_picture(picture, options.out)
 
 
 def _known_part(options: argparse.Namespace, model: DensityModel) -> Tensor:
-    """(H, W) bool: the part that the options name."""
+    """Return the part that the options name, (H, W) bool."""
     import torch
 
     from pixeltune.sampling import upper_half

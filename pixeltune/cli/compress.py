@@ -123,12 +123,12 @@ def split_of(trained: Trained, options: argparse.Namespace) -> ImageSet:
 
 
 def labels_for(model: DensityModel, images: ImageSet) -> np.ndarray | None:
-    """Return the labels that a conditional model is given; None for other models."""
+    """Return the labels for a conditional model; None for other models."""
     return None if model.conditioning is None else images.labels_N
 
 
 def read_file(location: str) -> bytes:
-    """Return the content of a file of the user's; one line if it is missing or cannot be read."""
+    """Return the content of a user's file; a one-line error if it is missing or cannot be read."""
     try:
         return files.read_whole(location)
     except FileNotFoundError:

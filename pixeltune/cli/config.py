@@ -1,4 +1,4 @@
-"""`pixeltune config`: every key with its default, or a file as it is understood."""
+"""`pixeltune config`: every key with its default, or a file as pixeltune reads it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pixeltune.errors import ConfigError
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune config`."""
+    """Add `pixeltune config`."""
     parser = verbs.add_parser(
         "config",
         help="all keys with defaults and meaning, or a file as it is understood",

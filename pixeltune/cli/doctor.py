@@ -1,4 +1,4 @@
-"""`pixeltune doctor`: whether this machine or cluster is fit for a search, before one starts."""
+"""`pixeltune doctor`: check that this machine or cluster is fit for a search, before one starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune doctor`."""
+    """Add `pixeltune doctor`."""
     parser = verbs.add_parser(
         "doctor",
         help="check machine, cluster, storage and data before a search",
@@ -37,9 +37,9 @@ def add_verb(verbs: Any) -> None:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Print what each node has and lacks, the checks of the whole, and what to do; 1 where something fails."""
+    """Print what each node has and lacks, the other checks, and what to do; return 1 if a check fails."""
     if options.search:
-        search_path(options.search)  # checked before a package that is missing
+        search_path(options.search)  # checked before missing packages
     require_location(options.storage)
     require_packages("a search", "optuna", "rich", "ray")
     from pixeltune.space import load_search
@@ -58,7 +58,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _alone(space: SearchSpace | None, storage: str) -> tuple[list[NodeRow], list[Check]]:
-    """On this machine, where a search would start a Ray of its own; none is started for this."""
+    """Check this machine, where a search would start its own Ray; none is started for this."""
     from pixeltune.preflight import checks as preflight
     from pixeltune.preflight.node_table import Wanted, node_rows
     from pixeltune.space import Resources
@@ -119,7 +119,7 @@ def _of_storage(space: SearchSpace | None, storage: str) -> list[Check]:
 
 
 def _of_results(search: str | None, storage: str) -> list[Check]:
-    """What the search has so far under its own name, where it was asked for."""
+    """Check the results that the search has so far under its own name, if a search is given."""
     from pixeltune.preflight.checks import Check, CheckResult, check_results
     from pixeltune.results.store import SearchStore
 
@@ -136,7 +136,7 @@ def _data_of(space: SearchSpace | None) -> dict[str, object] | None:
 
 
 def _checkpoint_bytes(space: SearchSpace | None) -> int:
-    """At most: the state of each live trial, twice while it is written, and the weights of the best."""
+    """Return the most bytes of checkpoints: each running trial's state, twice while written, and the best weights."""
     if space is None:
         return 0
     import torch
@@ -156,7 +156,7 @@ def _checkpoint_bytes(space: SearchSpace | None) -> int:
 
 
 def show_nodes(rows: Sequence[NodeRow]) -> None:
-    """A row a node, a column a thing that was looked at; below it what to do, each once."""
+    """Print one row per node and one column per check; below, what to do, each once."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -176,7 +176,7 @@ def show_nodes(rows: Sequence[NodeRow]) -> None:
 
 
 def _cell(cell: NodeCell) -> str:
-    """The verdict in words too, for colours are lost in a log."""
+    """Return a cell with the result as text too, because a log has no colours."""
     from rich.markup import escape
 
     word = f"{cell.verdict}: " if cell.verdict in ("warn", "fail") else ""

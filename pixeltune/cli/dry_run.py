@@ -1,4 +1,4 @@
-"""`--dry-run`: what a search would do and cost, before Ray starts."""
+"""`--dry-run`: the plan and cost of a search, before Ray starts."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MOST_PROBE_IMAGES = 32
 
 
 def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[str]) -> None:
-    """Print space, corners, data, trials, resources and a cost estimate; ConfigError where a corner cannot be built.
+    """Print space, corners, data, trials, resources and a cost estimate; ConfigError if a corner cannot be built.
 
-    Nothing is downloaded. Without the images, the published form of the data set takes their place, and what needs them
-    is left out.
+    Nothing is downloaded. Without the images, the published shape of the data set is used, and lines that need the
+    images are left out.
 
     Args:
         out: Where to print.
@@ -75,7 +75,7 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
 
 
 def _configurations(space: SearchSpace) -> str:
-    """How many there are, and whether a search will run out of them."""
+    """Return how many configurations there are, and whether a search will run out of them."""
     count = space.num_configurations
     if count is None:
         floats = [key for key, distribution in space.vary.items() if values_of(distribution) is None]
@@ -129,7 +129,7 @@ def _sampler(space: SearchSpace) -> str:
 
 
 def _objectives(space: SearchSpace) -> str:
-    """A lower value is the better, unless it is said."""
+    """Return the objectives, and mark those for which higher is better."""
     return ", ".join(name + (" (higher)" if sign(name) < 0 else "") for name in space.objectives)
 
 
@@ -144,7 +144,7 @@ def _keys(space: SearchSpace) -> Table:
 
 
 def _parameter_range(space: SearchSpace, corners: list[dict[str, Scalar]], resolved: ResolvedOutline) -> str:
-    """Counted on models without memory behind them."""
+    """Return the range of parameter counts, from models without allocated memory."""
     import torch
 
     from pixeltune.models import build_model
@@ -168,7 +168,7 @@ def _cost(space: SearchSpace, resolved: ResolvedOutline) -> str:
 def _images_per_second(config: TrialConfig, resolved: ResolvedOutline) -> tuple[float, str]:
     """Time a few training steps of the base configuration on this machine, without audit and evaluation.
 
-    Without the images, random levels take their place: a step takes as long.
+    Without the images, random levels are used: a step takes as long.
     """
     import numpy as np
     import torch

@@ -80,7 +80,7 @@ def _run_checked(program: str, command: Callable[[], int]) -> int:
 
 
 def _is_imported_by_a_package(error: ModuleNotFoundError) -> bool:
-    """Return whether an installed package misses one of its own dependencies; else the import is ours or the user's."""
+    """Return whether an installed package lacks one of its own dependencies; else the import is ours or the user's."""
     frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     files = [name for name in frames if not name.startswith("<frozen importlib")]
     return any(Path(files[-1]).is_relative_to(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))
@@ -92,13 +92,13 @@ def _refuse_without(program: str, package: str) -> int:
 
 
 def _refuse(program: str, what: str, advice: str) -> int:
-    """Print one line and return the exit code. advice: outside of a checkout, in which uv installs everything."""
+    """Print one line and return the exit code. advice: used outside a checkout; in one, uv installs everything."""
     print(f"{program}: {what}; {_uv_commands(program) or advice}", file=sys.stderr)
     return _EXIT_USER_ERROR
 
 
 def _uv_commands(program: str) -> str:
-    """Return the two commands that install everything and repeat the user's command; "" outside of a checkout."""
+    """Return the two commands that install everything and repeat the user's command; "" outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / "pyproject.toml").is_file():
         return ""

@@ -28,7 +28,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Print the exact number of one split, of weights that do not look ahead."""
+    """Print the exact bits/dim and nats of one split; refuse weights that look ahead."""
     from pixeltune.audit import NUM_CUTS, check_trained
     from pixeltune.cli.trial_ref import find_weights, images_of, load_on_best_device
     from pixeltune.training.evaluate import evaluate as measure

@@ -1,4 +1,4 @@
-"""`pixeltune export`: a folder with a trial for others."""
+"""`pixeltune export`: write a folder with a trial, to share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the folder; the weights are those kept, byte for byte."""
+    """Write the folder; the weights are copied byte for byte."""
     from pixeltune.cli.trial_ref import find_trial
     from pixeltune.report.model_card import model_card
     from pixeltune.results.schema import Status
@@ -46,13 +46,13 @@ def export(options: argparse.Namespace) -> int:
         again = (
             ""
             if found.manifest.final
-            else f"; pixeltune rerun {found.name}{storage_words(options.storage)} trains it anew"
+            else f"; pixeltune rerun {found.name}{storage_words(options.storage)} trains it again"
         )
         raise StoreError(f"an exported trial must have kept weights, but {found.name} has none{again}")
     folder = options.out or f"{found.store.search}-{found.row['trial']}"
     ended = [row for row in found.store.trials() if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
     config = found.config()
-    # The card comes last: a folder with one is whole.
+    # The card is written last: a folder with a card is complete.
     contents = {
         "model.safetensors": read_weights(found.weights),
         "config.toml": config.to_toml().encode(),
@@ -69,7 +69,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def _is_begun(folder: str, contents: Mapping[str, bytes]) -> bool:
-    """Whether an export of the same was killed there: some of its files as they would be written, and no card."""
+    """Return whether the same export was killed there: some of its files as they would be written, and no card."""
     names = files.list_names(folder)
     is_same = all(name in contents and files.read_whole(files.join(folder, name)) == contents[name] for name in names)
     return bool(names) and "README.md" not in names and is_same

@@ -25,7 +25,7 @@ _SEEDS = 3
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune final`."""
+    """Add `pixeltune final`."""
     parser = verbs.add_parser(
         "final",
         help="retrain the best of a search on train + validation, and read the test set",
@@ -55,13 +55,13 @@ def add_verb(verbs: Any) -> None:
 
 
 def final(options: argparse.Namespace) -> int:
-    """Choose once, run what is left, and say what came of it."""
+    """Choose once, run what is left, and print the outcome."""
     from pixeltune.results.identity import require_new_name
     from pixeltune.search.final import open_final, require_search
 
     request = _request(options)
     require_new_name(request.store.search)
-    if options.cluster is None:  # else the storage may be there alone
+    if options.cluster is None:  # else the storage may be reachable only there
         require_search(request)
     require_packages("a final", "optuna", "rich", "ray")
     from pixeltune.cli.search_summary import farewell_at_end
@@ -115,7 +115,7 @@ def _request(options: argparse.Namespace) -> Request:
 
 
 def _show_choice(out: Console, store: SearchStore, selection: Selection, request: Request) -> None:
-    """What is retrained, and why; what could not be; and whether the search would choose otherwise by now."""
+    """Print the choice, the trials left out, and whether the search would choose differently now."""
     from pixeltune.search.final import moved_on
 
     chosen = selection.chosen
@@ -143,8 +143,8 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
 
 
 def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
-    """The leaderboard of means, published numbers beside the configuration that validation put first, and where all
-    of it lies."""
+    """Print the leaderboard of means, published numbers next to the configuration that validation ranked first, and
+    where the results are stored."""
     from pixeltune.published.nearest import comparison_lines
     from pixeltune.results.final_statistics import LEVEL, first_choice, leaderboard_of, mean_row
     from pixeltune.results.ranking import counted_statuses

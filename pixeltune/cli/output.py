@@ -1,4 +1,4 @@
-"""What a command prints, in any encoding and to any reader: no work ends because a line cannot be shown.
+"""Output that cannot fail: a command continues even if a line cannot be encoded or written.
 
 This module uses the standard library alone, and syntax that Python 3.7 parses, as `entry` does.
 """
@@ -78,13 +78,13 @@ def lasting_output() -> Iterator[Output]:
 
 
 class Output:
-    """Whether what was printed has arrived."""
+    """The state of stdout: whether any printed line was lost."""
 
     def __init__(self, stdout: _LossyFile | None) -> None:
         self._stdout = stdout
 
     def loss(self) -> OSError | None:
-        """Return why a line on stdout was lost; None where none was, or where the reader wanted no more."""
+        """Return why a line on stdout was lost; None if none was, or if the reader closed it."""
         _flush(sys.stdout)
         error = None if self._stdout is None else self._stdout.error
         return None if error is None or error.errno in (errno.EPIPE, errno.EINVAL) else error
@@ -99,7 +99,7 @@ class _LossyFile(io.RawIOBase):
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int | None:
-        """Write what can be written."""
+        """Write the text, or drop what cannot be written."""
         try:
             written: int | None = self._raw.write(data)
         except OSError as error:
@@ -122,7 +122,7 @@ class _LossyFile(io.RawIOBase):
 
 
 def _keep_writing(name: str) -> _LossyFile | None:
-    """Put a stream that drops failed writes in place of a stream of the process; None where it was replaced before."""
+    """Replace a stream of the process with one that drops failed writes; None if it was replaced before."""
     stream = getattr(sys, name)
     if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
         return None
@@ -151,7 +151,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def plain(character: str) -> str:
-    """Return a character in ASCII, `?` where none is like it."""
+    """Return a character as ASCII, `?` if none is like it."""
     if character in _PLAIN:
         return _PLAIN[character]
     for first, last, instead in _PLAIN_RANGES:

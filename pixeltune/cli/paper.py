@@ -1,4 +1,4 @@
-"""`pixeltune paper`: what a publication needs of a final."""
+"""`pixeltune paper`: the files that a publication of a final needs."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def add_verb(verbs: Any) -> None:
 
 
 def paper(options: argparse.Namespace) -> int:
-    """Check what costs nothing, then write the folder."""
+    """Do the cheap checks, then write the folder."""
     from pixeltune.paper.table import finished_final, require_finished
     from pixeltune.results.store import SearchStore
 
-    # First what a user may have mistyped, then what takes time, then what may not be installed.
+    # Check for typing errors first, then what takes time, then packages that may be missing.
     store = SearchStore(options.storage, options.final)
     rows = require_finished(store)
     for other in options.others:
@@ -122,7 +122,7 @@ def _require_empty(folder: str) -> None:
 
 
 def _weights(store: SearchStore, rows: list[Row]) -> dict[str, str]:
-    """Return where the weights of each run are that has kept them."""
+    """Return the weights file of each run that has kept its weights."""
     from pixeltune.search.trial import weights_file
 
     places = {row["trial"]: weights_file(store.checkpoint(row["trial"])) for row in rows}
@@ -142,7 +142,7 @@ def _require_weights(store: SearchStore, place: Row, weights: dict[str, str]) ->
 
 
 def _require_other(name: str, storage: str) -> None:
-    """Refuse what is neither a bundle nor a finished final, before anything is computed."""
+    """Refuse a name that is neither a bundle nor a finished final, before anything is computed."""
     from pixeltune.paper.table import require_finished
 
     if bundle_of(name) is None:
@@ -158,7 +158,7 @@ def _other(name: str, storage: str) -> FinishedFinal:
 
 
 def bundle_of(name: str) -> str | None:
-    """Return the bundle that a name means: itself, or `bundle` in it; None where neither is one."""
+    """Return the bundle that a name means: itself, or `bundle` in it; None if neither is one."""
     from pixeltune.paper.bundle import is_bundle
 
     return next((place for place in (name, files.join(name, "bundle")) if is_bundle(place)), None)

@@ -1,4 +1,4 @@
-"""How far sampling or coding is, and how long it will take."""
+"""The progress of sampling or coding, and the time that it will take."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def network_calls(
     model: DensityModel, count: int, batch_size: int | None = None, *, walks: int = 1, tells_time: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """What is yielded is told of network calls that are done; the first hundredth of them tells the time it takes.
+    """Yield a function to call with the number of network calls done; print the estimated time after a hundredth.
 
-    batch_size: images a call; None for all. walks: over all images. tells_time: unless calls are not alike.
+    batch_size: images per call; None for all. walks: passes over all images. tells_time: False if calls differ in cost.
     """
     calls = (int(model.order().max()) + 1) * math.ceil(count / (batch_size or count)) * walks
     clock = _Clock(calls)
@@ -40,7 +40,7 @@ def network_calls(
 
 @contextmanager
 def _bar(calls: int) -> Iterator[Callable[[int], None]]:
-    """Draw a bar on a terminal, where rich is there to draw it."""
+    """Draw a bar on a terminal if rich is installed."""
     if is_quiet() or not (sys.stdout.isatty() and has_package("rich")):
         yield lambda _done: None
         return
@@ -51,22 +51,22 @@ def _bar(calls: int) -> Iterator[Callable[[int], None]]:
 
 
 class _Clock:
-    """Tells once how long all calls will take; what is told first of them warmed up, and does not count."""
+    """A forecast, made once, of the time of all calls; the first reported calls are a warm-up and do not count."""
 
     def __init__(self, calls: int) -> None:
         self._calls = calls
         self._done = 0
         self._warm: tuple[int, float] | None = None
-        self._is_told = False
+        self._is_forecast = False
 
     def forecast(self, done: int) -> float | None:
-        """Seconds of all calls, once a hundredth of them tell; else None."""
+        """Return the seconds of all calls once, when a hundredth of them are done; else None."""
         self._done += done
         if self._warm is None:
             self._warm = self._done, time.monotonic()
             return None
         since = self._done - self._warm[0]
-        if self._is_told or since < self._calls / 100 or not since:
+        if self._is_forecast or since < self._calls / 100 or not since:
             return None
-        self._is_told = True
+        self._is_forecast = True
         return self._calls * (time.monotonic() - self._warm[1]) / since

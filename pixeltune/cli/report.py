@@ -1,4 +1,4 @@
-"""`pixeltune report SEARCH`: one HTML file about a search, to be sent around; its figures as PNG for a paper."""
+"""`pixeltune report SEARCH`: one HTML file about a search, to share; its figures as PNG for a paper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOP = 5
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune report`."""
+    """Add `pixeltune report`."""
     parser = verbs.add_parser(
         "report",
         help="one HTML file about a search: tables, figures, samples, commands",
@@ -26,17 +26,17 @@ def add_verb(verbs: Any) -> None:
     parser.add_argument("--out", metavar="FILE", help="HTML to write [SEARCH-report.html in the working directory]")
     parser.add_argument("--png", metavar="FOLDER", help="write the figures there too, as PNG for a paper")
     parser.add_argument(
-        "--top", type=positive, default=_TOP, metavar="K", help=f"best trials that stand out, with samples [{_TOP}]"
+        "--top", type=positive, default=_TOP, metavar="K", help=f"best trials to highlight, with samples [{_TOP}]"
     )
     add_storage(parser)
     parser.set_defaults(verb=report)
 
 
 def report(options: argparse.Namespace) -> int:
-    """Read the search once, and write what is asked for."""
+    """Read the search once, and write the requested files."""
     from pixeltune.results.store import SearchStore
 
-    # What costs nothing is checked first: the search, then the places to write, then what may not be installed.
+    # Cheap checks first: the search, then the output paths, then packages that may be missing.
     out = options.out or f"{options.search}-report.html"
     store = SearchStore(options.storage, options.search)
     store.manifest()

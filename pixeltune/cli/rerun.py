@@ -1,4 +1,4 @@
-"""`pixeltune rerun`: a trial of the results once more."""
+"""`pixeltune rerun`: train a trial of the results again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_verb(verbs: Any) -> None:
     """Add `pixeltune rerun`."""
     parser = verbs.add_parser(
         "rerun",
-        help="train a trial's configuration anew, with changes if you like",
+        help="train a trial's configuration again, with changes if you like",
         examples=("pixeltune rerun digits_quick", "pixeltune rerun digits_quick/7 --set seed=1"),
     )
     parser.add_argument("trial", metavar="TRIAL", help=TRIAL_HELP)
@@ -38,7 +38,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def rerun(options: argparse.Namespace) -> int:
-    """Train it as `pixeltune train` does, then put both numbers side by side."""
+    """Train it as `pixeltune train` does, then print both numbers."""
     from pixeltune.cli.train import train_config
     from pixeltune.cli.trial_ref import find_trial
     from pixeltune.results.ranking import bound_mark
@@ -48,7 +48,7 @@ def rerun(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     name = options.name or f"{found.store.search}-{found.row['trial']}-rerun"
     if name == found.store.search:
-        raise StoreError(f"a rerun must have results of its own, but --name {name} is where {found.name} stands")
+        raise StoreError(f"a rerun must have results of its own, but --name {name} is the search of {found.name}")
     config = found.config().override(settings)
     _require_same_images(found.name, found.row, config, settings)
     code = train_config(config, name, settings, storage=options.storage, galleries=options.galleries or ())
@@ -63,7 +63,7 @@ def rerun(options: argparse.Namespace) -> int:
 
 
 def _require_same_images(name: str, row: Row, config: TrialConfig, settings: Mapping[str, Any]) -> None:
-    """Refuse to train for long what does not compare: other images at the same place, unless they were asked for."""
+    """Refuse to train on other images at the same path, which would not compare, unless `settings` request them."""
     from pixeltune.config import LOCATION_KEYS
     from pixeltune.data import load_data
 
@@ -72,7 +72,7 @@ def _require_same_images(name: str, row: Row, config: TrialConfig, settings: Map
         return
     try:
         checksum = load_data(config.data).identity.checksum
-    except (DataError, MissingPackageError):  # a rerun that has ended answers without, and training says why it cannot
+    except (DataError, MissingPackageError):  # an ended rerun needs no images, and training raises its own error
         return
     if checksum != row["data_checksum"]:
         raise StoreError(
@@ -82,7 +82,7 @@ def _require_same_images(name: str, row: Row, config: TrialConfig, settings: Map
 
 
 def _apart(before: Row, after: Row) -> str:
-    """Why the difference of their numbers would say nothing of the configurations; "" where it does."""
+    """Return why the difference of their numbers would not compare the configurations; "" if it does."""
     from pixeltune.results.ranking import SAME_IN_ALL
 
     if any(before[name] != after[name] for name in SAME_IN_ALL):

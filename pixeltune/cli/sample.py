@@ -46,16 +46,16 @@ def add_verb(verbs: Any) -> None:
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Draw a grid or a gallery, and write it."""
+    """Draw a grid or a gallery and write it."""
     from pixeltune.cli.trial_ref import find_weights, images_of, load_on_best_device
     from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn, upper_half, why_not_conditional
     from pixeltune.sampling import sample as draw
 
     require_png(options.out)
     if options.gallery and options.label is not None:
-        raise ConfigError("--label draws one class, but a gallery has all of them in turn; leave one of both away")
+        raise ConfigError("--label draws one class, but a gallery has all of them in turn; leave one of them out")
     if not options.gallery and options.settings:
-        raise ConfigError("--set says where the images of a --gallery lie, but none is asked for; leave it away")
+        raise ConfigError("--set says where the images of a --gallery are, but no --gallery is given; leave it out")
     trained = load_on_best_device(find_weights(options.trial, options.storage))
     model = trained.model
     if options.gallery:
@@ -72,7 +72,7 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
-    """Add the options of all that draws images. out: the file that is written by default."""
+    """Add the options of verbs that draw images. out: the file that is written by default."""
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="whose images are completed [test]")
     parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the images [0]")
     parser.add_argument(
@@ -90,7 +90,7 @@ def title_of(options: argparse.Namespace) -> str:
 
 
 def tells_time(options: argparse.Namespace) -> bool:
-    """Fixed points settle many calls at once, at an end that nobody knows."""
+    """Return whether the time can be estimated; fixed-point sampling takes an unknown number of calls."""
     return bool(options.method != "fixed_point")
 
 
@@ -106,7 +106,7 @@ def how_to_draw(options: argparse.Namespace, advance: Advance) -> How:
 
 
 def write_picture(picture: Picture, location: str) -> int:
-    """Write a picture, print where, and return the exit code."""
+    """Write a picture, print its path, and return the exit code."""
     with writing(location):
         picture.save(location)
     say(f"Wrote {location}{': ' if picture.caption else ''}{picture.caption}")
@@ -114,7 +114,7 @@ def write_picture(picture: Picture, location: str) -> int:
 
 
 def require_png(location: str) -> None:
-    """Refuse the name of another kind of file, and a place that cannot be written."""
+    """Refuse a name that is not a PNG's, and a path that cannot be written."""
     if not location.lower().endswith(".png"):
         raise ConfigError(f"--out must be a .png file, but got {location!r}")
     require_writable(location)
@@ -127,7 +127,7 @@ def _label(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    """A seed that torch takes."""
+    """Return a seed that torch accepts."""
     if not text.isdecimal() or len(text) > len(str(2**63)) or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^63-1, but got {text[:40]!r}")
     return int(text)

@@ -1,4 +1,4 @@
-"""`launch.py` and `pixeltune search`: run, resume, look at or list searches."""
+"""`launch.py` and `pixeltune search`: run, resume, preview or list searches."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 
 def launch(argv: Sequence[str] | None = None) -> int:
-    """The whole of launch.py."""
+    """Run launch.py."""
     return run(search, parse(launch_line(), argv, "search"))
 
 
 def launch_line() -> Parser:
-    """The parser of launch.py."""
+    """Return the parser of launch.py."""
     examples = ("python launch.py --search digits_quick", "python launch.py --search cifar_gated --dry-run")
     parser = Parser(prog="launch.py", description="Search a space with Ray Tune and Optuna.", examples=examples)
     parser.add_argument("--version", action=ShowVersion)
@@ -49,7 +49,7 @@ def launch_line() -> Parser:
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune search`."""
+    """Add `pixeltune search`."""
     parser = verbs.add_parser(
         "search",
         help="run or resume a search (the same as launch.py)",
@@ -61,8 +61,8 @@ def add_verb(verbs: Any) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", metavar="NAME|PATH", help="a name from --list, or a path to a search file")
-    parser.add_argument("--list", action="store_true", help="list the searches and leave")
-    parser.add_argument("--dry-run", action="store_true", help="show the space, its corners and its cost, and leave")
+    parser.add_argument("--list", action="store_true", help="list the searches and exit")
+    parser.add_argument("--dry-run", action="store_true", help="show the space, its corners and its cost, and exit")
     parser.add_argument("--trials", type=positive, metavar="N", help="trials in all (a larger number extends a search)")
     parser.add_argument("--sampler", choices=tuple(SAMPLERS), help="what proposes the trials [the search's own]")
     parser.add_argument(
@@ -85,12 +85,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def search(options: argparse.Namespace) -> int:
-    """Run what the options ask for."""
+    """Run, preview or list searches, as the options say."""
     if options.list:
         return _list()
     if options.search is None:
         raise ConfigError(f"--search must name a search: {', '.join(list_searches())} (or a path to a .py file)")
-    search_path(options.search)  # an unknown name is refused before a package that is missing
+    search_path(options.search)  # an unknown name is refused before missing packages
     require_packages("a search", "optuna", "rich", *(() if options.dry_run else ("ray",)))
     require_location(options.storage)
     out = console()
@@ -153,17 +153,17 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
 
     place = resolve_address(options.address)
     out.print(str(place), highlight=False, soft_wrap=True)
-    said: list[str] = []
+    messages: list[str] = []
     with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
         store, manifest = open_search(
-            space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=said.append
+            space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=messages.append
         )
         baseline = manifest.baseline_bits_per_dim
         out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
         out.print(
             f"Order-0 baseline (one histogram per position): {baseline:.4f} bits/dim on validation", highlight=False
         )
-        for line in said:
+        for line in messages:
             out.print(line, highlight=False, soft_wrap=True)
         outcome = run_search(
             space,

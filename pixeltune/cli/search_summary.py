@@ -1,4 +1,4 @@
-"""What a search says at its end: leaderboard, published numbers, where the results lie, pictures of the best."""
+"""The output at the end of a search: leaderboard, published numbers, where the results are, pictures of the best."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _DIGITS = {
 
 @contextmanager
 def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
-    """On a cluster, however the launch ends: what goes on costing money, and the command that ends it.
+    """Print, at any end of a launch on a cluster, what continues to cost money and the command that ends it.
 
-    Of a job that `--cluster` submitted, whoever follows it says so, with the path of the file that is there.
+    For a job that `--cluster` submitted, the command that follows it prints this, with its own path of the file.
     """
     try:
         yield
@@ -51,7 +51,7 @@ def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
 
 
 def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: SearchState, *, storage: str) -> None:
-    """Print all of it, with commands that mean `storage`; pictures come last, for they may take a while."""
+    """Print the outcome, with commands that name `storage`; pictures come last, because they may take a while."""
     rows = list(state.ended.values())
     out.print(f"Trials: {counted_statuses(rows) or 'none'}.", highlight=False)
     places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
@@ -79,7 +79,7 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: Se
 
 
 def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) -> None:
-    """Of several objectives, the finished trials that no other beats in all of them."""
+    """Print, for several objectives, the finished trials that no other trial beats in all of them."""
     if len(space.objectives) == 1:
         return
     best = pareto_front(rows, space.objectives, space.constraints)
@@ -97,7 +97,7 @@ def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) ->
 
 
 def _table(places: list[dict[str, Any]], keys: list[str], space: SearchSpace) -> Table:
-    """The usual columns, then objectives and constraints that are not among them."""
+    """Return a table of the usual columns, then objectives and constraints that are not among them."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     shown = {
         "rank": "#",
@@ -136,7 +136,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: str) -> None:
-    """Draw a gallery of each of the best trials whose weights were kept, unless it is there or takes long."""
+    """Draw a gallery of each of the best trials with kept weights, unless it exists or takes long."""
     shown, left, slow = [], _MOST_SAMPLING_SECONDS, ""
     for trial in trials:
         location, weights = store.gallery(trial), weights_file(store.checkpoint(trial))
@@ -147,7 +147,7 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: 
             title = f"{store.search}/{trial}, validation images, seed 0"
             try:
                 seconds = _draw_gallery(weights, location, title, left)
-            except PixeltuneError as error:  # the search is over, and its numbers stand
+            except PixeltuneError as error:  # the search is over, and its numbers remain valid
                 out.print(f"No samples of trial {trial}: {error}", highlight=False, soft_wrap=True)
                 continue
             if seconds is not None:
@@ -165,7 +165,7 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: 
 
 
 def _draw_gallery(weights: str, location: str, title: str, most_seconds: float) -> float | None:
-    """None; or the seconds that it would take, and it is not drawn, where they are more than that."""
+    """Draw a gallery and return None; if it would take too long, return the seconds instead."""
     from pixeltune.cli.trial_ref import images_of, load_on_best_device
     from pixeltune.sampling import GALLERY_SIDE, forecast, gallery
 
@@ -175,7 +175,7 @@ def _draw_gallery(weights: str, location: str, title: str, most_seconds: float) 
         return seconds
     try:
         examples = images_of(trained, "valid", {})[1]
-    except DataError:  # the images lie where the trials ran
+    except DataError:  # the images are where the trials ran
         examples = None
     gallery(trained.model, examples, title=title).save(location)
     return None

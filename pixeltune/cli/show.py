@@ -1,4 +1,4 @@
-"""`pixeltune show`: all that is known of one trial."""
+"""`pixeltune show`: everything known about one trial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BAR = 40
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune show`."""
+    """Add `pixeltune show`."""
     parser = verbs.add_parser(
         "show",
         help="one trial: numbers, configuration, curve, artefacts",
@@ -34,7 +34,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print it; nothing is written."""
+    """Print the trial; nothing is written."""
     from pixeltune.cli.trial_ref import find_trial
 
     found = find_trial(options.trial, options.storage)
@@ -61,21 +61,21 @@ def _outcome(found: Found) -> Iterator[str]:
             bound = "at most " if row["is_bound"] else ""
             baseline = row["baseline_bits_per_dim"] if row["evaluated_split"] == split else None
             yield f"  {name}: {bound}{bits:.5f} bits/dim, {nats:.4f} nats{below_baseline(bits, baseline)}"
-    beside = nearest_published_note(row)
-    if beside:
-        yield f"  {beside.removeprefix('; ')}"
+    note = nearest_published_note(row)
+    if note:
+        yield f"  {note.removeprefix('; ')}"
     yield from (f"  {name}: {text}" for name, text in _facts(row) if text)
 
 
 def _facts(row: Row) -> Iterator[tuple[str, str]]:
-    """What of a row a reader asks for first, with units; "" where it is not known."""
+    """Yield the columns that matter first to a reader, with units; "" for unknown values."""
     from pixeltune.results.search_status import describe_images
 
-    def told(name: str, text: str) -> str:
-        return "" if row[name] is None else text.format(row[name])
+    def text(name: str, template: str) -> str:
+        return "" if row[name] is None else template.format(row[name])
 
-    seen = told("images_seen", "{:,}")
-    best = told("best_images_seen", ", best after {:,}") if row["best_images_seen"] != row["images_seen"] else ""
+    seen = text("images_seen", "{:,}")
+    best = text("best_images_seen", ", best after {:,}") if row["best_images_seen"] != row["images_seen"] else ""
     yield "images seen", seen + best
     seconds = [row[f"{name}_seconds"] for name in ("train", "eval", "compile", "audit")]
     yield (
@@ -87,21 +87,21 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "GPU-hours", hours(row["gpu_seconds"]) if row["gpu_seconds"] else ""
-    yield "parameters", told("num_parameters", "{:,}")
-    calls = told("network_calls", ", {:,} network calls an image without the cache")
-    yield "sampling", told("sample_images_per_second", "{:,.4g} images/s") + calls if row["sample_batch_size"] else ""
+    yield "parameters", text("num_parameters", "{:,}")
+    calls = text("network_calls", ", {:,} network calls an image without the cache")
+    yield "sampling", text("sample_images_per_second", "{:,.4g} images/s") + calls if row["sample_batch_size"] else ""
     yield "peak memory", bytes_in("MiB", row["peak_memory_bytes"], ",.0f") if row["peak_memory_bytes"] else ""
     rows, columns = row["receptive_field_rows"], row["receptive_field_columns"]
     yield "receptive field", f"{rows} rows × {columns} columns" if rows else ""
-    yield "weights of record", told("weights", "{}")
-    where = [row["gpu_name"] or row["cpu_name"], told("hostname", "on {}"), told("precision", "in {}")]
+    yield "weights of record", text("weights", "{}")
+    where = [row["gpu_name"] or row["cpu_name"], text("hostname", "on {}"), text("precision", "in {}")]
     workers = f"{row['workers']} workers, " if (row["workers"] or 1) > 1 else ""
     yield "trained", workers + " ".join(filter(None, where))
     yield "images", describe_images(row)
-    yield "data", " ".join(filter(None, (row["data.name"], told("data_version", "({})"), told("data_checksum", "{}"))))
-    yield "data notes", told("data_notes", "{}")
-    versions = [told(f"{name}_version", name + " {}") for name in ("pixeltune", "torch", "python")]
-    yield "with", ", ".join(filter(None, [*versions, told("git_commit", "commit {}")]))
+    yield "data", " ".join(filter(None, (row["data.name"], text("data_version", "({})"), text("data_checksum", "{}"))))
+    yield "data notes", text("data_notes", "{}")
+    versions = [text(f"{name}_version", name + " {}") for name in ("pixeltune", "torch", "python")]
+    yield "with", ", ".join(filter(None, [*versions, text("git_commit", "commit {}")]))
 
 
 def _configuration(found: Found) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _curve(found: Found) -> Iterator[str]:
 
 
 def _thinned(curve: Sequence[Row]) -> list[Row]:
-    """At most so many reports, the first and the last among them."""
+    """Return a limited number of reports, including the first and the last."""
     if len(curve) <= _MOST_REPORTS:
         return list(curve)
     step = (len(curve) - 1) / (_MOST_REPORTS - 1)

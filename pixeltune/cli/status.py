@@ -1,4 +1,4 @@
-"""`pixeltune status SEARCH`: how a search stands, from another shell while it runs, or afterwards."""
+"""`pixeltune status SEARCH`: the progress of a search, from another shell while it runs, or afterwards."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from pixeltune.results.search_status import Running, SearchStatus
 
 _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "is_bound", "num_parameters")
-"""Of the best row."""
+"""Columns of the best row in the JSON output."""
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune status`."""
+    """Add `pixeltune status`."""
     parser = verbs.add_parser(
         "status",
-        help="how a search stands, while it runs or afterwards",
+        help="show the progress of a search, while it runs or afterwards",
         examples=("pixeltune status digits_quick", "pixeltune status digits_quick --json"),
     )
     search = parser.add_argument("search", metavar="SEARCH", help="its name in the storage")
@@ -36,7 +36,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Print it; nothing is written and no lock is held."""
+    """Print the status; nothing is written and no lock is held."""
     from pixeltune.results.search_status import read_status
     from pixeltune.results.store import SearchStore
 
@@ -86,8 +86,8 @@ def _launcher(found: SearchStatus) -> str:
         who = found.launcher
         return f"running, process {who['pid']} on {who.get('host', '?')}" if "pid" in who else "running"
     if found.running:
-        return "no launch works on it; the same command goes on with the trials that its last one left"
-    return "no launch works on it"
+        return "not running; run the same command again to resume the unfinished trials"
+    return "not running"
 
 
 def _table(found: SearchStatus) -> Table:

@@ -1,4 +1,4 @@
-"""A search on a cluster from elsewhere: submitted as a job of it, followed, listed, stopped. Ctrl-C leaves the job."""
+"""A search on a cluster from another machine: submitted as a job and followed. Ctrl-C leaves the job running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
-    """Where it runs."""
+    """Add the options for where a search runs."""
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--address",
@@ -30,7 +30,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def submit(options: argparse.Namespace, name: str, search_file: Path | None = None) -> int:
-    """Submit the command that was given, and follow it. search_file: what --search names."""
+    """Submit the user's command and follow it. search_file: the file that --search names."""
     from pixeltune.cli.common import command_again
     from pixeltune.cluster.cluster_file import read_cluster_file, storage_of
     from pixeltune.cluster.jobs import Submission, jobs_of, search_place
@@ -46,19 +46,19 @@ def submit(options: argparse.Namespace, name: str, search_file: Path | None = No
     for location in getattr(options, "warm_start", ()):
         _require_reachable(location, "--warm-start", path)
     storage = given.storage or storage_of(config) or ""
-    SearchStore(storage, name)  # refuses a name that would leave its folder, and a location with a password
+    SearchStore(storage, name)  # refuses a name outside its folder, and a location with a password
     words = given.rest + ([] if search_file is None else ["--search", search_place(search_file)])
     words += [] if given.storage is None else ["--storage", given.storage]
     submission = Submission(name, storage, words, command_again(), search_file)
     say(f"Runs on the cluster {config.get('cluster_name')}, as --cluster {path} says; results: {storage}")
     with jobs_of(way) as jobs:
         job = jobs.submit(submission)
-        say(f"Submitted as job {job}; it goes on without this machine.")
+        say(f"Submitted as job {job}; it continues without this machine.")
     return follow_job(way, path, config, job)
 
 
 def follow_job(way: DashboardConnection, path: str, config: Config, job_id: str) -> int:
-    """Print its log until it ends; the job's exit code. Ctrl-C leaves it running, and says how to come back."""
+    """Print its log until it ends; return its exit code. Ctrl-C leaves it running and prints how to follow it again."""
     from pixeltune.cluster.capacity import cost_notice
     from pixeltune.cluster.jobs import follow
 
@@ -77,13 +77,13 @@ def follow_job(way: DashboardConnection, path: str, config: Config, job_id: str)
 
 
 def _outcome(job: Job) -> int:
-    """Of a job that has ended, as an exit code; what went wrong beside its log is said."""
+    """Return an ended job's exit code; raise errors that its log does not have."""
     if job.status == "SUCCEEDED":
         return EXIT_OK
     if job.status == "STOPPED":
-        say(f"The job {job.id} was stopped; the same command goes on with the search.")
+        say(f"The job {job.id} was stopped; the same command resumes the search.")
         return EXIT_INTERRUPTED
-    if job.code is None:  # Ray ended it, or could not begin it
+    if job.code is None:  # Ray ended it, or could not start it
         raise SearchError(f"the job {job.id} must run to its end, but: {job.message[-500:]}")
     return 128 - job.code if job.code < 0 else job.code or EXIT_REFUTED
 
@@ -94,7 +94,7 @@ def _write(text: str) -> None:
 
 
 def _given(words: Sequence[str]) -> argparse.Namespace:
-    """--storage as it was given, if it was, and the rest of the words that the head is to be given."""
+    """Return --storage as given, if it was, and the rest of the arguments for the head."""
     parser = argparse.ArgumentParser(add_help=False)
     for option in ("--cluster", "--search", "--storage"):
         parser.add_argument(option)
@@ -103,11 +103,11 @@ def _given(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _require_reachable(location: str | None, option: str, path: str) -> None:
-    """What the nodes of a cluster see: an URI, or a full path that all of them mount."""
+    """Require a location that all nodes of a cluster can reach: a URI, or a full path that all of them mount."""
     if location is not None and not files.is_uri(files.require_location(location)) and not Path(location).is_absolute():
         raise ConfigError(
             f"{option} on a cluster must be a URI or a full path that its nodes mount, but {location} is a folder "
-            f"here; leave it out, and {path} says where results lie"
+            f"here; leave it out to use the storage that {path} names"
         )
 
 

@@ -1,4 +1,4 @@
-"""`pixeltune train`: one configuration without a search, kept in the same store under the name of its file.
+"""`pixeltune train`: train one configuration without a search; its results are named after its file.
 
 With `torchrun --nproc-per-node N -m pixeltune train …` N processes train it together.
 """
@@ -36,7 +36,7 @@ _HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     ra
 
 
 def add_verb(verbs: Any) -> None:
-    """`pixeltune train`."""
+    """Add `pixeltune train`."""
     parser = verbs.add_parser(
         "train",
         help="train one configuration, without a search",
@@ -54,7 +54,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train, or go on where an earlier run stopped; a table of losses per report."""
+    """Train, or resume an earlier run; print a table of losses per report."""
     from pixeltune.config import TrialConfig
 
     settings = settings_of(options)
@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> int:
 def train_config(
     config: TrialConfig, name: str, settings: dict[str, Any], *, storage: str, galleries: tuple[float, ...] = ()
 ) -> int:
-    """Train `config`, in which `settings` are made already, into the results `name`; the exit code."""
+    """Train `config`, which includes `settings`, into the results `name`; return the exit code."""
     from pixeltune.results.identity import require_new_name
 
     require_new_name(name)
@@ -131,7 +131,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
                     if "report" in message:
                         say_progress(_line(message["report"]))
         except KeyboardInterrupt:
-            say("Stopped; the same command goes on from the last report.")
+            say("Stopped; the same command resumes from the last report.")
         except BaseException:
             crash = traceback.format_exc()
             raise
@@ -143,7 +143,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
 
 
 def _train_along(space: SearchSpace, name: str, storage: str) -> int:
-    """A worker that is not the first: same steps, nothing written."""
+    """Run a worker that is not the first: the same steps, nothing written."""
     from pixeltune.results.store import SearchStore
     from pixeltune.search.trial import TrialTask, run_trial
 
@@ -156,7 +156,7 @@ def _train_along(space: SearchSpace, name: str, storage: str) -> int:
 
 
 def _first_says(done: bool, world: int) -> bool:
-    """Whether the first process found the training done; the others wait to hear it, for they read no results."""
+    """Return whether the first process found the training done; the others read no results and wait for its answer."""
     if world == 1:
         return done
     from pixeltune.training.workers import Workers
@@ -165,7 +165,7 @@ def _first_says(done: bool, world: int) -> bool:
 
 
 def _show_end(row: Row, words: str) -> int:
-    """Of the trained row; words: what a command needs to mean it."""
+    """Print the trained row; words: what a command needs to name it."""
     from pixeltune.results.ranking import bound_mark
     from pixeltune.results.schema import Status
 
@@ -196,7 +196,7 @@ def _line(report: Row) -> str:
 
 @contextmanager
 def _stop_on_signal() -> Iterator[None]:
-    """SIGTERM, as clusters send it, ends like Ctrl-C."""
+    """Make SIGTERM, as clusters send it, act like Ctrl-C."""
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The images that a trained model is measured on: those that it was trained beside, and no others."""
+"""Trials named on the command line, and the images of their data; other images are refused."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 _MOST_NAMED = 10
-"""Trials that an error names."""
+"""The most trials that an error names."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A trial of the results: where it lies, what its search is, and the row of its latest attempt."""
+    """A trial of the results: its store, its search's manifest, and the row of its latest attempt."""
 
     store: SearchStore
     manifest: SearchManifest
@@ -37,16 +37,16 @@ class Found:
 
     @property
     def name(self) -> str:
-        """SEARCH/TRIAL."""
+        """Return SEARCH/TRIAL."""
         return f"{self.store.search}/{self.row['trial']}"
 
     @property
     def weights(self) -> str:
-        """Where its weights lie, if they were kept."""
+        """Return the path of its weights, if they were kept."""
         return weights_file(self.store.checkpoint(self.row["trial"]))
 
     def config(self) -> TrialConfig:
-        """The configuration as it was trained; StoreError where the results no longer tell it."""
+        """Return the configuration as trained; StoreError if the results no longer determine it."""
         final = self.manifest.final
         if final is None:
             return config_of(self.row, space_of(self.manifest), self.manifest)
@@ -54,9 +54,9 @@ class Found:
 
 
 def find_trial(reference: str, storage: str) -> Found:
-    """The trial that SEARCH/TRIAL means, where a unique beginning is enough, or a number; SEARCH alone means its best.
+    """Return the trial that SEARCH/TRIAL means, by a unique prefix or a number; SEARCH alone means its best.
 
-    StoreError where there is none, or more than one.
+    StoreError if there is none, or more than one.
     """
     store, manifest, name = _search_of(reference, storage)
     rows = {row["trial"]: row for row in _best_first(store.trials(), manifest.constraints)}
@@ -67,7 +67,7 @@ def find_trial(reference: str, storage: str) -> Found:
 
 
 def find_weights(reference: str, storage: str) -> str:
-    """The weights file that a reference means: a path to one, or SEARCH/TRIAL, where a unique beginning is enough.
+    """Return the weights file that a reference means: a path to one, or SEARCH/TRIAL by a unique prefix.
 
     `digits_quick` alone means the best trial of that search whose weights were kept; a number means that trial.
     """
@@ -81,7 +81,7 @@ def find_weights(reference: str, storage: str) -> str:
     if not name:
         return weights_file(store.checkpoint(trials[0]))
     known = f"weights are kept of {listed(sorted(trials), _MOST_NAMED)}"
-    # Among all trials: a number must not slip to another one that was kept.
+    # Among all trials: a number must not match another trial because that one has weights.
     trial = _matching(name, [row["trial"] for row in store.trials()], reference, known)
     if trial not in trials:
         raise StoreError(f"{store.search}/{trial} must have kept weights, but has none; {known}")
@@ -91,16 +91,16 @@ def find_weights(reference: str, storage: str) -> str:
 def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifest, str]:
     search, _, trial = reference.partition("/")
     store = SearchStore(storage, search)
-    return store, store.manifest(), trial  # a search that is not there says so
+    return store, store.manifest(), trial  # raises if there is no such search
 
 
 def _best_first(rows: Sequence[Row], bounds: Mapping[str, float]) -> list[Row]:
-    """Return rows by bits/dim on validation. No trial is picked by the test set: runs of a final keep its order."""
+    """Return rows by bits/dim on validation. No trial is chosen by the test set: runs of a final keep its order."""
     return best_first(rows, "valid_bits_per_dim", bounds, ties=())
 
 
 def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) -> str:
-    """The one of `trials` (the best first) that is wanted; the best where none is named. known: what there is."""
+    """Return the wanted one of `trials` (best first); the best if none is named. known: all that exist."""
     if not wanted:
         return trials[0]
     exact = [trial for trial in trials if wanted.isdecimal() and int(trial) == int(wanted)]
@@ -112,11 +112,11 @@ def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) ->
 
 
 def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tuple[DataSet, ImageSet]:
-    """The data of a model, which lies where the settings say, and one split of it; refused where it is other data."""
+    """Return a model's data, read from where the settings say, and one split of it; refuse other data."""
     from pixeltune.config import LOCATION_KEYS
     from pixeltune.data import resolve
 
-    # The model is trained, and its validation images are those that it did not train on.
+    # A trained model's validation images are those that it did not train on.
     changeable = (*LOCATION_KEYS, "train.eval_batch_size")
     for key in settings:
         if key not in changeable:
@@ -131,7 +131,7 @@ def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tupl
     if trained.data_checksum not in (None, data.identity.checksum):
         raise DataError(
             f"the data must be the images that the model was trained on (checksum {trained.data_checksum}), "
-            f"but got {data.identity.checksum}; put them back, or say with --set data.path where they lie"
+            f"but got {data.identity.checksum}; put them back, or say with --set data.path where they are"
         )
     if trained.data_checksum is None:
         say("Not checked: whether these images are those of the model, because its weights file does not say.")
@@ -143,7 +143,7 @@ def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tupl
 
 
 def first_images(images: ImageSet, count: int, name: str) -> ImageSet:
-    """The first `count` images of what --images counts; refused where `name` has fewer."""
+    """Return the first `count` images, the number of --images; refuse if `name` has fewer."""
     from pixeltune.data import ImageSet
 
     if count > len(images):
@@ -152,7 +152,7 @@ def first_images(images: ImageSet, count: int, name: str) -> ImageSet:
 
 
 def load_on_best_device(weights: str) -> Trained:
-    """A trained model in eval mode, on the GPU where there is one, and what it was trained with."""
+    """Return a trained model in eval mode, on the GPU if there is one, with its training configuration."""
     from pixeltune.training.weights import load_with_config
     from pixeltune.training.workers import best_device
 

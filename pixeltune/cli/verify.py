@@ -30,7 +30,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Print a line for each check as it is made; 1 where one fails."""
+    """Print a line for each check as it is made; return 1 if one fails."""
     from pixeltune.paper.bundle import read_manifest
     from pixeltune.paper.verify import verify_bundle
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 from pixeltune.cli.compress import add_number_format, add_split, labels_for, load_as, split_of
 
 _LEAST_IMAGES = 100
-"""Of `verify-bits`: with fewer, the ends of the streams hide the rest."""
+"""The fewest images of `verify-bits`: with fewer, the overhead of the streams dominates."""
 
 
 def add_verb(verbs: Any) -> None:
@@ -44,7 +44,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def verify_bits(options: argparse.Namespace) -> int:
-    """Compress and decompress images, and hold the bits against the exact evaluation of the same images."""
+    """Compress and decompress images, and compare the bits with the exact evaluation of the same images."""
     from pixeltune.cli.trial_ref import first_images
     from pixeltune.sampling.codec import require_codable
     from pixeltune.sampling.determinism import fixed_numbers
@@ -77,7 +77,7 @@ def _verdict(found: Verification) -> str:
     dims, allowed = found.dims, found.allowed_bits / found.claimed_bits
     return (
         f"images, identical after decoding: {'yes' if found.is_identical else 'NO'}; coded "
-        f"{found.coded_bits / dims:.5f} bits/dim beside -log2 p {found.claimed_bits / dims:.5f}, "
+        f"{found.coded_bits / dims:.5f} bits/dim compared with -log2 p {found.claimed_bits / dims:.5f}, "
         f"{found.difference:+.4%} (allowed ±{allowed:.4%}: 0.1% and 64 bits for each of {found.streams} streams); "
         f"header {found.header_bits / dims:.5f} bits/dim"
     )

@@ -1,4 +1,4 @@
-"""What `ray up` must find in an AWS account, for what it would make itself is open: roles, key pair, security group."""
+"""The roles, key pair and security group of an AWS account that `ray up` needs; those that it makes are too open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SSH = 22
 
 
 def prepare_aws(path: str | Path) -> Iterator[str]:
-    """Make what is missing, and say each; SearchError where the file or the account does not allow it."""
+    """Create what is missing and say each; SearchError if the file or the account does not allow it."""
     config = read_cluster_file(path)
     if kind_of(config, path) is not Kind.AWS:
         raise SearchError(f"only files of `provider: aws` are prepared, but {path} is another; see cluster/README.md")
@@ -56,7 +56,7 @@ def _bucket(config: Config) -> str:
 
 
 def _roles(iam: Any, config: Config, policies: Path, bucket: str) -> Iterator[str]:
-    """A role and an instance profile for the head and for the workers; policies are written anew each time."""
+    """Create a role and an instance profile for the head and for the workers; policies are always rewritten."""
     name, head, workers = node_types(config)
     names = {"head": _profile(name, head), "worker": _profile(*next(iter(workers.items())))}
     known = {"<BUCKET>": bucket, "<CLUSTER>": str(config["cluster_name"]), "<WORKER>": names["worker"]}
@@ -72,7 +72,7 @@ def _roles(iam: Any, config: Config, policies: Path, bucket: str) -> Iterator[st
             iam.add_role_to_instance_profile(InstanceProfileName=profile, RoleName=profile)
         yield f"role and instance profile {profile}: may do what {role}.json says, with {bucket}"
     with _there_already(iam), contextlib.suppress(iam.exceptions.InvalidInputException):  # AWS: "has been taken"
-        iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")  # the head may not, and needs it
+        iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")  # the head needs it and cannot create it
 
 
 def _profile(name: str, kind: Config) -> str:
@@ -86,7 +86,7 @@ def _policy(path: Path, known: dict[str, str]) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SearchError(f"the policies must lie beside the cluster file, but {path} does not ({error})") from None
+        raise SearchError(f"the policies must be next to the cluster file, but {path} is not ({error})") from None
     for mark, value in known.items():
         text = text.replace(mark, value)
     return text
@@ -112,7 +112,7 @@ def _key_pair(ec2: Any, config: Config) -> Iterator[str]:
 
 
 def _security_group(ec2: Any, name: str, address: str) -> Iterator[str]:
-    """Of the default network: SSH from the one address, everything among its own machines, nothing else."""
+    """Create a group in the default network: SSH from one address, all traffic among its own machines, nothing else."""
     networks = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not networks:
         raise SearchError("the region must have a default network (VPC), but has none; aws ec2 create-default-vpc")

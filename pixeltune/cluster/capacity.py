@@ -1,4 +1,4 @@
-"""What the head of a cluster knows of it: nodes that may still start, and what it costs until it is ended.
+"""The capacity and cost of a cluster, read on its head: nodes that may still start, and the price until it is ended.
 
 The head's environment names the cluster file in `PIXELTUNE_CLUSTER_FILE`: the copy that `ray up` leaves there.
 """
@@ -17,7 +17,7 @@ from pixeltune.tune.ray_session import HEAD, NodeResources
 
 
 def cluster_file() -> Config | None:
-    """Of the cluster whose head this is; None elsewhere, or where it cannot be read."""
+    """Return the cluster file if this machine is the cluster's head; None elsewhere, or if it cannot be read."""
     path = os.environ.get(VARIABLE)
     try:
         return read_cluster_file(path) if path else None
@@ -26,7 +26,7 @@ def cluster_file() -> Config | None:
 
 
 def nodes_at_most(alive: Sequence[NodeResources], config: Config | None) -> list[NodeResources]:
-    """The nodes that the cluster can have: those alive, and workers that the file lets start beside them."""
+    """Return the nodes that the cluster can have: those alive, and workers that the file allows in addition."""
     if config is None:
         return [*alive]
     working = sum(HEAD not in node for node in alive)
@@ -34,7 +34,7 @@ def nodes_at_most(alive: Sequence[NodeResources], config: Config | None) -> list
 
 
 def _startable(config: Config) -> list[NodeResources]:
-    """Every worker that may run at once, in the order of the file's types."""
+    """Return every worker that may run at once, in the order of the file's types."""
     _, _, workers = node_types(config)
     nodes = [
         {kind: float(amount) for kind, amount in (each.get("resources") or {}).items()}
@@ -46,9 +46,9 @@ def _startable(config: Config) -> list[NodeResources]:
 
 
 def cost_notice(config: Config | None, path: str | Path | None = None) -> list[str]:
-    """What a search says last on a cluster: that it runs on, what that costs, and the command that ends it.
+    """Return the last lines of a search on a cluster: that it keeps running, its cost, and the command that ends it.
 
-    path: of the cluster file, where that is known.
+    path: of the cluster file, if known.
     """
     if config is None:
         return []
@@ -66,7 +66,7 @@ def cost_notice(config: Config | None, path: str | Path | None = None) -> list[s
 
 
 def _dollars(config: Config) -> tuple[float | None, float]:
-    """An hour of the head (None where the file does not say) and of as many workers as may run, the dearest first."""
+    """Return the hourly price of the head (None if not in the file), and of the most workers, the dearest first."""
     prices: Mapping[str, Any] = at(config, "metadata", "dollars_per_hour") or {}
     name, _, workers = node_types(config)
     hours = [float(prices.get(each, 0.0)) for each, kind in workers.items() for _ in range(_most(kind, config))]
@@ -83,7 +83,7 @@ def _number(value: object) -> int:
 
 
 def workers_to_come(alive: Sequence[NodeResources], most: Sequence[NodeResources]) -> Iterator[str]:
-    """A line where nodes are still to start."""
+    """Yield a line if nodes are still to start."""
     if len(most) > len(alive):
         working = sum(HEAD not in node for node in alive)
         yield f"The cluster has {working} workers, and starts up to {len(most) - len(alive)} more as trials need them."

@@ -1,4 +1,4 @@
-"""Whether a cluster file is as it must be: Ray's own schema, and what that leaves free-form. Nothing is contacted."""
+"""Checks of a cluster file by Ray's own schema, and of what the schema leaves free-form. Nothing is contacted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FileCheck = Callable[[Config], Iterator[Finding]]
 
 
 def check_cluster_file(path: str | Path, installed: Mapping[str, str | None] | None = None) -> list[Finding]:
-    """All that is wrong with it, in the order of reading; SearchError where it is no cluster file.
+    """Return all findings in the order of reading; SearchError if it is not a cluster file.
 
     installed: versions of python, ray and torch that it must have [those of this machine].
     """
@@ -52,14 +52,14 @@ def check_cluster_file(path: str | Path, installed: Mapping[str, str | None] | N
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Of this machine, from which the cluster is started."""
+    """Return the versions of this machine, from which the cluster is started."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in ("ray", "torch")}}
 
 
 def schema(config: Config) -> Iterator[Finding]:
-    """What Ray's own schema says: unknown keys, values of other types. Neither cloud nor host is asked."""
+    """Check Ray's own schema: unknown keys, values of other types. Neither cloud nor host is contacted."""
     logging.getLogger("ray.autoscaler._private.util").setLevel(logging.WARNING)
-    set_environment(None)  # before Ray is imported: who checks a file may next ask its cluster, which wants the token
+    set_environment(None)  # before Ray is imported: the next call may contact the cluster, which requires the token
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -76,7 +76,7 @@ def _local(config: Config) -> Iterator[Finding]:
     if not all("RAY_enable_autoscaler_v2=0" in line for line in starts):
         yield Finding(
             "head_start_ray_commands",
-            "must have RAY_enable_autoscaler_v2=0, for the newer autoscaler starts no workers for `type: local`",
+            "must have RAY_enable_autoscaler_v2=0, because the newer autoscaler starts no workers for `type: local`",
         )
 
 

@@ -10,13 +10,13 @@ from pixeltune.cluster.checks_common import MARK
 from pixeltune.cluster.cluster_file import Config, Finding, at, node_types
 
 _WIDEST = {4: 24, 6: 56}
-"""Shortest prefix of an own network, by version of IP."""
+"""Shortest prefix of a network that counts as the user's own, by IP version."""
 
 NodeConfigs = list[tuple[str, Mapping[str, Any]]]
 
 
 def head_and_workers(config: Config) -> Iterator[Finding]:
-    """A head that runs no trials, and workers of several types that come and go."""
+    """Check for a head that runs no trials, and workers of several types that start and stop on demand."""
     name, head, workers = node_types(config)
     for resource in ("CPU", "GPU"):
         if at(head, "resources", resource) != 0:
@@ -31,7 +31,7 @@ def head_and_workers(config: Config) -> Iterator[Finding]:
     if len(workers) < 2:
         yield Finding(
             "available_node_types",
-            f"must have two or more types of workers, of which one is free, but has {len(workers)}",
+            f"must have two or more types of workers, so that one is available, but has {len(workers)}",
         )
     for worker, kind in workers.items():
         if kind.get("min_workers", 0) != 0:
@@ -44,7 +44,7 @@ def head_and_workers(config: Config) -> Iterator[Finding]:
 
 
 def spot_agent(config: Config) -> Iterator[Finding]:
-    """What drains a worker when its machine is to be taken away, for the right cloud."""
+    """Check that the agent which drains a worker before its machine is taken away is that of the right cloud."""
     lines = [line for line in config.get("worker_start_ray_commands") or [] if "watch-spot" in line]
     wanted = f"pixeltune cluster watch-spot {at(config, 'provider', 'type')}"
     if not any(wanted in line for line in lines):
@@ -57,7 +57,7 @@ def spot_agent(config: Config) -> Iterator[Finding]:
 
 
 def check_operator_cidr(config: Config) -> Iterator[Finding]:
-    """`metadata.address`: the only address that the firewall lets in."""
+    """Check `metadata.address`, the only address that the firewall lets in."""
     text = str(at(config, "metadata", "address") or "")
     if MARK in text:
         return
@@ -71,7 +71,7 @@ def check_operator_cidr(config: Config) -> Iterator[Finding]:
 
 
 def aws(config: Config) -> Iterator[Finding]:
-    """What each instance is started with."""
+    """Check the configuration that each instance of AWS starts with."""
     name, head, workers = node_types(config)
     nodes = [(each, at(kind, "node_config") or {}) for each, kind in {name: head, **workers}.items()]
     for each, node in nodes:
@@ -92,7 +92,7 @@ def aws(config: Config) -> Iterator[Finding]:
     zones = str(at(config, "provider", "availability_zone") or "").split(",")
     if len(zones) < 2:
         yield Finding(
-            "provider.availability_zone", "must name several zones, for spot machines that one lacks another has"
+            "provider.availability_zone", "must name several zones, because spot machines that one lacks another has"
         )
     if at(config, "provider", "cache_stopped_nodes") is not False:
         yield Finding(
@@ -101,7 +101,7 @@ def aws(config: Config) -> Iterator[Finding]:
     if at(config, "provider", "security_group"):
         yield Finding(
             "provider.security_group",
-            "must not stand here: to a group that Ray makes, it adds port 22 for all addresses",
+            "must not be set: Ray adds port 22 for all addresses to a group that it makes from this",
         )
 
 
@@ -115,9 +115,11 @@ def _instance(place: str, node: Mapping[str, Any]) -> Iterator[Finding]:
     if not disks or any(at(disk, "Ebs", "Encrypted") is not True for disk in disks):
         yield Finding(f"{place}.BlockDeviceMappings", "every disk must have Ebs.Encrypted: true")
     if not node.get("SecurityGroupIds"):
-        yield Finding(f"{place}.SecurityGroupIds", "must be set, for Ray's own group opens port 22 to all addresses")
+        yield Finding(
+            f"{place}.SecurityGroupIds", "must be set, because Ray's own group opens port 22 to all addresses"
+        )
     if not node.get("ImageId"):
-        yield Finding(f"{place}.ImageId", "must be pinned, for Ray's own is of 2018")
+        yield Finding(f"{place}.ImageId", "must be pinned, because Ray's default is of 2018")
     if not node.get("KeyName"):
         yield Finding(f"{place}.KeyName", "must be the name of your own key pair")
 
@@ -132,13 +134,13 @@ def _profiles(nodes: NodeConfigs, head: str) -> Iterator[Finding]:
             lacks = (
                 "Ray's own may do anything with EC2 and S3" if each == head else "workers have no right to the storage"
             )
-            yield Finding(place, f"must be set, for without it {lacks}")
+            yield Finding(place, f"must be set, because without it {lacks}")
         elif each != head and profile == profiles[head]:
             yield Finding(place, f"must not be the head's ({profile}), which may start machines")
 
 
 def gcp(config: Config) -> Iterator[Finding]:
-    """What each instance is started with."""
+    """Check the configuration that each instance of Google Cloud starts with."""
     name, head, workers = node_types(config)
     nodes = [(each, at(kind, "node_config") or {}) for each, kind in {name: head, **workers}.items()]
     emails = {each: at(node, "serviceAccounts", 0, "email") for each, node in nodes}
@@ -164,9 +166,9 @@ def gcp(config: Config) -> Iterator[Finding]:
         if not at(node, "networkInterfaces", 0, "subnetwork"):
             yield Finding(
                 f"{place}.networkInterfaces",
-                "must name a subnetwork of your own, for the default network lets SSH in from everywhere",
+                "must name a subnetwork of your own, because the default network lets SSH in from everywhere",
             )
         if "/family/" in str(at(node, "disks", 0, "initializeParams", "sourceImage") or "/family/"):
             yield Finding(
-                f"{place}.disks", "the source image must be pinned by its name; a family is whatever is newest"
+                f"{place}.disks", "the source image must be pinned by its name; a family means its newest image"
             )

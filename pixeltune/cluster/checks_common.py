@@ -1,4 +1,4 @@
-"""Checks that all kinds of cluster files share: marks to fill in, secrets, versions, storage, how Ray starts."""
+"""Checks shared by all kinds of cluster files: marks to fill in, secrets, versions, storage, Ray's start commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OBJECT_STORAGE = {Kind.AWS: ("s3://",), Kind.GCP: ("gs://", "s3://"), Kind.RAYJ
 
 
 def to_fill_in(config: Config) -> Iterator[Finding]:
-    """Each mark once, though an anchor may repeat it; an empty value counts too."""
+    """Find marks to fill in, each once although an anchor may repeat it; an empty value counts too."""
     seen = set()
     for place, text in texts(config):
         mark = text[text.find(MARK) :].partition(">")[0] if MARK in text else ""
@@ -50,7 +50,7 @@ def to_fill_in(config: Config) -> Iterator[Finding]:
 
 
 def secrets(text: str) -> Iterator[Finding]:
-    """Of the whole file, comments included; what was found is not shown."""
+    """Find secrets in the whole file, including comments; the text found is not shown."""
     for number, line in enumerate(text.splitlines(), start=1):
         for what, pattern in _SECRETS.items():
             if pattern.search(line):
@@ -58,7 +58,7 @@ def secrets(text: str) -> Iterator[Finding]:
 
 
 def versions(config: Config, installed: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Of Python, Ray and torch, wherever the file names them. installed: of this machine, whose pixeltune it starts."""
+    """Check the versions of Python, Ray and torch anywhere in the file. installed: those of this machine."""
     for name, pattern in _VERSIONS.items():
         here = _short(name, installed.get(name) or "")
         found = [
@@ -74,13 +74,13 @@ def versions(config: Config, installed: Mapping[str, str | None]) -> Iterator[Fi
 
 
 def _short(name: str, version: str) -> str:
-    """3.11 of a Python, 2.15.0 of a torch 2.15.0+cu132."""
+    """Shorten a version: 3.11 for a Python, 2.15.0 for a torch 2.15.0+cu132."""
     version = version.partition("+")[0]
     return ".".join(version.split(".")[:2]) if name == "python" else version
 
 
 def storage(config: Config, kind: Kind) -> Iterator[Finding]:
-    """Whether the nodes keep results where all of them see them."""
+    """Check that the nodes keep results where all nodes can see them."""
     found = storage_of(config)
     wanted = _OBJECT_STORAGE.get(kind)
     if found is None:
@@ -94,12 +94,12 @@ def storage(config: Config, kind: Kind) -> Iterator[Finding]:
 
 
 def start_commands(config: Config) -> Iterator[Finding]:
-    """What `ray start` is told on head and workers. Ray's own commands open the dashboard and ask for no token."""
+    """Check the `ray start` commands; Ray's own commands open the dashboard and require no token."""
     for role in ("head", "worker"):
         place = f"{role}_start_ray_commands"
         starts = [line for line in config.get(place) or [] if "ray start" in line]
         if not starts:
-            yield Finding(place, "must have a `ray start`, for Ray's own has neither token nor a closed dashboard")
+            yield Finding(place, "must have a `ray start`, because Ray's own has neither token nor a closed dashboard")
         for line in starts:
             if "RAY_AUTH_MODE=token" not in line:
                 yield Finding(
@@ -119,18 +119,18 @@ def _dashboard(place: str, line: str) -> Iterator[Finding]:
     host = re.search(r"--dashboard-host[= ](\S+)", line)
     if host is None or host[1] not in ("127.0.0.1", "localhost", "::1"):
         shown = "it is not set" if host is None else f"is {host[1]}"
-        yield Finding(place, f"--dashboard-host must be 127.0.0.1, for the dashboard runs commands, but {shown}")
+        yield Finding(place, f"--dashboard-host must be 127.0.0.1, because the dashboard runs commands, but {shown}")
 
 
 def open_to_the_world(config: Config) -> Iterator[Finding]:
-    """Ranges of all addresses, anywhere in the file."""
+    """Find ranges of all addresses anywhere in the file."""
     for place, text in texts(config):
         if re.search(r"(?<![\d.])0\.0\.0\.0/0|(?<![\w:])::/0", text):
             yield Finding(place, f"must let in your own address alone, but {text} is all of them")
 
 
 def idle_timeout(config: Config) -> Iterator[Finding]:
-    """An idle time shorter than a start ends workers before their first trial."""
+    """Check the idle time: if it is shorter than a start, workers end before their first trial."""
     minutes = config.get("idle_timeout_minutes", 5)
     if not isinstance(minutes, int | float) or minutes < LEAST_IDLE_MINUTES:
         yield Finding(
@@ -140,10 +140,10 @@ def idle_timeout(config: Config) -> Iterator[Finding]:
 
 
 def docker(config: Config) -> Iterator[Finding]:
-    """Shared memory and open files of containers; without them machines have what their system gives."""
+    """Check shared memory and open files of containers; machines without containers use the system's limits."""
     if not config.get("docker"):
         return
     options = [str(option) for option in at(config, "docker", "run_options") or []]
     for word, why in (("--shm-size", "Docker gives 64 MB"), ("nofile", "Ray holds many files open")):
         if not any(word in option for option in options):
-            yield Finding("docker.run_options", f"must set {word}, for {why}")
+            yield Finding("docker.run_options", f"must set {word}, because {why}")

@@ -1,4 +1,4 @@
-"""Checks of a RayJob of KubeRay. Its schema lives in the Kubernetes cluster; this is what a search needs of it."""
+"""Checks of a RayJob of KubeRay. Its schema is in the Kubernetes cluster; these are a search's requirements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pixeltune.cluster.cluster_file import Config, Finding, at, part, rows
 
 
 def rayjob(config: Config) -> Iterator[Finding]:
-    """The job's end, its pods, who may speak to them."""
+    """Check the job's end, its pods, and the access to them."""
     spec = part(config, "spec")
     if config.get("apiVersion") != "ray.io/v1":
         yield Finding("apiVersion", f"must be ray.io/v1, but is {config.get('apiVersion')}")
@@ -27,13 +27,13 @@ def rayjob(config: Config) -> Iterator[Finding]:
     groups = rows(cluster, "workerGroupSpecs")
     if not groups:
         yield Finding(
-            "spec.rayClusterSpec.workerGroupSpecs", "must have a group of workers, for the head runs no trials"
+            "spec.rayClusterSpec.workerGroupSpecs", "must have a group of workers, because the head runs no trials"
         )
     for group in groups:
         name = str(group.get("groupName"))
         if not group.get("replicas"):
             yield Finding(
-                f"{name}.replicas", "must be 1 or more, for a job's search begins with the workers that are there"
+                f"{name}.replicas", "must be 1 or more, because a search begins with the workers that are there"
             )
         yield from _pod(name, group, gpu=True)
 
@@ -58,7 +58,8 @@ def _pod(place: str, group: Mapping[str, Any], *, gpu: bool) -> Iterator[Finding
         yield Finding(f"{place}.template.spec.containers", "must have a container")
     if not spec.get("serviceAccountName"):
         yield Finding(
-            f"{place}.template.spec.serviceAccountName", "must be set, for the pods have no right to the storage"
+            f"{place}.template.spec.serviceAccountName",
+            "must be set, because without it the pods have no right to the storage",
         )
     memory = {volume.get("name") for volume in rows(spec, "volumes") if at(volume, "emptyDir", "medium") == "Memory"}
     for container in containers:
@@ -75,7 +76,7 @@ def _pod(place: str, group: Mapping[str, Any], *, gpu: bool) -> Iterator[Finding
         }
         if not mounted & memory:
             yield Finding(
-                f"{where}.volumeMounts", "must mount an emptyDir of medium Memory at /dev/shm, for a pod has 64 MB"
+                f"{where}.volumeMounts", "must mount an emptyDir of medium Memory at /dev/shm, because a pod has 64 MB"
             )
         modes = [entry.get("value") for entry in rows(container, "env") if entry.get("name") == "RAY_AUTH_MODE"]
         if modes != ["token"]:

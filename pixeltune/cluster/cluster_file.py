@@ -1,4 +1,4 @@
-"""A cluster file as data: read safely, its kind, its texts, the places that the user fills in."""
+"""A cluster file as data, read safely: its kind, its texts, its node types."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STORAGE = re.compile(r"PIXELTUNE_STORAGE=([^'\"]+?)(?=['\"]|\s*>>|\s*$)")
 
 
 class Kind(StrEnum):
-    """What a cluster file starts machines by."""
+    """The means by which a cluster file starts machines."""
 
     AWS = "aws"
     GCP = "gcp"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a cluster file that is not as it must be. path: dotted keys of the file."""
+    """A value in a cluster file that must be changed. path: dotted keys of the file."""
 
     path: str
     problem: str
@@ -40,7 +40,7 @@ class Finding:
 
 
 def read_cluster_file(path: str | Path) -> dict[str, Any]:
-    """Its content. SearchError where it cannot be read, or is no mapping; nothing in it is ever executed."""
+    """Return the file's content, never executing any; SearchError if it cannot be read, or is not a mapping."""
     try:
         content = yaml.safe_load(expand_home(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -52,7 +52,7 @@ def read_cluster_file(path: str | Path) -> dict[str, Any]:
 
 
 def kind_of(config: Config, path: str | Path) -> Kind:
-    """By `provider.type`, or by `kind` of a Kubernetes object; SearchError for others."""
+    """Return the kind, by `provider.type` or `kind` of a Kubernetes object; SearchError for others."""
     word = config.get("kind") or at(config, "provider", "type")
     try:
         return Kind(word)
@@ -64,7 +64,7 @@ def kind_of(config: Config, path: str | Path) -> Kind:
 
 
 def at(config: object, *keys: str | int) -> Any:
-    """What stands there, or None."""
+    """Return the value under these keys, or None."""
     for key in keys:
         if isinstance(config, Mapping):
             config = config.get(key)
@@ -76,19 +76,19 @@ def at(config: object, *keys: str | int) -> Any:
 
 
 def part(config: object, *keys: str | int) -> Config:
-    """The mapping that stands there, or an empty one."""
+    """Return the mapping under these keys, or an empty one."""
     found = at(config, *keys)
     return found if isinstance(found, Mapping) else {}
 
 
 def rows(config: object, *keys: str | int) -> list[Config]:
-    """The mappings of the list that stands there; none where it is no list."""
+    """Return the mappings of the list under these keys; none if it is not a list."""
     found = at(config, *keys)
     return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
 
 
 def texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in it with its place, such as ("docker.run_options.0", "--shm-size=6g")."""
+    """Yield every text with its path, such as ("docker.run_options.0", "--shm-size=6g")."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, Mapping | list):
@@ -98,7 +98,7 @@ def texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def storage_of(config: Config) -> str | None:
-    """Where the cluster's searches keep their results; None where the file does not say."""
+    """Return where the cluster's searches keep their results; None if the file does not say."""
     for _place, text in texts(config):
         found = _STORAGE.search(text)
         if found:
@@ -110,7 +110,7 @@ def storage_of(config: Config) -> str | None:
 
 
 def mappings(value: object) -> Iterator[Config]:
-    """Every mapping in it, at any depth."""
+    """Yield every mapping at any depth."""
     if isinstance(value, Mapping):
         yield value
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
@@ -118,7 +118,7 @@ def mappings(value: object) -> Iterator[Config]:
 
 
 def node_types(config: Config) -> tuple[str, dict[str, Any], dict[str, dict[str, Any]]]:
-    """The head's name, the head's type, and the others by name."""
+    """Return the head's name, the head's type, and the others by name."""
     types = {name: kind for name, kind in (config.get("available_node_types") or {}).items() if kind}
     name = str(config.get("head_node_type"))
     head = types.pop(name, {})

@@ -1,4 +1,4 @@
-"""The client of a head's dashboard: Ray's own, that asks only what it is told to ask, and does not wait for ever."""
+"""The client of a head's dashboard: Ray's own, restricted to the given URL, with timeouts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _REQUEST_SECONDS = (10, 60)
 
 @contextmanager
 def client_at(reach: DashboardConnection) -> Iterator[JobSubmissionClient]:
-    """For the dashboard at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
-    set_environment(None)  # before Ray is imported: a cluster of ours asks for the token as a local Ray does
+    """Yield a client of the dashboard; UnreachableError if the connection fails or breaks."""
+    set_environment(None)  # before Ray is imported: our clusters require the token as a local Ray does
     _require_token()
     with reach() as url, _to_that_url_alone():
         try:
@@ -29,7 +29,7 @@ def client_at(reach: DashboardConnection) -> Iterator[JobSubmissionClient]:
         except ConnectionError as error:
             why = " ".join(str(error).split())[:200]
             raise UnreachableError(f"Ray's dashboard must answer on the head, but does not ({why}); ray up") from None
-        except RuntimeError as error:  # Ray's word for an answer that is not 200
+        except RuntimeError as error:  # Ray's exception for an answer that is not 200
             raise SearchError(f"Ray's dashboard must do as asked, but: {' '.join(str(error).split())[:300]}") from None
 
 
@@ -49,10 +49,10 @@ def _connected(url: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
     for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)  # they set levels of their own
+        logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)  # they set their own levels
 
     class Client(JobSubmissionClient):
-        """Ray's own, which does not wait for ever."""
+        """Ray's own client, with timeouts."""
 
         def _do_request(self, *words: Any, **options: Any) -> requests.Response:
             try:
@@ -70,7 +70,7 @@ def _connected(url: str) -> JobSubmissionClient:
 
 @contextmanager
 def _to_that_url_alone() -> Iterator[None]:
-    """Ray's clients go to what these variables say, whatever address they are given; and to a proxy, token and all."""
+    """Override these variables: Ray's clients would follow them instead of their URL, or send the token to a proxy."""
     wanted = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
     kept = {name: os.environ.get(name) for name in wanted}
     _set(wanted)

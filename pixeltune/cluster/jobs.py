@@ -1,6 +1,6 @@
 """Searches as Ray jobs of a cluster: submitted, listed, followed and stopped through its dashboard.
 
-A job runs on the head and needs nobody's connection. What is known here of a search is the metadata of its job.
+A job runs on the head and needs no connection. A search is identified by the metadata of its job.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _RETRY_SECONDS = 600.0
-"""For so long a broken connection is tried again; a laptop that wakes up takes a while to find its network."""
+"""How long a broken connection is retried; a laptop that wakes up needs a while to find its network."""
 _PAUSE_SECONDS = 3.0
 _STOOD_SECONDS = 60.0
-"""A connection that stood for so long was mended; what breaks then breaks anew."""
+"""A connection that has worked for this long counts as restored; its next failure starts a new retry period."""
 
 
 def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None], say: Callable[[str], None]) -> Job:
-    """Write what the job prints until it has ended; a connection that breaks is made anew, the job goes on meanwhile.
+    """Write what the job prints until it has ended; a broken connection is restored while the job continues.
 
-    UnreachableError where it could not be mended for ten minutes.
+    UnreachableError if it cannot be restored for ten minutes.
     """
     reader, lost_at = _Reader(write), -math.inf
     while True:
@@ -60,14 +60,14 @@ def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None]
 
 
 class _Reader:
-    """Writes a log once, though it is read from its begin at each connection."""
+    """A writer of a log that skips the part already written: each connection reads the log from its start."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._written = 0
 
     def again(self) -> Callable[[str], None]:
-        """Of a new connection."""
+        """Return the function that takes the log's text on a new connection."""
         known = self._written
 
         def take(text: str) -> None:
@@ -81,7 +81,7 @@ class _Reader:
 
 
 def _ended(jobs: Jobs, job_id: str) -> Job | None:
-    """Its log has ended: so has the job, or will at once; None where it goes on."""
+    """Return the job once it has ended, shortly after its log; None if it continues."""
     for _ in range(20):
         job = jobs.find(job_id)
         if not job.is_running:
@@ -98,9 +98,9 @@ _RUNNING = ("PENDING", "RUNNING")
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the cluster. name, storage: of its search; "" where it is none of ours. started: seconds since 1970.
+    """A job of the cluster. name, storage: of its search; "" for jobs of other kinds. started: seconds since 1970.
 
-    status: Ray's word, such as RUNNING. code: exit code of a job that has ended; None where Ray has none.
+    status: Ray's name for it, such as RUNNING. code: exit code of a job that has ended; None if Ray has none.
     """
 
     id: str
@@ -114,12 +114,12 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """That it has run, or runs by now, by this machine's clock."""
+        """Return the seconds that it has run so far, by this machine's clock."""
         return max(0.0, (self.ended or time.time()) - self.started)
 
     @property
     def is_running(self) -> bool:
-        """Or will run."""
+        """Return whether it runs or will run."""
         return self.status in _RUNNING
 
 
@@ -134,9 +134,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Submission:
-    """What is submitted. name: of the results folder; storage: where the head keeps it, as far as known here.
+    """A job to submit. name: of the results folder; storage: where the head keeps it, as far as known here.
 
-    words: of `pixeltune`, on the head. shown: the command as it was given. search_file: taken along, or None.
+    words: the arguments of `pixeltune` on the head. shown: the user's command. search_file: a file to send, or None.
     """
 
     name: str
@@ -147,18 +147,18 @@ class Submission:
 
 
 class Jobs:
-    """Of one dashboard, while the way to it stands."""
+    """The jobs of one dashboard, while the connection to it is open."""
 
     def __init__(self, client: JobSubmissionClient) -> None:
         self._client = client
 
     def all(self) -> list[Job]:
-        """Those that were submitted, the newest last."""
+        """Return the submitted jobs, the newest last."""
         jobs = [_job_of(details) for details in self._client.list_jobs() if details.submission_id]
         return sorted(jobs, key=lambda job: job.started)
 
     def find(self, word: str | None, *, only_running: bool = False) -> Job:
-        """By id or by the search's name, the newest of several; without a word the one that runs, or the last one."""
+        """Return the newest job with this id or search name; without a word the running one, or the last one."""
         jobs = [job for job in self.all() if job.is_running or not only_running]
         if word is not None:
             fitting = [job for job in jobs if word in (job.id, job.name)]
@@ -173,7 +173,7 @@ class Jobs:
         return fitting[-1]
 
     def submit(self, submission: Submission) -> str:
-        """Begin it; returns the job's id. SearchError where a job of that search runs already."""
+        """Submit the job and return its id; SearchError if a job of that search already runs."""
         for job in self.all():
             if job.is_running and (job.name, job.storage) == (submission.name, submission.storage):
                 raise SearchError(
@@ -194,7 +194,7 @@ class Jobs:
             )
 
     def stop(self, job: Job) -> Job:
-        """As Ctrl-C would; returns the job as it ended."""
+        """Stop a job as Ctrl-C would, and return it as it ended."""
         self._client.stop_job(job.id)
         end = time.monotonic() + _STOP_SECONDS + 30
         while time.monotonic() < end:
@@ -205,7 +205,7 @@ class Jobs:
         raise SearchError(f"the job {job.id} must end when it is stopped, but runs on; ray down ends the cluster")
 
     def log(self, job_id: str, write: Callable[[str], None]) -> None:
-        """What it prints, from its begin until it has ended or the connection breaks."""
+        """Write what the job prints, from its start until it ends or the connection breaks."""
 
         import aiohttp
 
@@ -219,7 +219,7 @@ class Jobs:
             raise ConnectionError(f"the log's stream broke: {error}") from None
 
     def nodes(self) -> list[Node]:
-        """Those that are alive, the head first."""
+        """Return the nodes that are alive, the head first."""
         from ray.util.state import list_nodes
         from ray.util.state.exception import RayStateApiException
 
@@ -232,7 +232,7 @@ class Jobs:
 
 @contextmanager
 def jobs_of(reach: DashboardConnection) -> Iterator[Jobs]:
-    """Of the cluster at the end of the way; UnreachableError where that is not there, or breaks meanwhile."""
+    """Yield the jobs of the cluster; UnreachableError if the connection fails or breaks."""
     with client_at(reach) as client:
         yield Jobs(client)
 
@@ -259,7 +259,7 @@ def _node_of(state: Mapping[str, Any]) -> Node:
 
 @contextmanager
 def _staged(submission: Submission) -> Iterator[Path]:
-    """The job's working directory: code and search, neither data nor results."""
+    """Yield the job's working directory with code and search, without data and results."""
     folder = Path(tempfile.mkdtemp(prefix="pixeltune-job-"))
     try:
         stage_code(folder)
@@ -273,7 +273,7 @@ def _staged(submission: Submission) -> Iterator[Path]:
 
 
 def search_place(search_file: Path) -> str:
-    """Where a job finds its search, relative to its working directory; one from elsewhere in a folder of its own."""
+    """Return a search file's path in the job's working directory; files from elsewhere go into `searches`."""
     here = Path.cwd().resolve()
     path = search_file.resolve()
     return str(path.relative_to(here)) if path.is_relative_to(here) else f"searches/{path.name}"

@@ -1,4 +1,4 @@
-"""Ray as the backend of a search: a local one that ends with the launch, or a cluster that is there already."""
+"""Ray as the backend of a search: a local Ray that ends with the launch, or an existing cluster."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pixeltune.tune.runner import TuneRunner
 from pixeltune.tune.watchdog import LauncherWatchdog
 
 _LONGEST_STALL = 900.0
-"""Seconds after which a launch ends itself if its main thread makes no progress; a slow storage has its time."""
+"""Seconds after which a launch ends itself if its main thread makes no progress; a slow storage needs time."""
 
 
 @dataclass(frozen=True)
 class RayBackend:
-    """Starts trials under Ray Tune. address: of a Ray that runs; None to start one on this machine."""
+    """A backend that runs trials under Ray Tune. address: of a running Ray; None to start one on this machine."""
 
     address: str | None = None
 
     def require(self, space: SearchSpace) -> None:
-        """Refuse compiled training where this machine has no compiler; a cluster's nodes are checked later."""
+        """Refuse compiled training if this machine has no compiler; a cluster's nodes are checked later."""
         if self.address is None and compiles_for(space):
             require_compiler(compiles_for(space))
 
@@ -46,18 +46,18 @@ class RayBackend:
 
 @dataclass(frozen=True)
 class RayRunner:
-    """Runs trials on a Ray that is up. alive: what each of its nodes has; nodes: those and the ones that may start."""
+    """A runner of trials on a running Ray. alive: resources of its nodes; nodes: those and the ones that may start."""
 
     runs: TuneRunner
     alive: Sequence[NodeResources]
     nodes: Sequence[NodeResources]
 
     def capacity(self, wanted: Resources) -> tuple[Resources, int]:
-        """Return what a trial gets on these nodes, and how many run at once; see `limit_to_capacity`."""
+        """Return a trial's resources on these nodes, and how many run at once; see `limit_to_capacity`."""
         return limit_to_capacity(self.nodes, wanted, self.runs.callback.say)
 
     def check(self, resources: Resources) -> None:
-        """Look at every node, and report what the user should know."""
+        """Check every node, and report what the user should know."""
         from pixeltune.preflight.probe_nodes import preflight
 
         state = self.runs.state

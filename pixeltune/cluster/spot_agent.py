@@ -1,11 +1,11 @@
-"""Hears that a spot machine is about to be taken away, and drains this node: its trials save and go elsewhere.
+"""An agent that drains this node before its spot machine is taken away: its trials save and continue elsewhere.
 
-An agent beside Ray on each worker, started by the cluster file (`pixeltune cluster watch-spot aws`). It asks the
-machine's own metadata service, and nobody else; it needs no Ray until there is a notice, and ends with Ray's daemon on
-this machine. A parent starts it again, whatever happens to it.
+It runs next to Ray on each worker, started by the cluster file (`pixeltune cluster watch-spot aws`). It queries only
+the machine's own metadata service; it needs no Ray until there is a notice, and ends with Ray's daemon on this machine.
+A parent process restarts it after any failure.
 
-AWS: `spot/instance-action` is 404 until two minutes before the end. Recommendations to rebalance are not followed: they
-come for machines that may stay for hours. Google Cloud: `preempted` is TRUE half a minute before the end.
+AWS: `spot/instance-action` is 404 until two minutes before the end. Recommendations to rebalance are ignored: they are
+sent for machines that may stay for hours. Google Cloud: `preempted` is TRUE half a minute before the end.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ _GCP_WAIT_SECONDS = 60
 _GCP_NOTICE_SECONDS = 30.0
 _FAILED_EVERY_SECONDS = 5.0
 _DRAIN_SECONDS = 5.0
-"""Of one try to tell Ray."""
+"""Timeout of one attempt to notify Ray."""
 _RAY_SECONDS = 60.0
-"""`ray start` comes back before its daemon, or just after."""
+"""How long to wait for Ray's daemon, which may start after `ray start` returns."""
 _RESTART_SECONDS = 5.0
 
 Say = Callable[[str], None]
 
 
 class Cloud(Protocol):
-    """A metadata service. every: seconds between two questions."""
+    """A metadata service. every: seconds between two requests."""
 
     every: float
 
     def deadline(self) -> float | None:
-        """When the machine is taken away, as a time stamp; None where that is not known of. OSError, ValueError."""
+        """Return the time stamp at which the machine is taken away; None without a notice. OSError, ValueError."""
 
 
 class Service:
-    """Plain HTTP to a metadata service: no proxy, no redirection, no waiting without an end."""
+    """Plain HTTP to a metadata service: no proxy, no redirection, with a timeout."""
 
     def __init__(self, endpoint: str) -> None:
         address = urlsplit(os.environ.get(ENDPOINT) or endpoint)
@@ -67,7 +67,7 @@ class Service:
         self._host, self._port = address.hostname or "", address.port or 80
 
     def ask(self, method: str, path: str, headers: dict[str, str], *, seconds: float) -> tuple[int, str, str | None]:
-        """Status, body and ETag; OSError where it does not answer in time."""
+        """Return status, body and ETag; OSError if it does not answer in time."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
         try:
             connection.request(method, path, headers=headers)
@@ -80,7 +80,7 @@ class Service:
 
 
 class Aws:
-    """IMDSv2: a token, renewed when it is refused, and with it the question."""
+    """IMDSv2: requests with a token that is renewed when it is refused."""
 
     every = _AWS_EVERY_SECONDS
 
@@ -89,7 +89,7 @@ class Aws:
         self._token = ""
 
     def deadline(self) -> float | None:
-        """As the notice gives it."""
+        """Return the time in the notice."""
         status, body = self._ask()
         if status == 401:
             self._token = ""
@@ -115,7 +115,7 @@ class Aws:
 
 
 class Gcp:
-    """A question that is answered when something changes; the first one at once."""
+    """A request that is answered when the value changes; the first one is answered at once."""
 
     every = 0.0
 
@@ -124,7 +124,7 @@ class Gcp:
         self._tag: str | None = None
 
     def deadline(self) -> float | None:
-        """Half a minute from its first TRUE."""
+        """Return half a minute after the first TRUE."""
         path, seconds = "/computeMetadata/v1/instance/preempted", _CONNECT_SECONDS
         if self._tag is not None:
             path += f"?wait_for_change=true&last_etag={self._tag}&timeout_sec={_GCP_WAIT_SECONDS}"
@@ -146,7 +146,7 @@ CLOUDS: dict[str, Callable[[], Cloud]] = {"aws": Aws, "gcp": Gcp}
 
 @dataclass(frozen=True)
 class LocalNode:
-    """Ray's daemon on this machine. node, gcs: its id and the cluster's address. logs: its folder of logs."""
+    """Ray's daemon on this machine. node, gcs: its id and the cluster's address. logs: its log folder."""
 
     pid: int
     node: str
@@ -155,12 +155,12 @@ class LocalNode:
 
     @property
     def is_alive(self) -> bool:
-        """Whether that very process still runs."""
+        """Return whether the same process still runs."""
         return _options(command_line(self.pid)).get("node_id") == self.node
 
 
 def find_node(wanted: str | None = None, *, seconds: float = _RAY_SECONDS) -> LocalNode:
-    """The daemon of this user's Ray, or that of the node `wanted` where there are several; SearchError without one."""
+    """Return the daemon of this user's Ray, or of the node `wanted` among several; SearchError without one."""
     end = time.monotonic() + seconds
     while True:
         found = [node for node in _local_nodes() if wanted in (None, node.node)]
@@ -175,7 +175,7 @@ def find_node(wanted: str | None = None, *, seconds: float = _RAY_SECONDS) -> Lo
 
 
 def watch(cloud: Cloud, node: LocalNode, drain: Callable[[LocalNode, float], None], say: Say) -> None:
-    """Ask until there is a notice, drain then, and come back when the node has ended."""
+    """Poll until there is a notice, then drain, and return when the node has ended."""
     failed = ""
     while node.is_alive:
         try:
@@ -196,12 +196,12 @@ def watch(cloud: Cloud, node: LocalNode, drain: Callable[[LocalNode, float], Non
 
 
 def _drain_in_time(node: LocalNode, deadline: float, drain: Callable[[LocalNode, float], None], say: Say) -> None:
-    """Tried again until it is done, or too late."""
+    """Drain the node, retrying until it is done or the deadline is over."""
     while node.is_alive and time.time() < deadline:
         try:
             drain(node, deadline)
-        except Exception as error:  # of many kinds, by what does not answer
-            say(f"Ray could not be told yet: {' '.join(str(error).split())[:300]}")
+        except Exception as error:  # of many kinds, depending on what does not answer
+            say(f"Ray could not be notified yet: {' '.join(str(error).split())[:300]}")
             time.sleep(1.0)
         else:
             say("Ray knows; its trials save and go on elsewhere.")
@@ -209,7 +209,7 @@ def _drain_in_time(node: LocalNode, deadline: float, drain: Callable[[LocalNode,
 
 
 def drain_node(node: LocalNode, deadline: float) -> None:
-    """Tell the cluster's head: nothing more is started on the node, and its trials hear of it."""
+    """Notify the cluster's head, which starts nothing more on the node; the node's trials see that."""
     from pixeltune.tune.ray_session import set_environment
 
     set_environment(node.gcs)
@@ -225,7 +225,7 @@ def drain_node(node: LocalNode, deadline: float) -> None:
 
 
 def start_in_background(cloud: str, wanted: str | None) -> LocalNode:
-    """A process of its own that outlives this shell, with its log among Ray's."""
+    """Start a process that outlives this shell, with its log among Ray's."""
     node = find_node(wanted)
     with Path(node.logs, "pixeltune-spot.log").open("ab") as log:
         subprocess.Popen(
@@ -239,7 +239,7 @@ def start_in_background(cloud: str, wanted: str | None) -> LocalNode:
 
 
 def supervise(command: Sequence[str], node: LocalNode) -> None:
-    """Run it again each time that it fails, as long as the node lives; it ends with the node."""
+    """Restart the agent each time that it fails, until the node ends."""
     while node.is_alive:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         while node.is_alive:
@@ -254,7 +254,7 @@ def supervise(command: Sequence[str], node: LocalNode) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The agent's own processes; users give `pixeltune cluster watch-spot`."""
+    """Run the agent's own processes; users run `pixeltune cluster watch-spot`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("cloud", choices=CLOUDS)
     parser.add_argument("--node")
@@ -273,7 +273,7 @@ def _log(line: str) -> None:
 
 
 def _local_nodes() -> list[LocalNode]:
-    """Those of this user, from the command lines of their daemons."""
+    """Return this user's nodes, from the command lines of their daemons."""
     found = []
     for pid, words in own_processes():
         options = _options(words)

@@ -1,7 +1,7 @@
-"""A way to the dashboard of a cluster's head, which listens on the head's loopback alone: an SSH tunnel to ours.
+"""An SSH tunnel from our loopback to the dashboard of a cluster's head, which listens only on the head's loopback.
 
-`ray up`'s file says who may log in where. The head's host key is written down at the first time, beside Ray's token,
-and must stay (Ray's own commands ask for none): through this tunnel goes the token with which code runs on the cluster.
+`ray up`'s file has user and key. The head's host key is stored next to Ray's token at the first connection and must
+not change (Ray's own commands check none), because the token that allows running code on the cluster goes through here.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
 
 DashboardConnection = Callable[[], AbstractContextManager[str]]
-"""Opens a way to a dashboard; yields its URL. May be called again when the way has broken."""
+"""Opens a connection to a dashboard and yields its URL. May be called again when the connection has broken."""
 
 
 class UnreachableError(SearchError):
-    """The way to the dashboard is not there, or has broken; what runs there goes on."""
+    """The connection to the dashboard failed or broke; jobs on the cluster continue."""
 
 
 _DASHBOARD = 8265
 _CONNECT_SECONDS = 15
 _ALIVE_SECONDS, _ALIVE_TIMES = 15, 3
 _OPEN_SECONDS = 45.0
-"""Until the tunnel stands: name, connection, keys and a busy head."""
+"""Time for the tunnel to open: name, connection, keys and a busy head."""
 
 
 def reach(path: str | Path) -> DashboardConnection:
-    """To the head of the cluster that `ray up PATH` started."""
+    """Return a connection to the head of the cluster that `ray up PATH` started."""
     config = read_cluster_file(path)
     if kind_of(config, path) is Kind.RAYJOB:
         raise SearchError(f"a search is submitted to a cluster of `ray up`, but {path} is a RayJob; kubectl create -f")
@@ -53,10 +53,10 @@ def reach(path: str | Path) -> DashboardConnection:
 
 
 def find_head(config: Config, path: str | Path) -> str:
-    """The head's address as seen from here; SearchError where no cluster of this file is up."""
+    """Return the head's address as seen from here; SearchError if no cluster of this file is up."""
     for finding in to_fill_in(config):
         raise SearchError(f"{path} is not as it must be: {finding}; pixeltune cluster check {path}")
-    if at(config, "provider", "type") == Kind.LOCAL:  # Ray knows it only where, and as long as, `ray up` left a note
+    if at(config, "provider", "type") == Kind.LOCAL:  # Ray knows it only while `ray up`'s state file exists
         return str(at(config, "provider", "external_head_ip") or at(config, "provider", "head_ip"))
     from ray.autoscaler._private.commands import get_head_node_ip
 
@@ -73,7 +73,7 @@ def find_head(config: Config, path: str | Path) -> str:
 
 @contextmanager
 def _tunnel(config: Config, path: str | Path, head: str) -> Iterator[str]:
-    """The other end is a `cat` that ends when we do, however that comes: no tunnel is left behind."""
+    """Open a tunnel whose remote end is a `cat` that ends whenever this process does, so that no tunnel is left."""
     port = _free_port()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -95,7 +95,7 @@ def _tunnel(config: Config, path: str | Path, head: str) -> Iterator[str]:
 
 
 def ssh_command(config: Config, head: str, port: int) -> list[str]:
-    """What forwards our port to the head's dashboard, both on loopback."""
+    """Return the command that forwards our port to the head's dashboard, both on loopback."""
     user, key, proxy = (at(config, "auth", word) for word in ("ssh_user", "ssh_private_key", "ssh_proxy_command"))
     known = _known_hosts()
     known.parent.mkdir(mode=0o700, exist_ok=True)
@@ -145,9 +145,9 @@ def _wait_until_open(
     while time.monotonic() < end:
         if process.poll() is not None:
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines()
+            lines = errors.read().decode(errors="replace").strip().splitlines()
             raise UnreachableError(
-                f"the head of {path} must be reached by SSH, but {head} is not ({_shown(said, head)}); "
+                f"the head of {path} must be reached by SSH, but {head} is not ({_shown(lines, head)}); "
                 f"is the cluster up (ray up {path}), is your address let in?"
             )
         with contextlib.suppress(OSError):
@@ -157,7 +157,7 @@ def _wait_until_open(
     raise UnreachableError(f"the head of {path} must answer within {_OPEN_SECONDS:.0f} s, but {head} has not by SSH")
 
 
-def _shown(said: list[str], head: str) -> str:
-    if any("Host key verification failed" in line for line in said):
+def _shown(lines: list[str], head: str) -> str:
+    if any("Host key verification failed" in line for line in lines):
         return f"its host key is another than before; if it is a new machine: ssh-keygen -f {_known_hosts()} -R {head}"
-    return said[-1] if said else "it closed the connection"
+    return lines[-1] if lines else "it closed the connection"

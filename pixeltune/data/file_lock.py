@@ -20,22 +20,22 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def node_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold `path` against other processes of this node; a process that dies lets go, and nobody waits for ever.
+    """Hold `path` against other processes of this node; a process that dies releases it, and waiting has a limit.
 
-    doing: what its holder does, such as "fetches cifar10"; said where it takes a while.
+    doing: what its holder does, such as "fetches cifar10"; logged if it takes a while.
     """
     with path.open("ab") as stream:
-        began, said = time.monotonic(), False
+        began, is_logged = time.monotonic(), False
         while not _try_lock(stream.fileno()) and time.monotonic() - began < _PATIENCE_SECONDS:
-            if not said and time.monotonic() - began > _SAID_AFTER_SECONDS:
+            if not is_logged and time.monotonic() - began > _SAID_AFTER_SECONDS:
                 _log.warning("waiting for another process of this machine, which %s (%s)", doing, path)
-                said = True
+                is_logged = True
             time.sleep(0.05)
         yield
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Parts `.part-NAME-…` of processes that died; young ones may be at work where locks do not hold."""
+    """Remove old `.part-NAME-…` of processes that died; where locks do not work, new ones may be in use."""
     for leftover in folder.glob(f".part-{name}-*"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
@@ -46,4 +46,4 @@ def _try_lock(descriptor: int) -> bool:
     try:
         return try_lock(descriptor)
     except (MissingPackageError, OSError):
-        return True  # no such locks here: go on without, the rename decides
+        return True  # no such locks here: continue without one, the rename decides

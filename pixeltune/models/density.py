@@ -28,7 +28,7 @@ class _Nats(LayerBlock):
         self._likelihood = likelihood
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Nats (B,)."""
+        """Return nats (B,)."""
         with torch.autocast(theta.device.type, enabled=False):
             return self._likelihood.log_prob(theta, x)
 
@@ -62,11 +62,11 @@ class DensityModel(nn.Module):
 
     @property
     def causality(self) -> Causality:
-        """Whether θ is one a pixel or one a sub-pixel."""
+        """Return whether there is one θ per pixel or one per sub-pixel."""
         return self.likelihood.causality
 
     def parameters_of(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
-        """θ of images in [−1, 1], in the likelihood's shape; differentiable in x, which is what the audit uses.
+        """Return θ of images in [−1, 1], in the likelihood's shape; differentiable in x, which the audit uses.
 
         label_B: classes, NO_LABEL where there is none; an unconditional model ignores them. z_BD: the latent, if the
         model has one; None fixes it.
@@ -74,7 +74,7 @@ class DensityModel(nn.Module):
         return self.parameters_given(x_BCHW, self.features(x_BCHW, label_B, z_BD))
 
     def parameters_given(self, x_BCHW: Tensor, s: Tensor | None) -> Tensor:
-        """θ of images in [−1, 1], given what `features` tells the network of label and latent."""
+        """Return θ of images in [−1, 1], given the `features` of label and latent."""
         stacked = self.split.stack(x_BCHW)
         theta: Tensor = self.network(_channels_last(stacked) if self.layout == "channels_last" else stacked, s)
         return self.split.place(theta, self.likelihood.num_params)
@@ -85,11 +85,11 @@ class DensityModel(nn.Module):
         label_B: Tensor | None = None,
         z_BD: Tensor | None = None,  # noqa: ARG002
     ) -> Tensor | None:
-        """What every layer of the network is told, (B, ·, 1, 1) or (B, ·, h, w); of x only size and dtype count."""
+        """Return the features that condition each layer, (B, ·, 1, 1) or (B, ·, h, w); x gives only size and dtype."""
         return None if self.conditioning is None else self.conditioning(label_B, x_BCHW)
 
     def scale(self, x_BCHW: Tensor) -> Tensor:
-        """Integer levels to [−1, 1], in the network's dtype."""
+        """Scale integer levels to [−1, 1], in the network's dtype."""
         return self.likelihood.scale(x_BCHW, next(self.parameters()).dtype)
 
     def log_prob(
@@ -130,7 +130,7 @@ class DensityModel(nn.Module):
         step: int | None = None,
         index_B: Tensor | None = None,
     ) -> Tensor:
-        """Return what training minimises, nats (B,).
+        """Return the training loss, nats (B,).
 
         Args:
             x_BCHW: Integer levels 0 to K-1.
@@ -166,7 +166,7 @@ class DensityModel(nn.Module):
 
     @property
     def is_initialised_by_data(self) -> bool:
-        """Whether `initialise` has something to do."""
+        """Return whether the first batch sets initial weights."""
         return is_initialised_by_data(self.network)
 
     def initialise(self, x_BCHW: Tensor, label_B: Tensor | None = None) -> None:
@@ -176,31 +176,31 @@ class DensityModel(nn.Module):
             self.parameters_of(self.scale(x_BCHW), label_B)
 
     def order(self) -> Tensor:
-        """(C, H, W) int64: the network call in which each sub-pixel is drawn; its θ depends on smaller calls only."""
+        """Return the network call that draws each sub-pixel, (C, H, W) int64; its θ depends on earlier calls only."""
         return self.split.order(*self.form.shape)
 
     def draw(self, theta: Tensor, noise_BNhw: Tensor, temperature: float = 1.0) -> Tensor:
-        """Levels (B, C, H, W) of every sub-pixel at once: a fixed function of θ and of noise as `noise` makes it.
+        """Return levels (B, C, H, W) of all sub-pixels at once, a fixed function of θ and of the noise of `noise`.
 
         temperature: see `Likelihood.sample`.
         """
         return self.split.from_sites(self.likelihood.sample(theta, noise_BNhw, temperature))
 
     def draw_latent(self, generator: torch.Generator) -> Tensor:
-        """z (1, D) from its prior, N(0, I)."""
+        """Return z (1, D) from its prior, N(0, I)."""
         return torch.randn(1, self.latent_dim, generator=generator)
 
     def noise(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The uniforms (1, N, h, w) that draw one image: N a pixel, or an offset of coupled tiles."""
+        """Return the uniforms (1, N, h, w) that draw one image: N per pixel, or per offset of coupled tiles."""
         sites = self.split.site_shape(self.form.height, self.form.width)
         return self.likelihood.noise(1, *sites, generator, dtype)
 
     def num_parameters(self) -> int:
-        """Trainable numbers, those included that a colour mask silences."""
+        """Return the number of trainable parameters, including weights zeroed by colour masks."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def _dropped_out(self, label_B: Tensor | None) -> Tensor | None:
-        """In training, each label withheld with the probability `model.label_dropout`."""
+        """Withhold each label with the probability `model.label_dropout` in training."""
         rate = self.config.model.label_dropout
         if label_B is None or not rate or not self.training:
             return label_B
@@ -208,13 +208,13 @@ class DensityModel(nn.Module):
 
 
 def _channels_last(x_BCHW: Tensor) -> Tensor:
-    """The same in the order (B, H, W, C), told by its strides also where one channel makes both orders the same."""
+    """Return x in the order (B, H, W, C), with those strides even if one channel makes both orders the same."""
     return x_BCHW.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off and batch norm frozen; afterwards the mode from before."""
+    """Turn dropout off and freeze batch norm; afterwards restore the mode."""
     was_training = model.training
     model.eval()
     try:

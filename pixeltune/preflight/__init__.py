@@ -1,4 +1,4 @@
-"""What is checked before a search starts: machine, cluster, storage, data.
+"""Checks before a search starts: machine, cluster, storage, data.
 
 checks         checks of this machine, each a `Check` with its result and what to do
 probe_nodes    the same facts from every node of a cluster

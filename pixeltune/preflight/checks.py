@@ -1,7 +1,7 @@
-"""What must hold before trials run: checks on plain facts, each with its verdict and what to do.
+"""Checks before trials run, made on plain facts, each with its result and what to do.
 
-The facts of a node are gathered on that node (`node_facts`); the checks only compare them, so that no cluster is
-needed to test what they say.
+The facts of a node are gathered on that node (`node_facts`); the checks only compare them, so that they can be tested
+without a cluster.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _SLOW_WRITE_SECONDS = 1.0
 _NEEDED = ("python", "ray", "torch", "optuna")
 DOWNLOAD_ADVICE = "see that it has a network when the search starts, or put the files there before"
 _DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "opentelemetry", "prometheus_client")
-"""What Ray's dashboard, which serves the State API, imports; `ray[default]` brings it."""
+"""Packages that Ray's dashboard, which serves the State API, imports; `ray[default]` installs them."""
 
 
 class CheckResult(StrEnum):
-    """Of one check."""
+    """The result of one check."""
 
     OK = "ok"
     WARN = "warn"
@@ -51,7 +51,7 @@ class CheckResult(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table. name: what was looked at. found: what is there. advice: what to do, "" where nothing."""
+    """One line of the table. name: what was checked. found: what is there. advice: what to do, "" for nothing."""
 
     name: str
     found: str
@@ -61,14 +61,14 @@ class Check:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What one machine says of itself.
+    """The facts of one machine.
 
-    ahead: seconds of its clock before the launcher's. versions: of python and packages, None where one is missing.
+    ahead: seconds by which its clock is ahead of the launcher's. versions: of python and packages, None if missing.
     free_memory: bytes. gpus: names of those that torch sees. ray_gpus: how many Ray counts. data: checksum of the
-    images as this node resolves them; data_error: why it cannot, and data_advice: what to do; data_download: in words,
+    images as this node resolves them; data_error: why it cannot, and data_advice: what to do; data_download: as text,
     the download by which a search gets them first. storage_error: why it cannot write its file there.
-    host_address: where its own name leads, "" where nowhere. compiler_error: why trials cannot be compiled there, and
-    compiler_advice: what to do.
+    host_address: the address of its hostname, "" if it does not resolve. compiler_error: why trials cannot be compiled
+    there, and compiler_advice: what to do.
     """
 
     name: str
@@ -90,10 +90,10 @@ class NodeFacts:
 def node_facts(
     *, data: Mapping[str, object] | None = None, gpus: bool = False, mark: str = "", compiles_for: str = ""
 ) -> NodeFacts:
-    """The facts of this machine. data: a nested configuration whose images it should have, which may take long.
+    """Return the facts of this machine. data: a nested configuration whose images it should have, which may take long.
 
-    gpus: ask torch, which takes seconds. mark: a file to write, by which the driver knows that both see one storage.
-    compiles_for: `cpu` or `cuda`, where trials are compiled; "" where none is.
+    gpus: ask torch, which takes seconds. mark: a file to write, which shows the driver that both see one storage.
+    compiles_for: `cpu` or `cuda` if trials are compiled, else "".
     """
     facts = NodeFacts(
         name=socket.gethostname(),
@@ -109,19 +109,19 @@ def node_facts(
 
 
 def compiles_for(space: SearchSpace | None) -> str:
-    """`cpu` or `cuda`, where some trials are compiled; "" where none is."""
+    """Return `cpu` or `cuda` if some trials are compiled, else ""."""
     if space is None or not (space.base.train.compile or "train.compile" in space.vary):
         return ""
     return "cuda" if space.resources.gpus else "cpu"
 
 
 def own_versions() -> dict[str, str | None]:
-    """Of this process: python and packages, None where one is missing."""
+    """Return the versions of python and packages in this process, None for a missing one."""
     return {name.removesuffix("_version"): version for name, version in versions().items()}
 
 
 def host_address() -> str:
-    """Where this machine's own name leads, by which gloo lets workers find each other; "" where nowhere."""
+    """Return the address of this machine's hostname, by which gloo workers connect; "" if it does not resolve."""
     try:
         return str(socket.getaddrinfo(socket.gethostname(), None)[0][4][0])
     except OSError:
@@ -129,7 +129,7 @@ def host_address() -> str:
 
 
 def check_room(nodes: Sequence[NodeResources], wanted: Resources) -> Check:
-    """Whether a trial fits, and how many run at once."""
+    """Check that a trial fits, and how many run at once."""
     said: list[str] = []
     try:
         resources, concurrent = limit_to_capacity(nodes, wanted, said.append)
@@ -149,7 +149,7 @@ def check_room(nodes: Sequence[NodeResources], wanted: Resources) -> Check:
 
 
 def check_drivers(nodes: Sequence[NodeResources], resources: Resources) -> Check:
-    """Whether the head has memory for the processes beside the workers of trials of several workers."""
+    """Check that the head has memory for the driver processes of trials of several workers."""
     if resources.workers == 1:
         return Check("memory of drivers", "trials of one worker have none", CheckResult.SKIPPED)
     fitting = drivers_that_fit(nodes)
@@ -167,7 +167,7 @@ def check_drivers(nodes: Sequence[NodeResources], resources: Resources) -> Check
 
 
 def check_state_api(resources: Resources, answer: str | None) -> Check:
-    """`answer`: what it said to a question, "" where it answered, None where it was not asked."""
+    """Check the State API. answer: its error, "" if it answered, None if it was not asked."""
     if resources.workers == 1:
         return Check("Ray's State API", "only trials of several workers need it", CheckResult.SKIPPED)
     missing = [name for name in _DASHBOARD if importlib.util.find_spec(name) is None]
@@ -182,7 +182,7 @@ def check_state_api(resources: Resources, answer: str | None) -> Check:
 
 
 def check_storage(storage: str) -> Check:
-    """Whether whole files can be written there, replaced and read again, as every row is."""
+    """Check that whole files can be written there, replaced and read again, as every row is."""
     try:
         probe = files.join(storage, f".doctor-{uuid.uuid4().hex}")
         start = time.monotonic()
@@ -213,7 +213,7 @@ def check_storage(storage: str) -> Check:
 
 
 def check_results(store: SearchStore) -> Check:
-    """Check that each file of rows and curves that a search has so far is as it was written."""
+    """Check that each file of a search's rows and curves so far is as it was written."""
     from pixeltune.results.table_folder import Health
 
     if not store.exists():
@@ -241,7 +241,7 @@ _GIGABYTES_FROM = 1e8
 
 
 def check_disk(storage: str, needed: int, free: int | None) -> Check:
-    """Free bytes against those that checkpoints will take at most."""
+    """Check the free bytes against the most that checkpoints will take."""
     if free is None:
         return Check("free disk", f"{storage} does not tell", CheckResult.SKIPPED)
     found = (
@@ -256,7 +256,7 @@ def check_disk(storage: str, needed: int, free: int | None) -> Check:
 
 
 def check_here(here: Mapping[str, str | None]) -> Check:
-    """What this machine, which launches, has of what a search needs."""
+    """Check that this machine, which launches, has what a search needs."""
     missing = [name for name in _NEEDED if here.get(name) is None]
     if missing:
         return Check("versions here", f"{', '.join(missing)} missing", CheckResult.FAIL, "pip install pixeltune")
@@ -264,7 +264,7 @@ def check_here(here: Mapping[str, str | None]) -> Check:
 
 
 def require_passed(checks: Iterable[Check]) -> list[str]:
-    """SearchError at the first check that failed; else a line for each warning."""
+    """Raise SearchError at the first check that failed; else say a line for each warning."""
     checks = list(checks)
     for check in checks:
         if check.verdict is CheckResult.FAIL:
@@ -273,7 +273,7 @@ def require_passed(checks: Iterable[Check]) -> list[str]:
 
 
 def check_own_data(name: str, here: NodeFacts) -> Check:
-    """Whether this machine, which launches, has the images too: a search looks at their shape."""
+    """Check that this machine, which launches, has the images too: a search reads their shape."""
     if here.data_error:
         return Check("data here", f"{name} missing ({here.data_error})", CheckResult.FAIL, here.data_advice)
     if here.data_download:
@@ -282,7 +282,7 @@ def check_own_data(name: str, here: NodeFacts) -> Check:
 
 
 def free_disk(storage: str) -> int | None:
-    """Bytes; None on object storage."""
+    """Return the free bytes; None on object storage."""
     if files.is_uri(storage):
         return None
     folder = files.local_path(storage).resolve()
@@ -292,7 +292,7 @@ def free_disk(storage: str) -> int | None:
 
 
 def most_at_once(nodes: Sequence[NodeResources], resources: Resources) -> int:
-    """Trials; 1 where none fits."""
+    """Return the most trials that run at once; 1 if none fits."""
     try:
         return limit_to_capacity(nodes, resources, lambda _line: None)[1]
     except SearchError:
@@ -300,14 +300,14 @@ def most_at_once(nodes: Sequence[NodeResources], resources: Resources) -> int:
 
 
 def local_node() -> NodeResources:
-    """This machine as Ray would see it, without a Ray."""
+    """Return this machine's resources as Ray would count them, without Ray."""
     memory = free_memory()
     known = {} if memory is None else {"memory": float(memory)}
     return {"CPU": float(usable_cpus()), "GPU": float(_num_gpus()), HEAD: 1.0, **known}
 
 
 def _num_gpus() -> int:
-    """As Ray counts them: the devices of the driver, or those that the environment allows."""
+    """Return the number of GPUs as Ray counts them: those of the driver, or those that the environment allows."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([word for word in visible.split(",") if word.strip() not in ("", "-1")])
@@ -325,7 +325,7 @@ def _gpu_names() -> tuple[str, ...]:
 
 
 def _with_data(facts: NodeFacts, config: Mapping[str, object]) -> NodeFacts:
-    """Add what a node has of the images of a configuration. Nothing is downloaded."""
+    """Add the facts about a configuration's images on a node. Nothing is downloaded."""
     from pixeltune.config import TrialConfig
     from pixeltune.data import resolve_outline
 

@@ -1,7 +1,7 @@
-"""What each node of a cluster has and lacks: a row a node, a column a thing, and what to do about it.
+"""The table of what each node of a cluster has and lacks: one row per node, one column per item, and what to do.
 
-Made of plain facts, so that no cluster is needed to see what it says; the table of `pixeltune doctor`, and the one line
-with which a search refuses to start, come of the same rows.
+It is made of plain facts, so that it can be tested without a cluster; the table of `pixeltune doctor` and the one-line
+error of a search that refuses to start come from the same rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COLUMNS = ("versions", "GPU", "storage", "data", "clock", "address", "compiler")
 
 @dataclass(frozen=True)
 class NodeCell:
-    """One thing of one node. found: in words. advice: what to do, "" where nothing."""
+    """One item of one node. found: as text. advice: what to do, "" for nothing."""
 
     found: str
     verdict: CheckResult = CheckResult.OK
@@ -38,17 +38,17 @@ class NodeRow:
     cells: Mapping[str, NodeCell]
 
     def at(self, verdict: CheckResult) -> list[tuple[str, NodeCell]]:
-        """The things of this verdict."""
+        """Return the items with this result."""
         return [(column, cell) for column, cell in self.cells.items() if cell.verdict is verdict]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the nodes are held against. versions: the launcher's. seen: names of nodes whose file it found.
+    """The requirements on nodes. versions: the launcher's. seen: names of nodes whose file it found.
 
-    storage: where that lay, "" where none was written. data: name of the images, "" where no search is asked for.
-    checksum: the launcher's, None where it has none itself. gpus: of a worker. meet: whether workers of one trial may
-    have to find each other between machines, by gloo, which those with GPUs do not need. compiles: whether trials are.
+    storage: where that file was, "" if none was written. data: name of the images, "" if no search is given.
+    checksum: the launcher's, None if it has no images. gpus: of a worker. meet: whether workers of one trial may have
+    to connect across machines by gloo, which those with GPUs do not need. compiles: whether trials are compiled.
     """
 
     versions: Mapping[str, str | None]
@@ -62,7 +62,7 @@ class Wanted:
 
 
 def node_rows(facts: Sequence[NodeFacts], wanted: Wanted) -> list[NodeRow]:
-    """A row for each node, in their order."""
+    """Return a row for each node, in their order."""
     return [
         NodeRow(
             fact.name,
@@ -87,7 +87,7 @@ def node_rows(facts: Sequence[NodeFacts], wanted: Wanted) -> list[NodeRow]:
 
 
 def require_fit(rows: Iterable[NodeRow]) -> list[str]:
-    """SearchError in one line that names each node with what it lacks; else a line for each warning."""
+    """Raise SearchError with one line that names each node and what it lacks; else say a line for each warning."""
     rows = list(rows)
     lacking = [row for row in rows if row.at(CheckResult.FAIL)]
     if lacking:
@@ -104,7 +104,7 @@ def require_fit(rows: Iterable[NodeRow]) -> list[str]:
 
 
 def to_do(rows: Iterable[NodeRow]) -> list[str]:
-    """Each piece of advice once, with the nodes that it is for."""
+    """Return each piece of advice once, with the nodes that it is for."""
     nodes: dict[str, list[str]] = {}
     for row in rows:
         for advice in dict.fromkeys(cell.advice for cell in row.cells.values() if cell.advice):
@@ -117,7 +117,7 @@ def _lack(row: NodeRow, verdict: CheckResult) -> str:
 
 
 def _versions(fact: NodeFacts, wanted: Wanted) -> NodeCell:
-    """pixeltune itself travels with the search."""
+    """Compare the versions, except pixeltune's own, which is sent with the search."""
     others = {
         name: f"{name} {fact.versions.get(name) or 'missing'} (here {version})"
         for name, version in wanted.versions.items()
@@ -179,10 +179,11 @@ def _address(fact: NodeFacts, wanted: Wanted) -> NodeCell:
     if fact.host_address and not ip_address(fact.host_address).is_loopback:
         return NodeCell(fact.host_address)
     advice = (
-        "let each machine's own name lead to its address in the network (/etc/hosts), "
+        "let each machine's hostname resolve to its address in the network (/etc/hosts), "
         "else trials of several workers fail where their workers are on different machines"
     )
-    return NodeCell(f"its name leads to {fact.host_address or 'nowhere'}", CheckResult.WARN, advice)
+    found = f"hostname resolves to {fact.host_address}" if fact.host_address else "hostname does not resolve"
+    return NodeCell(found, CheckResult.WARN, advice)
 
 
 def _compiler(fact: NodeFacts, wanted: Wanted) -> NodeCell:

@@ -1,4 +1,4 @@
-"""Asking the nodes of a cluster: a task on each, with an end to the waiting."""
+"""Facts from the nodes of a cluster: a task on each node, with a timeout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATE_API_SECONDS = 30.0
 def preflight(
     nodes: Sequence[NodeResources], resources: Resources, storage: str, *, compiles_for: str = ""
 ) -> list[str]:
-    """What is looked at before each search: little on one machine. SearchError, or a line for each warning."""
+    """Do the checks before each search, few on one machine; raise SearchError, or say a line for each warning."""
     warnings: list[str] = []
     if resources.workers > 1:
         warnings += require_passed([check_state_api(resources, ask_state_api())])
@@ -42,9 +42,9 @@ def look_at_nodes(
     meet: bool = False,
     compiles_for: str = "",
 ) -> list[NodeRow]:
-    """What each node has and lacks. config: nested, whose images they should have; checksum: of the launcher's own.
+    """Return what each node has and lacks. config: nested, whose images they should have; checksum: the launcher's.
 
-    gpus: of a worker. meet: whether workers of one trial find each other by gloo. compiles_for: see `node_facts`.
+    gpus: of a worker. meet: whether workers of one trial connect by gloo. compiles_for: see `node_facts`.
     """
     marks = files.join(storage, f".doctor-{uuid.uuid4().hex}")
     try:
@@ -66,7 +66,7 @@ def look_at_nodes(
 
 
 def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str, compiles_for: str = "") -> list[NodeFacts]:
-    """The facts of every node that is alive; SearchError names those that do not answer."""
+    """Return the facts of every node that is alive; SearchError names those that do not answer."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     asked = {
         _on(node, node_facts).remote(
@@ -83,7 +83,7 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str, comp
 
 
 def _seconds_ahead(node: Mapping[str, Any]) -> float:
-    """Of a node's clock before this one's, as far as the time of asking lets see; its worker is warm by now."""
+    """Return by how many seconds a node's clock is ahead, within the round trip; its worker is already running."""
     before = time.time()
     (clock,) = _answers({_on(node, _clock).remote(): _name(node)})
     after = time.time()
@@ -95,7 +95,7 @@ def _clock() -> float:
 
 
 def _on(node: Mapping[str, Any], function: Any) -> Any:
-    """A task of that node alone."""
+    """Return the options that bind a task to one node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -107,7 +107,7 @@ def _name(node: Mapping[str, Any]) -> str:
 
 
 def _answers(asked: Mapping[Any, str]) -> list[Any]:
-    """Of tasks, by the names of their nodes; SearchError where one does not answer in time, or raises."""
+    """Return the tasks' answers by node name; SearchError if one does not answer in time, or raises."""
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
     if silent:
         raise SearchError(
@@ -122,14 +122,14 @@ def _answers(asked: Mapping[Any, str]) -> list[Any]:
 
 
 def ask_state_api() -> str:
-    """ "" where it answers, else why not. Just after its start it takes a while."""
+    """Return "" if the State API answers, else why not. Just after its start it takes a while."""
     from ray.util.state import list_actors
 
     end = time.monotonic() + _STATE_API_SECONDS
     while True:
         try:
             list_actors(address=gcs_address(), limit=1, timeout=5)
-        except Exception as error:  # of many kinds, by what does not answer
+        except Exception as error:  # of many kinds, depending on what does not answer
             if time.monotonic() > end:
                 return first_line(error)[:150]
             time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""A search, free of Ray: what is tried next, what is known so far, and when it stops.
+"""The Ray-free part of a search: which trial comes next, what is known so far, and when to stop.
 
 Read in this order:
 

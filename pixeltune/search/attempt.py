@@ -1,4 +1,4 @@
-"""One attempt at a trial: its plan, what it has reported so far, and the row that it makes."""
+"""One attempt at a trial: its plan, its reports so far, and its row."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _BEGAN = datetime.now(UTC), time.monotonic()
 
 
 def now() -> datetime:
-    """The wall clock as this launch began, and what has passed since: GPU-hours must not jump when it is set."""
+    """Return the launch's start time plus the monotonic time since; GPU-hours must not jump when the clock is set."""
     began, seconds = _BEGAN
     return began + timedelta(seconds=time.monotonic() - seconds)
 
 
 UNDECIDED = (Status.RUNNING, Status.INTERRUPTED)
-"""The last word on a trial that goes on when the search does."""
+"""Statuses of trials that resume when the search does."""
 
 _LONGEST_REASON = 300
 _OUT_OF_MEMORY = ("OutOfMemoryError", "running low on memory")
-"""Of torch, and of Ray where it kills the largest process before the machine runs out."""
+"""Messages of torch, and of Ray when it kills the largest process before the machine runs out of memory."""
 
 _BEST_REPORT = (
     "step",
@@ -62,15 +62,15 @@ class TrialPlan:
 
     @property
     def trial(self) -> str:
-        """The trial's id: its number, in five digits."""
+        """Return the trial's id: its number in five digits."""
         return trial_name(self.number)
 
     def next_attempt(self) -> TrialPlan:
-        """The same trial once more."""
+        """Return the plan of this trial's next attempt."""
         return TrialPlan(self.number, self.attempt + 1, self.suggestion, self.config)
 
     def to_task(self, space: SearchSpace, store: SearchStore, resources: Resources) -> TrialTask:
-        """Return what the trial's process is to do with these resources; its results are kept in `store`."""
+        """Return the task for the trial's process with these resources; its results are kept in `store`."""
         return TrialTask(
             trial=self.trial,
             config=json.loads(_found_from_anywhere(self.config).model_dump_json()),
@@ -95,14 +95,14 @@ def objective_of(space: SearchSpace) -> str:
 
 
 def _found_from_anywhere(config: TrialConfig) -> TrialConfig:
-    """Return the configuration with an absolute `data.path`: a trial's process has a working directory of its own."""
+    """Return the configuration with an absolute `data.path`, as a trial's process has its own working directory."""
     path = config.data.path
     return config if path is None else config.override({"data.path": files.absolute(path)})
 
 
 @dataclass
 class RunningAttempt:
-    """An attempt at a trial that runs. `SearchState` changes it through its methods alone.
+    """A running attempt at a trial. Only `SearchState` changes it, through its methods.
 
     Attributes:
         plan: The attempt.
@@ -111,7 +111,7 @@ class RunningAttempt:
         facts: Columns of its row that are known so far.
         reports: By images seen, those of earlier attempts included.
         new_reports: Its own reports.
-        end: How it ended and why, as far as that was reported or decided; None while it continues.
+        end: Its status and reason, once they are reported or decided; None while it continues.
         ended_at: When it ended; None while it runs.
         gpu_seconds_before: What the attempts before it have cost.
         traceback: Of its crash.
@@ -152,13 +152,13 @@ class RunningAttempt:
         self.reports = {seen: report for seen, report in self.reports.items() if seen in images}
 
     def conclude(self, status: Status, reason: str | None) -> None:
-        """Keep how the attempt ends, as it reported or as the search decided; its process may still run."""
+        """Record how the attempt ends, as it reported or as the search decided; its process may still run."""
         self.end = status, reason
 
     def finish(self, crash: str | None, interruption: str) -> tuple[Status, str | None]:
         """Stop the clock, and return how the attempt ended and why.
 
-        As it was concluded, or by a crash (its traceback), or else by an interruption.
+        The end is the one given to `conclude`; without one, a crash if there is a traceback, else an interruption.
         """
         self.ended_at = now()
         if self.end is not None:
@@ -170,20 +170,20 @@ class RunningAttempt:
         return status, _last_words(crash)
 
     def gpu_seconds(self) -> float:
-        """Wall time × GPUs held, of all attempts: a crash and a trial without a report have cost as much as any."""
+        """Return wall time × GPUs held over all attempts, including crashes and attempts without a report."""
         held = ((self.ended_at or now()) - self.started_at).total_seconds()
         return self.gpu_seconds_before + held * self.resources.gpus * self.resources.workers
 
 
 def needs_exclusive_retry(row: Row) -> bool:
-    """Whether a neighbour on its GPU may have been the cause: it does not count against the configuration yet."""
+    """Return whether the OOM may be due to another trial on the same GPU; then the configuration is not blamed yet."""
     return row["status"] == Status.OOM and 0 < (row["gpus_per_worker"] or 0) < 1
 
 
 def to_row(
     attempt: RunningAttempt, status: Status, reason: str | None, whose: Mapping[str, Any], objective: str
 ) -> Row:
-    """The row of an attempt. whose: `search`, `baseline_bits_per_dim` and where a final found the configuration.
+    """Return an attempt's row. whose: `search`, `baseline_bits_per_dim` and where a final found the configuration.
 
     objective: the report's field by which the best one is chosen.
     """
@@ -210,7 +210,7 @@ def to_row(
 
 
 def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
-    """The best report's numbers, the last one's where nothing is validated; images and seconds are those of the
+    """Return the best report's numbers (the last one's without validation); images and seconds are those of the
     whole trial."""
     if not reports:
         return {}
@@ -226,13 +226,13 @@ def _metrics(reports: Mapping[int, Row], objective: str) -> Row:
 
 
 def _peak(attempt: RunningAttempt) -> int | None:
-    """Of all attempts, as far as their reports were kept: one that finds its training done measures none itself."""
+    """Return the peak over all attempts with kept reports; an attempt that finds training done measures none itself."""
     reported = (known.get("peak_memory_bytes") for known in (attempt.facts, *attempt.reports.values()))
     return max((peak for peak in reported if peak is not None), default=None)
 
 
 def _last_words(crash: str) -> str:
-    """The exception at the end of a traceback in one line; without one the last line."""
+    """Return the exception at the end of a traceback as one line; without an exception, the last line."""
     lines = crash.strip().splitlines() or ["the trial's process died"]
     exceptions = [number for number, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*: ", line)]
     first = exceptions[-1] if exceptions else -1

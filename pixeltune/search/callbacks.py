@@ -8,16 +8,16 @@ from pixeltune.space import Resources
 
 
 class SearchCallback:
-    """Is called as a search runs; the progress display is one."""
+    """Hooks that a search calls as it runs; the progress display implements them."""
 
     def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
-        """The cluster is up and trials start."""
+        """Handle the start of the trials; the cluster is up."""
 
     def change(self) -> None:
-        """A trial started, reported or ended."""
+        """Handle a trial that started, reported or ended."""
 
     def say(self, text: str) -> None:
-        """Something that the user should read."""
+        """Show a message to the user."""
 
     def end(self) -> None:
-        """No trial runs any more."""
+        """Handle the end of the last trial."""

@@ -1,4 +1,4 @@
-"""What stays of a trial's checkpoints when it ends: weights of the best, and nothing else."""
+"""Removal of ended trials' checkpoints; only the weights of the best trials are kept."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pixeltune.search.trial import state_file
 
 
 class CheckpointRetention:
-    """Keeps the weights of the best `keep` trials; the state stays only with trials that may go on.
+    """The rule for checkpoints: the best `keep` trials keep their weights, only resumable trials their state.
 
-    The best keep to the constraints, and of several objectives stand on the front so far.
+    The best trials meet the constraints and, with several objectives, are on the Pareto front so far.
 
-    A disk that refuses is no reason to stop a search: what could not be removed is tried again at the end.
+    An error of the disk does not stop a search: removals that failed are tried again at the end.
     """
 
     def __init__(self, state: SearchState) -> None:
@@ -24,7 +24,7 @@ class CheckpointRetention:
         self._stateless: set[str] = set()
 
     def tidy(self) -> None:
-        """Remove what the trials ended so far have left over."""
+        """Remove what the ended trials no longer need."""
         best = self._best()
         for trial in self._state.ended:
             folder = self._state.store.checkpoint(trial)
@@ -34,9 +34,9 @@ class CheckpointRetention:
                 self._remove(state_file(folder), trial, self._stateless)
 
     def tidy_all(self) -> None:
-        """The same, looking again at every trial: a worker may have written once more while it was being stopped.
+        """Tidy every trial again: a worker may have written once more while it was being stopped.
 
-        Processes that were killed while they wrote have left half-written files, some as large as a checkpoint.
+        Processes that were killed while writing leave half-written files, some as large as a checkpoint.
         """
         self._gone.clear()
         self._stateless.clear()

@@ -1,4 +1,4 @@
-"""A final from its files to its end: the choice is made once, from then on it is a search of given trials."""
+"""The choice of a final's trials, made once, and its results folder; it then runs as a search of given trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pixeltune.space import FinalSpace, Resources, SearchSpace
 from pixeltune.space.parts import replaced
 
 _KEYS_OF_THE_ROW = (*KEYS_NOT_HASHED, "train.report_every")
-"""What a row knows better than search.json: that leaves the first out, and may leave the last to the data."""
+"""Keys read from the row: search.json omits data paths and may leave `report_every` unset."""
 
 
 def choose(
@@ -31,11 +31,11 @@ def choose(
     trials: tuple[str, ...] = (),
     images: int | None = None,
 ) -> Selection:
-    """The `top` best finished rows of a search by its first objective, or the named `trials`; StoreError where none is.
+    """Return the `top` best finished rows of a search by its first objective, or the named `trials`.
 
-    A pruned row is no finished model, and one that breaks the search's constraints, or whose bits a real code does not
-    confirm, is only retrained where it is named. Rows of one configuration count once, also with several seeds: the
-    best of them.
+    Pruned rows are not finished models. A row that breaks the search's constraints, or whose bits a real code does not
+    confirm, is retrained only if it is named. Of several rows with one configuration, with any seeds, only the best
+    counts. StoreError if no row is left.
     """
     # Finished trials, the best first.
     objective, direction = manifest.objectives[0], manifest.directions[0]
@@ -82,7 +82,7 @@ def choose(
 
 
 def _named(name: str, rows: Sequence[Row], able: Sequence[Row], search: str) -> Row:
-    """The finished row that `name` means: its number, or a unique beginning."""
+    """Return the finished row that `name` means: its number, or a unique prefix."""
     exact = [row for row in rows if name.isdecimal() and row["number"] == int(name)]
     found = exact or [row for row in rows if row["trial"].startswith(name)]
     if len(found) != 1:
@@ -99,12 +99,12 @@ def _named(name: str, rows: Sequence[Row], able: Sequence[Row], search: str) -> 
 
 
 def space_of(manifest: SearchManifest) -> SearchSpace:
-    """Base and varied keys of a search, as its manifest has them."""
+    """Return the base and the varied keys of a search from its manifest."""
     return SearchSpace(base=TrialConfig.from_flat(manifest.base), vary=manifest.distributions())
 
 
 def config_of(row: Row, space: SearchSpace, manifest: SearchManifest) -> TrialConfig:
-    """The configuration of a row, where its data lies included; StoreError where it is not what was trained."""
+    """Return a row's configuration with its data paths; StoreError if it is not the one that was trained."""
     known = {key: row[key] for key in _KEYS_OF_THE_ROW if row[key] is not None}
     config = space.configure(space.suggestion_of(row)).override(known)
     if config.key() != row["config_key"]:
@@ -122,7 +122,7 @@ def _configs(rows: Sequence[Row], manifest: SearchManifest) -> dict[str, TrialCo
 
 
 def _distinct(rows: Sequence[Row], configs: Mapping[str, TrialConfig]) -> list[Row]:
-    """The first row of each configuration, whatever its seed: a final brings seeds of its own."""
+    """Return the first row of each configuration, ignoring the seed: a final sets its own seeds."""
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(configs[row["trial"]].override({"seed": 0}).key(), row)
@@ -149,7 +149,7 @@ def _require_one_data_set(rows: Sequence[Row]) -> None:
 
 
 def _left_out(rows: Sequence[Row], able: Sequence[Row], distinct: Sequence[Row], *, wanted: int) -> Iterator[str]:
-    """Only said where fewer are chosen than were asked for."""
+    """Return why fewer configurations were chosen than requested; "" if enough were."""
     if wanted <= len(distinct):
         return
     yield f"{wanted} configurations were asked for and {len(distinct)} are there"
@@ -162,10 +162,10 @@ def _left_out(rows: Sequence[Row], able: Sequence[Row], distinct: Sequence[Row],
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks for. search, storage: of the search. name: of the final; "" for SEARCH-final.
+    """A user's request for a final. search, storage: of the search. name: of the final; "" for SEARCH-final.
 
     top, or trials by name; seeds: how many. images: training images in place of the configurations' own.
-    settings: dotted keys, of whereabouts, memory and resources alone. hours: of this launch.
+    settings: dotted keys; only data locations, memory and resources. hours: limit of this launch.
     """
 
     search: str
@@ -180,21 +180,21 @@ class Request:
 
     @property
     def store(self) -> SearchStore:
-        """Where the final keeps its results: beside its search."""
+        """Return the final's results folder, next to its search."""
         return SearchStore(self.storage, self.name or f"{self.search}-final")
 
 
 def require_search(request: Request) -> None:
-    """StoreError where there is neither the search nor a final that has begun, before a folder is made."""
+    """Raise StoreError, before a folder is made, if neither the search nor a started final exists."""
     if not request.store.has_trials():
         SearchStore(request.storage, request.search).manifest()
 
 
 def open_final(request: Request) -> tuple[SearchStore, SearchManifest, FinalSpace]:
-    """Begin a final or go on with it; the caller holds `request.store.lock()`.
+    """Start or resume a final; the caller holds `request.store.lock()`.
 
-    What is retrained is decided when its first run begins. From then on the search may go on, or be gone: a final that
-    is asked for in another way is refused, with the difference.
+    The trials are chosen when the first run begins. The search may continue or be deleted after that. A request that
+    differs from the first one is refused, and the error names the difference.
     """
     store = request.store
     selection = _known(store, request) if store.has_trials() else select(request)
@@ -203,7 +203,7 @@ def open_final(request: Request) -> tuple[SearchStore, SearchManifest, FinalSpac
 
 
 def select(request: Request) -> Selection:
-    """What the request would choose now; refused while a launch works on the search."""
+    """Return what the request would choose now; refused while a launch works on the search."""
     search = SearchStore(request.storage, request.search)
     manifest = search.manifest()
     if manifest.final is not None:
@@ -217,7 +217,7 @@ def select(request: Request) -> Selection:
 
 
 def moved_on(request: Request, selection: Selection) -> list[str]:
-    """The trials that would be chosen now, where they are others; empty also where the search is gone or at work."""
+    """Return the trials that would be chosen now if they differ; empty also if the search is gone or running."""
     try:
         now = [item.trial for item in select(request).chosen]
     except StoreError:
@@ -226,7 +226,7 @@ def moved_on(request: Request, selection: Selection) -> list[str]:
 
 
 def require_final_data(space: SearchSpace, selection: Selection) -> None:
-    """The images must be those that the search was made on, and have a test split; DataError or StoreError."""
+    """Raise DataError without a test split, and StoreError for images that the search was not made on."""
     config = space.base
     if resolve(config).data.test is None:
         raise DataError(f"a final reads a test split, but {config.data.name} has none")
@@ -234,7 +234,7 @@ def require_final_data(space: SearchSpace, selection: Selection) -> None:
     if checksum != selection.data_checksum:
         raise StoreError(
             f"a final must be made on the images of its search (checksum {selection.data_checksum}), but got "
-            f"{checksum}; put them back, or say with --set data.path where they lie"
+            f"{checksum}; put them back, or say with --set data.path where they are"
         )
 
 
@@ -257,9 +257,9 @@ def _known(store: SearchStore, request: Request) -> Selection:
 
 
 def _space(selection: Selection, request: Request, *, begun: int) -> FinalSpace:
-    """The trials of a selection; settings may say where the data lies and how training is done, not what is trained.
+    """Return the trials of a selection; settings may change data locations and memory use, not what is trained.
 
-    begun: how many of its trials have. A launch with fewer seeds runs no more of them, but must know them.
+    begun: how many of its trials have started. A launch with fewer seeds starts no more of them, but must know them.
     """
     changes = {key: value for key, value in request.settings.items() if not key.startswith("resources.")}
     for key in changes:
@@ -281,7 +281,7 @@ def _space(selection: Selection, request: Request, *, begun: int) -> FinalSpace:
 
 
 def _resources(selection: Selection, changes: Mapping[str, Any]) -> Resources:
-    """As much as any of the trials had, and what the settings say; several workers take whole GPUs, or none."""
+    """Return the most that any of the trials had, changed by the settings; several workers take whole GPUs, or none."""
     chosen, names = selection.chosen, ("workers", "cpus", "gpus")
     workers, cpus, gpus = (max(getattr(item, name) for item in chosen) for name in names)
     if changes.get("resources.workers", workers) != 1:

@@ -1,4 +1,4 @@
-"""Messages from a running trial to the driver: plain dictionaries, one kind a step, that travel as JSON.
+"""Messages from a running trial to the driver: plain dictionaries, one kind per step, sent as JSON.
 
 An attempt sends one `Begun`, then a `Reported` for each report with `Expects` in between, and at last one `Ended`,
 unless it is stopped or crashes. A trial that cannot begin sends `Ended` alone.
@@ -8,12 +8,12 @@ import json
 from typing import Any, NotRequired, TypedDict, final
 
 Facts = dict[str, Any]
-"""Columns of the attempt's row that are known by then."""
+"""Columns of the attempt's row that are known when the message is sent."""
 
 
 @final
 class Begun(TypedDict):
-    """The model is built and audited.
+    """The message that the model is built and audited.
 
     Attributes:
         facts: Columns of the attempt's row.
@@ -30,7 +30,7 @@ class Begun(TypedDict):
 
 @final
 class Reported(TypedDict):
-    """One evaluation during training.
+    """The message of one evaluation during training.
 
     Attributes:
         report: An `EpochReport` as a dictionary, None for what is not finite.
@@ -43,7 +43,7 @@ class Reported(TypedDict):
 
 @final
 class Expects(TypedDict):
-    """Something other than training begins: a gallery is drawn, the test set is read, or images are coded.
+    """The message before a step other than training: drawing a gallery, reading the test set, or coding images.
 
     Attributes:
         expects_seconds: About how long it takes until the next message.
@@ -54,7 +54,7 @@ class Expects(TypedDict):
 
 @final
 class Ended(TypedDict):
-    """The attempt is over.
+    """The last message: the attempt is over.
 
     Attributes:
         end: The status.

@@ -1,15 +1,15 @@
-"""What a study is told of each trial: how it really ended, in the way that the search's sampler can read.
+"""How each trial's end is reported to a study, in a form that the search's sampler can read.
 
-A sampler that sees all (tpe) reads these as they are:
+A sampler that reads every state (tpe) gets:
     finished → COMPLETE. pruned → PRUNED with its best value so far at each report. diverged, oom → PRUNED with a
-    violated constraint: told as FAIL they are invisible, and an invented bad value would count as a good one while few
-    trials are complete. With several objectives a pruned trial is told without its curve, for which TPE's `ask` raises.
-A sampler that reads finished trials alone (gp, cmaes, nsga2) would go back to where the others ended. To it
+    violated constraint: as FAIL they would be invisible, and an invented bad value would count as a good one while few
+    trials are complete. With several objectives a pruned trial is reported without its curve: TPE's `ask` raises on it.
+A sampler that reads only finished trials (gp, cmaes, nsga2) would return to where the others ended. It gets:
     pruned → COMPLETE with what it had reached: its best value so far, seconds at the same pace to the end, and the
     worst of the finished ones where a value is not known. diverged, oom, out of bounds → COMPLETE and worse than every
     other trial in every objective, by how far it broke its bounds.
-To both failed, rejected → FAIL, for they say nothing about the configuration's worth; so does a finished trial that
-lacks a value, or whose bits a real code does not confirm. What has not ended is RUNNING.
+Both get failed, rejected → FAIL, because these say nothing about the configuration's quality; the same holds for a
+finished trial that lacks a value, or whose bits a real code does not confirm. Trials that have not ended are RUNNING.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from pixeltune.space import SAMPLERS, SearchSpace
 from pixeltune.space.metrics import GROWS, sign, violations
 
 _DID_NOT_GET_THROUGH = {"got through": 1.0}
-"""A constraint above 0 is a violated one."""
+"""A constraint above 0 is violated."""
 
 Values = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial's end is reported to a study."""
+    """The form in which a trial's end is reported to a study."""
 
     state: TrialState
     values: Values | None = None
@@ -45,7 +45,7 @@ class TrialOutcome:
     constraints: Mapping[str, float] = field(default_factory=dict)
 
     def to_frozen_trial(self, space: SearchSpace, suggestion: Mapping[str, Any]) -> FrozenTrial:
-        """As a trial of Optuna's with these values of the varied keys."""
+        """Return an Optuna trial with these values of the varied keys."""
         last = list(self.curve.values())[-1:]  # what Optuna itself takes for a pruned trial's value
         return optuna.trial.create_trial(
             state=self.state,
@@ -62,7 +62,7 @@ PENDING = TrialOutcome(TrialState.RUNNING)
 
 
 def trial_outcomes(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Curve]) -> list[TrialOutcome]:
-    """Return one for each row of an ended trial. curves: of `valid_bits_per_dim` or `valid_nats`, one for each row."""
+    """Return the outcome of each ended trial's row. curves: of `valid_bits_per_dim` or `valid_nats`, one per row."""
     if SAMPLERS[space.sampler].sees_all:
         return [_as_it_was(space, row, curve) for row, curve in zip(rows, curves, strict=True)]
     known = _worst_and_best(space, [values for row in rows if (values := _finished_values(space, row)) is not None])
@@ -108,7 +108,7 @@ def _status(row: Row) -> Status:
 
 
 def _beyond(space: SearchSpace, row: Row) -> float | None:
-    """How far a trial broke its bounds or did not get through; None where it says nothing of its configuration."""
+    """Return how far a trial broke its bounds, diverged or ran out of memory; None for other ends."""
     status = _status(row)
     if status in (Status.DIVERGED, Status.OOM):
         return sum(_DID_NOT_GET_THROUGH.values())
@@ -118,7 +118,7 @@ def _beyond(space: SearchSpace, row: Row) -> float | None:
 
 
 def _reached(space: SearchSpace, row: Row, known: list[tuple[float, float]]) -> Values | None:
-    """The objectives of a trial within its bounds; of a stopped one as far as it came."""
+    """Return the objectives of a trial within its bounds; those reached so far for a stopped one."""
     if _beyond(space, row) != 0:
         return None
     if row["status"] == Status.FINISHED:
@@ -144,7 +144,7 @@ def _values(space: SearchSpace, row: Row) -> Values | None:
 
 
 def _worst_and_best(space: SearchSpace, points: Iterable[Values]) -> list[tuple[float, float]]:
-    """Of each objective; none where there is no point."""
+    """Return the worst and best value of each objective; none without points."""
     columns = zip(*points, strict=True)
     ends = [(max(column), min(column)) for column in columns]
     return [
@@ -154,5 +154,5 @@ def _worst_and_best(space: SearchSpace, points: Iterable[Values]) -> list[tuple[
 
 
 def _step_back(name: str, worst: float, best: float) -> float:
-    """Towards the worse, by the width of what was seen."""
+    """Return a step towards worse values, as wide as the observed range."""
     return sign(name) * (abs(worst - best) or 0.1 * abs(worst) or 1.0)

@@ -1,4 +1,4 @@
-"""What the user sees while a search runs: a live panel on a terminal, plain lines elsewhere."""
+"""The display while a search runs: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from pixeltune.space.keys import short_name
 
 _MOST_REASONS = 3
 _LONGEST_SILENCE = 60.0
-"""Seconds after which a log without a live panel says how far the running trials are."""
+"""Seconds after which a log without a live panel says the progress of running trials."""
 
 
 class Progress(SearchCallback):
-    """Shows trials done, running and pruned, the best so far, and the time left."""
+    """A display of trials done, running and pruned, the best so far, and the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -50,7 +50,7 @@ class Progress(SearchCallback):
         self._before: dict[str, float] = {}
 
     def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
-        """The cluster is up and trials start."""
+        """Show the resources and the number of trials done before."""
         self._state, self._form, self._started = state, form, time.monotonic()
         self._before = _spent(state)
         self._said = set(state.ended)
@@ -79,12 +79,12 @@ class Progress(SearchCallback):
             self.say(f"Running: {running}  | {self._count()} | {self._best()} | {self._left()}")
 
     def say(self, text: str) -> None:
-        """One line, above the live panel where there is one."""
+        """Print one line, above the live panel if there is one."""
         self._last_line = time.monotonic()
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
-        """No trial runs any more."""
+        """Close the live panel."""
         if self._state is not None:
             self.change()
         if self._display is not None:
@@ -146,7 +146,7 @@ class Progress(SearchCallback):
         return nearest_published_note(best | shape | {"levels": form.levels})
 
     def _left(self) -> str:
-        """Of the trials, and of each other limit that is set; and the time at the pace so far."""
+        """Return how much is left of the trials and of each other limit, and the time left at the pace so far."""
         budget, state = self._search.space.budget, self._search
         elapsed = time.monotonic() - self._started
         spent = {**_spent(state), "hours": elapsed / 3600}
@@ -158,7 +158,7 @@ class Progress(SearchCallback):
         return ("time left: unknown" if seconds is None else f"about {duration(seconds)} left") + more
 
     def _failures(self) -> str:
-        """Why trials have no result, the commonest reason first; "" where all have one."""
+        """Return why trials have no result, the commonest reason first; "" if all have one."""
         reasons = list(count_failures(self._search.ended.values()).items())
         return "\n".join(f"{count} × {reason}" for reason, count in reasons[:_MOST_REASONS])
 
@@ -176,7 +176,7 @@ class Progress(SearchCallback):
 
 
 def _cells(attempt: RunningAttempt, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
-    """Trial, images, rung passed, objective, speed."""
+    """Return the cells of a trial's row: trial, images, rung passed, objective, speed."""
     total = attempt.plan.config.train.end
     if not attempt.reports:
         return attempt.plan.trial, "starting", "", "", ""
@@ -203,7 +203,7 @@ def _silence(attempt: RunningAttempt) -> str:
 
 
 def _spent(state: SearchState) -> dict[str, float]:
-    """Return what a search has spent of its limits, the time apart."""
+    """Return what a search has spent of its limits, except the time."""
     return {
         "trials": len(state.ended),
         "images": state.spent_images(),

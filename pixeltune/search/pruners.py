@@ -1,6 +1,6 @@
-"""Early stopping: whether a trial goes on, by what it and the others had at as many images. Ray-free.
+"""Early stopping: a trial is compared with the others at the same number of images. Ray-free.
 
-All that a pruner knows is in the stored rows and curves, so that a resumed search prunes as the uninterrupted one.
+A pruner's state follows from the stored rows and curves alone, so a resumed search prunes like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ first is known always."""
 
 
 class Pruner(ABC):
-    """Decides at each report. A trial's value is its best so far, as its final one will be."""
+    """A rule for early stopping, applied at each report. A trial's value is its best so far, like its final value."""
 
     @abstractmethod
     def remember(self, trial: str, trace: Trace) -> None:
-        """All that is known of a trial, in place of what was; an empty trace forgets it."""
+        """Replace what is known of a trial; an empty trace forgets it."""
 
     def remember_finished(self, trial: str, trace: Trace) -> None:
-        """The same of one that came to its end."""
+        """Replace what is known of a trial that has finished."""
         self.remember(trial, trace)
 
     @abstractmethod
     def should_prune(self, trial: str, trace: Trace) -> str | None:
-        """Why the trial should stop at the newest point of its trace, or None."""
+        """Return why the trial should stop at the newest point of its trace, or None."""
 
 
 class NopPruner(Pruner):
-    """Every trial goes on."""
+    """A pruner that stops no trial."""
 
     def remember(self, trial: str, trace: Trace) -> None:
-        """Nothing."""
+        """Ignore the trial."""
 
     def should_prune(self, trial: str, trace: Trace) -> str | None:
-        """Never."""
+        """Return None."""
 
 
 class AshaPruner(Pruner):
-    """Successive halving: at a rung a trial goes on while it is among the best of those seen there so far."""
+    """Successive halving: at a rung a trial continues if it is among the best seen there so far."""
 
     def __init__(self, asha: Asha) -> None:
         self._reduction = asha.reduction
         self._values: dict[int, dict[str, float]] = {rung: {} for rung in asha.rungs}
 
     def remember(self, trial: str, trace: Trace) -> None:
-        """Its value at each rung."""
+        """Keep the trial's value at each rung."""
         for rung, values in self._values.items():
             values.pop(trial, None)
             if rung in trace:
                 values[trial] = _best_until(rung, trace)
 
     def should_prune(self, trial: str, trace: Trace) -> str | None:
-        """At a rung, by its rank."""
+        """Compare the trial's rank at a rung."""
         rung = max(trace)
         if rung not in self._values:
             return None
@@ -73,7 +73,7 @@ class AshaPruner(Pruner):
 
 
 class MedianPruner(Pruner):
-    """A trial goes on while it is not worse than the median of the finished ones."""
+    """The median rule: a trial continues while it is not worse than the median of the finished ones."""
 
     def __init__(self, median: Median) -> None:
         self._rule = median
@@ -81,17 +81,17 @@ class MedianPruner(Pruner):
         self._finished: set[str] = set()
 
     def remember(self, trial: str, trace: Trace) -> None:
-        """Its curve, by which no trial is pruned before it is finished."""
+        """Keep the trial's curve; others are not compared with it before it finishes."""
         self._curves[trial] = dict(trace)
         self._finished.discard(trial)
 
     def remember_finished(self, trial: str, trace: Trace) -> None:
-        """Its whole curve."""
+        """Keep the trial's whole curve."""
         self.remember(trial, trace)
         self._finished.add(trial)
 
     def should_prune(self, trial: str, trace: Trace) -> str | None:
-        """At every report after the grace."""
+        """Compare the trial at every report after the grace period."""
         images = max(trace)
         curves = [self._curves[name] for name in self._finished if name != trial]
         others = [_best_until(images, other) for other in curves if other and min(other) <= images <= max(other)]
@@ -104,7 +104,7 @@ class MedianPruner(Pruner):
 
 
 class ParetoPruner(Pruner):
-    """At a rung a trial goes on unless another dominates it there by a margin; see `Pareto`."""
+    """The Pareto rule: at a rung a trial continues unless another dominates it there by a margin; see `Pareto`."""
 
     def __init__(self, pareto: Pareto, objectives: Sequence[str]) -> None:
         self._margin = pareto.margin
@@ -113,14 +113,14 @@ class ParetoPruner(Pruner):
         self._losses: dict[int, dict[str, list[float | None]]] = {rung: {} for rung in pareto.rungs}
 
     def remember(self, trial: str, trace: Trace) -> None:
-        """Where it stood at each rung."""
+        """Keep the trial's objectives at each rung."""
         for rung, losses in self._losses.items():
             losses.pop(trial, None)
             if rung in trace:
                 losses[trial] = self._loss(rung, trace)
 
     def should_prune(self, trial: str, trace: Trace) -> str | None:
-        """At a rung."""
+        """Look for a trial that dominates this one at a rung."""
         rung = max(trace)
         if rung not in self._losses:
             return None

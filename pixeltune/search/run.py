@@ -1,4 +1,4 @@
-"""A search from its files to its end: what is left to do, on which cluster, until which limit.
+"""Opening and running a search: what is left to do, on which cluster, until which limit.
 
 Ray and Optuna's samplers are imported only when there is something to run: a finished search answers from Parquet at
 once, and `pixeltune train`, which opens its results here, needs neither.
@@ -55,12 +55,12 @@ class Round:
 
     @property
     def trials_left(self) -> int:
-        """How many trials of the budget are still to end in this round."""
+        """Return how many trials of the budget are still to end in this round."""
         left = self.state.space.budget.trials - len(self.state.ended)
         return left if self.exclusive else left - len(self.state.plans_to_retry_exclusively())
 
     def source(self, dropped: Sequence[TrialPlan] = ()) -> TrialSource:
-        """Return what plans the trials; those that wait come first, then `dropped` ones, then new ones."""
+        """Return the source of trials; waiting ones come first, then `dropped` ones, then new ones."""
         from pixeltune.search.searcher import FixedTrials, OptunaSearcher
 
         state = self.state
@@ -72,10 +72,10 @@ class Round:
 
 
 class TrialRunner(Protocol):
-    """Runs trials on the machines that a backend has found."""
+    """A runner of trials on the machines that a backend has found."""
 
     def capacity(self, wanted: Resources) -> tuple[Resources, int]:
-        """Return what a trial gets of the resources that it wants, and how many trials run at once.
+        """Return the resources that a trial gets of those it requests, and how many trials run at once.
 
         Raises:
             SearchError: There is no room for a single trial.
@@ -89,10 +89,10 @@ class TrialRunner(Protocol):
 
 
 class Backend(Protocol):
-    """Where the trials of a search run; `pixeltune.cluster.ray_backend` has the one that uses Ray."""
+    """A place to run the trials of a search; `pixeltune.cluster.ray_backend` has the one that uses Ray."""
 
     def require(self, space: SearchSpace) -> None:
-        """Refuse what can never run there, before anything is started."""
+        """Refuse requests that can never run there, before anything is started."""
 
     def start(
         self, state: SearchState, stop: Stop, callback: SearchCallback, retention: CheckpointRetention
@@ -102,7 +102,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a launch ended. interrupted: stopped by hand, before its budget. reason: why it ended."""
+    """The end of a launch. interrupted: stopped by hand, before its budget. reason: why it ended."""
 
     state: SearchState
     interrupted: bool
@@ -118,10 +118,10 @@ def open_search(
     warm_start: Sequence[str] = (),
     say: Callable[[str], None] = lambda _line: None,
 ) -> tuple[SearchStore, SearchManifest]:
-    """Begin or go on with the search's results folder; the baseline is computed once and kept there.
+    """Create or reopen the search's results folder; the baseline is computed once and kept there.
 
-    warm_start: results of other searches. What of them is told to the sampler is kept there too, when the search
-    begins; from then on they are not read again. say: prints lines about the data and the warm start.
+    warm_start: results of other searches. The rows for the sampler are copied into the folder when the search
+    begins; the other searches are not read again. say: prints lines about the data and the warm start.
     """
     store = SearchStore(storage, name)
     sources = tuple(sorted({location.rstrip("/").rpartition("/")[2] for location in warm_start}))
@@ -165,7 +165,7 @@ def require_buildable(space: SearchSpace) -> Resolved:
 
 
 def require_corners(space: SearchSpace, form: ImageSpec) -> None:
-    """Refuse a space with a corner that images of this form rule out."""
+    """Refuse a space with a corner that images of this shape rule out."""
     for corner in space.corners():
         config = space.configure(corner)
         try:
@@ -187,7 +187,7 @@ def run_search(
         store: Where the results are kept.
         manifest: What `open_search` or `open_final` returned with the store.
         backend: Where trials run; it is started only if trials are left.
-        callback: Is called as trials start, report and end.
+        callback: Called as trials start, report and end.
     """
     state = SearchState(
         space,
@@ -215,7 +215,7 @@ def run_search(
     retention = CheckpointRetention(state)
     stop = Stop(space, state)
     with backend.start(state, stop, callback, retention) as runner:
-        # What a trial gets depends on the machines, which are known only now.
+        # A trial's resources depend on the machines, which are known only now.
         shared = Round(state, *runner.capacity(space.resources))
         runner.check(shared.resources)
         store.write_launch(_launch(shared))
@@ -226,7 +226,7 @@ def run_search(
             # Trials that ran out of memory next to others are run again, each on a GPU of its own.
             waiting = state.plans_to_retry_exclusively()
             if waiting and stop.reason is None:
-                callback.say(f"Out of memory on a shared GPU: {len(waiting)} trials, each of which is now tried alone.")
+                callback.say(f"Out of memory on a shared GPU: {len(waiting)} trials, each now tried alone.")
                 runner.run(Round(state, *runner.capacity(replace(shared.resources, gpus=1.0)), exclusive=True))
         finally:
             callback.end()
@@ -238,7 +238,7 @@ def run_search(
 
 
 def _launch(shared: Round) -> dict[str, Any]:
-    """Return what `pixeltune status` shows of a launch in addition to the rows."""
+    """Return what `pixeltune status` shows about a launch in addition to the rows."""
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "budget": asdict(shared.state.space.budget),
@@ -248,11 +248,11 @@ def _launch(shared: Round) -> dict[str, Any]:
 
 
 def require_same_data(store: SearchStore, data: DataConfig, checksum: str) -> None:
-    """Refuse images that the results were not measured on: where the data is may change, what it is may not.
+    """Refuse images that the results were not measured on; their location may change, their content may not.
 
     Args:
         store: The results.
-        data: Which images are given.
+        data: The images that are given.
         checksum: Of these images.
 
     Raises:
@@ -288,7 +288,7 @@ def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Cal
 
 
 def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
-    """Why no trial is left to run, or None."""
+    """Return why no trial is left to run, or None."""
     budget = space.budget
     if len(state.ended) >= budget.trials:
         return f"all {budget.trials} trials are done"
@@ -304,7 +304,7 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
 
 
 class Stop:
-    """Whether the search should end now, and why: a limit of its budget, or the user."""
+    """The stopping criteria of a search: the limits of its budget, and the user."""
 
     def __init__(self, space: SearchSpace, state: SearchState) -> None:
         self._space = space
@@ -314,7 +314,7 @@ class Stop:
         self.by_hand = False
 
     def due(self) -> bool:
-        """Whether the search ends at this moment."""
+        """Return whether the search must end now."""
         budget = self._space.budget
         if self.reason is None and budget.hours and time.monotonic() - self._started > budget.hours * 3600:
             self.reason = f"the {budget.hours:g} hours of this launch are over"
@@ -323,13 +323,13 @@ class Stop:
         return self.reason is not None
 
     def interrupt(self) -> None:
-        """The user wants it to end."""
+        """End the search at the user's request."""
         self.reason, self.by_hand = "interrupted", True
 
 
 @contextmanager
 def interrupts(stop: Stop, callback: SearchCallback) -> Iterator[None]:
-    """Ctrl-C ends the search after this moment's bookkeeping; a second one ends it at once."""
+    """Let Ctrl-C end the search after the current bookkeeping; a second Ctrl-C ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""Optuna's samplers as a search needs them: what they know follows from a study's trials alone.
+"""Optuna's samplers, with state that follows from a study's trials alone.
 
-Optuna keeps the state of CMA-ES and the generations of NSGA-II as notes on trials that no row of results holds: a study
-rebuilt from rows has forgotten them, and the sampler begins anew. Here generations are cut from the finished trials in
-their order, so that a resumed search goes on where it was.
+Optuna keeps the state of CMA-ES and the generations of NSGA-II as attributes of trials that no row of results holds: a
+study rebuilt from rows has lost them, and the sampler starts from scratch. Here generations are cut from the finished
+trials in their order, so that a resumed search continues where it was.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pixeltune.errors import require_packages
 from pixeltune.space import SAMPLERS, SearchSpace
 
 _FIRST_STEP = 1 / 6
-"""Of CMA-ES, in widths of each key's range; the default of Optuna's."""
+"""The first step of CMA-ES, in widths of each key's range; Optuna's default."""
 
 
 def build_sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    """The space's sampler; MissingPackageError where what it needs is not there."""
+    """Return the space's sampler; MissingPackageError if a package that it needs is missing."""
     require_packages(f"the sampler {space.sampler}", *SAMPLERS[space.sampler].packages)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -35,12 +35,12 @@ def build_sampler(space: SearchSpace, seed: int) -> BaseSampler:
 
 
 def _startup(space: SearchSpace) -> int:
-    """Trials that are drawn at random, before there is something to learn from."""
+    """Return the number of trials that are drawn at random before the sampler has enough to learn from."""
     return max(4, min(10, space.budget.trials // 4))
 
 
 def _population(space: SearchSpace) -> int:
-    """Optuna's 50 would be the whole of most searches, and its first generation is random: here are six or more."""
+    """Return the population size; Optuna's 50, whose first generation is random, would be all of most searches."""
     return max(6, min(50, space.budget.trials // 6))
 
 
@@ -74,14 +74,14 @@ _BUILDERS: Mapping[str, Callable[[SearchSpace, int], BaseSampler]] = {
 
 
 class _Generations(NSGAIISampler):
-    """NSGA-II whose generations are so many finished trials each, in the order of the study."""
+    """NSGA-II whose generations are finished trials, a population each, in the order of the study."""
 
     def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:
-        """That of a new trial."""
+        """Return the generation of a new trial."""
         return len(_finished(study)) // self._size
 
     def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-        """The finished trials of one generation."""
+        """Return the finished trials of one generation."""
         return _finished(study)[generation * self._size : (generation + 1) * self._size]
 
     @property
@@ -91,10 +91,10 @@ class _Generations(NSGAIISampler):
 
 
 class _EvolutionStrategy(BaseSampler):
-    """CMA-ES (Hansen and Ostermeier 2001), told all finished trials anew before each draw.
+    """CMA-ES (Hansen and Ostermeier 2001), rebuilt from all finished trials before each draw.
 
     keys: the ranges of numbers that it searches, in the unit cube; other keys are drawn at random. Trials that it did
-    not draw itself, such as the base, are told like its own.
+    not draw itself, such as the base, are reported like its own.
     """
 
     def __init__(self, keys: Mapping[str, BaseDistribution], seed: int) -> None:
@@ -103,13 +103,13 @@ class _EvolutionStrategy(BaseSampler):
         self._random = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The keys that are drawn together."""
+        """Return the keys that are drawn together."""
         return {key: axis.distribution for key, axis in self._axes.items()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A draw of the newest generation's distribution."""
+        """Return a draw from the newest generation's distribution."""
         if not self._axes:
             return {}
         import cmaes
@@ -130,7 +130,7 @@ class _EvolutionStrategy(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A choice, or a key that only some trials have."""
+        """Return a random value of a choice, or of a key that only some trials have."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _point(self, trial: FrozenTrial) -> np.ndarray:
@@ -138,7 +138,7 @@ class _EvolutionStrategy(BaseSampler):
 
 
 class _Axis:
-    """A range of numbers as [0, 1]: logarithmic where it is, whole numbers with half a step to either side."""
+    """A range of numbers as [0, 1]: logarithmic if the range is, whole numbers with half a step on either side."""
 
     def __init__(self, distribution: BaseDistribution) -> None:
         assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -147,11 +147,11 @@ class _Axis:
         self._low, self._high = self._scaled(distribution.low - half), self._scaled(distribution.high + half)
 
     def unit(self, value: float) -> float:
-        """Where a value lies."""
+        """Return the position of a value in [0, 1]."""
         return (self._scaled(value) - self._low) / (self._high - self._low)
 
     def value(self, unit: float) -> float:
-        """The value nearest to a place."""
+        """Return the value nearest to a position."""
         kind = self.distribution
         scaled = self._low + float(unit) * (self._high - self._low)
         value = math.exp(scaled) if kind.log else scaled

@@ -1,8 +1,8 @@
-"""What to try next: an Optuna study made of the search state's trials anew before each proposal. Ray-free.
+"""The choice of the next trial, from an Optuna study rebuilt from the search state before each proposal. Ray-free.
 
-So a proposal follows from the trials that ended, in the order in which they did, from those under way and from the
-number of the new one: a resumed search proposes what it would have proposed without the interruption. Optuna's own
-memory of a study is in no row. Making a study of 500 trials takes 0.1 s.
+A proposal therefore follows from the ended trials in the order in which they ended, the running ones and the number of
+the new one: a resumed search makes the same proposals as an uninterrupted one. Optuna's own state of a study is in no
+row. Building a study of 500 trials takes 0.1 s.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pixeltune.space import METRICS, FinalSpace, SearchSpace
 
 
 class TrialSource(Protocol):
-    """Plans trials one by one; how each ends is in the state. is_exhausted: whether one was asked for in vain."""
+    """A source of trials, planned one by one; the state has their ends. is_exhausted: whether it had none to plan."""
 
     is_exhausted: bool
 
@@ -36,7 +36,7 @@ class TrialSource(Protocol):
 class FixedTrials:
     """The trials of a final: first those to resume, then the rest of the list.
 
-    waiting: in place of those to resume.
+    waiting: trials to use instead of those to resume.
     """
 
     def __init__(self, space: FinalSpace, state: SearchState, *, waiting: Sequence[TrialPlan] | None = None) -> None:
@@ -46,25 +46,26 @@ class FixedTrials:
         self._suggestions = space.suggestions()
 
     def next_plan(self) -> TrialPlan:
-        """The next attempt to run."""
+        """Return the next attempt to run; None if the list is done."""
         if self._waiting:
             return self._waiting.popleft()
         return self._state.plan(self._suggestions[self._state.next_number])
 
 
 _PROPOSALS, _DRAWS = 3, 50
-"""How often the sampler may repeat a trial before configurations are drawn at random, and how often these may before
-all that are left are listed."""
+"""How often the sampler may repeat a trial before configurations are drawn at random, and how often random draws may
+repeat one before all that are left are listed."""
 
 _BEST_OF_OTHERS = 3
 """Trials of other searches that are tried here too."""
 
 
 class OptunaSearcher:
-    """Plans the next trial: first those to resume, then the base configuration, then the sampler's proposals.
+    """The trials of a search: first those to resume, then the base configuration, then the sampler's proposals.
 
-    waiting: in place of those to resume. Of a warm start the best follow the base, and all are reported to the sampler
-    before any trial of its own. is_exhausted: whether a plan was asked for when no configuration was left to try.
+    waiting: trials to use instead of those to resume. The best rows of a warm start follow the base, and all its rows
+    are reported to the sampler before any trial of this search. is_exhausted: whether a plan was requested when no
+    configuration was left to try.
     """
 
     def __init__(self, space: SearchSpace, state: SearchState, *, waiting: Sequence[TrialPlan] | None = None) -> None:
@@ -93,7 +94,7 @@ class OptunaSearcher:
         return plan
 
     def study(self) -> optuna.Study:
-        """What the sampler of the next trial sees: those of others, own ones as they ended, then pending ones."""
+        """Return the sampler's study: trials of other searches, own trials as they ended, then pending ones."""
         study = optuna.create_study(
             directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in self._space.objectives],
             sampler=build_sampler(self._space, _seed(self._space.seed, self._state.next_number)),
@@ -114,13 +115,13 @@ class OptunaSearcher:
         )
 
     def _suggestion(self, row: Row) -> dict[str, Scalar]:
-        """The suggestion of an own trial; kept, because it takes building configurations to know which keys it has."""
+        """Return an own trial's suggestion; cached, because finding its keys requires building configurations."""
         if row["trial"] not in self._own_suggestions:
             self._own_suggestions[row["trial"]] = self._space.suggestion_of(row)
         return self._own_suggestions[row["trial"]]
 
     def _first_suggestions(self) -> list[dict[str, Scalar]]:
-        """The base, and the best of other searches; of several objectives some all along their front."""
+        """Return the base and the best of other searches; with several objectives, some along the whole front."""
         space = self._space
         best = pareto_front(self._others, space.objectives, space.constraints)
         if len(space.objectives) == 1:
@@ -137,12 +138,12 @@ class OptunaSearcher:
         return [distinct[index] for index in (0, *indices.round().astype(int))]
 
     def _pending(self) -> list[TrialPlan]:
-        """Trials under way, handed out or waiting, to be resumed or to be tried alone."""
+        """Return the trials that run, are handed out, or wait to be resumed or tried alone."""
         plans = {plan.trial: plan for plan in [*self._state.pending(), *self._waiting, *self._handed_out]}
         return [plans[trial] for trial in sorted(plans) if trial not in self._state.ended]
 
     def _next_suggestion(self) -> dict[str, Scalar] | None:
-        """A configuration that no trial has had: one repeated with its seed would give the same result."""
+        """Return an untried configuration; repeating one with the same seed would give the same result."""
         tried = [self._suggestion(row) for row in self._ended()] + [plan.suggestion for plan in self._pending()]
         number = self._state.next_number
         if number < len(self._first) and self._first[number] not in tried:
@@ -151,8 +152,8 @@ class OptunaSearcher:
         return self._any_left(tried) if proposal is None else proposal
 
     def _propose(self, tried: Sequence[dict[str, Scalar]]) -> dict[str, Scalar] | None:
-        """Ask the sampler, then draw at random; proposals that repeat a trial stay in the study as pending, which
-        samplers avoid. None if all repeat one."""
+        """Ask the sampler, then draw at random; proposals that repeat a trial stay RUNNING in the study, so that
+        samplers avoid them. None if all repeat one."""
         study = self.study()
         for number in range(_PROPOSALS + _DRAWS):
             if number == _PROPOSALS:
@@ -163,7 +164,7 @@ class OptunaSearcher:
         return None
 
     def _any_left(self, tried: Sequence[dict[str, Scalar]]) -> dict[str, Scalar] | None:
-        """One of the configurations of a finite space that no trial has had, at random; None if there is none."""
+        """Return a random untried configuration of a finite space; None if there is none."""
         known = {frozenset(suggestion.items()) for suggestion in tried}
         left = [one for one in self._space.configurations() if frozenset(one.items()) not in known]
         if not left:
@@ -172,5 +173,5 @@ class OptunaSearcher:
 
 
 def _seed(seed: int, number: int) -> int:
-    """Of the sampler that proposes one trial: another for each, or workers that ask at once would get one proposal."""
+    """Return the sampler's seed for one trial; with the same seed, workers that ask at once would get one proposal."""
     return int(np.random.SeedSequence([abs(seed), number]).generate_state(1)[0])

@@ -1,6 +1,6 @@
-"""What the driver knows of a search: what was planned, what runs, how it ended. Every change is stored at once.
+"""The driver's state of a search: what was planned, what runs, how it ended. Every change is stored at once.
 
-Ray-free: a search drives it through Tune's hooks, `pixeltune train` directly.
+Ray-free: a search updates it through Tune's hooks, `pixeltune train` directly.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ Curve = dict[int, float]
 """The objective of one trial by training images seen; NaN where nothing is validated."""
 
 NODE_DIED = "its node died or could not be reached"
-"""The reason of an attempt that ended so: by the first ones of a trial nothing is said of it."""
+"""The reason of an attempt whose node was lost; a trial's first ones are not held against it."""
 MOST_NODE_DEATHS = 3
-"""Of one trial, without a notice; then it counts as what kills them, by taking all memory of a host for instance."""
+"""Node losses of one trial, without a notice, after which it counts as their cause (it may use up a host's memory)."""
 
 _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
-"""Trials by which others are judged: one that did not get through would have shown no number in the end."""
+"""Statuses of trials that others are compared with; the rest have no number at their end."""
 
 
 class SearchState:
-    """Rows of ended trials, attempts that run, and the curves of both, by trial.
+    """The rows of ended trials, the running attempts, and the curves of both, by trial.
 
     `pruner` decides at each report whether a trial continues.
 
@@ -51,7 +51,7 @@ class SearchState:
     retries_failed: whether trials that crashed are tried again by the next launch, as those of a final always are.
 
     A launch may die after a report is in the store and before the row says that the trial stopped there. The decision
-    is then taken again, from what was known at that report; `write_lost_decisions` puts it in the store.
+    is then repeated from what was known at that report; `write_lost_decisions` stores it.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SearchState:
         self._lost_decisions = list(stopped)
 
     def _decide_again(self, latest: Mapping[str, Row], reports: Mapping[str, dict[int, Row]]) -> dict[str, str]:
-        """Return why trials stop whose launch died at their last report, by trial; the pruner is left as it comes."""
+        """Return, by trial, why trials stop whose launch died at their last report; the pruner's state changes."""
         reasons: dict[str, str] = {}
         for trial, row in latest.items():
             own = reports.get(trial, {})
@@ -125,7 +125,7 @@ class SearchState:
         return reasons
 
     def _remember_as_of(self, time: datetime, row: Row, reports: Mapping[int, Row]) -> None:
-        """Make the pruner know a trial as it was then: while it ran it counted, however it ended later."""
+        """Give the pruner a trial as it was at that time: it counted while it ran, regardless of its later end."""
         had_ended = row["finished_at"] is not None and row["finished_at"] <= time
         known = {images: report for images, report in reports.items() if (report["reported_at"] or time) <= time}
         self._remember(row if had_ended else row | {"status": Status.RUNNING}, known)
@@ -138,47 +138,47 @@ class SearchState:
 
     @property
     def objective(self) -> str:
-        """The EpochReport field by which a trial's best report is chosen."""
+        """Return the EpochReport field by which a trial's best report is chosen."""
         return objective_of(self.space)
 
     @property
     def _resumable(self) -> tuple[Status, ...]:
-        """A final is of given trials, so that those that crashed are tried again by the next launch."""
+        """Return the statuses to resume; a final has fixed trials, so the next launch retries those that crashed."""
         return (*UNDECIDED, Status.FAILED) if self._retries_failed else UNDECIDED
 
     @property
     def next_number(self) -> int:
-        """Of the next new trial: the first that none has.
+        """Return the first number that no trial has.
 
-        Trials begin in any order, so that a launch that was killed may have left one out before others that began.
+        Trials begin in any order, so a killed launch may have left a gap before others that began.
         """
         return next(number for number in count() if number not in self._numbers)
 
     def plans_to_resume(self) -> list[TrialPlan]:
-        """The trials that an earlier launch left without an end, as their next attempt."""
+        """Return the next attempts of the trials that an earlier launch left unfinished."""
         return [
             attempt.plan.next_attempt() for row, attempt in self._unfinished.values() if not needs_exclusive_retry(row)
         ]
 
     def plans_to_retry_exclusively(self) -> list[TrialPlan]:
-        """The trials that ran out of memory on a GPU that they shared, as their next attempt."""
+        """Return the next attempts of the trials that ran out of memory on a GPU that they shared."""
         return [attempt.plan.next_attempt() for row, attempt in self._unfinished.values() if needs_exclusive_retry(row)]
 
     def pending(self) -> list[TrialPlan]:
-        """The trials without an end: under way, to be resumed, or to be tried alone."""
+        """Return the unfinished trials: running, to be resumed, or to be tried alone."""
         return [
             attempt.plan
             for attempt in [*self.running.values(), *(attempt for _row, attempt in self._unfinished.values())]
         ]
 
     def plan(self, suggestion: Mapping[str, Any]) -> TrialPlan:
-        """A new trial."""
+        """Return the first attempt of a new trial."""
         plan = TrialPlan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion))
         self._numbers.add(plan.number)
         return plan
 
     def start(self, plan: TrialPlan, resources: Resources) -> None:
-        """Enter that an attempt starts with these resources: its row appears with status `running`."""
+        """Record that an attempt starts with these resources: its row appears with status `running`."""
         if plan.trial in self._curves_without_row:  # its row was damaged, and its number is used again
             self.store.clear_curve(plan.trial)
             self._curves_without_row.remove(plan.trial)
@@ -190,7 +190,7 @@ class SearchState:
         self.store.write_trial(self._row(attempt, Status.RUNNING, None))
 
     def receive(self, trial: str, message: Message) -> str | None:
-        """Take in a message of `run_trial`; the reason to stop the trial, if there is one."""
+        """Process a message of `run_trial`; return the reason to stop the trial, if any."""
         attempt = self.running[trial]
         if "facts" in message:
             attempt.learn(message["facts"])
@@ -219,7 +219,7 @@ class SearchState:
         return None
 
     def finish(self, trial: str, *, crash: str | None = None, interruption: str = "stopped before its end") -> Row:
-        """End an attempt: as it reported itself, or by a crash, or else by an interruption. Its row is final."""
+        """End an attempt as it reported, else as crashed, else as interrupted. Its row is final."""
         attempt = self.running.pop(trial)
         status, reason = attempt.finish(crash, interruption)
         self._node_deaths[trial] += reason == NODE_DIED
@@ -243,28 +243,28 @@ class SearchState:
         return plan
 
     def may_blame_node(self, trial: str) -> bool:
-        """Whether the death of a node is no fault of the trial that ran there."""
+        """Return whether the loss of a node is not the fault of the trial that ran there."""
         return self._node_deaths[trial] < MOST_NODE_DEATHS
 
     def spent_images(self) -> int:
-        """Training images seen by all trials."""
+        """Return the number of training images seen by all trials."""
         return sum(max(curve, default=0) for curve in self.curves.values())
 
     def spent_gpu_hours(self) -> float:
-        """GPU-hours of all trials."""
+        """Return the GPU-hours of all trials."""
         left = [self._row(attempt, Status.INTERRUPTED, None) for _row, attempt in self._unfinished.values()]
         return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
 
     def best(self) -> Row | None:
-        """The row with the lowest number of record among ended and running trials that keep to the constraints.
+        """Return the row with the lowest number of record among ended and running trials that meet the constraints.
 
-        Not one whose bits a real code does not confirm.
+        Rows whose bits a real code does not confirm are left out.
         """
         return best_row(self._rows(), self.unit, self.space.constraints)
 
     @property
     def unit(self) -> str:
-        """The metric of the numbers of record, `bits_per_dim` or `nats`: of the test set in a final."""
+        """Return the metric of the numbers of record, `bits_per_dim` or `nats`; of the test set in a final."""
         return self.objective.removeprefix("valid_")
 
     def _other_images(self, attempt: RunningAttempt) -> str | None:
@@ -284,13 +284,13 @@ class SearchState:
         return broken(constraints, self._row(attempt, Status.RUNNING, None), KNOWN_EARLY) if constraints else ""
 
     def _remember(self, row: Row, reports: Mapping[int, Row]) -> None:
-        """Make the pruner know a trial as it is now."""
+        """Give the pruner a trial as it is now."""
         is_measure = row["status"] in _MEASURES and not broken(self.space.constraints, row, KNOWN_EARLY)
         remember = self._pruner.remember_finished if row["status"] == Status.FINISHED else self._pruner.remember
         remember(row["trial"], self._trace(row, reports) if is_measure else {})
 
     def _trace(self, facts: Row, reports: Mapping[int, Row]) -> Trace:
-        """The objectives at each report; what a report does not hold was known when the model was built."""
+        """Return the objectives at each report; those that a report lacks were known when the model was built."""
         names = [self.objective, *self.space.objectives[1:]]
         return {
             images: tuple(report[name] if name in report else facts.get(name) for name in names)
@@ -325,12 +325,12 @@ class SearchState:
         )
 
     def _mark_interrupted(self, row: Row, attempt: RunningAttempt) -> None:
-        """The row of an attempt whose launch died still says `running`: set it right."""
+        """Set the row of an attempt whose launch died from `running` to `interrupted`."""
         if row["status"] == Status.RUNNING:
             self.store.write_trial(self._row(attempt, Status.INTERRUPTED, "its launch died"))
 
     def _resume_from(self, attempt: RunningAttempt, reports: list[Row]) -> None:
-        """The attempt begins after these reports: later ones of an earlier attempt come again, or never."""
+        """Drop later reports of earlier attempts: this attempt begins after these reports and makes the rest again."""
         kept = {report["images_seen"] for report in reports}
         stale = {report["attempt"] for images, report in attempt.reports.items() if images not in kept}
         for number in stale:
@@ -346,7 +346,7 @@ class SearchState:
         self.store.write_curve(trial, attempt.plan.attempt, attempt.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = self._value(report)
-        if images >= attempt.plan.config.train.end:  # it has nothing left to be stopped from
+        if images >= attempt.plan.config.train.end:  # nothing is left to stop
             return None
         return self._pruner.should_prune(trial, self._trace(attempt.facts, attempt.reports))
 

@@ -36,21 +36,21 @@ if TYPE_CHECKING:
     from pixeltune.training.report import EpochReport
 
 _SECONDS_UNANNOUNCED = 20.0
-"""What a trial may take without saying so first."""
+"""Seconds that a step of a trial may take without an `Expects` message."""
 
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What one attempt at a trial is to do; plain data, so that it travels.
+    """The task of one attempt at a trial, as plain data that can be sent to its process.
 
     trial: its id. config: the nested configuration. checkpoint: the trial's folder for state and weights.
     objective: the EpochReport field whose lowest value marks the weights to keep. cpus: threads of this worker.
-    gpu_share: of the memory of its GPU.
-    galleries: epochs at whose nearest report a picture of what the model draws is kept. gallery: the PNG at the
-        trial's end, next to which those are stored.
-    speed_first: measure the sampling speed before training too, for by it trials are stopped.
-    images: of a final run, the file for the nats of each test image; "" does not read the test set.
-    search, search_id, attempt: with `trial`, what that file says of itself.
+    gpu_share: the share of its GPU's memory.
+    galleries: epochs at whose nearest report a gallery of samples is kept. gallery: the PNG at the trial's end; the
+        others are stored next to it.
+    speed_first: measure the sampling speed before training too, because trials may be stopped by it.
+    images: in a final, the file for the nats of each test image; with "" the test set is not read.
+    search, search_id, attempt: with `trial`, the metadata of that file.
     """
 
     trial: str
@@ -69,32 +69,32 @@ class TrialTask:
 
 
 def state_file(checkpoint: str) -> str:
-    """Where a trial's folder holds the TrainState; there only while the trial may go on."""
+    """Return the path of the TrainState in a trial's folder; it exists only while the trial may resume."""
     return files.join(checkpoint, "state.pt")
 
 
 def weights_file(checkpoint: str) -> str:
-    """Where a trial's folder holds the weights of its best report; where nothing is validated, of its last."""
+    """Return the path of the weights of a trial's best report; without validation, of its last."""
     return files.join(checkpoint, "weights.safetensors")
 
 
 def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Iterator[Message]:
     """Train one configuration from its last checkpoint or from the start.
 
-    taken: called between steps: whether the machine is about to go. What was learned is then saved, also between two
-    reports, and NodePreemptedError raised.
+    taken: called between steps; returns whether the machine is about to be taken away. The state is then saved, even
+    between two reports, and NodePreemptedError raised.
 
-    Expected ends (audit, divergence, memory) are reported as the last message; anything else is raised. So is a lack of
-    memory where several workers train together: the others wait for the one that has none left.
+    Expected ends (audit, divergence, memory) are reported as the last message; anything else is raised. With several
+    workers a lack of memory is raised too, because the others wait for the one that has none left.
     """
     import torch
 
-    # A process that trains one trial after another must be as good as new.
+    # A process that trains one trial after another must start each from a clean state.
     if task.cpus:
         torch.set_num_threads(task.cpus)
     _forget_earlier_trials()
 
-    # Train; ends that a configuration can bring about are messages, not exceptions.
+    # Train; ends that a configuration can cause are messages, not exceptions.
     try:
         yield from _train(task, taken)
     except AuditError as error:
@@ -115,12 +115,12 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
     from pixeltune.search.verification import seconds_allowed, verify_claim
     from pixeltune.training.weights import save_weights
 
-    # Resume or start, and report what is known of the model before it is trained.
+    # Resume or start, and report what is known about the model before training.
     training, warning = _begin(task, taken)
     is_first = training.workers.rank == 0
     expected = seconds_to_report(training)
     speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
-    reset_peak_memory()  # neither audit nor sampling is a part of what training takes
+    reset_peak_memory()  # audit and sampling do not count as training memory
     begun: Begun = {
         "facts": facts_of(training) | speed,
         "resumed": [_plain(report) for report in training.reports],
@@ -161,7 +161,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
             tested = read_test_set(task, training, is_new=is_new)
         facts |= test_facts(training, tested)
 
-    # A real code must take the bits that are claimed.
+    # A real code must confirm the claimed bits.
     if (seconds := seconds_allowed(training)) > _SECONDS_UNANNOUNCED:
         yield {"expects_seconds": seconds}
     if is_first:
@@ -173,7 +173,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
 
 
 def _until_taken(task: TrialTask, training: Training) -> Iterator[EpochReport]:
-    """The reports; where the machine goes, the state between two of them is kept."""
+    """Yield the reports; if the machine is taken away, save the state between two of them."""
     try:
         yield from training
     except PausedError as pause:
@@ -184,7 +184,7 @@ def _until_taken(task: TrialTask, training: Training) -> Iterator[EpochReport]:
 
 
 def _value(report: EpochReport, task: TrialTask) -> float:
-    """What marks the weights to keep: the lower the better, and nothing where nothing is validated."""
+    """Return the value by which the weights to keep are chosen (lower is better); NaN without validation."""
     value: float | None = getattr(report, task.objective)
     return math.inf if value is None else value
 
@@ -192,8 +192,8 @@ def _value(report: EpochReport, task: TrialTask) -> float:
 def _sampling_speed(training: Training) -> tuple[Facts, str | None]:
     """Return the sampling speed as facts, or why there are none.
 
-    A machine that cannot measure costs the trial that number and no other. Torch reports a lack of memory on a CPU, and
-    all that a device refuses, as a RuntimeError; the row's reason says what it was.
+    If a machine cannot measure it, the trial lacks only that number. Torch reports a lack of memory on a CPU, and all
+    errors of a device, as a RuntimeError; the row's reason has its text.
     """
     try:
         return sampling_facts(training), None
@@ -207,9 +207,9 @@ def _larger(peak: int | None, other: int | None) -> int | None:
 
 
 def _announced_gallery(task: TrialTask, training: Training, report: EpochReport) -> Iterator[Message]:
-    """Draw the report's picture, if it is the nearest to a chosen epoch and not drawn yet.
+    """Draw the report's gallery if it is the nearest to a chosen epoch and not drawn yet.
 
-    Before that all workers say so, for they report together; the first one, which draws, knows how long it takes.
+    All workers announce it first, because they report together; the first one, which draws, knows how long it takes.
     """
     if report.images_seen not in _galleries(task, training):
         return
@@ -218,7 +218,7 @@ def _announced_gallery(task: TrialTask, training: Training, report: EpochReport)
     yield {"expects_seconds": _seconds_to_draw(training) if is_mine else 0.0}
     if is_mine:
         _draw_gallery(task, training, report, location)
-        reset_peak_memory()  # sampling is no part of what training takes
+        reset_peak_memory()  # sampling does not count as training memory
 
 
 def _seconds_to_draw(training: Training) -> float:
@@ -233,7 +233,7 @@ def _seconds_to_draw(training: Training) -> float:
 
 
 def _draw_gallery(task: TrialTask, training: Training, report: EpochReport, location: str) -> None:
-    """A lack of memory costs the picture alone."""
+    """Draw the gallery; without enough memory, only the gallery is missing."""
     import torch
 
     from pixeltune.sampling import gallery
@@ -249,7 +249,7 @@ def _draw_gallery(task: TrialTask, training: Training, report: EpochReport, loca
 
 
 def _galleries(task: TrialTask, training: Training) -> set[int]:
-    """Images seen at the reports nearest to the chosen epochs."""
+    """Return the images seen at the reports nearest to the chosen epochs."""
     every = training.config.train.report_every
     assert every is not None, "resolve() fills train.report_every"
     reports = [round(epoch * len(training.data.train) / every) for epoch in task.galleries]
@@ -257,9 +257,9 @@ def _galleries(task: TrialTask, training: Training) -> set[int]:
 
 
 def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> tuple[Training, str]:
-    """Resume from an earlier attempt's checkpoint, or start from scratch; and a warning where it could not be used.
+    """Resume from an earlier attempt's checkpoint, or start from scratch with a warning if it could not be used.
 
-    Such a checkpoint is set aside.
+    An unusable checkpoint is renamed and kept.
     """
     from pixeltune.training.checkpoint import TrainState
     from pixeltune.training.loop import fit
@@ -271,7 +271,7 @@ def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> tuple[Training,
             return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share, pause=taken), ""
         except CheckpointError as error:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-                raise  # the storage did not answer; what is stored there may be sound
+                raise  # the storage did not answer; the checkpoint there may be intact
             warning = f"starts from scratch, and keeps its old checkpoint as {location}.corrupt: {error}"
             with writing_to(location), contextlib.suppress(FileNotFoundError):  # another worker was first
                 files.move(location, f"{location}.corrupt")
@@ -280,7 +280,7 @@ def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> tuple[Training,
 
 @contextlib.contextmanager
 def writing_to(location: str) -> Iterator[None]:
-    """A full disk is no fault of the trial: a StoreError ends the search, from which it resumes."""
+    """Turn a full disk into a StoreError, which ends the search resumably; it is not the trial's fault."""
     try:
         yield
     except OSError as error:
@@ -291,7 +291,7 @@ def writing_to(location: str) -> Iterator[None]:
 
 
 def _forget_earlier_trials() -> None:
-    """An actor runs one trial after another: none may find another's memory, peak or compiled code.
+    """Reset memory, peak and compiled code, because an actor runs one trial after another.
 
     After 8 shapes torch.compile silently stops compiling, hence the reset.
     """
@@ -306,7 +306,7 @@ def _forget_earlier_trials() -> None:
 
 
 def _plain(report: EpochReport) -> dict[str, Any]:
-    """As a dictionary; what is not finite is null, for the results hold numbers only."""
+    """Return a report as a dictionary; values that are not finite become None, as the results hold only numbers."""
     values = asdict(report)
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()

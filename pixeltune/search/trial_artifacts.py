@@ -1,4 +1,4 @@
-"""The one reading of the test set: at the end of a final run, kept in a file before anything else can fail."""
+"""The single reading of the test set at the end of a final run, stored in a file before anything else can fail."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def read_test_set(task: TrialTask, training: Training, *, is_new: bool) -> Evaluation:
     """Evaluate the test set under the weights of record, the last ones; all workers evaluate, the first keeps.
 
-    The weights are checked again afterwards, as what was evaluated (AuditError): a module may count its calls.
+    The weights are audited again afterwards in the state that was evaluated (AuditError): a module may count its calls.
 
-    is_new: weights that this attempt has trained. Else an earlier attempt may have read the test set under these very
-    weights and died afterwards: what it kept is taken, and the test set is not read again.
+    is_new: whether this attempt trained the weights. If not, an earlier attempt may have read the test set under the
+    same weights and died afterwards; its stored reading is used, and the test set is not read again.
     """
     workers = training.workers
     if workers.as_first(not is_new and files.exists(task.images)):
@@ -38,7 +38,7 @@ def read_test_set(task: TrialTask, training: Training, *, is_new: bool) -> Evalu
 
 
 def test_facts(training: Training, found: Evaluation) -> dict[str, Any]:
-    """Return row columns of a reading."""
+    """Return the row columns of a reading."""
     return {
         "test_bits_per_dim": found.bits_per_dim,
         "test_nats": found.nats,

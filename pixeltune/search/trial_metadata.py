@@ -1,4 +1,4 @@
-"""What a row says of a trial beside its configuration and its reports: the model, the data, the machine."""
+"""Row columns of a trial besides its configuration and reports: the model, the data, the machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def facts_of(training: Training) -> dict[str, Any]:
-    """Row columns that are known once a trial is built and audited."""
+    """Return the row columns that are known once a trial is built and audited."""
     data, model, config = training.data, training.model, training.config
     return {
         "config_key": config.key(),
@@ -54,7 +54,7 @@ def facts_of(training: Training) -> dict[str, Any]:
 
 
 def sampling_facts(training: Training) -> dict[str, Any]:
-    """How fast the trained model draws images, measured now."""
+    """Measure how fast the trained model draws images, and return it as row columns."""
     from pixeltune.sampling import SPEED_BATCH, images_per_second
 
     speed = images_per_second(training.model_of_record, SPEED_BATCH)
@@ -62,15 +62,15 @@ def sampling_facts(training: Training) -> dict[str, Any]:
 
 
 _LOOK_AT_CPU, _LOOK_AT_GPU = 4, 64
-"""Images of a pass that is timed: a GPU needs some to be busy with."""
+"""Images of a timed pass; a GPU needs several to be busy."""
 _STEP_IN_PASSES = 4.0
-"""A training step is a pass forward, one back of twice its cost, and the optimiser's."""
+"""Cost of a training step in forward passes: one forward, one backward of twice its cost, and the optimiser's."""
 
 
 def seconds_to_report(training: Training) -> float:
-    """About how long it takes from here to the next report, from one pass over a few black images.
+    """Estimate the seconds to the next report from one pass over a few black images.
 
-    Neither weights nor any random state is changed. Other trials on the same machine, and compiling, make it longer.
+    Neither weights nor random states are changed. Other trials on the same machine, and compiling, add to it.
     """
     import numpy as np
 
@@ -106,7 +106,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Of what a trial's numbers come from; None where a package is missing."""
+    """Return the versions that a trial's numbers depend on; None for a missing package."""
 
     def version(name: str) -> str | None:
         try:
@@ -120,7 +120,7 @@ def versions() -> dict[str, str | None]:
 
 @cache
 def _git_commit() -> str | None:
-    """The commit of the code that ran, with `+` where the tree had changes; None outside a checkout."""
+    """Return the commit of the running code, with `+` if the tree has changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return os.environ.get("PIXELTUNE_GIT_COMMIT")
@@ -137,7 +137,7 @@ def _git_commit() -> str | None:
 
 
 def reset_peak_memory() -> None:
-    """Actors are reused, so a trial's peak must not hold that of the trial before it."""
+    """Reset the peak: actors are reused, and a trial's peak must not include the previous trial's."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Whether the bits that a trial claims are those of a real code: a few images are coded when its training is over."""
+"""The check of a trial's claimed bits by a real code: a few images are coded after training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pixeltune.training.loop import Training
 
 _SHARE, _FEWEST_SECONDS, _MOST_SECONDS = 0.05, 5.0, 300.0
-"""Of the time that training took, coding may take this share, within these bounds."""
+"""The share of the training time that coding may take, within these bounds."""
 
 
 def seconds_allowed(training: Training) -> float:
@@ -44,7 +44,7 @@ def verify_claim(training: Training, weights: str, *, tested: Evaluation | None 
 
 
 def _claim(training: Training, weights: str, tested: Evaluation | None) -> tuple[DensityModel, ImageSet, Any]:
-    """The model of record, the images of its number, and the nats that it claims of them."""
+    """Return the model of record, the images of its number, and the nats that it claims for them."""
     from pixeltune.errors import DataError
     from pixeltune.training.weights import load_model
 

@@ -1,7 +1,7 @@
-"""Rows of other searches from which a search may learn, and why others are left out.
+"""Rows of other searches that a search may learn from, and why others are left out.
 
-What is told is copied into the search's own folder when it begins, so that it is the same at every launch, whatever
-becomes of the other search.
+The rows are copied into the search's own folder when it begins, so that they are the same at every launch even if the
+other search changes.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from pixeltune.space.keys import contains, key_exists
 
 _TOLD = (Status.FINISHED, Status.DIVERGED)
 _MAY_DIFFER = (*KEYS_NOT_HASHED, "seed", "train.report_every")
-"""Keys of a base in which two searches measure the same."""
+"""Keys of a base on which two searches must agree to measure the same."""
 _SHOWN = 3
 
 
 @dataclass
 class WarmStart:
-    """rows: for the sampler. left_out: how many rows are not, by reason. ids: of the searches that were read."""
+    """The selection. rows: for the sampler. left_out: how many are not used, by reason. ids: of the searches read."""
 
     rows: list[Row] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     ids: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """How many of which search, and why not the others."""
+        """Return the number of rows used from each search, and why the others are not."""
         counts = Counter(str(row["search"]) for row in self.rows)
         taken = ", ".join(f"{count} of {search}" for search, count in counts.items()) or "none"
-        lines = [f"Warm start: {len(self.rows)} trials of other searches are told to the sampler ({taken})."]
+        lines = [f"Warm start: {len(self.rows)} trials of other searches are reported to the sampler ({taken})."]
         if self.left_out:
             reasons = [f"{count} {reason}" for reason, count in self.left_out.most_common()]
             more = f"; and {len(reasons) - _SHOWN} more reasons" if len(reasons) > _SHOWN else ""
-            lines.append(f"Not told: {'; '.join(reasons[:_SHOWN])}{more}.")
+            lines.append(f"Not reported: {'; '.join(reasons[:_SHOWN])}{more}.")
         return lines
 
 
 def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Resolved) -> WarmStart:
-    """Finished and diverged trials of the searches at `locations` that could be trials of `space` on the same images.
+    """Return finished and diverged trials of the searches at `locations` that fit `space` and have the same images.
 
-    StoreError where there is no search. A stopped trial is not used: it has trained for less, by another's rungs. A
+    StoreError if there is no search. Pruned trials are not used: they trained for less, by another search's rungs. A
     trial that is also in a copy of its search counts once.
     """
     found, seen = WarmStart(), set()
@@ -94,7 +94,7 @@ def _identity(row: Row) -> tuple[object, ...]:
 
 
 def _why_not(row: Row, manifest: SearchManifest, space: SearchSpace, resolved: Resolved) -> str:
-    """Why a row cannot be told, in words; "" where it can."""
+    """Return why a row cannot be used; "" if it can."""
     if row["status"] not in _TOLD:
         return f"{row['status']}"
     if manifest.final is not None or row["evaluated_split"] == "test":
@@ -114,7 +114,7 @@ def _why_not(row: Row, manifest: SearchManifest, space: SearchSpace, resolved: R
 
 
 def _difference(theirs: TrialConfig, space: SearchSpace) -> str:
-    """What makes a configuration none of the space's."""
+    """Return what puts a configuration outside the space."""
     there = theirs.flat()
     suggestion: dict[str, Scalar] = {}
     for key, distribution in space.vary.items():

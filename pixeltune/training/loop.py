@@ -40,10 +40,10 @@ from pixeltune.training.timers import Clock
 from pixeltune.training.workers import Workers, best_device
 
 _CHECKED_SHARE = 0.03
-"""Cuts that are tried of the weights of record, as a share of the images trained on since the report before. A training
-step takes about three passes, so that this costs 1% of them."""
+"""Cuts tried on the weights of record, as a share of the images trained on since the last report. A training step takes
+about three passes, so this costs 1% of the time."""
 _STEPS_TO_AGREE = 16
-"""Steps between two questions of workers to each other whether to pause; for each of them all must wait."""
+"""Steps between two exchanges of the workers on whether to pause; all workers must wait for each exchange."""
 
 
 def fit(
@@ -56,25 +56,25 @@ def fit(
 ) -> Training:
     """Train `config`, from the start or from `state`, in this process or with the workers of torch.distributed.
 
-    gpu_share: of the GPU's memory, where others use it too. Where a step does not fit, it is done in several passes.
-    pause: asked before each step (of several workers every 16th, where one of them is enough): where it says so,
-    iterating raises PausedError, and `state` holds what goes on to the very report that it would have come to.
+    gpu_share: of the GPU's memory, if others use it too. A step that does not fit is done in several passes.
+    pause: called before each step (with several workers before every 16th; one of them is enough). If it returns true,
+    iterating raises PausedError, and `state` can resume and will produce the same next report.
 
-    The model is audited first, and its weights at every report that is the best so far (AuditError). ConfigError where
-    the configuration does not fit the data or the workers, MemoryShortError where the memory cannot hold the training,
-    CheckpointError where `state` is of another configuration or data; DivergedError, while iterating, where a step
-    would not be finite: it and those after it are not taken, and at the report, at the latest, it is said.
+    The model is audited first, and its weights at every report that is the best so far (AuditError). ConfigError if
+    the configuration does not fit the data or the workers, MemoryShortError if the memory cannot hold the training,
+    CheckpointError if `state` is of another configuration or data. DivergedError, while iterating, if a step would not
+    be finite: this and later steps are not taken, and the error is raised at the next report at the latest.
     """
     return Training(config, state=state, device=device, gpu_share=gpu_share, pause=pause)
 
 
 class Training(Iterator[EpochReport]):
-    """Training under way; iterate it for reports.
+    """A running training; iterate over it for reports.
 
-    config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged ones
-    where `optim.ema` > 0, else the raw. audit: what the gate found. numerics: what the network trains in.
-    memory: the images a pass, and the peak that was predicted. claim: the best evaluation of this process, and the
-    images seen at it; None where there is none.
+    config: with everything resolved. data: its images. model: the raw weights. model_of_record: the averaged weights
+    if `optim.ema` > 0, else the raw ones. audit: its result. numerics: precision and layout of the network.
+    memory: the images per pass, and the predicted peak. claim: the best evaluation of this process, and the
+    images seen at it; None without one.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Training(Iterator[EpochReport]):
         gpu_share: float,
         pause: Callable[[], bool] | None = None,
     ) -> None:
-        # The data fill in what the configuration leaves open.
+        # The data set values that the configuration leaves open.
         resolved = resolve(config)
         self.config: TrialConfig = resolved.config
         self.data: DataSet = resolved.data
@@ -130,7 +130,7 @@ class Training(Iterator[EpochReport]):
         if state is not None:
             self._restore(state)
 
-        # Precision and layout are measured once, and a resumed training keeps them; another precision, other passes.
+        # Precision and layout are measured once and kept on resume; another precision changes the passes.
         self.numerics = Numerics(state.precision, state.layout) if state else self._choose_numerics()
         if self.numerics.precision != foreseen:
             self.memory = self._plan_memory(self.numerics.precision, state)
@@ -142,12 +142,12 @@ class Training(Iterator[EpochReport]):
 
     @property
     def model_of_record(self) -> DensityModel:
-        """The weights whose validation is the trial's number."""
+        """Return the weights whose validation is the trial's number."""
         return self.model if self.average is None else self._averaged_model
 
     @property
     def _looks_at_every_step(self) -> bool:
-        """Whether looking at a number costs nothing, for it is computed by then."""
+        """Return whether reading a number costs nothing because it is already computed."""
         return self.device.type == "cpu"
 
     @property
@@ -158,7 +158,7 @@ class Training(Iterator[EpochReport]):
 
     @property
     def state(self) -> TrainState:
-        """All that is needed to go on; it refers to the live weights, so save it before the next step."""
+        """Return the state for resuming; it refers to the live weights, so save it before the next step."""
         return TrainState(
             config_key=self.config.key(),
             data_checksum=self.data.identity.checksum,
@@ -195,19 +195,19 @@ class Training(Iterator[EpochReport]):
         return report
 
     def evaluate(self, model: DensityModel, split: str = "valid") -> Evaluation:
-        """Exact per-image nats of `valid` or `test`, over all workers."""
+        """Return exact per-image nats of `valid` or `test`, computed by all workers."""
         images = getattr(self.data, split)
         if images is None:
             raise DataError(f"the data must have a {split} split, but {self.data.identity.name} has none")
         return evaluate(model, images, batch_size=self.config.train.eval_batch_size, workers=self.workers)
 
     def evaluate_alone(self, model: DensityModel) -> Evaluation:
-        """Exact per-image nats of the validation images, in this worker alone."""
+        """Return exact per-image nats of the validation images, computed by this worker alone."""
         assert self.data.valid is not None, "the caller has asked"
         return evaluate(model, self.data.valid, batch_size=self.config.train.eval_batch_size)
 
     def check(self, model: DensityModel, num_cuts: int) -> None:
-        """Check trained weights as they are evaluated; AuditError in all workers where one of them finds a leak."""
+        """Audit trained weights in eval mode; AuditError in all workers if one of them finds a leak."""
         found = None
         try:
             check_trained(model, batch_size=self.config.train.eval_batch_size, num_cuts=num_cuts, seed=self.images_seen)
@@ -217,7 +217,7 @@ class Training(Iterator[EpochReport]):
             raise found or AuditError("another worker found a leak in the trained weights; the model is rejected")
 
     def _begin_tally(self) -> Tally:
-        """Zeros, or what stood when an earlier training paused; of other workers, what all of them had counted."""
+        """Return zeros, or the sums of a paused training; with another number of workers, the sums of all of them."""
         tally, since = Tally(self.device), self._since_report
         if since is not None:
             rank, is_same = self.workers.rank, len(since.nats) == self.workers.world
@@ -232,7 +232,7 @@ class Training(Iterator[EpochReport]):
         return self.workers.any(self._pause())
 
     def _halt(self, tally: Tally) -> None:
-        """PausedError, once `state` knows all."""
+        """Complete `state` and raise PausedError."""
         with self._clock.waiting():
             tally.require_finite(self.config.train.batch_size)
         self._since_report = SinceReport(
@@ -246,7 +246,7 @@ class Training(Iterator[EpochReport]):
         raise PausedError(f"training pauses after {self.images_seen:,} images")
 
     def _plan_memory(self, precision: str, state: TrainState | None) -> MemoryPlan:
-        """A training that goes on keeps its passes, for dropout draws pass after pass."""
+        """Return the memory plan; a resumed training keeps its passes, because dropout draws pass after pass."""
         return plan_memory(
             self.model,
             self.config,
@@ -258,13 +258,13 @@ class Training(Iterator[EpochReport]):
         )
 
     def _initialise(self) -> None:
-        """Fit the weights to the first batch, dropout on; every worker takes the whole of it, so all come out alike."""
+        """Fit the weights to the first batch, with dropout; each worker takes all of it, so all get equal weights."""
         batch = self._batches.whole(0)
         torch.manual_seed(self.config.seed_for("initialise"))
         self.model.initialise(batch.x_BCHW, batch.label_B)
 
     def _train_step(self, tally: Tally) -> None:
-        """One optimiser step, added to the tally."""
+        """Take one optimiser step and add it to the tally."""
         with self._clock.training(self.device):
             batch = self._batches.part(self.images_seen)
             self.model.train()
@@ -286,9 +286,9 @@ class Training(Iterator[EpochReport]):
             self.images_seen += self.config.train.batch_size
 
     def _add_gradients(self, batch: Batch) -> Tensor:
-        """The gradient of the mean nats of my part, in passes of `micro_batch` images; its nats (B,), detached.
+        """Add the gradient of this part's mean nats in passes of `micro_batch` images; return the nats (B,), detached.
 
-        Dropout draws on from pass to pass, so that its masks follow from (config, step, rank, micro_batch) alone.
+        Dropout continues to draw from pass to pass, so its masks follow from (config, step, rank, micro_batch) alone.
         """
         nats = list[Tensor]()
         passes = list(micro_batches(len(batch), self.memory.micro_batch))
@@ -302,7 +302,7 @@ class Training(Iterator[EpochReport]):
         return torch.cat(nats)
 
     def _clip(self) -> Tensor:
-        """The gradient's norm before clipping: over all workers, for their gradients are averaged by now."""
+        """Clip the gradient and return its norm before clipping; the workers' gradients are already averaged."""
         limit, parameters = self.config.optim.clip, list(self.model.parameters())
         if limit is None:
             return torch.nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
@@ -343,9 +343,9 @@ class Training(Iterator[EpochReport]):
         )
 
     def _check_record(self, record: Evaluation | None, count: int) -> None:
-        """Check the weights of a report that becomes the trial's number; without validation, those of the last one.
+        """Check the weights of a report that becomes the trial's number; without validation, those of the last report.
 
-        Not only of a finished training: one that is stopped at this report is ranked by it too.
+        This includes unfinished trainings: one that is stopped at this report is ranked by it too.
         """
         is_last = self.images_seen >= self.config.train.end
         best = min((report.valid_nats for report in self.reports if report.valid_nats is not None), default=math.inf)
@@ -371,7 +371,7 @@ class Training(Iterator[EpochReport]):
         self._clock.go_on_from(self.reports[-1] if self.reports else None, self._since_report)
 
     def _choose_numerics(self) -> Numerics:
-        """As the first worker finds it: all train alike."""
+        """Return the numerics that the first worker chooses, for all workers."""
         x_BCHW = self._batches.part(self.images_seen).x_BCHW
         choice = choose_numerics(self.config.train, self.model, x_BCHW[: self.memory.micro_batch])
         is_bfloat16 = self.workers.as_first(choice.precision == "bfloat16")
@@ -385,13 +385,13 @@ class Training(Iterator[EpochReport]):
             compile_blocks(self.model)
         if self.workers.world == 1:
             return self.model
-        # A gradient with one number a channel has two names for one layout.
+        # A gradient with one number per channel has two names for one layout.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
 
 def next_report(config: TrialConfig, images_seen: int) -> int:
-    """The next number of training images at which `fit` reports: multiples of report_every, and the end."""
+    """Return the next number of training images at which `fit` reports: multiples of report_every, and the end."""
     every = config.train.report_every
     assert every is not None, "resolve() fills train.report_every"
     return min(config.train.end, (images_seen // every + 1) * every)

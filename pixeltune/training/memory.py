@@ -1,9 +1,9 @@
-"""The memory that a training will take, before it takes it: to train in several passes a step, or to refuse.
+"""A prediction of a training's memory, made before it starts: to train in several passes per step, or to refuse.
 
-Two small passes are counted operation by operation (`live_bytes`), and the batch's follow from them. To these come the
-weights, their gradients, the optimiser's state, the averaged weights, and with several workers the buckets of the
-exchange. Not seen: workspaces within an operation, such as cuDNN's; what an allocator rounds up or leaves unused; and
-what torch.compile saves, so that a compiled training takes less.
+Two small passes are counted operation by operation (`memory_profile`), and the batch's follow from them. The weights,
+their gradients, the optimiser's state, the averaged weights, and with several workers the buckets of the exchange are
+added. Not counted: workspaces within an operation, such as cuDNN's; what an allocator rounds up or leaves unused; and
+the savings of torch.compile, so a compiled training takes less.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from pixeltune.training.precision import autocast
 from pixeltune.training.workers import Workers
 
 HEADROOM = 0.9
-"""The share of a GPU's memory that is planned with: what the prediction does not see must fit in the rest."""
+"""The share of a GPU's memory to plan with: what the prediction does not count must fit in the rest."""
 
 RESIDENT_SHARE = 0.25
-"""Of the memory that a training may take of a GPU: the training images stay there where they take no more than this,
-and leave room for the passes as they are without them."""
+"""A share of the GPU memory that a training may use: the training images stay there if they take no more than this
+and do not make the passes smaller."""
 
 _GROUPS = Path("/proc/self/cgroup")
 _GROUP_LIMITS = {
     "": ("/sys/fs/cgroup", "memory.max"),
     "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
 }
-"""Of control groups of version 2 and 1: by controller, where they lie and the file that holds a group's limit."""
+"""Control groups of version 2 and 1: by controller, their folder and the file that holds a group's limit."""
 
 
 class Phase(StrEnum):
-    """When a training may reach its peak."""
+    """A phase in which a training may reach its peak."""
 
     INITIALISE = "the initialisation by data"
     TRAIN = "a training pass"
@@ -53,9 +53,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """micro_batch: images a pass on each worker. predicted_peak_bytes: of tensors on each worker's device.
+    """The plan. micro_batch: images per pass on each worker. predicted_peak_bytes: of tensors on each worker's device.
 
-    is_resident: whether the whole training set is among them.
+    is_resident: whether these include the whole training set.
     """
 
     micro_batch: int
@@ -73,13 +73,13 @@ def plan_memory(
     images: int = 0,
     at_most: int | None = None,
 ) -> MemoryPlan:
-    """The largest passes that fit into `limit` bytes: the whole part of the batch, or a half, a quarter, … of it.
+    """Return the largest passes that fit into `limit` bytes: the worker's part of the batch, or a half, a quarter, ….
 
-    precision: `float32` or `bfloat16`. images: bytes of the training set, where it may stay on the device; 0 where it
-    may not. at_most: images a pass to begin with. `train.micro_batch` is kept as it is. All workers come to the same
-    passes. MemoryShortError where what is asked for, or one image a pass, does not fit.
+    precision: `float32` or `bfloat16`. images: bytes of the training set if it may stay on the device, else 0.
+    at_most: images per pass to begin with. `train.micro_batch` is kept if it is set. All workers get the same passes.
+    MemoryShortError if the requested passes, or one image per pass, do not fit.
     """
-    # Begin with the worker's whole part of the batch, or with what is settled.
+    # Begin with the worker's whole part of the batch, or with a fixed number.
     part = config.train.batch_size // workers.world
     settled = config.train.micro_batch is not None or getattr(config.model, "batch_norm", False)
     size = min(part, config.train.micro_batch or part)
@@ -90,7 +90,7 @@ def plan_memory(
         peaks = predict_peaks(model, config, micro_batch=count, precision=precision, workers=workers.world)
         return max(peaks.values())
 
-    # Halve it until it fits. On a GPU some memory is left for what the prediction does not see.
+    # Halve it until it fits. On a GPU some memory is left for what the prediction does not count.
     planned = limit if limit is None or _device(model).type == "cpu" else int(HEADROOM * limit)
     while planned is not None and peak(size) > planned and size > 1 and not settled:
         size = (size + 1) // 2
@@ -111,9 +111,9 @@ def plan_memory(
 def predict_peaks(
     model: DensityModel, config: TrialConfig, *, micro_batch: int, precision: str, workers: int = 1
 ) -> dict[Phase, int]:
-    """Most bytes of tensors in each phase of training on one worker, weights included.
+    """Return the most bytes of tensors in each phase of training on one worker, weights included.
 
-    The model is run on a few images and left as it was. It is not asked again for the same structure.
+    The model is run on a few images and left unchanged. The result is cached for models of the same structure.
     """
     part = config.train.batch_size // workers
     gradients = _bytes(model.parameters())
@@ -137,10 +137,10 @@ def predict_peaks(
 
 
 def memory_limit(device: torch.device, *, gpu_share: float = 1.0) -> int | None:
-    """Bytes that a training may take of `device`; None where the machine does not tell.
+    """Return the bytes of `device` that a training may take; None if unknown.
 
-    GPU: its share of the whole, or what is free, where that is less. CPU: all that the machine has, or that the
-    control groups of this process allow, as those of containers and batch systems do.
+    GPU: its share of the whole, or the free memory if that is less. CPU: the machine's memory, or the limit that the
+    control groups of this process set, as in containers and batch systems.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -155,7 +155,7 @@ _profiles: dict[Hashable, Profile] = {}
 
 
 def _profile(model: DensityModel, config: TrialConfig, kind: str, precision: str) -> Profile:
-    """Of a pass: `first` of a step, `later` ones, which add to gradients, or `forward` without any."""
+    """Return the profile of a pass: `first` of a step, `later` ones, which add to gradients, or `forward` alone."""
     weight = next(model.parameters())
     settings = config.model, config.likelihood, model.form, config.train.checkpoint_activations
     key = kind, precision, type(model.network), weight.dtype, weight.device.type, settings
@@ -183,7 +183,7 @@ def _training_pass(model: DensityModel, images: int, precision: str) -> list[int
 
 
 def _forward(model: DensityModel, images: int, precision: str) -> list[int]:  # noqa: ARG001
-    """In float32, as evaluation is."""
+    """Return the live bytes of a forward pass in float32, as in evaluation."""
     x_BCHW, label_B = _images(model, images)
     with torch.no_grad(), LiveBytes([*model.parameters(), *model.buffers()]) as alive:
         model.log_prob(x_BCHW, label_B)
@@ -198,7 +198,7 @@ def _images(model: DensityModel, images: int) -> tuple[Tensor, Tensor | None]:
 
 @contextmanager
 def _left_as_it_was(model: DensityModel) -> Iterator[None]:
-    """In training mode, on other random numbers; batch statistics and mode are afterwards those from before."""
+    """Run in training mode on other random numbers; afterwards restore batch statistics and mode."""
     device, was_training = _device(model), model.training
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -210,7 +210,7 @@ def _left_as_it_was(model: DensityModel) -> Iterator[None]:
 
 
 def _optimiser_shares(config: OptimConfig, device: torch.device) -> tuple[float, float]:
-    """What the optimiser holds, and what it takes for the time of a step, in units of the weights that it trains."""
+    """Return the optimiser's state and its temporary memory in a step, in units of the weights that it trains."""
     layer = nn.utils.skip_init(nn.Linear, 64, 64, bias=False, device=device)
     optimiser = build_optimizer(config, layer)
     for _ in range(2):
@@ -235,7 +235,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _group_limits() -> Iterator[int]:
-    """Of this process's control group and those around it, as far as they can be seen from here."""
+    """Return the limits of this process's control group and its parents, as far as they are visible."""
     for line in _read(_GROUPS).splitlines():
         _, controllers, group = line.split(":", 2)
         for controller in controllers.split(","):

@@ -1,4 +1,4 @@
-"""The adapters in Ray Tune: the searcher, the scheduler and the callback, each a thin adapter."""
+"""Thin adapters to Ray Tune: the searcher, the scheduler, the callback and the stopper."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pixeltune.tune.trainables import MESSAGE
 
 
 class NotPickled:
-    """Tune pickles its parts to restore them some day; ours stay in the driver, for Parquet is what we restore from."""
+    """A part that stays in the driver: Tune pickles its parts to restore them, but we restore from Parquet."""
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return object, ()
 
 
 class TuneSearcher(NotPickled, Searcher):
-    """Tune asks, the trial source answers; a trial's end goes to the search state, and from there to the study."""
+    """The searcher: it passes Tune's requests to the trial source, and the ends of trials to the search state."""
 
     def __init__(self, run_state: TuneRunState, scratch: str) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class TuneSearcher(NotPickled, Searcher):
         self._scratch = scratch
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial as plain parameters; `settings` is there for other callbacks to show."""
+        """Return the next trial as plain parameters; `settings` is for other callbacks to show."""
         run_state = self._run_state
         if run_state.is_full:
             return None
@@ -46,16 +46,16 @@ class TuneSearcher(NotPickled, Searcher):
         return self.FINISHED  # to None, Tune would ask again for ten minutes
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """We count them ourselves: of a trial that it drops before it begins, Tune tells nobody."""
+        """Limit concurrency ourselves: Tune gives no callback for trials that it drops before they start."""
         return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial finished, was stopped by the scheduler, or failed once too often."""
+        """Handle a trial that finished, was stopped by the scheduler, or failed once too often."""
         with self._run_state.guarded():
             self._run_state.end(trial_id, has_crashed=error)
 
     def set_search_properties(self, *_args: Any, **_kwargs: Any) -> bool:
-        """The objectives are the space's; Tune need not know them."""
+        """Accept any properties: the objectives are the space's, and Tune does not need them."""
         return True
 
     def save(self, checkpoint_path: str) -> None:
@@ -66,20 +66,20 @@ class TuneSearcher(NotPickled, Searcher):
 
 
 class TuneScheduler(NotPickled, FIFOScheduler):
-    """First come, first served; the search state reads each message and says when a trial stops."""
+    """First in, first out; the search state reads each message and decides when a trial stops."""
 
     def __init__(self, run_state: TuneRunState) -> None:
         super().__init__()
         self._run_state = run_state
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide at a message."""
+        """Decide at a message whether the trial continues."""
         reason: str | None = None
         with self._run_state.guarded():
             message = parse_message(result[MESSAGE])
             reason = self._run_state.receive(trial.trial_id, message)
             if "end" in message:
-                trial.max_failures = 0  # Should its process die now, there is nothing to try again.
+                trial.max_failures = 0  # If its process dies now, there is nothing to try again.
         return str(TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -88,19 +88,19 @@ class TuneScheduler(NotPickled, FIFOScheduler):
 
 
 class TuneCallback(NotPickled, tune.Callback):
-    """Starts and retries, which only callbacks hear of."""
+    """Starts and retries of trials, which Tune reports only to callbacks."""
 
     def __init__(self, run_state: TuneRunState) -> None:
         super().__init__()
         self._run_state = run_state
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Enter that an attempt starts."""
+        """Record that an attempt starts."""
         with self._run_state.guarded():
             self._run_state.begin(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A crash that Tune answers with another attempt."""
+        """Record a crash that Tune follows with another attempt."""
         with self._run_state.guarded():
             self._run_state.retry(trial.trial_id, crash_of(trial))
             trial.max_failures = trial.num_failures + self._run_state.tries_left(trial.trial_id)
@@ -108,29 +108,29 @@ class TuneCallback(NotPickled, tune.Callback):
             trial.config.update(self._run_state.attempt_parameters(trial.trial_id))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune keeps all its trials to the end, with 80 kB each of what nobody will ask for."""
+        """Drop what an ended trial no longer needs: Tune keeps all trials to the end, with 80 kB each."""
         kept = (trial.metric_analysis, trial.metric_n_steps, trial.last_result, trial.config, trial.evaluated_params)
         for what in kept:
             what.clear()
         trial.set_experiment_tag("")  # holds the configuration once more
-        trial.last_result["ended"] = True  # of an empty one Tune prints a line, whatever its verbosity
+        trial.last_result["ended"] = True  # for an empty one Tune prints a line at any verbosity
 
 
 class LimitStopper(NotPickled, tune.Stopper):
-    """Ends the search when `due` says so; single trials are the scheduler's affair."""
+    """A stopper that ends the search when `due` returns true; the scheduler stops single trials."""
 
     def __init__(self, due: Callable[[], bool]) -> None:
         self._due = due
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never by trial."""
+        """Stop no single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the whole search should end now."""
+        """Return whether the whole search should end now."""
         return self._due()
 
 
 def directory_of(trial: Any) -> str:
-    """A short folder name; Tune's own would hold the whole configuration."""
+    """Return a short folder name; Tune's own would contain the whole configuration."""
     return str(trial.trial_id)

@@ -1,6 +1,6 @@
-"""What is done about trials that hang, are dropped or cannot start: the watchdog's seat in Ray Tune.
+"""Recovery of trials that hang, are dropped or cannot start, as a callback of Ray Tune.
 
-Tune's loop comes by about ten times a second, also when no result arrives.
+Tune's loop calls it about ten times a second, also when no result arrives.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pixeltune.tune.run_state import TuneRunState
 from pixeltune.tune.watchdog import LauncherWatchdog, LeakedPlacementGroups
 
 _IDLE_SECONDS = 120.0
-"""Free resources are taken within seconds; a trial that waits this long beside them has been forgotten by Tune."""
+"""Free resources are taken within seconds; a trial that waits this long next to them was forgotten by Tune."""
 _RESET_SECONDS = 180.0
-"""An actor that should begin the next trial answers within TUNE_FUNCTION_THREAD_TIMEOUT_S."""
+"""An actor that is reset for the next trial answers within TUNE_FUNCTION_THREAD_TIMEOUT_S."""
 _EMPTY_SECONDS = 90.0
-"""Train gives up after 60 s to wait for a group, and fills one that it has got within seconds."""
+"""Train waits 60 s for a group, and fills a group that it has obtained within seconds."""
 _LOOK_AT_GROUPS_SECONDS = 15.0
 
 
 class HangRecoveryCallback(NotPickled, tune.Callback):
-    """Kills silent trials, takes back dropped ones, frees leaked groups, and ends a run of Tune that cannot go on."""
+    """The recovery: it kills silent trials, replans dropped ones, frees leaked groups, and ends a stuck run of Tune."""
 
     def __init__(self, run_state: TuneRunState, watchdog: LauncherWatchdog) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
         self._groups_due = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tune's loop has come by."""
+        """Do the checks at one step of Tune's loop."""
         self._launcher.beat()
         with self._run_state.guarded():
             now = self._run_state.look()
@@ -62,7 +62,7 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
             _kill(running[trial_id])
 
     def _kill_stuck_resets(self, open_trials: list[Any], now: float) -> None:
-        """A reused actor may still be in the hands of the trial before."""
+        """Kill reused actors that are still busy with the previous trial."""
         resetting = [
             trial for trial in open_trials if trial.status == Trial.PENDING and trial.temporary_state.ray_actor
         ]
@@ -74,15 +74,16 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
         self._resetting_since = since
 
     def _take_back_dropped(self, open_trials: list[Any]) -> None:
-        """Where an actor could not be reset, Tune drops the next trial without a word to searcher and callbacks."""
+        """Replan dropped trials: if an actor cannot be reset, Tune drops the next trial and calls no hook."""
         for trial in open_trials:
             if trial.status == Trial.ERROR:
                 self._run_state.drop(trial.trial_id)
 
     def _free_leaked_groups(self, open_trials: list[Any], now: float) -> None:
-        """Of trials of several workers whose driver was killed before Train's own cleaner knew of their group.
+        """Free the groups of trials of several workers whose driver was killed before Train's cleaner knew of them.
 
-        All groups of this job that are not Tune's, and that hold no actor for a while. The cleaner needs the same API.
+        These are the groups of this job that are not Tune's and have held no actor for a while. The cleaner needs the
+        same API.
         """
         if now < self._groups_due:
             return
@@ -95,7 +96,7 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
             _remove_group(group)
 
     def _require_progress(self, open_trials: list[Any], now: float) -> None:
-        """Some trial runs, or will: resources are free for it, or become so within the time that a start may take."""
+        """Require that a trial runs or will run: resources for it are free, or become free within the start limit."""
         if not open_trials or any(trial.status == Trial.RUNNING for trial in open_trials):
             self._idle_since = None
             return
@@ -113,9 +114,9 @@ class HangRecoveryCallback(NotPickled, tune.Callback):
 
 
 def _kill(trial: Any) -> None:
-    """Its process ends, whatever it does: where it does not answer, the node's daemon kills it within seconds.
+    """End a trial's process in any state: if it does not answer, the node's daemon kills it within seconds.
 
-    What it had started, Train's controller and workers, ends with it.
+    Its children, Train's controller and workers, end with it.
     """
     actor = trial.temporary_state.ray_actor
     if actor is not None:
@@ -123,7 +124,7 @@ def _kill(trial: Any) -> None:
 
 
 def _groups_of_this_job() -> tuple[list[str], set[str]]:
-    """Groups of Train's workers, and those groups that hold an actor. Nothing where the State API does not answer."""
+    """Return groups of Train's workers, and those that hold an actor; none if the State API does not answer."""
     from ray.util.state import list_actors, list_placement_groups
     from ray.util.state.exception import RayStateApiException
 

@@ -1,4 +1,4 @@
-"""Machines that are taken away: a trial sees that its node is drained, and ends with the Ray that started it."""
+"""Nodes that are taken away, and trials whose parent process is gone."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _ANSWER_SECONDS = 5
 
 
 def draining_nodes() -> set[str]:
-    """Ids of nodes on which nothing more is started; none where the cluster's head does not answer."""
+    """Return the ids of nodes that are being drained; none if the cluster's head does not answer."""
     from ray._private import worker
 
     try:
         return set(worker.global_worker.gcs_client.get_draining_nodes(timeout=_ANSWER_SECONDS))
-    except Exception:  # of many kinds; whoever asks will ask again
+    except Exception:  # of many kinds; the caller asks again
         return set()
 
 
 class PreemptionMonitor:
-    """Looks in the background of a trial's process once a second; `is_taken` costs nothing.
+    """A check once a second in the background of a trial's process; reading `is_taken` costs nothing.
 
-    Where the node's Ray is gone altogether, the process ends.
+    If the node's Ray is gone, the process ends.
     """
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class PreemptionMonitor:
         self._done.set()
 
     def is_taken(self) -> bool:
-        """Whether the node is being drained."""
+        """Return whether the node is being drained."""
         return self._is_taken
 
     def require_node(self) -> None:
-        """NodePreemptedError where it is: a reused process may lie on such a node."""
+        """Raise NodePreemptedError if the node is being drained: a reused process may be on such a node."""
         if self._is_taken:
             raise NodePreemptedError("the machine under this trial is taken away")
 
@@ -65,11 +65,10 @@ class PreemptionMonitor:
 
 @cache
 def end_with_parent() -> None:
-    """End this process, as if by SIGKILL, when the one that started it is gone; once is enough.
+    """End this process, as if by SIGKILL, when its parent is gone; repeated calls have no effect.
 
-    A raylet that was killed keeps its process id for as long as nobody waits for what is left of it: in a container
-    whose first process waits for none, a trial was seen to train on after its launcher was killed, and a GPU would be
-    held by it.
+    A killed raylet can remain as a zombie if PID 1 of a container does not reap children; trials then kept training
+    after their launcher was killed, and would have held a GPU. So this process exits when the parent PID changes.
     """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="pixeltune-parent-watch").start()
 

@@ -1,8 +1,8 @@
-"""Where a search runs: `--address`, then RAY_ADDRESS, then the cluster that this machine is a node of, else here.
+"""The Ray address: `--address`, then RAY_ADDRESS, then the cluster that this machine is a node of, else a local Ray.
 
-Ray's own `auto` believes the file that the last `ray start` left, also when that Ray is long gone, and any Ray that
-runs on the machine, also one of another user or of another search. Here a node of a cluster is only what has a raylet
-of this user's, joined by `ray start` or on a head of `ray up`. Ray is not imported.
+Ray's own `auto` trusts the file that the last `ray start` left, even if that Ray has ended, and any Ray that runs on
+the machine, even of another user or another search. We treat this machine as a cluster node only if the current user
+runs a raylet started by `ray start` or `ray up`. Ray is not imported.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pixeltune.errors import SearchError
 from pixeltune.machine import is_own, own_processes
 
 COMMAND = "PIXELTUNE_COMMAND"
-"""Set in jobs that `--cluster` submitted: the command as it was given, to be shown as the one to give again."""
+"""Set in jobs that `--cluster` submitted: the user's command line, which messages show as the one to run again."""
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def job_here() -> str | None:
-    """Its name; None outside of a job."""
+    """Return the name of this job; None outside of a job."""
     name = _part("metadata").get("job_submission_id")
     return None if name is None else str(name)
 
 
 def job_environment() -> dict[str, Any]:
-    """The runtime environment that it was submitted with; empty outside of a job."""
+    """Return the runtime environment that this job was submitted with; empty outside of a job."""
     return _part("runtime_env")
 
 
@@ -49,14 +49,14 @@ _GCS = re.compile(r"--gcs[-_]address=(\S+)")
 
 @dataclass(frozen=True)
 class RayAddress:
-    """address: of a Ray that runs; None to start one on this machine. why: in words."""
+    """A resolved address. address: of a running Ray; None to start one on this machine. why: as text."""
 
     address: str | None
     why: str
 
     @property
     def where(self) -> str:
-        """In words."""
+        """Return the address as text."""
         return "on this machine alone" if self.address is None else f"on the Ray cluster at {self.address}"
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class RayAddress:
 
 
 def resolve_address(given: str | None) -> RayAddress:
-    """The first of them that says something; what it passes over is said. given: --address."""
+    """Return the first address that is set; its `why` names an ignored RAY_ADDRESS. given: --address."""
     environment = os.environ.get(ADDRESS) or None
     if given is not None and given != "auto":
         return RayAddress(_unless_local(given), "--address says so" + _passed_over(environment, given))
@@ -86,7 +86,7 @@ def _passed_over(environment: str | None, given: str) -> str:
 
 
 def _of_a_ray(environment: str) -> str:
-    """RAY_ADDRESS may also be meant for `ray job submit`, which takes the dashboard's."""
+    """Return RAY_ADDRESS; refuse the dashboard's address, which is meant for `ray job submit`."""
     if environment.startswith(("http://", "https://")):
         raise SearchError(
             f"{ADDRESS} must be HOST:PORT of a Ray cluster, but is {environment}, which is a dashboard's; "
@@ -103,7 +103,7 @@ def _words_of_environment(given: str | None) -> str:
 
 
 def _cluster_of_this_machine() -> RayAddress | None:
-    """None where no raylet says that it is a node; SearchError on a head whose Ray is gone, or not told apart."""
+    """Return the cluster that this machine is a node of, or None; SearchError if its Ray has ended or is ambiguous."""
     addresses = raylets_of_this_user()
     started = _last_started()
     if started in addresses:
@@ -129,7 +129,7 @@ def raylets_of_this_user() -> set[str]:
 
 
 def _last_started() -> str | None:
-    """What this user's last `ray start` left; it may be long gone."""
+    """Return the address that this user's last `ray start` left; that Ray may have ended."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     path = Path(folder, "ray", "ray_current_cluster")
     try:

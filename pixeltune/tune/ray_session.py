@@ -1,4 +1,4 @@
-"""A Ray to run on: an existing cluster, or a local one that ends with the search; and what a trial may take of it."""
+"""Connecting to an existing Ray cluster, or to a local Ray that ends with the search; the resources of a trial."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pixeltune.space import Resources
 from pixeltune.tune.ray_address import job_environment
 
 _FOR_WORKERS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # how often Train takes in reports; 2 s by default
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # own data functions may read files of the working directory
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # how often Train polls for reports; 2 s by default
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's data functions may read files of the working directory
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial that frees a large model slowly must not cost the next
 }
 _ENVIRONMENT = _FOR_WORKERS | {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would want pyproject.toml in the working directory
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would require pyproject.toml in the working directory
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -40,22 +40,22 @@ _ENVIRONMENT = _FOR_WORKERS | {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _FOR_NODES = (".py", ".toml")
-"""What nodes get of the working directory: search files, own data functions, configurations; not data or results."""
+"""Files of the working directory that nodes get: search files, data functions, configurations; no data or results."""
 _LONGEST_TEMPORARY = 40
-"""Ray's sockets lie 60 characters below its folder, and a socket's path has at most 107."""
+"""Paths of Ray's sockets add 60 characters to its folder, and a socket's path has at most 107."""
 
 HEAD = "node:__internal_head__"
 """The resource that marks the node on which the drivers of trials of several workers run."""
 MEMORY_OF_A_DRIVER = 2e9
-"""Bytes of the processes beside the workers, measured: driver, controller, cleaner. Ray does not count them."""
+"""Bytes of the processes other than the workers, measured: driver, controller, cleaner. Ray does not count them."""
 
 NodeResources = Mapping[str, float]
-"""What one machine of a cluster has, by kind of resource."""
+"""The resources of one machine of a cluster, by kind."""
 
 
 @contextmanager
 def connect(address: str | None) -> Iterator[list[NodeResources]]:
-    """Ray is up; yields what each of its nodes has."""
+    """Start or join Ray; yield the resources of each node."""
     set_environment(address)
     if address is not None:
         require_answer(address)
@@ -68,16 +68,16 @@ def connect(address: str | None) -> Iterator[list[NodeResources]]:
 
         if is_imported:
             _reread_environment()
-        logging.getLogger("ray").setLevel(logging.CRITICAL)  # What goes wrong is in the rows, or raised.
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # Errors are in the rows, or raised.
         _silence_deaths()
         cleanup.callback(ray.shutdown)
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-        except Exception as error:  # also of the plainest kind, where a busy machine starts it too slowly
+        except Exception as error:  # any kind of exception if a busy machine starts it too slowly
             reason = " ".join(str(error).split())[:300]
             raise SearchError(f"a Ray cluster must answer at {address or 'this machine'}, but: {reason}") from error
-        if on_sigterm is signal.default_int_handler:  # a Ctrl-C; Ray would have it end with its number
+        if on_sigterm is signal.default_int_handler:  # a Ctrl-C; Ray would exit with the signal's number
             signal.signal(signal.SIGTERM, on_sigterm)
         _tighten_token()
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -101,7 +101,7 @@ def _reread_environment() -> None:
 
 
 def require_answer(address: str) -> None:
-    """A quick look whether anything listens, for Ray itself would retry for a long time."""
+    """Check quickly that something listens, because Ray itself would retry for a long time."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -119,7 +119,7 @@ def require_answer(address: str) -> None:
 def limit_to_capacity(
     nodes: Sequence[NodeResources], wanted: Resources, say: Callable[[str], None]
 ) -> tuple[Resources, int]:
-    """What a trial really takes on these nodes, and how many run at once; SearchError where none ever could."""
+    """Return a trial's resources on these nodes, and how many run at once; SearchError if none could ever run."""
     resources = wanted
     if wanted.gpus and not any(node.get("GPU") for node in nodes):
         say("No GPU in this cluster: the trials train on the CPU.")
@@ -139,26 +139,26 @@ def limit_to_capacity(
 def _within_memory(
     nodes: Sequence[NodeResources], resources: Resources, concurrent: int, say: Callable[[str], None]
 ) -> int:
-    """As many trials as the head's memory has room for beside their workers."""
+    """Limit the number of trials to those whose drivers fit into the head's memory."""
     fitting = drivers_that_fit(nodes)
     if resources.workers == 1 or fitting is None or concurrent <= max(1, int(fitting)):
         return concurrent
     most = max(1, int(fitting))
     say(
         f"The head has memory for {most} trials of several workers at a time, of about "
-        f"{size(MEMORY_OF_A_DRIVER)} beside their workers: {most} in place of {concurrent}."
+        f"{size(MEMORY_OF_A_DRIVER)} next to their workers: {most} in place of {concurrent}."
     )
     return most
 
 
 def drivers_that_fit(nodes: Sequence[NodeResources]) -> float | None:
-    """How many trials of several workers the head's memory holds; None where it does not tell."""
+    """Return how many trials of several workers fit into the head's memory; None if its size is unknown."""
     memory = next((node.get("memory") for node in nodes if HEAD in node), None)
     return None if memory is None else memory / MEMORY_OF_A_DRIVER
 
 
 def places_on(node: NodeResources, resources: Resources) -> int:
-    """How many workers fit on a node; a little more than exact, for 0.1 GPUs fit ten times into one."""
+    """Return how many workers fit on a node, with a tolerance so that 0.1 GPUs fit ten times into one."""
     places = node.get("CPU", 0.0) / resources.cpus
     if resources.gpus:
         places = min(places, node.get("GPU", 0.0) / resources.gpus)
@@ -166,7 +166,7 @@ def places_on(node: NodeResources, resources: Resources) -> int:
 
 
 def _local(cleanup: ExitStack) -> dict[str, Any]:
-    """A Ray on this machine, with a temporary folder of its own that is removed afterwards."""
+    """Start a Ray on this machine, with its own temporary folder that is removed afterwards."""
     folder = tempfile.mkdtemp(prefix="pixeltune-ray-")
     if len(folder) > _LONGEST_TEMPORARY and Path("/tmp").is_dir():
         Path(folder).rmdir()
@@ -176,9 +176,9 @@ def _local(cleanup: ExitStack) -> dict[str, Any]:
 
 
 def _remote(address: str, cleanup: ExitStack) -> dict[str, Any]:
-    """The cluster at `address`; its nodes get this code and the working directory's as the job's working directory.
+    """Join the cluster at `address`; its nodes get this code and the working directory's as the job's directory.
 
-    Inside of a job that was submitted with a working directory they have it already.
+    Inside a job that was submitted with a working directory, the nodes have it already.
     """
     given = job_environment()
     variables = {key: value for key, value in _FOR_WORKERS.items() if key not in (given.get("env_vars") or {})}
@@ -191,7 +191,7 @@ def _remote(address: str, cleanup: ExitStack) -> dict[str, Any]:
 
 
 def stage_code(target: Path) -> None:
-    """Copy what nodes need: the code of the working directory, then this package over it.
+    """Copy the code that nodes need: the working directory's, then this package over it.
 
     Ray's own `excludes` match names at any depth, also inside a package, so the folder is made instead.
     """
@@ -212,25 +212,25 @@ def _is_environment(folder: str, name: str) -> bool:
 
 
 def _silence_deaths() -> None:
-    """Ray prints what it hears of dying workers on stdout, whatever `log_to_driver` says; the rows tell it."""
+    """Silence Ray's messages about dead workers, printed on stdout despite `log_to_driver`; the rows have them."""
     from ray._private import worker
 
     worker.print_to_stdstream = lambda *_args, **_kwargs: None
 
 
 def _tighten_token() -> None:
-    """Ray writes its token readable by all."""
+    """Make Ray's token file private, which Ray creates readable by all."""
     if token_file().is_file():
         token_file().chmod(0o600)
 
 
 def token_file() -> Path:
-    """Where Ray keeps the token with which local clusters and `ray start` are closed to others."""
+    """Return the path of Ray's token, which closes local clusters and `ray start` to others."""
     return expand_home("~/.ray/auth_token")
 
 
 def could_hold(resources: Resources) -> bool:
-    """Whether the nodes that are there, and stay, have room for a trial, were they free."""
+    """Return whether the present nodes that are not drained could hold a trial if they were free."""
     import ray
 
     from pixeltune.tune.preemption import draining_nodes
@@ -241,7 +241,7 @@ def could_hold(resources: Resources) -> bool:
 
 
 def gcs_address() -> str:
-    """Of this launch's cluster, for the State API, which else refuses where several run on one machine."""
+    """Return the address of this launch's cluster; the State API needs it if several run on one machine."""
     import ray
 
     return str(ray.get_runtime_context().gcs_address)

@@ -1,4 +1,4 @@
-"""The state of one run of Ray Tune: which trials are open, how each attempt ended, and what follows from that."""
+"""The state of one run of Ray Tune: which trials are open, how each attempt ended, and what to do next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pixeltune.tune.trainables import TASK
 from pixeltune.tune.watchdog import Watchdog
 
 MOST_FAULTS = 1
-"""Of a trial, after which Tune tries it again; what is no fault of its own does not count."""
+"""Faults of a trial that Tune retries; interruptions that are not the trial's fault do not count."""
 DIED = "the trial's process died"
 _FAILED_RESET = re.compile(r"ray::\w+\.reset\(\) \(pid=")
 """In the crash of a trial whose process had run another one and could not be prepared for this one."""
@@ -37,24 +37,24 @@ _INTERRUPTIONS = {
     _TAKEN: ("NodePreemptedError", "PreemptionError", "the actor's node was preempted"),
     NODE_DIED: ("because its node has died", "The actor is temporarily unavailable"),
 }
-"""What is no fault of the trial, by the texts with which Ray and Train report it."""
+"""Ends that are not the trial's fault, by the texts with which Ray and Train report them."""
 
 
 class TuneRunState:
-    """What the searcher, the scheduler and the callbacks of one run of Ray Tune share; only its methods change it.
+    """State shared by the searcher, the scheduler and the callbacks of one run of Ray Tune; only its methods change it.
 
-    An exception in one of our hooks Tune would log, or count as the trial's. `guarded` keeps the first one in
+    Tune would log an exception in one of our hooks, or count it as the trial's. `guarded` keeps the first one in
     `failure` instead, the run ends, and `TuneRunner.run_once` raises it.
 
     Args:
-        source: What plans the trials.
-        state: Where trials are entered as they start, report and end.
-        on_change: Is called after each of these events.
-        resources: What each trial gets.
+        source: Plans the trials.
+        state: Records trials as they start, report and end.
+        on_change: Called after each of these events.
+        resources: The resources of each trial.
         concurrent: How many trials are open at once.
         say: Prints a line for the user.
-        could_hold: Whether the nodes that are there could hold a trial, were they free.
-        watchdog: Knows which trials are silent for too long; None makes one of the space's patience.
+        could_hold: Returns whether the present nodes could hold a trial if they were free.
+        watchdog: Finds trials that are silent for too long; None makes one with the space's patience.
     """
 
     def __init__(
@@ -90,61 +90,61 @@ class TuneRunState:
         self._dropped: list[TrialPlan] = []
         self._restart_reason = ""
         self._failure: BaseException | None = None
-        # On the watchdog's clock, when the nodes first could not hold a trial.
+        # The time on the watchdog's clock at which the nodes first could not hold a trial.
         self._nodeless_since: float | None = None
 
     # --- What is known ------------------------------------------------------------------------------------------------
 
     @property
     def resources(self) -> Resources:
-        """What each trial gets."""
+        """Return the resources of each trial."""
         return self._resources
 
     @property
     def patience(self) -> Patience:
-        """How long trials may be silent or take to start."""
+        """Return how long trials may be silent or take to start."""
         return self._state.space.patience
 
     @property
     def concurrent(self) -> int:
-        """How many trials are open at once; fewer than at the beginning if their workers found no place."""
+        """Return how many trials are open at once; it decreases if their workers found no place."""
         return self._concurrent
 
     @property
     def dropped(self) -> Sequence[TrialPlan]:
-        """Plans that Tune gave up before they began."""
+        """Return the plans that Tune gave up before they began."""
         return self._dropped
 
     @property
     def restart_reason(self) -> str:
-        """Why Tune must be started again, or ""."""
+        """Return why Tune must be started again, or ""."""
         return self._restart_reason
 
     @property
     def failure(self) -> BaseException | None:
-        """The first exception in one of our hooks."""
+        """Return the first exception in one of our hooks."""
         return self._failure
 
     @property
     def is_over(self) -> bool:
-        """Whether Tune should come to its end."""
+        """Return whether Tune should end."""
         return self._failure is not None or bool(self._restart_reason)
 
     @property
     def is_full(self) -> bool:
-        """Whether another trial has to wait for one that is open."""
+        """Return whether another trial has to wait for one that is open."""
         return len(self._open) >= self._concurrent and not self.is_over
 
     def is_open(self, trial_id: str) -> bool:
-        """Whether Tune has neither ended nor given up the trial."""
+        """Return whether Tune has neither ended nor given up the trial."""
         return trial_id in self._open
 
     def tries_left(self, trial_id: str) -> int:
-        """How often a trial may still fail by its own fault and be tried again; Tune counts every end alike."""
+        """Return how often a trial may still fail by its own fault and be retried; Tune counts all ends alike."""
         return max(0, MOST_FAULTS - self._faults[trial_id])
 
     def attempt_parameters(self, trial_id: str) -> dict[str, str]:
-        """Return the parameters of a trial's next attempt that are its own."""
+        """Return the parameters that differ in a trial's next attempt."""
         plan = self._plans[trial_id]
         task = plan.to_task(self._state.space, self._state.store, self._resources)
         return {TASK: json.dumps(asdict(task)), "run_name": f"{plan.trial}-{plan.attempt}"}
@@ -153,7 +153,7 @@ class TuneRunState:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Run a hook's body; its exception goes no further than `failure`."""
+        """Run a hook's body; keep its exception in `failure` and do not raise it."""
         try:
             yield
         except Exception as error:
@@ -164,11 +164,11 @@ class TuneRunState:
         self._restart_reason = reason
 
     def look(self) -> float:
-        """Let the watchdog's time go on; returns the seconds that were watched so far."""
+        """Advance the watchdog's clock; return the seconds that were watched so far."""
         return self._watchdog.look()
 
     def finish_interrupted(self) -> None:
-        """Enter the end of the attempts that still run; Tune has come to its end."""
+        """Record the end of the attempts that still run; Tune has ended."""
         for trial in list(self._state.running):
             with self.guarded():
                 self._state.finish(trial)
@@ -184,7 +184,7 @@ class TuneRunState:
         return plan
 
     def begin(self, trial_id: str) -> None:
-        """Enter that the process of an attempt starts; a retry was entered when the crash was."""
+        """Record that the process of an attempt starts; a retry was recorded with its crash."""
         plan = self._plans[trial_id]
         self._watchdog.begin(trial_id)
         if plan.trial not in self._state.running:
@@ -192,7 +192,7 @@ class TuneRunState:
             self._on_change()
 
     def receive(self, trial_id: str, message: Message) -> str | None:
-        """Enter a trial's message; returns the reason to stop the trial, if there is one."""
+        """Record a trial's message; return the reason to stop the trial, if any."""
         trial = self._plans[trial_id].trial
         if "warning" in message:
             self.say(f"{trial} {message['warning']}")
@@ -213,13 +213,13 @@ class TuneRunState:
         return silent
 
     def crash(self, trial_id: str, text: str) -> None:
-        """Keep why the newest attempt ended: what the watchdog killed it for, or else Tune's `text`."""
+        """Keep why the newest attempt ended: the watchdog's reason, else Tune's `text`."""
         self._crashes[trial_id] = self._kill_reasons.pop(trial_id, "") or text
 
     def retry(self, trial_id: str, text: str) -> None:
-        """End an attempt that Tune answers with another one.
+        """End an attempt that Tune follows with another one.
 
-        text: Tune's, of the crash, which counts if `crash` was not called.
+        text: Tune's text of the crash, used if `crash` was not called.
 
         Raises:
             StoreError: The attempt could not write its checkpoint.
@@ -238,7 +238,7 @@ class TuneRunState:
         self._answer(plan, interruption)
 
     def end(self, trial_id: str, *, has_crashed: bool) -> None:
-        """End a trial for good, in whichever way; the search state knows in which."""
+        """End a trial for good; the search state knows its status."""
         crash = self._crashes.get(trial_id, DIED) if has_crashed else None
         trial = self._plans[trial_id].trial
         has_begun = trial in self._state.running
@@ -258,7 +258,7 @@ class TuneRunState:
             self._on_change()
 
     def drop(self, trial_id: str) -> None:
-        """Close a trial that Tune gave up before it began; it is planned again when Tune has come to its end."""
+        """Close a trial that Tune gave up before it began; it is planned again after this run of Tune."""
         plan = self._close(trial_id)
         if plan.trial in self._state.running:
             self._state.finish(plan.trial, interruption="the process that should run it could not begin it")
@@ -271,7 +271,7 @@ class TuneRunState:
         return self._plans.pop(trial_id)
 
     def _interruption(self, trial: str, crash: str) -> str:
-        """Return why an attempt ended by no fault of the trial, or ""."""
+        """Return why an attempt ended if it was not the trial's fault, else ""."""
         reason = next((reason for reason, texts in _INTERRUPTIONS.items() if any(text in crash for text in texts)), "")
         if not reason and _FAILED_CREATION.search(crash):
             self._unprepared[trial] += 1
@@ -289,10 +289,10 @@ class TuneRunState:
     def _make_room(self, plan: TrialPlan) -> None:
         """Run fewer trials at once, so that the workers of others find a place.
 
-        If no nodes are there that could hold them, some are still to come, and the trial continues to wait.
+        If no present nodes could hold them, more are still to start, and the trial continues to wait.
 
         Raises:
-            SearchError: No other trial runs, so that this one would never find a place.
+            SearchError: No other trial runs, so this one would never find a place.
         """
         if not self._could_hold():
             self._wait_for_nodes(plan)
@@ -319,9 +319,9 @@ class TuneRunState:
 
 
 def crash_of(trial: Any) -> str:
-    """Return what is known of the exception or death that ended the newest attempt.
+    """Return the known text of the exception or death that ended the newest attempt.
 
-    Tune appends it to a file of the driver's; its `get_error` reads a copy that is not there yet.
+    Tune appends it to a file of the driver's; its `get_error` reads a copy that does not exist yet.
     """
     try:
         text = Path(trial.error_file or "").read_text(encoding="utf-8")

@@ -34,7 +34,7 @@ class TuneRunner:
     watchdog: LauncherWatchdog
 
     def run(self, round_: Round) -> None:
-        """Run the trials of a round until none is left, or nothing is left to try. One run of Tune is the rule.
+        """Run the trials of a round until none is left, or nothing is left to try. Usually one run of Tune is enough.
 
         Raises:
             SearchError: Several runs in a row ended no trial.
@@ -54,7 +54,7 @@ class TuneRunner:
                     f"({restart_reason or 'they were dropped'}); see to the cluster, and give the same command"
                 )
             if restart_reason:
-                self.callback.say(f"Ray Tune is started anew: {restart_reason}.")
+                self.callback.say(f"Ray Tune is started again: {restart_reason}.")
 
     def run_once(self, round_: Round, source: TrialSource) -> tuple[Sequence[TrialPlan], str]:
         """Run the trials that are left of a round, as `source` plans them.
@@ -131,14 +131,14 @@ class TuneRunner:
 
 @contextmanager
 def _scratch(store: SearchStore, *, shared: bool) -> Iterator[str]:
-    """A folder for what Tune and Train keep of themselves, of no use afterwards.
+    """Yield a temporary folder for the files of Tune and Train.
 
-    Workers on several nodes must all see Train's, so it lies in the search's own folder; Tune's alone stays local.
+    Workers on several nodes must all see Train's, so it is in the search's own folder; Tune's alone stays local.
     """
     if shared:
         location = files.join(store.folder, ".scratch")
         location = location if files.is_uri(location) else str(files.local_path(location).resolve())
-        files.remove(location)  # Train would go on from what lies there, whoever left it
+        files.remove(location)  # Train would resume from any state that is already there
         try:
             yield location
         finally:

@@ -1,4 +1,4 @@
-"""What Ray Tune runs for a trial: the training itself, or a driver of Ray Train's workers that wait for each other."""
+"""The function that Ray Tune runs for a trial: the training itself, or a driver of several Ray Train workers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pixeltune.tune.ray_session import HEAD
 
 TASK = "task"
 MESSAGE = "message"
-"""Tasks and messages travel as JSON: Tune flattens, copies and prints whatever is not a plain value."""
+"""Tasks and messages are sent as JSON: Tune flattens, copies and prints anything but plain values."""
 _POLL_SECONDS = 0.2
-"""How long a trial of several workers waits for a message before it looks whether its training is over."""
+"""How long a trial of several workers waits for a message before it checks whether its training is over."""
 
 
 def trainable(resources: Resources) -> Any:
-    """What Tune runs for a trial of these resources."""
+    """Return the function that Tune runs for a trial with these resources."""
     if resources.workers == 1:
         return tune.with_resources(train_here, {"CPU": resources.cpus, "GPU": resources.gpus})
     # The trial's driver only waits: pinned to the head without a CPU, it cannot starve its own workers.
@@ -29,7 +29,7 @@ def trainable(resources: Resources) -> Any:
 
 
 def train_here(params: dict[str, Any]) -> None:
-    """A trial of one worker: trains inside the (reused) Tune actor."""
+    """Run a trial of one worker inside the (reused) Tune actor."""
     from pixeltune.tune.preemption import PreemptionMonitor
 
     with PreemptionMonitor() as watch:
@@ -39,10 +39,10 @@ def train_here(params: dict[str, Any]) -> None:
 
 
 def train_together(params: dict[str, Any]) -> None:
-    """A trial of several workers: Ray Train forms the process group, rank 0's messages go to Tune.
+    """Run a trial of several workers: Ray Train forms the process group, rank 0's messages go to Tune.
 
-    Messages come through a queue of this trial's, and all of them are reported before the trial ends. Tune's own
-    `TuneReportCallback` loses the last one, or never ends, if Tune is slower to ask for it than Train is to shut down.
+    The messages pass through a queue of this trial, and all of them are reported before the trial ends. Ray's
+    `TuneReportCallback` loses the last one, or hangs, if Tune asks for it later than Train has shut down.
     """
     from ray.util.queue import Empty, Queue
 
@@ -50,7 +50,7 @@ def train_together(params: dict[str, Any]) -> None:
     training = _Training(params, messages)
     training.start()
     while True:
-        is_over = not training.is_alive()  # asked first: what it sent before its end is in the queue
+        is_over = not training.is_alive()  # checked first, so that all it sent is in the queue
         try:
             tune.report(messages.get(timeout=_POLL_SECONDS))
         except Empty:
@@ -61,7 +61,7 @@ def train_together(params: dict[str, Any]) -> None:
 
 
 class _Training(threading.Thread):
-    """Ray Train at work, until its workers have ended. failure: what it raised."""
+    """A thread that runs Ray Train until its workers have ended. failure: the exception that it raised."""
 
     def __init__(self, params: dict[str, Any], messages: Any) -> None:
         super().__init__(daemon=True)
@@ -69,7 +69,7 @@ class _Training(threading.Thread):
         self._trainer = _trainer(params, messages)
 
     def run(self) -> None:
-        """Train."""
+        """Run the trainer."""
         try:
             self._trainer.fit()
         except BaseException as error:
@@ -82,7 +82,7 @@ def _trainer(params: dict[str, Any], messages: Any) -> Any:
     from ray.train.v2.api.config import LoggingConfig
 
     class Forward(UserCallback):
-        """In Train's controller: rank 0's messages go into the queue."""
+        """Puts rank 0's messages into the queue; runs in Train's controller."""
 
         def after_report(self, *, metrics: list[dict[str, Any]], **_context: Any) -> None:
             messages.put(metrics[0])

@@ -1,6 +1,6 @@
-"""Nothing waits forever: trials that fall silent, and a launcher whose own loop stands still. Ray-free.
+"""Timeouts for trials that send no message, and for a launcher whose own loop is stuck. Ray-free.
 
-Only monotonic clocks decide: a wall clock may be set while a search runs.
+Only monotonic clocks are used: a wall clock may be set while a search runs.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pixeltune.search.messages import Message
 from pixeltune.space import Patience
 
 _LONGEST_LOOK = 10.0
-"""Seconds that count between two looks. The watchdog may have slept itself: a suspended machine, a slow disk, Ctrl-Z;
-then it has not heard what there was to hear."""
+"""Most seconds that count between two looks. The watchdog itself may have been suspended (machine, slow disk,
+Ctrl-Z) and then has missed messages."""
 
 EXIT_STALLED = 3
-"""The launcher ended itself, for it could not go on."""
+"""The exit code of a launcher that ended itself because it was stuck."""
 
 
 @dataclass
 class _Heard:
-    """What a trial has said. since: of its last word; reported: of its last report, or of its begin of training.
+    """A trial's messages. since: time of the last one; reported: time of the last report, or of the start of training.
 
-    expected: seconds that it asked for until its next word. Times are those of the watchdog.
+    expected: seconds that it announced until its next message. Times are those of the watchdog.
     """
 
     since: float
@@ -43,10 +43,10 @@ class _Heard:
 
 
 class Watchdog:
-    """Says which trials have been silent for too long.
+    """A record of messages that finds trials which have been silent for too long.
 
-    A trial's usual time is the median of its own between reports. Before the first one it is what the trial foresaw
-    from one pass of its network, times what others took longer than they foresaw.
+    A trial's usual time is the median of its own times between reports. Before the first report it is the trial's
+    estimate from one pass of its network, times the factor by which others exceeded their estimates.
     """
 
     def __init__(self, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,28 +60,28 @@ class Watchdog:
 
     @property
     def now(self) -> float:
-        """Seconds that were watched so far."""
+        """Return the seconds that were watched so far."""
         return self._now
 
     def look(self) -> float:
-        """Time goes on; call it often. Returns `now`."""
+        """Advance the clock and return `now`; call it often."""
         clock = self._clock()
         self._now += min(clock - self._looked, _LONGEST_LOOK)
         self._looked = clock
         return self._now
 
     def begin(self, trial: str) -> None:
-        """An attempt starts; the trial's intervals so far stay known."""
+        """Start an attempt; the trial's intervals so far are kept."""
         before = self._heard.get(trial)
         self._heard[trial] = _Heard(self._now, self._now, intervals=before.intervals if before else [])
 
     def wait(self, trial: str) -> None:
-        """Its attempt is over, and another will begin."""
+        """Note that the trial's attempt is over and another will begin."""
         if trial in self._heard:  # it may have ended before it began
             self._heard[trial].since = math.inf
 
     def hear(self, trial: str, message: Message) -> None:
-        """A message of `run_trial`."""
+        """Note a message of `run_trial`."""
         heard = self._heard[trial]
         if not heard.begun:
             self._starts.append(self._now - heard.since)
@@ -97,11 +97,11 @@ class Watchdog:
             heard.expected = message["expects_seconds"]
 
     def forget(self, trial: str) -> None:
-        """It no longer runs."""
+        """Forget a trial that no longer runs."""
         self._heard.pop(trial, None)
 
     def silent(self) -> dict[str, str]:
-        """Trials that have said nothing for longer than they may, each with the reason in words."""
+        """Return the trials that have been silent for longer than allowed, each with the reason as text."""
         return {trial: self._words(heard) for trial, heard in self._heard.items() if self._is_late(heard)}
 
     def _is_late(self, heard: _Heard) -> bool:
@@ -127,26 +127,26 @@ class Watchdog:
 
 
 class LeakedPlacementGroups:
-    """Groups of reserved resources that nobody has used for long: what a killed trial may leave behind."""
+    """Groups of reserved resources that have been unused for long, as a killed trial may leave them."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._empty_since: dict[str, float] = {}
 
     def leaked(self, groups: Iterable[str], used: Container[str], now: float) -> list[str]:
-        """Of `groups` those that were empty at every look for longer than the limit."""
+        """Return the `groups` that have been empty at every look for longer than the limit."""
         empty = [group for group in groups if group not in used]
         self._empty_since = {group: self._empty_since.get(group, now) for group in empty}
         leaked = [group for group, since in self._empty_since.items() if now - since > self._limit]
-        self._empty_since |= dict.fromkeys(leaked, now)  # told once, while they are being removed
+        self._empty_since |= dict.fromkeys(leaked, now)  # reported once, while they are being removed
         return leaked
 
 
 class LauncherWatchdog:
-    """A thread that ends the launcher when its main thread has not come by for long, whatever it is stuck in.
+    """A thread that ends the launcher when its main thread has not called `beat` for long.
 
-    What hangs there cannot be interrupted from Python: a disk that does not answer, a call into Ray. The rows are in
-    the store, and the same command goes on from them.
+    Python cannot interrupt the cause: a disk that does not answer, a call into Ray. The rows are in the store, and the
+    same command resumes from them.
     """
 
     def __init__(self, limit: float, *, tick: float = 1.0, leave: Callable[[int], Any] = os._exit) -> None:
@@ -158,12 +158,12 @@ class LauncherWatchdog:
         self._main = threading.get_ident()
 
     def beat(self) -> None:
-        """The main thread has come by."""
+        """Record that the main thread is alive."""
         self._silence = 0.0
 
     @contextmanager
     def watching(self) -> Iterator[LauncherWatchdog]:
-        """The thread runs meanwhile."""
+        """Run the thread inside the `with` block."""
         thread = threading.Thread(target=self._watch, daemon=True, name="pixeltune-heartbeat")
         thread.start()
         try:
@@ -176,12 +176,12 @@ class LauncherWatchdog:
         before = time.monotonic()
         while not self._done.wait(self._tick):
             now = time.monotonic()
-            self._silence += min(now - before, _LONGEST_LOOK)  # a suspended launcher has not been stuck
+            self._silence += min(now - before, _LONGEST_LOOK)  # a suspended launcher was not stuck
             before = now
             if self._silence > self._limit:
                 print(
                     f"pixeltune: a search must go on, but for {self._silence:.0f} s this launch has been stuck in "
-                    f"{self._where()}; its results are kept, and the same command goes on with them",
+                    f"{self._where()}; its results are kept; run the same command again to resume",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -189,7 +189,7 @@ class LauncherWatchdog:
                 return
 
     def _where(self) -> str:
-        """The main thread's innermost line."""
+        """Return the main thread's innermost line."""
         frame = sys._current_frames().get(self._main)
         if frame is None:
             return "a thread that is gone"

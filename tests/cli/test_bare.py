@@ -167,7 +167,7 @@ def test_fit_needs_no_pandas(answers: dict[str, Any]) -> None:
 def test_a_training_stops_and_goes_on(answers: dict[str, Any]) -> None:
     code, out, _ = answers["interrupted"]
     assert code == 130
-    assert out.splitlines()[-1] == "Stopped; the same command goes on from the last report."
+    assert out.splitlines()[-1] == "Stopped; the same command resumes from the last report."
     code, out, _ = answers["resume"]
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[2:5]] == ["128", "images", "256"]

@@ -107,7 +107,7 @@ def test_an_export_overwrites_nothing_and_needs_weights(storage: str) -> None:
     store.open(SearchStore(storage, "tiny").manifest())
     store.write_trial(SearchStore(storage, "tiny").trials()[0])
     said = refused("export", "tiny")
-    assert "tiny/00000 has none; pixeltune rerun tiny/00000 trains it anew" in said
+    assert "tiny/00000 has none; pixeltune rerun tiny/00000 trains it again" in said
 
 
 def test_an_export_that_was_killed_goes_on_and_another_does_not(storage: str) -> None:
@@ -142,7 +142,7 @@ def test_a_rerun_with_a_change_says_it_and_does_not_pass_for_another(storage: st
 
 def test_a_rerun_is_never_the_trial_itself(storage: str) -> None:
     said = refused("rerun", "tiny", "--storage", storage, "--name", "tiny")
-    assert "must have results of its own, but --name tiny is where tiny/00000 stands" in said
+    assert "must have results of its own, but --name tiny is the search of tiny/00000" in said
 
 
 def test_a_rerun_on_other_images_or_of_a_stopped_trial_shows_no_difference(storage: str) -> None:

@@ -210,7 +210,7 @@ def test_completions_stand_beside_what_was_given_and_the_original(trained: tuple
 def test_what_a_gallery_or_a_grid_does_not_take_is_refused(trained: tuple[str, str, str]) -> None:
     words = ("sample", "tiny", "--storage", trained[1])
     assert "--label draws one class" in refused(*words, "--gallery", "--label", "1")
-    assert "--set says where the images of a --gallery lie" in refused(*words, "--set", "data.path=x")
+    assert "--set says where the images of a --gallery are" in refused(*words, "--set", "data.path=x")
 
 
 def test_no_time_is_told_of_fixed_points(trained: tuple[str, str, str]) -> None:
@@ -337,7 +337,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
         said = command("train", "--config", config)
     assert said.code == 130
     assert said.err == ""
-    assert said.out.splitlines()[-1] == "Stopped; the same command goes on from the last report."
+    assert said.out.splitlines()[-1] == "Stopped; the same command resumes from the last report."
     store = SearchStore("results", "tiny")
     assert [row["status"] for row in store.trials()] == ["interrupted"]
     assert Path(store.checkpoint("00000"), "state.pt").exists()

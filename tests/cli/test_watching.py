@@ -180,7 +180,7 @@ def test_the_verb_says_it_in_lines() -> None:
     assert "starting" in said
     assert "1 × failed: no report in 700 s" in said
     assert "left behind" in done("status", "toy")
-    assert "no launch works on it; the same command goes on" in done("status", "toy")
+    assert "not running; run the same command again to resume the unfinished trials" in done("status", "toy")
 
 
 def test_the_verb_as_json() -> None:

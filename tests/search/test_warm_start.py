@@ -78,8 +78,8 @@ def test_what_fits_is_told_and_the_rest_is_counted_with_its_reason(tmp_path: Pat
     found = read_warm_start([earlier.store.folder], a_space(), resolved)
     assert len(found.rows) == 7
     assert found.lines() == [
-        "Warm start: 7 trials of other searches are told to the sampler (7 of earlier).",
-        "Not told: 1 pruned; 1 failed; 1 of other images; and 2 more reasons.",
+        "Warm start: 7 trials of other searches are reported to the sampler (7 of earlier).",
+        "Not reported: 1 pruned; 1 failed; 1 of other images; and 2 more reasons.",
     ]
     assert dict(found.left_out) == {
         "pruned": 1,

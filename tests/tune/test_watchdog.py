@@ -173,7 +173,7 @@ def test_a_launch_that_stands_still_ends_and_says_where(capsys: pytest.CaptureFi
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "this launch has been stuck in _until (" in error
-    assert "the same command goes on" in error
+    assert "its results are kept; run the same command again to resume" in error
 
 
 def test_a_launch_that_moves_goes_on() -> None:
