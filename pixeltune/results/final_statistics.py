@@ -39,7 +39,7 @@ class Estimate:
     Attributes:
         value: The mean or difference.
         seeds_error, images_error: Standard errors over seeds (None with one seed) and over images.
-        half_width: Of the interval outside of which two means are called different; None where the noise is unknown.
+        half_width: Half the width of the interval of no difference; None where the noise is unknown.
     """
 
     value: float
