@@ -110,11 +110,11 @@ def read_final(location: Location) -> pd.DataFrame:
 
 def dtype_names(schema: pa.Schema) -> dict[str, str]:
     """Return the name of the pandas type that each column has in these tables."""
-    empty = _tidy(pa.Table.from_batches([], view_of(schema, None, _words(schema))))
+    empty = _tidy(pa.Table.from_batches([], view_of(schema, None, _category_columns(schema))))
     return {str(name): str(dtype) for name, dtype in empty.dtypes.items()}
 
 
-def _words(schema: pa.Schema) -> list[str]:
+def _category_columns(schema: pa.Schema) -> list[str]:
     """Return the text columns that become categories."""
     text = [field.name for field in schema if pa.types.is_string(field.type)]
     return [name for name in text if name not in FREE_TEXT]
@@ -126,8 +126,8 @@ def _frame(tables: Sequence[tuple[SearchStore, TableFolder]], order: list[str], 
     The last key of `order` is the attempt. All work is done in Arrow: 100,000 rows of 128 columns then take a second
     and are in memory once.
     """
-    words = _words(tables[0][1].schema)
-    table = pa.concat_tables(store.read(part, words=words) for store, part in tables).unify_dictionaries()
+    texts = _category_columns(tables[0][1].schema)
+    table = pa.concat_tables(store.read(part, dictionaries=texts) for store, part in tables).unify_dictionaries()
     if table.num_rows < 2:
         return _tidy(table)
     rises, differs = _steps(table, order)
@@ -161,10 +161,10 @@ def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _tidy(table: pa.Table) -> pd.DataFrame:
     """Return a pandas table whose categories are in alphabetical order, those of `status` in that of `Status`."""
-    words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    categories = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     # Each column is freed in Arrow as it is converted to pandas.
     frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get, split_blocks=True, self_destruct=True)
-    for name in words:
+    for name in categories:
         known = list(Status) if name == "status" else sorted(frame[name].cat.categories)
         frame[name] = frame[name].cat.set_categories([str(word) for word in known])
     return frame

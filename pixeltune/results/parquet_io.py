@@ -57,9 +57,9 @@ def encode(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
 def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
     """Return a Parquet file of many rows: text as dictionaries, and statistics to find a trial's row groups."""
     bare = pa.schema([field.remove_metadata() for field in schema], schema.metadata)
-    words = [field.name for field in schema if pa.types.is_string(field.type)]
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
     sink = pa.BufferOutputStream()
-    options = {"compression": "zstd", "use_dictionary": words, "write_statistics": ["trial"], "store_schema": False}
+    options = {"compression": "zstd", "use_dictionary": texts, "write_statistics": ["trial"], "store_schema": False}
     with pq.ParquetWriter(sink, bare, **options) as writer:
         writer.write_table(table.cast(bare), row_group_size=_ROWS_IN_A_GROUP)
         writer.add_key_value_metadata(_file_metadata(schema))
@@ -87,17 +87,17 @@ class TableFile:
     Args:
         content: The bytes of the file.
         schema: The schema of its table.
-        words: Text columns to read as dictionaries.
+        dictionaries: Text columns to read as dictionaries.
     """
 
-    def __init__(self, content: bytes, schema: pa.Schema, words: Collection[str] = ()) -> None:
+    def __init__(self, content: bytes, schema: pa.Schema, dictionaries: Collection[str] = ()) -> None:
         self._schema = schema
-        self._words = words
+        self._dictionaries = dictionaries
         self.is_sealed = False
         with _damage():
             self.is_sealed = digest.verify(content)
         with _damage(is_sealed=self.is_sealed):
-            self._file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(words))
+            self._file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
             metadata = self._file.metadata.metadata or {}
             if digest.KEY.encode() in metadata and not self.is_sealed:
                 raise digest.DigestError
@@ -114,8 +114,8 @@ class TableFile:
 
     def read(self, columns: Collection[str] | None = None, trial: str | None = None) -> pa.Table:
         """Return the rows with all columns of the schema or the given ones, of all trials or of one."""
-        is_plain = columns is None and not self._words
-        target = self._schema if is_plain else view_of(self._schema, columns, self._words)
+        is_plain = columns is None and not self._dictionaries
+        target = self._schema if is_plain else view_of(self._schema, columns, self._dictionaries)
         with _damage(is_sealed=self.is_sealed):
             table = self._file.read_row_groups(
                 self._groups_that_may_hold(trial),
@@ -139,10 +139,10 @@ class TableFile:
         return statistics is None or not statistics.has_min_max or statistics.min <= trial <= statistics.max
 
 
-def view_of(schema: pa.Schema, columns: Collection[str] | None, words: Collection[str]) -> pa.Schema:
-    """Return a schema with the given columns, or all of them; those in `words` as dictionaries."""
+def view_of(schema: pa.Schema, columns: Collection[str] | None, dictionaries: Collection[str]) -> pa.Schema:
+    """Return a schema with the given columns, or all of them; those in `dictionaries` as dictionaries."""
     chosen = [field for field in schema if columns is None or field.name in columns]
-    return pa.schema([field.with_type(DICTIONARY_COLUMNS) if field.name in words else field for field in chosen])
+    return pa.schema([field.with_type(DICTIONARY_COLUMNS) if field.name in dictionaries else field for field in chosen])
 
 
 def to_rows(table: pa.Table) -> list[Row]:
@@ -151,10 +151,10 @@ def to_rows(table: pa.Table) -> list[Row]:
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
 
-def text_array(words: Iterable[str]) -> pa.Array:
+def text_array(texts: Iterable[str]) -> pa.Array:
     """Return an Arrow array of text. `pa.array` of a list, and `pa.scalar`, import pandas, which takes a second."""
     builder = pa.lib.StringBuilder()
-    builder.append_values(list(words))
+    builder.append_values(list(texts))
     return builder.finish()
 
 

@@ -286,7 +286,7 @@ def silence_of(started_at: datetime, reported_at: Sequence[datetime], now: datet
 
 def left_words(left: Mapping[str, float]) -> list[str]:
     """Return what is left of a budget, one phrase for each of its limits."""
-    words = {"trials": "{:,.0f} trials", "images": "{:,.0f} images", "gpu_hours": "{:,.2f} GPU-hours"}
-    return [words[name].format(left[name]) for name in words if name in left] + [
+    formats = {"trials": "{:,.0f} trials", "images": "{:,.0f} images", "gpu_hours": "{:,.2f} GPU-hours"}
+    return [formats[name].format(left[name]) for name in formats if name in left] + [
         f"{duration(3600 * left[name])} of this launch" for name in ("hours",) if name in left
     ]

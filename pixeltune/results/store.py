@@ -227,12 +227,12 @@ class SearchStore:
         """Return the reports of all trials, merged as `curve` does."""
         return merge_attempts(to_rows(self.read(self.curve_files)))
 
-    def read(self, table: TableFolder, *, trial: str | None = None, words: Collection[str] = ()) -> pa.Table:
+    def read(self, table: TableFolder, *, trial: str | None = None, dictionaries: Collection[str] = ()) -> pa.Table:
         """Return the rows of one of its tables as `TableFolder.read` does, under the name of the folder.
 
         Rows that carry the id of another search are reported with a StoreWarning, and returned too.
         """
-        return under_folder_name(table.read(trial=trial, words=words), self.search, self.search_id)
+        return under_folder_name(table.read(trial=trial, dictionaries=dictionaries), self.search, self.search_id)
 
     def _table(self, folder: str, schema: pa.Schema, *, is_by_trial: bool = False) -> TableFolder:
         corrupt = files.join(self.folder, "_corrupt", schema.metadata[TABLE_KEY].decode())

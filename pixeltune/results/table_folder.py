@@ -119,7 +119,7 @@ class TableFolder:
             raise _refused(self.folder, error) from error
 
     def read(
-        self, *, trial: str | None = None, columns: Collection[str] | None = None, words: Collection[str] = ()
+        self, *, trial: str | None = None, columns: Collection[str] | None = None, dictionaries: Collection[str] = ()
     ) -> pa.Table:
         """Return the rows of all attempts, each attempt once, unsorted.
 
@@ -129,9 +129,9 @@ class TableFolder:
         Args:
             trial: The only trial to read; None for all.
             columns: The columns to read, `trial` and `attempt` among them; None for all.
-            words: Text columns to return as dictionaries.
+            dictionaries: Text columns to return as dictionaries.
         """
-        found = _Found(words)
+        found = _Found(dictionaries)
         unreadable: dict[str, UnreadableError] = {}
         for _ in range(_MOST_LOOKS):
             names = [name for name in self.names() if trial is None or _may_hold(name, trial)]
@@ -141,7 +141,7 @@ class TableFolder:
                     is_complete = False
                     continue
                 try:
-                    file = self.open(name, content, words if compacted_number(name) else ())
+                    file = self.open(name, content, dictionaries if compacted_number(name) else ())
                     if file is None:
                         is_complete = False
                         continue
@@ -160,22 +160,22 @@ class TableFolder:
             self._warn(dict.fromkeys(lost, UnreadableError("it was damaged")), f"in {self.corrupt} since")
         if unreadable:
             self.quarantine(unreadable)
-        return found.table(view_of(self.schema, columns, words))
+        return found.table(view_of(self.schema, columns, dictionaries))
 
-    def open(self, name: str, content: bytes, words: Collection[str] = ()) -> TableFile | None:
+    def open(self, name: str, content: bytes, dictionaries: Collection[str] = ()) -> TableFile | None:
         """Open the bytes of a file; UnreadableError where they are damaged, None where the file is gone.
 
         Damaged bytes are read once more: a launch may have replaced the file, or the storage may have answered wrongly.
         """
         try:
-            return TableFile(content, self.schema, words)
+            return TableFile(content, self.schema, dictionaries)
         except NewerError:
             raise
         except UnreadableError:
             again = self.content(name)
             if again == content:
                 raise
-        return None if again is None else TableFile(again, self.schema, words)
+        return None if again is None else TableFile(again, self.schema, dictionaries)
 
     def health(self) -> Health:
         """Check each file's digest; no file is moved."""
@@ -302,9 +302,9 @@ class TableFolder:
 class _Found:
     """The contents of a folder that were read so far. names: of the files that were read."""
 
-    def __init__(self, words: Collection[str]) -> None:
+    def __init__(self, dictionaries: Collection[str]) -> None:
         self.names: set[str] = set()
-        self._words = words
+        self._dictionaries = dictionaries
         self._compacted: dict[int, pa.Table] = {}
         self._singles: list[pa.Table] = []
         self._blocks: list[pa.Table] = []
@@ -337,7 +337,7 @@ class _Found:
     def _join_singles(self) -> None:
         block = pa.concat_tables(self._singles).combine_chunks()
         for place, name in enumerate(block.schema.names):
-            if name in self._words:
+            if name in self._dictionaries:
                 field = block.schema.field(name).with_type(DICTIONARY_COLUMNS)
                 block = block.set_column(place, field, block[name].dictionary_encode().cast(DICTIONARY_COLUMNS))
         self._blocks.append(block)
@@ -375,8 +375,8 @@ def without(table: pa.Table, keys: pa.Array) -> pa.Table:
 
 
 def _keys(table: pa.Table) -> pa.ChunkedArray:
-    words = [table[name].cast(pa.string()) for name in ("trial", "attempt")]
-    return pc.binary_join_element_wise(*words, text_array(["-"])[0])
+    parts = [table[name].cast(pa.string()) for name in ("trial", "attempt")]
+    return pc.binary_join_element_wise(*parts, text_array(["-"])[0])
 
 
 def _may_overlap(table: pa.Table, other: pa.Table) -> bool:
