@@ -114,7 +114,7 @@ def _words(shown: Sequence[Picture], without: Sequence[Row], heavy: Sequence[str
 def _command(snapshot: Snapshot, row: Row) -> Command:
     location = shown_location(snapshot.store.gallery(row["trial"]))
     split = "test" if snapshot.is_final else "valid"
-    words = [
+    argv = [
         "pixeltune",
         "sample",
         f"{snapshot.search}/{row['trial']}",
@@ -125,5 +125,5 @@ def _command(snapshot: Snapshot, row: Row) -> Command:
     ]
     return Command(
         f"Draws the picture of trial {row['trial']}, where its weights were kept; the next report shows it.",
-        shlex.join([*words, "--out", location]),
+        shlex.join([*argv, "--out", location]),
     )

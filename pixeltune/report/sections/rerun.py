@@ -61,7 +61,7 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
         yield Command(
             "The same final: it resumes from its results, or begins from scratch without them.", _final(snapshot, final)
         )
-        yield Command("This report again.", _words("pixeltune", "report", search, *storage))
+        yield Command("This report again.", _shell("pixeltune", "report", search, *storage))
         return
     if snapshot.manifest.vary:
         yield _search(snapshot)
@@ -71,20 +71,20 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
     if best is not None:
         yield Command(
             "The best configurations on the test set, with new seeds: numbers that may compare with published ones.",
-            _words("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
+            _shell("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
         )
         if snapshot.manifest.vary:
             yield from _best_alone(snapshot, best)
     code = f'import pixeltune as pt; print(pt.read_results("{shown_location(snapshot.store.folder)}"))'
     yield Command(
         "The rows behind this report, and the report again.",
-        "\n".join([_words("python", "-c", code), _words("pixeltune", "report", search, *storage)]),
+        "\n".join([_shell("python", "-c", code), _shell("pixeltune", "report", search, *storage)]),
     )
 
 
 def _search(snapshot: Snapshot) -> Command:
     manifest = snapshot.manifest
-    file, words = _search_file(manifest)
+    file, text = _search_file(manifest)
     budget = snapshot.launch.get("budget") or {}
     overrides = dict(manifest.overrides)
     scheduler = overrides.pop("scheduler", _UNSET)
@@ -100,7 +100,7 @@ def _search(snapshot: Snapshot) -> Command:
             *(shown_location(join(_parent(snapshot.store), name)) for name in manifest.warm_start),
         ]
     command += _sets(overrides)
-    return Command(words, _words(*command, *storage_words(snapshot.store)))
+    return Command(text, _shell(*command, *storage_words(snapshot.store)))
 
 
 def _search_file(manifest: SearchManifest) -> tuple[str, str]:
@@ -146,7 +146,7 @@ def _training(snapshot: Snapshot) -> Command:
     return Command(
         "The same training, of this configuration.",
         _heredoc(file, TrialConfig.from_flat(manifest.base))
-        + _words("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
+        + _shell("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
     )
 
 
@@ -155,12 +155,12 @@ def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
     storage = storage_words(snapshot.store)
     yield Command(
         f"The best trial, {best['trial']}, trained once more and stored next to these results.",
-        _words("pixeltune", "rerun", f"{snapshot.search}/{best['trial']}", *storage),
+        _shell("pixeltune", "rerun", f"{snapshot.search}/{best['trial']}", *storage),
     )
     yield Command(
         "The same without these results: its whole configuration.",
         _heredoc(f"{name}.toml", TrialConfig.from_flat(_configuration(best)))
-        + _words("pixeltune", "train", "--config", f"{name}.toml"),
+        + _shell("pixeltune", "train", "--config", f"{name}.toml"),
     )
 
 
@@ -175,19 +175,19 @@ def _configuration(row: Row) -> dict[str, Scalar]:
 
 def _final(snapshot: Snapshot, final: Selection) -> str:
     budget = snapshot.launch.get("budget") or {}
-    words = final_words(final, snapshot.search, budget.get("trials") or len(snapshot.rows))
-    return _words(*words, *_sets(snapshot.manifest.overrides), *storage_words(snapshot.store))
+    argv = final_words(final, snapshot.search, budget.get("trials") or len(snapshot.rows))
+    return _shell(*argv, *_sets(snapshot.manifest.overrides), *storage_words(snapshot.store))
 
 
 def final_words(final: Selection, name: str, runs: int) -> list[str]:
     """Return the command line of a final with so many runs, without its settings and its storage."""
-    words = ["pixeltune", "final", final.search]
-    words += ["--top", str(final.top)] if final.top is not None else []
+    argv = ["pixeltune", "final", final.search]
+    argv += ["--top", str(final.top)] if final.top is not None else []
     for trial in final.trials:
-        words += ["--trial", trial]
-    words += ["--seeds", str(max(1, math.ceil(runs / len(final.chosen))))]
-    words += ["--images", str(final.images)] if final.images is not None else []
-    return words + ([] if name == f"{final.search}-final" else ["--name", name])
+        argv += ["--trial", trial]
+    argv += ["--seeds", str(max(1, math.ceil(runs / len(final.chosen))))]
+    argv += ["--images", str(final.images)] if final.images is not None else []
+    return argv + ([] if name == f"{final.search}-final" else ["--name", name])
 
 
 def _sets(overrides: Mapping[str, Any]) -> list[str]:
@@ -204,7 +204,7 @@ def _parent(store: SearchStore) -> str:
     return (head.rpartition("/")[0] or "/") + mark + query
 
 
-def _words(*words: str) -> str:
+def _shell(*words: str) -> str:
     return shlex.join(words)
 
 
