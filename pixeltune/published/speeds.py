@@ -48,7 +48,7 @@ class PublishedSpeed:
 
     @property
     def images_per_second(self) -> float | None:
-        """Images drawn in a second by whole batches; None where seconds or batch are not stated."""
+        """Return the images drawn per second by whole batches; None where seconds or batch are not stated."""
         return self.batch_size / self.seconds if self.batch_size and self.seconds else None
 
 
