@@ -39,7 +39,7 @@ COMPACTED = "compacted"
 _COMPACTED_NAME = re.compile(rf"{COMPACTED}-([0-9]+)\.parquet")
 _ATTEMPT_NAME = re.compile(r"([A-Za-z0-9]+-[0-9]+)\.parquet")
 _BLOCK = 250
-"""Number of single rows that are joined at a time: a table of one row in 100 columns takes 100 times their memory."""
+"""Number of single rows that are joined at a time: a table of one row in 100 columns takes 100 times the memory."""
 _MOST_LOOKS = 20
 _ASKED_FOR = 256
 """Number of files of object storage that may be in memory before they are decoded."""
