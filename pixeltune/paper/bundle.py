@@ -74,7 +74,7 @@ class Stated:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a bundle states.
+    """The statements of a bundle.
 
     Attributes:
         search, from_search, from_trial: The final, and the trial whose configuration it retrains.

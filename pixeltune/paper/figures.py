@@ -111,7 +111,7 @@ def draw_samples(images_NCHW: np.ndarray, levels: int, title: str) -> dict[str, 
 
 
 def _sheet(images_NCHW: np.ndarray, levels: int) -> np.ndarray:
-    """(rows, columns) or (rows, columns, 3) uint8: the images with a pixel of white between them."""
+    """Return the images with a white pixel between them: (rows, columns) or (rows, columns, 3) uint8."""
     shown = images_NCHW if images_NCHW.shape[1] == 3 else images_NCHW[:, :1]
     shades = np.round(shown.astype(np.float64) * (_SHADES / (levels - 1))).astype(np.uint8)
     count, channels, height, width = shades.shape
@@ -125,7 +125,7 @@ def _sheet(images_NCHW: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _settings() -> Any:
-    """Text as text in SVG, whole fonts in PDF, no LaTeX, and nothing of the user's own style."""
+    """Set text as text in SVG, whole fonts in PDF, no LaTeX, and none of the user's own style."""
     import matplotlib as mpl
 
     settings: Any = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}

@@ -107,7 +107,7 @@ class Digits:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """The lines in their order, how they are printed, and what they are about, in words for a caption."""
+    """The lines in their order, how they are printed, and what they are about, as text for a caption."""
 
     rows: Sequence[TableRow]
     digits: Digits
@@ -364,7 +364,7 @@ def _require_same_task(finals: Sequence[FinishedFinal]) -> None:
 
 
 def _task(row: Row) -> str:
-    """Return what a number is about, in words: data set, form, levels, binarisation."""
+    """Return what a number is about, as text: data set, form, levels, binarisation."""
     identity = identity_of(row)
     name = str(row["data.name"])
     images = identity.dataset or (name if name in PUBLISHED_SETS else f"{name} of checksum {row['data_checksum']}")

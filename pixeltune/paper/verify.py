@@ -196,7 +196,7 @@ def _data_check(data: DataSet, manifest: Manifest) -> BundleCheck:
 
 
 def _recompute(folder: str, manifest: Manifest, run: Run, test: ImageSet) -> np.ndarray:
-    """(N,) float64 nats of the test images under one run's weights, as a final evaluates them."""
+    """Return the (N,) float64 nats of the test images under one run's weights, as a final evaluates them."""
     from pixeltune.training.evaluate import evaluate
     from pixeltune.training.weights import load_with_config
     from pixeltune.training.workers import best_device
@@ -245,8 +245,8 @@ def _mean_check(
         if abs(values[name] - getattr(stated, name)) > _half_digit(text)
     ]
     same = all(_rounds_to(values[name], text) for name, text in stated.printed.items())
-    words = "as printed" if same else "within half of the last printed digit"
-    return BundleCheck("mean", not wrong, "; ".join(wrong) or f"{stated_text(manifest)}, recomputed {words}")
+    how = "as printed" if same else "within half of the last printed digit"
+    return BundleCheck("mean", not wrong, "; ".join(wrong) or f"{stated_text(manifest)}, recomputed {how}")
 
 
 def stated_text(manifest: Manifest) -> str:
@@ -254,10 +254,8 @@ def stated_text(manifest: Manifest) -> str:
     stated, printed = manifest.stated, manifest.stated.printed
     mark = bound_mark({"is_bound": stated.is_bound})
     parts = [
-        f"{mark}{printed[unit]}"
-        + (f" ± {printed[f'{unit}_error']}" if f"{unit}_error" in printed else "")
-        + f" {words}"
-        for unit, words in (("bits_per_dim", "bits/dim"), ("nats", "nats"))
+        f"{mark}{printed[unit]}" + (f" ± {printed[f'{unit}_error']}" if f"{unit}_error" in printed else "") + f" {name}"
+        for unit, name in (("bits_per_dim", "bits/dim"), ("nats", "nats"))
     ]
     return f"{', '.join(parts)} ({counted(stated.seeds, 'seed')})"
 

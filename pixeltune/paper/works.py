@@ -169,8 +169,8 @@ def parse_bibtex(text: str) -> dict[str, dict[str, str]]:
 
 def escape_tex(text: str) -> str:
     """Return text as LaTeX prints it: nothing in it is a command."""
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return "".join(map(_escaped, words))
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return "".join(map(_escaped, plain))
 
 
 def _escaped(letter: str) -> str:

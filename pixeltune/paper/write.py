@@ -53,7 +53,7 @@ _VERSION_COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRequest:
-    """What to write.
+    """The options of a paper.
 
     Attributes:
         store: The final.
@@ -80,7 +80,7 @@ class PaperRequest:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written. names: files. missing: what was left out, and why, a line each. stated: the bundled mean."""
+    """The result of writing. names: files. missing: what was left out and why, by line. stated: the bundled mean."""
 
     names: Sequence[str]
     missing: Sequence[str]
@@ -193,8 +193,8 @@ def _search_curves(request: PaperRequest, miss: Callable[[str], None]) -> Iterat
         return
     for origin in dict.fromkeys(row["from_trial"] for row in request.final.rows):
         reports = search.curve(origin)
-        for split, style, words in (("train", ":", "training loss"), ("valid", "--", "validation")):
-            curve = curves_of(origin, f"{origin}, {words} in the search", reports, split, style)
+        for split, style, label in (("train", ":", "training loss"), ("valid", "--", "validation")):
+            curve = curves_of(origin, f"{origin}, {label} in the search", reports, split, style)
             if curve is not None:
                 yield curve
 

@@ -1,11 +1,11 @@
-"""Whether a row of ours and a published number may be compared, and why not, in words.
+"""The comparison of a row of ours with a published number: whether the two may be compared, and why not.
 
-Two numbers of one task (images of one form, levels and binarised or not) differ by a gap that can be read with
-`why_not` beside it, as validation against test; those of two tasks do not.
+Two numbers of one task (images of one form, levels and binarised or not) differ by a gap that means something when read
+together with `why_not`, such as validation against test; two numbers of different tasks do not.
 
-They may if data set and its version, split, levels, binarisation, exactness, conditioning and augmentation agree.
-What the published source does not state is a caveat, no mismatch; a version or binarisation that is known to be
-unclear is a mismatch, since those are 0.26 bits/dim and about a nat apart.
+Two numbers are comparable if data set and its version, split, levels, binarisation, exactness, conditioning and
+augmentation agree. What the published source does not state is a caveat, not a mismatch; a version or binarisation that
+is known to be unclear is a mismatch, because versions differ by 0.26 bits/dim and binarisations by about a nat.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SOURCES: dict[str, str] = {name: each.dataset or name for name, each in PUBLISHE
 """Sources of ours that read a published set itself, with its name in the table."""
 
 OWN_SOURCES = ("folder", "parquet", "array")
-"""Sources of ours that read whatever files they are given; so does a function `package.module:function`."""
+"""Sources of ours that read any files they are given; so does a function `package.module:function`."""
 
 EDITIONS = ("original", "old", "new")
-"""First words of a `data_version` that a source gives to the published files; all else is a copy of one's own."""
+"""First words of a `data_version` that a source gives to the published files; any other value is a user's copy."""
 
 
 _ARTICLES = {
@@ -41,11 +41,15 @@ _ARTICLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class NumberSpec:
-    """What a number of ours is a number of.
+    """The data set, split and conditions that a number of ours belongs to.
 
-    dataset: the published set that it is about, None where there is none. is_guessed: that was concluded from the
-        name of one's own files. is_published_set: those very images, not a copy. published_draw: binarised as
-        published. fraction: of the training images that was used. checksum: of the images.
+    Attributes:
+        dataset: The published set, None where there is none.
+        is_guessed: Whether the set was inferred from the name of the user's files.
+        is_published_set: Whether the images are those of the set, not a copy.
+        published_draw: Whether they are binarised as published.
+        fraction: Share of the training images that was used.
+        checksum: Checksum of the images.
     """
 
     dataset: str | None
@@ -69,19 +73,19 @@ class NumberSpec:
 
 @dataclass(frozen=True)
 class Comparability:
-    """Whether two numbers may be compared. why_not: what differs; caveats: what is not known, or worth knowing."""
+    """The result of a comparison. why_not: what differs; caveats: what is unknown or worth knowing."""
 
     why_not: tuple[str, ...]
     caveats: tuple[str, ...]
 
     @property
     def comparable(self) -> bool:
-        """True only if nothing that matters differs."""
+        """Return True only if nothing that matters differs."""
         return not self.why_not
 
 
 def identity_of(row: Mapping[str, Any], own: Sequence[PublishedResult] = ()) -> NumberSpec:
-    """The identity of a row of the results (columns that it lacks count as their default).
+    """Return the identity of a row of the results; columns that it lacks have their default.
 
     own: results that the user adds to the shipped ones; their data sets are known too.
     """
@@ -117,17 +121,17 @@ def _published_binarisation(source: str) -> str | None:
 
 
 def check_comparable(ours: NumberSpec, published: PublishedResult) -> Comparability:
-    """Compare all that matters, respect by respect."""
+    """Compare two numbers in all respects that matter."""
     return Comparability(tuple(_mismatches(ours, published)), tuple(_caveats(ours, published)))
 
 
 def published_for(ours: NumberSpec, own: Sequence[PublishedResult] = ()) -> list[PublishedResult]:
-    """The published results of the data set that `ours` is about; own: those that the user adds."""
+    """Return the published results of the data set of `ours`; own: those that the user adds."""
     return [result for result in (*published_results(), *own) if _is_of_the_set(ours, result)]
 
 
 def is_same_task(ours: NumberSpec, published: PublishedResult) -> bool:
-    """Whether both describe images of the same form and levels, binarised or not: only then is there a gap."""
+    """Return whether both describe images of the same form and levels, binarised or not: only then is there a gap."""
     return (
         _form(ours) == _published_form(published)
         and ours.levels == published.levels
@@ -141,7 +145,7 @@ def has_gap(ours: NumberSpec, published: PublishedResult) -> bool:
 
 
 def is_near(ours: NumberSpec, published: PublishedResult) -> bool:
-    """Whether both are of the same task, and binarised in the same way."""
+    """Return whether both are of the same task, and binarised in the same way."""
     return is_same_task(ours, published) and ours.binarisation == published.binarisation
 
 
@@ -154,9 +158,9 @@ def _are_same_images(ours: NumberSpec, published: PublishedResult) -> bool:
 
 
 def _hinted(row: Mapping[str, Any], results: Sequence[PublishedResult]) -> str | None:
-    """The published set of which files of one's own may be a copy, by a word of their name and the images' form.
+    """Return the published set that the user's files may be a copy of, by a word of their name and the images' form.
 
-    Only the last part of the path counts, or the function's name; a known source says itself what it is.
+    Only the last part of the path counts, or the function's name; the other sources name their set themselves.
     """
     name, path = str(row.get("data.name")), str(row.get("data.path") or "")
     if name not in OWN_SOURCES and ":" not in name:
@@ -262,5 +266,5 @@ def _caveats(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
     if published.doubt:
         yield published.doubt
     if ours.fraction < 1.0:
-        beside = ", and on validation" if ours.split == "test" else ""  # as `final` does
-        yield f"trained on {ours.fraction:.3g} of the training images{beside}"
+        with_valid = ", and on validation" if ours.split == "test" else ""  # as `final` does
+        yield f"trained on {ours.fraction:.3g} of the training images{with_valid}"

@@ -1,4 +1,4 @@
-"""Rows of ours next to published ones, as pandas tables: likelihoods with `comparable` and why not, and speeds."""
+"""Pandas tables of our rows next to published ones: likelihoods with `comparable` and why not, and speeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEEDED = ("trial", "status", "data.name", "levels", "image_channels", "image_he
 _KEPT = ("search", "trial", "attempt", "status", "evaluated_split", "is_bound", "num_parameters", "gpu_name")
 _CATEGORIES = ("dataset", "version", "binarisation", "split", "metric", "likelihood", "evidence")
 _NUMBERS = ("gap", "rank", "rank_of", "our_gpu_hours", "gpu_hours", "compute_ratio", "params_million")
-"""Numbers that may be null in every line."""
+"""Columns of numbers that may be null in every row."""
 _COLUMNS = (
     *_KEPT,
     *("metric", "ours", "published", "gap", "rank", "rank_of", "comparable", "why_not", "caveats"),
@@ -43,44 +43,60 @@ OWN_TABLE = "published.csv"
 
 
 def load_published(own: files.Location | None = None) -> pd.DataFrame:
-    """The published results, a row a number; `pixeltune.published.table` explains the columns.
+    """Return the published results, one row a number.
 
-    own: a storage with a `published.csv` of the user's, or such a file; its rows follow. StoreError where there is
-    none, or where it cannot be read.
+    Args:
+        own: A storage with a `published.csv` of the user's, or such a file, whose rows follow the shipped ones; a path
+            or a URI.
+
+    Returns:
+        A table with the columns that `pixeltune.published.table` explains, such as `dataset`, `model`, `metric`
+        (bits_per_dim or nats) and `value` (bits/dim or nats/image).
+
+    Raises:
+        StoreError: The user's table is missing, or it cannot be read.
     """
     return _tidy(pd.DataFrame([asdict(result) for result in (*published_results(), *read_own(own))]))
 
 
 def read_own(location: files.Location | None) -> tuple[PublishedResult, ...]:
-    """The user's own published results, of a storage or a file; none where `location` is None."""
+    """Return the user's own published results, of a storage or a file; none where `location` is None."""
     if location is None:
         return ()
     text = files.require_location(location)
-    place = text if text.endswith(".csv") else files.join(text, OWN_TABLE)
+    path = text if text.endswith(".csv") else files.join(text, OWN_TABLE)
     try:
-        return own_results(files.read_whole(place).decode("utf-8-sig"))
+        return own_results(files.read_whole(path).decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise StoreError(f"your published results must be text in UTF-8, but {place} is not; save it as such") from None
+        raise StoreError(f"your published results must be text in UTF-8, but {path} is not; save it as such") from None
     except OSError as error:
         why = error.strerror or error
-        raise StoreError(f"your published results must be a CSV file, but {place} is not ({why})") from None
+        raise StoreError(f"your published results must be a CSV file, but {path} is not ({why})") from None
     except StoreError as error:
-        raise StoreError(f"{error} (in {place})") from None
+        raise StoreError(f"{error} (in {path})") from None
 
 
 def compare(frame: pd.DataFrame, own: files.Location | None = None) -> pd.DataFrame:
     """Return each finished or pruned row of `read_results` with each published result of the same data set.
 
-    own: a storage with a `published.csv` of the user's, or such a file; its rows are compared with as well.
+    Args:
+        frame: Rows of `read_results`.
+        own: A storage with a `published.csv` of the user's, or such a file, whose rows are included.
 
-    ours, published: in `metric` (bits_per_dim, or nats per image). gap: ours − published, negative where ours is
-    better; null where the two are not of the same task (form of the images, levels, binarised or not) or the published
-    value is an upper limit. rank, rank_of: the rank that ours would have among the published results that are
-    comparable to it and not in doubt, and how many that makes with ours; null in any other line. comparable, why_not,
-    caveats: see `pixeltune.published.comparability`.
-    our_gpu_hours, gpu_hours: wall time × GPUs of our trial alone, without the search that found it, and of the
-    published training where both are stated; compute_ratio: ours / published. GPUs of all kinds count alike: see
-    `gpu_name` and `compute`.
+    Returns:
+        One row for each pair, with the columns of both, and:
+        `ours`, `published`: values in `metric` (bits_per_dim, or nats per image).
+        `gap`: ours − published in the same unit, negative where ours is better; null where the two are not of the same
+        task (form of the images, levels, binarised or not) or the published value is an upper limit.
+        `rank`, `rank_of`: the rank of ours among the published results that are comparable to it and not in doubt, and
+        their number with ours; null in any other row.
+        `comparable`, `why_not`, `caveats`: see `pixeltune.published.comparability`.
+        `our_gpu_hours`, `gpu_hours`: wall time × GPUs (GPU-hours) of our trial alone, without the search that found it,
+        and of the published training if both are stated.
+        `compute_ratio`: ours / published. GPUs of all kinds count alike; see `gpu_name` and `compute`.
+
+    Raises:
+        StoreError: The table is none of `read_results`, or the user's table cannot be read.
     """
     lacking = [name for name in _NEEDED if name not in frame.columns]
     if lacking:

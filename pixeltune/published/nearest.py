@@ -1,4 +1,4 @@
-"""The published results nearest in kind to a row of ours, as plain rows and as lines for people; no pandas."""
+"""The published results nearest in kind to a row of ours, as plain rows and as lines of text; no pandas."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNITS = {"bits_per_dim": "bits/dim", "nats": "nats"}
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A number of ours next to a published one, and whether the two compare; all that is printed of them is made of it.
+    """A number of ours next to a published one, and whether they compare; all output about the two is made from it.
 
     Attributes:
         published: The published result.
@@ -41,7 +41,7 @@ class Comparison:
 
     @classmethod
     def of(cls, identity: NumberSpec, published: PublishedResult, row: Mapping[str, Any] | None = None) -> Comparison:
-        """Compare a published result with what a number of ours is about, and with the number of a row."""
+        """Compare a published result with the identity of a number of ours, and with the number of a row."""
         return cls(
             published=published,
             comparability=check_comparable(identity, published),
@@ -51,27 +51,27 @@ class Comparison:
 
     @property
     def gap(self) -> float | None:
-        """Ours − published, negative where ours is better; None where the difference means nothing."""
+        """Return ours − published, negative where ours is better; None where the difference means nothing."""
         return self.ours - self.published.value if self.ours is not None and self.has_gap else None
 
     @property
     def comparable(self) -> bool:
-        """Whether nothing that matters differs."""
+        """Return whether nothing that matters differs."""
         return self.comparability.comparable
 
     @property
     def why_not(self) -> tuple[str, ...]:
-        """What differs."""
+        """Return what differs."""
         return self.comparability.why_not
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What is not known, or worth knowing."""
+        """Return what is unknown or worth knowing."""
         return self.comparability.caveats
 
     @property
     def distance(self) -> tuple[int, float]:
-        """What orders published results from the nearest in kind: the mismatches, then the value."""
+        """Return the sort key of published results, nearest in kind first: the number of mismatches, then the value."""
         return len(self.why_not), self.published.value
 
 
@@ -93,39 +93,39 @@ def shared_reasons(why_not: Sequence[Sequence[str]]) -> list[str]:
 
 
 def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
-    """What the end of a search says of its best row: published numbers beside it, and whether they compare.
+    """Return the lines about the best row at the end of a search: the nearest published numbers, comparable or not.
 
-    name: what the row is, where it is no trial.
+    name: what the row is, if it is not a trial.
     """
-    besides = comparison(row, limit)
-    if not besides:
+    compared = comparison(row, limit)
+    if not compared:
         return [f"No published results for {row.get('data.name')}; the order-0 baseline is the yardstick."]
     mark = bound_mark(row)
-    numbers = (f"{mark}{beside.ours:.4g} {UNITS[beside.published.metric]}" for beside in besides)
+    numbers = (f"{mark}{each.ours:.4g} {UNITS[each.published.metric]}" for each in compared)
     units = " and ".join(dict.fromkeys(numbers))
     kind = "test" if row.get("evaluated_split") == "test" else "validation"
-    shared = shared_reasons([beside.why_not for beside in besides])
+    shared = shared_reasons([each.why_not for each in compared])
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
     return [
-        f"Beside published results: {name or 'trial ' + row['trial']} with {units} ({kind}){verdict}.",
-        *(_line(beside, shared) for beside in besides),
+        f"Compared with published results: {name or 'trial ' + row['trial']} with {units} ({kind}){verdict}.",
+        *(_line(each, shared) for each in compared),
     ]
 
 
-def _line(beside: Comparison, shared: Sequence[str]) -> str:
-    published = beside.published
+def _line(compared: Comparison, shared: Sequence[str]) -> str:
+    published = compared.published
     arxiv = f", arXiv {published.arxiv}" if published.arxiv else ""
-    own = [reason for reason in beside.why_not if reason not in shared]
-    notes = ["comparable"] if beside.comparable else []
+    own = [reason for reason in compared.why_not if reason not in shared]
+    notes = ["comparable"] if compared.comparable else []
     notes += [f"not comparable: {'; '.join(own)}"] if own else []
-    notes += [f"caveat: {'; '.join(beside.caveats)}"] if beside.comparable and beside.caveats else []
-    gap = "" if beside.gap is None else f"{beside.gap:+.3f}"
+    notes += [f"caveat: {'; '.join(compared.caveats)}"] if compared.comparable and compared.caveats else []
+    gap = "" if compared.gap is None else f"{compared.gap:+.3f}"
     source = f"{published.model} ({published.year}{arxiv})"
     return f"  {published.value:<7.5g} {gap:6}  {source}{': ' if notes else ''}{', '.join(notes)}"
 
 
 def best_published(ours: NumberSpec, row: Mapping[str, Any] | None = None) -> Comparison | None:
-    """The yardstick for `ours`: of the closest published results, the lowest; None where none is near.
+    """Return the lowest of the closest published results to `ours`; None where none is near.
 
     Closest: of the same task and binarisation, exact or a bound, not in doubt, fewest mismatches.
     """
@@ -142,7 +142,7 @@ def best_published(ours: NumberSpec, row: Mapping[str, Any] | None = None) -> Co
 
 
 def nearest_published_note(row: Mapping[str, Any]) -> str:
-    """The closest published result of the row's task, with the gap and what else differs, to follow a number; or ""."""
+    """Return the closest published result of the row's task, with gap and mismatches, to follow a number; or ""."""
     nearest = best_published(identity_of(row), row)
     if nearest is None or nearest.gap is None:
         return ""

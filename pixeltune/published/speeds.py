@@ -4,7 +4,7 @@ Seconds of two machines do not compare; the speed-up against naive sampling of t
 device does. Columns:
 
 model, dataset, image_channels, image_height, image_width: what is sampled; pixels. `audio` is no image.
-method: `naive` (a pass of the whole network for each step), `cached` (each feature is computed once), `fixed_point`
+method: `naive` (one pass of the whole network for each step), `cached` (each feature is computed once), `fixed_point`
     (Jacobi iteration of the whole image), `jacobi_gauss_seidel` and `gauss_seidel_jacobi` (mixtures of both),
     `pixel_groups` (a model that draws groups of pixels at once: another distribution, not a faster exact method).
 batch_size: images drawn together. device: as stated. seconds: for the batch.
@@ -48,7 +48,7 @@ class PublishedSpeed:
 
     @property
     def images_per_second(self) -> float | None:
-        """Images drawn in a second by whole batches; None where seconds or batch are not stated."""
+        """Return the images drawn per second by whole batches; None where seconds or batch are not stated."""
         return self.batch_size / self.seconds if self.batch_size and self.seconds else None
 
 

@@ -46,7 +46,7 @@ CHANNELS = {each.dataset or each.name: each.shape[0] for each in PUBLISHED_SETS.
 
 
 class Exactness(StrEnum):
-    """What kind of number a likelihood is."""
+    """The kind of number that a likelihood is."""
 
     EXACT = "exact"
     LOWER_BOUND = "lower_bound"
@@ -90,12 +90,12 @@ class PublishedResult:
 
     @property
     def channels(self) -> int:
-        """Colour channels of its data set."""
+        """Return the colour channels of its data set."""
         return self.image_channels or CHANNELS.get(self.dataset, 3)
 
     @property
     def test_split(self) -> str:
-        """The published split that plays the part of the test set."""
+        """Return the published split that serves as the test set."""
         return "valid" if self.dataset.startswith("imagenet") else "test"
 
 
@@ -190,7 +190,7 @@ def parsed(line: Mapping[str, str], place: str, readers: Mapping[str, FieldReade
 
 @dataclass(frozen=True)
 class FieldReader:
-    """How a column is read. read: raises ValueError or KeyError; expected: what must be there, in words."""
+    """The reader of a column. read: raises ValueError or KeyError; expected: what must be there, as text."""
 
     read: Callable[[str], Any]
     expected: str

@@ -1,4 +1,4 @@
-"""A report of a search, from its store to one HTML file, or to PNG files for a paper."""
+"""Build of a report of a search, from its store to one HTML file, or to PNG files for a paper."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PACKAGE = "pixeltune.report"
 
 
 def render(**parts: Any) -> str:
-    """The HTML of a report's parts."""
+    """Return the HTML of a report's parts."""
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "page"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -55,7 +55,7 @@ def render(**parts: Any) -> str:
 
 
 def figure_json(chart: Chart) -> Markup:
-    """A figure as JSON that no string in it can end: `</script>` has no `<` left."""
+    """Return a figure as JSON that no string in it can end: `</script>` has no `<` left."""
     assert chart.figure is not None
     text: str = chart.figure.to_json()
     return Markup(_without_markup(text))
@@ -63,7 +63,7 @@ def figure_json(chart: Chart) -> Markup:
 
 @cache
 def packed_plotly() -> str:
-    """plotly.js as base64 of gzip, unpacked by the page when a figure is drawn: the page is read before that."""
+    """Return plotly.js as base64 of gzip; the page unpacks it when a figure is drawn, so its text is shown before."""
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
@@ -78,9 +78,9 @@ def _text(name: str) -> str:
 
 
 _WIDTH, _WIDE = 600, 900
-"""In pixels of 1/96 inch: 6.25 inches with letters of 10 points; wide ones are for a page across."""
+"""Pixels of 1/96 inch: 6.25 inches with letters of 10 points; wide ones are for a page in landscape format."""
 _SCALE = 3
-"""288 dots an inch."""
+"""Scale factor: 288 dots an inch."""
 
 
 def require_browser() -> None:
@@ -95,7 +95,7 @@ def require_browser() -> None:
 
 
 def write_papers(charts: Sequence[Chart], folder: str) -> list[str]:
-    """Write each chart that has a figure as `folder/NAME.png`; their locations."""
+    """Write each chart that has a figure as `folder/NAME.png`; return their locations."""
     import kaleido
 
     drawn = [chart for chart in charts if chart.figure is not None]
@@ -123,7 +123,7 @@ def _png(chart: Chart) -> bytes:
 
 
 FIRST_LINES = 25
-"""Trials that the table shows until it is asked for all."""
+"""Number of trials that the table shows until the user asks for all."""
 
 
 @dataclass(frozen=True)
@@ -137,22 +137,22 @@ class ChartSection:
 
 
 def write_report(snapshot: Snapshot, location: str, *, top: int = 5) -> int:
-    """Write the page to a path or URI, whole or not at all; its size in bytes. top: how many best trials stand out."""
+    """Write the page to a path or URI, whole or not at all; return its bytes. top: how many trials to emphasise."""
     content = report_html(snapshot, top=top).encode()
     files.write_whole(location, content)
     return len(content)
 
 
 def report_html(snapshot: Snapshot, *, top: int = 5) -> str:
-    """The page."""
+    """Return the page as HTML."""
     found = finals(snapshot) if snapshot.is_final else None
     sections = chart_sections(snapshot, top)
-    told = summary(snapshot)
+    overview = summary(snapshot)
     return render(
         search=snapshot.search,
         version=importlib.metadata.version("pixeltune"),
         written=moment(snapshot.read_at),
-        summary=replace(told, headline=found.headline) if found else told,
+        summary=replace(overview, headline=found.headline) if found else overview,
         colours=STATUS_COLOURS,
         sections=_contents(found, sections),
         finals=found,
@@ -169,21 +169,21 @@ def report_html(snapshot: Snapshot, *, top: int = 5) -> str:
 
 
 def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
-    """The figures between the tables and the pictures, by section; a final searches nothing."""
+    """Return the figures between the tables and the galleries, by section; a final has learning curves alone."""
     curves = ChartSection("curves", "Learning curves", "", [learning_curves(snapshot, top)])
     if snapshot.is_final:
         return [curves]
     return [
         curves,
         ChartSection("space", "The space searched", "", [*importance_charts(snapshot), parallel_coordinates(snapshot)]),
-        ChartSection("slices", "Slices", "Trials by one key, whatever their others were.", slice_charts(snapshot)),
+        ChartSection("slices", "Slices", "Trials by one key, at any value of the others.", slice_charts(snapshot)),
         ChartSection("contours", "Contours", "", contour_charts(snapshot)),
         ChartSection("front", "What likelihood costs", "", front_charts(snapshot)),
     ]
 
 
 def all_charts(snapshot: Snapshot, top: int) -> list[Chart]:
-    """Every figure of a report, those that cannot be drawn apart."""
+    """Return every figure of a report that can be drawn."""
     charts = [chart for section in chart_sections(snapshot, top) for chart in section.charts] + [timeline(snapshot)]
     charts += finals(snapshot).charts if snapshot.is_final else []
     return [chart for chart in charts if chart.figure is not None]

@@ -1,4 +1,4 @@
-"""How a report writes numbers, units and names."""
+"""Numbers, units and names as a report writes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TITLES = {
     "seconds": "time",
     "images_seen": "images seen",
 }
-"""Columns in words, with units where their values carry none."""
+"""Titles of columns, with units where their values carry none."""
 
 _FORMATS = {
     "valid_bits_per_dim": ".4f",
@@ -48,17 +48,17 @@ _LIKELIHOODS = ("bits_per_dim", "nats")
 
 
 def title_of(name: str) -> str:
-    """A column or configuration key in words: `lr` of optim.lr."""
+    """Return the title of a column or configuration key: `lr` of optim.lr."""
     return TITLES.get(name) or short_name(name)
 
 
 def is_likelihood(name: str) -> bool:
-    """Whether a column holds one, which a bound is marked at."""
+    """Return whether a column holds a likelihood, which gets a mark where it is a bound."""
     return name.removeprefix("valid_").removeprefix("test_").removeprefix("train_") in _LIKELIHOODS
 
 
 def cell(name: str, value: object, *, is_bound: bool = False) -> str:
-    """A value of a column as text: 3 to 5 digits, thousands apart, bytes and seconds in units one can read."""
+    """Return a column's value as text: 3 to 5 digits, thousands separated, bytes and seconds in readable units."""
     if value is None:
         return NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -75,5 +75,5 @@ def cell(name: str, value: object, *, is_bound: bool = False) -> str:
 
 
 def moment(time: datetime | None) -> str:
-    """A time in UTC, to the second."""
+    """Return a time in UTC, to the second."""
     return NOTHING if time is None else time.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,4 +1,4 @@
-"""The model card of an exported trial: Markdown, its front matter as model hubs read it, every number from the row."""
+"""The model card of an exported trial: Markdown with the front matter that model hubs read, and the row's numbers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ images = pt.sample(model, 16, seed=0)
 
 
 class _Quoted(str):
-    """A text in quotes: a checksum such as 12e34567 is a number to some readers of YAML."""
+    """A quoted text: some YAML readers take a checksum such as 12e34567 for a number."""
 
 
 class _HeadDumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Writes `_Quoted` texts in quotes."""
+    """A dumper that writes `_Quoted` texts in quotes."""
 
 
 _HeadDumper.add_representer(
@@ -42,9 +42,10 @@ _HeadDumper.add_representer(
 
 
 def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_trials: int) -> str:
-    """The text of `README.md` beside an exported model.
+    """Return the text of `README.md`, which is stored next to an exported model.
 
-    ended_trials: of the search, among which the validation set chose; a lowest of many is a little too low.
+    ended_trials: number of ended trials of the search, from which validation chose; a lowest of many is a little too
+        low.
     """
     parts = [
         _front_matter(row),
@@ -57,7 +58,7 @@ def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_tr
         "## Numbers\n",
         "\n".join(_numbers(row)) + "\n",
         "\n".join(_how_chosen(row, manifest, ended_trials)) + "\n",
-        "## Beside published results\n",
+        "## Comparison with published results\n",
         "```\n" + "\n".join(comparison_lines(row)) + "\n```\n",
         "## Provenance\n",
         "\n".join(_provenance(row)) + "\n",
@@ -175,4 +176,4 @@ def _which_images(row: Row, config: TrialConfig) -> str:
 def _how_trained(row: Row) -> str:
     if row["from_search"] is not None:
         return f"Trained by `pixeltune final {row['from_search']}`, on the validation images too.\n"
-    return "`pixeltune train --config config.toml` trains it anew.\n"
+    return "`pixeltune train --config config.toml` trains it again from scratch.\n"

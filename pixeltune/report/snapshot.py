@@ -1,4 +1,4 @@
-"""A search as it was read once. A running search goes on while a report is made, whose parts must agree."""
+"""A search as it was read once, because a search may still be running and all parts of its report must agree."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from pixeltune.space.metrics import METRICS, sign_of_direction
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What the files of a search said at `read_at`.
+    """The contents of a search's files at `read_at`.
 
-    launcher: who held the search then, None where nobody did. launch: of the newest launch; may be empty.
-    attempts: all rows, by number and attempt. rows: the latest attempt of each trial. curves: reports by trial.
-    places: the leaderboard of all ranked trials; empty in a final, whose rows hold test numbers.
+    Attributes:
+        launcher: Who held the search then; None where no launch did.
+        launch: Facts about the newest launch; may be empty.
+        attempts: All rows, by number and attempt.
+        rows: The latest attempt of each trial.
+        curves: Reports by trial.
+        places: The leaderboard of all ranked trials; empty in a final, whose rows hold test numbers.
     """
 
     store: SearchStore
@@ -37,41 +41,41 @@ class Snapshot:
 
     @property
     def search(self) -> str:
-        """Its name."""
+        """Return its name."""
         return self.manifest.search
 
     @property
     def is_final(self) -> bool:
-        """Whether it retrains chosen configurations, with test numbers."""
+        """Return whether it retrains chosen configurations, with test numbers."""
         return self.manifest.final is not None
 
     @property
     def objective(self) -> str:
-        """The first objective, by which trials are ranked."""
+        """Return the first objective, by which trials are ranked."""
         return self.manifest.objectives[0]
 
     @property
     def sign(self) -> int:
-        """1 where less of the first objective is better, else −1."""
+        """Return 1 where less of the first objective is better, else −1."""
         return sign_of_direction(self.manifest.directions[0])
 
     @property
     def unit(self) -> str:
-        """The metric in which likelihoods are told: nats of binarised images, as their papers do, else bits_per_dim."""
+        """Return the metric of likelihoods: nats of binarised images, as in their papers, else bits_per_dim."""
         return "nats" if any(row["levels"] == 2 for row in self.rows) else "bits_per_dim"
 
     @property
     def is_bound(self) -> bool:
-        """Whether any ranked number is a bound."""
+        """Return whether any ranked number is a bound."""
         return any(row["is_bound"] for row in self.rows if row["status"] in RANKED)
 
     def best(self, count: int) -> list[Row]:
-        """The rows of the `count` best trials that keep to the constraints, best first."""
+        """Return the rows of the `count` best trials that satisfy the constraints, best first."""
         by_trial = {row["trial"]: row for row in self.rows}
         return [by_trial[place["trial"]] for place in self.places if place["rank"] is not None][:count]
 
     def baseline(self) -> float | None:
-        """Order-0 on validation, in `unit`; None where it is not known."""
+        """Return order-0 on validation, in `unit`; None where it is not known."""
         bits = self.manifest.baseline_bits_per_dim
         form = next((row for row in self.rows if row["image_height"] is not None), None)
         if bits is None or self.unit == "bits_per_dim":
@@ -106,7 +110,7 @@ def read_snapshot(store: SearchStore, *, now: datetime | None = None) -> Snapsho
 
 
 def _so_far(row: Row, curve: Sequence[Row]) -> Row:
-    """A running trial's row is written anew at its end only: its numbers so far are those of its best report."""
+    """Return a running trial's row with the numbers of its best report: the row itself is rewritten only at its end."""
     if row["status"] != Status.RUNNING or not curve:
         return row
     best = best_report(curve, "valid_bits_per_dim") or {}

@@ -1,12 +1,12 @@
-"""Many small files of a search made into few large ones, which read a hundred times faster.
+"""Merge the many small files of a search into a few large ones, which read a hundred times faster.
 
-A merged file is published whole beside the files that it holds, read back, and only then are these removed. So a kill
-at any moment leaves every row in at least one file, and `tables` says which counts where it stands in two; the next
-compaction removes what the killed one left. Only attempts of trials that have ended are merged, for the others are
-still written. Files that this version does not know in full, by a newer pixeltune, stay as they are.
+A merged file is published next to its sources and read back; only then are the sources removed. A kill at any moment
+therefore leaves every row in at least one file. `table_folder` defines which file counts when a row is stored in two,
+and the next compaction removes what the killed one left. Only attempts of trials that have ended are merged, because
+those of the others are still being written. Files of a newer pixeltune are left as they are.
 
-One batch of rows is in memory at a time. A merged file that is far from full is merged again with what came later, so
-that their number stays small and each row is rewritten a few times at most.
+One batch of rows is in memory at a time. A merged file that is far from full is merged again with later files, so that
+the number of files stays small and each row is rewritten only a few times.
 """
 
 from __future__ import annotations
@@ -24,22 +24,27 @@ from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import TableFolder, attempt_key, compacted_name, compacted_number, keys_of, without
 
 FULL_BYTES = 64 * 2**20
-"""Of Arrow columns in one merged file; less than half of it may be merged again."""
+"""Bytes of Arrow columns in one merged file; a file of less than half of it may be merged again."""
 
 MANY_FILES = 1000
-"""Files of rows and curves from which on a search merges them at its end by itself."""
+"""Number of row and curve files from which on a search merges them when it ends."""
 
 _BLOCK = 200
-"""Files that are taken in at a time: of long curves, some tens of megabytes."""
+"""Number of files that are read at a time: with long curves, some tens of megabytes."""
 _ORDER = {"trials": ("number", "trial", "attempt"), "curves": ("trial", "images_seen", "attempt")}
-"""That of `read_results` and `read_curves`, which then need not sort."""
+"""The order of `read_results` and `read_curves`, which then need not sort."""
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What was done. merged: files that were merged and removed. written: files in their place. left: files that are
-    there in the end, the written ones included. without_digest: of the merged ones, those of an earlier version, in
-    which damage might not have shown."""
+    """The result of a compaction.
+
+    Attributes:
+        merged: Number of files that were merged and removed.
+        written: Number of files that replace them.
+        left: Number of files in the folder at the end, including the written ones.
+        without_digest: Number of merged files of an earlier version, in which damage may not have been detected.
+    """
 
     merged: int
     written: int
@@ -56,24 +61,24 @@ class Compaction:
 
 
 def compact(store: SearchStore) -> Compaction:
-    """Merge the rows and curves of all trials that have ended. The caller holds `store.lock()`."""
+    """Merge the rows and curves of all trials that have ended; the caller must hold `store.lock()`."""
     ended = _ended(store)
     return _compact(store.trial_files, ended) + _compact(store.curve_files, ended)
 
 
 def compact_many(store: SearchStore) -> str:
-    """The same where there are many files, as a search does at its end; what was done in a line, or ""."""
+    """Merge if there are many files, as a search does when it ends; return a line that reports the result, or ""."""
     if len(store.trial_files.names()) + len(store.curve_files.names()) < MANY_FILES:
         return ""
     try:
         done = compact(store)
-    except StoreError as error:  # The search has ended well, and reads as it is.
+    except StoreError as error:  # The search has succeeded, and can be read without it.
         return f"Its files were not merged: {error}"
     return f"Its {done.merged:,} files of rows and curves were merged into {done.written:,}." if done.merged else ""
 
 
 def _ended(store: SearchStore) -> set[str]:
-    """`<trial>-<attempt>` of the attempts that have ended, of trials that have."""
+    """Return `<trial>-<attempt>` of the attempts that have ended, of trials that have ended."""
     table = store.trial_files.read(columns=("trial", "attempt", "status"))
     rows = list(zip(*(table[name].to_pylist() for name in ("trial", "attempt", "status")), strict=True))
     last = {trial: status for trial, _attempt, status in sorted(rows)}
@@ -86,8 +91,13 @@ def _ended(store: SearchStore) -> set[str]:
 
 @dataclass(frozen=True)
 class _Merged:
-    """A compacted file. keys: of the attempts that no later one has. is_small: may be merged again. is_sealed: has a
-    digest; one of an earlier version is written again, with one."""
+    """A compacted file.
+
+    Attributes:
+        keys: Keys of the attempts that are in no later compacted file.
+        is_small: Whether it may be merged again.
+        is_sealed: Whether it has a digest; a file of an earlier version has none and is rewritten with one.
+    """
 
     name: str
     keys: frozenset[str]
@@ -100,10 +110,10 @@ def _compact(place: TableFolder, ended: set[str]) -> Compaction:
     names = place.names()
     singles = sorted((name for name in names if attempt_key(name) in ended), key=lambda name: (len(name), name))
     known = _known(place, [name for name in names if compacted_number(name)])
-    place.remove([merged.name for merged in known if not merged.keys])  # A kill left them: later ones hold all of it.
+    place.remove([merged.name for merged in known if not merged.keys])  # Left by a kill: later files hold all of it.
     known = [merged for merged in known if merged.keys]
     batch = _Batch(place, known, after=max(map(compacted_number, [*names, *place.lost()]), default=0))
-    for merged in known:  # A kill left attempts in two places, or one was written again since it was merged.
+    for merged in known:  # Duplicates left by a kill, or attempts written after they were merged.
         twice = [name for name in singles if attempt_key(name) in merged.keys]
         if twice and batch.add(twice):
             batch.add([merged.name])
@@ -121,7 +131,7 @@ def _compact(place: TableFolder, ended: set[str]) -> Compaction:
 
 
 def _known(place: TableFolder, names: Sequence[str]) -> list[_Merged]:
-    """What stands in the compacted files, oldest first; such as cannot be read are set aside, or left alone."""
+    """Return the contents of the compacted files, oldest first; quarantine unreadable ones."""
     known: list[_Merged] = []
     later: set[str] = set()
     unreadable: dict[str, UnreadableError] = {}
@@ -147,9 +157,11 @@ def _known(place: TableFolder, names: Sequence[str]) -> list[_Merged]:
 
 
 class _Batch:
-    """Files that are being made into one, again and again. seen: all of them so far, and what could not be taken in.
+    """Files that are being merged into one, batch after batch.
 
-    merged, written, without_digest: files so far, as in Compaction.
+    Attributes:
+        seen: Files that were read so far, including those that could not be merged.
+        merged, written, without_digest: Counts so far, as in Compaction.
     """
 
     def __init__(self, place: TableFolder, known: Sequence[_Merged], *, after: int) -> None:
@@ -169,11 +181,11 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        """Whether its rows are as many as one file should hold."""
+        """Return whether the batch has as many rows as one file should hold."""
         return bool(sum(block.nbytes for block in self._blocks) >= FULL_BYTES)
 
     def add(self, names: Sequence[str]) -> int:
-        """Take in those files that may be merged; how many these are."""
+        """Read those files that may be merged; return their number."""
         self.seen.update(names)
         unreadable: dict[str, UnreadableError] = {}
         tables: dict[str, pa.Table] = {}
@@ -194,7 +206,7 @@ class _Batch:
         return len(tables)
 
     def _shown(self, name: str, table: pa.Table) -> pa.Table:
-        """The rows of a file that count: of a compacted one, those that neither a later one has nor a file here."""
+        """Return the rows of a file that count: those in no later compacted file and in no file of the batch."""
         if name not in self._visible:
             self._place.require_own(name, table)
             return table
@@ -203,7 +215,7 @@ class _Batch:
         return without(table, text_array(hidden))
 
     def publish(self) -> None:
-        """Write what there is as one file, and then remove the files that it was made of."""
+        """Write the batch as one file, then remove the files that it was made of."""
         names, rows = self._names, pa.concat_tables(self._blocks) if self._blocks else None
         without_digest = self._without_digest
         self._clear()
@@ -212,7 +224,7 @@ class _Batch:
         if rows.num_rows:
             self._number += 1
             self._write(compacted_name(self._number), rows)
-        # Large ones first: while the file of an attempt is there, it says what became of it.
+        # Remove large files first: while the file of an attempt exists, it shows the attempt's outcome.
         self._place.remove([name for name in names if compacted_number(name)])
         self._place.remove([name for name in names if not compacted_number(name)])
         self.merged += len(names)
@@ -224,12 +236,12 @@ class _Batch:
         rows = rows.take(order)
         self._place.publish(name, encode_table(rows, self._place.schema))
         if not self._holds(name, rows):
-            self._place.remove([name])  # what it was made of is still there
+            self._place.remove([name])  # its sources still exist
             raise StoreError(f"a merged file must read as it was written, but {self._place.path(name)} does not")
         self.written += 1
 
     def _holds(self, name: str, rows: pa.Table) -> bool:
-        """Whether a file reads as these rows, as any reader will read it."""
+        """Return whether a file reads back as these rows."""
         content = self._place.content(name)
         try:
             return content is not None and bool(TableFile(content, self._place.schema).read().equals(rows))

@@ -20,7 +20,7 @@ from pixeltune.results.table_folder import TableFolder
 Attempts = Literal["latest", "all"]
 
 FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "data_notes", "from_trial")
-"""Columns of text that are no categories."""
+"""Text columns that do not become categories."""
 
 _NULLABLE = {
     pa.int32(): pd.Int32Dtype(),
@@ -31,10 +31,18 @@ _NULLABLE = {
 
 
 def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
-    """A row a trial, of one search folder or of all searches in a storage; `attempts="all"` keeps earlier tries.
+    """Return the trials of one search, or of all searches in a storage, one row a trial.
 
-    Integers and truth values are nullable, times are UTC, words that repeat are categories. The columns, with
-    units, stand in `pixeltune.results.schema.COLUMNS`.
+    Args:
+        location: A search folder, or a storage of searches; a path or a URI.
+        attempts: `latest` for the latest attempt of each trial, `all` for every attempt.
+
+    Returns: A table with the columns of `pixeltune.results.schema.TRIAL_COLUMNS`, such as `search`, `trial`, `status`,
+        `valid_bits_per_dim` (bits/dim), `valid_nats` (nats/image) and `train_seconds` (s); `pixeltune columns` prints
+        all of them with units. Integers and booleans are nullable, times are UTC, and repeated texts are categories.
+
+    Raises:
+        StoreError: There is no search, or it cannot be read.
     """
     _require_attempts(attempts)
     tables = [(store, store.trial_files) for store in find_searches(location)]
@@ -42,10 +50,21 @@ def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFr
 
 
 def read_curves(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
-    """A row a report, of one search folder or of all searches in a storage.
+    """Return the learning curves of one search, or of all searches in a storage, one row a report.
 
-    A resumed attempt continues the curve of the one before; where both reported at the same number of images, the
-    later counts. `attempts="all"` keeps both.
+    A resumed attempt continues the curve of the one before.
+
+    Args:
+        location: A search folder, or a storage of searches; a path or a URI.
+        attempts: `latest` keeps the later report where two attempts reported at the same number of images; `all` keeps
+            both.
+
+    Returns:
+        A table with the columns of `pixeltune.results.schema.CURVE_COLUMNS`, such as `images_seen` (training images),
+        `train_bits_per_dim` and `valid_bits_per_dim` (bits/dim); `pixeltune columns` prints all of them with units.
+
+    Raises:
+        StoreError: There is no search, or it cannot be read.
     """
     _require_attempts(attempts)
     tables = [(store, store.curve_files) for store in find_searches(location)]
@@ -53,20 +72,34 @@ def read_curves(location: Location, attempts: Attempts = "latest") -> pd.DataFra
 
 
 def read_images(location: Location) -> pd.DataFrame:
-    """A row a test image and final run, of one search folder or of all searches in a storage.
+    """Return the nats of test images of one final, or of all finals in a storage, one row an image and run.
 
-    `image` counts from 0 in the order of the test split; nats are float32 numbers, whose sum over the images of a run,
-    divided by their number, is its row's `test_nats`.
+    Args:
+        location: A search folder, or a storage of searches; a path or a URI.
+
+    Returns: A table with the columns of `pixeltune.results.schema.IMAGE_COLUMNS`: `image` counts from 0 in the order of
+        the test split, `nats` (nats/image) are float32 numbers. The sum of `nats` over the images of a run, divided by
+        their number, is the `test_nats` of its row.
+
+    Raises:
+        StoreError: There is no search, or it cannot be read.
     """
     tables = [(store, store.image_files) for store in find_searches(location)]
     return _frame(tables, ["search", "trial", "image", "attempt"], "all")
 
 
 def read_final(location: Location) -> pd.DataFrame:
-    """The leaderboard of a final, such as results/digits_quick-final: a row a configuration, the lowest mean first.
+    """Return the leaderboard of a final: one row a configuration, the lowest mean first.
 
-    Means over seeds, differences to the lowest, their standard errors and what may be said of them; the columns are
-    explained at `pixeltune.results.final_statistics.final_leaderboard`.
+    Args:
+        location: The folder of a final, such as `results/digits_quick-final`.
+
+    Returns:
+        A table of means over seeds, differences to the lowest mean and their standard errors (bits/dim and nats/image),
+        and `verdict`; see `pixeltune.results.final_statistics.final_leaderboard` for the columns.
+
+    Raises:
+        StoreError: The folder holds no final, a file of nats is missing, or it does not belong to its row.
     """
     store = SearchStore.at(location)
     if store.manifest().final is None:
@@ -76,25 +109,25 @@ def read_final(location: Location) -> pd.DataFrame:
 
 
 def dtype_names(schema: pa.Schema) -> dict[str, str]:
-    """The pandas type that each column has in a frame of ours, in words."""
-    empty = _tidy(pa.Table.from_batches([], view_of(schema, None, _words(schema))))
+    """Return the name of the pandas type that each column has in these tables."""
+    empty = _tidy(pa.Table.from_batches([], view_of(schema, None, _category_columns(schema))))
     return {str(name): str(dtype) for name, dtype in empty.dtypes.items()}
 
 
-def _words(schema: pa.Schema) -> list[str]:
-    """The columns of text that become categories."""
+def _category_columns(schema: pa.Schema) -> list[str]:
+    """Return the text columns that become categories."""
     text = [field.name for field in schema if pa.types.is_string(field.type)]
     return [name for name in text if name not in FREE_TEXT]
 
 
 def _frame(tables: Sequence[tuple[SearchStore, TableFolder]], order: list[str], attempts: Attempts) -> pd.DataFrame:
-    """Tables of several searches in this order, whose last key tells attempts apart; of rows that are equal in the
-    others, the last.
+    """Return the tables of several searches as one, sorted; of rows that differ in the last key alone, keep the last.
 
-    Everything is done before pandas has it: then 100,000 rows of 128 columns take a second, and lie in memory once.
+    The last key of `order` is the attempt. All work is done in Arrow: 100,000 rows of 128 columns then take a second
+    and are in memory once.
     """
-    words = _words(tables[0][1].schema)
-    table = pa.concat_tables(store.read(part, words=words) for store, part in tables).unify_dictionaries()
+    texts = _category_columns(tables[0][1].schema)
+    table = pa.concat_tables(store.read(part, dictionaries=texts) for store, part in tables).unify_dictionaries()
     if table.num_rows < 2:
         return _tidy(table)
     rises, differs = _steps(table, order)
@@ -108,7 +141,7 @@ def _frame(tables: Sequence[tuple[SearchStore, TableFolder]], order: list[str], 
 
 
 def _steps(table: pa.Table, order: list[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Of each row but the last: whether the next may follow it in this order, and differs in a key before the last."""
+    """Return for each row but the last: whether the next is in order, and differs in a key before the last."""
     rises, same, differs = True, True, False
     for key in order:
         differs = pc.invert(same) if key == order[-1] else differs
@@ -120,18 +153,18 @@ def _steps(table: pa.Table, order: list[str]) -> tuple[pa.ChunkedArray, pa.Chunk
 
 
 def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Values that compare; what is missing comes last."""
+    """Return values that can be compared; missing ones come last."""
     if pa.types.is_dictionary(column.type):
         return column.cast(pa.string())
     return column if not column.null_count else pc.fill_null(column, 2**31 - 1)
 
 
 def _tidy(table: pa.Table) -> pd.DataFrame:
-    """With categories in alphabetical order, those of `status` in that of `Status`."""
-    words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-    # Each column leaves Arrow as it enters pandas.
+    """Return a pandas table whose categories are in alphabetical order, those of `status` in that of `Status`."""
+    categories = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    # Each column is freed in Arrow as it is converted to pandas.
     frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get, split_blocks=True, self_destruct=True)
-    for name in words:
+    for name in categories:
         known = list(Status) if name == "status" else sorted(frame[name].cat.categories)
         frame[name] = frame[name].cat.set_categories([str(word) for word in known])
     return frame

@@ -1,4 +1,4 @@
-"""What a final retrains, and why: the configurations that a search's validation numbers put in front."""
+"""The choice of what a final retrains: the configurations with the best validation numbers of a search."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from pixeltune.config import Scalar, TrialConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """One configuration. trial: that it was in the search. value: of the objective there. config: its flat keys.
+    """One chosen configuration.
 
-    images, best_images: training images it saw, and after which it was best. seed: its own.
-    workers, cpus, gpus: that it was trained with; cpus and gpus are each worker's.
+    Attributes:
+        trial: The trial of the search.
+        value: Its value of the objective there.
+        config: Its flat configuration keys.
+        images, best_images: Number of training images it saw in all, and until its best report.
+        workers: Number of workers it was trained with.
+        cpus, gpus: CPUs and GPUs of each worker.
     """
 
     trial: str
@@ -28,18 +33,22 @@ class Chosen:
 
     @property
     def seed(self) -> int:
-        """The seed of its trial, which its luck had a part in choosing."""
+        """Return the seed of its trial, by which the choice is biased."""
         return int(self.config["seed"] or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The choice as it was made once; the search may go on afterwards.
+    """The choice, made once; the search may continue afterwards.
 
-    search, search_id: the search, by the name that it had then, and by its id.
-    objective, direction: the search's first, by which `chosen` stands, best first. top: how many were asked for;
-    trials: those that were asked for by name, and then top is None. data_checksum: of the search's images.
-    images: training images in place of the configurations' own, or None. left_out: in words, what could not be chosen.
+    Attributes:
+        search, search_id: Name of the search at that time, and its id.
+        objective, direction: First objective of the search, by which `chosen` is ordered, best first.
+        top: How many were asked for; None where trials were named.
+        trials: The trials that were asked for by name.
+        data_checksum: Checksum of the search's images.
+        images: Training images that replace those of the configurations, or None.
+        left_out: Messages about trials that could not be chosen.
     """
 
     search: str
@@ -61,7 +70,7 @@ class Selection:
         return cls(**(dict(tree) | lists | {"chosen": chosen}))
 
     def seeds(self, count: int) -> range:
-        """So many seeds that none of the chosen had: their own may have been lucky ones, by which they were chosen."""
+        """Return `count` seeds that none of the chosen trials had, because theirs may have been lucky ones."""
         first = 1 + max(item.seed for item in self.chosen)
         return range(first, first + count)
 
@@ -74,9 +83,9 @@ class Selection:
         images: int | None,
         search_id: str | None = None,
     ) -> list[str]:
-        """Return what is asked for now in another way than when the choice was made, a line each.
+        """Return what is requested now and differs from the choice, one line each.
 
-        search_id: of the search that has this name now; None if there is none, "" if it has no id.
+        search_id: id of the search that has this name now; None if there is none, "" if it has no id.
         """
         pairs = {
             "search": (self._called_now(search, search_id), self.search),
@@ -91,7 +100,7 @@ class Selection:
         ]
 
     def _called_now(self, search: str, search_id: str | None) -> str:
-        """Return the name that the choice has for a search: a renamed one is the same, a new one of its name is not."""
+        """Return the name of a search in the choice: a renamed one keeps it, a new one of the same name does not."""
         if not search_id or not self.search_id:
             return search
         if search_id == self.search_id:
@@ -99,11 +108,11 @@ class Selection:
         return f"another search called {search}" if search == self.search else search
 
     def configs(self) -> dict[str, TrialConfig]:
-        """By trial, as they are retrained but for the seed: on train and validation, without a look at either after.
+        """Return the configurations to train, by trial: on train and validation images, evaluated on neither.
 
-        A trial's number is its best report, and validation is gone; so training stops after as many images as the best
-        report had seen, its schedule as it was (Goodfellow, Bengio and Courville 2016, algorithm 7.2). `images`
-        stretches the whole schedule instead.
+        The caller sets the seed. A trial's number is its best report, and there is no validation set left to find it
+        again, so training stops after as many images as the best report had seen, with the schedule unchanged
+        (Goodfellow, Bengio and Courville 2016, algorithm 7.2). `images` rescales the whole schedule instead.
         """
         return {item.trial: TrialConfig.from_flat(item.config).override(self._changes(item)) for item in self.chosen}
 

@@ -1,4 +1,4 @@
-"""The nats of each test image under one final run: one file a run, whole or not there."""
+"""Test numbers of a final: nats of each test image (one file a run), means over seeds, and standard errors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pixeltune.results.schema import IMAGE_SCHEMA, SCHEMA_VERSION, Status
 from pixeltune.results.store import SearchStore
 
 LEVEL = 0.05
-"""How often a difference that is none may be called one, over all pairs of a leaderboard."""
+"""The probability that any pair of a leaderboard is called different when none is."""
 
 
 class Difference(StrEnum):
-    """What may be said of a configuration beside the one with the lowest mean."""
+    """The result of comparing a configuration with the one of the lowest mean."""
 
     BEST = "lowest mean"
     WITHIN_NOISE = "within noise"
@@ -34,10 +34,12 @@ class Difference(StrEnum):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, or a difference of means, in nats per image, with what makes it uncertain.
+    """A mean, or a difference of means, in nats per image, with its uncertainty.
 
-    seeds_error, images_error: standard errors over seeds (None with one seed) and over images. error: of both.
-    half_width: of the interval outside of which a difference is called one; None where the noise is not known.
+    Attributes:
+        value: The mean or difference.
+        seeds_error, images_error: Standard errors over seeds (None with one seed) and over images.
+        half_width: Half the width of the interval of no difference; None where the noise is unknown.
     """
 
     value: float
@@ -47,29 +49,35 @@ class Estimate:
 
     @property
     def error(self) -> float | None:
-        """Of both: the variances added. What belongs to a seed and an image together is in each, hence counted twice:
-        the true variance σ²_seed/M + σ²_image/N + σ²_both/MN (two-way crossed random effects; Searle, Casella and
-        McCulloch 1992, ch. 4) is exceeded by σ²_both/MN on average."""
+        """Return the standard error over both, from the sum of the variances.
+
+        The part that is specific to a pair of seed and image is in each, hence counted twice: the true variance
+        σ²_seed/M + σ²_image/N + σ²_both/MN (two-way crossed random effects; Searle, Casella and McCulloch 1992, ch. 4)
+        is exceeded by σ²_both/MN on average.
+        """
         if self.seeds_error is None or self.images_error is None:
             return None
         return math.hypot(self.seeds_error, self.images_error)
 
 
 def mean(nats_MN: np.ndarray) -> Estimate:
-    """Of one configuration: s_seed²/M and s_image²/N, where s_seed is the standard deviation over seeds of the mean
-    over images, and s_image that over images of the mean over seeds."""
+    """Return the mean of one configuration with variances s_seed²/M and s_image²/N.
+
+    s_seed is the standard deviation over seeds of the mean over images, s_image that over images of the mean over
+    seeds.
+    """
     return Estimate(
         math.fsum(nats_MN.mean(axis=1)) / len(nats_MN), _error(nats_MN.mean(axis=1)), _error(nats_MN.mean(axis=0))
     )
 
 
 def difference(nats_MN: np.ndarray, other_MN: np.ndarray, *, level: float = LEVEL) -> Estimate:
-    """The first minus the second, on the same images.
+    """Return the first mean minus the second, on the same images.
 
     Variance: s_a²/M_a + s_b²/M_b + s_δ²/N, with s_a and s_b over the seeds of each and s_δ over images of
     δ_n = mean over seeds of a − mean over seeds of b at image n. half_width: √Σ t²_ν(1 − level/2) v over
     these three variances v with ν = M_a − 1, M_b − 1 and N − 1 degrees of freedom (Banerjee 1960, Sankhyā 22,
-    357–358), which covers the true difference at least as often as 1 − level says, also with two seeds.
+    357–358), which covers the true difference at least as often as 1 − level, also with two seeds.
     """
     deltas_N = nats_MN.mean(axis=0) - other_MN.mean(axis=0)
     parts = [(nats_MN.mean(axis=1), len(nats_MN)), (other_MN.mean(axis=1), len(other_MN)), (deltas_N, len(deltas_N))]
@@ -85,24 +93,31 @@ def difference(nats_MN: np.ndarray, other_MN: np.ndarray, *, level: float = LEVE
 
 
 def verdict(apart: Estimate) -> Difference:
-    """Of a difference to the lowest mean."""
+    """Return the verdict on a difference to the lowest mean."""
     if apart.half_width is None:
         return Difference.UNKNOWN
     return Difference.CLEARLY_WORSE if apart.value > apart.half_width else Difference.WITHIN_NOISE
 
 
 def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> list[Row]:
-    """A row a configuration, the lowest mean over its seeds first; only finished runs count.
+    """Return a row for each configuration with a finished run, the lowest mean over its seeds first.
 
-    nats: (N,) of each finished run, by trial. Each row has rank, search, from_search, from_trial, runs (their names),
-    seeds (how many) and is_bound; bits_per_dim and nats, means over seeds and images, with _error (of both noises),
-    _seeds_error and _images_error; difference_bits_per_dim and difference_nats to the lowest mean, with the same three
-    and _half_width; verdict. The lowest mean is picked by the very numbers that are compared, so that each pair of K
-    configurations is judged at LEVEL divided by the K(K − 1)/2 pairs (Bonferroni).
+    The lowest mean is chosen by the same numbers that are compared, so each pair of K configurations is tested at LEVEL
+    divided by the K(K − 1)/2 pairs (Bonferroni).
 
-    is_bound: of a bound, which the likelihood itself may be below: it is never clearly worse than an exact one.
-    bits_verified: false where a real code does not confirm the claim of one of its runs, true where it confirms all;
-    a configuration that is not confirmed comes after all others.
+    Args:
+        rows: Rows of the final.
+        nats: By trial, the (N,) nats of each finished run's test images.
+
+    Returns:
+        Rows with `rank`, `search`, `from_search`, `from_trial`, `runs` (names) and `seeds` (number of runs);
+        `bits_per_dim` and `nats`, means over seeds and images, with `_error` (both noises), `_seeds_error` and
+        `_images_error`; `difference_bits_per_dim` and `difference_nats` to the lowest mean, with the same three and
+        `_half_width`; and `verdict`.
+        `is_bound`: whether the numbers are bounds. The likelihood may be below a bound, so a bound is never clearly
+        worse than an exact number.
+        `bits_verified`: false where a real code refutes one of its runs, true where it confirms all of them; refuted
+        configurations come last.
     """
     finished = [row for row in rows if row["status"] == Status.FINISHED]
     _require_same(finished)
@@ -125,20 +140,20 @@ def final_leaderboard(rows: Sequence[Row], nats: Mapping[str, np.ndarray]) -> li
 
 
 def leaderboard_of(store: SearchStore) -> list[Row]:
-    """The leaderboard of a final's folder; StoreError where a file of nats is missing or is not of its row."""
+    """Return the leaderboard of a final's folder; StoreError where nats are missing or do not belong to their row."""
     finished = [row for row in store.trials() if row["status"] == Status.FINISHED]
     return final_leaderboard(finished, {row["trial"]: _nats_of(row, store) for row in finished})
 
 
 def mean_row(place: Row, rows: Sequence[Row]) -> Row:
-    """A row of the results that stands for the mean of a place's runs, beside published numbers."""
+    """Return a row of the results that holds the mean of an entry's runs, to be compared with published numbers."""
     first = next(row for row in rows if row["trial"] == place["runs"][0])
     means = {"test_bits_per_dim": place["bits_per_dim"], "test_nats": place["nats"]}
     return first | means | {"bits_verified": place["bits_verified"]}
 
 
 def first_choice(places: Sequence[Row], selection: Selection) -> Row:
-    """Return the place of the configuration that validation put first: the test set chooses none.
+    """Return the entry of the configuration that is first on validation: the test set chooses none.
 
     Args:
         places: A leaderboard of `final_leaderboard`, not empty.
@@ -183,7 +198,7 @@ def _all_verified(runs: Sequence[Row]) -> bool | None:
 
 
 def _columns(prefix: str, estimate: Estimate, dims: int) -> Row:
-    """In both units."""
+    """Return an estimate in both units, by column."""
     values = {
         "": estimate.value,
         "_error": estimate.error,
@@ -201,7 +216,7 @@ def _columns(prefix: str, estimate: Estimate, dims: int) -> Row:
 
 
 def _error(values: np.ndarray) -> float | None:
-    """The standard error of the mean of independent values; None for one alone."""
+    """Return the standard error of the mean of independent values; None for a single value."""
     return None if len(values) < 2 else float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
@@ -223,7 +238,7 @@ def write_images(
     attempt: int,
     search_id: str = "",
 ) -> None:
-    """Publish the file of one run: a row an image, in the order of the split."""
+    """Publish the file of one run: one row an image, in the order of the split."""
     run = {
         "schema_version": SCHEMA_VERSION,
         "search": search,
@@ -241,7 +256,7 @@ def write_images(
 
 
 def read_nats(location: str) -> np.ndarray:
-    """(N,) float64 nats of each image, in the order of the split; StoreError where the file is missing or damaged."""
+    """Return the (N,) float64 nats of a run's images, in the order of the split; StoreError if it is unreadable."""
     try:
         rows = decode(files.read_whole(location), IMAGE_SCHEMA)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Which search a folder of results holds. Its name is the folder's name; its id is in search.json.
+"""The identity of a search: its name is the name of its folder; its id is in search.json.
 
 A search gets its id when it begins, and each of its rows carries it. So a folder may be moved, copied or renamed:
-readers take the name from the folder, and report rows and folders that the ids show to be in the wrong place. Nothing
+readers take the name from the folder, and report rows and folders that the ids show to be in the wrong place. No row
 is merged or left out because of an id.
 """
 

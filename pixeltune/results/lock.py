@@ -30,7 +30,7 @@ REFRESH_SECONDS = 30.0
 STALE_SECONDS = 120.0
 SETTLE_SECONDS = 1.0
 _WAITS = (0.05, 0.1, 0.0)
-"""Seconds after each try: `holder_of` takes the lock for an instant too."""
+"""Seconds after each try: `holder_of` holds the lock for an instant too."""
 _NAME_BYTES = 512
 """The holder's name is padded to this length: it overwrites any earlier one, and no locked byte is truncated."""
 _LOST: set[str] = set()
@@ -46,7 +46,7 @@ def lock_folder(folder: str) -> Iterator[None]:
 
 
 def require_held(folder: str) -> None:
-    """StoreError where another launch has taken over the lease on `folder` that this process held."""
+    """Raise StoreError where another launch has taken over the lease on `folder` that this process held."""
     if folder in _LOST:
         raise StoreError(
             f"one launch must work on a search at a time, but another took over {folder} while this one could not "
@@ -77,10 +77,10 @@ def _is_held(descriptor: int) -> bool:
     """Return whether another process holds the lock, by taking it until the descriptor is closed."""
     try:
         import fcntl
-    except ImportError:  # Windows: two processes that look at the same time refuse each other, so look again
+    except ImportError:  # Windows: two processes that check at the same time block each other, so try again
         return not _try_again(descriptor)
     if sys.platform != "win32":
-        # Shared, which filelock does not offer: processes that look do not refuse each other, and NFS refuses an
+        # Shared, which filelock does not offer: processes that only check do not block each other, and NFS refuses an
         # exclusive lock on a file that is open for reading alone.
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -145,7 +145,7 @@ def _lease(folder: str) -> Iterator[None]:
     finally:
         done.set()
         refresher.join()
-        with contextlib.suppress(StoreError, OSError):  # What is left of it is stale in two minutes.
+        with contextlib.suppress(StoreError, OSError):  # If it remains, it is stale in two minutes.
             if _read_lease(location).get("token") == token:
                 files.remove(location)
 
@@ -161,7 +161,7 @@ def _claim(location: str, folder: str, token: str) -> None:
 
 
 def _is_fresh(location: str) -> bool:
-    """Return whether a lease was refreshed lately.
+    """Return whether a lease was refreshed recently.
 
     The storage's clock dates both the lease and a file that is written now: clocks of machines differ by minutes, and
     by its own clock a launch would take over a lease that another still holds.

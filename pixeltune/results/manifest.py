@@ -1,6 +1,6 @@
-"""What makes a search that search: written to `search.json` once, and every later launch must agree with it.
+"""The definition of a search: written to `search.json` once; every later launch must agree with it.
 
-Budget and resources are no part of it: a larger --trials extends a search, and another machine may continue it.
+Budget and resources are not part of it: a larger --trials extends a search, and another machine may continue it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ _MISSING = object()
 
 @dataclass(frozen=True, kw_only=True)
 class SearchManifest:
-    """The identity of a search.
+    """The definition of a search.
 
-    search: its name, which readers take from its folder. id: made when it began, kept when it is renamed; "" if
-    it began before searches had ids.
-    base: dotted keys of the base configuration, without NO_IDENTITY. vary: key → Optuna's JSON of its distribution.
-    constraints: metric → bound. scheduler: its `name` and its settings, or None. sampler_seed: the sampler's.
-    created_at: ISO 8601 in UTC. overrides: what --set changed, so that the command can be shown again; its effect
-        is already in base and vary. baseline_bits_per_dim: order-0, on the validation set, where it was known.
-    final: of a final, what it retrains and why.
-    warm_start, warm_start_ids: names and ids of the searches whose trials the sampler got when this one began.
-    data_checksum: of the images that the base names, where it was known.
+    Attributes:
+        search: Its name, which readers take from its folder.
+        id: Made when it began, kept when it is renamed; "" if it began before searches had ids.
+        base: Dotted keys of the base configuration, without KEYS_NOT_HASHED.
+        vary: Key → Optuna's JSON of its distribution.
+        constraints: Metric → bound.
+        scheduler: Its `name` and its settings, or None.
+        sampler_seed: Seed of the sampler.
+        created_at: ISO 8601 in UTC.
+        overrides: The --set changes, so that the command can be shown again; `base` and `vary` include them.
+        baseline_bits_per_dim: Order-0 on the validation set, if it was known.
+        final: What a final retrains and why; None for a search.
+        warm_start, warm_start_ids: Names and ids of the searches whose trials the sampler got when this one began.
+        data_checksum: Checksum of the images that `base` names, if it was known.
     """
 
     search: str
@@ -72,7 +77,7 @@ class SearchManifest:
         warm_start_ids: tuple[str, ...] = (),
         data_checksum: str | None = None,
     ) -> Self:
-        """The manifest of a space as it stands, its --set changes already applied."""
+        """Return the manifest of a space, its --set changes already applied."""
         return cls(
             search=name,
             base={key: value for key, value in space.base.flat().items() if key not in KEYS_NOT_HASHED},
@@ -94,11 +99,11 @@ class SearchManifest:
         )
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """The varied keys with Optuna's distributions."""
+        """Return the varied keys with Optuna's distributions."""
         return {key: _from_json(text) for key, text in self.vary.items()}
 
     def difference(self, other: SearchManifest) -> list[str]:
-        """What differs between this manifest and that of the results, a line each; empty for the same search."""
+        """Return the differences from the manifest of the results, one line each; empty for the same search."""
         return [
             *_unequal("search", self.search, other.search),
             *_unequal("final of", _chosen_text(self.final), _chosen_text(other.final)),
@@ -158,7 +163,7 @@ def _to_json(distribution: BaseDistribution) -> str:
 
 
 def _normal_json(key: str, text: str) -> str:
-    """The text of a distribution, of an older file too, with the types that rows have."""
+    """Return the JSON of a distribution, of an older file too, with the types that rows have."""
     from pixeltune.space.keys import normal_distribution
 
     written = _from_json(text)
@@ -173,7 +178,7 @@ def _from_json(text: str) -> BaseDistribution:
 
 
 def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
-    """`base` with today's defaults for options that did not exist when it was written."""
+    """Return `base` with today's defaults for options that did not exist when it was written."""
     try:
         flat = TrialConfig.from_flat(base).flat()
     except ConfigError:
@@ -224,7 +229,7 @@ def _scheduler_tree(scheduler: Scheduler | None) -> dict[str, Any] | None:
 
 
 def _scheduler_text(scheduler: Mapping[str, Any] | None) -> str:
-    """Of one that was written before there were several: Asha's."""
+    """Return a scheduler as text; one without a name was written before there were several, and is Asha."""
     if scheduler is None:
         return "none"
     match scheduler.get("name", "asha"):

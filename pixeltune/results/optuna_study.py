@@ -31,12 +31,19 @@ _STATES = {
 
 
 def study(search_folder: Location) -> optuna.Study:
-    """One search as an Optuna study in memory, for `optuna.visualization` and `optuna.importance`.
+    """Return one search as an Optuna study in memory, for `optuna.visualization` and `optuna.importance`.
 
-    finished is COMPLETE; pruned is PRUNED with its curve as intermediate values (one objective); diverged, oom,
-    failed, interrupted, rejected and those whose bits a code does not confirm are FAIL; running trials are left out. A
-    search's constraints are Optuna's, so that `best_trials` keep to them. `trial.user_attrs` has the trial's name,
-    number, status, reason and config_key.
+    Args:
+        search_folder: The folder of a search, such as `results/digits_quick`; a path or a URI.
+
+    Returns:
+        A study in which finished trials are COMPLETE; pruned ones are PRUNED, with their curve as intermediate values
+        (one objective only); diverged, oom, failed, interrupted and rejected ones are FAIL, and so are those whose bits
+        a real code refutes; running trials are left out. Constraints are Optuna's, so `best_trials` satisfy them.
+        `trial.user_attrs` has the trial's name, number, status, reason and config_key.
+
+    Raises:
+        StoreError: The folder holds no search, or it cannot be read.
     """
     store = SearchStore.at(search_folder)
     manifest = store.manifest()
@@ -44,7 +51,7 @@ def study(search_folder: Location) -> optuna.Study:
 
 
 def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Row]) -> optuna.Study:
-    """The same of rows and reports that were read before; reports: of a search with one objective."""
+    """Return the study of rows and reports that were read before; `reports` matter with one objective only."""
     rebuilt = _quiet_study(manifest)
     curves: dict[str, dict[int, float]] = {}
     for report in reports:
@@ -90,7 +97,7 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
 
 
 def has_key(row: Row, key: str) -> bool:
-    """Whether the trial's family or likelihood has `key`: null may also be a value."""
+    """Return whether the trial's family or likelihood has `key`; null may also be a value."""
     section, _, name = key.partition(".")
     if section == "model":
         return name in FAMILIES[row["model.family"]].model_fields

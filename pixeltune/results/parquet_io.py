@@ -1,4 +1,4 @@
-"""Rows to Parquet bytes and back, strictly against a schema. No pandas here."""
+"""Conversion of rows to Parquet bytes and back, checked strictly against a schema. No pandas here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pixeltune.results.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, Sta
 Row = dict[str, Any]
 
 DICTIONARY_COLUMNS = pa.dictionary(pa.int32(), pa.string())
-"""The type of a column of text that repeats."""
+"""The type of a text column whose values repeat."""
 
 _FEW_ROWS = 1000
 _ROWS_IN_A_GROUP = 20_000
@@ -28,15 +28,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UnreadableError(Exception):
-    """Bytes that are no table of ours: cut short, foreign, or of a newer version."""
+    """Error for bytes that are not a table of pixeltune's: cut short, foreign, or of a newer version."""
 
 
 class NewerError(UnreadableError):
-    """A table of ours whose columns mean what this version does not know."""
+    """Error for a table of a newer version, whose columns this version does not know."""
 
 
 def encode(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
-    """A Parquet file of `rows`; an unknown column, or a value of another type than its column's, is a StoreError."""
+    """Return a Parquet file of `rows`; StoreError for an unknown column or a value of another type than its column."""
     checked = [_checked(row, schema) for row in rows]
     bare = pa.schema([field.remove_metadata() for field in schema], schema.metadata)
     try:
@@ -55,11 +55,11 @@ def encode(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
 
 
 def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
-    """A Parquet file of many rows: words by dictionary, and statistics by which the groups of a trial are found."""
+    """Return a Parquet file of many rows: text as dictionaries, and statistics to find a trial's row groups."""
     bare = pa.schema([field.remove_metadata() for field in schema], schema.metadata)
-    words = [field.name for field in schema if pa.types.is_string(field.type)]
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
     sink = pa.BufferOutputStream()
-    options = {"compression": "zstd", "use_dictionary": words, "write_statistics": ["trial"], "store_schema": False}
+    options = {"compression": "zstd", "use_dictionary": texts, "write_statistics": ["trial"], "store_schema": False}
     with pq.ParquetWriter(sink, bare, **options) as writer:
         writer.write_table(table.cast(bare), row_group_size=_ROWS_IN_A_GROUP)
         writer.add_key_value_metadata(_file_metadata(schema))
@@ -67,31 +67,37 @@ def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
 
 
 def decode(content: bytes, schema: pa.Schema) -> list[Row]:
-    """The rows of a file of `encode`, every column of `schema` in each; UnreadableError where it is none."""
+    """Return the rows of a file of `encode`, with every column of `schema`; UnreadableError if it is not one."""
     return to_rows(decode_table(content, schema))
 
 
 def decode_table(content: bytes, schema: pa.Schema) -> pa.Table:
-    """The same as an Arrow table: columns that the file lacks are null, those unknown here are left out."""
+    """Return the same as an Arrow table: columns that the file lacks are null, unknown ones are left out."""
     return TableFile(content, schema).read()
 
 
 class TableFile:
-    """A file of `encode` or `encode_table`, opened; UnreadableError where it is none of `schema`.
+    """An opened file of `encode` or `encode_table`; UnreadableError where it is none of `schema`.
 
-    words: columns of text to be read as dictionaries. is_current: whether it has this version's meaning and no column
-    that is unknown here, so that writing it again loses nothing. is_sealed: whether it has a digest, which matched;
-    files of earlier versions have none, and damage in them may not show.
+    Attributes:
+        is_current: Whether it has this version's schema and no unknown column, so that rewriting it loses nothing.
+        is_sealed: Whether it has a digest, which matched; files of earlier versions have none, and damage in them may
+            not be detected.
+
+    Args:
+        content: The bytes of the file.
+        schema: The schema of its table.
+        dictionaries: Text columns to read as dictionaries.
     """
 
-    def __init__(self, content: bytes, schema: pa.Schema, words: Collection[str] = ()) -> None:
+    def __init__(self, content: bytes, schema: pa.Schema, dictionaries: Collection[str] = ()) -> None:
         self._schema = schema
-        self._words = words
+        self._dictionaries = dictionaries
         self.is_sealed = False
         with _damage():
             self.is_sealed = digest.verify(content)
         with _damage(is_sealed=self.is_sealed):
-            self._file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(words))
+            self._file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries))
             metadata = self._file.metadata.metadata or {}
             if digest.KEY.encode() in metadata and not self.is_sealed:
                 raise digest.DigestError
@@ -103,13 +109,13 @@ class TableFile:
 
     @property
     def is_current(self) -> bool:
-        """See the class."""
+        """Return whether rewriting the file with this version loses nothing; see the class."""
         return self.version == SCHEMA_VERSION and set(self._names) <= set(self._schema.names)
 
     def read(self, columns: Collection[str] | None = None, trial: str | None = None) -> pa.Table:
-        """Its rows with all columns of the schema, or with these alone; of all trials, or of this one alone."""
-        is_plain = columns is None and not self._words
-        target = self._schema if is_plain else view_of(self._schema, columns, self._words)
+        """Return the rows with all columns of the schema or the given ones, of all trials or of one."""
+        is_plain = columns is None and not self._dictionaries
+        target = self._schema if is_plain else view_of(self._schema, columns, self._dictionaries)
         with _damage(is_sealed=self.is_sealed):
             table = self._file.read_row_groups(
                 self._groups_that_may_hold(trial),
@@ -133,22 +139,22 @@ class TableFile:
         return statistics is None or not statistics.has_min_max or statistics.min <= trial <= statistics.max
 
 
-def view_of(schema: pa.Schema, columns: Collection[str] | None, words: Collection[str]) -> pa.Schema:
-    """These columns of a schema, or all; `words` as dictionaries."""
+def view_of(schema: pa.Schema, columns: Collection[str] | None, dictionaries: Collection[str]) -> pa.Schema:
+    """Return a schema with the given columns, or all of them; those in `dictionaries` as dictionaries."""
     chosen = [field for field in schema if columns is None or field.name in columns]
-    return pa.schema([field.with_type(DICTIONARY_COLUMNS) if field.name in words else field for field in chosen])
+    return pa.schema([field.with_type(DICTIONARY_COLUMNS) if field.name in dictionaries else field for field in chosen])
 
 
 def to_rows(table: pa.Table) -> list[Row]:
-    """A table as dictionaries. Arrow's own conversion of timestamps imports pandas, so they go by way of integers."""
+    """Return a table as dictionaries. Arrow's conversion of timestamps imports pandas, so they go through integers."""
     lists = {field.name: _values(table[field.name], field.type) for field in table.schema}
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
 
-def text_array(words: Iterable[str]) -> pa.Array:
-    """An Arrow array of text. `pa.array` of a list, and `pa.scalar`, import pandas, which takes a second."""
+def text_array(texts: Iterable[str]) -> pa.Array:
+    """Return an Arrow array of text. `pa.array` of a list, and `pa.scalar`, import pandas, which takes a second."""
     builder = pa.lib.StringBuilder()
-    builder.append_values(list(words))
+    builder.append_values(list(texts))
     return builder.finish()
 
 
@@ -170,9 +176,9 @@ def _column(table: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
 
 @contextlib.contextmanager
 def _damage(*, is_sealed: bool = False) -> Iterator[None]:
-    """Make UnreadableError of what pyarrow raises, which on damaged bytes may be almost anything.
+    """Raise UnreadableError for errors of pyarrow, which on damaged bytes may be of almost any kind.
 
-    A file whose digest matched is not damaged: where memory is short for it, that is no fault of the file.
+    A file whose digest matched is not damaged: a MemoryError on it is raised as it is.
     """
     try:
         yield
@@ -185,7 +191,7 @@ def _damage(*, is_sealed: bool = False) -> Iterator[None]:
 
 
 def _require_sound(table: pa.Table) -> None:
-    """Refuse what `encode` writes nowhere, such as text that is no UTF-8; in a file without a digest."""
+    """Refuse values that `encode` never writes, such as text that is not UTF-8, in a file without a digest."""
     table.validate(full=True)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_timestamp(column.type):
@@ -198,12 +204,12 @@ def _require_sound(table: pa.Table) -> None:
 
 
 def _file_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
-    """What a file says of itself, with room for its digest."""
+    """Return the metadata of a file, with room for its digest."""
     return {**schema.metadata, digest.KEY.encode(): digest.PLACEHOLDER.encode()}
 
 
 def _require_ours(metadata: Mapping[bytes, bytes], schema: pa.Schema) -> int:
-    """The version of the file."""
+    """Return the version of the file; UnreadableError where it is no table of `schema`."""
     if metadata.get(TABLE_KEY) != schema.metadata[TABLE_KEY]:
         raise UnreadableError(f"it is no table of {schema.metadata[TABLE_KEY].decode()} by pixeltune")
     version = int(metadata.get(VERSION_KEY, b"0"))
@@ -231,12 +237,12 @@ def _fitting(field: pa.Field, value: Any) -> Any:
     rule = _broken_rule(field, value)
     if rule:
         raise StoreError(f"`{field.name}` must be {rule}, but got {value!r}")
-    # Text of other programs may hold half characters, which UTF-8 cannot.
+    # Text from other programs may hold lone surrogates, which UTF-8 cannot encode.
     return str(value).encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _broken_rule(field: pa.Field, value: Any) -> str:
-    """The rule of the field's type that `value` breaks, or ""."""
+    """Return the rule of the field's type that `value` breaks, or ""."""
     kind = field.type
     is_bool = type(value).__name__ in ("bool", "bool_")
     if pa.types.is_boolean(kind):

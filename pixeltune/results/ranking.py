@@ -1,4 +1,4 @@
-"""The only place that decides which rows are the best: what may be ranked, in which order, and the front; no pandas."""
+"""The only module that decides which rows are best: what is ranked, in which order, and the front. No pandas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RANKED = (Status.FINISHED, Status.PRUNED)
-"""Only these carry a number to compare: a rejected model is no distribution, the others did not get through."""
+"""The statuses with a number to compare: rejected models are not distributions, and the others did not complete."""
 
 
 _OF_RECORD = ("bits_per_dim", "nats")
@@ -37,19 +37,19 @@ def require_same(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def is_unconfirmed(row: Mapping[str, Any]) -> bool:
-    """Whether images that were really coded took other bits than the row claims: such a row is never the best."""
+    """Return whether a real code of images took other bits than the row claims; such a row is never the best."""
     verified = row.get("bits_verified")
     return verified is not None and not verified
 
 
 def value_of(row: Mapping[str, Any], metric: str) -> float | None:
-    """The number of record of a row in `bits_per_dim` or `nats`: of the test set in a row of `final`."""
+    """Return the number of record of a row in `bits_per_dim` or `nats`: of the test set in a row of `final`."""
     value = row.get(f"{row.get('evaluated_split') or 'valid'}_{metric}")
     return None if value is None else float(value)
 
 
 def bound_mark(row: Mapping[Any, Any]) -> str:
-    """What stands before a likelihood of this row: "≤ " where it is a bound, of bits or nats from above."""
+    """Return the prefix of a likelihood of this row: "≤ " where it is an upper bound of bits or nats."""
     return "≤ " if row.get("is_bound") else ""
 
 
@@ -124,7 +124,7 @@ def can_be_best(
     *,
     statuses: Container[str] = (Status.FINISHED,),
 ) -> bool:
-    """Return whether a row may be the best: status, known values, bits not refuted by a real code, and constraints.
+    """Return whether a row may be the best, by status, known values, bits not refuted by a code, and constraints.
 
     Args:
         row: A row. A running one must keep to the constraints as far as is known, another one in full.
@@ -150,9 +150,9 @@ def pareto_front(
 ) -> list[Row]:
     """Return the rows that no other beats, lowest first objective first.
 
-    One beats another if it is no worse in any objective and better in one. Only finished trials that keep to the
+    One beats another if it is no worse in any objective and better in one. Only finished trials that satisfy the
     constraints, with all objectives known and bits that no real code refutes, are compared: a stopped one has spent
-    less than it would have, and its numbers are those of an unfinished model. Rows of other images are refused.
+    less than it would have, and its numbers are those of an unfinished model. Rows of different images are refused.
     """
     _require_metrics(objectives, constraints or {})
     able = [row for row in rows if can_be_best(row, objectives, constraints)]
@@ -170,7 +170,10 @@ def pareto(
     Args:
         frame: Rows of `read_results`.
         objectives: Names of METRICS; `pareto_front` defines which row beats which.
-        constraints: Metric → bound, as in a SearchSpace.
+        constraints: Metric → bound in the metric's unit, as in a SearchSpace.
+
+    Returns:
+        A copy of `frame` with the boolean column `on_front`.
 
     Raises:
         StoreError: The table lacks a column, or its rows measure different things.
@@ -221,13 +224,15 @@ def leaderboard(
     vary: Sequence[str] | None = None,
     constraints: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """The `top` best rows by `objective`, best first; only finished and pruned ones are ranked.
+    """Return the `top` best rows by `objective`, best first; only finished and pruned ones are ranked.
 
-    Each has rank, trial, status, the keys in `vary` (by default those that differ between the rows), all METRICS,
-    is_bound, below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and
-    audit). Rows that differ in SAME_IN_ALL are refused. Rows that do not keep to the constraints (metric → bound) come
-    last, without a rank, and say why in `out_of_bounds`; so do, before them, rows whose bits a real code does not
-    confirm, and `bits_verified` is false.
+    Rows that differ in SAME_IN_ALL are refused.
+
+    Returns:
+        Rows with rank, trial, status, the keys in `vary` (by default those that differ between the rows), all METRICS,
+        is_bound, below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and
+        audit). Rows that break a constraint (metric → bound) come last, without a rank, and `out_of_bounds` says why.
+        Rows whose bits a real code refutes come before them, also without a rank; their `bits_verified` is false.
     """
     if objective not in METRICS:
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
@@ -247,23 +252,23 @@ def leaderboard(
 
 
 def differing_keys(rows: Sequence[Row]) -> list[str]:
-    """The configuration keys in which `rows` differ."""
+    """Return the configuration keys in which `rows` differ."""
     keys = [key for key in (rows[0] if rows else {}) if "." in key]
     return [key for key in keys if len({row.get(key) for row in rows}) > 1]
 
 
 def status_counts(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows have each status, the most frequent first."""
+    """Return how many rows have each status, the most frequent first."""
     return dict(Counter(str(row["status"]) for row in rows).most_common())
 
 
 def counted_statuses(rows: Iterable[Row]) -> str:
-    """Return how many rows have each status, in words."""
+    """Return how many rows have each status, as text."""
     return ", ".join(f"{count} {status}" for status, count in status_counts(rows).items())
 
 
 def figures_of(row: Row, keys: Sequence[str]) -> Row:
-    """What a leaderboard tells of a row, ranked or not."""
+    """Return the columns of a leaderboard for a row, ranked or not."""
     bits, baseline = row.get("valid_bits_per_dim"), row.get("baseline_bits_per_dim")
     below = None if bits is None or not baseline else 100.0 * (baseline - bits) / baseline
     return {

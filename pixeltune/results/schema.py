@@ -1,7 +1,7 @@
-"""The one schema of all searches, as Arrow: fixed columns, and one for every dotted key of every family.
+"""The Arrow schema of all searches: fixed columns, and one for every dotted key of every family.
 
 The schema only grows: a new column needs no new version, and readers fill it with null in older files. The version
-counts up when the meaning of a column changes, so that an older pixeltune leaves such files alone.
+is raised when the meaning of a column changes, so that an older pixeltune leaves such files alone.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ TABLE_KEY = b"pixeltune.table"
 
 
 class Status(StrEnum):
-    """How a trial's attempt stands."""
+    """The status of a trial's attempt."""
 
     RUNNING = "running"
-    """Under way, or its launcher died without a word."""
+    """In progress, or its launcher died without reporting."""
     FINISHED = "finished"
     """Trained to its end."""
     PRUNED = "pruned"
-    """Stopped by the scheduler at a rung, its curve true up to there."""
+    """Stopped by the scheduler at a rung; its curve is valid up to there."""
     DIVERGED = "diverged"
-    """Training met a value that is not finite; the weights before that step are kept."""
+    """A value became infinite or NaN in training; the weights before that step are kept."""
     OOM = "oom"
-    """Out of memory, met or foreseen; on a shared GPU it is tried once more, alone, when the other trials are done."""
+    """Out of memory, or predicted to be; on a shared GPU it is tried once more, alone, after the other trials."""
     FAILED = "failed"
-    """Ended by an error that its retries met again."""
+    """Ended by an error that also occurred on its retries."""
     INTERRUPTED = "interrupted"
     """Stopped from outside: Ctrl-C, a lost node, a budget; continues from its checkpoint."""
     REJECTED = "rejected"
-    """The audit found that it is not the distribution it claims to be; never ranked."""
+    """The audit found that the model is not the distribution it claims to be; never ranked."""
 
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -55,7 +55,14 @@ _BOOL = pa.bool_()
 
 @dataclass(frozen=True)
 class Column:
-    """One column. type: Arrow's; description: what it holds; unit: "" where it has none; nullable: may be absent."""
+    """One column.
+
+    Attributes:
+        type: Its Arrow type.
+        description: What it holds.
+        unit: The unit; "" where it has none.
+        nullable: Whether it may be empty.
+    """
 
     type: pa.DataType
     description: str
@@ -76,7 +83,7 @@ _OUTCOME_COLUMNS: dict[str, Column] = {
     "config_key": Column(_TEXT, "12 hex digits that name the configuration; trials may share one"),
     "from_search": Column(_TEXT, "search in which `final` found the configuration; empty in a search"),
     "from_trial": Column(_TEXT, "trial of that search which `final` retrains; empty in a search"),
-    "status": Column(_TEXT, "how the attempt stands, a word of `Status`", nullable=False),
+    "status": Column(_TEXT, "status of the attempt, a value of `Status`", nullable=False),
     "reason": Column(_TEXT, "why it ended so, in one line"),
     "traceback": Column(_TEXT, "of the exception that ended it"),
     "started_at": Column(_TIMESTAMP, "when the attempt began", "UTC"),
@@ -125,7 +132,7 @@ _COST_COLUMNS: dict[str, Column] = {
     "sample_images_per_second": Column(
         _FLOAT,
         "sampling speed of a finished trial's model in float32, cached, or naive where its network cannot be stepped "
-        "through; measured on the trial's device and threads, beside whatever else ran there",
+        "through; measured on the trial's device and threads, which other programs may share",
         "images/s",
     ),
     "sample_batch_size": Column(_INT, "images drawn together in that measurement", "images"),
@@ -179,7 +186,7 @@ IMAGE_COLUMNS: dict[str, Column] = IDENTITY_COLUMNS | {
     "label": Column(_INT, "class of the image; empty where the data has no labels"),
     "is_bound": Column(_BOOL, "whether nats are a bound rather than exact", nullable=False),
 }
-"""A test image under one final run."""
+"""The columns of the nats of test images: one row an image and final run."""
 
 _CONFIG_UNITS = {
     "data.resize": "pixels",
@@ -203,7 +210,7 @@ _SHARED_KEYS = {
 
 
 def config_columns() -> dict[str, Column]:
-    """A column for every dotted key of every family and likelihood; two classes must agree on a shared key's type."""
+    """Return a column for every dotted key of every family and likelihood; classes must agree on a key's type."""
     columns: dict[str, Column] = {}
     for key, annotation, kind in _config_fields():
         column = Column(arrow_type(annotation), _described(kind, key), _CONFIG_UNITS.get(key, ""))
@@ -214,7 +221,7 @@ def config_columns() -> dict[str, Column]:
 
 
 def curve_columns() -> dict[str, Column]:
-    """A column for every field of EpochReport, after when it was made and what the trial had taken by then."""
+    """Return a column for every field of EpochReport, after the time of the report and the trial's costs by then."""
     hints = typing.get_type_hints(EpochReport)
     known = _METRIC_COLUMNS | _COST_COLUMNS | _CURVE_ONLY_COLUMNS
     columns = {name: known[name] for name in ("reported_at", "gpu_seconds", "peak_memory_bytes")}
@@ -225,12 +232,12 @@ def curve_columns() -> dict[str, Column]:
 
 
 def trial_columns() -> dict[str, Column]:
-    """Every column of a trial row, in order."""
+    """Return every column of a trial row, in order."""
     return IDENTITY_COLUMNS | _OUTCOME_COLUMNS | config_columns() | _METRIC_COLUMNS | _COST_COLUMNS | _SETTING_COLUMNS
 
 
 def arrow_type(annotation: object) -> pa.DataType:
-    """The Arrow type of a field: bool, int, float, str, a Literal of one of them, or one of these or None."""
+    """Return the Arrow type of a field: bool, int, float, str, a Literal of one of them, or one of these or None."""
     kinds: set[object]
     if typing.get_origin(annotation) is typing.Literal:
         kinds = {type(value) for value in typing.get_args(annotation)}

@@ -1,6 +1,6 @@
-"""How a search stands, from its files alone: while it runs, from any shell that sees them, and afterwards.
+"""The status of a search, from its files alone: while it runs, from any shell that sees them, and afterwards.
 
-Times are those of the launcher's clock in the files, beside this machine's.
+Times in the files are those of the launcher's clock; they are compared with this machine's.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ _LATE_SECONDS = 60.0
 class Running:
     """A trial that runs, or ran when its launcher died.
 
-    images_seen, images: so far, and in all. bits_per_dim: the newest report's, None before the first. rung: the last
-    one that it passed, None before that or without early stopping. silent_seconds: since its last word. late: whether
-    that is unusually long. is_bound: whether bits_per_dim is an upper bound.
+    Attributes:
+        images_seen, images: Training images so far, and in all.
+        bits_per_dim: That of the newest report; None before the first.
+        rung: The last rung that it passed; None before the first or without early stopping.
+        silent_seconds: Seconds since its last report.
+        late: Whether that is unusually long.
+        is_bound: Whether bits_per_dim is an upper bound.
     """
 
     trial: str
@@ -49,12 +53,16 @@ class Running:
 
 @dataclass(frozen=True)
 class SearchStatus:
-    """How a search stands.
+    """The status of a search.
 
-    launcher: who holds the search (`pid`, `host`), None where nobody does. counts: ended trials by status. failures:
-    reason → trials, of those without a result. best: the row with the lowest objective. left: what is left of each
-    limit of the budget, by its name. eta_seconds: until the first of them is reached, None where nothing tells.
-    data: name, form and counts of the images, "" before the first trial has loaded them.
+    Attributes:
+        launcher: Who holds the search (`pid`, `host`); None where no launch does.
+        counts: Number of ended trials by status.
+        failures: Reason → number of trials without a result.
+        best: The row with the lowest objective.
+        left: What is left of each limit of the budget, by name.
+        eta_seconds: Seconds until the first of them is reached; None where that is unknown.
+        data: Name, form and counts of the images; "" before the first trial has loaded them.
     """
 
     search: str
@@ -96,7 +104,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
 
 
 def describe_images(row: Row) -> str:
-    """Return form and counts of the images of a row in words; "" where it does not have them."""
+    """Return form and counts of the images of a row as text; "" where it does not have them."""
     sides = {side: row[f"image_{side}"] for side in ("channels", "height", "width")}
     if None in sides.values() or row["levels"] is None:
         return ""
@@ -105,8 +113,11 @@ def describe_images(row: Row) -> str:
 
 
 def _latest_rows(attempts: Sequence[Row]) -> list[Row]:
-    """The latest attempt of each trial. `gpu_seconds` of one that runs are those of the attempts before it: its row
-    tells what it had taken when it was last written, which was at no known time."""
+    """Return the latest attempt of each trial.
+
+    `gpu_seconds` of a running one are those of the attempts before it: its row has what it had used when it was last
+    written, which was at an unknown time.
+    """
     taken = {(row["trial"], row["attempt"]): row["gpu_seconds"] for row in attempts}
     latest = {row["trial"]: row for row in attempts}
     return [
@@ -149,7 +160,7 @@ def count_failures(ended: Iterable[Row]) -> dict[str, int]:
 
 
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
-    """Its row is written anew at its end only."""
+    """Return a running row with its best report so far: the row itself is rewritten only at its end."""
     best = best_report(curve, "valid_bits_per_dim") or {}
     return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
 
@@ -168,7 +179,7 @@ def _left(
     launch: Mapping[str, Any],
     now: datetime | None,
 ) -> dict[str, float]:
-    """Of each limit that is set. now: while a launcher is at work."""
+    """Return what is left of each limit that is set; `now` is None where no launch works on the search."""
     spent = {
         "trials": float(len(ended)),
         "images": float(_images(curves)),
@@ -199,7 +210,7 @@ def _eta(
     launch: Mapping[str, Any],
     now: datetime,
 ) -> float | None:
-    """Until the first limit, at the pace of this launch so far."""
+    """Return the seconds until the first limit is reached, at the pace of this launch so far."""
     if "started_at" not in launch:
         return None
     began = datetime.fromisoformat(launch["started_at"])
@@ -244,7 +255,7 @@ def eta_of(left: Mapping[str, float], done: Mapping[str, float], seconds: float)
 
 
 def below_baseline(value: float, baseline: float | None) -> str:
-    """How far a number of bits/dim lies below the order-0 baseline, to follow it; or ""."""
+    """Return how far a number of bits/dim is below the order-0 baseline, to follow it in a sentence; or ""."""
     if not baseline:
         return ""
     percent = 100 * (1 - value / baseline)
@@ -274,8 +285,8 @@ def silence_of(started_at: datetime, reported_at: Sequence[datetime], now: datet
 
 
 def left_words(left: Mapping[str, float]) -> list[str]:
-    """What is left of a budget, a phrase for each of its limits."""
-    words = {"trials": "{:,.0f} trials", "images": "{:,.0f} images", "gpu_hours": "{:,.2f} GPU-hours"}
-    return [words[name].format(left[name]) for name in words if name in left] + [
+    """Return what is left of a budget, one phrase for each of its limits."""
+    formats = {"trials": "{:,.0f} trials", "images": "{:,.0f} images", "gpu_hours": "{:,.2f} GPU-hours"}
+    return [formats[name].format(left[name]) for name in formats if name in left] + [
         f"{duration(3600 * left[name])} of this launch" for name in ("hours",) if name in left
     ]

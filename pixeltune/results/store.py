@@ -5,13 +5,13 @@
     <storage>/<search>/trials/<trial>-<attempt>.parquet  one row
     <storage>/<search>/curves/<trial>-<attempt>.parquet  a row a report, written whole again at each
     <storage>/<search>/{trials,curves}/compacted-<n>.parquet  many attempts, merged: `tables`, `compaction`
-    <storage>/<search>/warm_start.parquet                rows of other searches that its sampler was told
-    <storage>/<search>/checkpoints/<trial>/              the trial's own affair
+    <storage>/<search>/warm_start.parquet                rows of other searches that were reported to its sampler
+    <storage>/<search>/checkpoints/<trial>/              written and read by the trial itself
     <storage>/<search>/images/<trial>.parquet            of a final run: a row a test image
     <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-<N>-images.png
     <storage>/<search>/_corrupt/<table>/                 what could not be read
 
-Every file is made in memory and published in one step, so that a reader never meets half of one. No pandas here:
+Every file is made in memory and published in one step, so that a reader never sees half of one. No pandas here:
 a launch that finds its search finished says so within seconds.
 """
 
@@ -47,15 +47,16 @@ _SHOWN_DIFFERENCES = 3
 
 
 def trial_name(number: int) -> str:
-    """The name of a trial within its search: 7 is 00007."""
+    """Return the name of a trial within its search: 7 is 00007."""
     return f"{number:05d}"
 
 
 class SearchStore:
     """The results of `search` under `storage`, a folder or a URI such as s3://bucket/results.
 
-    folder, trials_folder, curves_folder, images_folder, samples_folder, checkpoints: locations below the storage.
-    trial_files, curve_files, image_files: the tables in them.
+    Attributes:
+        folder, trials_folder, curves_folder, images_folder, samples_folder, checkpoints: Locations below the storage.
+        trial_files, curve_files, image_files: The tables in them.
     """
 
     def __init__(self, storage: files.Location, search: str) -> None:
@@ -75,27 +76,27 @@ class SearchStore:
 
     @classmethod
     def at(cls, folder: files.Location) -> SearchStore:
-        """The store whose folder this is, such as results/digits_quick."""
+        """Return the store of this folder, such as results/digits_quick."""
         text = files.require_location(folder)
         head, mark, query = text.partition("?") if files.is_uri(text) else (files.absolute(text), "", "")
         storage, _, search = head.rstrip("/").rpartition("/")
         return cls((storage or "/") + mark + query, search)
 
     def checkpoint(self, trial: str) -> str:
-        """The folder in which `trial` keeps its checkpoints."""
+        """Return the folder in which `trial` keeps its checkpoints."""
         return files.join(self.checkpoints, trial)
 
     def images(self, trial: str) -> str:
-        """The file with the nats of each test image under `trial`, a final run."""
+        """Return the file with the nats of each test image under `trial`, a final run."""
         return files.join(self.images_folder, f"{trial}.parquet")
 
     def gallery(self, trial: str) -> str:
-        """The PNG that shows what `trial` draws at its end."""
+        """Return the PNG that shows the samples of `trial` at its end."""
         return files.join(self.samples_folder, f"{trial}.png")
 
     @property
     def search_id(self) -> str | None:
-        """The id of the search; "" if it began before searches had ids, None if its search.json cannot be read."""
+        """Return the id of the search; "" if it began before searches had ids, None if search.json is unreadable."""
         if self._search_id is None:
             with suppress(FileNotFoundError, ValueError, StoreError):
                 tree = digest.open_json(_bytes(files.join(self.folder, MANIFEST_NAME)))
@@ -103,11 +104,11 @@ class SearchStore:
         return self._search_id
 
     def exists(self) -> bool:
-        """Whether the search was begun here."""
+        """Return whether the search was begun here."""
         return _exists(files.join(self.folder, MANIFEST_NAME))
 
     def has_trials(self) -> bool:
-        """Whether any trial has begun here."""
+        """Return whether any trial has begun here."""
         return bool(self.trial_files.names())
 
     def lock(self) -> AbstractContextManager[None]:
@@ -115,16 +116,16 @@ class SearchStore:
         return lock_folder(self.folder)
 
     def holder(self) -> dict[str, Any] | None:
-        """The launch that works on the search now, with `pid` and `host` where they are known; None without one."""
+        """Return the launch that works on the search now, with `pid` and `host` if known; None without one."""
         with reading(self.folder):
             return holder_of(self.folder)
 
     def write_launch(self, launch: Mapping[str, Any]) -> None:
-        """What another shell may want to know of this launch: `started_at`, `budget`, `resources` and the like."""
+        """Write facts about this launch for other shells: `started_at`, `budget`, `resources` and the like."""
         publish(files.join(self.folder, LAUNCH_NAME), digest.seal_json(launch))
 
     def launch(self) -> dict[str, Any]:
-        """What the newest launch said of itself; empty where there was none, or where it cannot be read."""
+        """Return the facts that the newest launch wrote; empty where there are none, or where they cannot be read."""
         try:
             tree = digest.open_json(_bytes(files.join(self.folder, LAUNCH_NAME)))
         except (FileNotFoundError, ValueError):
@@ -132,11 +133,11 @@ class SearchStore:
         return tree if isinstance(tree, dict) else {}
 
     def open(self, manifest: SearchManifest) -> SearchManifest:
-        """Begin the search, or make sure that the one begun here is the same; returns the manifest as first written.
+        """Begin the search, or check that the one begun here is the same; return the manifest as first written.
 
-        A search without a trial yet, such as one that found no cluster, begins anew with other settings.
+        A search without a trial, such as one that found no cluster, begins again with the new settings.
 
-        The storage is written to, so that a full or read-only disk shows before anything is trained.
+        The storage is written to, so that a full or read-only disk is detected before anything is trained.
         """
         if not self.exists():
             if self.has_trials():
@@ -147,7 +148,7 @@ class SearchStore:
             require_new_name(self.search)
             return self._begin(manifest)
         known = self.manifest()
-        if not self.has_trials():  # what is left of it, such as curves, carries its id
+        if not self.has_trials():  # files of it that remain, such as curves, carry its id
             return self._begin(replace(manifest, id=known.id or manifest.id))
         self._require_same(manifest, known)
         self.trial_files.require_known()
@@ -183,13 +184,13 @@ class SearchStore:
         self.curve_files.write(trial, attempt, complete)
 
     def clear_curve(self, trial: str) -> None:
-        """Leave no report of any attempt of `trial`."""
+        """Remove the reports of all attempts of `trial`."""
         table = self.curve_files.read(trial=trial, columns=("trial", "attempt"))
         for attempt in set(table["attempt"].to_pylist()):
             self.write_curve(trial, attempt, [])
 
     def write_warm_start(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep rows of other searches as they are now, in place of any that were kept; no file where there are none."""
+        """Store rows of other searches as they are now, replacing any stored before; no file where there are none."""
         location = files.join(self.folder, WARM_START_NAME)
         if rows:
             publish(location, encode(rows, TRIAL_SCHEMA))
@@ -197,7 +198,7 @@ class SearchStore:
             files.remove(location)
 
     def warm_start(self) -> list[Row]:
-        """The rows of other searches that were kept when this one began; none where it began alone."""
+        """Return the rows of other searches that were stored when this one began; none without a warm start."""
         location = files.join(self.folder, WARM_START_NAME)
         try:
             return to_rows(decode_table(_bytes(location), TRIAL_SCHEMA))
@@ -210,28 +211,28 @@ class SearchStore:
             ) from None
 
     def trials(self) -> list[Row]:
-        """The latest attempt of each trial, by number."""
+        """Return the latest attempt of each trial, by number."""
         latest = {row["trial"]: row for row in sorted(self.attempts(), key=lambda row: row["attempt"])}
         return sorted(latest.values(), key=_by_number)
 
     def attempts(self) -> list[Row]:
-        """The rows of all attempts, by number and attempt."""
+        """Return the rows of all attempts, by number and attempt."""
         return sorted(to_rows(self.read(self.trial_files)), key=lambda row: (*_by_number(row), row["attempt"]))
 
     def curve(self, trial: str) -> list[Row]:
-        """The reports of one trial by images seen; where attempts overlap, the later one counts."""
+        """Return the reports of one trial by images seen; where attempts overlap, the later one counts."""
         return merge_attempts(to_rows(self.read(self.curve_files, trial=trial)))
 
     def curves(self) -> list[Row]:
-        """The reports of all trials, merged as `curve` does."""
+        """Return the reports of all trials, merged as `curve` does."""
         return merge_attempts(to_rows(self.read(self.curve_files)))
 
-    def read(self, table: TableFolder, *, trial: str | None = None, words: Collection[str] = ()) -> pa.Table:
+    def read(self, table: TableFolder, *, trial: str | None = None, dictionaries: Collection[str] = ()) -> pa.Table:
         """Return the rows of one of its tables as `TableFolder.read` does, under the name of the folder.
 
         Rows that carry the id of another search are reported with a StoreWarning, and returned too.
         """
-        return under_folder_name(table.read(trial=trial, words=words), self.search, self.search_id)
+        return under_folder_name(table.read(trial=trial, dictionaries=dictionaries), self.search, self.search_id)
 
     def _table(self, folder: str, schema: pa.Schema, *, is_by_trial: bool = False) -> TableFolder:
         corrupt = files.join(self.folder, "_corrupt", schema.metadata[TABLE_KEY].decode())
@@ -258,7 +259,7 @@ class SearchStore:
 
 
 def find_searches(location: files.Location) -> list[SearchStore]:
-    """The search whose folder `location` is, or all searches in the storage `location`."""
+    """Return the search whose folder `location` is, or all searches in the storage `location`."""
     location = files.require_location(location)
     if not _exists(location):
         raise StoreError(f"results must be a search folder or a storage of some, but there is nothing at {location}")
@@ -299,7 +300,7 @@ def _report_unusable(location: str, names: Sequence[str]) -> None:
 
 
 def merge_attempts(rows: Iterable[Row]) -> list[Row]:
-    """One row for each trial and number of images seen, the latest attempt's, in order of both."""
+    """Return one row for each trial and number of images seen, the latest attempt's, in order of both."""
     latest = {(row["trial"], row["images_seen"]): row for row in sorted(rows, key=lambda row: row["attempt"])}
     return sorted(latest.values(), key=lambda row: (row["trial"], row["images_seen"]))
 

@@ -1,10 +1,10 @@
-"""One table of a search: a folder with a file for each attempt, and compacted files that hold many of them.
+"""One table of a search: a folder with one file an attempt, and compacted files that hold many attempts.
 
     <trial>-<attempt>.parquet    one attempt, as its launch wrote it
     compacted-<n>.parquet        many attempts, merged by `pixeltune.results.compaction`
 
-An attempt may stand in several of them when a compaction was killed, or a file was written after it. It counts once: a
-file of its own comes before compacted ones, and of these the one with the higher number.
+An attempt may be stored in several of them when a compaction was killed, or a file was written after it. It counts
+once: a file of its own takes precedence over compacted ones, and among these the one with the highest number does.
 """
 
 from __future__ import annotations
@@ -34,26 +34,29 @@ from pixeltune.results.parquet_io import (
 )
 
 COMPACTED = "compacted"
-"""What the names of compacted files begin with; no trial may be called so."""
+"""The beginning of the names of compacted files; no trial may have this name."""
 
 _COMPACTED_NAME = re.compile(rf"{COMPACTED}-([0-9]+)\.parquet")
 _ATTEMPT_NAME = re.compile(r"([A-Za-z0-9]+-[0-9]+)\.parquet")
 _BLOCK = 250
-"""Single rows are joined by so many: a table of one row in 100 columns takes 100 times the memory of its values."""
+"""Number of single rows that are joined at a time: a table of one row in 100 columns takes 100 times the memory."""
 _MOST_LOOKS = 20
 _ASKED_FOR = 256
-"""Files of object storage that may lie in memory before they are decoded."""
+"""Number of files of object storage that may be in memory before they are decoded."""
 
 
 class StoreWarning(UserWarning):
-    """A file of the results that could not be read."""
+    """Warning about a file of the results that could not be read."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """Files of a table. damaged: there, but not readable. quarantined: moved away since they were damaged.
+    """Files of a table.
 
-    without_digest: of earlier versions, in which damage may not show.
+    Attributes:
+        damaged: Files that exist and cannot be read.
+        quarantined: Files that were moved away because they were damaged.
+        without_digest: Files of earlier versions, in which damage may not be detected.
     """
 
     files: int = 0
@@ -67,9 +70,11 @@ class Health:
 
 @dataclass(frozen=True)
 class TableFolder:
-    """The files of one table. corrupt: the folder to which what cannot be read is moved.
+    """The files of one table.
 
-    is_by_trial: whether a trial has one file, whatever its attempt.
+    Attributes:
+        corrupt: The folder to which unreadable files are moved.
+        is_by_trial: Whether a trial has one file for all its attempts.
     """
 
     folder: str
@@ -78,11 +83,11 @@ class TableFolder:
     is_by_trial: bool = False
 
     def path(self, name: str) -> str:
-        """Where the file of this name lies."""
+        """Return the location of the file of this name."""
         return files.join(self.folder, name)
 
     def names(self) -> list[str]:
-        """The names of all files, sorted."""
+        """Return the names of all files, sorted."""
         with reading(self.folder):
             return files.list_names(self.folder, ".parquet")
 
@@ -95,7 +100,7 @@ class TableFolder:
         publish(self.path(name), content)
 
     def remove(self, names: Sequence[str]) -> None:
-        """Remove files, from object storage many at once."""
+        """Remove files; from object storage, many at once."""
         try:
             if files.is_uri(self.folder):
                 with ThreadPoolExecutor(files.AT_ONCE) as pool:
@@ -107,32 +112,36 @@ class TableFolder:
             raise _refused(self.folder, error) from error
 
     def remove_unfinished(self) -> None:
-        """Remove what killed writers left; nobody may be writing."""
+        """Remove files that killed writers left; no other process may be writing."""
         try:
             files.remove_unfinished(self.folder)
         except OSError as error:
             raise _refused(self.folder, error) from error
 
     def read(
-        self, *, trial: str | None = None, columns: Collection[str] | None = None, words: Collection[str] = ()
+        self, *, trial: str | None = None, columns: Collection[str] | None = None, dictionaries: Collection[str] = ()
     ) -> pa.Table:
-        """The rows of all attempts, each attempt once, unsorted.
+        """Return the rows of all attempts, each attempt once, unsorted.
 
-        trial: this one's alone. columns: these alone; `trial` and `attempt` must be among them. words: columns of text
-        to be given as dictionaries. What cannot be read is set aside, with a StoreWarning; files of a newer pixeltune
-        are left out, and stay.
+        Files that cannot be read are quarantined with a StoreWarning; files of a newer pixeltune are left out, and
+        stay.
+
+        Args:
+            trial: The only trial to read; None for all.
+            columns: The columns to read, `trial` and `attempt` among them; None for all.
+            dictionaries: Text columns to return as dictionaries.
         """
-        found = _Found(words)
+        found = _Found(dictionaries)
         unreadable: dict[str, UnreadableError] = {}
         for _ in range(_MOST_LOOKS):
             names = [name for name in self.names() if trial is None or _may_hold(name, trial)]
             is_complete = True
             for name, content in self.contents([name for name in names if name not in found.names | unreadable.keys()]):
-                if content is None:  # Since the folder was listed it was merged, or set aside by another reader.
+                if content is None:  # It was merged or quarantined by another process.
                     is_complete = False
                     continue
                 try:
-                    file = self.open(name, content, words if compacted_number(name) else ())
+                    file = self.open(name, content, dictionaries if compacted_number(name) else ())
                     if file is None:
                         is_complete = False
                         continue
@@ -144,30 +153,32 @@ class TableFolder:
             if is_complete:
                 break
         else:
-            raise StoreError(f"results must stand still to be read, but {self.folder} changes all the time; try again")
+            raise StoreError(
+                f"results must not change while they are read, but {self.folder} changes all the time; try again"
+            )
         if lost := [name for name in self.lost() if name not in unreadable]:
             self._warn(dict.fromkeys(lost, UnreadableError("it was damaged")), f"in {self.corrupt} since")
         if unreadable:
             self.quarantine(unreadable)
-        return found.table(view_of(self.schema, columns, words))
+        return found.table(view_of(self.schema, columns, dictionaries))
 
-    def open(self, name: str, content: bytes, words: Collection[str] = ()) -> TableFile | None:
-        """Open the bytes that were read of a file; UnreadableError where they are damaged, None where it is gone.
+    def open(self, name: str, content: bytes, dictionaries: Collection[str] = ()) -> TableFile | None:
+        """Open the bytes of a file; UnreadableError where they are damaged, None where the file is gone.
 
-        Damaged bytes are read once more: a launch may have replaced the file, or the storage have answered wrongly.
+        Damaged bytes are read once more: a launch may have replaced the file, or the storage may have answered wrongly.
         """
         try:
-            return TableFile(content, self.schema, words)
+            return TableFile(content, self.schema, dictionaries)
         except NewerError:
             raise
         except UnreadableError:
             again = self.content(name)
             if again == content:
                 raise
-        return None if again is None else TableFile(again, self.schema, words)
+        return None if again is None else TableFile(again, self.schema, dictionaries)
 
     def health(self) -> Health:
-        """Look at each file's digest; nothing is moved."""
+        """Check each file's digest; no file is moved."""
         with reading(self.corrupt):
             health = Health(quarantined=len(files.list_names(self.corrupt, ".parquet")))
         for _name, content in self.contents(self.names()):
@@ -182,9 +193,9 @@ class TableFolder:
         return health
 
     def lost(self) -> list[str]:
-        """The names of damaged compacted files that were set aside and not put back: each held many attempts.
+        """Return the names of damaged compacted files that were quarantined and not restored: each held many attempts.
 
-        A file that is sound was set aside for what it holds, such as rows of others, and nothing is missing.
+        A sound file in quarantine was moved because of its contents, such as rows of others, and nothing is missing.
         """
         with reading(self.corrupt):
             names = [name for name in files.list_names(self.corrupt, ".parquet") if compacted_number(name)]
@@ -197,14 +208,14 @@ class TableFolder:
                 TableFile(files.read_whole(location), self.schema).read()
         except UnreadableError:
             return True
-        except FileNotFoundError:  # it was put back or removed just now
+        except FileNotFoundError:  # it was restored or removed just now
             pass
         return False
 
     def require_own(self, name: str, table: pa.Table) -> None:
-        """UnreadableError for a copy of another file, by hand or by a tool that syncs: its rows would count twice.
+        """Raise UnreadableError for a copy of another file, whose rows would count twice.
 
-        Also for trials that are named by a path: by their names folders are found, and removed.
+        Also for trials whose name is a path: trial names select the folders that are removed.
         """
         is_name = pc.match_substring_regex(table["trial"].cast(pa.string()), "^[A-Za-z0-9]+$")
         if not pc.all(is_name, skip_nulls=False, min_count=0).as_py():
@@ -218,10 +229,10 @@ class TableFolder:
         return f"{trial}.parquet" if self.is_by_trial else f"{trial}-{attempt}.parquet"
 
     def require_known(self, *, is_compacted_alone: bool = False) -> None:
-        """Refuse to continue without files of a newer pixeltune, whose trials might be written over.
+        """Refuse to continue without files of a newer pixeltune, because their trials might be overwritten.
 
-        And without compacted files that are damaged: a launch would train all of their trials again.
-        is_compacted_alone: look at no file of a single attempt.
+        Refuse damaged compacted files too: a launch would train all of their trials again.
+        is_compacted_alone: skip the files of single attempts.
         """
         names = [name for name in self.names() if compacted_number(name) or not is_compacted_alone]
         for name, content in self.contents(names):
@@ -230,7 +241,7 @@ class TableFolder:
                     self.open(name, content)
             except NewerError as error:
                 raise StoreError(f"a search must go on with what it knows, but {self.path(name)}: {error}") from None
-            except UnreadableError as error:  # `read` sees to single attempts
+            except UnreadableError as error:  # `read` handles single attempts
                 if compacted_number(name):
                     raise self._incomplete(self.path(name), str(error)) from None
         for name in self.lost():
@@ -243,7 +254,7 @@ class TableFolder:
         )
 
     def contents(self, names: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-        """The bytes of each file, None of one that is not there any more; from object storage, many at once."""
+        """Yield the bytes of each file, None for one that is gone; from object storage, many at once."""
         if not files.is_uri(self.folder):
             yield from ((name, self.content(name)) for name in names)
             return
@@ -253,7 +264,7 @@ class TableFolder:
                 yield from zip(some, pool.map(self.content, some), strict=True)
 
     def content(self, name: str) -> bytes | None:
-        """The bytes of one file; None where there is none."""
+        """Return the bytes of one file; None where it does not exist."""
         try:
             with reading(self.path(name)):
                 return files.read_whole(self.path(name))
@@ -261,7 +272,7 @@ class TableFolder:
             return None
 
     def quarantine(self, unreadable: Mapping[str, UnreadableError]) -> None:
-        """Move files that cannot be read to where they are in nobody's way; those of a newer pixeltune stay."""
+        """Move unreadable files to the quarantine folder; those of a newer pixeltune stay."""
         newer = {name: error for name, error in unreadable.items() if isinstance(error, NewerError)}
         damaged = {name: error for name, error in unreadable.items() if name not in newer}
         if newer:
@@ -289,11 +300,11 @@ class TableFolder:
 
 
 class _Found:
-    """What was read of a folder so far. names: of the files that were."""
+    """The contents of a folder that were read so far. names: of the files that were read."""
 
-    def __init__(self, words: Collection[str]) -> None:
+    def __init__(self, dictionaries: Collection[str]) -> None:
         self.names: set[str] = set()
-        self._words = words
+        self._dictionaries = dictionaries
         self._compacted: dict[int, pa.Table] = {}
         self._singles: list[pa.Table] = []
         self._blocks: list[pa.Table] = []
@@ -309,7 +320,7 @@ class _Found:
             self._join_singles()
 
     def table(self, view: pa.Schema) -> pa.Table:
-        """All of it, each attempt once."""
+        """Return all rows, each attempt once."""
         if self._singles:
             self._join_singles()
         singles = text_array([key for name in self.names if (key := attempt_key(name)) is not None])
@@ -326,7 +337,7 @@ class _Found:
     def _join_singles(self) -> None:
         block = pa.concat_tables(self._singles).combine_chunks()
         for place, name in enumerate(block.schema.names):
-            if name in self._words:
+            if name in self._dictionaries:
                 field = block.schema.field(name).with_type(DICTIONARY_COLUMNS)
                 block = block.set_column(place, field, block[name].dictionary_encode().cast(DICTIONARY_COLUMNS))
         self._blocks.append(block)
@@ -334,29 +345,29 @@ class _Found:
 
 
 def compacted_number(name: str) -> int:
-    """The number of a compacted file, from 1; 0 for the name of another."""
+    """Return the number of a compacted file, from 1; 0 for the name of another."""
     match = _COMPACTED_NAME.fullmatch(name)
     return int(match[1]) if match else 0
 
 
 def compacted_name(number: int) -> str:
-    """The name of the compacted file with this number."""
+    """Return the name of the compacted file with this number."""
     return f"{COMPACTED}-{number:05d}.parquet"
 
 
 def attempt_key(name: str) -> str | None:
-    """`<trial>-<attempt>` of an attempt's own file; None for the name of another."""
+    """Return `<trial>-<attempt>` of an attempt's own file; None for the name of another."""
     match = _ATTEMPT_NAME.fullmatch(name)
     return match[1] if match and not compacted_number(name) else None
 
 
 def keys_of(table: pa.Table) -> pa.Array:
-    """`<trial>-<attempt>` of each attempt in a table, once."""
+    """Return `<trial>-<attempt>` of each attempt in a table, once."""
     return pc.unique(_keys(table))
 
 
 def without(table: pa.Table, keys: pa.Array) -> pa.Table:
-    """The rows of attempts that are not among `keys`."""
+    """Return the rows of attempts that are not among `keys`."""
     if not len(keys):
         return table
     mask = pc.is_in(_keys(table), keys)
@@ -364,12 +375,12 @@ def without(table: pa.Table, keys: pa.Array) -> pa.Table:
 
 
 def _keys(table: pa.Table) -> pa.ChunkedArray:
-    words = [table[name].cast(pa.string()) for name in ("trial", "attempt")]
-    return pc.binary_join_element_wise(*words, text_array(["-"])[0])
+    parts = [table[name].cast(pa.string()) for name in ("trial", "attempt")]
+    return pc.binary_join_element_wise(*parts, text_array(["-"])[0])
 
 
 def _may_overlap(table: pa.Table, other: pa.Table) -> bool:
-    """Compaction goes by trials, so that two of its files seldom hold the same, and keys need not be compared."""
+    """Return whether keys must be compared: compaction goes by trials, so its files seldom hold the same ones."""
     (low, high), (other_low, other_high) = (pc.min_max(one["trial"]).as_py().values() for one in (table, other))
     return None not in (low, other_low) and bool(low <= other_high and other_low <= high)
 
@@ -395,7 +406,7 @@ def _refused(location: str, error: BaseException) -> StoreError:
 
 @contextmanager
 def reading(location: str) -> Iterator[None]:
-    """Turn what object storage or a disk answers into one line; a file that is not there is the caller's affair."""
+    """Convert errors of object storage or a disk to a one-line StoreError; the caller handles missing files."""
     try:
         yield
     except FileNotFoundError:

@@ -185,15 +185,15 @@ def test_a_final_has_the_numbers_of_its_leaderboard(tmp_path: Path) -> None:
         assert float(line[6][1] or 0) == place["difference_bits_per_dim"]
         assert line[8][1] == place["verdict"]
         assert f"± {place['nats_seeds_error']:.3f}" in line[5][0]
-    assert "1 of the 2 others is clearly worse; the rest cannot be told apart" in page.words()
+    assert "1 of the 2 others is clearly worse; the rest cannot be distinguished" in page.words()
     assert "yes" in {line[3][0] for line in next(t for t in page.tables.values() if t[0][0][0] == "model")[1:]}
 
 
 def test_within_the_noise_nobody_wins(tmp_path: Path) -> None:
     words = make_page(make_final(tmp_path, {"00003": 80.0, "00007": 80.05}, noise=2.0)).words()
-    assert "No other can be told apart from it" in words
+    assert "No other can be distinguished from it" in words
     assert "clearly worse." not in words
-    assert "noise is not known" in make_page(make_final(tmp_path / "one", {"3": 80.0, "7": 99.0}, seeds=1)).words()
+    assert "noise is unknown" in make_page(make_final(tmp_path / "one", {"3": 80.0, "7": 99.0}, seeds=1)).words()
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_the_mean_compares_with_a_published_number_and_a_search_does_not() -> No
     assert besides["PixelCNN++"].ours == place["bits_per_dim"]
     assert besides["PixelCNN++"].gap == place["bits_per_dim"] - 2.92
     said = comparison_lines(row, name="s/00003, mean of 2 seeds,")
-    assert said[0].startswith("Beside published results: s/00003, mean of 2 seeds, with ")
+    assert said[0].startswith("Compared with published results: s/00003, mean of 2 seeds, with ")
     assert said[0].endswith("bits/dim (test).")
     assert all(": comparable" in line for line in said[1:])
     for change in ({"evaluated_split": "valid", "valid_bits_per_dim": 2.9}, {"data.name": "array"}, {"levels": 17}):

@@ -1,4 +1,4 @@
-"""What all figures share: a Chart, colours that colour-blind eyes tell apart, fonts, axes.
+"""Shared parts of all figures: Chart, colours that colour-blind readers can distinguish, fonts, axes.
 
 Only scatter, bar and contour traces are used: they are drawn as SVG, need no WebGL, and print sharply.
 """
@@ -25,13 +25,13 @@ STATUS_COLOURS: Mapping[str, str] = {
     Status.FAILED: "#5B1A18",
     Status.REJECTED: "#000000",
 }
-"""By Okabe and Ito (2008) as far as theirs go; in the order of a legend."""
+"""Colours by status, those of Okabe and Ito (2008) as far as they go; in the order of a legend."""
 
 BEST_COLOURS = ("#B2182B", "#762A83", "#1B7837", "#8C510A", "#2166AC")
-"""Of the best trials, one after another, which are drawn apart."""
+"""Colours of the best trials, in order, which are drawn one by one."""
 
 SCALE = "Viridis"
-"""Of values: it prints in grey, and its order needs no legend."""
+"""Colour scale of values: it prints in grey, and its order needs no legend."""
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', Arial, sans-serif"
 _AXIS = {
@@ -63,11 +63,17 @@ _TEMPLATE = go.layout.Template(
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure with its words, or why there is none.
+    """A figure with its texts, or the reason why there is none.
 
-    name: of its element and of its PNG. title: its heading. caption: what it shows, and what it leaves out.
-    figure: None where `missing` says why. height: in pixels. is_wide: takes the whole width of the page.
-    least_width: in pixels, below which it is scrolled. alt: what it shows, to those who do not see it.
+    Attributes:
+        name: Name of its element and of its PNG.
+        title: Its heading.
+        caption: What it shows, and what it leaves out.
+        figure: None where `missing` says why.
+        height: In pixels.
+        is_wide: Whether it takes the whole width of the page.
+        least_width: Width in pixels below which it is scrolled.
+        alt: What it shows, for readers who cannot see it.
     """
 
     name: str
@@ -82,17 +88,17 @@ class Chart:
 
 
 def new_figure(traces: Sequence[Any], **layout: Any) -> go.Figure:
-    """A figure in the style of the report; its size is that of where it is drawn."""
+    """Return a figure in the style of the report; its size is set where it is drawn."""
     return go.Figure(list(traces), go.Layout(template=_TEMPLATE, **layout))
 
 
 def plain(text: object) -> str:
-    """Text of a trial for plotly, which takes it for HTML."""
+    """Return text escaped for plotly, which interprets it as HTML."""
     return html.escape(str(text), quote=False)
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """The axis settings of positive values: logarithmic, with more ticks a power of ten where these are few."""
+    """Return the axis settings of positive values: logarithmic, with more ticks a power of ten where these are few."""
     low, high = min(values), max(values)
     decades = math.log10(high / low) if low > 0 else 0.0
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.9 else (1, 2, 5) if decades < 2.5 else (1,)
@@ -111,7 +117,7 @@ def log_ticks(values: Sequence[float]) -> dict[str, Any]:
 
 
 def short(value: float) -> str:
-    """A tick: 16,000 is 16k, 3,200,000 is 3.2M, 0.0005 stays."""
+    """Return the text of a tick: 16,000 is 16k, 3,200,000 is 3.2M, 0.0005 stays."""
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= scale:
             return f"{value / scale:.3g}{unit}"

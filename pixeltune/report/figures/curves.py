@@ -23,13 +23,13 @@ _MOST_POINTS = 24_000
 _FEWEST_OF_A_CURVE = 6
 _TITLE = "Learning curves"
 _CROWD = 100
-"""Curves above which those of trials without a result are hidden until they are asked for."""
+"""Number of curves above which those of trials without a result are hidden at first."""
 
 _RESULTLESS = (Status.INTERRUPTED, Status.DIVERGED, Status.OOM, Status.FAILED, Status.REJECTED)
 
 
 def learning_curves(snapshot: Snapshot, top: int) -> Chart:
-    """A line a trial, the best `top` apart, the others by outcome; of a final the training loss, for it has no more."""
+    """Return learning curves, the best `top` one by one and the others by outcome; of a final, the training loss."""
     split = "train" if snapshot.is_final else "valid"
     metric = f"{split}_{snapshot.unit}"
     curves = {
@@ -67,7 +67,7 @@ def learning_curves(snapshot: Snapshot, top: int) -> Chart:
 
 
 def thin(points: Sequence[Row], metric: str, most: int) -> Sequence[Row]:
-    """At most `most` reports of a curve: the first, the last, the best, and between them evenly in log images."""
+    """Return at most `most` reports of a curve: the first, the last, the best, and others evenly in log images."""
     if len(points) <= most:
         return points
     low, high = math.log(points[0]["images_seen"]), math.log(points[-1]["images_seen"])
@@ -86,7 +86,7 @@ def _most(count: int) -> int:
 
 
 def _groups(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str, best: Sequence[str]) -> list[Any]:
-    """A trace an outcome: a thousand traces, each with an entry in the legend, could neither be drawn nor read."""
+    """Return a trace for each outcome: a thousand traces could neither be drawn nor read."""
     status_of = {row["trial"]: str(row["status"]) for row in snapshot.rows}
     traces = []
     for status in (*_RESULTLESS, Status.RUNNING, Status.PRUNED, Status.FINISHED):
@@ -101,7 +101,7 @@ def _groups(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str
 
 
 def _configurations(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str) -> list[Any]:
-    """A trace a configuration of a final, with the curves of all its seeds."""
+    """Return a trace for each configuration of a final, with the curves of all its seeds."""
     runs: dict[str, dict[str, Sequence[Row]]] = {}
     for row in snapshot.rows:
         if row["trial"] in curves:
@@ -123,7 +123,7 @@ def _best(curves: Mapping[str, Sequence[Row]], metric: str, best: Sequence[str])
 def _trace(
     curves: Mapping[str, Sequence[Row]], metric: str, name: str, colour: str, opacity: float, width: float = 1.2
 ) -> Any:
-    """All curves in one trace, with a gap between two of them."""
+    """Return one trace of all curves, with a gap between two of them."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     texts: list[str | None] = []
@@ -146,7 +146,7 @@ def _trace(
 
 
 def _yardsticks(snapshot: Snapshot) -> list[tuple[str, float]]:
-    """Horizontal lines: what each means, and its value."""
+    """Return the horizontal lines: the meaning and the value of each."""
     lines = []
     baseline = snapshot.baseline()
     if baseline is not None and not snapshot.is_final:
@@ -162,7 +162,7 @@ def _yardsticks(snapshot: Snapshot) -> list[tuple[str, float]]:
 
 
 def _draw_line(figure: go.Figure, text: str, value: float) -> None:
-    """A line with its text above it at the right end, where curves are low."""
+    """Draw a line with its text above it at the right end, where curves are low."""
     figure.add_hline(y=value, line={"color": "#444", "width": 1.3, "dash": "dash"})
     figure.add_annotation(
         x=1,
@@ -179,7 +179,7 @@ def _draw_line(figure: go.Figure, text: str, value: float) -> None:
 
 
 def _ceiling(curves: Mapping[str, Sequence[Row]], metric: str, lines: Sequence[float]) -> float:
-    """The upper edge: the highest report, unless a few lie so far above the others that they would flatten them."""
+    """Return the upper edge: the highest report, unless a few are so far above that they would flatten the others."""
     values: list[float] = sorted(report[metric] for points in curves.values() for report in points)
     usual = values[int(0.97 * (len(values) - 1))]
     far = usual + (usual - values[0])

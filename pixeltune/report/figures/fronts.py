@@ -1,4 +1,4 @@
-"""What likelihood costs: fronts of two numbers at a time, and which trials no other beats."""
+"""The cost of likelihood: fronts of two numbers at a time, and the trials that no other beats."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pixeltune.results.schema import Status
 from pixeltune.space.metrics import METRICS
 
 _COSTS = ("sample_images_per_second", "num_parameters")
-"""Beside the likelihood where a search has one objective."""
+"""Numbers compared with the likelihood where a search has one objective."""
 
 
 def front_charts(snapshot: Snapshot) -> list[Chart]:
-    """The first objective beside each other one; of a single objective, beside what was measured anyway."""
+    """Return the first objective against each other one; with a single objective, against the costs."""
     if snapshot.is_final:
         return []
     first, *others = snapshot.manifest.objectives
-    beside = others or [name for name in _COSTS if name != first]
-    charts = [_chart(snapshot, first, other) for other in beside]
+    others = others or [name for name in _COSTS if name != first]
+    charts = [_chart(snapshot, first, other) for other in others]
     drawn = [chart for chart in charts if chart is not None]
     if drawn:
         return drawn
-    what = " or ".join(title_of(name) for name in beside)
+    what = " or ".join(title_of(name) for name in others)
     return [Chart(name="front", title="Front", missing=f"No two finished trials differ in {what}.")]
 
 
@@ -66,7 +66,7 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
     if snapshot.manifest.constraints:
         caption += " Trials that break a constraint are not on the front."
     if other == "sample_images_per_second":
-        caption += " Speeds are measured at a trial's end, beside whatever else its machine did."
+        caption += " Speeds are measured at a trial's end, while its machine may have run other work too."
     return Chart(
         name=f"front-{other}",
         title=f"{title_of(first)} and {title_of(other)}",
@@ -98,7 +98,7 @@ def _points(rows: Sequence[Row], first: str, other: str, name: str, symbol: str,
 
 
 def _front(best: Sequence[Row], first: str, other: str, *, stepped: bool) -> Any | None:
-    """The front as steps: what lies between two trials of it nobody has shown."""
+    """Return the front as steps, because what is possible between two of its trials is unknown."""
     if not best:
         return None
     rows = sorted(best, key=lambda row: row[other])

@@ -1,4 +1,4 @@
-"""Which keys told the best trials from the others, by PED-ANOVA."""
+"""Importances: the keys that distinguish the best trials from the others, by PED-ANOVA."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pixeltune.results.optuna_study import study_of
 from pixeltune.space.metrics import sign_of_direction
 
 FEWEST = 10
-"""Finished trials below which importances are not shown."""
+"""Number of finished trials below which importances are not shown."""
 
 FEW = 50
-"""Finished trials below which a warning stands beside them."""
+"""Number of finished trials below which the caption warns."""
 
 _TARGET_SHARE = 0.1
 _TARGET_FEWEST = 5
-"""What PED-ANOVA is asked to explain: the best tenth, but never fewer than the 5 trials that Optuna advises."""
+"""The trials that PED-ANOVA explains: the best tenth, but never fewer than the 5 that Optuna advises."""
 
 
 @dataclass(frozen=True)
 class Importances:
-    """Shares that sum to one, the largest first. trials: finished ones that they rest on. best: of these, explained."""
+    """Shares that sum to one, the largest first. trials: finished ones used. best: those of them that are explained."""
 
     shares: dict[str, float]
     trials: int
@@ -41,10 +41,11 @@ class Importances:
 
 
 def importances(snapshot: Snapshot, index: int = 0) -> Importances | None:
-    """Of the objective `index`; None with fewer than FEWEST finished trials, or fewer than two keys that differ.
+    """Return the importances for the objective `index`; None where they cannot be computed.
 
-    PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255; conditional keys: arXiv 2601.20800) compares where the best
-    trials lie with where all do, so that it needs no seed, takes keys that only some trials have, and is fast.
+    They need FEWEST finished trials and two keys that differ. PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255;
+    conditional keys: arXiv 2601.20800) compares where the best trials are with where all are, so that it needs no seed,
+    accepts keys that only some trials have, and is fast.
     """
     study = study_of(snapshot.manifest, snapshot.rows, [])
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -55,7 +56,7 @@ def importances(snapshot: Snapshot, index: int = 0) -> Importances | None:
     share = max(_TARGET_SHARE, _TARGET_FEWEST / len(trials))
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a target is taken to be minimised, as it is
+        warnings.simplefilter("ignore")  # a warning that the target is assumed to be minimised, as it is
         shares = optuna.importance.get_param_importances(
             study, evaluator=evaluator, params=keys, target=_target(snapshot, index)
         )
@@ -65,7 +66,7 @@ def importances(snapshot: Snapshot, index: int = 0) -> Importances | None:
 
 
 def importance_charts(snapshot: Snapshot) -> list[Chart]:
-    """A chart an objective."""
+    """Return a chart for each objective."""
     objectives = snapshot.manifest.objectives
     return [_chart(snapshot, index, several=len(objectives) > 1) for index in range(len(objectives))]
 
@@ -115,8 +116,8 @@ def _chart(snapshot: Snapshot, index: int, *, several: bool) -> Chart:
 
 def _caption(found: Importances) -> str:
     text = (
-        f"How much each key tells the best {found.best} of {counted(found.trials, 'finished trial')} from the others "
-        "(PED-ANOVA); it says nothing of what two keys do together."
+        f"How much each key distinguishes the best {found.best} of {counted(found.trials, 'finished trial')} from the "
+        "others (PED-ANOVA); interactions of keys are not measured."
     )
     if found.trials < FEW:
         text += f" Few trials: below {FEW}, take the order as a hint and the shares not at all."

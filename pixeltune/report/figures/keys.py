@@ -1,4 +1,4 @@
-"""The varied keys as axes: logarithmic where they were drawn so, choices one beside the other, and who has them."""
+"""The varied keys as axes: logarithmic if sampled so, choices next to each other, and which trials have them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 
 _GOLDEN = 0.6180339887
-"""Its multiples modulo one spread evenly, however many there are."""
+"""Its multiples modulo one are spread evenly for any number of them."""
 
 
 @dataclass(frozen=True)
 class KeyAxis:
-    """A varied key. choices: its values where they have no order, else none. low, high: of what trials had.
+    """A varied key.
 
-    is_whole: whether all values are whole numbers.
+    Attributes:
+        choices: Its values where they have no order, else none.
+        low, high: Range of the trials' values.
+        is_whole: Whether all values are whole numbers.
     """
 
     key: str
@@ -38,11 +41,11 @@ class KeyAxis:
 
     @property
     def title(self) -> str:
-        """As tables call it."""
+        """Return its title, as in tables."""
         return title_of(self.key)
 
     def position(self, value: Any) -> float:
-        """Where a value lies between 0 and 1: in the middle where all are one."""
+        """Return the position of a value between 0 and 1: in the middle where all are equal."""
         if self.choices:
             count = len(self.choices)
             return list(map(str, self.choices)).index(str(value)) / (count - 1) if count > 1 else 0.5
@@ -50,14 +53,14 @@ class KeyAxis:
         return (at - low) / (high - low) if high > low else 0.5
 
     def at(self, value: Any, index: int) -> float:
-        """Where the `index`th point of a figure stands: points of one choice side by side, to be told apart."""
+        """Return the coordinate of the `index`th point of a figure; points of one choice are spread out."""
         if not self.choices:
             return float(value)
-        place = list(map(str, self.choices)).index(str(value))
-        return place + 0.5 * ((index * _GOLDEN) % 1 - 0.5)
+        slot = list(map(str, self.choices)).index(str(value))
+        return slot + 0.5 * ((index * _GOLDEN) % 1 - 0.5)
 
     def layout(self) -> dict[str, Any]:
-        """Plotly's settings of the axis."""
+        """Return plotly's settings of the axis."""
         title = {"title": {"text": plain(self.title)}}
         if self.choices:
             names = [plain(choice) for choice in self.choices]
@@ -70,7 +73,7 @@ class KeyAxis:
         return title | step | {"range": [self.low - padding, self.high + padding]}
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Positions between 0 and 1 with their texts, few enough to be read one above the other."""
+        """Return positions between 0 and 1 with their texts, few enough to be read one above the other."""
         if self.choices:
             return [(self.position(choice), str(choice)) for choice in self.choices]
         if self.is_log:
@@ -88,18 +91,18 @@ class KeyAxis:
 
 
 def measured(snapshot: Snapshot, statuses: Sequence[str] = RANKED) -> list[Row]:
-    """The trials of these outcomes whose first objective is known."""
+    """Return the trials with these outcomes whose first objective is known."""
     return [row for row in snapshot.rows if row["status"] in statuses and row[snapshot.objective] is not None]
 
 
 def axes_of(snapshot: Snapshot, rows: Sequence[Row]) -> list[KeyAxis]:
-    """An axis for each varied key that `rows` differ in."""
+    """Return an axis for each varied key that `rows` differ in."""
     found = [_axis(key, distribution, rows) for key, distribution in snapshot.manifest.distributions().items()]
     return [axis for axis in found if axis is not None]
 
 
 def has(axis: KeyAxis, row: Mapping[str, Any]) -> bool:
-    """Whether a trial was asked for the key: `likelihood.mixtures` of a mixture alone."""
+    """Return whether a trial has the key: `likelihood.mixtures` exists for a mixture alone."""
     return has_key(dict(row), axis.key)
 
 
@@ -118,11 +121,11 @@ def _axis(key: str, distribution: BaseDistribution, rows: Sequence[Row]) -> KeyA
 
 
 def _step(least: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
+    """Return the next 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= least * (1 - 1e-9))
 
 
 def _whole_step(spread: float) -> float:
-    """Between ticks of whole numbers: of few, one each."""
+    """Return the step between ticks of whole numbers: 1 where they are few."""
     return max(1.0, _step(spread / 8)) if spread else 1.0

@@ -17,17 +17,18 @@ from pixeltune.results.schema import Status
 
 _TITLE = "Parallel coordinates"
 _ABSENT = -0.13
-"""Where lines of trials pass that do not have a key."""
+"""Height at which lines of trials pass that do not have a key."""
 
 _GROUPS = (("best tenth", 0.1, "#440154"), ("to the best quarter", 0.25, "#31688E"), ("to the half", 0.5, "#35B779"))
 _REST = ("worse half", "#C9CCD1")
 
 
 def parallel_coordinates(snapshot: Snapshot) -> Chart:
-    """Finished trials alone: a pruned one's number is of fewer images. Those without a key pass below its axis.
+    """Return parallel coordinates of finished trials; a pruned one's number is of fewer images, so it is left out.
 
-    Plotly's own (and Optuna's, which is made of it) needs WebGL and leaves out every trial that lacks a key; here lines
-    are grouped by how good they are, so that the best are on top and the legend can hide the others.
+    Lines of trials without a key pass below its axis. Plotly's own chart (which Optuna's uses) needs WebGL and leaves
+    out every trial that lacks a key; here lines are grouped by rank, so that the best are on top and the legend can
+    hide the others.
     """
     rows = sorted(measured(snapshot, (Status.FINISHED,)), key=lambda row: snapshot.sign * row[snapshot.objective])
     axes = axes_of(snapshot, rows)
@@ -82,7 +83,7 @@ def _why_none(snapshot: Snapshot, rows: Sequence[Row]) -> str:
 
 
 def _grouped(rows: Sequence[Row]) -> list[tuple[str, str, Sequence[Row], float]]:
-    """The rows, best first, cut into groups of which none is empty; the best group has one trial at least."""
+    """Return the rows, best first, cut into groups that are not empty; the best group has one trial at least."""
     groups: list[tuple[str, str, Sequence[Row], float]] = []
     begin = 0
     for name, share, colour in _GROUPS:
@@ -107,7 +108,7 @@ def _trace(name: str, colour: str, rows: Sequence[Row], axes: Sequence[KeyAxis],
             None,
         ]
         label = f"{plain(row['trial'])}: {cell(goal.key, row[goal.key], is_bound=bool(row['is_bound']))}"
-        texts += [*(f"{label}<br>{_told(axis, row)}" for axis in axes), label, None]
+        texts += [*(f"{label}<br>{_value_text(axis, row)}" for axis in axes), label, None]
     return go.Scatter(
         x=xs[:-1],
         y=ys[:-1],
@@ -121,7 +122,7 @@ def _trace(name: str, colour: str, rows: Sequence[Row], axes: Sequence[KeyAxis],
     )
 
 
-def _told(axis: KeyAxis, row: Row) -> str:
+def _value_text(axis: KeyAxis, row: Row) -> str:
     return plain(f"{axis.title} {cell(axis.key, row[axis.key]) if has(axis, row) else 'is not there'}")
 
 

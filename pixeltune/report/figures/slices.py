@@ -25,7 +25,7 @@ _GRID = 36
 
 
 def slice_charts(snapshot: Snapshot) -> list[Chart]:
-    """A chart for each key in which ranked trials differ, the most important first."""
+    """Return a chart for each key in which ranked trials differ, the most important first."""
     rows = measured(snapshot)
     axes = _by_importance(snapshot, axes_of(snapshot, rows))
     if not axes:
@@ -40,7 +40,7 @@ def slice_charts(snapshot: Snapshot) -> list[Chart]:
 
 
 def contour_charts(snapshot: Snapshot) -> list[Chart]:
-    """Up to three charts, one for each pair of the most important keys that are numbers."""
+    """Return up to three charts, one for each pair of the most important keys that are numbers."""
     rows = measured(snapshot, (Status.FINISHED,))
     axes = [axis for axis in _by_importance(snapshot, axes_of(snapshot, rows)) if not axis.choices]
     pairs = list(combinations(axes[:3], 2))[:_PAIRS]
@@ -56,8 +56,11 @@ def contour_charts(snapshot: Snapshot) -> list[Chart]:
 
 
 def smooth(points_N2: np.ndarray, values_N: np.ndarray, grid: int) -> np.ndarray:
-    """(grid, grid), rows along the second coordinate: Gaussian means of the values over the unit square (Nadaraya 1964,
-    Watson 1964), as wide as Scott's rule makes them for points spread evenly; NaN where none is within 1.5 widths."""
+    """Return Gaussian means of the values over the unit square (Nadaraya 1964, Watson 1964).
+
+    The result is (grid, grid), with rows along the second coordinate. The width is that of Scott's rule for points
+    spread evenly; NaN where no point is within 1.5 widths.
+    """
     width = math.sqrt(1 / 12) * len(points_N2) ** (-1 / 6)
     line = np.linspace(0.0, 1.0, grid)
     across, up = np.meshgrid(line, line)
@@ -76,7 +79,7 @@ def _by_importance(snapshot: Snapshot, axes: Sequence[KeyAxis]) -> list[KeyAxis]
 
 
 def _upper_edge(snapshot: Snapshot, rows: Sequence[Row]) -> float | None:
-    """Where the axis of a figure ends that a few bad trials would flatten: None where there are none."""
+    """Return the end of the axis of a figure that a few bad trials would flatten; None where there are none."""
     values = np.array([row[snapshot.objective] for row in rows], dtype=np.float64) * snapshot.sign
     middle, high = np.quantile(values, [0.5, 0.95])
     edge = high + 0.5 * (high - values.min())
@@ -169,8 +172,8 @@ def _contour(snapshot: Snapshot, across: KeyAxis, up: KeyAxis, rows: Sequence[Ro
         hovertemplate="%{text}<extra></extra>",
     )
     figure = new_figure([surface, dots], xaxis=across.layout(), yaxis=up.layout(), showlegend=False)
-    told = counted(len(both), "finished trial")
-    caption = f"Smoothed means of {told}; other keys differ too. White: no trial near."
+    trials = counted(len(both), "finished trial")
+    caption = f"Smoothed means of {trials}; other keys differ too. White: no trial near."
     return Chart(
         name=name,
         title=title,

@@ -1,4 +1,4 @@
-"""When each attempt ran, on which machine, and what became of it."""
+"""The time and machine of each attempt, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNKNOWN = "machine not known"
 
 
 def timeline(snapshot: Snapshot) -> Chart:
-    """A bar an attempt. The results do not say which worker of a machine ran it: each takes the first that is free."""
+    """Return a bar for each attempt. Results do not record the worker, so each bar is drawn on the first free line."""
     spans = [(row, *_span(row, snapshot)) for row in snapshot.attempts if row["started_at"] is not None]
     if not spans:
         return Chart(name="timeline", title=_TITLE, missing="No trial has begun.")
@@ -46,7 +46,7 @@ def timeline(snapshot: Snapshot) -> Chart:
     hosts = len({host for host, _ in names})
     text = (
         f"A bar each of {counted(len(spans), 'attempt')} on {counted(hosts, 'machine')}; which worker of a machine ran "
-        "it is not recorded, so that each stands on the first line that was free."
+        "it is not recorded, so each is drawn on the first free line."
     )
     if any(row["status"] == Status.RUNNING for row, *_ in spans):
         text += " Running ones end with their last report, or now where a launcher is at work."
@@ -62,7 +62,7 @@ def timeline(snapshot: Snapshot) -> Chart:
 
 
 def assign_lanes(spans: Sequence[tuple[str, datetime, datetime]]) -> list[tuple[str, int]]:
-    """Of each span (host, start, end) its host and a line of it, on which no two overlap; as few lines as can be."""
+    """Return host and line of each span (host, start, end): none on a line overlap, on as few lines as possible."""
     free: dict[str, list[datetime]] = {}
     lanes: dict[int, tuple[str, int]] = {}
     for index in sorted(range(len(spans)), key=lambda index: (spans[index][1], index)):

@@ -1,1 +1,1 @@
-"""The parts of a report that are no figures: each a function of the snapshot that returns plain data."""
+"""The parts of a report other than figures: functions of the snapshot that return plain data."""

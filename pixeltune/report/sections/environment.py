@@ -1,5 +1,7 @@
-"""With what a search ran, as its rows tell it: versions, machines, data. Nothing is read from this process or its
-environment but the version of pixeltune."""
+"""The environment of a search, as recorded in its rows: versions, machines, data.
+
+Nothing is read from this process or its environment except the version of pixeltune.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ _COLUMNS = {
 
 
 def environment(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Names and what they are; where attempts differ, how many had which."""
+    """Return names and values; where attempts differ, each value with its count."""
     return list(_facts(snapshot))
 
 

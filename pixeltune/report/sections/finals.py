@@ -20,7 +20,10 @@ from pixeltune.results.ranking import bound_mark
 
 @dataclass(frozen=True)
 class Finals:
-    """places: as `leaderboard_of` has them. columns, lines: them as a table. charts: of differences and of images."""
+    """The parts about a final.
+
+    places: from `leaderboard_of`. columns, lines: their table. charts: differences and images.
+    """
 
     headline: str
     places: Sequence[Row]
@@ -31,7 +34,7 @@ class Finals:
 
 
 def finals(snapshot: Snapshot) -> Finals:
-    """Of a final's folder; StoreError where nats are missing or are not those of their rows."""
+    """Return the parts of a final's folder; StoreError where nats are missing or do not belong to their rows."""
     places = leaderboard_of(snapshot.store)
     return Finals(
         headline=headline(places),
@@ -44,7 +47,7 @@ def finals(snapshot: Snapshot) -> Finals:
 
 
 def headline(places: Sequence[Row]) -> str:
-    """The lowest mean, its error, and what it can be told apart from."""
+    """Return the lowest mean, its error, and how many others differ from it."""
     if not places:
         return "No run has finished: the test set has not been read to an end yet."
     first = places[0]
@@ -58,9 +61,11 @@ def headline(places: Sequence[Row]) -> str:
     if worse == others:
         return f"{text} All others are clearly worse."
     if worse == 0:
-        return f"{text} No other can be told apart from it: differences are within the noise, or noise is not known."
+        return (
+            f"{text} No other can be distinguished from it: differences are within the noise, or the noise is unknown."
+        )
     clearly = f"{worse} of the {others} others {is_or_are(worse)} clearly worse"
-    return f"{text} {clearly}; the rest cannot be told apart from it."
+    return f"{text} {clearly}; the rest cannot be distinguished from it."
 
 
 def _columns(snapshot: Snapshot) -> list[TableColumn]:
@@ -133,7 +138,7 @@ def _notes(places: Sequence[Row]) -> list[str]:
 
 
 def _differences(places: Sequence[Row]) -> Chart:
-    """Differences to the lowest mean with the intervals by which they are judged."""
+    """Return the differences to the lowest mean with the intervals by which they are judged."""
     name, title = "differences", "Differences to the lowest mean"
     others = [place for place in places[1:] if place["difference_bits_per_dim_half_width"] is not None]
     if not others:
@@ -169,7 +174,7 @@ def _differences(places: Sequence[Row]) -> Chart:
 
 
 def _images(snapshot: Snapshot, places: Sequence[Row]) -> Chart:
-    """Which images are dear: the nats of each, mean over seeds, of the best configurations."""
+    """Return the nats of each image, mean over seeds, of the best configurations."""
     shown = places[: len(BEST_COLOURS)]
     stacks = [
         np.stack([read_nats(snapshot.store.images(run)) for run in place["runs"]]).mean(axis=0) for place in shown

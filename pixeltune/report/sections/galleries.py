@@ -1,4 +1,4 @@
-"""What the best trials draw: the galleries that lie beside a search, as far as a file that is sent around can hold."""
+"""The galleries of the best trials, which are stored with a search, up to a size of file that can be sent by mail."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 
 MOST_BYTES = 6_000_000
-"""Of all pictures together: with base64 8 MB of the 15 MB that mail lets through."""
+"""Bytes of all pictures together: 8 MB as base64, of the 15 MB that mail servers accept."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG in base64, with its size in pixels and its words."""
+    """A PNG in base64, with its size in pixels and its texts."""
 
     base64: str
     width: int
@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """shown: pictures, best trial first. words: what they are, or why there are none. commands: that draw more."""
+    """The galleries. shown: best trial first. words: what they are, or why there are none. commands: that draw more."""
 
     shown: Sequence[Picture]
     words: str
@@ -43,7 +43,7 @@ class Pictures:
 
 
 def pictures(snapshot: Snapshot, top: int, most_bytes: int = MOST_BYTES) -> Pictures:
-    """The galleries of the `top` best trials; of a final those of its runs."""
+    """Return the galleries of the `top` best trials; of a final, those of its runs."""
     rows = _chosen(snapshot, top)
     shown: list[Picture] = []
     without: list[Row] = []
@@ -77,7 +77,7 @@ def _read(location: str) -> bytes | None:
 
 
 def _picture(content: bytes, row: Row, snapshot: Snapshot) -> Picture | None:
-    """None where the file is no picture."""
+    """Return the picture; None where the file is not one."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
@@ -114,7 +114,7 @@ def _words(shown: Sequence[Picture], without: Sequence[Row], heavy: Sequence[str
 def _command(snapshot: Snapshot, row: Row) -> Command:
     location = shown_location(snapshot.store.gallery(row["trial"]))
     split = "test" if snapshot.is_final else "valid"
-    words = [
+    argv = [
         "pixeltune",
         "sample",
         f"{snapshot.search}/{row['trial']}",
@@ -125,5 +125,5 @@ def _command(snapshot: Snapshot, row: Row) -> Command:
     ]
     return Command(
         f"Draws the picture of trial {row['trial']}, where its weights were kept; the next report shows it.",
-        shlex.join([*words, "--out", location]),
+        shlex.join([*argv, "--out", location]),
     )

@@ -33,7 +33,7 @@ _SHORT = {
 
 @dataclass(frozen=True)
 class Cell:
-    """text: as shown. value: as in the results, by which it sorts; None where there is none."""
+    """A cell. text: as shown. value: as in the results, by which it sorts; None where there is none."""
 
     text: str
     value: Any
@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """name: of the results' column. is_text: sorted by letters, and aligned to the left. shown: at first."""
+    """A column. name: of the results' column. is_text: sorted by letters, and aligned to the left. shown: at first."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class Line:
-    """A trial: its status, by which it can be hidden, and a cell a column."""
+    """A trial: its status, by which it can be hidden, and its cells."""
 
     status: str
     cells: Sequence[Cell]
@@ -59,7 +59,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Board:
-    """The table, its columns all told by some trial. notes: what its order and its numbers mean."""
+    """The table; each column has a value in some row. notes: what its order and its numbers mean."""
 
     columns: Sequence[TableColumn]
     lines: Sequence[Line]
@@ -67,7 +67,7 @@ class Board:
 
 
 def board(snapshot: Snapshot) -> Board:
-    """Every trial of a search once: ranked ones as `leaderboard` has them, then the others by number."""
+    """Return every trial of a search once: ranked ones in the order of `leaderboard`, then the others by number."""
     ranked = {place["trial"] for place in snapshot.places}
     rows = {row["trial"]: row for row in snapshot.rows}
     records = [rows[place["trial"]] | place for place in snapshot.places]
@@ -87,10 +87,10 @@ def _columns(snapshot: Snapshot) -> Iterator[TableColumn]:
         metrics = [*_METRICS, *manifest.objectives, *manifest.constraints]
         names = ["rank", "trial", "status", *manifest.vary, *metrics, "out_of_bounds", "bits_verified", "reason"]
     asked = (*manifest.objectives, *manifest.constraints)
-    beside = ("peak_memory_bytes", *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats"))
+    hidden = ("peak_memory_bytes", *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats"))
     for name in dict.fromkeys(names):
         is_text = name in _TEXTS or any(isinstance(row.get(name), str | bool) for row in snapshot.rows)
-        yield TableColumn(name, _SHORT.get(name) or title_of(name), is_text, name not in beside or name in asked)
+        yield TableColumn(name, _SHORT.get(name) or title_of(name), is_text, name not in hidden or name in asked)
 
 
 def _cell(name: str, record: Row) -> Cell:
@@ -100,7 +100,7 @@ def _cell(name: str, record: Row) -> Cell:
             return Cell(_status(record), value)
         case "reason":
             return Cell(shortened(value or ""), value)
-        case "seconds":  # none at all are those of a trial that said nothing of them
+        case "seconds":  # zero where a trial did not report them
             return Cell(cell(name, value or None), value)
         case "seed":
             return Cell(str(value), value)
@@ -108,7 +108,7 @@ def _cell(name: str, record: Row) -> Cell:
 
 
 def _status(record: Row) -> str:
-    """Of a trial that did not train to its end also where it stood."""
+    """Return the status; of a trial that did not train to its end, with the images it had seen."""
     if record["status"] == Status.FINISHED or not record["images_seen"]:
         return str(record["status"])
     return f"{record['status']} at {number(record['images_seen'])}"
@@ -117,14 +117,14 @@ def _status(record: Row) -> str:
 def _notes(snapshot: Snapshot) -> Iterator[str]:
     statuses = {row["status"] for row in snapshot.rows}
     if snapshot.is_final:
-        yield "A line a run; the table of means over seeds stands above."
+        yield "One line a run; the table of means over seeds is above."
         return
     yield f"Ranked by {title_of(snapshot.objective)}, {'lowest' if snapshot.sign > 0 else 'highest'} first."
     yield "A trial's number is that of its best report on the validation images; nothing here has seen the test set."
     if Status.PRUNED in statuses:
         yield "Pruned trials were stopped early: their numbers are those at the images that they had seen by then."
     if Status.RUNNING in statuses:
-        yield "Running trials stand with their best report so far, without a rank."
+        yield "Running trials are shown with their best report so far, without a rank."
     if snapshot.is_bound:
         yield "≤ marks upper bounds: the likelihood itself is not known."
     if snapshot.manifest.constraints:

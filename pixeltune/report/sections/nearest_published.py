@@ -1,4 +1,4 @@
-"""The best of a search, or the choice of a final, beside published numbers, and whether each may be compared."""
+"""The best of a search, or the choice of a final, compared with published numbers, and whether each may be compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST = 15
 
 @dataclass(frozen=True)
 class BesideLine:
-    """A published number. ours, published, gap: as shown; the values as they are. words: why not, and caveats."""
+    """A published number. ours, published, gap: as shown, and their values. words: mismatches and caveats."""
 
     model: str
     year: int
@@ -35,7 +35,7 @@ class BesideLine:
 
 @dataclass(frozen=True)
 class Beside:
-    """sentences: what stands beside what, and what that is worth. lines: may be empty."""
+    """The comparison. sentences: what is compared, and what that is worth. lines: may be empty."""
 
     sentences: Sequence[str]
     caption: str
@@ -43,12 +43,12 @@ class Beside:
 
 
 def beside_published(snapshot: Snapshot, places: Sequence[Row] = ()) -> Beside:
-    """places: the leaderboard of a final."""
+    """Return the comparison; places: the leaderboard of a final."""
     row, name = _ours(snapshot, places)
     if row is None:
-        return Beside(["There is no result yet to stand beside them."], "", [])
-    besides = comparison(row, _MOST)
-    if not besides:
+        return Beside(["There is no result yet to compare with them."], "", [])
+    compared = comparison(row, _MOST)
+    if not compared:
         return Beside(
             [f"No published results are known for {row['data.name']}; the order-0 baseline is the yardstick."], "", []
         )
@@ -57,19 +57,20 @@ def beside_published(snapshot: Snapshot, places: Sequence[Row] = ()) -> Beside:
     if not test:
         sentences.append(
             "A validation number, of the trial that validation chose: it cannot be compared with published test "
-            "numbers, whatever the difference is. Only a final run reads the test set (see below how to run one)."
+            "numbers, no matter how large the difference is. Only a final run reads the test set (see below how to run "
+            "one)."
         )
-    comparable = sum(beside.comparable for beside in besides)
-    unit = " and ".join(dict.fromkeys(cell_title(beside.published.metric) for beside in besides))
+    comparable = sum(each.comparable for each in compared)
+    unit = " and ".join(dict.fromkeys(cell_title(each.published.metric) for each in compared))
     caption = (
-        f"The {counted(len(besides), 'published number')} nearest in kind, in {unit}, lower is better; "
+        f"The {counted(len(compared), 'published number')} nearest in kind, in {unit}, lower is better; "
         f"{comparable} of them comparable. ≤ marks upper bounds."
     )
-    return Beside(sentences, caption, [_line(beside, bool(row["is_bound"])) for beside in besides])
+    return Beside(sentences, caption, [_line(each, bool(row["is_bound"])) for each in compared])
 
 
 def cell_title(metric: str) -> str:
-    """The unit of a published number."""
+    """Return the unit of a published number."""
     return {"bits_per_dim": "bits/dim", "nats": "nats/image"}[metric]
 
 
@@ -86,8 +87,8 @@ def _ours(snapshot: Snapshot, places: Sequence[Row]) -> tuple[Row | None, str]:
     return mean_row(first, snapshot.rows), name
 
 
-def _line(beside: Comparison, is_bound: bool) -> BesideLine:
-    why, caveats, published = beside.why_not, beside.caveats, beside.published
+def _line(compared: Comparison, is_bound: bool) -> BesideLine:
+    why, caveats, published = compared.why_not, compared.caveats, compared.published
     words = [*why, *([f"caveat: {'; '.join(caveats)}"] if caveats else [])]
     theirs = "≤ " if published.likelihood == Exactness.LOWER_BOUND else ""
     return BesideLine(
@@ -95,10 +96,10 @@ def _line(beside: Comparison, is_bound: bool) -> BesideLine:
         year=published.year,
         published=f"{theirs}{published.value:g}",
         published_value=published.value,
-        ours=cell(published.metric, beside.ours, is_bound=is_bound),
-        ours_value=beside.ours,
-        gap="another task" if beside.gap is None else f"{beside.gap:+.3f}",
-        comparable=beside.comparable,
+        ours=cell(published.metric, compared.ours, is_bound=is_bound),
+        ours_value=compared.ours,
+        gap="another task" if compared.gap is None else f"{compared.gap:+.3f}",
+        comparable=compared.comparable,
         words="; ".join(words) or "nothing that is known",
         arxiv=published.arxiv,
         where=published.where or "",

@@ -1,4 +1,4 @@
-"""What became of the trials, and why, by reason."""
+"""The outcomes of the trials, and their reasons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WITHOUT_WORDS = "no reason is known"
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one outcome and reason. reason: of the first of them. traceback: the end of its, or ""."""
+    """Trials of one outcome and reason. reason: of the first of them. traceback: the end of its traceback, or ""."""
 
     status: str
     count: int
@@ -30,26 +30,28 @@ class Group:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """groups: the most frequent first. caption: what the table holds."""
+    """The outcomes of a search. groups: the most frequent first. caption: what the table holds."""
 
     groups: Sequence[Group]
     caption: str
 
 
 def outcomes(snapshot: Snapshot) -> Outcomes:
-    """Trials without a result, and finished ones that have something to say, by reason; numbers in it apart."""
-    told = [row for row in snapshot.rows if _is_told(row)]
+    """Return trials without a result, and finished ones with a reason, grouped by reason without its numbers."""
+    shown = [row for row in snapshot.rows if _is_listed(row)]
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row in told:
+    for row in shown:
         groups.setdefault((row["status"], _kind(row["reason"] or _WITHOUT_WORDS)), []).append(row)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    caption = f"{counted(len(told), 'trial')} by outcome and reason; of reasons that differ in numbers alone the first."
+    caption = (
+        f"{counted(len(shown), 'trial')} by outcome and reason; of reasons that differ in numbers alone the first."
+    )
     if len(ordered) > _MOST_GROUPS:
         caption += f" The {_MOST_GROUPS} most frequent of {len(ordered):,}."
     return Outcomes([_group(status, rows) for (status, _), rows in ordered[:_MOST_GROUPS]], caption)
 
 
-def _is_told(row: Row) -> bool:
+def _is_listed(row: Row) -> bool:
     if row["status"] in (Status.FINISHED, Status.PRUNED):
         return bool(row["reason"])
     return bool(row["status"] != Status.RUNNING)

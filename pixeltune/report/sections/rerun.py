@@ -1,4 +1,4 @@
-"""The commands that make a search again, and what one does next; to be copied into a shell."""
+"""The commands that run a search again, and the usual next ones; to be copied into a shell."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from pixeltune.results.store import SearchStore
 from pixeltune.space import list_searches, load_search
 
 _HARMLESS = ("region", "scheme", "endpoint_override")
-"""Options of an object storage's URI that are shown; others may be keys."""
+"""Options of an object storage's URI that are shown; others may be secrets."""
 
 _UNSET = object()
 
 
 @dataclass(frozen=True)
 class Command:
-    """words: what it does, and how sure that is. command: of one or more lines."""
+    """A command of one or more lines. words: what it does, and how certain that is."""
 
     words: str
     command: str
 
 
 def rerun(snapshot: Snapshot) -> list[Command]:
-    """How to make the search again, to see to its best trial, and to go on."""
+    """Return the commands that run the search again, retrain its best trial, and continue."""
     return list(_commands(snapshot))
 
 
 def shown_location(location: str) -> str:
-    """A location without user names, passwords and keys; a path as it is."""
+    """Return a location without user names, passwords and keys; a path as it is."""
     if not is_uri(location):
         return location
     parts = urlsplit(location)
@@ -50,7 +50,7 @@ def shown_location(location: str) -> str:
 
 
 def setting(key: str, value: Any) -> str:
-    """`key=value` for --set, which reads it back as this very value."""
+    """Return `key=value` for --set, which reads it back as the same value."""
     return f"{key}={_value(key, value)}"
 
 
@@ -58,8 +58,10 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
     storage, search = storage_words(snapshot.store), snapshot.search
     final = snapshot.manifest.final
     if final is not None:
-        yield Command("The same final: from its results it goes on, elsewhere it begins anew.", _final(snapshot, final))
-        yield Command("This report again.", _words("pixeltune", "report", search, *storage))
+        yield Command(
+            "The same final: it resumes from its results, or begins from scratch without them.", _final(snapshot, final)
+        )
+        yield Command("This report again.", _shell("pixeltune", "report", search, *storage))
         return
     if snapshot.manifest.vary:
         yield _search(snapshot)
@@ -69,20 +71,20 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
     if best is not None:
         yield Command(
             "The best configurations on the test set, with new seeds: numbers that may compare with published ones.",
-            _words("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
+            _shell("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
         )
         if snapshot.manifest.vary:
             yield from _best_alone(snapshot, best)
     code = f'import pixeltune as pt; print(pt.read_results("{shown_location(snapshot.store.folder)}"))'
     yield Command(
         "The rows behind this report, and the report again.",
-        "\n".join([_words("python", "-c", code), _words("pixeltune", "report", search, *storage)]),
+        "\n".join([_shell("python", "-c", code), _shell("pixeltune", "report", search, *storage)]),
     )
 
 
 def _search(snapshot: Snapshot) -> Command:
     manifest = snapshot.manifest
-    file, words = _search_file(manifest)
+    file, text = _search_file(manifest)
     budget = snapshot.launch.get("budget") or {}
     overrides = dict(manifest.overrides)
     scheduler = overrides.pop("scheduler", _UNSET)
@@ -98,27 +100,27 @@ def _search(snapshot: Snapshot) -> Command:
             *(shown_location(join(_parent(snapshot.store), name)) for name in manifest.warm_start),
         ]
     command += _sets(overrides)
-    return Command(words, _words(*command, *storage_words(snapshot.store)))
+    return Command(text, _shell(*command, *storage_words(snapshot.store)))
 
 
 def _search_file(manifest: SearchManifest) -> tuple[str, str]:
-    """The search file to name, and what is known of it: whether this pixeltune's would search the same.
+    """Return the search file to name, and whether this pixeltune's file would search the same.
 
-    The results do not hold it; a search is named after its file, or with --name often after that and more.
+    The results do not hold the file. A search is usually named after its file; with --name, often after that and more.
     """
     shipped = [name for name in list_searches() if name in manifest.search]
     differences = {name: _difference(name, manifest) for name in shipped}
     for name, lines in differences.items():
         if not lines:
             return name, (
-                f"The same search: checked against {name} as this pixeltune has it. From its results it goes on, "
-                "elsewhere it begins anew."
+                f"The same search: checked against {name} as this pixeltune has it. It resumes from its "
+                "results, or begins from scratch without them."
             )
     if manifest.search in shipped:
-        told = "; ".join(differences[manifest.search][:3])
+        differing = "; ".join(differences[manifest.search][:3])
         return (
             manifest.search,
-            f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({told}).",
+            f"The same search, if {manifest.search} is as it was: this pixeltune's differs ({differing}).",
         )
     return "FILE.py", (
         "The same search: in place of FILE.py the file, or name, with which it was launched; pixeltune ships no search "
@@ -127,7 +129,7 @@ def _search_file(manifest: SearchManifest) -> tuple[str, str]:
 
 
 def _difference(name: str, manifest: SearchManifest) -> list[str]:
-    """What the shipped search, changed as this one was, has otherwise."""
+    """Return what differs in the shipped search, changed as this one was."""
     from dataclasses import replace
 
     try:
@@ -144,7 +146,7 @@ def _training(snapshot: Snapshot) -> Command:
     return Command(
         "The same training, of this configuration.",
         _heredoc(file, TrialConfig.from_flat(manifest.base))
-        + _words("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
+        + _shell("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
     )
 
 
@@ -152,18 +154,18 @@ def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
     name = f"{snapshot.search}-{best['trial']}"
     storage = storage_words(snapshot.store)
     yield Command(
-        f"The best trial, {best['trial']}, trained once more beside these results.",
-        _words("pixeltune", "rerun", f"{snapshot.search}/{best['trial']}", *storage),
+        f"The best trial, {best['trial']}, trained once more and stored next to these results.",
+        _shell("pixeltune", "rerun", f"{snapshot.search}/{best['trial']}", *storage),
     )
     yield Command(
         "The same without these results: its whole configuration.",
         _heredoc(f"{name}.toml", TrialConfig.from_flat(_configuration(best)))
-        + _words("pixeltune", "train", "--config", f"{name}.toml"),
+        + _shell("pixeltune", "train", "--config", f"{name}.toml"),
     )
 
 
 def _configuration(row: Row) -> dict[str, Scalar]:
-    """The keys of a row that its family and likelihood have; where its data lay is no part of it."""
+    """Return the keys of a row that its family and likelihood have, without the location of its data."""
     from pixeltune.config import KEYS_NOT_HASHED
     from pixeltune.results.optuna_study import has_key
 
@@ -173,19 +175,19 @@ def _configuration(row: Row) -> dict[str, Scalar]:
 
 def _final(snapshot: Snapshot, final: Selection) -> str:
     budget = snapshot.launch.get("budget") or {}
-    words = final_words(final, snapshot.search, budget.get("trials") or len(snapshot.rows))
-    return _words(*words, *_sets(snapshot.manifest.overrides), *storage_words(snapshot.store))
+    argv = final_words(final, snapshot.search, budget.get("trials") or len(snapshot.rows))
+    return _shell(*argv, *_sets(snapshot.manifest.overrides), *storage_words(snapshot.store))
 
 
 def final_words(final: Selection, name: str, runs: int) -> list[str]:
-    """Return the words of the command that makes a final of so many runs, but for its settings and its storage."""
-    words = ["pixeltune", "final", final.search]
-    words += ["--top", str(final.top)] if final.top is not None else []
+    """Return the command line of a final with so many runs, without its settings and its storage."""
+    argv = ["pixeltune", "final", final.search]
+    argv += ["--top", str(final.top)] if final.top is not None else []
     for trial in final.trials:
-        words += ["--trial", trial]
-    words += ["--seeds", str(max(1, math.ceil(runs / len(final.chosen))))]
-    words += ["--images", str(final.images)] if final.images is not None else []
-    return words + ([] if name == f"{final.search}-final" else ["--name", name])
+        argv += ["--trial", trial]
+    argv += ["--seeds", str(max(1, math.ceil(runs / len(final.chosen))))]
+    argv += ["--images", str(final.images)] if final.images is not None else []
+    return argv + ([] if name == f"{final.search}-final" else ["--name", name])
 
 
 def _sets(overrides: Mapping[str, Any]) -> list[str]:
@@ -193,7 +195,7 @@ def _sets(overrides: Mapping[str, Any]) -> list[str]:
 
 
 def storage_words(store: SearchStore) -> list[str]:
-    """The --storage option of a store, without user names and keys."""
+    """Return the --storage option of a store, without user names and keys."""
     return ["--storage", shown_location(_parent(store))]
 
 
@@ -202,7 +204,7 @@ def _parent(store: SearchStore) -> str:
     return (head.rpartition("/")[0] or "/") + mark + query
 
 
-def _words(*words: str) -> str:
+def _shell(*words: str) -> str:
     return shlex.join(words)
 
 

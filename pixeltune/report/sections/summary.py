@@ -1,4 +1,4 @@
-"""What a search is and how it stands, in a few lines."""
+"""The definition and status of a search, in a few lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixeltune.results.search_status import below_baseline
 
 @dataclass(frozen=True)
 class Summary:
-    """headline: the result in one sentence. counts: trials by status. facts: names and what they are."""
+    """The summary. headline: the result in one sentence. counts: trials by status. facts: names and values."""
 
     headline: str
     counts: dict[str, int]
@@ -25,7 +25,7 @@ class Summary:
 
 
 def summary(snapshot: Snapshot) -> Summary:
-    """Of a search; `finals.headline` says the result of a final."""
+    """Return the summary of a search; `finals.headline` is the headline of a final."""
     counts = Counter(str(row["status"]) for row in snapshot.rows)
     order = [str(status) for status in Status]
     return Summary(
@@ -36,7 +36,7 @@ def summary(snapshot: Snapshot) -> Summary:
 
 
 def headline(snapshot: Snapshot) -> str:
-    """The best trial, how good it is, and what that is worth."""
+    """Return a sentence about the best trial, its number, and how far that can be trusted."""
     ranked = snapshot.best(len(snapshot.rows))
     best = next(iter(ranked), None)
     if best is None:
@@ -49,7 +49,7 @@ def headline(snapshot: Snapshot) -> str:
         below = below_baseline(best["valid_bits_per_dim"], best["baseline_bits_per_dim"])
         text += below.replace("the baseline", "the order-0 baseline")
     if best["status"] == Status.PRUNED:
-        text += f"; pruned, so as it stood after {number(best['images_seen'])} images"
+        text += f"; pruned, so measured after {number(best['images_seen'])} images"
     if len(ranked) == 1:
         return f"{text}."
     count = counted(len(ranked), "ranked trial")
@@ -97,7 +97,7 @@ def _state(snapshot: Snapshot) -> str:
 
 
 def data_words(snapshot: Snapshot) -> str:
-    """The images, as the rows have them."""
+    """Return a text about the images, as recorded in the rows."""
     row: Row | None = next((row for row in snapshot.rows if row["levels"] is not None), None)
     name = str(snapshot.manifest.base.get("data.name"))
     if row is None:
