@@ -1,4 +1,4 @@
-"""Statically binarised MNIST with a gated PixelCNN, beside the published nats.
+"""Statically binarised MNIST with a gated PixelCNN, next to the published nats.
 
 The binarisation is our own draw from the grey levels (seed 0): the distribution of the published static set, another
 draw of it, and marked so wherever the two meet.

@@ -1,7 +1,7 @@
-"""Statically binarised MNIST, with the digit told to a gated PixelCNN and without.
+"""Statically binarised MNIST with a gated PixelCNN, given the digit's label and without it.
 
-A row that was told labels is no rival of an unconditional one: the comparison says so. Beside each other the rows show
-what the label is worth. Of a `map`, part of the gain is not the label's: its features know their place in the image.
+A row with labels is not comparable with an unconditional one, and the comparison says so. The difference of the two is
+what the label gains; with `map`, part of it comes from positions: its features differ between places of the image.
 """
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

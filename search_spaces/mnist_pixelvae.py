@@ -1,7 +1,7 @@
 """Statically binarised MNIST with a PixelVAE: how much decoder, how much latent.
 
-Every number is a bound, the ELBO; `pixeltune evaluate TRIAL --importance 1000` gives the tighter one that is published
-beside it. A decoder that needs no latent lets its KL fall to zero, which is no failure of the bound; `model.free_nats`
+Every number is a bound, the ELBO; `pixeltune evaluate TRIAL --importance 1000` gives the tighter one that papers
+publish as well. A decoder that needs no latent lets its KL fall to zero, and the bound still holds; `model.free_nats`
 keeps a latent in use.
 """
 

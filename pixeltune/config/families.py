@@ -88,12 +88,21 @@ class FamilyConfig(Section):
         return 0
 
     def colours_ordered(self, in_channels: int) -> int:
-        """Return how many colours the network orders among its input channels; 1 where the likelihood does it."""
+        """Return how many colours the network orders among its input channels; 1 where the likelihood does it.
+
+        Args:
+            in_channels: The input channels of the network: the colours of the image times `split` squared.
+        """
         return in_channels // self.split**2 if self.causality is Causality.SUBPIXEL else 1
 
     @abstractmethod
     def narrow(self, colours: int, size: int) -> Self:
-        """Return the same structure, small, and deep enough to look across `size` pixels, for the audit."""
+        """Return the same structure with few channels, for the audit.
+
+        Args:
+            colours: The colours of the image; the network has at least one channel for each.
+            size: Pixels that the receptive field must reach across.
+        """
 
     def require_form(self, form: ImageSpec) -> None:
         """Refuse images that this network cannot take.

@@ -45,13 +45,18 @@ def _likelihood(value: Any) -> Any:
 
 
 class TrialConfig(Section):
-    """One trial."""
+    """One trial: what is trained, on which images, and how."""
 
     data: DataConfig
+    """the images (see `DataConfig`)."""
     model: Annotated[SerializeAsAny[FamilyConfig], BeforeValidator(_family)]
+    """the network, by `family` (see `FamilyConfig`)."""
     likelihood: Annotated[SerializeAsAny[LikelihoodConfig], BeforeValidator(_likelihood)]
+    """the distribution of a pixel given the network's output, by `name`."""
     optim: OptimConfig = OptimConfig()
+    """the optimiser."""
     train: TrainConfig = TrainConfig()
+    """how long training takes, in which batches and with which precision."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """of initialisation, data order, dropout and samples (see `seed_for`)."""
 

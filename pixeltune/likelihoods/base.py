@@ -97,12 +97,23 @@ class Likelihood(ABC):
         return self.channels * (self.channels - 1) // 2
 
     def theta_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
-        """Return (B, P, H, W) where joint, else (B, C, P, H, W)."""
+        """Return the shape of θ: (B, P, H, W) where joint, else (B, C, P, H, W).
+
+        Args:
+            batch: The number of images, B.
+            height: Of the images, in pixels.
+            width: Of the images, in pixels.
+        """
         colours = () if self.is_joint else (self.channels,)
         return (batch, *colours, self.num_params, height, width)
 
     def scale(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Scale levels 0…K−1 to [−1, 1]: x̃ = 2x/(K−1) − 1, exactly ±1 at the edges."""
+        """Scale levels to [−1, 1]: x̃ = 2x/(K−1) − 1, exactly ±1 at the edges.
+
+        Args:
+            x: Integer levels 0…K−1, of any shape.
+            dtype: Of the result.
+        """
         top = self.levels - 1
         return (2 * x.to(dtype) - top) / top
 

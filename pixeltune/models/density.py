@@ -68,13 +68,20 @@ class DensityModel(nn.Module):
     def parameters_of(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
         """Return θ of images in [−1, 1], in the likelihood's shape; differentiable in x, which the audit uses.
 
-        label_B: classes, NO_LABEL where there is none; an unconditional model ignores them. z_BD: the latent, if the
-        model has one; None fixes it.
+        Args:
+            x_BCHW: Images in [−1, 1].
+            label_B: Classes (B,), NO_LABEL where there is none; an unconditional model ignores them.
+            z_BD: The latent, if the model has one; None fixes it.
         """
         return self.parameters_given(x_BCHW, self.features(x_BCHW, label_B, z_BD))
 
     def parameters_given(self, x_BCHW: Tensor, s: Tensor | None) -> Tensor:
-        """Return θ of images in [−1, 1], given the `features` of label and latent."""
+        """Return θ of images, in the likelihood's shape.
+
+        Args:
+            x_BCHW: Images in [−1, 1].
+            s: The `features` of label and latent; None for an unconditional model.
+        """
         stacked = self.split.stack(x_BCHW)
         theta: Tensor = self.network(_channels_last(stacked) if self.layout == "channels_last" else stacked, s)
         return self.split.place(theta, self.likelihood.num_params)
@@ -85,11 +92,21 @@ class DensityModel(nn.Module):
         label_B: Tensor | None = None,
         z_BD: Tensor | None = None,  # noqa: ARG002
     ) -> Tensor | None:
-        """Return the features that condition each layer, (B, ·, 1, 1) or (B, ·, h, w); x gives only size and dtype."""
+        """Return the features that condition each layer, (B, ·, 1, 1) or (B, ·, h, w); None if nothing conditions.
+
+        Args:
+            x_BCHW: Images, which give only size and dtype.
+            label_B: Classes (B,), NO_LABEL where there is none; an unconditional model ignores them.
+            z_BD: The latent, if the model has one.
+        """
         return None if self.conditioning is None else self.conditioning(label_B, x_BCHW)
 
     def scale(self, x_BCHW: Tensor) -> Tensor:
-        """Scale integer levels to [−1, 1], in the network's dtype."""
+        """Scale images to [−1, 1], in the network's dtype.
+
+        Args:
+            x_BCHW: Integer levels 0 to K-1.
+        """
         return self.likelihood.scale(x_BCHW, next(self.parameters()).dtype)
 
     def log_prob(
@@ -117,7 +134,13 @@ class DensityModel(nn.Module):
         return self.log_prob_given(x_BCHW, label_B)
 
     def log_prob_given(self, x_BCHW: Tensor, label_B: Tensor | None = None, z_BD: Tensor | None = None) -> Tensor:
-        """Return exact nats (B,) of images of integer levels given labels and latent; ranges are not checked."""
+        """Return exact nats (B,) of images given labels and latent.
+
+        Args:
+            x_BCHW: Integer levels 0 to K-1; their range is not checked.
+            label_B: Classes (B,), NO_LABEL where there is none; an unconditional model ignores them.
+            z_BD: The latent, if the model has one; None fixes it.
+        """
         require_level_type(x_BCHW, self.form)
         theta = self.parameters_of(self.scale(x_BCHW), label_B, z_BD)
         nats_B: Tensor = self._nats(theta, self.split.to_sites(x_BCHW))
@@ -155,7 +178,16 @@ class DensityModel(nn.Module):
     ) -> Tensor:
         """Return the loss of a training batch, whose range was checked when the data was loaded.
 
-        DistributedDataParallel hooks into forward alone, and a look at levels would wait for the GPU in each step.
+        DistributedDataParallel hooks into forward alone, and checking levels would wait for the GPU in each step.
+
+        Args:
+            x_BCHW: Integer levels 0 to K-1; their range is not checked.
+            label_B: As for `loss`.
+            step: As for `loss`.
+            index_B: As for `loss`.
+
+        Returns:
+            Nats (B,).
         """
         return -self.log_prob_given(x_BCHW, self._dropped_out(label_B))
 
@@ -170,7 +202,12 @@ class DensityModel(nn.Module):
         return is_initialised_by_data(self.network)
 
     def initialise(self, x_BCHW: Tensor, label_B: Tensor | None = None) -> None:
-        """Fit the initial weights to a first batch of integer levels, in the mode that the model is in."""
+        """Fit the initial weights to a first batch, in the mode that the model is in.
+
+        Args:
+            x_BCHW: Integer levels 0 to K-1.
+            label_B: Classes (B,), NO_LABEL where there is none; an unconditional model ignores them.
+        """
         require_level_type(x_BCHW, self.form)
         with initialising(self.network), torch.autocast(x_BCHW.device.type, enabled=False):
             self.parameters_of(self.scale(x_BCHW), label_B)
@@ -180,18 +217,30 @@ class DensityModel(nn.Module):
         return self.split.order(*self.form.shape)
 
     def draw(self, theta: Tensor, noise_BNhw: Tensor, temperature: float = 1.0) -> Tensor:
-        """Return levels (B, C, H, W) of all sub-pixels at once, a fixed function of θ and of the noise of `noise`.
+        """Return levels (B, C, H, W) of all sub-pixels at once, a fixed function of θ and noise.
 
-        temperature: see `Likelihood.sample`.
+        Args:
+            theta: θ as `parameters_of` returns it.
+            noise_BNhw: Uniforms as `noise` returns them.
+            temperature: As for `Likelihood.sample`.
         """
         return self.split.from_sites(self.likelihood.sample(theta, noise_BNhw, temperature))
 
     def draw_latent(self, generator: torch.Generator) -> Tensor:
-        """Return z (1, D) from its prior, N(0, I)."""
+        """Return z (1, D) from its prior, N(0, I).
+
+        Args:
+            generator: The source of randomness, on the CPU.
+        """
         return torch.randn(1, self.latent_dim, generator=generator)
 
     def noise(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the uniforms (1, N, h, w) that draw one image: N per pixel, or per offset of coupled tiles."""
+        """Return the uniforms (1, N, h, w) that draw one image: N per pixel, or per offset of coupled tiles.
+
+        Args:
+            generator: The source of randomness, on the CPU.
+            dtype: Of the uniforms.
+        """
         sites = self.split.site_shape(self.form.height, self.form.width)
         return self.likelihood.noise(1, *sites, generator, dtype)
 

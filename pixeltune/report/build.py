@@ -29,7 +29,7 @@ from pixeltune.report.sections.environment import environment
 from pixeltune.report.sections.finals import Finals, finals
 from pixeltune.report.sections.galleries import pictures
 from pixeltune.report.sections.leaderboard import board
-from pixeltune.report.sections.nearest_published import beside_published
+from pixeltune.report.sections.nearest_published import nearest_published
 from pixeltune.report.sections.outcomes import outcomes
 from pixeltune.report.sections.rerun import rerun
 from pixeltune.report.sections.summary import summary
@@ -158,7 +158,7 @@ def report_html(snapshot: Snapshot, *, top: int = 5) -> str:
         finals=found,
         board=board(snapshot),
         first_lines=FIRST_LINES,
-        published=beside_published(snapshot, found.places if found else ()),
+        published=nearest_published(snapshot, found.places if found else ()),
         chart_sections=sections,
         pictures=pictures(snapshot, top),
         timeline=timeline(snapshot),

@@ -1,4 +1,4 @@
-"""Row columns of a trial besides its configuration and reports: the model, the data, the machine."""
+"""Row columns of a trial in addition to its configuration and reports: the model, the data, the machine."""
 
 from __future__ import annotations
 

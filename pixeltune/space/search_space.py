@@ -204,11 +204,22 @@ class SearchSpace:
         return self.base.override(suggestion)
 
     def suggest(self, trial: BaseTrial) -> dict[str, Scalar]:
-        """Ask an Optuna trial for every key that exists given the keys drawn before it."""
+        """Ask an Optuna trial for every key that exists given the keys drawn before it.
+
+        Args:
+            trial: The trial of an Optuna study.
+
+        Returns:
+            The drawn value of each of these keys.
+        """
         return self._drawn(lambda key: as_drawn(self.vary[key], ask(trial, key, self.vary[key])))
 
     def suggestion_of(self, row: Mapping[str, Any]) -> dict[str, Scalar]:
-        """Return the suggestion that made a row of the results, whose columns are null where a trial lacks a key."""
+        """Return the suggestion that made a row of the results.
+
+        Args:
+            row: A row, whose columns are null for keys that the trial does not have.
+        """
         return self._drawn(lambda key: as_drawn(self.vary[key], row.get(key)))
 
     def _drawn(self, draw: Callable[[str], Scalar]) -> dict[str, Scalar]:

@@ -56,14 +56,26 @@ def fit(
 ) -> Training:
     """Train `config`, from the start or from `state`, in this process or with the workers of torch.distributed.
 
-    gpu_share: of the GPU's memory, if others use it too. A step that does not fit is done in several passes.
-    pause: called before each step (with several workers before every 16th; one of them is enough). If it returns true,
-    iterating raises PausedError, and `state` can resume and will produce the same next report.
+    Args:
+        config: What to train, on which images, for how long.
+        state: A checkpoint to resume from, which leads to the same numbers as training without a stop.
+        device: Where to train; the GPU if there is one, by default.
+        gpu_share: The part of the GPU's memory that this training may use. A step that does not fit is done in several
+            passes.
+        pause: Is called before each step (with several workers before every 16th; one of them is enough). If it
+            returns true, iterating raises PausedError, and `state` can resume and will produce the same next report.
 
-    The model is audited first, and its weights at every report that is the best so far (AuditError). ConfigError if
-    the configuration does not fit the data or the workers, MemoryShortError if the memory cannot hold the training,
-    CheckpointError if `state` is of another configuration or data. DivergedError, while iterating, if a step would not
-    be finite: this and later steps are not taken, and the error is raised at the next report at the latest.
+    Returns:
+        An iterator that trains up to the next report each time it is asked.
+
+    Raises:
+        AuditError: The model looks at pixels that it must not use. It is audited first, and its weights at every
+            report that is the best so far.
+        ConfigError: The configuration does not fit the data or the workers.
+        MemoryShortError: The memory cannot hold the training.
+        CheckpointError: `state` is of another configuration or of other data.
+        DivergedError: While iterating: a step would not be finite. This and later steps are not taken, and the error
+            is raised at the next report at the latest.
     """
     return Training(config, state=state, device=device, gpu_share=gpu_share, pause=pause)
 

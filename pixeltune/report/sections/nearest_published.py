@@ -17,7 +17,7 @@ _MOST = 15
 
 
 @dataclass(frozen=True)
-class BesideLine:
+class PublishedLine:
     """A published number. ours, published, gap: as shown, and their values. words: mismatches and caveats."""
 
     model: str
@@ -34,22 +34,22 @@ class BesideLine:
 
 
 @dataclass(frozen=True)
-class Beside:
+class NearestPublished:
     """The comparison. sentences: what is compared, and what that is worth. lines: may be empty."""
 
     sentences: Sequence[str]
     caption: str
-    lines: Sequence[BesideLine]
+    lines: Sequence[PublishedLine]
 
 
-def beside_published(snapshot: Snapshot, places: Sequence[Row] = ()) -> Beside:
-    """Return the comparison; places: the leaderboard of a final."""
-    row, name = _ours(snapshot, places)
+def nearest_published(snapshot: Snapshot, final_board: Sequence[Row] = ()) -> NearestPublished:
+    """Return the comparison; final_board: the leaderboard of a final."""
+    row, name = _ours(snapshot, final_board)
     if row is None:
-        return Beside(["There is no result yet to compare with them."], "", [])
+        return NearestPublished(["There is no result yet to compare with them."], "", [])
     compared = comparison(row, _MOST)
     if not compared:
-        return Beside(
+        return NearestPublished(
             [f"No published results are known for {row['data.name']}; the order-0 baseline is the yardstick."], "", []
         )
     test = row["evaluated_split"] == "test"
@@ -66,7 +66,7 @@ def beside_published(snapshot: Snapshot, places: Sequence[Row] = ()) -> Beside:
         f"The {counted(len(compared), 'published number')} nearest in kind, in {unit}, lower is better; "
         f"{comparable} of them comparable. ≤ marks upper bounds."
     )
-    return Beside(sentences, caption, [_line(each, bool(row["is_bound"])) for each in compared])
+    return NearestPublished(sentences, caption, [_line(each, bool(row["is_bound"])) for each in compared])
 
 
 def cell_title(metric: str) -> str:
@@ -74,24 +74,24 @@ def cell_title(metric: str) -> str:
     return {"bits_per_dim": "bits/dim", "nats": "nats/image"}[metric]
 
 
-def _ours(snapshot: Snapshot, places: Sequence[Row]) -> tuple[Row | None, str]:
+def _ours(snapshot: Snapshot, final_board: Sequence[Row]) -> tuple[Row | None, str]:
     final = snapshot.manifest.final
     if final is None:
         row = next(iter(snapshot.best(1)), None)
         return row, f"trial {row['trial']} ({row['status']}), the best by {title_of(snapshot.objective)}" if row else ""
-    if not places:
+    if not final_board:
         return None, ""
-    first = first_choice(places, final)
+    first = first_choice(final_board, final)
     seeds = counted(first["seeds"], "seed")
     name = f"{final.search}/{first['from_trial']}, which validation put first: the mean of {seeds} on the test set"
     return mean_row(first, snapshot.rows), name
 
 
-def _line(compared: Comparison, is_bound: bool) -> BesideLine:
+def _line(compared: Comparison, is_bound: bool) -> PublishedLine:
     why, caveats, published = compared.why_not, compared.caveats, compared.published
     words = [*why, *([f"caveat: {'; '.join(caveats)}"] if caveats else [])]
     theirs = "≤ " if published.likelihood == Exactness.LOWER_BOUND else ""
-    return BesideLine(
+    return PublishedLine(
         model=published.model,
         year=published.year,
         published=f"{theirs}{published.value:g}",
