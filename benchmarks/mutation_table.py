@@ -296,7 +296,7 @@ MUTATIONS = (
         old="indices = range(len(x_BCHW)) if index_B is None else index_B.tolist()",
         new="indices = list(range(len(x_BCHW)))",
         why="the bound of an image depends on its place in the batch",
-        tests=("tests/models/test_pixelvae.py", "tests/training/test_evaluate.py"),
+        tests=("tests/models/test_pixelvae.py", "tests/training/test_evaluation.py"),
         only_with="pixelvae, more than one batch",
     ),
     # --- Likelihoods --------------------------------------------------------------------------------------------------
@@ -398,7 +398,7 @@ MUTATIONS = (
         old="range(workers.rank * batch_size, len(images), workers.world * batch_size)",
         new="range(workers.rank * batch_size, len(images) - 1, workers.world * batch_size)",
         why="the last image counts 0 nats",
-        tests=("tests/training/test_evaluate.py", "tests/training/test_loop.py"),
+        tests=("tests/training/test_evaluation.py", "tests/training/test_loop.py"),
         only_with="a last batch of one image",
     ),
     Mutation(
@@ -408,7 +408,7 @@ MUTATIONS = (
         old="torch.from_numpy(images.labels_N[rows])",
         new="torch.from_numpy(images.labels_N[rows - start])",
         why="every batch is evaluated with the labels of the first",
-        tests=("tests/training/test_evaluate.py", "tests/training/test_loop.py", "tests/cli/test_train.py"),
+        tests=("tests/training/test_evaluation.py", "tests/training/test_loop.py", "tests/cli/test_train.py"),
         only_with="labels, more than one batch",
     ),
     Mutation(
@@ -418,7 +418,7 @@ MUTATIONS = (
         old="label_B, torch.from_numpy(rows))",
         new="label_B, torch.arange(len(rows)))",
         why="a bound depends on the batch size",
-        tests=("tests/training/test_evaluate.py",),
+        tests=("tests/training/test_evaluation.py",),
         only_with="pixelvae, more than one batch",
     ),
     Mutation(
@@ -428,7 +428,7 @@ MUTATIONS = (
         old="np.std(self.nats_N, ddof=1)",
         new="np.std(self.nats_N, ddof=0)",
         why="the error over images is too small",
-        tests=("tests/training/test_evaluate.py", "tests/cli/test_train.py"),
+        tests=("tests/training/test_evaluation.py", "tests/cli/test_train.py"),
     ),
     Mutation(
         id="train-nats-of-one-worker",

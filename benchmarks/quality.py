@@ -17,8 +17,8 @@ import torch
 
 from pixeltune.config import TrialConfig
 from pixeltune.machine import cpu_name
+from pixeltune.training.epoch_report import EpochReport
 from pixeltune.training.loop import fit
-from pixeltune.training.report import EpochReport
 
 BASE: dict[str, Any] = {
     "model": {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pixeltune.results.ranking import pareto
     from pixeltune.sampling import complete, sample, save_grid
     from pixeltune.space import Asha, Budget, Median, Pareto, Patience, Resources, SearchSpace, load_search
-    from pixeltune.training.evaluate import evaluate
+    from pixeltune.training.evaluation import evaluate
     from pixeltune.training.loop import fit
     from pixeltune.training.weights import load_model, save_weights
 
@@ -46,7 +46,7 @@ _HOMES = {
     "sample": "pixeltune.sampling",
     "save_grid": "pixeltune.sampling",
     "fit": "pixeltune.training.loop",
-    "evaluate": "pixeltune.training.evaluate",
+    "evaluate": "pixeltune.training.evaluation",
     "load_model": "pixeltune.training.weights",
     "save_weights": "pixeltune.training.weights",
     "read_results": "pixeltune.results.dataframes",

@@ -62,8 +62,8 @@ NAMES = (
         "pixeltune/cluster/spot_agent.py",
         DRAIN,
     ),
-    Private("ray.autoscaler._private.util", "prepare_config", "pixeltune/cluster/checks.py", SCHEMA),
-    Private("ray.autoscaler._private.util", "validate_config", "pixeltune/cluster/checks.py", SCHEMA),
+    Private("ray.autoscaler._private.util", "prepare_config", "pixeltune/cluster/checks_file.py", SCHEMA),
+    Private("ray.autoscaler._private.util", "validate_config", "pixeltune/cluster/checks_file.py", SCHEMA),
     Private("ray.autoscaler._private.commands", "get_head_node_ip", "pixeltune/cluster/ssh_tunnel.py", "find a head"),
     Private(
         "ray.job_submission",
@@ -106,7 +106,7 @@ IN_SOURCE = (
     (Private("ray", "init", "pixeltune/tune/ray_session.py", "give each Ray its own folder"), '"_temp_dir"'),
 )
 """An attribute that Ray sets and a parameter that it pops: only Ray's source shows them."""
-LOGGERS = {"ray.autoscaler._private.util": "pixeltune/cluster/checks.py"}
+LOGGERS = {"ray.autoscaler._private.util": "pixeltune/cluster/checks_file.py"}
 """Loggers that we set; a logger that is gone harms nothing."""
 
 

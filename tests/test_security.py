@@ -36,8 +36,9 @@ from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
 from pixeltune.results.table_folder import StoreWarning
 from pixeltune.search.checkpoint_retention import CheckpointRetention
+from pixeltune.search.messages import TrialTask
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import TrialTask, run_trial
+from pixeltune.search.trial import run_trial
 from pixeltune.training.checkpoint import TrainState
 from tests.support.launching import launches, store_in, write_search
 

@@ -17,7 +17,7 @@ from pixeltune.errors import has_package
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.sampling import RowSampler
 from pixeltune.search.trial_metadata import facts_of
-from pixeltune.training.evaluate import evaluate
+from pixeltune.training.evaluation import evaluate
 from pixeltune.training.loop import Training, fit
 from pixeltune.training.optim import build_optimizer
 
@@ -162,8 +162,8 @@ def _codes(report: Report) -> Iterator[Found]:
     from gpu_checks.images import few
     from pixeltune.config import DataConfig
     from pixeltune.data import ImageSet
+    from pixeltune.sampling.code_check import verify_bits
     from pixeltune.sampling.determinism import fixed_numbers
-    from pixeltune.sampling.verify import verify_bits
 
     model = model_of("gated", **TOY).to(report.device)
     images = ImageSet(few(DataConfig(name="array")).train.pixels_NCHW[:100])

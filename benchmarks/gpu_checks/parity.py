@@ -27,7 +27,7 @@ from pixeltune.models import DensityModel, build_model
 from pixeltune.sampling import METHODS, complete, labels_in_turn, sample, upper_half, why_not_conditional
 from pixeltune.training.batches import Batches
 from pixeltune.training.checkpoint import TrainState
-from pixeltune.training.evaluate import Evaluation, evaluate
+from pixeltune.training.evaluation import Evaluation, evaluate
 from pixeltune.training.loop import fit
 from pixeltune.training.optim import build_optimizer
 from pixeltune.training.workers import Workers

@@ -47,7 +47,7 @@ class _UnreadableError(Exception):
 
 def narrow_key(model: DensityModel) -> Hashable | None:
     """Return what the narrow twin is made of; None where that cannot be read."""
-    reader = _Reader()
+    reader = _StructureReader()
     try:
         classes = [
             reader.class_of(kind) for kind in {type_before_parametrizations(part): 0 for part in model.modules()}
@@ -70,14 +70,14 @@ def structure(model: DensityModel) -> Hashable | None:
 
     Weights count only by where they are zero: what is zero may hide a path.
     """
-    reader = _Reader()
+    reader = _StructureReader()
     try:
         return model.config.model, reader.value(model)
     except _UnreadableError:
         return None
 
 
-class _Reader:
+class _StructureReader:
     """Turns values into hashable ones that are equal where the values do the same."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from pixeltune.cli.submit import follow_job
 from pixeltune.errors import require_packages
 
 if TYPE_CHECKING:
-    from pixeltune.cluster.jobs import Job, Node
+    from pixeltune.cluster.jobs import ClusterNode, Job
 
 
 def add_verb(verbs: Any) -> None:
@@ -47,7 +47,7 @@ def add_verb(verbs: Any) -> None:
 def check(options: argparse.Namespace) -> int:
     """Print the findings; return 1 if there are any."""
     require_packages("a cluster", "ray")
-    from pixeltune.cluster.checks import check_cluster_file
+    from pixeltune.cluster.checks_file import check_cluster_file
 
     findings = check_cluster_file(options.file)
     for finding in findings:
@@ -117,7 +117,7 @@ def stop(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _node_lines(nodes: list[Node]) -> Iterator[str]:
+def _node_lines(nodes: list[ClusterNode]) -> Iterator[str]:
     for node in nodes:
         has = ", ".join(f"{amount:g} {kind}" for kind, amount in node.has.items() if amount) or "runs no trials"
         yield f"{'head' if node.is_head else 'worker'}  {node.address}  {has}"

@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.common import (
-    TRIAL_HELP,
-    positive,
-    settings_of,
-)
+from pixeltune.cli.common import TRIAL_HELP, positive, settings_of
 from pixeltune.cli.progress_bar import network_calls
 from pixeltune.errors import ConfigError
 

@@ -7,14 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.common import (
-    EXIT_OK,
-    TRIAL_HELP,
-    add_storage,
-    require_writable,
-    say,
-    writing,
-)
+from pixeltune.cli.common import EXIT_OK, TRIAL_HELP, add_storage, require_writable, say, writing
 from pixeltune.cli.progress_bar import network_calls
 from pixeltune.errors import DataError
 

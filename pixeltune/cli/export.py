@@ -7,13 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.common import (
-    EXIT_OK,
-    add_storage,
-    say,
-    storage_words,
-    writing,
-)
+from pixeltune.cli.common import EXIT_OK, add_storage, say, storage_words, writing
 from pixeltune.cli.show import TRIAL_HELP
 from pixeltune.errors import StoreError
 

@@ -171,7 +171,7 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
 def _table(places: list[Row], selection: Selection) -> Table:
     from rich.table import Table
 
-    from pixeltune.report.format import is_likelihood
+    from pixeltune.report.texts import is_likelihood
     from pixeltune.results.ranking import bound_mark
 
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -10,7 +10,7 @@ from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writabl
 from pixeltune.errors import StoreError, require_packages
 
 if TYPE_CHECKING:
-    from pixeltune.paper.table import FinishedFinal
+    from pixeltune.paper.rows import FinishedFinal
     from pixeltune.results.parquet_io import Row
     from pixeltune.results.store import SearchStore
 
@@ -58,7 +58,7 @@ def add_verb(verbs: Any) -> None:
 
 def paper(options: argparse.Namespace) -> int:
     """Do the cheap checks, then write the folder."""
-    from pixeltune.paper.table import finished_final, require_finished
+    from pixeltune.paper.rows import finished_final, require_finished
     from pixeltune.results.store import SearchStore
 
     # Check for typing errors first, then what takes time, then packages that may be missing.
@@ -143,7 +143,7 @@ def _require_weights(store: SearchStore, place: Row, weights: dict[str, str]) ->
 
 def _require_other(name: str, storage: str) -> None:
     """Refuse a name that is neither a bundle nor a finished final, before anything is computed."""
-    from pixeltune.paper.table import require_finished
+    from pixeltune.paper.rows import require_finished
 
     if bundle_of(name) is None:
         require_finished(_store_of(name, storage))
@@ -151,7 +151,7 @@ def _require_other(name: str, storage: str) -> None:
 
 def _other(name: str, storage: str) -> FinishedFinal:
     from pixeltune.paper.bundle import bundled_final
-    from pixeltune.paper.table import finished_final
+    from pixeltune.paper.rows import finished_final
 
     bundle = bundle_of(name)
     return finished_final(_store_of(name, storage)) if bundle is None else bundled_final(bundle)

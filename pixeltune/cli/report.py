@@ -45,7 +45,7 @@ def report(options: argparse.Namespace) -> int:
     if options.png:
         require_writable(files.join(options.png, "curves.png"))
     require_packages("a report", "plotly", "jinja2", "optuna", *(["kaleido"] if options.png else []))
-    from pixeltune.report.build import all_charts, require_browser, write_papers, write_report
+    from pixeltune.report.page_builder import all_charts, require_browser, write_papers, write_report
     from pixeltune.report.snapshot import read_snapshot
 
     if options.png:

@@ -6,14 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.common import (
-    EXIT_OK,
-    add_galleries,
-    add_settings,
-    add_storage,
-    say,
-    settings_of,
-)
+from pixeltune.cli.common import EXIT_OK, add_galleries, add_settings, add_storage, say, settings_of
 from pixeltune.cli.show import TRIAL_HELP
 from pixeltune.errors import DataError, MissingPackageError, StoreError
 

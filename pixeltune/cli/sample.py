@@ -21,7 +21,7 @@ from pixeltune.cli.progress_bar import network_calls
 from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pixeltune.sampling import Picture
+    from pixeltune.sampling import Gallery
     from pixeltune.sampling.images import How
     from pixeltune.sampling.request import Advance
 
@@ -48,7 +48,7 @@ def add_verb(verbs: Any) -> None:
 def sample(options: argparse.Namespace) -> int:
     """Draw a grid or a gallery and write it."""
     from pixeltune.cli.trial_ref import find_weights, images_of, load_on_best_device
-    from pixeltune.sampling import GALLERY_SIDE, Picture, gallery, labels_in_turn, upper_half, why_not_conditional
+    from pixeltune.sampling import GALLERY_SIDE, Gallery, gallery, labels_in_turn, upper_half, why_not_conditional
     from pixeltune.sampling import sample as draw
 
     require_png(options.out)
@@ -68,7 +68,7 @@ def sample(options: argparse.Namespace) -> int:
     labels = labels_in_turn(model, count) if label is None else [label] * count
     with network_calls(model, count, BATCH_SIZE, tells_time=tells_time(options)) as advance:
         images = draw(model, count, labels=labels, **how_to_draw(options, advance))
-    return write_picture(Picture(images, model.form.levels), options.out)
+    return write_picture(Gallery(images, model.form.levels), options.out)
 
 
 def add_drawing(parser: argparse.ArgumentParser, out: str) -> None:
@@ -105,7 +105,7 @@ def how_to_draw(options: argparse.Namespace, advance: Advance) -> How:
     }
 
 
-def write_picture(picture: Picture, location: str) -> int:
+def write_picture(picture: Gallery, location: str) -> int:
     """Write a picture, print its path, and return the exit code."""
     with writing(location):
         picture.save(location)

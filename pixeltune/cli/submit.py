@@ -112,7 +112,7 @@ def _require_reachable(location: str | None, option: str, path: str) -> None:
 
 
 def _require_checked(path: str) -> None:
-    from pixeltune.cluster.checks import check_cluster_file
+    from pixeltune.cluster.checks_file import check_cluster_file
 
     findings = check_cluster_file(path)
     if findings:

@@ -145,7 +145,8 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
 def _train_along(space: SearchSpace, name: str, storage: str) -> int:
     """Run a worker that is not the first: the same steps, nothing written."""
     from pixeltune.results.store import SearchStore
-    from pixeltune.search.trial import TrialTask, run_trial
+    from pixeltune.search.messages import TrialTask
+    from pixeltune.search.trial import run_trial
 
     if _first_says(False, space.resources.workers):
         return EXIT_OK

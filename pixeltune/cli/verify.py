@@ -9,7 +9,7 @@ from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, positive, say
 from pixeltune.errors import require_packages
 
 if TYPE_CHECKING:
-    from pixeltune.paper.verify import BundleCheck
+    from pixeltune.paper.bundle_check import BundleCheck
 from pixeltune.cli.paper import bundle_of
 
 
@@ -32,7 +32,7 @@ def add_verb(verbs: Any) -> None:
 def verify(options: argparse.Namespace) -> int:
     """Print a line for each check as it is made; return 1 if one fails."""
     from pixeltune.paper.bundle import read_manifest
-    from pixeltune.paper.verify import verify_bundle
+    from pixeltune.paper.bundle_check import verify_bundle
 
     bundle = bundle_of(options.bundle)
     if bundle is None:

@@ -5,19 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.common import (
-    EXIT_OK,
-    EXIT_REFUTED,
-    TRIAL_HELP,
-    add_settings,
-    add_storage,
-    positive,
-    say,
-)
+from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, TRIAL_HELP, add_settings, add_storage, positive, say
 from pixeltune.cli.progress_bar import network_calls
 
 if TYPE_CHECKING:
-    from pixeltune.sampling.verify import Verification
+    from pixeltune.sampling.code_check import Verification
 from pixeltune.cli.compress import add_number_format, add_split, labels_for, load_as, split_of
 
 _LEAST_IMAGES = 100
@@ -46,10 +38,10 @@ def add_verb(verbs: Any) -> None:
 def verify_bits(options: argparse.Namespace) -> int:
     """Compress and decompress images, and compare the bits with the exact evaluation of the same images."""
     from pixeltune.cli.trial_ref import first_images
+    from pixeltune.sampling.code_check import verify_bits as verify
     from pixeltune.sampling.codec import require_codable
     from pixeltune.sampling.determinism import fixed_numbers
-    from pixeltune.sampling.verify import verify_bits as verify
-    from pixeltune.training.evaluate import evaluate
+    from pixeltune.training.evaluation import evaluate
 
     trained = load_as(options.trial, options.storage, options.dtype)
     model = trained.model

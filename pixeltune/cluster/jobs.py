@@ -39,7 +39,7 @@ def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None]
 
     UnreachableError if it cannot be restored for ten minutes.
     """
-    reader, lost_at = _Reader(write), -math.inf
+    reader, lost_at = _LogReader(write), -math.inf
     while True:
         began = time.monotonic()
         try:
@@ -59,7 +59,7 @@ def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None]
         time.sleep(_PAUSE_SECONDS)
 
 
-class _Reader:
+class _LogReader:
     """A writer of a log that skips the part already written: each connection reads the log from its start."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -124,7 +124,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """A machine of the cluster. has: CPUs and GPUs that trials may take."""
 
     address: str
@@ -218,7 +218,7 @@ class Jobs:
         except (RuntimeError, aiohttp.ClientError, OSError) as error:
             raise ConnectionError(f"the log's stream broke: {error}") from None
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[ClusterNode]:
         """Return the nodes that are alive, the head first."""
         from ray.util.state import list_nodes
         from ray.util.state.exception import RayStateApiException
@@ -251,10 +251,10 @@ def _job_of(details: Any) -> Job:
     )
 
 
-def _node_of(state: Mapping[str, Any]) -> Node:
+def _node_of(state: Mapping[str, Any]) -> ClusterNode:
     total = state["resources_total"] or {}
     has = {kind: float(total[kind]) for kind in ("CPU", "GPU") if kind in total}
-    return Node(str(state["node_ip"]), bool(state["is_head_node"]), has)
+    return ClusterNode(str(state["node_ip"]), bool(state["is_head_node"]), has)
 
 
 @contextmanager

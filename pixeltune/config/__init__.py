@@ -1,6 +1,6 @@
 """Configuration without torch: a frozen tree, one class a family, dotted keys.
 
-trial          `TrialConfig`: the whole tree, from and to TOML, flat, hashed
+trial_config   `TrialConfig`: the whole tree, from and to TOML, flat, hashed
 sections       data, optimiser and training; `families`, `likelihoods`: model and likelihood by name
 image_spec     `ImageSpec`: the form of the images
 settings       KEY=VALUE on the command line
@@ -25,7 +25,14 @@ from pixeltune.config.likelihoods import (
 )
 from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
 from pixeltune.config.settings import parse_setting
-from pixeltune.config.trial import DISCRIMINATORS, KEYS_NOT_HASHED, LOCATION_KEYS, Scalar, TrialConfig, require_workers
+from pixeltune.config.trial_config import (
+    DISCRIMINATORS,
+    KEYS_NOT_HASHED,
+    LOCATION_KEYS,
+    Scalar,
+    TrialConfig,
+    require_workers,
+)
 
 __all__ = [
     "DISCRIMINATORS",

@@ -12,8 +12,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pixeltune.config.base import Section
 from pixeltune.config.image_spec import ImageSpec
+from pixeltune.config.section import Section
 from pixeltune.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pixeltune.config.base import Section
 from pixeltune.config.image_spec import ImageSpec
+from pixeltune.config.section import Section
 from pixeltune.errors import ConfigError
 
 

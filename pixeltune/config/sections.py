@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pixeltune.config.base import Section
+from pixeltune.config.section import Section
 from pixeltune.errors import ConfigError
 
 Layout = Literal["channels_first", "channels_last"]

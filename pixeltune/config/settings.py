@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from pixeltune.config.base import Section
 from pixeltune.config.families import FAMILIES
 from pixeltune.config.likelihoods import LIKELIHOODS
+from pixeltune.config.section import Section
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
 from pixeltune.errors import ConfigError
 

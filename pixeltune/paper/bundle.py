@@ -24,7 +24,7 @@ from typing import Any, Self
 from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import StoreError
-from pixeltune.paper.table import FinishedFinal, mean_columns
+from pixeltune.paper.rows import FinishedFinal, mean_columns
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.final_statistics import final_leaderboard, read_nats
 from pixeltune.results.parquet_io import Row, UnreadableError, decode, encode

@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from string import ascii_lowercase
 
 from pixeltune.errors import StoreError
-from pixeltune.paper.table import Digits, PaperTable, TableRow
+from pixeltune.paper.rows import Digits, PaperTable, TableRow
 from pixeltune.paper.works import escape_tex
 
 _NOTHING = "--"

@@ -22,13 +22,13 @@ from pixeltune.errors import (
 )
 from pixeltune.format import counted, minutes
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
+from pixeltune.paper.bundle_check import stated_text
 from pixeltune.paper.figures import PlottedCurve, curves_of, draw_curves, draw_samples
 from pixeltune.paper.render import printed_mean, require_faithful, to_latex, to_markdown
-from pixeltune.paper.table import FinishedFinal, PaperTable, make_table, to_json, to_parquet
-from pixeltune.paper.verify import stated_text
+from pixeltune.paper.rows import FinishedFinal, PaperTable, make_table, to_json, to_parquet
 from pixeltune.paper.works import bibtex, parse_bibtex, work_of
 from pixeltune.published.table import PublishedResult
-from pixeltune.report.sections.rerun import final_words
+from pixeltune.report.sections.commands import final_words
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.final_statistics import first_choice
 from pixeltune.results.parquet_io import Row

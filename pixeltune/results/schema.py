@@ -16,8 +16,8 @@ from enum import StrEnum
 import pyarrow as pa
 
 from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, TrialConfig
-from pixeltune.config.base import Section
-from pixeltune.training.report import EpochReport
+from pixeltune.config.section import Section
+from pixeltune.training.epoch_report import EpochReport
 
 SCHEMA_VERSION = 1
 

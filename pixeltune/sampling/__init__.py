@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pixeltune.sampling.cached import ModelStepper, RowSampler, cached
 from pixeltune.sampling.fixed_point import fixed_point
-from pixeltune.sampling.gallery import GALLERY_SIDE, Picture, completions, gallery, labels_in_turn, upper_half
+from pixeltune.sampling.gallery import GALLERY_SIDE, Gallery, completions, gallery, labels_in_turn, upper_half
 from pixeltune.sampling.grid import save_grid
 from pixeltune.sampling.images import METHODS, complete, require_conditional, sample, why_not_conditional
 from pixeltune.sampling.naive import naive
@@ -20,9 +20,9 @@ __all__ = [
     "GALLERY_SIDE",
     "METHODS",
     "SPEED_BATCH",
+    "Gallery",
     "ModelStepper",
     "Observed",
-    "Picture",
     "RowSampler",
     "SampleRequest",
     "cached",

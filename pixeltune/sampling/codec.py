@@ -42,7 +42,7 @@ Code = Callable[[Sites, int, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImages:
     """Decoded images and labels.
 
     images_NCHW: uint8 levels. labels_N: int64, what each was coded given; None if the model takes no labels.
@@ -108,7 +108,7 @@ def compress(
     return pack(header, streams)
 
 
-def decompress(content: bytes, model: DensityModel, *, advance: Advance = no_progress) -> Decoded:
+def decompress(content: bytes, model: DensityModel, *, advance: Advance = no_progress) -> DecodedImages:
     """Return the images of a file that `compress` wrote with this model, with as many CPU threads as then.
 
     Args:
@@ -136,7 +136,7 @@ def decompress(content: bytes, model: DensityModel, *, advance: Advance = no_pro
     images_NCHW = np.concatenate(batches)
     if _checksum(images_NCHW) != header.images_checksum:
         raise _other_numbers("their checksum differs")
-    return Decoded(images_NCHW, None if header.labels is None else np.asarray(header.labels, dtype=np.int64))
+    return DecodedImages(images_NCHW, None if header.labels is None else np.asarray(header.labels, dtype=np.int64))
 
 
 # --- One batch, in either direction -----------------------------------------------------------------------------------

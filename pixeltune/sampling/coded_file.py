@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from pixeltune.config import ImageSpec
-from pixeltune.config.base import Section
+from pixeltune.config.section import Section
 from pixeltune.errors import CodecError
 from pixeltune.sampling.determinism import NumericEnvironment
 

@@ -11,7 +11,7 @@ from typing import Self
 
 import torch
 
-from pixeltune.config.base import Section
+from pixeltune.config.section import Section
 from pixeltune.models import DensityModel, eval_mode
 from pixeltune.models.exact import exact_float32
 

@@ -25,7 +25,7 @@ _SHOWN_SIDE = 64
 
 
 @dataclass(frozen=True)
-class Picture:
+class Gallery:
     """Images (N, C, H, W) of integer levels, and how `save_grid` shows them."""
 
     images_NCHW: Tensor
@@ -61,7 +61,7 @@ def upper_half(model: DensityModel) -> Tensor:
     return rows_H[:, None].repeat(1, model.form.width)
 
 
-def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", **how: Unpack[How]) -> Picture:
+def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", **how: Unpack[How]) -> Gallery:
     """Draw 12 rows of 12: 72 samples, and below them 12 examples, a column each, whose lower half is drawn 6 times.
 
     Samples of a conditional model take the classes in turn. Examples are the first of the set, completed with their
@@ -75,12 +75,12 @@ def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", 
     words = f"{_titled(title)}{count} samples{classes}{_tempered(how)}"
     why_not = f"there are fewer than {GALLERY_SIDE} examples" if few else why_not_conditional(model, known)
     if why_not is not None or examples is None:
-        return Picture(drawn, model.form.levels, GALLERY_SIDE, f"{words}; no completions: {why_not}")
+        return Gallery(drawn, model.form.levels, GALLERY_SIDE, f"{words}; no completions: {why_not}")
     images, label_N = _chosen(model, examples, torch.arange(GALLERY_SIDE).repeat(_DRAWS))
     completed = complete(model, images, known, labels=label_N, **how)
     condition = "" if label_N is None else " given their class"
     caption = f"{words}; lower {_DRAWS} rows: {GALLERY_SIDE} images, lower half drawn{condition}, {_DRAWS} times each"
-    return Picture(torch.cat([drawn, completed]), model.form.levels, GALLERY_SIDE, caption, gap_after=_DRAWS)
+    return Gallery(torch.cat([drawn, completed]), model.form.levels, GALLERY_SIDE, caption, gap_after=_DRAWS)
 
 
 def completions(
@@ -92,7 +92,7 @@ def completions(
     clamp: bool = False,
     title: str = "",
     **how: Unpack[How],
-) -> Picture:
+) -> Gallery:
     """Draw a row an example: what is given, `draws` completions with the example's label, and the example itself.
 
     ConfigError where completions would not be exact, unless `clamp`; the caption then says what they are not. title:
@@ -108,7 +108,7 @@ def completions(
     caption = f"{_titled(title)}given, {draws} completions{_tempered(how)}, the original"
     if why_not_conditional(model, known_HW) is not None:
         caption = f"{NOT_CONDITIONAL}: {caption}"
-    return Picture(rows.flatten(0, 1), model.form.levels, draws + 2, caption, hidden.flatten(0, 1))
+    return Gallery(rows.flatten(0, 1), model.form.levels, draws + 2, caption, hidden.flatten(0, 1))
 
 
 def _chosen(model: DensityModel, examples: ImageSet, index_N: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,7 @@ from pixeltune.config import TrialConfig
 from pixeltune.results.ranking import best_report
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.results.store import SearchStore, trial_name
-from pixeltune.search.trial import TrialTask
+from pixeltune.search.messages import TrialTask
 from pixeltune.space import Resources, SearchSpace
 
 Row = dict[str, Any]

@@ -1,14 +1,44 @@
-"""Messages from a running trial to the driver: plain dictionaries, one kind per step, sent as JSON.
+"""What the driver and a running trial send each other, as JSON: a task, and messages of one kind per step.
 
 An attempt sends one `Begun`, then a `Reported` for each report with `Expects` in between, and at last one `Ended`,
 unless it is stopped or crashes. A trial that cannot begin sends `Ended` alone.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict, final
 
 Facts = dict[str, Any]
 """Columns of the attempt's row that are known when the message is sent."""
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """The task of one attempt at a trial, as plain data that can be sent to its process.
+
+    trial: its id. config: the nested configuration. checkpoint: the trial's folder for state and weights.
+    objective: the EpochReport field whose lowest value marks the weights to keep. cpus: threads of this worker.
+    gpu_share: the share of its GPU's memory.
+    galleries: epochs at whose nearest report a gallery of samples is kept. gallery: the PNG at the trial's end; the
+        others are stored next to it.
+    speed_first: measure the sampling speed before training too, because trials may be stopped by it.
+    images: in a final, the file for the nats of each test image; with "" the test set is not read.
+    search, search_id, attempt: with `trial`, the metadata of that file.
+    """
+
+    trial: str
+    config: dict[str, Any]
+    checkpoint: str
+    objective: str = "valid_bits_per_dim"
+    cpus: int | None = None
+    gpu_share: float = 1.0
+    galleries: tuple[float, ...] = ()
+    gallery: str = ""
+    speed_first: bool = False
+    images: str = ""
+    search: str = ""
+    search_id: str = ""
+    attempt: int = 1
 
 
 @final

@@ -11,7 +11,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
@@ -28,44 +28,15 @@ from pixeltune.errors import (
     first_line,
 )
 from pixeltune.results.schema import Status
-from pixeltune.search.messages import Begun, Ended, Facts, Message
+from pixeltune.search.messages import Begun, Ended, Facts, Message, TrialTask
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
+    from pixeltune.training.epoch_report import EpochReport
     from pixeltune.training.loop import Training
-    from pixeltune.training.report import EpochReport
 
 _SECONDS_UNANNOUNCED = 20.0
 """Seconds that a step of a trial may take without an `Expects` message."""
-
-
-@dataclass(frozen=True)
-class TrialTask:
-    """The task of one attempt at a trial, as plain data that can be sent to its process.
-
-    trial: its id. config: the nested configuration. checkpoint: the trial's folder for state and weights.
-    objective: the EpochReport field whose lowest value marks the weights to keep. cpus: threads of this worker.
-    gpu_share: the share of its GPU's memory.
-    galleries: epochs at whose nearest report a gallery of samples is kept. gallery: the PNG at the trial's end; the
-        others are stored next to it.
-    speed_first: measure the sampling speed before training too, because trials may be stopped by it.
-    images: in a final, the file for the nats of each test image; with "" the test set is not read.
-    search, search_id, attempt: with `trial`, the metadata of that file.
-    """
-
-    trial: str
-    config: dict[str, Any]
-    checkpoint: str
-    objective: str = "valid_bits_per_dim"
-    cpus: int | None = None
-    gpu_share: float = 1.0
-    galleries: tuple[float, ...] = ()
-    gallery: str = ""
-    speed_first: bool = False
-    images: str = ""
-    search: str = ""
-    search_id: str = ""
-    attempt: int = 1
 
 
 def state_file(checkpoint: str) -> str:

@@ -9,10 +9,10 @@ from pixeltune import files
 from pixeltune.data import order0_bits_per_dim
 from pixeltune.errors import DivergedError
 from pixeltune.results.final_statistics import read_nats, write_images
-from pixeltune.training.evaluate import Evaluation
+from pixeltune.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
-    from pixeltune.search.trial import TrialTask
+    from pixeltune.search.messages import TrialTask
     from pixeltune.training.loop import Training
 
 

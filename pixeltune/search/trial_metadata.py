@@ -75,7 +75,7 @@ def seconds_to_report(training: Training) -> float:
     import numpy as np
 
     from pixeltune.data import ImageSet
-    from pixeltune.training.evaluate import evaluate
+    from pixeltune.training.evaluation import evaluate
     from pixeltune.training.loop import next_report
 
     data, most = training.data, _LOOK_AT_GPU if training.device.type == "cuda" else _LOOK_AT_CPU

@@ -9,7 +9,7 @@ from pixeltune.errors import PixeltuneError
 if TYPE_CHECKING:
     from pixeltune.data import ImageSet
     from pixeltune.models import DensityModel
-    from pixeltune.training.evaluate import Evaluation
+    from pixeltune.training.evaluation import Evaluation
     from pixeltune.training.loop import Training
 
 _SHARE, _FEWEST_SECONDS, _MOST_SECONDS = 0.05, 5.0, 300.0
@@ -30,7 +30,7 @@ def verify_claim(training: Training, weights: str, *, tested: Evaluation | None 
         weights: where the weights of its best report are stored.
         tested: the evaluation of the test set, in a final run.
     """
-    from pixeltune.sampling.verify import BitsCheck, check_claim
+    from pixeltune.sampling.code_check import BitsCheck, check_claim
 
     try:
         found = check_claim(*_claim(training, weights, tested), seconds=seconds_allowed(training))

@@ -15,16 +15,22 @@ from pixeltune.lazy import importer
 
 if TYPE_CHECKING:
     from pixeltune.space.final_space import FinalSpace
-    from pixeltune.space.load import load_search
     from pixeltune.space.metrics import METRICS
     from pixeltune.space.parts import SCHEDULERS, Asha, Budget, Median, Pareto, Patience, Resources, Scheduler
-    from pixeltune.space.samplers import SAMPLERS
-    from pixeltune.space.search_files import SearchSummary, list_searches, search_folder, search_path, summarise_search
+    from pixeltune.space.sampler_names import SAMPLERS
+    from pixeltune.space.search_files import (
+        SearchSummary,
+        list_searches,
+        load_search,
+        search_folder,
+        search_path,
+        summarise_search,
+    )
     from pixeltune.space.search_space import SearchSpace
 
 _HOMES = {
     "METRICS": "pixeltune.space.metrics",
-    "SAMPLERS": "pixeltune.space.samplers",
+    "SAMPLERS": "pixeltune.space.sampler_names",
     "SCHEDULERS": "pixeltune.space.parts",
     "Asha": "pixeltune.space.parts",
     "Budget": "pixeltune.space.parts",
@@ -37,7 +43,7 @@ _HOMES = {
     "SearchSpace": "pixeltune.space.search_space",
     "SearchSummary": "pixeltune.space.search_files",
     "list_searches": "pixeltune.space.search_files",
-    "load_search": "pixeltune.space.load",
+    "load_search": "pixeltune.space.search_files",
     "search_folder": "pixeltune.space.search_files",
     "search_path": "pixeltune.space.search_files",
     "summarise_search": "pixeltune.space.search_files",

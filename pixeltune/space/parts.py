@@ -247,7 +247,7 @@ def replaced(section: str, part: _Part, changes: Mapping[str, Any]) -> _Part:
     known = {item.name: item.type for item in fields(part)}
     for name, value in mine.items():
         if name not in known:
-            from pixeltune.config.base import unknown_key
+            from pixeltune.config.section import unknown_key
 
             raise unknown_key(f"{section}.{name}", (f"{section}.{field_name}" for field_name in known))
         _require_type(f"{section}.{name}", str(known[name]), value)

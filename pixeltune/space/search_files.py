@@ -1,15 +1,19 @@
-"""The files in `search_spaces/`: their names and paths, and what `--list` shows, without running them."""
+"""Search files, by a name in `search_spaces/` or by path: what `--list` shows without running them, and running one."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pixeltune.errors import ConfigError, did_you_mean
+from pixeltune.errors import ConfigError, did_you_mean, first_line
 from pixeltune.files import expand_home
+
+if TYPE_CHECKING:
+    from pixeltune.space.search_space import SearchSpace
 
 
 def search_folder() -> Path:
@@ -58,7 +62,7 @@ def summarise_search(name_or_path: str | Path) -> SearchSummary:
     summary = _read_summary(search_path(name_or_path).read_text(encoding="utf-8"))
     if summary is not None:
         return summary
-    from pixeltune.space.load import load_search
+    from pixeltune.space.search_files import load_search
 
     search = load_search(name_or_path)
     return SearchSummary(search.title, search.base.data.model_dump())
@@ -97,3 +101,31 @@ def _last_search(tree: ast.Module) -> ast.Call | None:
                         return value
                 return None
     return None
+
+
+def load_search(name_or_path: str | Path) -> SearchSpace:
+    """Run a search file and return the SearchSpace that it defines as `search`.
+
+    Args:
+        name_or_path: A name in search_spaces/, or a path to a .py file.
+
+    Raises:
+        ConfigError: There is no such file, it raises, or it defines no `search`.
+    """
+    from pixeltune.space.search_space import SearchSpace
+
+    path = search_path(name_or_path)
+    spec = importlib.util.spec_from_file_location(f"pixeltune_search_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(
+            f"a search file must run, but {path} stops with {first_line(error, with_type=True)}"
+        ) from error
+    search = getattr(module, "search", None)
+    if not isinstance(search, SearchSpace):
+        raise ConfigError(f"a search file must define `search = SearchSpace(...)`, but {path} does not")
+    return search

@@ -42,7 +42,7 @@ from pixeltune.space.parts import (
     replaced_scheduler,
     whole_number,
 )
-from pixeltune.space.samplers import SAMPLERS, require_fit
+from pixeltune.space.sampler_names import SAMPLERS, require_fit
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -5,7 +5,7 @@ batches, data_order, augment         which image comes when, and what is drawn f
 optim, precision, micro_batches, compiler    one step: optimiser, number formats, passes, torch.compile
 memory, memory_profile               what a step needs, predicted and measured
 checkpoint, weights                  the state that training continues from, and the weights that are kept
-evaluate                             bits/dim and nats of a split, exact or a bound
+evaluation                           bits/dim and nats of a split, exact or a bound
 workers                              several processes that train one model
-report, running_sums, timers         what a report holds, and how it is measured
+epoch_report, running_sums, timers   what a report holds, and how it is measured
 """

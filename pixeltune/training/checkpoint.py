@@ -11,7 +11,7 @@ import torch
 from pixeltune import digest, files
 from pixeltune.config import Layout
 from pixeltune.errors import CheckpointError, first_line
-from pixeltune.training.report import EpochReport
+from pixeltune.training.epoch_report import EpochReport
 
 _FORMAT = 2
 _FORMAT_WITHOUT_DIGEST = 1

@@ -29,12 +29,12 @@ from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.batches import Batch, Batches
 from pixeltune.training.checkpoint import SinceReport, TrainState
 from pixeltune.training.compiler import require_compiler
-from pixeltune.training.evaluate import Evaluation, evaluate
+from pixeltune.training.epoch_report import EpochReport
+from pixeltune.training.evaluation import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.micro_batches import exchanging, micro_batches
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
 from pixeltune.training.precision import Numerics, autocast, choose_numerics, laid_out
-from pixeltune.training.report import EpochReport
 from pixeltune.training.running_sums import Tally
 from pixeltune.training.timers import Clock
 from pixeltune.training.workers import Workers, best_device

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from pixeltune.training.checkpoint import SinceReport
-from pixeltune.training.report import EpochReport
+from pixeltune.training.epoch_report import EpochReport
 
 
 class Clock:

@@ -92,7 +92,7 @@ def set_environment(address: str | None) -> None:
 
 
 def _reread_environment() -> None:
-    """Have Ray read the environment again, for a search file that names Ray's callbacks has imported it too early."""
+    """Have Ray read the environment again; a search file that names Ray's callbacks has imported Ray too early."""
     from ray._private import ray_constants
     from ray._raylet import Config
 

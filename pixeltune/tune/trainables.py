@@ -8,8 +8,8 @@ from typing import Any
 
 from ray import tune
 
-from pixeltune.search.messages import Message
-from pixeltune.search.trial import TrialTask, run_trial
+from pixeltune.search.messages import Message, TrialTask
+from pixeltune.search.trial import run_trial
 from pixeltune.space import Resources
 from pixeltune.tune.ray_session import HEAD
 

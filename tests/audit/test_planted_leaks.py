@@ -18,7 +18,7 @@ from pixeltune.errors import AuditError
 from pixeltune.likelihoods import Categorical
 from pixeltune.models import DensityModel
 from pixeltune.models.gated import GatedPixelCNN
-from pixeltune.training.evaluate import evaluate
+from pixeltune.training.evaluation import evaluate
 from tests.support import planted_leaks as planted
 from tests.support.planted_leaks import EVAL_BATCH, Planted, ahead, behind, planted_model, trained
 from tests.support.tiny_models import tiny_model
@@ -204,7 +204,7 @@ def claim_of(model: DensityModel, images: ImageSet) -> np.ndarray:
 
 @pytest.mark.needs("constriction")
 def test_a_leak_that_acts_during_the_evaluation_alone_is_caught_by_the_code() -> None:
-    from pixeltune.sampling.verify import check_claim
+    from pixeltune.sampling.code_check import check_claim
 
     model, images = planted_model(planted.Window), images_of(EVAL_BATCH)
     audit(model)
@@ -224,7 +224,7 @@ def test_a_leak_that_acts_during_the_evaluation_alone_is_caught_by_the_code() ->
 @pytest.mark.needs("constriction")
 @pytest.mark.parametrize("likelihood", [planted.MeanOverPixels, planted.Neighbour, planted.GenerousInFloat32])
 def test_a_wrong_likelihood_is_caught_by_the_code_too(likelihood: type[Categorical]) -> None:
-    from pixeltune.sampling.verify import check_claim
+    from pixeltune.sampling.code_check import check_claim
 
     model, images = trained(planted_model(likelihood=likelihood)), images_of(EVAL_BATCH)
     assert check_claim(model, images, claim_of(model, images), seconds=600).is_confirmed is False

@@ -20,12 +20,12 @@ from pixeltune.config import TrialConfig
 from pixeltune.data import resolve
 from pixeltune.models import build_model
 from pixeltune.paper.bundle import make_bundle
-from pixeltune.paper.table import FinishedFinal
+from pixeltune.paper.rows import FinishedFinal
 from pixeltune.results.final_selection import Chosen, Selection
 from pixeltune.results.final_statistics import final_leaderboard, write_images
 from pixeltune.results.parquet_io import decode, encode
 from pixeltune.results.schema import IMAGE_SCHEMA, SCHEMA_VERSION, TRIAL_SCHEMA
-from pixeltune.training.evaluate import evaluate
+from pixeltune.training.evaluation import evaluate
 from pixeltune.training.weights import save_weights
 from tests.support.commands import TINY
 

@@ -15,7 +15,7 @@ from optuna.distributions import FloatDistribution
 import pixeltune.errors
 from pixeltune.cli import search as search_verb
 from pixeltune.config import TrialConfig
-from pixeltune.report.sections.rerun import rerun
+from pixeltune.report.sections.commands import rerun
 from pixeltune.report.snapshot import read_snapshot
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from pixeltune.data.load import forget_loaded
 from pixeltune.results.store import SearchStore
 from pixeltune.search import trial
-from pixeltune.search.trial import TrialTask
-from pixeltune.training import evaluate as evaluation
+from pixeltune.search.messages import TrialTask
+from pixeltune.training import evaluation as evaluation
 from pixeltune.training import workers
 from pixeltune.training.weights import load_with_config, save_weights
 from tests.support.commands import command, done, refused, write_tiny

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pixeltune.cluster.aws_setup import prepare_aws
-from pixeltune.cluster.checks import check_cluster_file, installed_versions
+from pixeltune.cluster.checks_file import check_cluster_file, installed_versions
 from pixeltune.errors import SearchError
 from tests.support.cluster_files import FOLDER, filled_in, write
 from tests.support.loopback_cloud import Account, Cloud, client, new_cloud, prepared

@@ -11,7 +11,7 @@ from tests.support.cluster_files import filled_in, write
 
 CODE = """
 import sys
-from pixeltune.cluster.checks import check_cluster_file
+from pixeltune.cluster.checks_file import check_cluster_file
 
 check_cluster_file(sys.argv[1])
 from ray._private.authentication.authentication_utils import is_token_auth_enabled

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pixeltune.cli.submit import _given
-from pixeltune.cluster import checks, jobs
+from pixeltune.cluster import checks_file, jobs
 from pixeltune.cluster.jobs import Submission, follow, jobs_of, search_place
 from pixeltune.cluster.ssh_tunnel import UnreachableError
 from pixeltune.errors import SearchError
@@ -139,7 +139,7 @@ def test_a_log_is_written_once_wherever_the_connection_breaks() -> None:
     log = "one\ntwo\nthree\n"
     for cut in range(len(log) + 1):
         written: list[str] = []
-        reader = jobs._Reader(written.append)
+        reader = jobs._LogReader(written.append)
         first = reader.again()
         for start in range(0, cut, 3):
             first(log[start : min(start + 3, cut)])
@@ -210,8 +210,8 @@ def test_what_a_cluster_cannot_do_is_refused_before_it_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixeltune.cluster.ssh_tunnel._tunnel", lambda *_words: pytest.fail("a way was opened"))
-    own = checks.installed_versions() | {"python": "3.11.7"}  # the cluster files' own, whatever runs this test
-    monkeypatch.setattr(checks, "installed_versions", lambda: own)
+    own = checks_file.installed_versions() | {"python": "3.11.7"}  # the cluster files' own, whatever runs this test
+    monkeypatch.setattr(checks_file, "installed_versions", lambda: own)
     path = str(write(tmp_path, filled_in("onprem")))
     given = ("--search", "digits_quick", "--cluster", path)
     assert "must be a URI or a full path that its nodes mount, but here is a folder" in refused(

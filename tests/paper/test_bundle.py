@@ -18,7 +18,7 @@ import pytest
 import pixeltune.errors
 from pixeltune.config import TrialConfig
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, changed_files, read_manifest
-from pixeltune.paper.verify import verify_bundle
+from pixeltune.paper.bundle_check import verify_bundle
 from pixeltune.paper.works import parse_bibtex
 from pixeltune.results.parquet_io import decode, encode
 from pixeltune.results.schema import IMAGE_SCHEMA

@@ -43,7 +43,7 @@ def write_results(folder: Path) -> None:
         state.receive(paused.trial, message)
         if "report" in message:
             break
-    state.finish(paused.trial, cut="its launch was stopped")
+    state.finish(paused.trial, interruption="its launch was stopped")
     running = searcher.next_plan()
     assert running is not None
     state.start(running, state.space.resources)

@@ -16,7 +16,7 @@ from tests.support.optional import find_program, require
 require("playwright", "plotly", "jinja2", "kaleido", "chromium")
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pixeltune.report.build import all_charts, write_papers, write_report
+from pixeltune.report.page_builder import all_charts, write_papers, write_report
 from pixeltune.report.snapshot import read_snapshot
 from tests.support.made_up_search import write_results
 from tests.support.report_pages import READ_AT, made_up, make_final

@@ -15,7 +15,7 @@ from tests.support.results import make_report, make_row, make_store
 
 require("plotly", "jinja2")
 from pixeltune.published.compare import compare
-from pixeltune.report.build import report_html
+from pixeltune.report.page_builder import report_html
 from pixeltune.report.sections.leaderboard import board
 from pixeltune.report.snapshot import read_snapshot
 from pixeltune.results.dataframes import read_results

@@ -32,22 +32,22 @@ from pixeltune.cli import command_line
 from pixeltune.cli import final as final_verb
 from pixeltune.config import TrialConfig, parse_setting
 from pixeltune.format import number, size, span
-from pixeltune.report.build import figure_json
 from pixeltune.report.figures.chart import log_ticks, short
 from pixeltune.report.figures.curves import learning_curves, thin
 from pixeltune.report.figures.fronts import front_charts
 from pixeltune.report.figures.importances import FEWEST, importance_charts, importances
-from pixeltune.report.figures.keys import axes_of, measured
+from pixeltune.report.figures.key_axes import axes_of, measured
 from pixeltune.report.figures.parallel import parallel_coordinates
 from pixeltune.report.figures.slices import slice_charts, smooth
 from pixeltune.report.figures.timeline import assign_lanes, timeline
-from pixeltune.report.format import cell
+from pixeltune.report.page_builder import figure_json
+from pixeltune.report.sections.commands import rerun, setting, shown_location
 from pixeltune.report.sections.finals import finals
 from pixeltune.report.sections.galleries import pictures
 from pixeltune.report.sections.outcomes import outcomes
-from pixeltune.report.sections.rerun import rerun, setting, shown_location
 from pixeltune.report.sections.summary import headline
 from pixeltune.report.snapshot import Snapshot, read_snapshot
+from pixeltune.report.texts import cell
 from pixeltune.results.store import SearchStore
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

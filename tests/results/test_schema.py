@@ -9,7 +9,7 @@ from pixeltune.config import FAMILIES, GatedConfig
 from pixeltune.results import schema
 from pixeltune.results.schema import COLUMNS, CURVE_SCHEMA, SCHEMA_VERSION, TRIAL_SCHEMA, VERSION_KEY
 from pixeltune.space import METRICS
-from pixeltune.training.report import EpochReport
+from pixeltune.training.epoch_report import EpochReport
 from tests.support.results import PAIRS, make_config
 
 

@@ -22,10 +22,10 @@ require("constriction")
 from pixeltune.errors import CodecError, ConfigError, DataError, MissingPackageError
 from pixeltune.models import NO_LABEL, DensityModel
 from pixeltune.sampling import codec
+from pixeltune.sampling.code_check import Verification, verify_bits
 from pixeltune.sampling.codec import compress, decompress
 from pixeltune.sampling.coded_file import Header, pack, unpack
 from pixeltune.sampling.determinism import NumericEnvironment, model_hash
-from pixeltune.sampling.verify import Verification, verify_bits
 
 
 def coded_model(family: str = "gated", likelihood: str = "categorical", **changes: Any) -> DensityModel:

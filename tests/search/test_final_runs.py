@@ -25,7 +25,7 @@ from pixeltune.search.searcher import FixedTrials
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import run_trial, state_file, weights_file
 from pixeltune.training import loop
-from pixeltune.training.evaluate import evaluate
+from pixeltune.training.evaluation import evaluate
 from pixeltune.training.weights import load_with_config
 from tests.support.toy_final import asked, final_state, searched
 

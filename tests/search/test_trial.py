@@ -17,9 +17,9 @@ from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.sampling import SPEED_BATCH
 from pixeltune.search import trial_metadata
 from pixeltune.search.attempt import TrialPlan
-from pixeltune.search.messages import Message
+from pixeltune.search.messages import Message, TrialTask
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import TrialTask, run_trial, state_file, weights_file
+from pixeltune.search.trial import run_trial, state_file, weights_file
 from pixeltune.training import loop
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.weights import load_model

@@ -147,7 +147,7 @@ def test_a_title_is_that_of_the_search_however_it_is_written(last_lines: str, ti
 @every_search
 def test_the_summary_of_a_shipped_search_is_read_without_running_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     search = load_search(name)
-    monkeypatch.setattr("pixeltune.space.load.load_search", None)
+    monkeypatch.setattr("pixeltune.space.search_files.load_search", None)
     summary = summarise_search(name)
     assert summary.title == search.title
     assert search.base.data == search.base.data.model_validate(summary.data)

@@ -26,11 +26,11 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.messages import Message
+from pixeltune.search.messages import Message, TrialTask
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
-from pixeltune.search.trial import TrialTask, state_file, weights_file, writing_to
+from pixeltune.search.trial import state_file, weights_file, writing_to
 from pixeltune.space import Asha, Budget, SearchSpace
 
 

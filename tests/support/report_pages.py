@@ -147,7 +147,7 @@ class Page(HTMLParser):
 
 
 def make_page(snapshot: Snapshot, top: int = 5) -> Page:
-    from pixeltune.report.build import report_html
+    from pixeltune.report.page_builder import report_html
 
     return Page(report_html(snapshot, top=top))
 

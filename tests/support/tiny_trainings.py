@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeltune.config import TrialConfig
-from pixeltune.training.report import EpochReport
+from pixeltune.training.epoch_report import EpochReport
 
 GOLDEN = Path(__file__).parents[1] / "training" / "golden.json"
 CLOCKS = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second")

@@ -17,7 +17,7 @@ from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedEr
 from pixeltune.models import DensityModel
 from pixeltune.training import loop, timers
 from pixeltune.training.checkpoint import TrainState
-from pixeltune.training.evaluate import evaluate
+from pixeltune.training.evaluation import evaluate
 from pixeltune.training.loop import Training, fit, next_report
 from tests.support.tiny_trainings import GOLDEN, GOLDEN_CONFIGS, numbers, tiny
 

@@ -11,7 +11,8 @@ import torch
 from pixeltune.config import FAMILIES, ImageSpec, TrialConfig
 from pixeltune.errors import MemoryShortError
 from pixeltune.models import DensityModel, build_model
-from pixeltune.search.trial import TrialTask, run_trial
+from pixeltune.search.messages import TrialTask
+from pixeltune.search.trial import run_trial
 from pixeltune.training import loop, memory
 from pixeltune.training.checkpoint import TrainState
 from pixeltune.training.loop import Training, fit

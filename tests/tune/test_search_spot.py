@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pixeltune.cluster.spot_agent import ENDPOINT
-from pixeltune.search.trial import TrialTask, run_trial
+from pixeltune.search.messages import TrialTask
+from pixeltune.search.trial import run_trial
 from pixeltune.space import load_search
 from pixeltune.training.checkpoint import TrainState
 from tests.support.launching import launches, store_in, write_search

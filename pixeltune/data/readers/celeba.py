@@ -15,7 +15,7 @@ from pixeltune.config import DataConfig
 from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import OTHER_FILES, RawData
 from pixeltune.data.readers.downloads import require_paths
-from pixeltune.data.readers.image_decoder import Decoder, Picture
+from pixeltune.data.readers.image_decoder import Decoder, EncodedImage
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.errors import DataError
 from pixeltune.format import listed
@@ -53,7 +53,9 @@ def read(published: PublishedSet, config: DataConfig) -> RawData:
     side = published.shape[1]
     decoder = Decoder(config, crop=lambda image, name: _cropped(image, name, side))
     sets = {
-        split: ImageSet(decoder.decode_all((Picture(str(folder / name), folder / name) for name in names), len(names)))
+        split: ImageSet(
+            decoder.decode_all((EncodedImage(str(folder / name), folder / name) for name in names), len(names))
+        )
         for split, names in splits.items()
     }
     counts = tuple(len(each) for each in sets.values())

@@ -14,7 +14,7 @@ import numpy as np
 from pixeltune.config import DataConfig
 from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import OWN_FILES, RawData
-from pixeltune.data.readers.image_decoder import Decoder, Picture
+from pixeltune.data.readers.image_decoder import Decoder, EncodedImage
 from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, SplitFolder, scan_images
 from pixeltune.data.readers.paths import given_path
 
@@ -42,7 +42,8 @@ def read_splits(splits: dict[str, SplitFolder], config: DataConfig, *, version: 
     labels = _labels(splits)
     sets = {
         name: ImageSet(
-            decoder.decode_all((Picture(str(path), path) for path in split.paths), len(split.names)), labels.get(name)
+            decoder.decode_all((EncodedImage(str(path), path) for path in split.paths), len(split.names)),
+            labels.get(name),
         )
         for name, split in splits.items()
     }

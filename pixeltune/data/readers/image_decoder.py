@@ -31,7 +31,7 @@ _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """An encoded image and what to call it in an error."""
 
     name: str
@@ -39,7 +39,7 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class DecodedImage:
     """One picture as an array.
 
     pixels_HWC: uint8. size and mode are those of the array, after `data.resize` and `data.grey`.
@@ -63,9 +63,9 @@ class Decoder:
 
     def __init__(self, config: DataConfig, crop: Callable[[Image.Image, str], Image.Image] | None = None) -> None:
         self.resize, self.grey, self.crop = config.resize, config.grey, crop
-        self.reference: Decoded | None = None
+        self.reference: DecodedImage | None = None
 
-    def decode_all(self, pictures: Iterable[Picture], count: int) -> np.ndarray:
+    def decode_all(self, pictures: Iterable[EncodedImage], count: int) -> np.ndarray:
         """Decode (count, C, H, W) uint8; DataError names the picture that is damaged, or two that differ."""
         pixels_NCHW = np.empty((0,), dtype=np.uint8)
         for index, decoded in enumerate(_on_threads(self.decode, pictures)):
@@ -77,7 +77,7 @@ class Decoder:
             pixels_NCHW[index] = np.moveaxis(decoded.pixels_HWC, 2, 0)
         return pixels_NCHW
 
-    def decode(self, picture: Picture) -> Decoded:
+    def decode(self, picture: EncodedImage) -> DecodedImage:
         """Decode one picture; DataError where it cannot be decoded or has a mode that has no levels of 8 bits."""
         from PIL import Image
 
@@ -94,7 +94,7 @@ class Decoder:
             ) from error
         except Image.DecompressionBombError as error:
             raise DataError(f"{picture.name} must be of a sane size, but is not: {in_one_line(error)}") from error
-        return Decoded(picture.name, pixels[:, :, None] if pixels.ndim == 2 else pixels)
+        return DecodedImage(picture.name, pixels[:, :, None] if pixels.ndim == 2 else pixels)
 
     def _formed(self, image: Image.Image, name: str) -> Image.Image:
         allowed = _GREYABLE if self.grey else _AS_THEY_ARE
@@ -150,7 +150,7 @@ def _require_upright(image: Image.Image, name: str) -> None:
         )
 
 
-def _require_same(first: Decoded, decoded: Decoded) -> None:
+def _require_same(first: DecodedImage, decoded: DecodedImage) -> None:
     if decoded.pixels_HWC.shape == first.pixels_HWC.shape:
         return
     option = "data.resize" if decoded.pixels_HWC.shape[:2] != first.pixels_HWC.shape[:2] else "data.grey"
@@ -160,7 +160,9 @@ def _require_same(first: Decoded, decoded: Decoded) -> None:
     )
 
 
-def _on_threads(decode: Callable[[Picture], Decoded], pictures: Iterable[Picture]) -> Iterator[Decoded]:
+def _on_threads(
+    decode: Callable[[EncodedImage], DecodedImage], pictures: Iterable[EncodedImage]
+) -> Iterator[DecodedImage]:
     """Decode in order, by groups (a future a picture costs as much as decoding a small one), a few in memory."""
     workers = min(16, os.cpu_count() or 1)
     waiting = iter(pictures)

@@ -23,7 +23,7 @@ from pixeltune.data.prepare import luma
 from pixeltune.data.raw import OTHER_FILES, RawData
 from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.folders import read_splits
-from pixeltune.data.readers.image_decoder import Decoder, Picture
+from pixeltune.data.readers.image_decoder import Decoder, EncodedImage
 from pixeltune.data.readers.listing import IMAGE_SUFFIXES, Ignored, SplitFolder, scan_files
 from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import DataError
@@ -133,7 +133,7 @@ def _read_old(published: PublishedSet, paths: Sequence[Path], config: DataConfig
 
 def _decoded(part: _OldPart, decoder: Decoder) -> np.ndarray:
     if part.folder is not None:
-        return decoder.decode_all((Picture(str(path), path) for path in part.folder.paths), len(part.folder.names))
+        return decoder.decode_all((EncodedImage(str(path), path) for path in part.folder.paths), len(part.folder.names))
     members = _tar_members(part.path)
     return decoder.decode_all(_tar_pictures(part.path, members), len(members))
 
@@ -154,11 +154,11 @@ def _tar_members(path: Path) -> list[tuple[str, int, int]]:
     return sorted(members)
 
 
-def _tar_pictures(path: Path, members: Sequence[tuple[str, int, int]]) -> Iterator[Picture]:
+def _tar_pictures(path: Path, members: Sequence[tuple[str, int, int]]) -> Iterator[EncodedImage]:
     with path.open("rb") as stream:
         for name, offset, size in members:
             stream.seek(offset)
-            yield Picture(f"{name} of {path}", stream.read(size))
+            yield EncodedImage(f"{name} of {path}", stream.read(size))
 
 
 def _read_new(published: PublishedSet, paths: Sequence[Path], config: DataConfig) -> RawData:

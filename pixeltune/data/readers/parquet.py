@@ -18,7 +18,7 @@ import numpy as np
 from pixeltune.config import DataConfig
 from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
-from pixeltune.data.readers.image_decoder import Decoder, Picture
+from pixeltune.data.readers.image_decoder import Decoder, EncodedImage
 from pixeltune.data.readers.listing import SPLIT_NAMES, Ignored, Walk, entries_except, split_folders
 from pixeltune.data.readers.paths import given_path, in_one_line
 from pixeltune.errors import DataError
@@ -161,7 +161,7 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path} must be a whole Parquet file, but is not: {in_one_line(error)}") from error
 
 
-def _pictures(path: Path, table: Any) -> Iterator[Picture]:
+def _pictures(path: Path, table: Any) -> Iterator[EncodedImage]:
     column = next((name for name in _IMAGE_COLUMNS if name in table.schema_arrow.names), None)
     if column is None:
         raise DataError(f"{path} must have a column image or img, but has {', '.join(table.schema_arrow.names)}")
@@ -171,7 +171,7 @@ def _pictures(path: Path, table: Any) -> Iterator[Picture]:
             content = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(content, bytes):
                 raise DataError(f"{path} must hold the bytes of every image, but row {row} has none")
-            yield Picture(f"row {row} of {path}", content)
+            yield EncodedImage(f"row {row} of {path}", content)
             row += 1
 
 

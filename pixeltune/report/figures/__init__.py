@@ -1,7 +1,7 @@
-"""The figures of a report: functions of the snapshot that return a `Chart`. `report/build.py` lists them in order.
+"""The figures of a report: functions of the snapshot that return a `Chart`. `page_builder` lists them in order.
 
 chart            `Chart`, colours and axes that all figures share
-keys             the searched keys as axes
+key_axes         the searched keys as axes
 curves           learning curves
 fronts           fronts of two objectives
 importances      which keys mattered

@@ -14,8 +14,8 @@ from pixeltune.published.comparability import identity_of
 from pixeltune.published.nearest import best_published
 from pixeltune.published.table import Exactness
 from pixeltune.report.figures.chart import BEST_COLOURS, STATUS_COLOURS, Chart, log_ticks, new_figure, plain
-from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 

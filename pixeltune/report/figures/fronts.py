@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from pixeltune.format import counted
 from pixeltune.report.figures.chart import STATUS_COLOURS, Chart, log_ticks, new_figure, plain
-from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import pareto_front
 from pixeltune.results.schema import Status

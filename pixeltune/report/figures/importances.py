@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pixeltune.format import counted, is_or_are, listed
 from pixeltune.report.figures.chart import Chart, new_figure, plain
-from pixeltune.report.format import title_of
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import title_of
 from pixeltune.results.optuna_study import study_of
 from pixeltune.space.metrics import sign_of_direction
 

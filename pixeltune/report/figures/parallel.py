@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 
 from pixeltune.format import counted
 from pixeltune.report.figures.chart import Chart, new_figure, plain, short
-from pixeltune.report.figures.keys import KeyAxis, axes_of, has, measured
-from pixeltune.report.format import cell, title_of
+from pixeltune.report.figures.key_axes import KeyAxis, axes_of, has, measured
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 

@@ -13,9 +13,9 @@ import plotly.graph_objects as go
 from pixeltune.format import counted
 from pixeltune.report.figures.chart import SCALE, STATUS_COLOURS, Chart, new_figure, plain
 from pixeltune.report.figures.importances import importances
-from pixeltune.report.figures.keys import KeyAxis, axes_of, has, measured
-from pixeltune.report.format import cell, title_of
+from pixeltune.report.figures.key_axes import KeyAxis, axes_of, has, measured
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 

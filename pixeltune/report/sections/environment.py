@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pixeltune.format import listed, size
-from pixeltune.report.sections.rerun import shown_location
+from pixeltune.report.sections.commands import shown_location
 from pixeltune.report.snapshot import Snapshot
 
 _COLUMNS = {

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from pixeltune.format import counted, is_or_are
 from pixeltune.report.figures.chart import BEST_COLOURS, Chart, new_figure, plain
-from pixeltune.report.format import NOTHING, cell, title_of
 from pixeltune.report.sections.leaderboard import Cell, Line, TableColumn
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import NOTHING, cell, title_of
 from pixeltune.results.final_statistics import LEVEL, Difference, leaderboard_of, read_nats
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark

@@ -12,9 +12,9 @@ from PIL import Image
 
 from pixeltune import files
 from pixeltune.format import counted, listed, size
-from pixeltune.report.format import cell, title_of
-from pixeltune.report.sections.rerun import Command, shown_location, storage_words
+from pixeltune.report.sections.commands import Command, shown_location, storage_words
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 
@@ -23,7 +23,7 @@ MOST_BYTES = 6_000_000
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryImage:
     """A PNG in base64, with its size in pixels and its texts."""
 
     base64: str
@@ -34,18 +34,18 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Galleries:
     """The galleries. shown: best trial first. words: what they are, or why there are none. commands: that draw more."""
 
-    shown: Sequence[Picture]
+    shown: Sequence[GalleryImage]
     words: str
     commands: Sequence[Command]
 
 
-def pictures(snapshot: Snapshot, top: int, most_bytes: int = MOST_BYTES) -> Pictures:
+def pictures(snapshot: Snapshot, top: int, most_bytes: int = MOST_BYTES) -> Galleries:
     """Return the galleries of the `top` best trials; of a final, those of its runs."""
     rows = _chosen(snapshot, top)
-    shown: list[Picture] = []
+    shown: list[GalleryImage] = []
     without: list[Row] = []
     heavy: list[str] = []
     left = most_bytes
@@ -60,7 +60,7 @@ def pictures(snapshot: Snapshot, top: int, most_bytes: int = MOST_BYTES) -> Pict
             left -= len(content)
             shown.append(picture)
     words = _words(shown, without, heavy)
-    return Pictures(shown, words, [_command(snapshot, row) for row in without[:1]])
+    return Galleries(shown, words, [_command(snapshot, row) for row in without[:1]])
 
 
 def _chosen(snapshot: Snapshot, top: int) -> list[Row]:
@@ -76,14 +76,14 @@ def _read(location: str) -> bytes | None:
         return None
 
 
-def _picture(content: bytes, row: Row, snapshot: Snapshot) -> Picture | None:
+def _picture(content: bytes, row: Row, snapshot: Snapshot) -> GalleryImage | None:
     """Return the picture; None where the file is not one."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
     except (OSError, ValueError):
         return None
-    return Picture(
+    return GalleryImage(
         base64=base64.b64encode(content).decode(),
         width=width,
         height=height,
@@ -98,7 +98,7 @@ def _caption(row: Row, snapshot: Snapshot) -> str:
     return f"{what}: {title_of(name)} {cell(name, row[name], is_bound=bool(row['is_bound']))}"
 
 
-def _words(shown: Sequence[Picture], without: Sequence[Row], heavy: Sequence[str]) -> str:
+def _words(shown: Sequence[GalleryImage], without: Sequence[Row], heavy: Sequence[str]) -> str:
     if not (shown or without or heavy):
         return "There is no trial yet whose samples could be shown."
     parts = (

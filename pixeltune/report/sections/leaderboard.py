@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixeltune.format import number, shortened
-from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import figures_of
 from pixeltune.results.schema import Status

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pixeltune.format import counted
 from pixeltune.published.nearest import Comparison, comparison
 from pixeltune.published.table import Exactness
-from pixeltune.report.format import cell, title_of
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, title_of
 from pixeltune.results.final_statistics import first_choice, mean_row
 from pixeltune.results.parquet_io import Row
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pixeltune.format import counted, hours, listed, number, span
-from pixeltune.report.format import cell, moment, title_of
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import cell, moment, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED
 from pixeltune.results.schema import Status

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
-from pixeltune.config.base import Section, one_line, section_of, unknown_key
 from pixeltune.config.families import FAMILIES, Causality, FamilyConfig
 from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
+from pixeltune.config.section import Section, one_line, section_of, unknown_key
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
 from pixeltune.config.settings import has_none_as_word
 from pixeltune.errors import ConfigError

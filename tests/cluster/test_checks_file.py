@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pixeltune.cluster.checks import check_cluster_file, installed_versions
 from pixeltune.cluster.checks_common import MARK
+from pixeltune.cluster.checks_file import check_cluster_file, installed_versions
 from pixeltune.errors import SearchError
 from tests.support.cluster_files import FOLDER, filled_in, write
 

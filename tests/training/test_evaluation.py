@@ -13,7 +13,7 @@ from pixeltune.data import ImageSet
 from pixeltune.errors import ConfigError, DataError
 from pixeltune.models import PixelVAE, build_model
 from pixeltune.models.exact import exact_float32
-from pixeltune.training.evaluate import Evaluation, evaluate
+from pixeltune.training.evaluation import Evaluation, evaluate
 from pixeltune.training.workers import Workers
 from tests.support.tiny_trainings import tiny
 

@@ -24,16 +24,16 @@ from pixeltune.report.figures.importances import importance_charts
 from pixeltune.report.figures.parallel import parallel_coordinates
 from pixeltune.report.figures.slices import contour_charts, slice_charts
 from pixeltune.report.figures.timeline import timeline
-from pixeltune.report.format import moment
+from pixeltune.report.sections.commands import rerun
 from pixeltune.report.sections.environment import environment
 from pixeltune.report.sections.finals import Finals, finals
 from pixeltune.report.sections.galleries import pictures
 from pixeltune.report.sections.leaderboard import board
 from pixeltune.report.sections.nearest_published import nearest_published
 from pixeltune.report.sections.outcomes import outcomes
-from pixeltune.report.sections.rerun import rerun
 from pixeltune.report.sections.summary import summary
 from pixeltune.report.snapshot import Snapshot
+from pixeltune.report.texts import moment
 
 _PACKAGE = "pixeltune.report"
 

@@ -28,7 +28,7 @@ from pixeltune.paper.bundle import (
     read_manifest,
     rows_of,
 )
-from pixeltune.paper.table import mean_columns
+from pixeltune.paper.rows import mean_columns
 from pixeltune.results.final_statistics import final_leaderboard, read_nats
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark
@@ -197,7 +197,7 @@ def _data_check(data: DataSet, manifest: Manifest) -> BundleCheck:
 
 def _recompute(folder: str, manifest: Manifest, run: Run, test: ImageSet) -> np.ndarray:
     """Return the (N,) float64 nats of the test images under one run's weights, as a final evaluates them."""
-    from pixeltune.training.evaluate import evaluate
+    from pixeltune.training.evaluation import evaluate
     from pixeltune.training.weights import load_with_config
     from pixeltune.training.workers import best_device
 

@@ -20,7 +20,7 @@ import pytest
 
 from pixeltune.errors import StoreError
 from pixeltune.paper.render import numbers_of_latex, require_faithful, to_latex, to_markdown
-from pixeltune.paper.table import FinishedFinal, PaperTable, finished_final, make_table, to_json, to_parquet
+from pixeltune.paper.rows import FinishedFinal, PaperTable, finished_final, make_table, to_json, to_parquet
 from pixeltune.paper.works import bibtex, escape_tex, parse_bibtex, parse_works, published_works, source_of, work_of
 from pixeltune.published.table import Exactness, PublishedResult, own_results, published_results
 from pixeltune.results.store import SearchStore
@@ -187,7 +187,7 @@ def test_the_comparable_come_first_and_bounds_are_marked(final: FinishedFinal) -
 
 def test_what_is_published_as_below_a_value_is_marked(final: FinishedFinal, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = replace(published_mnist()[0], likelihood=Exactness.EXACT, upper_limit=True)
-    monkeypatch.setattr("pixeltune.paper.table.published_for", lambda *_: [limit])
+    monkeypatch.setattr("pixeltune.paper.rows.published_for", lambda *_: [limit])
     table = make_table([final])
     marked = [r"\leq" in text for text in body(to_latex(table, "t"))]
     assert marked == [row.kind == "published" for row in table.shown]
