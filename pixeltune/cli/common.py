@@ -31,7 +31,7 @@ Verb = Callable[[argparse.Namespace], int]
 
 EXIT_OK = 0
 EXIT_REFUTED = 1
-"""A check was made and failed."""
+"""A check was made and failed, or a search ended without a result."""
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -133,6 +133,13 @@ def positive(text: str) -> int:
     """Return an argument that must be a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, but got {text!r}")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """Return an argument that must be a whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, but got {text!r}")
     return int(text)
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.common import EXIT_INTERRUPTED, EXIT_OK, add_settings, add_storage, console, positive, settings_of
+from pixeltune.cli.common import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REFUTED,
+    add_settings,
+    add_storage,
+    console,
+    positive,
+    settings_of,
+)
 from pixeltune.cli.completion import complete_searches
 from pixeltune.cli.submit import add_place, submit
 from pixeltune.errors import require_packages
@@ -64,7 +73,7 @@ def final(options: argparse.Namespace) -> int:
     if options.cluster is None:  # else the storage may be reachable only there
         require_search(request)
     require_packages("a final", "optuna", "rich", "ray")
-    from pixeltune.cli.search_summary import farewell_at_end
+    from pixeltune.cli.search_summary import farewell_at_end, show_failures
     from pixeltune.cluster.ray_backend import RayBackend
     from pixeltune.search.callbacks import SearchCallback
     from pixeltune.search.progress import Progress
@@ -89,12 +98,13 @@ def final(options: argparse.Namespace) -> int:
         )
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
+        show_failures(out, outcome.state)
     if outcome.interrupted:
         from pixeltune.cli.common import command_again
 
         out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
         return EXIT_INTERRUPTED
-    return EXIT_OK
+    return EXIT_OK if outcome.has_result else EXIT_REFUTED
 
 
 def _request(options: argparse.Namespace) -> Request:

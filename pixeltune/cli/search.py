@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_REFUTED,
     Parser,
     ShowVersion,
     add_galleries,
@@ -17,6 +18,7 @@ from pixeltune.cli.common import (
     add_storage,
     command_again,
     console,
+    natural,
     parse,
     positive,
     run,
@@ -69,6 +71,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--scheduler", choices=(*SCHEDULERS, "none"), help="what stops trials early; --set scheduler.KEY=VALUE sets it"
     )
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
+    parser.add_argument("--retry-failed", action="store_true", help="run trials that failed, or were rejected, again")
+    parser.add_argument("--keep", type=natural, metavar="N", help="of how many trials the weights are kept")
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
     parser.add_argument(
         "--warm-start",
@@ -117,6 +121,8 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
 
     budget = {"budget.trials": options.trials, "budget.hours": options.hours}
     space = load_search(options.search)
+    if options.keep is not None:
+        space = replace(space, keep=options.keep)
     if options.galleries is not None:
         space = replace(space, galleries=options.galleries)
     if options.sampler is not None:
@@ -149,6 +155,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.search.callbacks import SearchCallback
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, run_search
+    from pixeltune.search.state import WITHOUT_RESULT
     from pixeltune.tune.ray_address import resolve_address
 
     place = resolve_address(options.address)
@@ -171,6 +178,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
             manifest,
             backend=RayBackend(place.address),
             callback=SearchCallback() if options.quiet else Progress(out),
+            retries=WITHOUT_RESULT if options.retry_failed else (),
         )
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_outcome(out, space, store, outcome.state, storage=options.storage)
@@ -180,4 +188,4 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     if outcome.interrupted:
         out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
         return EXIT_INTERRUPTED
-    return EXIT_OK
+    return EXIT_OK if outcome.has_result else EXIT_REFUTED

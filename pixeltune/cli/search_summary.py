@@ -18,7 +18,8 @@ from pixeltune.cluster.capacity import cluster_file, cost_notice
 from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.format import enumerated
 from pixeltune.published.nearest import comparison_lines
-from pixeltune.results.ranking import bound_mark, counted_statuses, leaderboard, pareto_front
+from pixeltune.results.ranking import RANKED, bound_mark, counted_statuses, leaderboard, pareto_front
+from pixeltune.results.search_status import common_failure, count_failures
 from pixeltune.results.store import SearchStore
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
@@ -27,6 +28,7 @@ from pixeltune.space.keys import short_name
 from pixeltune.tune.ray_address import COMMAND
 
 _TOP = 10
+_MOST_REASONS = 3
 _MOST_SAMPLING_SECONDS = 60.0
 _DIGITS = {
     "valid_bits_per_dim": ".4f",
@@ -54,6 +56,7 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: Se
     """Print the outcome, with commands that name `storage`; pictures come last, because they may take a while."""
     rows = list(state.ended.values())
     out.print(f"Trials: {counted_statuses(rows) or 'none'}.", highlight=False)
+    show_failures(out, state)
     places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
     if not places:
         return
@@ -76,6 +79,21 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: Se
     words = f"{store.search}{storage_words(storage)}"
     out.print(f"Report: pixeltune report {words}    Test set: pixeltune final {words}", highlight=False, soft_wrap=True)
     _show_galleries(out, store, within[: space.keep], storage_words(storage))
+
+
+def show_failures(out: Console, state: SearchState) -> None:
+    """Print why no trial has a result, and what to do; nothing if one has."""
+    rows = list(state.ended.values())
+    if not rows or any(row["status"] in RANKED for row in rows):
+        return
+    for reason, count in list(count_failures(rows).items())[:_MOST_REASONS]:
+        out.print(f"{count} × {reason}", highlight=False, soft_wrap=True)
+    again = "" if common_failure(rows) or state.space.is_final else " with --retry-failed"
+    out.print(
+        f"No trial has a result. Mend the cause, and give the same command{again}: it runs these trials again.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) -> None:

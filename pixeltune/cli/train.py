@@ -105,7 +105,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     with SearchStore(storage, name).lock():
         store, manifest = open_search(space, name, storage, overrides=settings, say=say)
         baseline = manifest.baseline_bits_per_dim
-        state = SearchState(space, store, baseline=baseline, retries_failed=True)
+        state = SearchState(space, store, baseline=baseline, retries=(Status.FAILED,))
         before = next(iter(state.ended.values()), None)
         if before is not None:
             require_same_data_if_readable(store, space.base.data, say)

@@ -5,6 +5,7 @@ Times in the files are those of the launcher's clock; they are compared with thi
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 
+_NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
 _LATE_TIMES = 3.0
 _LATE_SECONDS = 60.0
 """A trial is late after three of its usual intervals, but never within a minute."""
@@ -157,6 +159,18 @@ def count_failures(ended: Iterable[Row]) -> dict[str, int]:
         f"{row['status']}: {row['reason'] or 'no reason is known'}" for row in ended if row["status"] not in RANKED
     )
     return dict(Counter(reasons).most_common())
+
+
+def common_failure(rows: Iterable[Row]) -> str:
+    """Return the reason for which all trials that came to an end failed, numbers aside; "" if one did not.
+
+    Such a reason is a fault of the search or of the machines, not of a configuration.
+    """
+    ended = [row for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
+    kinds = {(row["status"], _NUMBER.sub("#", row["reason"] or "")) for row in ended}
+    if len(kinds) != 1 or ended[0]["status"] not in (Status.FAILED, Status.REJECTED):
+        return ""
+    return ended[0]["reason"] or "no reason is known"
 
 
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +20,9 @@ from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError, first_line
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.ranking import RANKED
+from pixeltune.results.schema import Status
+from pixeltune.results.search_status import common_failure
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.callbacks import SearchCallback
@@ -32,6 +35,9 @@ from pixeltune.space import FinalSpace, Resources, SearchSpace
 
 if TYPE_CHECKING:
     from pixeltune.search.searcher import TrialSource
+
+_EQUAL_FAILURES = 3
+"""Trials that fail alike, without a result of any other, after which a search ends."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,11 @@ class Outcome:
     interrupted: bool
     reason: str
 
+    @property
+    def has_result(self) -> bool:
+        """Return whether any trial has a result, of this launch or of an earlier one."""
+        return any(row["status"] in RANKED for row in self.state.ended.values())
+
 
 def open_search(
     space: SearchSpace,
@@ -178,7 +189,13 @@ def require_corners(space: SearchSpace, form: ImageSpec) -> None:
 
 
 def run_search(
-    space: SearchSpace, store: SearchStore, manifest: SearchManifest, *, backend: Backend, callback: SearchCallback
+    space: SearchSpace,
+    store: SearchStore,
+    manifest: SearchManifest,
+    *,
+    backend: Backend,
+    callback: SearchCallback,
+    retries: Collection[Status] = (),
 ) -> Outcome:
     """Run what is left of a search; the caller holds `store.lock()`.
 
@@ -188,6 +205,7 @@ def run_search(
         manifest: What `open_search` or `open_final` returned with the store.
         backend: Where trials run; it is started only if trials are left.
         callback: Called as trials start, report and end.
+        retries: The statuses of ended trials that are tried again.
     """
     state = SearchState(
         space,
@@ -195,6 +213,7 @@ def run_search(
         baseline=manifest.baseline_bits_per_dim,
         pruner=pruner_for(space),
         data_checksum=manifest.data_checksum,
+        retries=retries,
     )
 
     # A finished search answers from its results: no cluster is started, and no data is downloaded.
@@ -291,7 +310,7 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
     """Return why no trial is left to run, or None."""
     budget = space.budget
     if len(state.ended) >= budget.trials:
-        return f"all {budget.trials} trials are done"
+        return f"all {budget.trials} trials are done" if budget.trials > 1 else "the only trial is done"
     if space.num_configurations is not None and len(state.ended) >= space.num_configurations:
         tried = {frozenset(space.suggestion_of(row).items()) for row in state.ended.values()}
         if len(tried) >= space.num_configurations:
@@ -304,7 +323,7 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
 
 
 class Stop:
-    """The stopping criteria of a search: the limits of its budget, and the user."""
+    """The stopping criteria of a search: the limits of its budget, trials that all fail alike, and the user."""
 
     def __init__(self, space: SearchSpace, state: SearchState) -> None:
         self._space = space
@@ -319,8 +338,15 @@ class Stop:
         if self.reason is None and budget.hours and time.monotonic() - self._started > budget.hours * 3600:
             self.reason = f"the {budget.hours:g} hours of this launch are over"
         if self.reason is None and len(self._state.ended) < budget.trials:
-            self.reason = nothing_left(self._space, self._state)
+            self.reason = nothing_left(self._space, self._state) or self._all_fail()
         return self.reason is not None
+
+    def _all_fail(self) -> str | None:
+        """Return that the first trials failed for the same reason, as the others would."""
+        ended = self._state.ended
+        if len(ended) < _EQUAL_FAILURES or not common_failure(ended.values()):
+            return None
+        return f"{len(ended)} trials failed for the same reason, and none has a result"
 
     def interrupt(self) -> None:
         """End the search at the user's request."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from itertools import count
 from typing import Any
 
 from pixeltune.results.ranking import best_row
 from pixeltune.results.schema import Status
+from pixeltune.results.search_status import common_failure
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import (
     UNDECIDED,
@@ -37,6 +38,8 @@ NODE_DIED = "its node died or could not be reached"
 MOST_NODE_DEATHS = 3
 """Node losses of one trial, without a notice, after which it counts as their cause (it may use up a host's memory)."""
 
+WITHOUT_RESULT = (Status.FAILED, Status.REJECTED, Status.OOM)
+"""Statuses of trials to which a mended search may give a result."""
 _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
 """Statuses of trials that others are compared with; the rest have no number at their end."""
 
@@ -48,7 +51,9 @@ class SearchState:
 
     A trial that breaks one of the space's constraints for good is stopped as soon as that is known, and so is one whose
     images are others than those of the search. data_checksum: of these; if it is not given, the first trial's count.
-    retries_failed: whether trials that crashed are tried again by the next launch, as those of a final always are.
+    retries: the statuses of trials that this launch tries again, in addition to those that were interrupted; a final
+    always tries those again that crashed, because its trials are fixed. If all trials of the earlier launches failed
+    for the same reason, they are tried again too: it was a fault of the search, which may be mended by now.
 
     A launch may die after a report is in the store and before the row says that the trial stopped there. The decision
     is then repeated from what was known at that report; `write_lost_decisions` stores it.
@@ -61,7 +66,7 @@ class SearchState:
         *,
         baseline: float | None = None,
         pruner: Pruner | None = None,
-        retries_failed: bool = False,
+        retries: Collection[Status] = (),
         data_checksum: str | None = None,
     ) -> None:
         self.space = space
@@ -74,7 +79,7 @@ class SearchState:
         self._lost_decisions: list[str] = []
         self._node_deaths: Counter[str] = Counter()
         self._pruner = pruner or NopPruner()
-        self._retries_failed = retries_failed or space.is_final
+        self._retries = {*retries, *([Status.FAILED] if space.is_final else [])}
         self._unfinished: dict[str, tuple[Row, RunningAttempt]] = {}
         self._numbers: set[int] = set()
         self._curves_without_row: set[str] = set()
@@ -90,12 +95,14 @@ class SearchState:
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
         latest = {row["trial"]: row for row in attempts}
         stopped = self._decide_again(latest, reports)
+        if common_failure(latest.values()):
+            self._retries |= {Status.FAILED, Status.REJECTED}
         for trial, row in latest.items():
             self._numbers.add(row["number"])
             self._data_checksum = self._data_checksum or row["data_checksum"]
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
-            if row["status"] in self._resumable or needs_exclusive_retry(row):
+            if row["status"] in (*UNDECIDED, *self._retries) or needs_exclusive_retry(row):
                 before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
                 left = self._attempt_of(row, reports.get(trial, {}), gpu_seconds_before=before)
                 if trial in stopped:
@@ -140,11 +147,6 @@ class SearchState:
     def objective(self) -> str:
         """Return the EpochReport field by which a trial's best report is chosen."""
         return objective_of(self.space)
-
-    @property
-    def _resumable(self) -> tuple[Status, ...]:
-        """Return the statuses to resume; a final has fixed trials, so the next launch retries those that crashed."""
-        return (*UNDECIDED, Status.FAILED) if self._retries_failed else UNDECIDED
 
     @property
     def next_number(self) -> int:

@@ -13,9 +13,17 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.run import Round, nothing_left, open_search, require_buildable, require_same_data, run_search
+from pixeltune.search.run import (
+    Round,
+    Stop,
+    nothing_left,
+    open_search,
+    require_buildable,
+    require_same_data,
+    run_search,
+)
 from pixeltune.search.searcher import OptunaSearcher
-from pixeltune.search.state import SearchState
+from pixeltune.search.state import WITHOUT_RESULT, SearchState
 from pixeltune.search.trial import state_file, weights_file
 from pixeltune.space import Budget, Resources, SearchSpace
 from tests.support.toy_search import (
@@ -43,7 +51,7 @@ def two_trials(folder: Path, **changes: Any) -> SearchState:
     ("budget", "reason"),
     [
         (Budget(trials=2), None),
-        (Budget(trials=1), "all 1 trials are done"),
+        (Budget(trials=1), "the only trial is done"),
         (Budget(trials=9, images=600), "the budget of 600 images is spent"),
         (Budget(trials=9, images=601), None),
         (Budget(trials=9, gpu_hours=1e-9), "the budget of 1e-09 GPU-hours is spent"),
@@ -334,3 +342,57 @@ def test_what_a_trial_holds_is_what_its_round_gives(tmp_path: Path) -> None:
         ("00001", "finished", 4, 0.5),
         ("00002", "finished", 4, 0.5),
     ]
+
+
+REASON = "ConfigError: height must divide by {}, but got 28×28"
+
+
+def _fail(state: SearchState, number: int, status: str = "failed", reason: str = REASON) -> None:
+    play(state, state.plan({"optim.lr": 0.01 * (number + 1)}), ended(status, reason.format(number)))
+
+
+@pytest.mark.parametrize("status", ["failed", "rejected"])
+def test_a_search_whose_trials_all_fail_alike_ends_and_tries_them_again(tmp_path: Path, status: str) -> None:
+    """The numbers of a reason may differ. The next launch runs the same trials: they have not used up the budget."""
+    state = toy_state(tmp_path)
+    stop = Stop(state.space, state)
+    for number in range(3):
+        assert not stop.due()
+        _fail(state, number, status)
+    assert stop.due()
+    assert stop.reason == "3 trials failed for the same reason, and none has a result"
+    again = toy_state(tmp_path)
+    assert not Stop(again.space, again).due()
+    assert [(plan.trial, plan.attempt) for plan in again.plans_to_resume()] == [
+        ("00000", 2),
+        ("00001", 2),
+        ("00002", 2),
+    ]
+    play(again, again.plans_to_resume()[0], BEGUN, reported(400, 2.0), FINISHED)
+    assert [row["status"] for row in again.store.trials()] == ["finished", status, status]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [("finished",), ("diverged", "failed"), ("oom", "failed"), ("another", "failed")],
+)
+def test_a_search_goes_on_after_failures_of_other_kinds(tmp_path: Path, others: tuple[str, ...]) -> None:
+    state = toy_state(tmp_path)
+    for number, status in enumerate((*others, "failed", "failed")):
+        if status == "finished":
+            play(state, state.plan({"optim.lr": 0.5}), BEGUN, reported(400, 2.0), FINISHED)
+        elif status == "another":
+            _fail(state, number, reason="ConfigError: another one")
+        else:
+            _fail(state, number, status)
+    assert not Stop(state.space, state).due()
+    assert toy_state(tmp_path).plans_to_resume() == []
+
+
+def test_trials_without_a_result_are_tried_again_where_asked(tmp_path: Path) -> None:
+    state = toy_state(tmp_path)
+    play(state, state.plan({"optim.lr": 0.5}), BEGUN, reported(400, 2.0), FINISHED)
+    for number, status in enumerate(("failed", "rejected", "oom", "diverged")):
+        _fail(state, number, status)
+    again = toy_state(tmp_path, retries=WITHOUT_RESULT)
+    assert [plan.trial for plan in again.plans_to_resume()] == ["00001", "00002", "00003"]
