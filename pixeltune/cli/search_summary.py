@@ -77,7 +77,8 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: Se
         f'Rows: {store.trials_folder}    pd.read_parquet("{store.trials_folder}")', highlight=False, soft_wrap=True
     )
     words = f"{store.search}{storage_words(storage)}"
-    out.print(f"Report: pixeltune report {words}    Test set: pixeltune final {words}", highlight=False, soft_wrap=True)
+    final = f"    Test set: pixeltune final {words}" if any(row["num_test"] != 0 for row in rows) else ""
+    out.print(f"Report: pixeltune report {words}{final}", highlight=False, soft_wrap=True)
     _show_galleries(out, store, within[: space.keep], storage_words(storage))
 
 

@@ -99,6 +99,8 @@ def _try_again(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _system_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder; one that is made for it and stays empty, because the launch is refused, is removed again."""
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
@@ -108,7 +110,16 @@ def _system_lock(folder: Path) -> Iterator[None]:
         _take(descriptor, folder)
         yield
     finally:
+        if is_new:
+            _remove_if_empty(folder)
         os.close(descriptor)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows does not remove a file that is open
+        if [path.name for path in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()
 
 
 def _take(descriptor: int, folder: Path) -> None:
@@ -117,9 +128,19 @@ def _take(descriptor: int, folder: Path) -> None:
             raise _held(str(folder), _parsed(_content(descriptor)))
     except OSError as error:
         raise StoreError(f"a results folder must allow locks, but {folder} does not ({error.strerror})") from error
+    if not _is_still_there(descriptor, folder):
+        raise StoreError(f"a results folder must stay, but {folder} was removed meanwhile; give the same command again")
     with contextlib.suppress(OSError):  # A full disk: the lock holds, only its holder's name is missing.
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.write(descriptor, (b" " + _holder()).ljust(_NAME_BYTES))
+
+
+def _is_still_there(descriptor: int, folder: Path) -> bool:
+    """Return whether the locked file is the one that other launches lock: a refused launch removes its own."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), (folder / ".lock").stat())
+    except FileNotFoundError:
+        return False
 
 
 def _content(descriptor: int) -> bytes:

@@ -176,7 +176,9 @@ def common_failure(rows: Iterable[Row]) -> str:
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     """Return a running row with its best report so far: the row itself is rewritten only at its end."""
     best = best_report(curve, "valid_bits_per_dim") or {}
-    return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
+    numbers = {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
+    images = max((report["images_seen"] for report in curve), default=0)
+    return row | numbers | {"images_seen": images, "best_images_seen": best.get("images_seen")}
 
 
 def _best(rows: Sequence[Row], manifest: Any) -> Row | None:

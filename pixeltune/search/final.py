@@ -213,6 +213,8 @@ def select(request: Request) -> Selection:
         )
     with search.lock():
         rows = search.trials()
+    if rows and all(row["num_test"] == 0 for row in rows):
+        raise DataError(_no_test_split(rows[0]["data.name"]))
     return choose(rows, manifest, top=request.top, trials=request.trials, images=request.images)
 
 
@@ -229,13 +231,20 @@ def require_final_data(space: SearchSpace, selection: Selection) -> None:
     """Raise DataError without a test split, and StoreError for images that the search was not made on."""
     config = space.base
     if resolve(config).data.test is None:
-        raise DataError(f"a final reads a test split, but {config.data.name} has none")
+        raise DataError(_no_test_split(config.data.name))
     checksum = resolve(config.override({"data.train_on_valid": False})).data.identity.checksum
     if checksum != selection.data_checksum:
         raise StoreError(
             f"a final must be made on the images of its search (checksum {selection.data_checksum}), but got "
             f"{checksum}; put them back, or say with --set data.path where they are"
         )
+
+
+def _no_test_split(name: str) -> str:
+    return (
+        f"a final reads a test split, but {name} has none; hold images out in a folder or file of their own (test), "
+        "and run the search again"
+    )
 
 
 def _known(store: SearchStore, request: Request) -> Selection:

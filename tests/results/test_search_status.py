@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from pixeltune.results.search_status import count_failures, eta_of, left_of, rung_passed, silence_of
+import pytest
+
+from pixeltune.results.search_status import (
+    common_failure,
+    count_failures,
+    eta_of,
+    left_of,
+    read_status,
+    rung_passed,
+    silence_of,
+)
+from tests.support.toy_search import BEGUN, reported, toy_state
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,3 +45,33 @@ def test_rungs_and_failures() -> None:
     rows = [{"status": "oom", "reason": None}, {"status": "failed", "reason": "x"}, {"status": "failed", "reason": "x"}]
     expected = {"failed: x": 2, "oom: no reason is known": 1}
     assert count_failures([*rows, {"status": "finished", "reason": None}]) == expected
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        ((), ""),
+        ((("failed", "size 28"),), "size 28"),
+        ((("failed", "size 28"), ("failed", "size 1.5e-3"), ("running", None), ("interrupted", "x")), "size 28"),
+        ((("rejected", None), ("rejected", None)), "no reason is known"),
+        ((("failed", "size 28"), ("failed", "colours 28")), ""),
+        ((("failed", "size 28"), ("rejected", "size 28")), ""),
+        ((("failed", "size 28"), ("pruned", None)), ""),
+        ((("oom", None), ("oom", None)), ""),
+    ],
+)
+def test_a_common_failure_is_of_all_that_ended_numbers_aside(
+    reasons: tuple[tuple[str, str | None], ...], expected: str
+) -> None:
+    assert common_failure([{"status": status, "reason": reason} for status, reason in reasons]) == expected
+
+
+def test_the_best_of_a_running_search_has_its_images(tmp_path: Path) -> None:
+    state = toy_state(tmp_path)
+    plan = state.plan({})
+    state.start(plan, state.space.resources)
+    for message in (BEGUN, reported(100, 2.0), reported(200, 2.5)):
+        state.receive(plan.trial, message)
+    best = read_status(state.store).best
+    assert best is not None
+    assert (best["images_seen"], best["best_images_seen"], best["valid_bits_per_dim"]) == (200, 100, 2.0)

@@ -19,7 +19,7 @@ import pytest
 
 from pixeltune import files
 from pixeltune.config import KEYS_NOT_HASHED
-from pixeltune.errors import MissingPackageError, StoreError
+from pixeltune.errors import ConfigError, MissingPackageError, StoreError
 from pixeltune.results import lock as locks
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.schema import TRIAL_SCHEMA
@@ -288,6 +288,31 @@ def test_a_second_process_is_refused_by_the_name_of_the_first(store: SearchStore
     assert f"process {os.getpid()} on " in refused.stderr
     assert "StoreError: one launch must work on a search at a time" in refused.stderr
     assert run_python(code, store.folder).stdout == "held\n"
+
+
+def test_a_refused_launch_leaves_no_folder(tmp_path: Path) -> None:
+    """Nor does it remove one that was there, or one in which something was written."""
+    new, old, begun = (SearchStore(str(tmp_path), name) for name in ("new", "old", "begun"))
+    Path(old.folder).mkdir()
+    for store in (new, old, begun):
+        with pytest.raises(ConfigError), store.lock():
+            if store is begun:
+                store.write_launch({"budget": {}})
+            raise ConfigError("refused")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "old"]
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SearchStore(str(tmp_path), "s")
+    take = locks._try_again
+
+    def late(descriptor: int) -> bool:
+        Path(store.folder, ".lock").unlink()
+        return take(descriptor)
+
+    monkeypatch.setattr(locks, "_try_again", late)
+    with pytest.raises(StoreError, match=r"must stay, but .* was removed meanwhile"), store.lock():
+        raise AssertionError("two launches would hold it")
 
 
 def test_a_killed_holder_leaves_no_lock(store: SearchStore) -> None:

@@ -241,8 +241,17 @@ def test_a_set_without_a_test_split_is_refused(tmp_path: Path) -> None:
     searched(tmp_path, [(2.0, 400)], base=base)
     _, manifest, space = open_final(asked(tmp_path))
     assert manifest.final is not None
-    with pytest.raises(DataError, match="a final reads a test split, but array has none"):
+    with pytest.raises(DataError, match="a final reads a test split, but array has none; hold images out"):
         require_final_data(space, manifest.final)
+
+
+def test_rows_that_say_that_there_is_no_test_split_are_enough(tmp_path: Path) -> None:
+    """The images may be on other machines; rows of earlier versions do not say it."""
+    state = searched(tmp_path, [(2.0, 400)])
+    row = state.ended["00000"]
+    state.store.write_trial(row | {"num_test": 0})
+    with pytest.raises(DataError, match="a final reads a test split, but digits has none"):
+        open_final(asked(tmp_path))
 
 
 def test_a_search_never_trains_on_validation() -> None:
