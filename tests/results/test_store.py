@@ -294,11 +294,16 @@ def test_a_refused_launch_leaves_no_folder(tmp_path: Path) -> None:
     """Nor does it remove one that was there, or one in which something was written."""
     new, old, begun = (SearchStore(str(tmp_path), name) for name in ("new", "old", "begun"))
     Path(old.folder).mkdir()
-    for store in (new, old, begun):
-        with pytest.raises(ConfigError), store.lock():
+
+    def refuse(store: SearchStore) -> None:
+        with store.lock():
             if store is begun:
                 store.write_launch({"budget": {}})
             raise ConfigError("refused")
+
+    for store in (new, old, begun):
+        with pytest.raises(ConfigError):
+            refuse(store)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "old"]
 
 
