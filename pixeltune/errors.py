@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from collections.abc import Iterable
-
-from pixeltune.format import enumerated, is_or_are
 
 
 class PixeltuneError(Exception):
@@ -67,43 +64,6 @@ class SearchError(PixeltuneError):
 
 class MissingPackageError(PixeltuneError):
     """Something that needs a package which is not installed."""
-
-
-_INSTALLED_BY = {
-    "boto3": "'pixeltune[aws]'",
-    "cmaes": "'pixeltune[samplers]'",
-    "constriction": "'pixeltune[codec]'",
-    "jinja2": "'pixeltune[report]'",
-    "kaleido": "'pixeltune[report]'",
-    "matplotlib": "'pixeltune[paper]'",
-    "optuna": "optuna",
-    "plotly": "'pixeltune[report]'",
-    "ray": "'ray[default,train,tune]'",
-    "rich": "rich",
-    "scipy": "scipy",
-    "sklearn": "scikit-learn",
-    "torch": "torch",
-}
-"""What training, evaluation and sampling do without, and what to give pip to install it."""
-
-
-def require_packages(purpose: str, *names: str) -> None:
-    """Raise MissingPackageError where one of these is not there, with all that are missing; nothing is imported."""
-    missing = [name for name in names if not has_package(name)]
-    if missing:
-        packages = dict.fromkeys(_INSTALLED_BY[name] for name in missing)
-        raise MissingPackageError(
-            f"{purpose} needs {enumerated(names)}, but {enumerated(missing)} {is_or_are(len(missing))} not installed; "
-            f"pip install {' '.join(packages)}"
-        )
-
-
-def has_package(name: str) -> bool:
-    """Return whether an import of `name` finds something."""
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # a finder that refuses it, or None in its place
-        return False
 
 
 def first_line(error: BaseException, fallback: str | None = None, *, with_type: bool = False) -> str:

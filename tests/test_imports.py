@@ -23,6 +23,7 @@ ORDER = (
     "lazy",
     "format",
     "errors",
+    "packages",
     "digest",
     "files",
     "published_sets",

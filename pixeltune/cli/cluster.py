@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, say
 from pixeltune.cli.submit import follow_job
-from pixeltune.errors import require_packages
+from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
     from pixeltune.cluster.jobs import ClusterNode, Job

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune import files
-from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean, require_packages
+from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean
+from pixeltune.packages import require_packages
 from pixeltune.tune.ray_address import COMMAND
 
 if TYPE_CHECKING:

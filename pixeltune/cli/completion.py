@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from pixeltune.cli.common import EXIT_OK, say
-from pixeltune.errors import require_packages
+from pixeltune.packages import require_packages
 
 
 def add_verb(verbs: Any) -> None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, add_settings, add_storage, console, settings_of
-from pixeltune.errors import PixeltuneError, require_packages
+from pixeltune.errors import PixeltuneError
 from pixeltune.files import require_location
+from pixeltune.packages import require_packages
 from pixeltune.space import search_path
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pixeltune.cli.output import lasting_output
-from pixeltune.errors import has_package
+from pixeltune.packages import checkout_folder, has_package
 
 OLDEST_PYTHON = (3, 11)
 DEPENDENCIES = (
@@ -99,8 +99,8 @@ def _refuse(program: str, what: str, advice: str) -> int:
 
 def _uv_commands(program: str) -> str:
     """Return the two commands that install everything and repeat the user's command; "" outside a checkout."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / "pyproject.toml").is_file():
+    folder = checkout_folder()
+    if folder is None:
         return ""
     uv_run = ["uv", "run", "--no-dev"]
     if folder != Path.cwd():

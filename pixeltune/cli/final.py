@@ -17,8 +17,8 @@ from pixeltune.cli.common import (
 )
 from pixeltune.cli.completion import complete_searches
 from pixeltune.cli.submit import add_place, submit
-from pixeltune.errors import require_packages
 from pixeltune.format import counted
+from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
-from pixeltune.errors import StoreError, require_packages
+from pixeltune.errors import StoreError
+from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
     from pixeltune.paper.rows import FinishedFinal

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pixeltune.cli.common import is_quiet, say_progress
-from pixeltune.errors import has_package
+from pixeltune.packages import has_package
 
 if TYPE_CHECKING:
     from pixeltune.models import DensityModel

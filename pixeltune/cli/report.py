@@ -8,8 +8,9 @@ from typing import Any
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
 from pixeltune.cli.completion import complete_searches
-from pixeltune.errors import ConfigError, require_packages
+from pixeltune.errors import ConfigError
 from pixeltune.format import bytes_in
+from pixeltune.packages import require_packages
 
 _TOP = 5
 

@@ -26,8 +26,9 @@ from pixeltune.cli.common import (
     settings_of,
 )
 from pixeltune.cli.submit import add_place, submit
-from pixeltune.errors import ConfigError, require_packages
+from pixeltune.errors import ConfigError
 from pixeltune.files import require_location
+from pixeltune.packages import require_packages
 from pixeltune.space import SAMPLERS, SCHEDULERS, list_searches, search_path, summarise_search
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, add_storage, console, say
 from pixeltune.cli.completion import complete_searches
-from pixeltune.errors import require_packages
+from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
     from rich.table import Table

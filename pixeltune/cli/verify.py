@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, EXIT_REFUTED, positive, say
-from pixeltune.errors import require_packages
+from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
     from pixeltune.paper.bundle_check import BundleCheck

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from pixeltune.cluster.checks_cloud import check_operator_cidr
 from pixeltune.cluster.checks_common import MARK
 from pixeltune.cluster.cluster_file import Config, Kind, at, kind_of, node_types, read_cluster_file, storage_of
-from pixeltune.errors import SearchError, require_packages
+from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
+from pixeltune.packages import require_packages
 
 _SSH = 22
 

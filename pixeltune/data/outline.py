@@ -13,6 +13,7 @@ from pixeltune.data.load import load_data, prepared
 from pixeltune.data.raw import RawData
 from pixeltune.data.sources import source_of
 from pixeltune.errors import MissingDataError, MissingPackageError
+from pixeltune.packages import install_command
 from pixeltune.published_sets import FileState, PublishedSet
 
 
@@ -84,7 +85,7 @@ def outline_of(config: DataConfig) -> DataOutline:
 def _published_outline(published: PublishedSet, config: DataConfig) -> DataOutline:
     files = published.state(config.path, download=config.download)
     if published.library:
-        files = FileState(f"{files.where}, which is not installed", f"pip install {published.library}")
+        files = FileState(f"{files.where}, which is not installed", install_command([published.library]))
     edition = published.edition_in(published.root(config.path))
     plan = prepared(config, _blank_images(edition), already_grey=False)
     num_images = {name: part.shape[0] for name, part in plan.parts.items()}

@@ -12,15 +12,9 @@ import pyarrow.parquet as pq
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.errors import (
-    CheckpointError,
-    MissingPackageError,
-    PixeltuneError,
-    StoreError,
-    first_line,
-    require_packages,
-)
+from pixeltune.errors import CheckpointError, MissingPackageError, PixeltuneError, StoreError, first_line
 from pixeltune.format import counted, minutes
+from pixeltune.packages import require_packages
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
 from pixeltune.paper.bundle_check import stated_text
 from pixeltune.paper.figures import PlottedCurve, curves_of, draw_curves, draw_samples

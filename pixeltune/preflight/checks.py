@@ -24,6 +24,7 @@ from pixeltune import files
 from pixeltune.errors import PixeltuneError, SearchError, StoreError
 from pixeltune.format import size, size_text
 from pixeltune.machine import free_memory, usable_cpus
+from pixeltune.packages import install_command
 from pixeltune.results.table_folder import storage_reason
 from pixeltune.search.trial_metadata import versions
 from pixeltune.space import Resources, SearchSpace
@@ -259,7 +260,7 @@ def check_here(here: Mapping[str, str | None]) -> Check:
     """Check that this machine, which launches, has what a search needs."""
     missing = [name for name in _NEEDED if here.get(name) is None]
     if missing:
-        return Check("versions here", f"{', '.join(missing)} missing", CheckResult.FAIL, "pip install pixeltune")
+        return Check("versions here", f"{', '.join(missing)} missing", CheckResult.FAIL, install_command(missing))
     return Check("versions here", ", ".join(f"{name} {version}" for name, version in here.items() if version))
 
 

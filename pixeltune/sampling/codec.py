@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeltune.errors import CodecError, ConfigError, DataError, require_packages
+from pixeltune.errors import CodecError, ConfigError, DataError
 from pixeltune.likelihoods import Likelihood
 from pixeltune.models import DensityModel
 from pixeltune.models.inputs import require_levels
+from pixeltune.packages import require_packages
 from pixeltune.sampling.ancestral import Sites, Walk, full_passes, stepped
 from pixeltune.sampling.cached import ModelStepper
 from pixeltune.sampling.coded_file import Header, pack, unpack

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pixeltune.errors import require_packages
+from pixeltune.packages import require_packages
 from pixeltune.space import SAMPLERS, SearchSpace
 
 _FIRST_STEP = 1 / 6

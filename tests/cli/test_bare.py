@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,11 +92,10 @@ COMMANDS = {
     "bundle": ("verify", "bundle", "--data", "set.npz"),
 }
 NEEDS = {
-    "verify": "coding needs constriction, but constriction is not installed; pip install 'pixeltune[codec]'",
-    "digits": 'data.name = "digits" needs sklearn, but sklearn is not installed; pip install scikit-learn',
-    "search": "a search needs optuna, rich and ray, but optuna, rich and ray are not installed; "
-    "pip install optuna rich 'ray[default,train,tune]'",
-    "config": "a table needs rich, but rich is not installed; pip install rich",
+    "verify": "coding needs constriction, but constriction is not installed; ",
+    "digits": 'data.name = "digits" needs sklearn, but sklearn is not installed; ',
+    "search": "a search needs optuna, rich and ray, but optuna, rich and ray are not installed; ",
+    "config": "a table needs rich, but rich is not installed; ",
 }
 
 
@@ -197,4 +197,6 @@ def test_the_searches_are_listed(answers: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_what_needs_more_says_in_one_line_what_to_install(answers: dict[str, Any], name: str) -> None:
-    assert answers[name] == [2, "", f"pixeltune: {NEEDS[name]}\n"]
+    code, out, error = answers[name]
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"pixeltune: {re.escape(NEEDS[name])}(uv sync|uv pip install|pip install) .+\n", error)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from pixeltune.packages import install_command
 from tests.support.commands import command, done, refused, write_tiny
 from tests.support.optional import require
 from tests.support.tiny_models import leaking
@@ -189,4 +190,4 @@ def test_a_bound_and_a_missing_package_are_named_at_once(trained: str, monkeypat
     assert "only an exact likelihood can be coded" in refused("verify-bits", "bound.safetensors")
     assert "only an exact likelihood can be coded" in refused("compress", "bound.safetensors", "--out", "x.ptc")
     monkeypatch.setitem(sys.modules, "constriction", None)
-    assert "pip install 'pixeltune[codec]'" in refused("verify-bits", trained)
+    assert install_command(["constriction"]) in refused("verify-bits", trained)

@@ -85,10 +85,10 @@ def test_a_dependency_of_a_dependency_is_named(
 
 @pytest.mark.parametrize(("name", "distribution"), [("ray", "ray"), ("sklearn", "scikit-learn"), ("yaml", "pyyaml")])
 def test_outside_of_a_checkout_pip_installs_what_is_missing(
-    name: str, distribution: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, distribution: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """pixeltune is not on the package index: its name there would be somebody else's."""
-    monkeypatch.setattr(entry, "__file__", str(tmp_path / "site-packages" / "pixeltune" / "cli" / "entry.py"))
+    monkeypatch.setattr(entry, "checkout_folder", lambda: None)
     assert run_checked("pixeltune", lambda: missing(name)) == 2
     line = f'pixeltune: {name} must be installed, but it is not; run "python3 -m pip install {distribution}", then the '
     assert capsys.readouterr().err == f"{line}same command\n"

@@ -370,7 +370,7 @@ def test_what_costs_nothing_is_checked_before_what_may_be_missing(
     words: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without any optional package, the line names the user's slip; installing would only lead to it."""
-    monkeypatch.setattr("pixeltune.errors.has_package", lambda _name: False)
+    monkeypatch.setattr("pixeltune.packages.has_package", lambda _name: False)
     Path("file").write_text("", encoding="utf-8")
     Path("folder.png").mkdir()
     assert line in refused(*words)

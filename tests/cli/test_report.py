@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from optuna.distributions import FloatDistribution
 
-import pixeltune.errors
+import pixeltune.packages
 from pixeltune.cli import search as search_verb
 from pixeltune.config import TrialConfig
+from pixeltune.packages import install_command
 from pixeltune.report.sections.commands import rerun
 from pixeltune.report.snapshot import read_snapshot
 from pixeltune.results.manifest import SearchManifest
@@ -67,7 +68,7 @@ def test_what_cannot_be_written_is_said_before_the_work(store: SearchStore, monk
 def test_what_cannot_be_written_is_said_before_what_is_missing(
     store: SearchStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
 ) -> None:
-    monkeypatch.setattr(pixeltune.errors, "has_package", lambda name: name != missing)
+    monkeypatch.setattr(pixeltune.packages, "has_package", lambda name: name != missing)
     if missing == "a browser" and not why_not("kaleido"):
         monkeypatch.setattr("choreographer.browsers.chromium.Chromium.find_browser", lambda **_: None)
     Path("file").write_text("", encoding="utf-8")
@@ -80,9 +81,9 @@ def test_what_cannot_be_written_is_said_before_what_is_missing(
 
 @pytest.mark.parametrize("missing", ["plotly", "jinja2", "kaleido"])
 def test_a_missing_package_is_one_line(store: SearchStore, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.setattr(pixeltune.errors, "has_package", lambda name: name != missing)
+    monkeypatch.setattr(pixeltune.packages, "has_package", lambda name: name != missing)
     line = refused("report", "toy", "--png", "figures")
-    assert f"but {missing} is not installed; pip install 'pixeltune[report]'" in line
+    assert f"but {missing} is not installed; {install_command([missing])}" in line
 
 
 @pytest.mark.needs("plotly", "jinja2", "kaleido")

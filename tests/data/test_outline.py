@@ -14,6 +14,7 @@ from pixeltune.config import DataConfig, TrialConfig
 from pixeltune.data import SOURCES, DataOutline, load_data, outline_of, resolve, resolve_outline
 from pixeltune.data.outline import _published_outline
 from pixeltune.errors import ConfigError, DataError, MissingDataError, PixeltuneError
+from pixeltune.packages import install_command
 from pixeltune.published_sets import DIGITS, MNIST, PUBLISHED_SETS
 from tests.support.image_sets import (
     MAKERS,
@@ -140,11 +141,11 @@ def test_a_published_set_is_known_without_its_files(
 
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pixeltune.errors.has_package", lambda name: name != "sklearn")
+    monkeypatch.setattr("pixeltune.packages.has_package", lambda name: name != "sklearn")
     found = outline_of(DataConfig(name="digits", path="elsewhere"))
     assert found.data is None
     assert found.num_images == {"train": 1077, "valid": 360, "test": 360}
-    assert "pip install scikit-learn" in str(found.files)
+    assert install_command(["scikit-learn"]) in str(found.files)
 
 
 @pytest.mark.parametrize("name", ["folder", "array", "parquet"])

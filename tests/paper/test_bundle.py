@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import pixeltune.errors
+import pixeltune.packages
 from pixeltune.config import TrialConfig
+from pixeltune.packages import install_command
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, changed_files, read_manifest
 from pixeltune.paper.bundle_check import verify_bundle
 from pixeltune.paper.works import parse_bibtex
@@ -92,7 +93,7 @@ def resealed(bundle: Path, change: Callable[[Manifest], Manifest] = lambda manif
 def test_the_paper_holds_what_a_publication_needs(written: Path, storage: Path) -> None:
     said = (written / "said.txt").read_text(encoding="utf-8")
     names = {path.name for path in written.iterdir()}
-    kinds = ("pdf", "svg") if pixeltune.errors.has_package("matplotlib") else ()
+    kinds = ("pdf", "svg") if pixeltune.packages.has_package("matplotlib") else ()
     figures = {f"{name}.{kind}" for name in ("curves", "samples") for kind in kinds}
     texts = {"table.tex", "table.md", "references.bib", "tables.parquet", "tables.json", "config.toml", "README.md"}
     assert names == texts | figures | {"bundle", "said.txt"}
@@ -431,10 +432,10 @@ def test_what_is_no_bundle_is_one_line(own_folder: Path) -> None:
 
 
 def test_without_matplotlib_all_but_the_figures_is_written(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    has_package = pixeltune.errors.has_package
-    monkeypatch.setattr("pixeltune.errors.has_package", lambda name: name != "matplotlib" and has_package(name))
+    has_package = pixeltune.packages.has_package
+    monkeypatch.setattr("pixeltune.packages.has_package", lambda name: name != "matplotlib" and has_package(name))
     said = done("paper", "toy-final")
-    assert "needs matplotlib, but matplotlib is not installed; pip install 'pixeltune[paper]'" in said
+    assert "needs matplotlib, but matplotlib is not installed; " + install_command(["matplotlib"]) in said
     names = {path.name for path in Path("toy-final-paper").iterdir()}
     assert names == {
         *(

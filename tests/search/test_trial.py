@@ -305,7 +305,7 @@ def test_what_is_not_checked_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], why: str
 ) -> None:
     if "constriction" in why:
-        monkeypatch.setattr("pixeltune.errors.has_package", lambda name: name != "constriction")
+        monkeypatch.setattr("pixeltune.packages.has_package", lambda name: name != "constriction")
     else:
         require("constriction")
     if "longer" in why:

@@ -14,7 +14,7 @@ from pixeltune.config import DataConfig
 from pixeltune.data import counter_rng
 from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
-from pixeltune.errors import require_packages
+from pixeltune.packages import require_packages
 
 NUM_TEST = 360
 NUM_VALID = 360

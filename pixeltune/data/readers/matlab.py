@@ -13,7 +13,8 @@ from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import RawData
 from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.paths import in_one_line
-from pixeltune.errors import DataError, require_packages
+from pixeltune.errors import DataError
+from pixeltune.packages import require_packages
 from pixeltune.published_sets import PublishedSet
 
 
