@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from pixeltune import files
+from pixeltune.errors import PixeltuneError, first_line
 from pixeltune.search.messages import parse_message
 from pixeltune.tune.run_state import TuneRunState, crash_of
 from pixeltune.tune.trainables import MESSAGE
+
+_COPY_SECONDS = 30.0
+"""Seconds between copies of what the space's callbacks write."""
 
 
 class NotPickled:
@@ -114,6 +121,73 @@ class TuneCallback(NotPickled, tune.Callback):
             what.clear()
         trial.set_experiment_tag("")  # holds the configuration once more
         trial.last_result["ended"] = True  # for an empty one Tune prints a line at any verbosity
+
+
+class CallbackFiles(NotPickled, tune.Callback):
+    """Keeps the files that the space's callbacks write, such as event files of TensorBoard, in the search's folder.
+
+    Callbacks write into Tune's folder of a trial, which ends with the launch. Every 30 s, and at each trial's end, the
+    files that changed are copied to `callbacks/<trial>` in the search's folder, or `callbacks/<trial>-<attempt>` for a
+    trial that an earlier launch began. It comes after the space's callbacks, so that it finds what they wrote last.
+
+    Args:
+        run_state: What is known of the trials.
+        folder: The search's folder, or a URI.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, run_state: TuneRunState, folder: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._run_state = run_state
+        self._folder = files.join(folder, "callbacks")
+        self._clock = clock
+        self._copied_at = clock()
+        self._open: dict[str, tuple[Path, str]] = {}
+        self._copied: dict[Path, tuple[int, int]] = {}
+        self._is_failing = False
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Begin to keep what is written for a trial."""
+        if trial.trial_id not in self._open:
+            name = self._run_state.attempt_name(trial.trial_id)
+            self._open[trial.trial_id] = Path(trial.local_path), files.join(self._folder, name)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Copy now and then, so that a running search can be watched."""
+        if self._clock() - self._copied_at > _COPY_SECONDS:
+            self._copied_at = self._clock()
+            for trial_id in self._open:
+                self._copy(trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Copy what is new, for the last time."""
+        self._copy(trial.trial_id)
+        self._open.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Copy what is new, for the last time."""
+        self.on_trial_complete(iteration, trials, trial)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Copy what is new of the trials that did not come to an end."""
+        for trial_id in self._open:
+            self._copy(trial_id)
+
+    def _copy(self, trial_id: str) -> None:
+        source, target = self._open.get(trial_id, (None, ""))
+        if source is None:
+            return
+        try:
+            for path in sorted(source.rglob("*")):
+                found = path.stat()
+                version = found.st_mtime_ns, found.st_size
+                if path.is_file() and not path.name.startswith("error.") and self._copied.get(path) != version:
+                    files.write_whole(files.join(target, *path.relative_to(source).parts), path.read_bytes())
+                    self._copied[path] = version
+        except (PixeltuneError, OSError) as error:  # the results do not depend on these files
+            if not self._is_failing:
+                self._run_state.say(f"Files of callbacks cannot be copied to {self._folder}: {first_line(error)}")
+            self._is_failing = True
 
 
 class LimitStopper(NotPickled, tune.Stopper):

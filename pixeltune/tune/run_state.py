@@ -143,6 +143,11 @@ class TuneRunState:
         """Return how often a trial may still fail by its own fault and be retried; Tune counts all ends alike."""
         return max(0, MOST_FAULTS - self._faults[trial_id])
 
+    def attempt_name(self, trial_id: str) -> str:
+        """Return a short name of the attempt that is planned or runs: the trial, and the attempt if not the first."""
+        plan = self._plans[trial_id]
+        return plan.trial if plan.attempt == 1 else f"{plan.trial}-{plan.attempt}"
+
     def attempt_parameters(self, trial_id: str) -> dict[str, str]:
         """Return the parameters that differ in a trial's next attempt."""
         plan = self._plans[trial_id]

@@ -103,6 +103,7 @@ class TuneRunner:
                         HangRecoveryCallback(run_state, self.watchdog),
                         adapters.TuneCallback(run_state),
                         *state.space.callbacks,
+                        *([adapters.CallbackFiles(run_state, state.store.folder)] if state.space.callbacks else []),
                     ],
                 ),
             )

@@ -85,14 +85,18 @@ def _require_only_our_lines(out: str, *, trials: int) -> None:
         assert re.match(shape, line), (line, shape)
 
 
-SLOW_CALLBACK = """
+OWN_CALLBACK = """
 import time
+from pathlib import Path
 
 from ray.tune import Callback
 
 
 class Slow(Callback):
     def on_trial_result(self, iteration, trials, trial, result, **info):
+        if "images_seen" in result:
+            with Path(trial.local_path, "seen.txt").open("a") as seen:
+                print(result["images_seen"], file=seen)
         if result.get("images_seen") == 600:
             time.sleep(3)
 """
@@ -104,7 +108,7 @@ def test_two_workers_train_a_trial_together(tmp_path: Path) -> None:
     Tune takes the last message of a trial long after Train has ended, for a callback of the search's own is slow.
     """
     search = write_search(tmp_path, trials=3, rungs="100, 200", lowest_lr=1e-5)
-    (tmp_path / "slow_callback.py").write_text(SLOW_CALLBACK)
+    (tmp_path / "slow_callback.py").write_text(OWN_CALLBACK)
     own = search.read_text().replace("keep=2,", "keep=2, callbacks=(Slow(),),")
     search.write_text(f"from slow_callback import Slow\n{own}")
     with launches(tmp_path / "r") as launch:
@@ -118,6 +122,9 @@ def test_two_workers_train_a_trial_together(tmp_path: Path) -> None:
     assert statuses[0] == "finished"
     assert statuses[1] == "pruned"
     assert not (tmp_path / "r" / "tiny" / ".scratch").exists()
+    for row in rows:
+        seen = (tmp_path / "r" / "tiny" / "callbacks" / row["trial"] / "seen.txt").read_text().split()
+        assert [int(images) for images in seen] == list(range(100, row["images_seen"] + 1, 100))
 
 
 def test_what_can_never_run_is_refused_before_any_trial(tmp_path: Path) -> None:
