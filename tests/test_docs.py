@@ -50,6 +50,7 @@ NEEDS = {
     "gpu.py": "needs a GPU",
     "--png": "needs Chrome or Chromium",
     "pip install": "installs",
+    "uv sync": "installs",
     "pytest": "would run itself",
     "ruff": "is no command of pixeltune",
     "mypy": "is no command of pixeltune",
