@@ -49,7 +49,7 @@ NAMES = (
     ),
     Private("ray._private.worker", "global_worker", "pixeltune/tune/preemption.py", "ask for draining nodes"),
     Private("ray._private.worker", "print_to_stdstream", "pixeltune/tune/ray_session.py", "silence deaths of workers"),
-    Private("ray._raylet", "Config.initialize", "pixeltune/tune/ray_session.py", READ_AGAIN),
+    Private("ray._raylet", "Config", "pixeltune/tune/ray_session.py", READ_AGAIN),
     Private("ray._private.ray_constants", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "pixeltune/tune/ray_session.py", READ_AGAIN),
     Private(
         "ray._raylet", "InnerGcsClient.get_draining_nodes", "pixeltune/tune/preemption.py", "ask for draining nodes"
