@@ -394,7 +394,7 @@ MUTATIONS = (
     Mutation(
         id="last-image-alone-in-its-batch",
         area="evaluation",
-        file=TRAINING + "evaluate.py",
+        file=TRAINING + "evaluation.py",
         old="range(workers.rank * batch_size, len(images), workers.world * batch_size)",
         new="range(workers.rank * batch_size, len(images) - 1, workers.world * batch_size)",
         why="the last image counts 0 nats",
@@ -404,7 +404,7 @@ MUTATIONS = (
     Mutation(
         id="evaluation-labels-of-the-first-batch",
         area="evaluation",
-        file=TRAINING + "evaluate.py",
+        file=TRAINING + "evaluation.py",
         old="torch.from_numpy(images.labels_N[rows])",
         new="torch.from_numpy(images.labels_N[rows - start])",
         why="every batch is evaluated with the labels of the first",
@@ -414,7 +414,7 @@ MUTATIONS = (
     Mutation(
         id="evaluation-noise-of-the-batch-row",
         area="evaluation",
-        file=TRAINING + "evaluate.py",
+        file=TRAINING + "evaluation.py",
         old="label_B, torch.from_numpy(rows))",
         new="label_B, torch.arange(len(rows)))",
         why="a bound depends on the batch size",
@@ -424,7 +424,7 @@ MUTATIONS = (
     Mutation(
         id="standard-error-of-the-population",
         area="evaluation",
-        file=TRAINING + "evaluate.py",
+        file=TRAINING + "evaluation.py",
         old="np.std(self.nats_N, ddof=1)",
         new="np.std(self.nats_N, ddof=0)",
         why="the error over images is too small",

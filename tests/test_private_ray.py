@@ -42,12 +42,15 @@ class Private:
 SCHEMA = "check a cluster file against Ray's schema"
 DRAIN = "drain the node of a spot machine"
 AWS = "make a cluster's AWS parts against moto"
+READ_AGAIN = "read the environment again where a search file imported Ray"
 NAMES = (
     Private(
         "ray._private.state", "available_resources_per_node", "pixeltune/tune/hang_recovery.py", "find room for a trial"
     ),
     Private("ray._private.worker", "global_worker", "pixeltune/tune/preemption.py", "ask for draining nodes"),
     Private("ray._private.worker", "print_to_stdstream", "pixeltune/tune/ray_session.py", "silence deaths of workers"),
+    Private("ray._raylet", "Config", "pixeltune/tune/ray_session.py", READ_AGAIN),
+    Private("ray._private.ray_constants", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "pixeltune/tune/ray_session.py", READ_AGAIN),
     Private(
         "ray._raylet", "InnerGcsClient.get_draining_nodes", "pixeltune/tune/preemption.py", "ask for draining nodes"
     ),
