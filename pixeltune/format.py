@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
+_BLOCKS = "▁▂▃▄▅▆▇█"
 _BYTES = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1.0, "MiB": 2.0**20}
 
 # --- Bytes ------------------------------------------------------------------------------------------------------------
@@ -94,6 +96,14 @@ def plural(count: int, noun: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: `1 trial`, `1,000 trials`."""
     return f"{count:,} {plural(count, noun)}"
+
+
+def sparkline(values: Iterable[float | None], width: int = 12) -> str:
+    """Return the last finite numbers as blocks, the lowest as the lowest block: `█▅▃▂▁`."""
+    known = [value for value in values if value is not None and math.isfinite(value)][-width:]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    steps = [round((value - low) / (high - low) * (len(_BLOCKS) - 1)) if high > low else 0 for value in known]
+    return "".join(_BLOCKS[step] for step in steps)
 
 
 def is_or_are(count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pixeltune.cluster.capacity import cluster_file, nodes_at_most, workers_to_come
@@ -38,7 +38,9 @@ class RayBackend:
         self, state: SearchState, stop: Stop, callback: SearchCallback, retention: CheckpointRetention
     ) -> Iterator[RayRunner]:
         """Connect to Ray for as long as the context lasts."""
-        with LauncherWatchdog(_LONGEST_STALL).watching() as watchdog, connect(self.address) as alive:
+        with LauncherWatchdog(_LONGEST_STALL).watching() as watchdog, ExitStack() as stack:
+            with callback.waiting("Starting Ray" if self.address is None else f"Connecting to {self.address}"):
+                alive = stack.enter_context(connect(self.address))
             watchdog.beat()
             nodes = nodes_at_most(alive, None if self.address is None else cluster_file())
             yield RayRunner(TuneRunner(stop, state, callback, retention, watchdog), alive, nodes)

@@ -85,7 +85,7 @@ class SearchManifest:
             objectives=space.objectives,
             directions=tuple(space.metrics[name] for name in space.objectives),
             constraints=dict(space.constraints),
-            scheduler=_scheduler_tree(space.scheduler),
+            scheduler=scheduler_tree(space.scheduler),
             sampler=space.sampler,
             sampler_seed=space.seed,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -221,7 +221,8 @@ def _bounds_text(constraints: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {constraints[name]:.15g}" for name in sorted(constraints)) or "none"
 
 
-def _scheduler_tree(scheduler: Scheduler | None) -> dict[str, Any] | None:
+def scheduler_tree(scheduler: Scheduler | None) -> dict[str, Any] | None:
+    """Return a scheduler as its name and its settings; None without one."""
     if scheduler is None:
         return None
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(scheduler).items()}

@@ -16,6 +16,7 @@ from typing import Any
 
 from pixeltune.config import ImageSpec
 from pixeltune.format import duration
+from pixeltune.results.forecast import expected_images, pace_of_ended, pace_of_running, seconds_left
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
@@ -33,9 +34,10 @@ class Running:
 
     Attributes:
         images_seen, images: Training images so far, and in all.
-        bits_per_dim: That of the newest report; None before the first.
+        bits_per_dim: That of the newest report, on validation; None before the first.
+        train_bits_per_dim: Mean over the training images since the last report; None before it is known.
         rung: The last rung that it passed; None before the first or without early stopping.
-        silent_seconds: Seconds since its last report.
+        silent_seconds: Seconds since its last report or progress.
         late: Whether that is unusually long.
         is_bound: Whether bits_per_dim is an upper bound.
     """
@@ -46,6 +48,7 @@ class Running:
     images: int
     rung: int | None
     bits_per_dim: float | None
+    train_bits_per_dim: float | None
     images_per_second: float | None
     running_seconds: float
     silent_seconds: float
@@ -90,17 +93,29 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
     live = [row for row in rows if row["status"] == Status.RUNNING]
     ended = [row for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
     rungs = list((manifest.scheduler or {}).get("rungs", ()))
+    progress = _newest(store.progress(), live, curves)
     left = _left(launch.get("budget", {}), rows, ended, curves, launch, now if launcher else None)
+    eta = None
+    if launcher:
+        eta = eta_seconds(
+            rows,
+            curves,
+            progress,
+            left=left,
+            concurrent=launch.get("concurrent", 1),
+            scheduler=manifest.scheduler,
+            now=now,
+        )
     return SearchStatus(
         search=store.search,
         launcher=launcher,
-        running=[_running(row, curves.get(row["trial"], []), rungs, now) for row in live],
+        running=[_running(row, curves.get(row["trial"], []), progress.get(row["trial"]), rungs, now) for row in live],
         counts=dict(sorted(Counter(row["status"] for row in rows if row["status"] != Status.RUNNING).items())),
         failures=count_failures(ended),
         best=_best([*ended, *(_with_best_report(row, curves.get(row["trial"], [])) for row in live)], manifest),
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
-        eta_seconds=_eta(left, rows, ended, curves, launch, now) if launcher else None,
+        eta_seconds=eta,
         data=next((f"{row['data.name']} {images}" for row in rows if (images := describe_images(row))), ""),
     )
 
@@ -128,11 +143,27 @@ def _latest_rows(attempts: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime) -> Running:
-    last = curve[-1] if curve else {}
+def _newest(progress: Mapping[str, Row], live: Sequence[Row], curves: Mapping[str, Sequence[Row]]) -> dict[str, Row]:
+    """Return the progress of running attempts that is newer than their last reports."""
+    newest = {}
+    for row in live:
+        trial, reports = row["trial"], curves.get(row["trial"], ())
+        found = progress.get(trial)
+        if (
+            found
+            and found["attempt"] == row["attempt"]
+            and found["images_seen"] > max((report["images_seen"] for report in reports), default=0)
+        ):
+            newest[trial] = found
+    return newest
+
+
+def _running(row: Row, curve: Sequence[Row], progress: Row | None, rungs: Sequence[int], now: datetime) -> Running:
+    last: Row = curve[-1] if curve else {}
+    newest = progress or last
     own = [report["reported_at"] for report in curve if report["attempt"] == row["attempt"]]
-    silent = silence_of(row["started_at"], own, now)
-    images = last.get("images_seen") or 0
+    silent = silence_of(row["started_at"], own, now, heard_at=progress["reported_at"] if progress else None)
+    images = newest.get("images_seen") or 0
     return Running(
         trial=row["trial"],
         attempt=row["attempt"],
@@ -140,7 +171,8 @@ def _running(row: Row, curve: Sequence[Row], rungs: Sequence[int], now: datetime
         images=row["train.stop_after"] or row["train.images"] or 0,
         rung=rung_passed(rungs, images),
         bits_per_dim=last.get("valid_bits_per_dim"),
-        images_per_second=last.get("images_per_second"),
+        train_bits_per_dim=newest.get("train_bits_per_dim"),
+        images_per_second=newest.get("images_per_second"),
         running_seconds=max(0.0, (now - row["started_at"]).total_seconds()),
         silent_seconds=max(0.0, silent.seconds),
         late=silent.is_late,
@@ -218,56 +250,54 @@ def _gpu_seconds(row: Row, now: datetime | None) -> float:
     return seconds
 
 
-def _eta(
-    left: Mapping[str, float],
+def eta_seconds(
     rows: Sequence[Row],
-    ended: Sequence[Row],
     curves: Mapping[str, Sequence[Row]],
-    launch: Mapping[str, Any],
+    progress: Mapping[str, Row],
+    *,
+    left: Mapping[str, float],
+    concurrent: int,
+    scheduler: Mapping[str, Any] | None,
     now: datetime,
 ) -> float | None:
-    """Return the seconds until the first limit is reached, at the pace of this launch so far."""
-    if "started_at" not in launch:
-        return None
-    began = datetime.fromisoformat(launch["started_at"])
-    seconds = (now - began).total_seconds()
-    reports = [report for curve in curves.values() for report in curve]
-    earlier: dict[str, int] = {}
-    for report in reports:
-        if report["reported_at"] < began:
-            earlier[report["trial"]] = max(earlier.get(report["trial"], 0), report["images_seen"])
-    done = {
-        "trials": sum(row["finished_at"] is not None and row["finished_at"] >= began for row in ended),
-        "images": _images(curves) - sum(earlier.values()),
-        "gpu_hours": sum(
-            (((row["finished_at"] or now) - max(row["started_at"], began)).total_seconds())
-            * (row["gpus_per_worker"] or 0.0)
-            * (row["workers"] or 1)
-            for row in rows
-            if (row["finished_at"] or now) > began
-        )
-        / 3600,
-        "hours": seconds / 3600,
-    }
-    return eta_of(left, done, seconds)
+    """Return the seconds until the first limit of the budget is reached; None where no trial has a speed yet.
+
+    Args:
+        rows: The latest row of each trial.
+        curves: The reports of running trials, by trial.
+        progress: Where running trials are since their last reports, by trial.
+        left: What is left of each limit; see `left_of`.
+        concurrent: How many trials run at once.
+        scheduler: The settings of early stopping.
+        now: The time to measure at.
+    """
+    running = [row for row in rows if row["status"] == Status.RUNNING]
+    paces = [
+        *(pace_of_ended(row) for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)),
+        *(pace_of_running(row, curves.get(row["trial"], ()), progress.get(row["trial"]), now) for row in running),
+    ]
+    known = [pace for pace in paces if pace is not None]
+    end = max((pace.end for pace in known), default=0)
+    seconds = seconds_left(
+        known,
+        to_start=max(0, round(left.get("trials", 0)) - len(running)),
+        concurrent=concurrent,
+        foreseen=expected_images(end, scheduler),
+        images=left.get("images"),
+    )
+    limits = [] if seconds is None else [seconds]
+    gpus = sum((row["gpus_per_worker"] or 0.0) * (row["workers"] or 1) for row in running)
+    if gpus and "gpu_hours" in left:
+        limits.append(3600 * left["gpu_hours"] / gpus)
+    if "hours" in left:
+        limits.append(3600 * left["hours"])
+    return min(limits, default=None)
 
 
 def left_of(limits: Mapping[str, float | None], spent: Mapping[str, float]) -> dict[str, float]:
     """Return what is left of each limit that is set: trials, images, gpu_hours, hours."""
     limited = {name: limit for name in spent if (limit := limits.get(name)) is not None}
     return {name: max(0.0, limit - spent[name]) for name, limit in limited.items()}
-
-
-def eta_of(left: Mapping[str, float], done: Mapping[str, float], seconds: float) -> float | None:
-    """Return the seconds until the first limit is reached; None where nothing is done yet.
-
-    Args:
-        left: What is left of each limit; see `left_of`.
-        done: What this launch has spent, by the same names.
-        seconds: The time that it took.
-    """
-    paces = {name: done[name] / seconds for name in left if seconds > 0 and done[name] > 0}
-    return min((left[name] / pace for name, pace in paces.items()), default=None)
 
 
 def below_baseline(value: float, baseline: float | None) -> str:
@@ -286,15 +316,18 @@ class Silence:
     is_late: bool
 
 
-def silence_of(started_at: datetime, reported_at: Sequence[datetime], now: datetime) -> Silence:
-    """Return how long a running trial has not reported.
+def silence_of(
+    started_at: datetime, reported_at: Sequence[datetime], now: datetime, *, heard_at: datetime | None = None
+) -> Silence:
+    """Return how long nothing has been heard of a running trial.
 
     Args:
         started_at: When the attempt began.
         reported_at: When it reported, in order.
         now: The time to measure at.
+        heard_at: When its progress was known, if that is later than its last report.
     """
-    seconds = (now - max([started_at, *reported_at])).total_seconds()
+    seconds = (now - max([started_at, *reported_at, *([heard_at] if heard_at else [])])).total_seconds()
     intervals = [(later - earlier).total_seconds() for earlier, later in pairwise(reported_at)]
     is_late = bool(intervals) and seconds > max(_LATE_SECONDS, _LATE_TIMES * median(intervals))
     return Silence(seconds, is_late)

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +31,7 @@ from pixeltune.errors import StoreError
 from pixeltune.results.identity import (
     LAUNCH_NAME,
     MANIFEST_NAME,
+    PROGRESS_NAME,
     WARM_START_NAME,
     is_name,
     report_copies,
@@ -131,6 +133,22 @@ class SearchStore:
         except (FileNotFoundError, ValueError):
             return {}
         return tree if isinstance(tree, dict) else {}
+
+    def write_progress(self, progress: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write where running trials are between two reports, for other shells; a display needs it, no result does."""
+        content = {trial: {**each, "reported_at": each["reported_at"].isoformat()} for trial, each in progress.items()}
+        publish(files.join(self.folder, PROGRESS_NAME), digest.seal_json(content))
+
+    def progress(self) -> dict[str, dict[str, Any]]:
+        """Return what `write_progress` wrote last, by trial; empty where there is nothing, or nothing readable."""
+        try:
+            tree = digest.open_json(_bytes(files.join(self.folder, PROGRESS_NAME)))
+            return {
+                trial: each | {"reported_at": datetime.fromisoformat(each["reported_at"])}
+                for trial, each in tree.items()
+            }
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
 
     def open(self, manifest: SearchManifest) -> SearchManifest:
         """Begin the search, or check that the one begun here is the same; return the manifest as first written.

@@ -111,6 +111,7 @@ class RunningAttempt:
         facts: Columns of its row that are known so far.
         reports: By images seen, those of earlier attempts included.
         new_reports: Its own reports.
+        progress: Where it is since its last report, with `reported_at`; None if it has not sent any since.
         end: Its status and reason, once they are reported or decided; None while it continues.
         ended_at: When it ended; None while it runs.
         gpu_seconds_before: What the attempts before it have cost.
@@ -123,6 +124,7 @@ class RunningAttempt:
     facts: Row = field(default_factory=dict)
     reports: dict[int, Row] = field(default_factory=dict)
     new_reports: list[Row] = field(default_factory=list)
+    progress: Row | None = None
     end: tuple[Status, str | None] | None = None
     ended_at: datetime | None = None
     gpu_seconds_before: float = 0.0
@@ -146,6 +148,15 @@ class RunningAttempt:
         spent = {"gpu_seconds": self.gpu_seconds(), "peak_memory_bytes": self.facts.get("peak_memory_bytes")}
         self.new_reports.append(dict(report) | {"reported_at": now()} | spent)
         self.reports[report["images_seen"]] = self.new_reports[-1] | {"attempt": self.plan.attempt}
+        self.progress = None
+
+    def advance(self, progress: Mapping[str, Any]) -> None:
+        """Keep where the attempt is between two reports, with its time."""
+        self.progress = dict(progress) | {"reported_at": now()}
+
+    def in_order(self) -> list[Row]:
+        """Return the reports, those of earlier attempts included, by images seen."""
+        return [self.reports[images] for images in sorted(self.reports)]
 
     def keep_reports(self, images: Container[int]) -> None:
         """Forget the reports of earlier attempts at other numbers of images."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pixeltune.config import ImageSpec
 from pixeltune.search.state import SearchState
 from pixeltune.space import Resources
@@ -9,6 +12,11 @@ from pixeltune.space import Resources
 
 class SearchCallback:
     """Hooks that a search calls as it runs; the progress display implements them."""
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:  # noqa: ARG002
+        """Show, while the context lasts, what is waited for."""
+        yield
 
     def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
         """Handle the start of the trials; the cluster is up."""

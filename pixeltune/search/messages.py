@@ -1,7 +1,7 @@
 """What the driver and a running trial send each other, as JSON: a task, and messages of one kind per step.
 
-An attempt sends one `Begun`, then a `Reported` for each report with `Expects` in between, and at last one `Ended`,
-unless it is stopped or crashes. A trial that cannot begin sends `Ended` alone.
+An attempt sends one `Begun`, then a `Reported` for each report with `Progressed` and `Expects` in between, and at last
+one `Ended`, unless it is stopped or crashes. A trial that cannot begin sends `Ended` alone.
 """
 
 import json
@@ -72,6 +72,17 @@ class Reported(TypedDict):
 
 
 @final
+class Progressed(TypedDict):
+    """The message between two reports, every few seconds: a display needs it, the results do not.
+
+    Attributes:
+        progress: A `Progress` of the training as a dictionary, None for what is not finite.
+    """
+
+    progress: dict[str, Any]
+
+
+@final
 class Expects(TypedDict):
     """The message before a step other than training: drawing a gallery, reading the test set, or coding images.
 
@@ -98,12 +109,13 @@ class Ended(TypedDict):
     facts: NotRequired[Facts]
 
 
-Message = Begun | Reported | Expects | Ended
+Message = Begun | Reported | Progressed | Expects | Ended
 
 _KINDS: tuple[tuple[str, type[Any]], ...] = (
     ("end", Ended),
     ("resumed", Begun),
     ("report", Reported),
+    ("progress", Progressed),
     ("expects_seconds", Expects),
 )
 """The key that marks a message of each kind, in the order in which to look for them."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from rich.console import Console, Group
@@ -13,14 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pixeltune.config import ImageSpec
-from pixeltune.format import duration
+from pixeltune.format import counted, duration, shortened, sparkline
 from pixeltune.published.nearest import nearest_published_note
+from pixeltune.results.manifest import scheduler_tree
 from pixeltune.results.ranking import bound_mark, value_of
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import (
     below_baseline,
     count_failures,
-    eta_of,
+    eta_seconds,
     left_of,
     left_words,
     rung_passed,
@@ -33,7 +35,13 @@ from pixeltune.space import Asha, Pareto, Resources
 from pixeltune.space.keys import short_name
 
 _MOST_REASONS = 3
-_LONGEST_SILENCE = 60.0
+_MOST_ENDED = 5
+"""Trials that ended last, shown below those that run."""
+_TITLES = ("trial", "images", "rung", "bits/dim", "curve", "speed", "left", "settings")
+_GAP = 2
+_LINE_COLUMNS = 100
+"""The width of a line about a trial that ended; settings that do not fit are cut."""
+_LONGEST_SILENCE = 50.0
 """Seconds after which a log without a live panel says the progress of running trials."""
 
 
@@ -45,43 +53,52 @@ class Progress(SearchCallback):
         self._state: SearchState | None = None
         self._form: ImageSpec | None = None
         self._display: LiveDisplay | None = None
-        self._said: set[str] = set()
-        self._started = self._last_line = 0.0
-        self._before: dict[str, float] = {}
+        self._shown: set[str] = set()
+        self._best_shown: str | None = None
+        self._started = self._totals_at = 0.0
+        self._concurrent = 1
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show what is waited for, with a spinner on a terminal."""
+        if self._console.is_terminal:
+            with self._console.status(f"{what} …"):
+                yield
+        else:
+            self.say(f"{what} …")
+            yield
 
     def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
         """Show the resources and the number of trials done before."""
-        self._state, self._form, self._started = state, form, time.monotonic()
-        self._before = _spent(state)
-        self._said = set(state.ended)
+        self._state, self._form, self._concurrent = state, form, concurrent
+        self._started = self._totals_at = time.monotonic()
+        self._shown = set(state.ended)
+        self._best_shown = self._best_trial()
         gpus = f", {resources.gpus:g} GPU" if resources.gpus else ""
         workers = f"{resources.workers} workers of " if resources.workers > 1 else ""
+        before = f"; {counted(len(state.ended), 'trial')} done before" if state.ended else ""
         self.say(
-            f"{concurrent} trials at a time, each {workers}{resources.cpus} CPU{gpus}"
-            + (f"; {len(state.ended)} trials done before" if state.ended else "")
+            f"{counted(concurrent, 'trial')} at a time, each {workers}{counted(resources.cpus, 'CPU')}{gpus}{before}"
         )
         if self._console.is_terminal:
             self._display = LiveDisplay(get_renderable=self._panel, console=self._console, refresh_per_second=2)
             self._display.start()
 
     def change(self) -> None:
-        """Print a line for each trial that has ended since."""
-        for trial, row in list(self._search.ended.items()):
-            if trial not in self._said:
-                self._said.add(trial)
-                self.say(self._line(row))
-        is_due = time.monotonic() - self._last_line > _LONGEST_SILENCE
-        if is_due and self._display is None and self._search.running:
-            running = ", ".join(
-                " ".join(filter(None, _cells(attempt, self._search.objective, self._rungs)))
-                for attempt in self._running()
-            )
-            self.say(f"Running: {running}  | {self._count()} | {self._best()} | {self._left()}")
+        """Print a line for each trial that has ended since, and in a log the totals from time to time."""
+        for row in [row for trial, row in self._search.ended.items() if trial not in self._shown]:
+            self._shown.add(row["trial"])
+            is_best = self._best_trial() == row["trial"] != self._best_shown
+            if is_best:
+                self._best_shown = row["trial"]
+            self._print(self._line(row, is_best=is_best), "bold green" if is_best else "")
+        is_due = time.monotonic() - self._totals_at > _LONGEST_SILENCE
+        if self._display is None and self._search.running and is_due:
+            self._print_totals()
 
     def say(self, text: str) -> None:
         """Print one line, above the live panel if there is one."""
-        self._last_line = time.monotonic()
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._print(text)
 
     def end(self) -> None:
         """Close the live panel."""
@@ -91,15 +108,29 @@ class Progress(SearchCallback):
             self._display.stop()
             self._display = None
 
-    def _line(self, row: Row) -> str:
+    def _print(self, text: str, style: str = "") -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False, style=style or None)
+
+    # --- Lines --------------------------------------------------------------------------------------------------------
+
+    def _line(self, row: Row, *, is_best: bool) -> str:
+        """Return a line of at most 100 columns about a trial that ended."""
         value = value_of(row, self._search.unit)
-        number = "" if value is None else f" {bound_mark(row)}{value:.4f}"
-        why = f" ({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
+        number = "" if value is None else f"{bound_mark(row)}{value:.4f}"
+        why = f"({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
-        return (
-            f"{row['trial']} {row['status']:<8}{number}  {row['images_seen'] or 0:>9,} images {seconds:6.1f} s  "
-            f"{self._settings(row)}{why}  | {self._count()} | {self._best()} | {self._left()}"
-        )
+        done = f"{len(self._shown)}/{self._search.space.most_trials}"
+        head = f"{row['trial']} {row['status']:<8} {number:>8} {row['images_seen'] or 0:>9,} images {seconds:6.1f} s"
+        tail = "  best so far" if is_best else ""
+        room = _LINE_COLUMNS - len(head) - len(done) - len(tail) - 4
+        settings = shortened(f"{why} {self._settings(row)}".strip(), room)
+        return f"{head}  {done}  {settings}{tail}"
+
+    def _print_totals(self) -> None:
+        """Print what runs, and the totals."""
+        self._totals_at = time.monotonic()
+        running = ", ".join(" ".join(filter(None, self._cells(attempt))) for attempt in self._running())
+        self.say(f"Running: {running}  | {self._count()} | {self._best()} | {self._left()}")
 
     @property
     def _search(self) -> SearchState:
@@ -128,6 +159,11 @@ class Progress(SearchCallback):
         )
         return text + (f", {bad} without a result" if bad else "")
 
+    def _best_trial(self) -> str | None:
+        """Return the best trial of a search; a final compares means over seeds, at its end."""
+        best = None if self._search.space.is_final else self._search.best()
+        return None if best is None else str(best["trial"])
+
     def _best(self) -> str:
         if self._search.space.is_final:
             return "means over seeds at the end"
@@ -146,69 +182,112 @@ class Progress(SearchCallback):
         return nearest_published_note(best | shape | {"levels": form.levels})
 
     def _left(self) -> str:
-        """Return how much is left of the trials and of each other limit, and the time left at the pace so far."""
+        """Return how much is left of each limit but the trials, and the time left at the measured speed."""
         budget, state = self._search.space.budget, self._search
-        elapsed = time.monotonic() - self._started
-        spent = {**_spent(state), "hours": elapsed / 3600}
-        before = {**self._before, "hours": 0.0}
-        limits = {name: getattr(budget, name) for name in spent} | {"trials": state.space.most_trials}
-        left = left_of(limits, spent)
-        seconds = eta_of(left, {name: spent[name] - before[name] for name in spent}, elapsed)
+        spent = {
+            "trials": len(state.ended),
+            "images": state.spent_images(),
+            "gpu_hours": state.spent_gpu_hours(),
+            "hours": (time.monotonic() - self._started) / 3600,
+        }
+        left = left_of({name: getattr(budget, name) for name in spent} | {"trials": state.space.most_trials}, spent)
+        seconds = eta_seconds(
+            state.rows(),
+            {trial: attempt.in_order() for trial, attempt in state.running.items()},
+            {trial: attempt.progress for trial, attempt in state.running.items() if attempt.progress is not None},
+            left=left,
+            concurrent=self._concurrent,
+            scheduler=scheduler_tree(state.space.scheduler),
+            now=datetime.now(UTC),
+        )
         more = "".join(f", {words} left" for words in left_words({k: v for k, v in left.items() if k != "trials"}))
-        return ("time left: unknown" if seconds is None else f"about {duration(seconds)} left") + more
+        return ("time left: not known yet" if seconds is None else f"about {duration(seconds)} left") + more
 
     def _failures(self) -> str:
         """Return why trials have no result, the commonest reason first; "" if all have one."""
         reasons = list(count_failures(self._search.ended.values()).items())
         return "\n".join(f"{count} × {reason}" for reason, count in reasons[:_MOST_REASONS])
 
+    # --- The panel ----------------------------------------------------------------------------------------------------
+
     def _panel(self) -> Group:
+        """Return the totals, once, and one table of the trials that run and those that ended last."""
         head = Table.grid(padding=(0, 2))  # a bar ends no line of its own
         bar = ProgressBar(total=self._search.space.most_trials, completed=len(self._search.ended), width=20)
-        head.add_row(bar, self._count())
-        table = Table.grid(padding=(0, 2))
-        for attempt in self._running():
-            table.add_row(*_cells(attempt, self._search.objective, self._rungs))
+        head.add_row(bar, self._count(), self._left())
         failures = self._failures()
-        return Group(
-            head, Text(self._left()), Text(self._best()), table, *([Text(failures, style="yellow")] if failures else [])
+        return Group(head, Text(self._best()), self._table(), *([Text(failures, style="yellow")] if failures else []))
+
+    def _table(self) -> Table:
+        """Return a table that fits the terminal: settings are cut first, then columns are left out, never numbers."""
+        best = self._best_trial()
+        rows: list[tuple[str, ...]] = [_TITLES]
+        styles = ["bold"]
+        for attempt in self._running():
+            rows.append((*self._cells(attempt, curve=True), self._settings(attempt.plan.config.flat())))
+            styles.append("bold green" if attempt.plan.trial == best else "")
+        for row in [*self._search.ended.values()][: -_MOST_ENDED - 1 : -1]:
+            value = value_of(row, self._search.unit)
+            number = "–" if value is None else f"{bound_mark(row)}{value:.4f}"
+            cells = (str(row["trial"]), f"{row['images_seen'] or 0:,}", "", number, "", str(row["status"]), "")
+            rows.append((*cells, self._settings(row)))
+            styles.append("bold green" if row["trial"] == best else "dim")
+        widths = {title: max(len(row[column]) for row in rows) for column, title in enumerate(_TITLES)}
+        room = self._console.width - _GAP * (len(widths) - 1) - sum(widths.values()) + widths["settings"]
+        widths["settings"] = min(widths["settings"], max(room, 0))
+        for title in ("settings", "curve", "rung", "left"):
+            if widths[title] < len(title) or room < 0:
+                room += widths.pop(title) * (title != "settings") + _GAP
+        table = Table.grid(padding=(0, _GAP, 0, 0))
+        for title, width in widths.items():
+            is_text = title in ("trial", "curve", "settings")
+            table.add_column(justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis", width=width)
+        for row_cells, style in zip(rows, styles, strict=True):
+            shown = [cell for cell, title in zip(row_cells, _TITLES, strict=True) if title in widths]
+            table.add_row(*shown, style=style)
+        return table
+
+    def _cells(self, attempt: RunningAttempt, *, curve: bool = False) -> tuple[str, ...]:
+        """Return what is known of a running trial: name, images, rung, number, curve, speed, time left."""
+        objective, end = self._search.objective, attempt.plan.config.train.end
+        reports = attempt.in_order()
+        newest = attempt.progress or (reports[-1] if reports else None)
+        if newest is None:
+            return (
+                attempt.plan.trial,
+                f"starting for {duration(_age(attempt))}",
+                "",
+                "",
+                *([""] if curve else []),
+                "",
+                "",
+            )
+        rung = rung_passed(self._rungs, newest["images_seen"])
+        valid = reports[-1][objective] if reports else None
+        train = newest["train_bits_per_dim"]
+        speed = newest["images_per_second"]
+        is_known = valid is not None or train is not None
+        number = f"{bound_mark(attempt.facts)}{valid:.4f}" if valid is not None else f"train {train:.4f}"
+        return (
+            attempt.plan.trial,
+            f"{newest['images_seen']:,} / {end:,}" + ("" if curve else " images"),
+            "" if rung is None else f"{rung:,}" if curve else f"rung {rung:,}",
+            number if is_known else "",
+            *([sparkline([report[objective] for report in reports])] if curve else []),
+            f"{speed:,.0f} images/s{_silence(attempt)}" if speed else "",
+            f"{duration((end - newest['images_seen']) / speed)}{'' if curve else ' to its end'}" if speed else "",
         )
 
 
-def _cells(attempt: RunningAttempt, objective: str, rungs: Sequence[int]) -> tuple[str, ...]:
-    """Return the cells of a trial's row: trial, images, rung passed, objective, speed."""
-    total = attempt.plan.config.train.end
-    if not attempt.reports:
-        return attempt.plan.trial, "starting", "", "", ""
-    last = attempt.reports[max(attempt.reports)]
-    rung = rung_passed(rungs, last["images_seen"])
-    return (
-        attempt.plan.trial,
-        f"{last['images_seen']:,} / {total:,} images",
-        "" if rung is None else f"rung {rung:,}",
-        (
-            f"{bound_mark(attempt.facts)}{last[objective]:.4f}"
-            if last[objective] is not None
-            else f"train {last['train_bits_per_dim']:.4f}"
-        ),
-        f"{last['images_per_second']:,.0f} images/s" + _silence(attempt),
-    )
+def _age(attempt: RunningAttempt) -> float:
+    return (datetime.now(UTC) - attempt.started_at).total_seconds()
 
 
 def _silence(attempt: RunningAttempt) -> str:
-    silence = silence_of(
-        attempt.started_at, [report["reported_at"] for report in attempt.new_reports], datetime.now(UTC)
-    )
+    heard_at = attempt.progress["reported_at"] if attempt.progress else None
+    reported_at = [report["reported_at"] for report in attempt.new_reports]
+    silence = silence_of(attempt.started_at, reported_at, datetime.now(UTC), heard_at=heard_at)
     return f", no report for {duration(silence.seconds)}" if silence.is_late else ""
-
-
-def _spent(state: SearchState) -> dict[str, float]:
-    """Return what a search has spent of its limits, except the time."""
-    return {
-        "trials": len(state.ended),
-        "images": state.spent_images(),
-        "gpu_hours": state.spent_gpu_hours(),
-    }
 
 
 def _short(value: object) -> str:

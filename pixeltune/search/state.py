@@ -194,6 +194,9 @@ class SearchState:
     def receive(self, trial: str, message: Message) -> str | None:
         """Process a message of `run_trial`; return the reason to stop the trial, if any."""
         attempt = self.running[trial]
+        if "progress" in message:
+            attempt.advance(message["progress"])
+            return None
         if "facts" in message:
             attempt.learn(message["facts"])
         if (stranger := self._other_images(attempt)) is not None:
@@ -219,6 +222,16 @@ class SearchState:
             attempt.conclude(Status.PRUNED, f"out of bounds: {breach}")
             return breach
         return None
+
+    def write_progress(self) -> None:
+        """Write where the running trials are between two reports, for other shells."""
+        self.store.write_progress(
+            {
+                trial: attempt.progress | {"attempt": attempt.plan.attempt}
+                for trial, attempt in self.running.items()
+                if attempt.progress is not None
+            }
+        )
 
     def finish(self, trial: str, *, crash: str | None = None, interruption: str = "stopped before its end") -> Row:
         """End an attempt as it reported, else as crashed, else as interrupted. Its row is final."""
@@ -255,14 +268,14 @@ class SearchState:
     def spent_gpu_hours(self) -> float:
         """Return the GPU-hours of all trials."""
         left = [self._row(attempt, Status.INTERRUPTED, None) for _row, attempt in self._unfinished.values()]
-        return sum(row["gpu_seconds"] or 0.0 for row in [*self._rows(), *left]) / 3600
+        return sum(row["gpu_seconds"] or 0.0 for row in [*self.rows(), *left]) / 3600
 
     def best(self) -> Row | None:
         """Return the row with the lowest number of record among ended and running trials that meet the constraints.
 
         Rows whose bits a real code does not confirm are left out.
         """
-        return best_row(self._rows(), self.unit, self.space.constraints)
+        return best_row(self.rows(), self.unit, self.space.constraints)
 
     @property
     def unit(self) -> str:
@@ -299,7 +312,8 @@ class SearchState:
             for images, report in reports.items()
         }
 
-    def _rows(self) -> list[Row]:
+    def rows(self) -> list[Row]:
+        """Return the latest row of each trial that ended or runs."""
         return [*self.ended.values(), *(self._row(attempt, Status.RUNNING, None) for attempt in self.running.values())]
 
     def _curve(self, reports: Iterable[Row]) -> Curve:

@@ -32,11 +32,13 @@ from pixeltune.search.messages import Begun, Ended, Facts, Message, TrialTask
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
-    from pixeltune.training.epoch_report import EpochReport
+    from pixeltune.training.epoch_report import EpochReport, Progress
     from pixeltune.training.loop import Training
 
 _SECONDS_UNANNOUNCED = 20.0
 """Seconds that a step of a trial may take without an `Expects` message."""
+_PROGRESS_SECONDS = 5.0
+"""Least seconds between two `Progressed` messages."""
 
 
 def state_file(checkpoint: str) -> str:
@@ -84,6 +86,7 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
 def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
     from pixeltune.search.trial_artifacts import read_test_set, test_facts
     from pixeltune.search.verification import seconds_allowed, verify_claim
+    from pixeltune.training.epoch_report import Progress
     from pixeltune.training.weights import save_weights
 
     # Resume or start, and report what is known about the model before training.
@@ -106,7 +109,11 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         yield from _announced_gallery(task, training, report)
 
     # Train from report to report. The checkpoint is written before the report is sent: what is reported is kept.
-    for report in _until_taken(task, training):
+    for event in _until_taken(task, training):
+        if isinstance(event, Progress):
+            yield {"progress": _plain(event)}
+            continue
+        report = event
         value = _value(report, task)
         if is_first:
             with writing_to(task.checkpoint):
@@ -143,10 +150,10 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
     yield _ended(Status.FINISHED, why_not, facts | speed)
 
 
-def _until_taken(task: TrialTask, training: Training) -> Iterator[EpochReport]:
-    """Yield the reports; if the machine is taken away, save the state between two of them."""
+def _until_taken(task: TrialTask, training: Training) -> Iterator[Progress | EpochReport]:
+    """Yield the reports and the progress; if the machine is taken away, save the state between two reports."""
     try:
-        yield from training
+        yield from training.events(_PROGRESS_SECONDS)
     except PausedError as pause:
         if training.workers.rank == 0:
             with writing_to(task.checkpoint):
@@ -276,8 +283,8 @@ def _forget_earlier_trials() -> None:
     reset_peak_memory()
 
 
-def _plain(report: EpochReport) -> dict[str, Any]:
-    """Return a report as a dictionary; values that are not finite become None, as the results hold only numbers."""
+def _plain(report: Progress | EpochReport) -> dict[str, Any]:
+    """Return a report, or progress, as a dictionary; values that are not finite become None."""
     values = asdict(report)
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()

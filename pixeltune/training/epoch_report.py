@@ -6,6 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a training is between two reports, for a display; it is no result.
+
+    Attributes:
+        images_seen: Training images so far, repeats counted.
+        images_per_second: Training speed since the progress or report before.
+        train_bits_per_dim: Mean over the images trained on since the last report (weights moving, dropout on).
+    """
+
+    images_seen: int
+    images_per_second: float
+    train_bits_per_dim: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochReport:
     """The state of a trial at one report.
 

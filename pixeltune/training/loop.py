@@ -29,14 +29,14 @@ from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.batches import Batch, Batches
 from pixeltune.training.checkpoint import SinceReport, TrainState
 from pixeltune.training.compiler import require_compiler
-from pixeltune.training.epoch_report import EpochReport
+from pixeltune.training.epoch_report import EpochReport, Progress
 from pixeltune.training.evaluation import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.micro_batches import exchanging, micro_batches
 from pixeltune.training.optim import build_average, build_optimizer, learning_rate, load_optimizer
 from pixeltune.training.precision import Numerics, autocast, choose_numerics, laid_out
 from pixeltune.training.running_sums import Tally
-from pixeltune.training.timers import Clock
+from pixeltune.training.timers import Clock, Pace
 from pixeltune.training.workers import Workers, best_device
 
 _CHECKED_SHARE = 0.03
@@ -190,21 +190,60 @@ class Training(Iterator[EpochReport]):
         return self
 
     def __next__(self) -> EpochReport:
-        if self.images_seen >= self.config.train.end:
-            raise StopIteration
+        for event in self.events():
+            if isinstance(event, EpochReport):
+                return event
+        raise StopIteration
+
+    def events(self, seconds: float = math.inf) -> Iterator[Progress | EpochReport]:
+        """Train to the end, and yield every report, with the progress in between.
+
+        All workers yield the same events. To stop between two reports, use `pause`: an iterator that is left there
+        loses the sums since the last report.
+
+        Args:
+            seconds: At least as many between two events of progress; by default there are none.
+        """
+        while self.images_seen < self.config.train.end:
+            yield from self._train_to_next_report(seconds)
+
+    def _train_to_next_report(self, seconds: float) -> Iterator[Progress | EpochReport]:
         stop = next_report(self.config, self.images_seen)
         first, tally = self.reports[-1].images_seen if self.reports else 0, self._begin_tally()
+        pace = Pace(self.images_seen)
         while self.images_seen < stop:
             if self._is_to_pause():
                 self._halt(tally)
             self._train_step(tally)
+            if self.images_seen < stop and self._is_due(pace, seconds):
+                yield Progress(
+                    images_seen=self.images_seen,
+                    train_bits_per_dim=self._mean_nats(tally, first) * self._bits_per_nat,
+                    images_per_second=pace.measure(self.images_seen),
+                )
         with self._clock.waiting():
             tally.require_finite(self.config.train.batch_size)
         count = self.images_seen - first
-        train_nats = self.workers.sum(tally.nats).item() / count
+        train_nats = self._mean_nats(tally, first)
         report = self._report(train_nats, tally.mean_norm(count // self.config.train.batch_size), count)
         self.reports.append(report)
-        return report
+        yield report
+
+    def _is_due(self, pace: Pace, seconds: float) -> bool:
+        """Return whether all workers tell their progress after this step."""
+        if math.isinf(seconds) or (self.workers.world > 1 and self.step % _STEPS_TO_AGREE):
+            return False
+        return self.workers.any(pace.seconds >= seconds)
+
+    def _mean_nats(self, tally: Tally, first: int) -> float:
+        """Return the mean over the images of all workers that were trained on after the first `first` ones."""
+        with self._clock.waiting():
+            return self.workers.sum(tally.nats).item() / (self.images_seen - first)
+
+    @property
+    def _bits_per_nat(self) -> float:
+        """Return the factor from nats per image to bits/dim."""
+        return 1 / (self.data.form.dims * math.log(2))
 
     def evaluate(self, model: DensityModel, split: str = "valid") -> Evaluation:
         """Return exact per-image nats of `valid` or `test`, computed by all workers."""
@@ -321,7 +360,6 @@ class Training(Iterator[EpochReport]):
         return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
     def _report(self, train_nats: float, grad_norm: float, count: int) -> EpochReport:
-        to_bits = 1 / (self.data.form.dims * math.log(2))
         raw = ema = None
         if self.data.valid is not None:
             with self._clock.evaluating():
@@ -338,7 +376,7 @@ class Training(Iterator[EpochReport]):
             images_seen=self.images_seen,
             step=self.step,
             epoch=self.images_seen / len(self.data.train),
-            train_bits_per_dim=train_nats * to_bits,
+            train_bits_per_dim=train_nats * self._bits_per_nat,
             train_nats=train_nats,
             valid_bits_per_dim=record.bits_per_dim if record else None,
             valid_nats=record.nats if record else None,

@@ -67,3 +67,30 @@ class Clock:
         self._reported_seconds, self._reported_compile_seconds = self.train_seconds, self.compile_seconds
         self.steps = 0
         return images / seconds if images else count / first_seconds
+
+
+class Pace:
+    """The speed since it was last measured, in wall time: what a user waits for.
+
+    Args:
+        images_seen: Training images at the start.
+    """
+
+    def __init__(self, images_seen: int) -> None:
+        self._images_seen = images_seen
+        self._since = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since the last measurement."""
+        return time.perf_counter() - self._since
+
+    def measure(self, images_seen: int) -> float:
+        """Return images per second since the last measurement, and begin another.
+
+        Args:
+            images_seen: Training images now.
+        """
+        speed = (images_seen - self._images_seen) / max(self.seconds, 1e-9)
+        self._images_seen, self._since = images_seen, time.perf_counter()
+        return speed

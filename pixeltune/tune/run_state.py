@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeltune.errors import SearchError, StoreError
+from pixeltune.format import counted
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.messages import Message
 from pixeltune.search.searcher import TrialSource
@@ -30,6 +31,8 @@ _FAILED_CREATION = re.compile(r"ray::\w+\.__init__\(\) \(pid=")
 _UNPREPARED = "its process could not be prepared"
 _MOST_UNPREPARED = 3
 """Of one trial; any further one counts as the trial's own fault, so that nothing is tried forever."""
+_WRITE_PROGRESS_SECONDS = 15.0
+"""Least seconds between two files that show the progress to other shells."""
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
 _INTERRUPTIONS = {
@@ -90,8 +93,9 @@ class TuneRunState:
         self._dropped: list[TrialPlan] = []
         self._restart_reason = ""
         self._failure: BaseException | None = None
-        # The time on the watchdog's clock at which the nodes first could not hold a trial.
+        # Times on the watchdog's clock: when nodes first could not hold a trial, and when progress was written last.
         self._nodeless_since: float | None = None
+        self._progress_written_at = 0.0
 
     # --- What is known ------------------------------------------------------------------------------------------------
 
@@ -204,6 +208,9 @@ class TuneRunState:
         self._watchdog.hear(trial_id, message)
         self._nodeless_since = None
         reason = self._state.receive(trial, message)
+        if "progress" in message and self._watchdog.now - self._progress_written_at > _WRITE_PROGRESS_SECONDS:
+            self._progress_written_at = self._watchdog.now
+            self._state.write_progress()
         self._on_change()
         return reason
 
@@ -303,7 +310,7 @@ class TuneRunState:
             self._wait_for_nodes(plan)
         elif self._open - {trial_id for trial_id, other in self._plans.items() if other.trial == plan.trial}:
             self._concurrent = max(1, self._concurrent - 1)
-            self.say(f"{plan.trial}: {_STARVED}; from now on {self._concurrent} trials at a time.")
+            self.say(f"{plan.trial}: {_STARVED}; from now on {counted(self._concurrent, 'trial')} at a time.")
         else:
             raise SearchError(
                 f"the cluster must have room for a trial, but the {self._resources.workers} workers of "

@@ -18,6 +18,7 @@ from tests.support.toy_search import BEGUN, FINISHED, reported
         BEGUN | {"expects_seconds": 3.0, "warning": "starts from scratch"},
         reported(100, 2.0),
         {"expects_seconds": 0.0},
+        {"progress": {"images_seen": 50, "images_per_second": 10.5, "train_bits_per_dim": None}},
         FINISHED,
         FINISHED | {"facts": {"test_nats": 80.0}},
     ],
@@ -30,5 +31,5 @@ def test_a_message_arrives_as_it_was_sent(message: dict[str, Any]) -> None:
     "message", [{}, {"facts": {}}, {"end": "finished"}, {"resumed": []}, reported(100, 2.0) | {"reason": None}]
 )
 def test_what_is_no_message_is_refused(message: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be one of Ended, Begun, Reported, Expects, but got the keys"):
+    with pytest.raises(ValueError, match="must be one of Ended, Begun, Reported, Progressed, Expects, but got"):
         parse_message(json.dumps(message))

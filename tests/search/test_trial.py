@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +17,7 @@ from pixeltune.errors import AuditError, NodePreemptedError, StoreError
 from pixeltune.models import NETWORKS, DensityModel
 from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.sampling import SPEED_BATCH
-from pixeltune.search import trial_metadata
+from pixeltune.search import trial, trial_metadata
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.messages import Message, TrialTask
 from pixeltune.search.state import SearchState
@@ -44,9 +46,29 @@ def numbers(messages: list[Message]) -> list[dict[str, Any]]:
     return [{name: value for name, value in report.items() if name not in _TIMES} for report in reports]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_progress() -> Iterator[None]:
+    """A slow machine sends no other messages than a fast one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "_PROGRESS_SECONDS", math.inf)
+        yield
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Message]:
     return list(run_trial(task_in(tmp_path_factory.mktemp("whole"))))
+
+
+def test_a_trial_tells_its_progress_between_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: list[Message]
+) -> None:
+    monkeypatch.setattr(trial, "_PROGRESS_SECONDS", 0.0)
+    messages = list(run_trial(task_in(tmp_path)))
+    progress = [message["progress"] for message in messages if "progress" in message]
+    assert [each["images_seen"] for each in progress] == [50, 150, 250, 350]
+    assert progress[0].keys() == {"images_seen", "images_per_second", "train_bits_per_dim"}
+    assert numbers(messages) == numbers(uninterrupted)
+    json.dumps(messages, allow_nan=False)
 
 
 def test_a_trial_from_facts_to_its_end(tmp_path: Path) -> None:

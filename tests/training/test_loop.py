@@ -17,6 +17,7 @@ from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedEr
 from pixeltune.models import DensityModel
 from pixeltune.training import loop, timers
 from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.epoch_report import EpochReport, Progress
 from pixeltune.training.evaluation import evaluate
 from pixeltune.training.loop import Training, fit, next_report
 from tests.support.tiny_trainings import GOLDEN, GOLDEN_CONFIGS, numbers, tiny
@@ -196,6 +197,37 @@ def test_divergence_that_is_seen_at_the_report_has_taken_no_step_since(
     for name, tensor in training.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
         assert torch.equal(after[name], before[name]), name
+
+
+def test_progress_between_reports_changes_no_number() -> None:
+    """Each step can be watched; the mean since the last report becomes the report's."""
+    config = tiny(optim__ema=0.9)
+    plain = list(fit(config))
+    events = list(fit(config).events(seconds=0.0))
+    reports = [event for event in events if isinstance(event, EpochReport)]
+    assert [numbers(report) for report in reports] == [numbers(report) for report in plain]
+    progress = [event for event in events if isinstance(event, Progress)]
+    steps = range(config.train.batch_size, config.train.images + 1, config.train.batch_size)
+    at_reports = {report.images_seen for report in reports}
+    assert [event.images_seen for event in progress] == [images for images in steps if images not in at_reports]
+    assert all(event.images_per_second > 0 and event.train_bits_per_dim > 0 for event in progress)
+    assert all(isinstance(event, EpochReport) for event in fit(config).events())
+
+
+def test_progress_counts_from_the_last_report_on_after_a_resume(state_path: str) -> None:
+    config = tiny()
+    steps = count()
+    halted = fit(config, pause=lambda: next(steps) == 4)
+    with pytest.raises(PausedError):
+        list(halted)
+    halted.state.save(state_path)
+    watched, other = (
+        [event for event in training.events(seconds=0.0) if isinstance(event, Progress)]
+        for training in (fit(config), fit(config, state=TrainState.load(state_path)))
+    )
+    assert [event.images_seen for event in other] == [event.images_seen for event in watched][-len(other) :]
+    for resumed, whole in zip(other, watched[-len(other) :], strict=True):
+        assert resumed.train_bits_per_dim == pytest.approx(whole.train_bits_per_dim)
 
 
 def test_looking_at_reports_alone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

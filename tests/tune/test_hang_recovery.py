@@ -264,7 +264,7 @@ def test_workers_that_find_no_place_are_no_fault_of_the_trial(begin: Callable[..
     trial, _other = search.run("a"), search.run("b")
     search.die(trial, again=True, crash=STARVED)
     assert search.run_state.concurrent == 1
-    assert search.said == ["00000: its workers found no place in the cluster; from now on 1 trials at a time."]
+    assert search.said == ["00000: its workers found no place in the cluster; from now on 1 trial at a time."]
     assert search.rows[0] == ("00000", 1, "interrupted")
     assert search.run_state.failure is None
 

@@ -71,13 +71,14 @@ def _require_complete(folder: Path, *, trials: int) -> None:
 
 
 def _require_only_our_lines(out: str, *, trials: int) -> None:
-    lines = out.splitlines()
+    lines = [line for line in out.splitlines() if not line.startswith("Running: ")]  # on a slow machine
     shapes = [
         r"Runs on this machine alone: no --address",
         r"tiny: tiny$",
         r"Order-0 baseline .* bits/dim on validation$",
-        r"2 trials at a time, each 1 CPU$|1 trials at a time, each 1 CPU$|\d+ trials at a time",
-        *[r"\d{5} (finished|pruned  ) \d\.\d{4} .* images .*\d/6 done, "] * trials,
+        r"Starting Ray …$",
+        r"\d+ trials? at a time, each 1 CPU$",
+        *[r"\d{5} (finished|pruned  )   \d\.\d{4} .* images .* s  \d/6  "] * trials,
         r"Ended: all \d trials are done\.$",
         r"Trials: ",
     ]
