@@ -65,7 +65,7 @@ def test_a_finished_search_answers_for_its_own_images_wherever_they_are(tmp_path
     same = write_images(tmp_path / "same.npz", 0)
     for where in (path, same):
         outcome, said = launched(tmp_path, space_of(where))
-        assert (outcome.reason, said) == ("all 1 trials are done", [])
+        assert (outcome.reason, said) == ("the only trial is done", [])
 
 
 def test_a_finished_search_does_not_answer_for_other_images(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_finished_search_says_that_images_which_are_gone_were_not_compared(
     store = SearchStore(str(tmp_path), "toy")
     heard = Heard()
     outcome = run_search(space, store, store.manifest(), backend=RayBackend(), callback=heard)
-    assert outcome.reason == "all 1 trials are done"
+    assert outcome.reason == "the only trial is done"
     (line,) = heard.lines
     assert line.startswith("Not checked: whether toy was measured on these images, which cannot be read now (")
 
@@ -127,7 +127,7 @@ def test_a_finished_final_does_not_answer_for_other_images(tmp_path: Path) -> No
     begun = {"facts": FACTS | {"data_checksum": checksum}, "resumed": []}
     play(state, state.plan({}), begun, reported(300, 2.0), FINISHED)
     store, manifest, space = open_final(request)
-    assert run_search(space, store, manifest, backend=RayBackend(), callback=Heard()).reason == "all 1 trials are done"
+    assert run_search(space, store, manifest, backend=RayBackend(), callback=Heard()).reason == "the only trial is done"
     row = store.trials()[0]
     store.write_trial(row | {"data_checksum": "0123456789abcdef"})
     with pytest.raises(StoreError, match="toy-final must go on with the images it began with"):
