@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from pixeltune.config import Scalar, TrialConfig
+from pixeltune.config import Scalar
 from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_per_dim, resolve_outline
-from pixeltune.format import rough_duration
+from pixeltune.format import counted, plural
 from pixeltune.preflight.checks import compiles_for
+from pixeltune.preflight.cost import devices_text, measure
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import Asha, Median, Pareto, Scheduler, SearchSpace
 from pixeltune.space.keys import values_of
 from pixeltune.space.metrics import sign
 from pixeltune.training.compiler import compiler_advice, missing_compiler
-
-_PROBE_STEPS = 3
-_MOST_PROBE_IMAGES = 32
 
 
 def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[str]) -> None:
@@ -35,10 +33,11 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         name: Its name.
         warm_start: Results of other searches; the plan says what the sampler would learn from them.
     """
-    resolved = resolve_outline(space.base)
-    require_corners(space, resolved.data.form)
-    corners = list(space.corners())
     out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)
+    with out.status("Reading the images and building every corner …"):
+        resolved = resolve_outline(space.base)
+        require_corners(space, resolved.data.form)
+    corners = list(space.corners())
     out.print(_keys(space))
     for line in _data(resolved.data):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -64,14 +63,18 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         out.print(line, highlight=False, soft_wrap=True)
     resources = space.resources
     out.print(
-        f"Resources: {resources.workers} worker(s) a trial, each {resources.cpus} CPU and {resources.gpus:g} GPU",
+        f"Resources: {counted(resources.workers, 'worker')} a trial, each {counted(resources.cpus, 'CPU')} and "
+        f"{resources.gpus:g} {plural(math.ceil(resources.gpus), 'GPU')}",
         highlight=False,
     )
     compiled = compiles_for(space)
     missing = missing_compiler(compiled) if compiled else ""
     if missing:
         out.print(f"Compiler: {missing} here; {compiler_advice(compiled)}", highlight=False, soft_wrap=True)
-    out.print(_cost(space, resolved), highlight=False, soft_wrap=True)
+    out.print(f"Devices here: {devices_text(space)}", highlight=False, soft_wrap=True)
+    with out.status("Measuring the speed of the base configuration …"):
+        cost = measure(space, resolved)
+    out.print(f"Cost: {cost}. Larger trials take longer.", highlight=False, soft_wrap=True)
 
 
 def _configurations(space: SearchSpace) -> str:
@@ -152,47 +155,3 @@ def _parameter_range(space: SearchSpace, corners: list[dict[str, Scalar]], resol
     with torch.device("meta"):
         counts = [build_model(space.configure(corner), resolved.data.form).num_parameters() for corner in corners]
     return f"{min(counts):,} to {max(counts):,} parameters"
-
-
-def _cost(space: SearchSpace, resolved: ResolvedOutline) -> str:
-    speed, device = _images_per_second(resolved.config, resolved)
-    images = space.budget.trials * space.base.train.images
-    hours = images / speed / 3600
-    return (
-        f"Cost: the base configuration trains at {speed:,.0f} images/s here ({device}, one worker); "
-        f"all {images:,} images at that speed are {rough_duration(hours)} of one worker. "
-        "Larger trials take longer, stopped ones less."
-    )
-
-
-def _images_per_second(config: TrialConfig, resolved: ResolvedOutline) -> tuple[float, str]:
-    """Time a few training steps of the base configuration on this machine, without audit and evaluation.
-
-    Without the images, random levels are used: a step takes as long.
-    """
-    import numpy as np
-    import torch
-
-    from pixeltune.models import build_model
-    from pixeltune.training.optim import build_optimizer
-    from pixeltune.training.workers import best_device
-
-    device = best_device()
-    model = build_model(config, resolved.data.form).to(device).train()
-    optimizer = build_optimizer(config.optim, model)
-    data = resolved.data
-    count = min(config.train.batch_size, _MOST_PROBE_IMAGES, data.num_images["train"])
-    if data.data is None:
-        batch = np.random.default_rng(0).integers(0, data.form.levels, (count, *data.form.shape), dtype=np.uint8)
-    else:
-        batch = data.data.train_batch(np.arange(count), np.zeros(count, dtype=np.int64))
-    x_BCHW = torch.from_numpy(batch).to(device)
-    seconds = []
-    for _ in range(_PROBE_STEPS):
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        model.loss(x_BCHW).mean().backward()
-        optimizer.step()
-        float(next(model.parameters()).detach().sum())  # waits for a GPU
-        seconds.append(time.perf_counter() - start)
-    return count / min(seconds), device.type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pixeltune.space import SearchSpace
+
+_WORTH_MEASURING = 2_000_000
+"""Training images of a search from which on its cost is measured before it starts: it takes seconds."""
 
 
 def launch(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +87,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="RESULTS",
         help="folders of searches whose compatible trials the sampler learns from, and whose best are tried first",
     )
+    parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run at most N trials at a time")
+    parser.add_argument("-y", "--yes", action="store_true", help="start a search of more than 30 days without asking")
     add_place(parser)
     add_galleries(parser)
     add_settings(parser)
@@ -160,6 +166,8 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.tune.ray_address import resolve_address
 
     place = resolve_address(options.address)
+    if place.address is None and not options.yes and not SearchStore(options.storage, name).has_trials():
+        require_affordable(out, space)
     out.print(str(place), highlight=False, soft_wrap=True)
     messages: list[str] = []
     with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
@@ -180,9 +188,10 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
             backend=RayBackend(place.address),
             callback=SearchCallback() if options.quiet else Progress(out),
             retries=WITHOUT_RESULT if options.retry_failed else (),
+            max_concurrent=options.max_concurrent,
         )
         out.print(f"Ended: {outcome.reason}.", highlight=False)
-        show_outcome(out, space, store, outcome.state, storage=options.storage)
+        show_outcome(out, space, store, outcome, storage=options.storage)
         merged = "" if outcome.interrupted else compact_many(store)
         if merged:
             out.print(merged, highlight=False, soft_wrap=True)
@@ -190,3 +199,36 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         out.print(f"To go on: {command_again()}", highlight=False, soft_wrap=True)
         return EXIT_INTERRUPTED
     return EXIT_OK if outcome.has_result else EXIT_REFUTED
+
+
+def require_affordable(out: Console, space: SearchSpace) -> None:
+    """Ask before a search starts that would take more than 30 days on the CPUs of this machine.
+
+    Raises:
+        ConfigError: It is not confirmed, or there is no terminal to ask at.
+    """
+    if space.budget.trials * space.base.train.end < _WORTH_MEASURING:
+        return
+    import torch
+
+    from pixeltune.data import resolve_outline
+    from pixeltune.format import rough_duration
+    from pixeltune.preflight.cost import MOST_HOURS, devices_text, measure
+
+    if torch.cuda.is_available():  # to measure there would take memory from the trials until the search ends
+        return
+    with out.status("Measuring the speed of the base configuration …"):
+        cost = measure(space, resolve_outline(space.base))
+    if cost.hours <= MOST_HOURS:
+        return
+    out.print(f"Devices here: {devices_text(space)}", highlight=False, soft_wrap=True)
+    out.print(f"Cost: {cost}.", highlight=False, soft_wrap=True)
+    if sys.stdin.isatty() and out.is_terminal:
+        answer = out.input("This search would take more than 30 days on this machine. Start it? [y/N] ", markup=False)
+        if answer.strip().lower() in ("y", "yes"):
+            return
+    raise ConfigError(
+        f"a search of more than 30 days must be confirmed, but {rough_duration(cost.hours)} are forecast on this "
+        "machine; give --yes, run it on a cluster with --address or --cluster, or lower budget.trials or train.images "
+        "with --set"
+    )

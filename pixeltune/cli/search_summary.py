@@ -21,6 +21,7 @@ from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.ranking import RANKED, bound_mark, counted_statuses, leaderboard, pareto_front
 from pixeltune.results.search_status import common_failure, count_failures
 from pixeltune.results.store import SearchStore
+from pixeltune.search.run import Outcome
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
@@ -52,10 +53,16 @@ def farewell_at_end(out: Console, address: str | None) -> Iterator[None]:
             out.print(line, highlight=False, soft_wrap=True)
 
 
-def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: SearchState, *, storage: str) -> None:
-    """Print the outcome, with commands that name `storage`; pictures come last, because they may take a while."""
+def show_outcome(out: Console, space: SearchSpace, store: SearchStore, outcome: Outcome, *, storage: str) -> None:
+    """Print the outcome, with commands that name `storage`.
+
+    Pictures come last, because they may take a while; a search that was stopped by hand ends without them.
+    """
+    state = outcome.state
     rows = list(state.ended.values())
-    out.print(f"Trials: {counted_statuses(rows) or 'none'}.", highlight=False)
+    waiting = len(state.pending())
+    counts = [counted_statuses(rows), f"{waiting} interrupted" if waiting else ""]
+    out.print(f"Trials: {', '.join(filter(None, counts)) or 'none'}.", highlight=False)
     show_failures(out, state)
     places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
     if not places:
@@ -79,7 +86,8 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, state: Se
     words = f"{store.search}{storage_words(storage)}"
     final = f"    Test set: pixeltune final {words}" if any(row["num_test"] != 0 for row in rows) else ""
     out.print(f"Report: pixeltune report {words}{final}", highlight=False, soft_wrap=True)
-    _show_galleries(out, store, within[: space.keep], storage_words(storage))
+    if not outcome.interrupted:
+        _show_galleries(out, store, within[: space.keep], storage_words(storage))
 
 
 def show_failures(out: Console, state: SearchState) -> None:

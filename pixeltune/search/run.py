@@ -196,6 +196,7 @@ def run_search(
     backend: Backend,
     callback: SearchCallback,
     retries: Collection[Status] = (),
+    max_concurrent: int | None = None,
 ) -> Outcome:
     """Run what is left of a search; the caller holds `store.lock()`.
 
@@ -206,6 +207,7 @@ def run_search(
         backend: Where trials run; it is started only if trials are left.
         callback: Called as trials start, report and end.
         retries: The statuses of ended trials that are tried again.
+        max_concurrent: How many trials run at once at most; as many as the machines hold by default.
     """
     state = SearchState(
         space,
@@ -235,7 +237,8 @@ def run_search(
     stop = Stop(space, state)
     with backend.start(state, stop, callback, retention) as runner:
         # A trial's resources depend on the machines, which are known only now.
-        shared = Round(state, *runner.capacity(space.resources))
+        resources, places = runner.capacity(space.resources)
+        shared = Round(state, resources, min(places, max_concurrent or places))
         runner.check(shared.resources)
         store.write_launch(_launch(shared))
         callback.begin(state, shared.resources, shared.concurrent, resolved.data.form)

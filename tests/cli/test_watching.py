@@ -105,7 +105,9 @@ def test_how_a_search_stands() -> None:
         {"trials": 5, "images": 2000 - 800, "gpu_hours": 10 - gpu_minutes / 60, "hours": 1.0}
     )
     assert status.eta_seconds is not None
-    assert 300 < status.eta_seconds < 600, "the images are used up first: 1,200 at about 1.4 a second, two trials at once"
+    assert 300 < status.eta_seconds < 600, (
+        "the images are used up first: 1,200 at about 1.4 a second, two trials at once"
+    )
 
 
 def test_a_final_while_it_runs() -> None:
