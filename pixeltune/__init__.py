@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pixeltune.lazy import importer
 
 if TYPE_CHECKING:
+    from pixeltune.cluster.launch import run_search
     from pixeltune.config import TrialConfig
     from pixeltune.data import load_data
     from pixeltune.data.resolve import resolve
@@ -39,6 +40,7 @@ _HOMES = {
     "Resources": "pixeltune.space",
     "Patience": "pixeltune.space",
     "load_search": "pixeltune.space",
+    "run_search": "pixeltune.cluster.launch",
     "load_data": "pixeltune.data",
     "resolve": "pixeltune.data.resolve",
     "build_model": "pixeltune.models",
@@ -85,6 +87,7 @@ __all__ = [
     "read_images",
     "read_results",
     "resolve",
+    "run_search",
     "sample",
     "save_grid",
     "save_weights",

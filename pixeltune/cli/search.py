@@ -166,9 +166,9 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.tune.ray_address import resolve_address
 
     place = resolve_address(options.address)
+    out.print(str(place), highlight=False, soft_wrap=True)
     if place.address is None and not options.yes and not SearchStore(options.storage, name).has_trials():
         require_affordable(out, space)
-    out.print(str(place), highlight=False, soft_wrap=True)
     messages: list[str] = []
     with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
         store, manifest = open_search(

@@ -7,4 +7,5 @@ capacity                                         nodes that may still start, and
 ssh_tunnel, dashboard_client, jobs               submitting a search as a job, following it, stopping it
 spot_agent                                       the notice that a spot machine is taken away
 ray_backend                                      `RayBackend`: the backend of `pixeltune.search.run.run_search`
+launch                                           `pixeltune.run_search`: a search from Python
 """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from pixeltune.errors import ConfigError, StoreError
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.run import (
-    Round,
     Stop,
     nothing_left,
     open_search,
@@ -26,6 +23,7 @@ from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import WITHOUT_RESULT, SearchState
 from pixeltune.search.trial import state_file, weights_file
 from pixeltune.space import Budget, Resources, SearchSpace
+from tests.support.imitated_machines import ImitatedMachines
 from tests.support.toy_search import (
     BEGUN,
     FACTS,
@@ -290,37 +288,6 @@ def test_a_space_without_an_end_ends_the_search_where_nothing_new_is_drawn(
     assert space.num_configurations is None
     monkeypatch.setattr(SearchSpace, "suggest", lambda *_: {"optim.lr": 0.01})
     assert len(run_all(tmp_path, space).ended) == 1
-
-
-class ImitatedMachines:
-    """A backend of which trial 0 needs a whole GPU; a machine has four CPUs."""
-
-    def __init__(self) -> None:
-        self.rounds: list[tuple[bool, int]] = []
-
-    def require(self, space: SearchSpace) -> None:
-        """Refuse nothing."""
-
-    @contextmanager
-    def start(self, state: SearchState, *_: Any) -> Iterator[ImitatedMachines]:
-        self.state = state
-        yield self
-
-    def capacity(self, wanted: Resources) -> tuple[Resources, int]:
-        return Resources(cpus=min(4, wanted.cpus), gpus=wanted.gpus), 2
-
-    def check(self, resources: Resources) -> None:
-        """Refuse nothing."""
-
-    def run(self, round_: Round) -> None:
-        self.rounds.append((round_.exclusive, round_.trials_left))
-        source = round_.source()
-        while round_.trials_left:
-            plan = source.next_plan()
-            facts = FACTS | {"data_checksum": self.state.store.manifest().data_checksum}
-            fits = plan.trial != "00000" or round_.resources.gpus == 1
-            end = [reported(400, 2.0), FINISHED] if fits else [ended("oom")]
-            play(self.state, plan, BEGUN | {"facts": facts}, *end, resources=round_.resources)
 
 
 def test_what_a_trial_holds_is_what_its_round_gives(tmp_path: Path) -> None:
