@@ -1,20 +1,24 @@
-"""The progress of sampling or coding, and the time that it will take."""
+"""The progress of training, sampling or coding, and the time that it will take."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import is_quiet, say_progress
+from pixeltune.format import duration
 from pixeltune.packages import has_package
 
 if TYPE_CHECKING:
     from pixeltune.models import DensityModel
+
+_SECONDS_BETWEEN_LINES = 60.0
+"""Seconds between two lines of a training that does not write to a terminal."""
 
 
 @contextmanager
@@ -48,6 +52,48 @@ def _bar(calls: int) -> Iterator[Callable[[int], None]]:
 
     with Progress(transient=True) as progress:
         yield partial(progress.advance, progress.add_task("network calls", total=calls))
+
+
+@contextmanager
+def training_progress(images: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function to call with the `Progress` of a training, as a dictionary.
+
+    It is a bar on a terminal, and a line a minute elsewhere. images: after which the training ends.
+    """
+    if is_quiet():
+        yield lambda _progress: None
+    elif sys.stdout.isatty() and has_package("rich"):
+        with _training_bar(images) as show:
+            yield show
+    else:
+        yield partial(_say_now_and_then, images, [time.monotonic()])
+
+
+@contextmanager
+def _training_bar(images: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("the first steps", total=images)
+
+        def show(progress: Mapping[str, Any]) -> None:
+            bar.update(task, completed=progress["images_seen"], description=_training_line(images, progress))
+
+        yield show
+
+
+def _say_now_and_then(images: int, said_at: list[float], progress: Mapping[str, Any]) -> None:
+    if time.monotonic() - said_at[0] >= _SECONDS_BETWEEN_LINES:
+        said_at[0] = time.monotonic()
+        say_progress(f"          {_training_line(images, progress)}")
+
+
+def _training_line(images: int, progress: Mapping[str, Any]) -> str:
+    seen, speed, bits = (progress[name] for name in ("images_seen", "images_per_second", "train_bits_per_dim"))
+    left = f", {duration((images - seen) / speed)} left" if speed else ""
+    loss = "" if bits is None else f"train {bits:.4f} bits/dim, "
+    return f"{seen:,} of {images:,} images, {loss}{speed:,.3g} images/s{left}"
 
 
 class _Clock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,8 @@ from pixeltune.cli.common import (
     settings_of,
     storage_words,
 )
+from pixeltune.cli.progress_bar import training_progress
+from pixeltune.errors import NodePreemptedError
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
@@ -117,19 +119,26 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         if store.has_trials():
             require_same_data(store, space.base.data, data.identity.checksum)
         plan = next(iter(state.plans_to_resume()), None) or state.plan({})
+        say_progress(_HEADER)
         for point in store.curve(plan.trial):
             say_progress(_line(point))
         state.start(plan, space.resources)
         crash = None
         try:
-            with _stop_on_signal():
-                say_progress(_HEADER)
-                for message in run_trial(plan.to_task(space, store, space.resources)):
+            with (
+                _stop_on_signal(space.resources.workers) as is_stopping,
+                training_progress(space.base.train.end) as show,
+            ):
+                for message in run_trial(plan.to_task(space, store, space.resources), is_stopping):
                     state.receive(plan.trial, message)
                     if "warning" in message:
                         say(f"{plan.trial} {message['warning']}")
+                    if "progress" in message:
+                        show(message["progress"])
                     if "report" in message:
                         say_progress(_line(message["report"]))
+        except NodePreemptedError:
+            say("Stopped; the same command resumes from here.")
         except KeyboardInterrupt:
             say("Stopped; the same command resumes from the last report.")
         except BaseException:
@@ -196,14 +205,25 @@ def _line(report: Row) -> str:
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[None]:
-    """Make SIGTERM, as clusters send it, act like Ctrl-C."""
+def _stop_on_signal(world: int) -> Iterator[Callable[[], bool] | None]:
+    """Let Ctrl-C, and SIGTERM as clusters send it, stop the training where it is; a second one leaves at once.
+
+    world: how many processes train. torchrun ends all of several, so these leave at once.
+
+    Yields whether to stop; the training asks before each step, and saves its state.
+    """
+    stops = 0
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        nonlocal stops
+        stops += 1
+        if world > 1 or stops > 1:
+            raise KeyboardInterrupt
+        say_progress("Stopping after this step; Ctrl-C again to leave at once.")
 
-    before = signal.signal(signal.SIGTERM, handle)
+    before = {which: signal.signal(which, handle) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield (lambda: stops > 0) if world == 1 else None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for which, handler in before.items():
+            signal.signal(which, handler)

@@ -170,7 +170,7 @@ def test_a_training_stops_and_goes_on(answers: dict[str, Any]) -> None:
     assert out.splitlines()[-1] == "Stopped; the same command resumes from the last report."
     code, out, _ = answers["resume"]
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["128", "images", "256"]
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["images", "128", "256"]
     assert answers["rows"][1] == "finished"
 
 

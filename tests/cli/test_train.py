@@ -66,7 +66,7 @@ def test_a_training_leaves_one_finished_row_its_curve_and_its_weights(trained: t
 def test_the_same_command_again_does_not_train(trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     config, storage, out = trained
 
-    def never(_task: TrialTask) -> Iterator[Any]:
+    def never(_task: TrialTask, _taken: Any) -> Iterator[Any]:
         raise AssertionError("it must not train again")
 
     monkeypatch.setattr(trial, "run_trial", never)
@@ -314,20 +314,22 @@ def _stopping(after: int, how: str) -> Any:
     """`run_trial` that is stopped once the report number `after` is in the books."""
     whole = trial.run_trial
 
-    def messages(task: TrialTask) -> Iterator[dict[str, Any]]:
+    def messages(task: TrialTask, taken: Any = None) -> Iterator[dict[str, Any]]:
         reports = 0
-        for message in whole(task):
+        for message in whole(task, taken):
             yield message
             reports += "report" in message
             if reports == after:
-                if how == "SIGTERM":
-                    os.kill(os.getpid(), signal.SIGTERM)
-                raise RuntimeError("the wire was cut") if how == "crash" else KeyboardInterrupt
+                if how == "crash":
+                    raise RuntimeError("the wire was cut")
+                os.kill(os.getpid(), signal.SIGTERM if how == "SIGTERM" else signal.SIGINT)
+                if how == "at once":
+                    os.kill(os.getpid(), signal.SIGINT)
 
     return messages
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "at once"])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     trained: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -337,7 +339,8 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
         said = command("train", "--config", config)
     assert said.code == 130
     assert said.err == ""
-    assert said.out.splitlines()[-1] == "Stopped; the same command resumes from the last report."
+    where = "the last report" if how == "at once" else "here"
+    assert said.out.splitlines()[-1] == f"Stopped; the same command resumes from {where}."
     store = SearchStore("results", "tiny")
     assert [row["status"] for row in store.trials()] == ["interrupted"]
     assert Path(store.checkpoint("00000"), "state.pt").exists()
@@ -401,7 +404,7 @@ def test_a_training_does_not_go_on_with_other_images(monkeypatch: pytest.MonkeyP
 
 
 def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(_task: TrialTask) -> Iterator[Any]:
+    def crash(_task: TrialTask, _taken: Any) -> Iterator[Any]:
         raise RuntimeError("the wire was cut")
         yield
 
