@@ -45,6 +45,10 @@ class DataConfig(Section):
     """share of the training images that is used (seeded by split_seed); validation and test stay whole."""
     num_valid: int | None = Field(default=None, ge=1)
     """images carved from train as validation; None for the source's own choice."""
+    test_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """share of the images held out as test set, for a source without one; 0 holds none out. With it, source `folder`
+    takes a folder of images without `train/`.
+    """
     split_seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the carving; not the trial's seed, so all trials of a search see one split."""
     train_on_valid: bool = False

@@ -152,16 +152,19 @@ def formation_of(raw: RawData, config: DataConfig, *, already_grey: bool) -> Pix
 def split_rows(raw: RawData, config: DataConfig, default: int | None) -> dict[str, tuple[str, np.ndarray]]:
     """Return for each split of the model the source's split that it comes from, and its rows there in rising order.
 
-    Validation is carved from train by `split_seed` unless the source has its own and `num_valid` is None.
+    Validation is carved from train by `split_seed` unless the source has its own and `num_valid` is None. So is the
+    test set with `test_fraction`, from the other end of the same order: it does not depend on the other options.
     A fraction keeps the first training images of the same order, so a smaller one is part of a larger one.
     """
-    count = len(raw.train)
+    order = counter_rng.permutation(config.split_seed, "split", len(raw.train))
+    num_test = _num_held_out(raw, config)
+    order, held_out = order[: len(order) - num_test], order[len(order) - num_test :]
+    count = len(order)
     num_valid = _num_carved(raw, config, default)
     if num_valid >= count:
         raise ConfigError(
             f"`data.num_valid` must be less than the {count} training images of {config.name}, but got {num_valid}"
         )
-    order = counter_rng.permutation(config.split_seed, "split", count)
     num_train = max(1, round(config.fraction * (count - num_valid)))
     splits = {"train": ("train", np.sort(order[num_valid : num_valid + num_train]))}
     if num_valid:
@@ -170,6 +173,8 @@ def split_rows(raw: RawData, config: DataConfig, default: int | None) -> dict[st
         splits["valid"] = ("valid", np.arange(len(raw.valid)))
     if raw.test is not None:
         splits["test"] = ("test", np.arange(len(raw.test)))
+    elif num_test:
+        splits["test"] = ("train", np.sort(held_out))
     return splits
 
 
@@ -177,6 +182,23 @@ def luma(pixels_NCHW: np.ndarray) -> np.ndarray:
     """Return (N, 1, H, W) uint8: ITU-R 601 luma of (N, 3, H, W), rounded."""
     red, green, blue = (pixels_NCHW[:, colour].astype(np.uint32) * weight for colour, weight in enumerate(_LUMA))
     return ((red + green + blue + 0x8000) >> 16).astype(np.uint8)[:, None]
+
+
+def _num_held_out(raw: RawData, config: DataConfig) -> int:
+    if not config.test_fraction:
+        return 0
+    if raw.test is not None:
+        raise ConfigError(
+            f"`data.test_fraction` must be 0 for {config.name}, which has a test split of {len(raw.test):,} images, "
+            f"but got {config.test_fraction:g}"
+        )
+    count = max(1, round(config.test_fraction * len(raw.train)))
+    if count >= len(raw.train):
+        raise ConfigError(
+            f"`data.test_fraction` must leave training images, but {config.test_fraction:g} of the {len(raw.train)} "
+            f"images of {config.name} are all of them"
+        )
+    return count
 
 
 def _num_carved(raw: RawData, config: DataConfig, default: int | None) -> int:

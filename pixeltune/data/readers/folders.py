@@ -1,5 +1,7 @@
 """A folder of image files: train/, and where they exist valid/ and test/, images in any depth, in sorted order.
-Links are followed inside the folder, unless they lead back to a folder above them.
+
+With `data.test_fraction` also a folder of images without these splits. Links are followed inside the folder, unless
+they lead back to a folder above them.
 
 Labels: the folders directly below a split are classes if every image is in one of them, in every split, and train
 has at least two. A split that only contains `images/` has no labels.
@@ -51,7 +53,8 @@ def read_splits(splits: dict[str, SplitFolder], config: DataConfig, *, version: 
 
 
 def _scan(config: DataConfig) -> tuple[dict[str, SplitFolder], tuple[Ignored, ...]]:
-    return scan_images(given_path(config), SPLIT_NAMES, follow_links=config.follow_links)
+    is_whole = config.test_fraction > 0
+    return scan_images(given_path(config), SPLIT_NAMES, follow_links=config.follow_links, is_whole=is_whole)
 
 
 def _labels(splits: dict[str, SplitFolder]) -> dict[str, np.ndarray]:

@@ -86,17 +86,25 @@ def split_folders(root: Path, layout: Mapping[str, Sequence[str]]) -> dict[str, 
 
 
 def scan_images(
-    root: Path, layout: Mapping[str, Sequence[str]], *, follow_links: bool
+    root: Path, layout: Mapping[str, Sequence[str]], *, follow_links: bool, is_whole: bool = False
 ) -> tuple[dict[str, SplitFolder], tuple[Ignored, ...]]:
     """List the image files of each split, and everything else below `root` with the reason why it is not read.
+
+    is_whole: whether a folder without splits is taken as the training images.
 
     Raises:
         MissingDataError: There is no folder of training images.
         DataError: Two folders are one split, a split has no image, or a link leads out of `root`.
     """
     folders = split_folders(root, layout)
+    if is_whole and not folders and root.is_dir():
+        whole = scan_files(root, root, suffixes=IMAGE_SUFFIXES, kind="image", follow_links=follow_links)
+        return {"train": whole}, whole.ignored
     if "train" not in folders:
-        raise MissingDataError(f"{root} must hold a folder train with images, but has none")
+        raise MissingDataError(
+            f"{root} must hold a folder train with images, but has none; put them there, or hold a test set out of a "
+            "folder without splits with --set data.test_fraction=0.1"
+        )
     splits = {
         split: scan_files(folder, root, suffixes=IMAGE_SUFFIXES, kind="image", follow_links=follow_links)
         for split, folder in folders.items()
