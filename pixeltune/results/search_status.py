@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from pixeltune.config import ImageSpec
-from pixeltune.format import duration
+from pixeltune.format import counted, duration
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
@@ -286,7 +286,8 @@ def silence_of(started_at: datetime, reported_at: Sequence[datetime], now: datet
 
 def left_words(left: Mapping[str, float]) -> list[str]:
     """Return what is left of a budget, one phrase for each of its limits."""
-    formats = {"trials": "{:,.0f} trials", "images": "{:,.0f} images", "gpu_hours": "{:,.2f} GPU-hours"}
-    return [formats[name].format(left[name]) for name in formats if name in left] + [
-        f"{duration(3600 * left[name])} of this launch" for name in ("hours",) if name in left
+    words = [
+        counted(round(left[name]), noun) for name, noun in (("trials", "trial"), ("images", "image")) if name in left
     ]
+    words += [f"{left['gpu_hours']:,.2f} GPU-hours"] if "gpu_hours" in left else []
+    return words + ([f"{duration(3600 * left['hours'])} of this launch"] if "hours" in left else [])
