@@ -121,7 +121,13 @@ def print_table(
     table = fitted(columns, rows, out.width if out.is_terminal else None)
     if title:
         out.print(title, style="bold", highlight=False, soft_wrap=True, markup=False)
-    out.print(_drawn(table), crop=False)
+    if out.is_terminal:
+        out.print(_drawn(table), crop=False)
+    else:
+        with out.capture() as text:
+            out.print(_drawn(table), crop=False)
+        for line in text.get().splitlines():
+            out.print(line.rstrip(), highlight=False, soft_wrap=True, markup=False)
     if more:
         out.print(more, highlight=False, soft_wrap=True, markup=False)
     if table.hidden:

@@ -47,7 +47,7 @@ class KeyReference:
 
     @property
     def form(self) -> str:
-        """Return type and values in one text, such as `whole number, 1…4,096` or `a | b`."""
+        """Return type and values in one text, such as `whole number, 1…4096` or `a | b`."""
         if self.kind in ("choice", self.values):
             return self.values
         return f"{self.kind}, {self.values}" if self.values else self.kind
@@ -126,7 +126,7 @@ def _parts(annotation: object) -> Sequence[object]:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """Return the range of a number: `1…4,096`, `above 0…1`, `0…below 1`, `≥ 1` or `> 0`; "" without bounds."""
+    """Return the range of a number: `1…4096`, `above 0…1`, `0…below 1`, `≥ 1` or `> 0`; "" without bounds."""
     found: dict[str, Any] = {
         name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(each, name)
     }

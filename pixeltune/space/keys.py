@@ -203,7 +203,7 @@ _LEAST_PLAIN = 0.01
 
 
 def value_text(value: object, *, has_exponent: bool = False) -> str:
-    """Return a value of a key as text: words as in TOML, `none`, thousands apart, and all digits of a fraction.
+    """Return a value of a key as it can be set: words as in TOML, `none`, and all digits of a number.
 
     Args:
         value: The value.
@@ -211,8 +211,6 @@ def value_text(value: object, *, has_exponent: bool = False) -> str:
     """
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
-        return f"{value:,}"
     if not isinstance(value, float) or not math.isfinite(value):
         return str(value)
     text = repr(value)

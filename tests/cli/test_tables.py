@@ -94,6 +94,7 @@ def test_a_pipe_gets_each_row_in_one_line_without_colours() -> None:
     assert len(printed) == 1 + len(ROWS)
     assert all(NOTE in line for line in printed[1:])
     assert not any("\x1b" in line for line in printed)
+    assert all(line == line.rstrip() for line in printed)
 
 
 def test_markup_in_a_cell_is_text() -> None:

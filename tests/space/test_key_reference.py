@@ -31,7 +31,7 @@ def _config(family: str = "gated", likelihood: str = "logistic_mixture") -> Tria
     [
         (IntDistribution(2, 6), "2…6"),
         (IntDistribution(2, 6, step=2), "2…6 (step 2)"),
-        (IntDistribution(8, 1024, log=True), "8…1,024 (log)"),
+        (IntDistribution(8, 1024, log=True), "8…1024 (log)"),
         (IntDistribution(4, 4), "4"),
         (FloatDistribution(5e-4, 1e-2, log=True), "5e-4…1e-2 (log)"),
         (FloatDistribution(1.25e-4, 0.003, log=True), "1.25e-4…3e-3 (log)"),
@@ -77,7 +77,7 @@ def _probes(reference: KeyReference) -> list[tuple[object, bool]]:
     low, _, high = reference.values.partition("…")
     for text, outwards in ((low, -1), (high, 1)):
         if text:
-            match = re.search(r"(-?[\d.]+(?:e-?\d+)?)(?:\^(\d+))?", text.replace(",", ""))
+            match = re.search(r"(-?[\d.]+(?:e-?\d+)?)(?:\^(\d+))?", text)
             assert match is not None, reference
             value = number(match[1]) ** int(match[2] or 1)
             is_open = any(word in text for word in (">", "above", "below"))
