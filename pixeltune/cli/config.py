@@ -1,4 +1,4 @@
-"""`pixeltune config`: every key with type, range, default and meaning, a file as it is read, or a file to begin with."""
+"""`pixeltune config`: every key with type, range, default and meaning; a file as it is read; a file to begin with."""
 
 from __future__ import annotations
 

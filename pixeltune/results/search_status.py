@@ -15,6 +15,7 @@ from typing import Any
 
 from pixeltune.config import ImageSpec
 from pixeltune.format import counted, duration
+from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
@@ -95,7 +96,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         running=[_running(row, curves.get(row["trial"], []), rungs, now) for row in live],
         counts=dict(sorted(Counter(row["status"] for row in rows if row["status"] != Status.RUNNING).items())),
         failures=count_failures(ended),
-        best=_best([*ended, *(_with_best_report(row, curves.get(row["trial"], [])) for row in live)], manifest),
+        best=best_so_far(rows, curves, manifest),
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
         eta_seconds=_eta(left, rows, ended, curves, launch, now) if launcher else None,
@@ -159,13 +160,27 @@ def count_failures(ended: Iterable[Row]) -> dict[str, int]:
     return dict(Counter(reasons).most_common())
 
 
+def best_so_far(rows: Sequence[Row], curves: Mapping[str, Sequence[Row]], manifest: SearchManifest) -> Row | None:
+    """Return the best row of a search, one that runs by its best report so far; None where no row has a number.
+
+    Args:
+        rows: The latest attempt of each trial.
+        curves: The reports of the trials that run, by trial.
+        manifest: The search, with its objective and constraints.
+    """
+    known = [
+        _with_best_report(row, curves.get(row["trial"], [])) if row["status"] == Status.RUNNING else row for row in rows
+    ]
+    return _best(known, manifest)
+
+
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     """Return a running row with its best report so far: the row itself is rewritten only at its end."""
     best = best_report(curve, "valid_bits_per_dim") or {}
     return row | {name: best.get(name) for name in ("valid_bits_per_dim", "valid_nats")}
 
 
-def _best(rows: Sequence[Row], manifest: Any) -> Row | None:
+def _best(rows: Sequence[Row], manifest: SearchManifest) -> Row | None:
     first = manifest.objectives[0]
     objective = first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
     return best_row(rows, objective, manifest.constraints)
