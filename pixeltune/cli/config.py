@@ -116,6 +116,7 @@ def _print(out: Console, references: Sequence[KeyReference], values: dict[str, S
     from pixeltune.space.keys import value_text
 
     known = config_columns()
+    units = {each.key: known[each.key].unit if each.key in known else "" for each in references}
     is_narrow = out.is_terminal and out.width < _WIDE
     has_changes = any(
         each.default != REQUIRED and value_text(values[each.key]) != each.default
@@ -127,18 +128,17 @@ def _print(out: Console, references: Sequence[KeyReference], values: dict[str, S
         *([TableColumn(title="value", align="left")] if values else []),
         *([TableColumn(title="default", align="left", priority=1)] if has_changes or not values else []),
         *([] if is_narrow else [TableColumn(title="type and range", align="left", least=24)]),
-        TableColumn(title="unit", align="left", priority=2),
+        *([TableColumn(title="unit", align="left", priority=2)] if any(units.values()) else []),
         TableColumn(title="meaning", align="left", least=24),
     ]
     rows = []
     for each in references:
-        unit = known[each.key].unit if each.key in known else ""
         row = {
             "key": each.key,
             "value": value_text(values.get(each.key)),
             "default": each.default,
             "type and range": each.form,
-            "unit": unit,
+            "unit": units[each.key],
             "meaning": f"{each.form}: {each.meaning}" if is_narrow else each.meaning,
         }
         rows.append([row[column.title] for column in columns])

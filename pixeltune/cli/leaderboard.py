@@ -73,7 +73,8 @@ def leaderboard(options: argparse.Namespace) -> int:
     is_file = options.csv or options.json or options.latex
     top = options.top or (len(places) if options.all or is_file else TOP)
     if options.csv:
-        say(_csv(places[:top]))
+        for line in _csv(places[:top]):
+            say(line)
     elif options.json:
         say(json.dumps(places[:top]))
     elif options.latex:
@@ -186,11 +187,16 @@ def latex(columns: Sequence[TableColumn], cells: Sequence[Sequence[str]]) -> Ite
     yield r"\end{tabular}"
 
 
-def _csv(places: Sequence[Row]) -> str:
+def _csv(places: Sequence[Row]) -> list[str]:
+    """Return the lines of a CSV file; none without rows, which alone know the columns."""
     import pandas as pd
 
-    lists = [{name: " ".join(v) if isinstance(v, list) else v for name, v in place.items()} for place in places]
-    return pd.DataFrame(lists).to_csv(index=False, lineterminator="\n").rstrip("\n")
+    if not places:
+        return []
+    plain = [{name: " ".join(v) if isinstance(v, list) else v for name, v in place.items()} for place in places]
+    # As objects, because pandas makes a whole number a fraction where another row has none.
+    text: str = pd.DataFrame(plain, dtype=object).to_csv(index=False, lineterminator="\n")
+    return text.splitlines()
 
 
 def _notes(store: SearchStore, manifest: SearchManifest, rows: Sequence[Row], places: Sequence[Row]) -> Iterator[str]:

@@ -105,7 +105,9 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _configuration(found: Found) -> Iterator[str]:
-    varied = found.manifest.vary
+    from pixeltune.space.keys import range_text, value_text
+
+    varied = found.manifest.distributions()
     try:
         config = found.config()
     except StoreError as error:
@@ -114,7 +116,8 @@ def _configuration(found: Found) -> Iterator[str]:
     yield f"Configuration {found.row['config_key']} (* is varied by the search; the rest as in `pixeltune config`):"
     for key, value in config.flat().items():
         if key in varied or key in config.changed():
-            yield f"  {'*' if key in varied else ' '} {key} = {value}"
+            among = f"  (of {range_text(varied[key])})" if key in varied else ""
+            yield f"  {'*' if key in varied else ' '} {key} = {value_text(value)}{among}"
 
 
 def _curve(found: Found) -> Iterator[str]:
