@@ -34,6 +34,9 @@ for words in {commands!r}:
     print("$$", *words, flush=True)
     print("$$ exit code", main(list(words)), flush=True)
 """
+_SENTENCES = ("Not shown", "status is", "pixeltune: results")
+"""How lines begin that are no rows of a table; a terminal wraps them."""
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
