@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,9 +44,8 @@ def add_verb(verbs: Any) -> None:
 
 def show_columns(_options: argparse.Namespace) -> int:
     """Print tables on a terminal, and else the reference that docs/results.md contains."""
-    out = console()
-    if out.is_terminal:
-        _draw(out)
+    if sys.stdout.isatty():
+        _draw(console())
         return EXIT_OK
     for line in reference():
         say(line)

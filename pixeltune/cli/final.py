@@ -130,7 +130,7 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
         why = ""
         if selection.images is None and item.best_images < item.images:
             why = f", where it was best of {item.images:,}"
-        _say(out, f"  {item.trial}  {selection.objective} {item.value:.6g}; {length:,} images{why}")
+        _say(out, f"  {item.trial}  {selection.objective} {item.value:.6g}; {counted(length, 'image')}{why}")
     if selection.left_out:
         _say(out, f"Fewer than asked for: {'; '.join(selection.left_out)}.")
     now = moved_on(request, selection)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pixeltune.cli.common import is_quiet, say_progress
 from pixeltune.errors import has_package
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     from pixeltune.models import DensityModel
@@ -33,7 +34,7 @@ def network_calls(
             show(done)
             seconds = clock.forecast(done)
             if seconds is not None and tells_time:
-                say_progress(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s")
+                say_progress(f"{counted(count, 'image')}, {counted(calls, 'network call')}, about {seconds:.0f} s")
 
         yield advance
 

@@ -26,6 +26,7 @@ from pixeltune.cli.common import (
     settings_of,
     storage_words,
 )
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
@@ -179,7 +180,7 @@ def _show_end(row: Row, words: str) -> int:
     if status is Status.FINISHED:
         say(
             f"Best {bound_mark(row)}{row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
-            f"{row['best_images_seen']:,} images; pixeltune evaluate {words}; pixeltune sample {words}"
+            f"{counted(row['best_images_seen'], 'image')}; pixeltune evaluate {words}; pixeltune sample {words}"
         )
         if row["bits_verified"] is False:
             say(f"Not confirmed: {row['bits_unverified_reason']}.")

@@ -115,7 +115,7 @@ def test_tables_fit_a_terminal_and_are_whole_in_a_pipe() -> None:
         assert "model.layers = 2  (of 2…3)" in texts["show toy/00000"]
         assert "optim.lr = 0.01  (of 1e-3…1e-1 (log))" in texts["show toy/00000"]
         for name in ("config", "columns", "list", "leaderboard small"):
-            lines = [line for line in texts[name].splitlines() if not line.startswith(("Not shown", "status is"))]
+            lines = [line for line in texts[name].splitlines() if not line.startswith(_SENTENCES)]
             assert max(map(len, lines)) <= width, name
         assert ("Not shown in 80 columns" in texts["leaderboard small"]) == (width == 80)
         assert "whole number, 1…4096" in " ".join(texts["config"].split())
