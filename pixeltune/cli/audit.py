@@ -38,6 +38,7 @@ def audit(options: argparse.Namespace) -> int:
     say(
         f"Passed in {report.seconds:.2f} s: causal by position and colour, some past pixel matters everywhere, "
         f"receptive field {counted(report.receptive_rows, 'row')} × {counted(report.receptive_cols, 'column')} with "
-        f"{counted(report.blind_spot, 'past pixel')} unseen inside, probabilities sum to one within {report.max_mass_error:.1e}."
+        f"{counted(report.blind_spot, 'past pixel')} unseen inside, "
+        f"probabilities sum to one within {report.max_mass_error:.1e}."
     )
     return EXIT_OK

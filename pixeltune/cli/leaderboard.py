@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,6 @@ from pixeltune.cli.common import EXIT_OK, add_storage, console, positive, say
 from pixeltune.cli.completion import complete_searches
 from pixeltune.cli.tables import MISSING, TableColumn, more_rows, print_table
 from pixeltune.format import counted, enumerated, listed
-from pixeltune.space.keys import short_name
 
 if TYPE_CHECKING:
     from pixeltune.results.final_selection import Selection
@@ -102,6 +103,8 @@ def search_table(
         objectives: The metrics that the search optimises; their columns are always shown.
         constraints: Metric → bound.
     """
+    from pixeltune.space.keys import short_name
+
     columns = {
         "rank": TableColumn(title="#", priority=5),
         "trial": TableColumn(title="trial", align="left"),
@@ -188,15 +191,15 @@ def latex(columns: Sequence[TableColumn], cells: Sequence[Sequence[str]]) -> Ite
 
 
 def _csv(places: Sequence[Row]) -> list[str]:
-    """Return the lines of a CSV file; none without rows, which alone know the columns."""
-    import pandas as pd
-
+    """Return the lines of a CSV file, with all digits; none without rows, which alone know the columns."""
     if not places:
         return []
-    plain = [{name: " ".join(v) if isinstance(v, list) else v for name, v in place.items()} for place in places]
-    # As objects, because pandas makes a whole number a fraction where another row has none.
-    text: str = pd.DataFrame(plain, dtype=object).to_csv(index=False, lineterminator="\n")
-    return text.splitlines()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(places[0]), lineterminator="\n")
+    writer.writeheader()
+    for place in places:
+        writer.writerow({name: " ".join(v) if isinstance(v, list) else v for name, v in place.items()})
+    return text.getvalue().splitlines()
 
 
 def _notes(store: SearchStore, manifest: SearchManifest, rows: Sequence[Row], places: Sequence[Row]) -> Iterator[str]:

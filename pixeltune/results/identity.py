@@ -110,8 +110,8 @@ def _report_strangers(ids: pa.ChunkedArray, name: str, search_id: str) -> None:
     if count:
         warnings.warn(
             f"{counted(count, 'row')} in the folder {name} {is_or_are(count)} of another search than its "
-            f"{MANIFEST_NAME}; they are read as rows of {name}; move them to the search that they belong to, or put its "
-            f"{MANIFEST_NAME} back",
+            f"{MANIFEST_NAME}; they are read as rows of {name}; move them to the search that they belong to, or "
+            f"put its {MANIFEST_NAME} back",
             StoreWarning,
             stacklevel=5,
         )
