@@ -53,4 +53,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _kind_of_bound(importance: int | None) -> str:
-    return "a bound, the ELBO" if importance is None else f"a bound, importance-weighted with {importance} draws"
+    return (
+        "a bound, the ELBO"
+        if importance is None
+        else f"a bound, importance-weighted with {counted(importance, 'draw')}"
+    )

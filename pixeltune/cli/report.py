@@ -57,7 +57,7 @@ def report(options: argparse.Namespace) -> int:
     if options.png:
         with writing(options.png):
             locations = write_papers(all_charts(snapshot, options.top), options.png)
-        say(f"Wrote {len(locations)} figures to {options.png}")
+        say(f"Wrote {counted(len(locations), 'figure')} to {options.png}")
     return EXIT_OK
 
 

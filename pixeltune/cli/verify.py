@@ -43,7 +43,7 @@ def verify(options: argparse.Namespace) -> int:
     passed = all(check.passed for check in checks)
     failed = sum(not check.passed for check in checks)
     partial = f", on the first {counted(options.images, 'image')} only" if options.images else ""
-    say(f"Verified{partial}." if passed else f"NOT verified: {failed} of {len(checks)} checks failed.")
+    say(f"Verified{partial}." if passed else f"NOT verified: {failed} of {counted(len(checks), 'check')} failed.")
     return EXIT_OK if passed else EXIT_REFUTED
 
 
