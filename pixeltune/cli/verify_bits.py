@@ -71,7 +71,8 @@ def _verdict(found: Verification) -> str:
     return (
         f"identical after decoding: {'yes' if found.is_identical else 'NO'}; coded "
         f"{found.coded_bits / dims:.5f} bits/dim compared with -log2 p {found.claimed_bits / dims:.5f}, "
-        f"{found.difference:+.4%} (allowed ±{allowed:.4%}: 0.1% and 64 bits for each of {counted(found.streams, 'stream')}); "
+        f"{found.difference:+.4%} (allowed ±{allowed:.4%}: 0.1% and 64 bits for each of "
+        f"{counted(found.streams, 'stream')}); "
         f"header {found.header_bits / dims:.5f} bits/dim"
     )
 
