@@ -26,7 +26,7 @@ _COLUMNS = (
     TableColumn(title="GPU-hours", priority=2),
     TableColumn(title="model", align="left", least=20),
     TableColumn(title="source", align="left", priority=3, least=20),
-    TableColumn(title="comparable, or why not", align="left", priority=1, least=28),
+    TableColumn(title="comparable, or why not", align="left", priority=1, least=36),
 )
 _SPEED_COLUMNS = (
     TableColumn(title="images/s"),

@@ -170,7 +170,7 @@ def test_numbers_are_whole_on_a_terminal(width: int, monkeypatch: pytest.MonkeyP
     table = said.splitlines()[1:]
     assert all(len(line) <= width for line in table if not line.startswith("Not shown"))
     assert _line(said, "PixelSNAIL").split()[:2] == ["2.85", "+0.170"]
-    hidden = {80: "source", 120: "", 200: ""}[width]
+    hidden = {80: "GPU-hours, source", 120: "", 200: ""}[width]
     assert (f"Not shown in {width} columns: {hidden}" in said) == bool(hidden)
 
 
