@@ -3,6 +3,7 @@
 entry, output              the outermost step: missing packages, and output to any terminal
 common                     shared by the verbs: options, exit codes, writing files
 trial_ref                  SEARCH/TRIAL on the command line, and the images of that trial
+tables                     tables that fit a terminal
 search_summary             what is printed when a search has ended
 dry_run, submit            `--dry-run`, and `--cluster`: a search as a job
 progress_bar               the progress of network calls
@@ -55,6 +56,7 @@ def command_line() -> Parser:
         evaluate,
         export,
         final,
+        leaderboard,
         paper,
         report,
         rerun,
@@ -66,11 +68,12 @@ def command_line() -> Parser:
         verify,
         verify_bits,
     )
+    from pixeltune.cli import list as list_
     from pixeltune.cli.common import ShowVersion, VerbsParser
 
     groups = {
         "search": (search, final, doctor, status, cluster),
-        "results": (show, compare, report, paper, verify, compact),
+        "results": (list_, leaderboard, show, compare, report, paper, verify, compact),
         "one model": (train, rerun, evaluate, audit, sample, complete, export),
         "coding": (compress, decompress, verify_bits),
         "reference": (config, columns, completion),

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, add_settings, say, settings_of
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     pass
@@ -36,7 +37,8 @@ def audit(options: argparse.Namespace) -> int:
     report = examine(build_model(config))
     say(
         f"Passed in {report.seconds:.2f} s: causal by position and colour, some past pixel matters everywhere, "
-        f"receptive field {report.receptive_rows} rows × {report.receptive_cols} columns with "
-        f"{report.blind_spot} past pixels unseen inside, probabilities sum to one within {report.max_mass_error:.1e}."
+        f"receptive field {counted(report.receptive_rows, 'row')} × {counted(report.receptive_cols, 'column')} with "
+        f"{counted(report.blind_spot, 'past pixel')} unseen inside, "
+        f"probabilities sum to one within {report.max_mass_error:.1e}."
     )
     return EXIT_OK

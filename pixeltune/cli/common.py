@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,7 +174,8 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
         sys.path.append(str(Path.cwd()))  # the user's data functions are in the working directory
     _verbosity.quiet = options.quiet
     try:
-        return verb(options)
+        with _plain_warnings():
+            return verb(options)
     except PixeltuneError as error:
         if options.verbose:
             traceback.print_exc()
@@ -181,6 +183,27 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print a warning about the results as one line for a user, without the place in the source that gave it."""
+    before = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        from pixeltune.results.table_folder import StoreWarning  # where there is one, it has been imported
+
+        if issubclass(category, StoreWarning):
+            return f"pixeltune: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextmanager

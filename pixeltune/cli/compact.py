@@ -7,6 +7,7 @@ from typing import Any
 
 from pixeltune.cli.common import EXIT_OK, add_storage, say
 from pixeltune.cli.completion import complete_searches
+from pixeltune.format import counted, is_or_are
 
 
 def add_verb(verbs: Any) -> None:
@@ -37,6 +38,7 @@ def compact_search(options: argparse.Namespace) -> int:
         else ""
     )
     say(
-        f"{options.search}: {done.merged:,} files merged into {done.written:,}; {done.left:,} files are there now.{old}"
+        f"{options.search}: {counted(done.merged, 'file')} merged into {done.written:,}; "
+        f"{counted(done.left, 'file')} {is_or_are(done.left)} there now.{old}"
     )
     return EXIT_OK

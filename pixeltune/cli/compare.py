@@ -8,11 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, add_storage, console, positive, say, writing
 from pixeltune.cli.completion import complete_searches
+from pixeltune.cli.tables import TableColumn, more_rows, print_table
 from pixeltune.errors import StoreError
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+
+
+_MOST = 15
+"""The published results that are shown next to each number."""
+
+_COLUMNS = (
+    TableColumn(title="published"),
+    TableColumn(title="gap"),
+    TableColumn(title="GPU-hours", priority=2),
+    TableColumn(title="model", align="left", least=20),
+    TableColumn(title="source", align="left", priority=3, least=20),
+    TableColumn(title="comparable, or why not", align="left", priority=1, least=36),
+)
+_SPEED_COLUMNS = (
+    TableColumn(title="images/s"),
+    TableColumn(title="speed-up", priority=1),
+    TableColumn(title="batch", priority=4),
+    TableColumn(title="model", align="left", least=16),
+    TableColumn(title="images", align="left", priority=3, least=12),
+    TableColumn(title="method", align="left", priority=2, least=12),
+    TableColumn(title="device", align="left", priority=1, least=16),
+    TableColumn(title="source", align="left", priority=5, least=24),
+)
 
 
 def add_verb(verbs: Any) -> None:
@@ -25,6 +50,7 @@ def add_verb(verbs: Any) -> None:
     search = parser.add_argument("search", nargs="?", metavar="SEARCH", help="one search [all of the storage]")
     search.completer = complete_searches  # argcomplete reads it
     parser.add_argument("--top", type=positive, default=1, metavar="K", help="best trials of each search [1]")
+    parser.add_argument("--all", action="store_true", help=f"all published results, not the {_MOST} nearest in kind")
     parser.add_argument("--csv", metavar="FILE", help="write the whole table as CSV")
     parser.add_argument("--own", metavar="FILE", help="CSV with published rows of yours [STORAGE/published.csv]")
     parser.add_argument("--speed", action="store_true", help="sampling speeds instead of likelihoods")
@@ -55,7 +81,7 @@ def _compare_likelihoods(options: argparse.Namespace) -> int:
         out.print(f"With the rows of {own}.", highlight=False)
     for _, part in table.groupby(["search", "trial", "metric"], observed=True, sort=False):
         known = part.astype(object).where(part.notna(), None)
-        _print(out, known.to_dict("records"))
+        _print(out, known.to_dict("records"), None if options.all else _MOST)
     if table.empty:
         names = ", ".join(sorted({str(name) for name in best["data.name"]}))
         out.print(f"No published results for {names}.", highlight=False)
@@ -100,7 +126,7 @@ def _write(table: pd.DataFrame, path: str) -> int:
 
     with writing(path):
         files.write_whole(path, table.to_csv(index=False).encode())
-    say(f"Wrote {len(table):,} rows to {path}")
+    say(f"Wrote {counted(len(table), 'row')} to {path}")
     return EXIT_OK
 
 
@@ -122,71 +148,63 @@ def _best_first(rows: pd.DataFrame, location: str) -> pd.DataFrame:
     return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
 
 
-def _print(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
-    """Print one of our numbers next to the published ones, comparable ones first; the title has what all differ in."""
-    from rich.table import Table
+def _print(out: Console, records: Sequence[Mapping[Hashable, Any]], most: int | None) -> None:
+    """Print one of our numbers next to the published ones nearest in kind; the title has what all differ in."""
+    from pixeltune.published.nearest import UNITS, nearest_rows, reasons_of, shared_reasons
 
-    from pixeltune.published.nearest import UNITS, shared_reasons
-
-    reasons = [str(record["why_not"]).split("; ") if record["why_not"] else [] for record in records]
-    shared = shared_reasons(reasons)
+    shared = shared_reasons([reasons_of(record) for record in records])
     first = records[0]
     hours = "" if first["our_gpu_hours"] is None else f", {first['our_gpu_hours']:.3g} GPU-hours"
     kind = "test" if first["evaluated_split"] == "test" else "validation"
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
     ours = f"{'at most ' if first['is_bound'] else ''}{first['ours']:.4f} {UNITS[first['metric']]} ({kind})"
-    title = f"{first['search']}/{first['trial']}: {ours}{hours}{_rank(records)}{verdict}"
-    view = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
-    for name in ("published", "gap", "GPU-hours"):
-        view.add_column(name, justify="right", no_wrap=True)
-    for name in ("model", "source", "not comparable; caveats"):
-        view.add_column(name, overflow="fold")
-    ordered = sorted(zip(records, reasons, strict=True), key=lambda pair: (len(pair[1]), pair[0]["published"]))
-    for record, why_not in ordered:
-        own = [reason for reason in why_not if reason not in shared]
-        notes = [f"not comparable: {'; '.join(own)}"] if own else ["comparable"] * (not why_not)
-        notes += [f"caveats: {record['caveats']}"] if record["caveats"] else []
-        paper = record["arxiv"] or ("" if record["title"] == record["model"] else record["title"])
-        source = ", ".join(str(part) for part in (paper, record["where"]) if part)
-        view.add_row(
-            f"{'< ' if record['upper_limit'] else ''}{record['published']:g}",
-            "" if record["gap"] is None else f"{record['gap']:+.3f}",
-            "" if record["gpu_hours"] is None else f"{record['gpu_hours']:,.4g}",
-            f"{record['model']} ({record['year']})",
-            source,
-            "; ".join(notes),
-        )
-    out.print(view, highlight=False)
+    shown = nearest_rows(records, most)
+    print_table(
+        out,
+        _COLUMNS,
+        [_row(record, [reason for reason in reasons_of(record) if reason not in shared]) for record in shown],
+        title=f"{first['search']}/{first['trial']}: {ours}{hours}{_rank(records)}{verdict}",
+        more=more_rows(len(records) - len(shown), "--all"),
+    )
     out.print()
+
+
+def _row(record: Mapping[Hashable, Any], own: Sequence[str]) -> list[str]:
+    """Return the cells of a published result; own: what differs, apart from what differs in all."""
+    notes = [f"not comparable: {'; '.join(own)}"] if own else ["comparable"] * bool(record["comparable"])
+    notes += [f"caveats: {record['caveats']}"] if record["caveats"] else []
+    paper = record["arxiv"] or ("" if record["title"] == record["model"] else record["title"])
+    return [
+        f"{'< ' if record['upper_limit'] else ''}{record['published']:g}",
+        "" if record["gap"] is None else f"{record['gap']:+.3f}",
+        "" if record["gpu_hours"] is None else f"{record['gpu_hours']:,.4g}",
+        f"{record['model']} ({record['year']})",
+        ", ".join(str(part) for part in (paper, record["where"]) if part),
+        "; ".join(notes),
+    ]
 
 
 def _print_speeds(out: Console, records: Sequence[Mapping[Hashable, Any]]) -> None:
     """Print our speeds, then the published ones."""
-    from rich.table import Table
-
-    view = Table(
-        title="Sampling speeds", title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False
-    )
-    for name in ("images/s", "speed-up", "batch"):
-        view.add_column(name, justify="right", no_wrap=True)
-    for name in ("model", "images", "method", "device", "source"):
-        view.add_column(name, overflow="fold")
+    rows = []
     for record in records:
         ours = record["origin"] == "ours"
         model = f"{record['search']}/{record['trial']} ({record['model']})" if ours else record["model"]
         year = None if record["year"] is None else str(record["year"])
         notes = (record["arxiv"], year, record["where"], record["detail"], record["doubt"])
-        view.add_row(
-            _figure(record["images_per_second"], ",.3g"),
-            _figure(record["speedup"], "g"),
-            _figure(record["batch_size"], ",d"),
-            model,
-            " ".join(part for part in (record["dataset"], _size(record)) if part),
-            record["method"],
-            record["device"] or "not stated",
-            "; ".join(note for note in notes if note),
+        rows.append(
+            [
+                _figure(record["images_per_second"], ",.3g"),
+                _figure(record["speedup"], "g"),
+                _figure(record["batch_size"], ",d"),
+                model,
+                " ".join(part for part in (record["dataset"], _size(record)) if part),
+                record["method"],
+                record["device"] or "not stated",
+                "; ".join(note for note in notes if note),
+            ]
         )
-    out.print(view, highlight=False)
+    print_table(out, _SPEED_COLUMNS, rows, title="Sampling speeds")
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -20,6 +20,7 @@ from pixeltune.cli.common import (
 )
 from pixeltune.cli.progress_bar import network_calls
 from pixeltune.errors import CodecError, DataError, PixeltuneError
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,7 @@ def compress(options: argparse.Namespace) -> int:
     coded = unpack(content)
     given = "" if coded.header.labels is None else "; the labels, which images are coded given, are in the rest"
     say(
-        f"Wrote {options.out}: {len(images):,} images in {len(content):,} bytes, "
+        f"Wrote {options.out}: {counted(len(images), 'image')} in {len(content):,} bytes, "
         f"{coded.stream_bits / pixels_NCHW.size:.5f} bits/dim of images and "
         f"{coded.header_bits / pixels_NCHW.size:.5f} of the rest{given}"
     )

@@ -14,6 +14,7 @@ from pixeltune.errors import DataError
 if TYPE_CHECKING:
     pass
 from pixeltune.cli.compress import load_as, read_file
+from pixeltune.format import counted
 
 
 def add_verb(verbs: Any) -> None:
@@ -52,5 +53,5 @@ def decompress(options: argparse.Namespace) -> int:
     np.save(stream, decoded.images_NCHW)
     with writing(options.out):
         files.write_whole(options.out, stream.getvalue())
-    say(f"Wrote {options.out}: {header.count:,} images, checksum {header.images_checksum}")
+    say(f"Wrote {options.out}: {counted(header.count, 'image')}, checksum {header.images_checksum}")
     return EXIT_OK

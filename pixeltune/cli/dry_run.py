@@ -16,7 +16,7 @@ from pixeltune.preflight.cost import devices_text, measure
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import Asha, Median, Pareto, Scheduler, SearchSpace
-from pixeltune.space.keys import values_of
+from pixeltune.space.keys import range_text, values_of
 from pixeltune.space.metrics import sign
 from pixeltune.training.compiler import compiler_advice, missing_compiler
 
@@ -142,7 +142,7 @@ def _keys(space: SearchSpace) -> Table:
         table.add_column(title)
     flat = space.base.flat()
     for key, distribution in space.vary.items():
-        table.add_row(key, str(distribution), str(flat.get(key, "– (only where it exists)")))
+        table.add_row(key, range_text(distribution), str(flat.get(key, "– (only where it exists)")))
     return table
 
 

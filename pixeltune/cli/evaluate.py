@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, TRIAL_HELP, add_settings, add_storage, positive, say, settings_of
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     pass
@@ -43,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> int:
     bound = f" ({_kind_of_bound(options.importance)})" if model.is_bound else ""
     say(
         f"{options.split}: {result.bits_per_dim:.5f} bits/dim ± {result.standard_error:.5f}, "
-        f"{result.nats:.4f} nats per image{bound}, {len(images):,} images of {data.identity.name} "
+        f"{result.nats:.4f} nats per image{bound}, {counted(len(images), 'image')} of {data.identity.name} "
         f"({data.identity.version}, checksum {data.identity.checksum})"
     )
     if options.split == "test":
@@ -52,4 +53,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _kind_of_bound(importance: int | None) -> str:
-    return "a bound, the ELBO" if importance is None else f"a bound, importance-weighted with {importance} draws"
+    return (
+        "a bound, the ELBO"
+        if importance is None
+        else f"a bound, importance-weighted with {counted(importance, 'draw')}"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.common import EXIT_OK, add_storage, say, storage_words, writing
+from pixeltune.cli.common import EXIT_OK, add_storage, say, writing
 from pixeltune.cli.show import TRIAL_HELP
 from pixeltune.errors import StoreError
 
@@ -30,18 +30,14 @@ def add_verb(verbs: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     """Write the folder; the weights are copied byte for byte."""
-    from pixeltune.cli.trial_ref import find_trial
+    from pixeltune.cli.trial_ref import find_trial, rerun_words
     from pixeltune.report.model_card import model_card
     from pixeltune.results.schema import Status
     from pixeltune.training.weights import read_weights
 
     found = find_trial(options.trial, options.storage)
     if not files.exists(found.weights):
-        again = (
-            ""
-            if found.manifest.final
-            else f"; pixeltune rerun {found.name}{storage_words(options.storage)} trains it again"
-        )
+        again = rerun_words(found.row, found.store, options.storage)
         raise StoreError(f"an exported trial must have kept weights, but {found.name} has none{again}")
     folder = options.out or f"{found.store.search}-{found.row['trial']}"
     ended = [row for row in found.store.trials() if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]

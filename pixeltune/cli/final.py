@@ -16,16 +16,16 @@ from pixeltune.cli.common import (
     settings_of,
 )
 from pixeltune.cli.completion import complete_searches
+from pixeltune.cli.leaderboard import final_legend, final_table
 from pixeltune.cli.submit import add_place, submit
+from pixeltune.cli.tables import print_table
 from pixeltune.format import counted
 from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from pixeltune.results.final_selection import Selection
-    from pixeltune.results.parquet_io import Row
     from pixeltune.results.store import SearchStore
     from pixeltune.search.final import Request
 
@@ -140,7 +140,7 @@ def _show_choice(out: Console, store: SearchStore, selection: Selection, request
         why = ""
         if selection.images is None and item.best_images < item.images:
             why = f", where it was best of {item.images:,}"
-        _say(out, f"  {item.trial}  {selection.objective} {item.value:.6g}; {length:,} images{why}")
+        _say(out, f"  {item.trial}  {selection.objective} {item.value:.6g}; {counted(length, 'image')}{why}")
     if selection.left_out:
         _say(out, f"Fewer than asked for: {'; '.join(selection.left_out)}.")
     now = moved_on(request, selection)
@@ -156,7 +156,7 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     """Print the leaderboard of means, published numbers next to the configuration that validation ranked first, and
     where the results are stored."""
     from pixeltune.published.nearest import comparison_lines
-    from pixeltune.results.final_statistics import LEVEL, first_choice, leaderboard_of, mean_row
+    from pixeltune.results.final_statistics import first_choice, leaderboard_of, mean_row
     from pixeltune.results.ranking import counted_statuses
 
     rows = store.trials()
@@ -164,49 +164,14 @@ def show_final(out: Console, store: SearchStore, selection: Selection) -> None:
     places = leaderboard_of(store)
     if not places:
         return
-    out.print(_table(places, selection))
-    if len(places) > 1:
-        _say(
-            out,
-            "± is one standard error: of bits/dim over seeds, of the difference over seeds and images. Clearly worse: "
-            f"outside of the {1 - LEVEL:.0%} intervals of both noises, for all pairs at once.",
-        )
+    print_table(out, *final_table(places, selection))
+    for line in final_legend(places):
+        _say(out, line)
     first = first_choice(places, selection)
     name = f"{selection.search}/{first['from_trial']}, mean of {counted(first['seeds'], 'seed')},"
     for line in comparison_lines(mean_row(first, rows), name=name):
         _say(out, line)
     _say(out, f'Rows: {store.trials_folder}    nats of each test image: pt.read_images("{store.folder}")')
-
-
-def _table(places: list[Row], selection: Selection) -> Table:
-    from rich.table import Table
-
-    from pixeltune.report.texts import is_likelihood
-    from pixeltune.results.ranking import bound_mark
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    titles = ["#", "trial", selection.objective, "seeds", "test bits/dim", "nats", "difference", "verdict"]
-    for title in titles:
-        table.add_column(title, justify="left" if title in ("trial", "verdict") else "right")
-    values = {item.trial: item.value for item in selection.chosen}
-    for place in places:
-        mark = bound_mark(place)
-        apart = "" if place["rank"] == 1 else f"{place['difference_bits_per_dim']:+.5f}"
-        table.add_row(
-            str(place["rank"]),
-            place["from_trial"],
-            f"{mark if is_likelihood(selection.objective) else ''}{values[place['from_trial']]:.6g}",
-            str(place["seeds"]),
-            f"{mark}{place['bits_per_dim']:.5f}{_error(place['bits_per_dim_seeds_error'])}",
-            f"{mark}{place['nats']:.3f}",
-            f"{apart}{_error(place['difference_bits_per_dim_error'])}",
-            place["verdict"],
-        )
-    return table
-
-
-def _error(error: float | None) -> str:
-    return "" if error is None else f" ± {error:.5f}"
 
 
 def _say(out: Console, line: str) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import is_quiet, say_progress
-from pixeltune.format import duration
+from pixeltune.format import counted, duration
 from pixeltune.packages import has_package
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def network_calls(
             show(done)
             seconds = clock.forecast(done)
             if seconds is not None and tells_time:
-                say_progress(f"{count:,} images, {calls:,} network calls, about {seconds:.0f} s")
+                say_progress(f"{counted(count, 'image')}, {counted(calls, 'network call')}, about {seconds:.0f} s")
 
         yield advance
 

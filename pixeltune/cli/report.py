@@ -9,7 +9,7 @@ from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
 from pixeltune.cli.completion import complete_searches
 from pixeltune.errors import ConfigError
-from pixeltune.format import bytes_in
+from pixeltune.format import bytes_in, counted
 from pixeltune.packages import require_packages
 
 _TOP = 5
@@ -54,11 +54,11 @@ def report(options: argparse.Namespace) -> int:
     snapshot = read_snapshot(store)
     with writing(out):
         size = write_report(snapshot, out, top=options.top)
-    say(f"Wrote {out} ({bytes_in('MB', size)}): {len(snapshot.rows):,} trials")
+    say(f"Wrote {out} ({bytes_in('MB', size)}): {counted(len(snapshot.rows), 'trial')}")
     if options.png:
         with writing(options.png):
             locations = write_papers(all_charts(snapshot, options.top), options.png)
-        say(f"Wrote {len(locations)} figures to {options.png}")
+        say(f"Wrote {counted(len(locations), 'figure')} to {options.png}")
     return EXIT_OK
 
 

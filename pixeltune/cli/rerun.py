@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune.cli.common import EXIT_OK, add_galleries, add_settings, add_storage, say, settings_of
 from pixeltune.cli.show import TRIAL_HELP
 from pixeltune.errors import DataError, MissingPackageError, StoreError
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
@@ -81,5 +82,5 @@ def _apart(before: Row, after: Row) -> str:
     if any(before[name] != after[name] for name in SAME_IN_ALL):
         return "of other images, which do not compare"
     if before["status"] != after["status"]:
-        return f"the first was {before['status']} after {before['images_seen']:,} images"
+        return f"the first was {before['status']} after {counted(before['images_seen'], 'image')}"
     return ""

@@ -10,34 +10,27 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from pixeltune import files
 from pixeltune.cli.common import storage_words
+from pixeltune.cli.leaderboard import front_table, search_table
+from pixeltune.cli.tables import print_table
 from pixeltune.cluster.capacity import cluster_file, cost_notice
 from pixeltune.errors import DataError, PixeltuneError
-from pixeltune.format import enumerated
+from pixeltune.format import counted, enumerated
 from pixeltune.published.nearest import comparison_lines
-from pixeltune.results.ranking import RANKED, bound_mark, counted_statuses, leaderboard, pareto_front
+from pixeltune.results.ranking import RANKED, counted_statuses, leaderboard, pareto_front
 from pixeltune.results.search_status import common_failure, count_failures
 from pixeltune.results.store import SearchStore
 from pixeltune.search.run import Outcome
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
-from pixeltune.space.keys import short_name
 from pixeltune.tune.ray_address import COMMAND
 
 _TOP = 10
 _MOST_REASONS = 3
 _MOST_SAMPLING_SECONDS = 60.0
-_DIGITS = {
-    "valid_bits_per_dim": ".4f",
-    "valid_nats": ".2f",
-    "below_baseline_percent": ".1f",
-    "seconds": ".1f",
-    "sample_images_per_second": ".2f",
-}
 
 
 @contextmanager
@@ -67,7 +60,7 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, outcome: 
     places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
     if not places:
         return
-    out.print(_table(places, list(space.vary), space))
+    print_table(out, *search_table(places, list(space.vary), space.objectives, space.constraints))
     _show_front(out, space, rows)
     within = [place["trial"] for place in places if place["rank"] is not None]
     by_trial = {row["trial"]: row for row in rows}
@@ -110,56 +103,10 @@ def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) ->
     if len(space.objectives) == 1:
         return
     best = pareto_front(rows, space.objectives, space.constraints)
-    names = enumerated(space.objectives)
-    out.print(f"Front of {names}: {len(best)} finished trials that no other beats.", highlight=False)
-    if not best:
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    shown = ["trial", *space.objectives, *space.vary]
-    for name in shown:
-        table.add_column(name if name in space.objectives else short_name(name), justify="right")
-    for row in best:
-        table.add_row(*(_mark(name, row) + _cell(name, row[name]) for name in shown))
-    out.print(table)
-
-
-def _table(places: list[dict[str, Any]], keys: list[str], space: SearchSpace) -> Table:
-    """Return a table of the usual columns, then objectives and constraints that are not among them."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    shown = {
-        "rank": "#",
-        "trial": "trial",
-        "status": "status",
-        **{key: short_name(key) for key in keys},
-        "valid_bits_per_dim": "bits/dim",
-        "valid_nats": "nats",
-        "below_baseline_percent": "% below baseline",
-        "num_parameters": "parameters",
-        "images_seen": "images",
-        "seconds": "seconds",
-    }
-    shown |= {name: name for name in (*space.objectives, *space.constraints) if name not in shown}
-    shown |= {"bits_verified": "confirmed"} if any(place["bits_verified"] is False for place in places) else {}
-    shown |= {"out_of_bounds": "out of bounds"} if space.constraints else {}
-    for name, title in shown.items():
-        table.add_column(title, justify="left" if name in ("trial", "status", "likelihood.name") else "right")
-    for place in places:
-        table.add_row(*(_mark(name, place) + _cell(name, place.get(name)) for name in shown))
-    return table
-
-
-def _mark(name: str, place: dict[str, Any]) -> str:
-    return bound_mark(place) if name in ("valid_bits_per_dim", "valid_nats") else ""
-
-
-def _cell(name: str, value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return format(value, _DIGITS.get(name, ".3g")) if math.isfinite(value) else str(value)
-    return f"{value:,}" if isinstance(value, int) and name != "rank" else str(value)
+    what = f"{counted(len(best), 'finished trial')} that no other beats"
+    out.print(f"Front of {enumerated(space.objectives)}: {what}.", highlight=False)
+    if best:
+        print_table(out, *front_table(best, list(space.vary), space.objectives))
 
 
 def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: str) -> None:

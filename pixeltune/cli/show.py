@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, console, storage_words
 from pixeltune.errors import StoreError
-from pixeltune.format import bytes_in, hours
+from pixeltune.format import bytes_in, counted, hours
 
 if TYPE_CHECKING:
     from pixeltune.cli.trial_ref import Found
@@ -88,11 +88,12 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     )
     yield "GPU-hours", hours(row["gpu_seconds"]) if row["gpu_seconds"] else ""
     yield "parameters", text("num_parameters", "{:,}")
-    calls = text("network_calls", ", {:,} network calls an image without the cache")
+    calls = "" if row["network_calls"] is None else f", {counted(row['network_calls'], 'network call')}"
+    calls += " an image without the cache" if calls else ""
     yield "sampling", text("sample_images_per_second", "{:,.4g} images/s") + calls if row["sample_batch_size"] else ""
     yield "peak memory", bytes_in("MiB", row["peak_memory_bytes"], ",.0f") if row["peak_memory_bytes"] else ""
     rows, columns = row["receptive_field_rows"], row["receptive_field_columns"]
-    yield "receptive field", f"{rows} rows × {columns} columns" if rows else ""
+    yield "receptive field", f"{counted(rows, 'row')} × {counted(columns, 'column')}" if rows else ""
     yield "weights of record", text("weights", "{}")
     where = [row["gpu_name"] or row["cpu_name"], text("hostname", "on {}"), text("precision", "in {}")]
     workers = f"{row['workers']} workers, " if (row["workers"] or 1) > 1 else ""
@@ -105,7 +106,9 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _configuration(found: Found) -> Iterator[str]:
-    varied = found.manifest.vary
+    from pixeltune.space.keys import range_text, value_text
+
+    varied = found.manifest.distributions()
     try:
         config = found.config()
     except StoreError as error:
@@ -114,7 +117,8 @@ def _configuration(found: Found) -> Iterator[str]:
     yield f"Configuration {found.row['config_key']} (* is varied by the search; the rest as in `pixeltune config`):"
     for key, value in config.flat().items():
         if key in varied or key in config.changed():
-            yield f"  {'*' if key in varied else ' '} {key} = {value}"
+            among = f"  (of {range_text(varied[key])})" if key in varied else ""
+            yield f"  {'*' if key in varied else ' '} {key} = {value_text(value)}{among}"
 
 
 def _curve(found: Found) -> Iterator[str]:

@@ -10,15 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune.cli.common import EXIT_OK, add_storage, console, say
 from pixeltune.cli.completion import complete_searches
+from pixeltune.cli.tables import MISSING, TableColumn, print_table
 from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from pixeltune.results.search_status import Running, SearchStatus
 
 _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "is_bound", "num_parameters")
 """Columns of the best row in the JSON output."""
+
+
+_COLUMNS = (
+    TableColumn(title="trial", align="left"),
+    TableColumn(title="images", priority=2),
+    TableColumn(title="rung", priority=4),
+    TableColumn(title="bits/dim"),
+    TableColumn(title="images/s", priority=3),
+    TableColumn(title="since", priority=1),
+    TableColumn(title="", align="left", least=12),
+)
 
 
 def add_verb(verbs: Any) -> None:
@@ -49,7 +59,8 @@ def status(options: argparse.Namespace) -> int:
     for line in _head(found):
         out.print(line, highlight=False, soft_wrap=True)
     if found.running:
-        out.print(_table(found))
+        rows = [_row(trial, is_live=found.launcher is not None) for trial in found.running]
+        print_table(out, _COLUMNS, rows)
     for reason, count in found.failures.items():
         out.print(f"  {count} × {reason}", highlight=False, soft_wrap=True)
     return EXIT_OK
@@ -90,25 +101,18 @@ def _launcher(found: SearchStatus) -> str:
     return "not running"
 
 
-def _table(found: SearchStatus) -> Table:
-    from rich.table import Table
-
+def _row(trial: Running, *, is_live: bool) -> list[str]:
     from pixeltune.format import duration
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("trial", "images", "rung", "bits/dim", "images/s", "since", ""):
-        table.add_column(title, justify="left" if title in ("trial", "") else "right", no_wrap=title != "")
-    for trial in found.running:
-        table.add_row(
-            trial.trial + (f" (attempt {trial.attempt})" if trial.attempt > 1 else ""),
-            f"{trial.images_seen:,} / {trial.images:,}",
-            "–" if trial.rung is None else f"{trial.rung:,}",
-            "–" if trial.bits_per_dim is None else f"{'≤ ' * trial.is_bound}{trial.bits_per_dim:.4f}",
-            "–" if trial.images_per_second is None else f"{trial.images_per_second:,.0f}",
-            duration(trial.running_seconds),
-            _note(trial, is_live=found.launcher is not None),
-        )
-    return table
+    return [
+        trial.trial + (f" (attempt {trial.attempt})" if trial.attempt > 1 else ""),
+        f"{trial.images_seen:,} / {trial.images:,}",
+        MISSING if trial.rung is None else f"{trial.rung:,}",
+        MISSING if trial.bits_per_dim is None else f"{'≤ ' * trial.is_bound}{trial.bits_per_dim:.4f}",
+        MISSING if trial.images_per_second is None else f"{trial.images_per_second:,.0f}",
+        duration(trial.running_seconds),
+        _note(trial, is_live=is_live),
+    ]
 
 
 def _note(trial: Running, *, is_live: bool) -> str:

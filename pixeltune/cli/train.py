@@ -28,6 +28,7 @@ from pixeltune.cli.common import (
 )
 from pixeltune.cli.progress_bar import training_progress
 from pixeltune.errors import NodePreemptedError
+from pixeltune.format import counted
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
@@ -43,11 +44,15 @@ def add_verb(verbs: Any) -> None:
         "train",
         help="train one configuration, without a search",
         examples=(
-            "pixeltune train --config model.toml",
-            "pixeltune train --config model.toml --name wide --set model.channels=64",
+            "pixeltune train model.toml",
+            "pixeltune train model.toml --name wide --set model.channels=64",
         ),
     )
-    parser.add_argument("--config", required=True, metavar="FILE.toml")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "file", nargs="?", metavar="FILE.toml", help="the configuration; `pixeltune config --template` writes one"
+    )
+    which.add_argument("--config", metavar="FILE.toml", help="the same")
     parser.add_argument("--name", metavar="NAME", help="name in the results [the file's name]")
     add_galleries(parser)
     add_settings(parser)
@@ -60,8 +65,9 @@ def train(options: argparse.Namespace) -> int:
     from pixeltune.config import TrialConfig
 
     settings = settings_of(options)
-    config = TrialConfig.from_toml(options.config).override(settings)
-    name = options.name or Path(options.config).stem
+    file = options.file or options.config
+    config = TrialConfig.from_toml(file).override(settings)
+    name = options.name or Path(file).stem
     return train_config(config, name, settings, storage=options.storage, galleries=options.galleries or ())
 
 
@@ -183,7 +189,7 @@ def _show_end(row: Row, words: str) -> int:
     if status is Status.FINISHED:
         say(
             f"Best {bound_mark(row)}{row['valid_bits_per_dim']:.4f} bits/dim ({row['valid_nats']:.3f} nats) after "
-            f"{row['best_images_seen']:,} images; pixeltune evaluate {words}; pixeltune sample {words}"
+            f"{counted(row['best_images_seen'], 'image')}; pixeltune evaluate {words}; pixeltune sample {words}"
         )
         if row["bits_verified"] is False:
             say(f"Not confirmed: {row['bits_unverified_reason']}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.common import say
+from pixeltune.cli.common import say, storage_words
 from pixeltune.config import TrialConfig
 from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.format import listed
@@ -74,18 +74,31 @@ def find_weights(reference: str, storage: str) -> str:
     if reference.endswith(".safetensors"):
         return reference
     store, manifest, name = _search_of(reference, storage)
-    kept = [row for row in store.trials() if files.exists(weights_file(store.checkpoint(row["trial"])))]
+    rows = store.trials()
+    kept = [row for row in rows if files.exists(weights_file(store.checkpoint(row["trial"])))]
     if not kept:
-        raise StoreError(f"{store.search} must have a trial with kept weights, but {store.checkpoints} holds none")
+        meant = _fitting(name, [row["trial"] for row in rows])
+        best = next((row for row in _best_first(rows, manifest.constraints) if row["trial"] in meant), None)
+        advice = "" if best is None else rerun_words(best, store, storage)
+        raise StoreError(
+            f"{store.search} must have a trial with kept weights, but {store.checkpoints} holds none{advice}"
+        )
     trials = [row["trial"] for row in _best_first(kept, manifest.constraints)]
     if not name:
         return weights_file(store.checkpoint(trials[0]))
     known = f"weights are kept of {listed(sorted(trials), _MOST_NAMED)}"
     # Among all trials: a number must not match another trial because that one has weights.
-    trial = _matching(name, [row["trial"] for row in store.trials()], reference, known)
+    trial = _matching(name, [row["trial"] for row in rows], reference, known)
     if trial not in trials:
-        raise StoreError(f"{store.search}/{trial} must have kept weights, but has none; {known}")
+        again = rerun_words(next(row for row in rows if row["trial"] == trial), store, storage)
+        raise StoreError(f"{store.search}/{trial} must have kept weights, but has none; {known}{again}")
     return weights_file(store.checkpoint(trial))
+
+
+def rerun_words(row: Row, store: SearchStore, storage: str) -> str:
+    """Return how to train a trial again, to end an error about its weights; of a final, the trial of its search."""
+    search, trial = (row["from_search"], row["from_trial"]) if row["from_trial"] else (store.search, row["trial"])
+    return f"; pixeltune rerun {search}/{trial}{storage_words(storage)} trains it again and keeps them"
 
 
 def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifest, str]:
@@ -103,12 +116,17 @@ def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) ->
     """Return the wanted one of `trials` (best first); the best if none is named. known: all that exist."""
     if not wanted:
         return trials[0]
-    exact = [trial for trial in trials if wanted.isdecimal() and int(trial) == int(wanted)]
-    found = exact or [trial for trial in trials if trial.startswith(wanted)]
+    found = _fitting(wanted, trials)
     if len(found) != 1:
         fitting = listed(found, _MOST_NAMED) or "none"
         raise StoreError(f"a trial must be named by a unique beginning, but {reference!r} fits {fitting}; {known}")
     return found[0]
+
+
+def _fitting(wanted: str, trials: Sequence[str]) -> list[str]:
+    """Return the trials of this number, or else with this beginning."""
+    exact = [trial for trial in trials if wanted.isdecimal() and int(trial) == int(wanted)]
+    return exact or [trial for trial in trials if trial.startswith(wanted)]
 
 
 def images_of(trained: Trained, split: str, settings: Mapping[str, Any]) -> tuple[DataSet, ImageSet]:

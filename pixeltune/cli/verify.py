@@ -11,6 +11,7 @@ from pixeltune.packages import require_packages
 if TYPE_CHECKING:
     from pixeltune.paper.bundle_check import BundleCheck
 from pixeltune.cli.paper import bundle_of
+from pixeltune.format import counted
 
 
 def add_verb(verbs: Any) -> None:
@@ -41,8 +42,8 @@ def verify(options: argparse.Namespace) -> int:
     checks = verify_bundle(bundle or options.bundle, data_path=options.data, images=options.images, report=_show)
     passed = all(check.passed for check in checks)
     failed = sum(not check.passed for check in checks)
-    partial = f", on the first {options.images:,} images only" if options.images else ""
-    say(f"Verified{partial}." if passed else f"NOT verified: {failed} of {len(checks)} checks failed.")
+    partial = f", on the first {counted(options.images, 'image')} only" if options.images else ""
+    say(f"Verified{partial}." if passed else f"NOT verified: {failed} of {counted(len(checks), 'check')} failed.")
     return EXIT_OK if passed else EXIT_REFUTED
 
 

@@ -11,6 +11,7 @@ from pixeltune.cli.progress_bar import network_calls
 if TYPE_CHECKING:
     from pixeltune.sampling.code_check import Verification
 from pixeltune.cli.compress import add_number_format, add_split, labels_for, load_as, split_of
+from pixeltune.format import counted
 
 _LEAST_IMAGES = 100
 """The fewest images of `verify-bits`: with fewer, the overhead of the streams dominates."""
@@ -58,7 +59,7 @@ def verify_bits(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             advance=advance,
         )
-    say(f"{options.split}: {len(images):,} {_verdict(verification)}")
+    say(f"{options.split}: {counted(len(images), 'image')}, {_verdict(verification)}")
     if verification.refutation is not None:
         say(f"Refuted: {verification.refutation}.")
         return EXIT_REFUTED
@@ -68,9 +69,10 @@ def verify_bits(options: argparse.Namespace) -> int:
 def _verdict(found: Verification) -> str:
     dims, allowed = found.dims, found.allowed_bits / found.claimed_bits
     return (
-        f"images, identical after decoding: {'yes' if found.is_identical else 'NO'}; coded "
+        f"identical after decoding: {'yes' if found.is_identical else 'NO'}; coded "
         f"{found.coded_bits / dims:.5f} bits/dim compared with -log2 p {found.claimed_bits / dims:.5f}, "
-        f"{found.difference:+.4%} (allowed ±{allowed:.4%}: 0.1% and 64 bits for each of {found.streams} streams); "
+        f"{found.difference:+.4%} (allowed ±{allowed:.4%}: 0.1% and 64 bits for each of "
+        f"{counted(found.streams, 'stream')}); "
         f"header {found.header_bits / dims:.5f} bits/dim"
     )
 

@@ -35,7 +35,7 @@ _ARTICLES = {
     Exactness.LOWER_BOUND: "a bound",
     Exactness.IMPORTANCE_WEIGHTED: "an importance-weighted estimate",
     Exactness.DEQUANTISED: "a density of dequantised images",
-    Exactness.ODE: "a density through an ODE",
+    Exactness.ODE: "an estimate through an ODE",
 }
 
 
@@ -193,7 +193,7 @@ def _mismatches(ours: NumberSpec, published: PublishedResult) -> Iterator[str]:
         yield "its bits are not those of a real code"
     exactness = Exactness.LOWER_BOUND if ours.is_bound else Exactness.EXACT
     if exactness is not published.likelihood:
-        yield f"{_ARTICLES[exactness]}, not {_ARTICLES[published.likelihood]}"
+        yield f"ours is {_ARTICLES[exactness]}, theirs is {_ARTICLES[published.likelihood]}"
     if published.upper_limit:
         yield f"published only as below {published.value:g}"
     if published.conditional is not None and ours.conditional != published.conditional:

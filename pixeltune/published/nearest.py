@@ -15,7 +15,7 @@ from pixeltune.published.comparability import (
     is_near,
     published_for,
 )
-from pixeltune.published.table import Exactness, PublishedResult
+from pixeltune.published.table import Exactness, PublishedResult, is_pixelcnn
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark, value_of
 
@@ -85,6 +85,33 @@ def comparison(row: Row, limit: int = 6) -> list[Comparison]:
     near = [result for result in results if is_near(identity, result)] or results
     found = [Comparison.of(identity, result, row) for result in near]
     return sorted((each for each in found if each.ours is not None), key=lambda each: each.distance)[:limit]
+
+
+def nearest_rows(records: Sequence[Mapping[Any, Any]], most: int | None) -> list[Mapping[Any, Any]]:
+    """Return rows of `compare` for one number of ours: the PixelCNN family, then the others, nearest in kind first.
+
+    Args:
+        records: The rows, each with `model`, `published`, `why_not` and `evidence`.
+        most: How many to return; None for all. The user's own rows are always among them, and two thirds are kept for
+            the PixelCNN family, because the numbers of a bound are nearer in kind to those of other families.
+    """
+
+    def distance(record: Mapping[Any, Any]) -> tuple[int, float]:
+        return len(reasons_of(record)), record["published"]
+
+    ordered = sorted(records, key=distance)
+    if most is not None:
+        family = [record for record in ordered if is_pixelcnn(record["model"])]
+        first = [record for record in ordered if record["evidence"] == "own"] + family[: 2 * most // 3]
+        rest = [record for record in ordered if not any(record is each for each in first)]
+        unique = [record for record in ordered if any(record is each for each in first)]
+        ordered = sorted([*unique, *rest[: max(0, most - len(unique))]], key=distance)
+    return sorted(ordered, key=lambda record: not is_pixelcnn(record["model"]))
+
+
+def reasons_of(record: Mapping[Any, Any]) -> list[str]:
+    """Return the mismatches of a row of `compare`."""
+    return str(record["why_not"]).split("; ") if record["why_not"] else []
 
 
 def shared_reasons(why_not: Sequence[Sequence[str]]) -> list[str]:

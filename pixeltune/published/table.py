@@ -99,6 +99,14 @@ class PublishedResult:
         return "valid" if self.dataset.startswith("imagenet") else "test"
 
 
+_PIXELCNN = re.compile(r"Pixel(CNN|RNN|SNAIL|VAE)|LMConv|Diagonal BiLSTM")
+
+
+def is_pixelcnn(model: str) -> bool:
+    """Return whether a published model is of the PixelCNN family, by its name."""
+    return _PIXELCNN.search(model) is not None
+
+
 @cache
 def published_results() -> tuple[PublishedResult, ...]:
     """Return the table that is shipped with pixeltune."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixeltune.errors import StoreError
+from pixeltune.format import counted, is_or_are
 from pixeltune.results.parquet_io import text_array
 from pixeltune.results.table_folder import StoreWarning
 
@@ -110,8 +111,9 @@ def _report_strangers(ids: pa.ChunkedArray, name: str, search_id: str) -> None:
     count = pc.sum(pc.invert(own)).as_py() or 0
     if count:
         warnings.warn(
-            f"{count} rows in the folder {name} are of another search than its {MANIFEST_NAME}; they are read as rows "
-            f"of {name}; move them to the search that they belong to, or put its {MANIFEST_NAME} back",
+            f"{counted(count, 'row')} in the folder {name} {is_or_are(count)} of another search than its "
+            f"{MANIFEST_NAME}; they are read as rows of {name}; move them to the search that they belong to, or "
+            f"put its {MANIFEST_NAME} back",
             StoreWarning,
             stacklevel=5,
         )

@@ -15,8 +15,9 @@ from statistics import median
 from typing import Any
 
 from pixeltune.config import ImageSpec
-from pixeltune.format import duration
+from pixeltune.format import counted, duration
 from pixeltune.results.forecast import expected_images, pace_of_ended, pace_of_running, seconds_left
+from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
@@ -112,7 +113,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         running=[_running(row, curves.get(row["trial"], []), progress.get(row["trial"]), rungs, now) for row in live],
         counts=dict(sorted(Counter(row["status"] for row in rows if row["status"] != Status.RUNNING).items())),
         failures=count_failures(ended),
-        best=_best([*ended, *(_with_best_report(row, curves.get(row["trial"], [])) for row in live)], manifest),
+        best=best_so_far(rows, curves, manifest),
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
         eta_seconds=eta,
@@ -205,6 +206,20 @@ def common_failure(rows: Iterable[Row]) -> str:
     return ended[0]["reason"] or "no reason is known"
 
 
+def best_so_far(rows: Sequence[Row], curves: Mapping[str, Sequence[Row]], manifest: SearchManifest) -> Row | None:
+    """Return the best row of a search, one that runs by its best report so far; None where no row has a number.
+
+    Args:
+        rows: The latest attempt of each trial.
+        curves: The reports of the trials that run, by trial.
+        manifest: The search, with its objective and constraints.
+    """
+    known = [
+        _with_best_report(row, curves.get(row["trial"], [])) if row["status"] == Status.RUNNING else row for row in rows
+    ]
+    return _best(known, manifest)
+
+
 def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     """Return a running row with its best report so far: the row itself is rewritten only at its end."""
     best = best_report(curve, "valid_bits_per_dim") or {}
@@ -213,7 +228,7 @@ def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
     return row | numbers | {"images_seen": images, "best_images_seen": best.get("images_seen")}
 
 
-def _best(rows: Sequence[Row], manifest: Any) -> Row | None:
+def _best(rows: Sequence[Row], manifest: SearchManifest) -> Row | None:
     first = manifest.objectives[0]
     objective = first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
     return best_row(rows, objective, manifest.constraints)
@@ -335,7 +350,8 @@ def silence_of(
 
 def left_words(left: Mapping[str, float]) -> list[str]:
     """Return what is left of a budget, one phrase for each of its limits."""
-    formats = {"trials": "{:,.0f} trials", "images": "{:,.0f} images", "gpu_hours": "{:,.2f} GPU-hours"}
-    return [formats[name].format(left[name]) for name in formats if name in left] + [
-        f"{duration(3600 * left[name])} of this launch" for name in ("hours",) if name in left
+    words = [
+        counted(round(left[name]), noun) for name, noun in (("trials", "trial"), ("images", "image")) if name in left
     ]
+    words += [f"{left['gpu_hours']:,.2f} GPU-hours"] if "gpu_hours" in left else []
+    return words + ([f"{duration(3600 * left['hours'])} of this launch"] if "hours" in left else [])

@@ -277,7 +277,15 @@ class SearchStore:
 
 
 def find_searches(location: files.Location) -> list[SearchStore]:
-    """Return the search whose folder `location` is, or all searches in the storage `location`."""
+    """Return the search whose folder `location` is, or all searches in the storage `location`; there must be one."""
+    found = searches_at(location)
+    if not found:
+        raise StoreError(f"results must be a search folder or a storage of some, but {location} holds no search")
+    return found
+
+
+def searches_at(location: files.Location) -> list[SearchStore]:
+    """Return the same, and none of a storage that holds none; StoreError where there is nothing."""
     location = files.require_location(location)
     if not _exists(location):
         raise StoreError(f"results must be a search folder or a storage of some, but there is nothing at {location}")
@@ -288,8 +296,6 @@ def find_searches(location: files.Location) -> list[SearchStore]:
     _report_unusable(location, names)
     stores = [SearchStore(location, name) for name in names if is_name(name)]
     found = [store for store in stores if store.exists() or _exists(store.trials_folder)]
-    if not found:
-        raise StoreError(f"results must be a search folder or a storage of some, but {location} holds no search")
     if len(found) > 1:
         report_copies((store.folder, store.search_id) for store in found)
     return found
@@ -313,7 +319,7 @@ def _report_unusable(location: str, names: Sequence[str]) -> None:
                 f"left out {files.join(location, name)}: a search name must be letters, digits and inner . _ + -; "
                 "rename the folder",
                 StoreWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from pixeltune.errors import ConfigError
@@ -51,6 +51,11 @@ def _settle(part: object, section: str, *, whole: tuple[str, ...] = (), real: tu
                 object.__setattr__(part, name, normal(f"{section}.{name}", value))
 
 
+def _described(meaning: str, values: str) -> dict[str, str]:
+    """Return the metadata of a field: what it means, and the values that it takes, as `pixeltune config` shows them."""
+    return {"meaning": meaning, "values": values}
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits of a search, which ends at the first one reached; None does not limit.
@@ -65,10 +70,24 @@ class Budget:
         ConfigError: A limit is not a finite number above 0.
     """
 
-    trials: int = 16
-    images: int | None = None
-    gpu_hours: float | None = None
-    hours: float | None = None
+    trials: int = field(
+        default=16,
+        metadata=_described("trials in all, those of earlier launches counted", "≥ 1"),
+    )
+    images: int | None = field(
+        default=None,
+        metadata=_described("training images seen, summed over trials; none does not limit them", "≥ 1"),
+    )
+    gpu_hours: float | None = field(
+        default=None,
+        metadata=_described(
+            "GPU-hours of the trials' share of GPUs, summed over trials; none does not limit them", "> 0"
+        ),
+    )
+    hours: float | None = field(
+        default=None,
+        metadata=_described("wall time of a launch, in hours; none does not limit it", "> 0"),
+    )
 
     def __post_init__(self) -> None:
         for name in ("trials", "images", "gpu_hours", "hours"):
@@ -95,8 +114,15 @@ class Asha:
         Li et al. 2020, arXiv 1810.05934.
     """
 
-    rungs: tuple[int, ...]
-    reduction: int = 2
+    rungs: tuple[int, ...] = field(
+        metadata=_described(
+            "training images seen at which a trial is judged; each a multiple of train.report_every", "rising, ≥ 1"
+        )
+    )
+    reduction: int = field(
+        default=2,
+        metadata=_described("a trial continues if it is among the best 1/reduction that reached the rung", "≥ 2"),
+    )
 
     def __post_init__(self) -> None:
         if not _are_rising(self.rungs):
@@ -126,8 +152,8 @@ class Median:
         Golovin et al. 2017, Google Vizier, §3.2.1.
     """
 
-    grace: int = 0
-    completed: int = 4
+    grace: int = field(default=0, metadata=_described("training images seen before which no trial is stopped", "≥ 0"))
+    completed: int = field(default=4, metadata=_described("finished trials that it takes to judge", "≥ 1"))
 
     def __post_init__(self) -> None:
         _settle(self, "Median", whole=("grace", "completed"))
@@ -160,8 +186,16 @@ class Pareto:
         Laumanns et al. 2002, ε-dominance. Compare Schmucker et al. 2021, arXiv 2106.12639, multi-objective ASHA.
     """
 
-    rungs: tuple[int, ...]
-    margin: float
+    rungs: tuple[int, ...] = field(
+        metadata=_described(
+            "training images seen at which a trial is judged; each a multiple of train.report_every", "rising, ≥ 1"
+        )
+    )
+    margin: float = field(
+        metadata=_described(
+            "by how much another trial must be better, in units of the first objective, to stop this one", "> 0"
+        )
+    )
 
     def __post_init__(self) -> None:
         if not _are_rising(self.rungs):
@@ -192,9 +226,12 @@ class Resources:
         ConfigError: A number is too small, or a worker would have more than one GPU or, with others, a part of one.
     """
 
-    workers: int = 1
-    cpus: int = 1
-    gpus: float = 0.0
+    workers: int = field(default=1, metadata=_described("processes that train a trial together", "≥ 1"))
+    cpus: int = field(default=1, metadata=_described("CPU cores of each worker", "≥ 1"))
+    gpus: float = field(
+        default=0.0,
+        metadata=_described("GPUs of each worker; one worker may take a fraction, several take 0 or 1 each", "0…1"),
+    )
 
     def __post_init__(self) -> None:
         _settle(self, "resources", whole=("workers", "cpus"), real=("gpus",))
@@ -225,9 +262,18 @@ class Patience:
         ConfigError: `times` is not above 1, or a time not above 0, or one is not finite.
     """
 
-    times: float = 10.0
-    minutes: float = 10.0
-    start_minutes: float = 30.0
+    times: float = field(
+        default=10.0,
+        metadata=_described("a trial is killed after this multiple of its usual time between reports", "> 1"),
+    )
+    minutes: float = field(
+        default=10.0,
+        metadata=_described("always allowed without a report, however quick its reports are usually", "> 0"),
+    )
+    start_minutes: float = field(
+        default=30.0,
+        metadata=_described("always allowed until a trial's first report (data, audit, probes), and to start", "> 0"),
+    )
 
     def __post_init__(self) -> None:
         _settle(self, "patience", real=("times", "minutes", "start_minutes"))

@@ -175,7 +175,7 @@ def test_a_training_stops_and_goes_on(answers: dict[str, Any]) -> None:
 
 
 def test_a_model_is_evaluated_audited_and_drawn_from(answers: dict[str, Any]) -> None:
-    beginnings = {"evaluate": "valid: ", "audit": "Passed in", "sample": "2 images", "complete": "1 images"}
+    beginnings = {"evaluate": "valid: ", "audit": "Passed in", "sample": "2 images", "complete": "1 image, "}
     for name, beginning in beginnings.items():
         code, out, err = answers[name]
         assert (code, err) == (0, "")

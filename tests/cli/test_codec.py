@@ -45,7 +45,7 @@ def verdict(said: str) -> dict[str, str]:
     match = re.search(
         r"(?P<split>\w+): (?P<count>\d+) images, identical after decoding: (?P<identical>\w+); "
         r"coded (?P<coded>[\d.]+) bits/dim compared with -log2 p (?P<claimed>[\d.]+), (?P<difference>[-+][\d.]+)% "
-        r"\(allowed ±(?P<allowed>[\d.]+)%: 0.1% and 64 bits for each of (?P<streams>\d+) streams\); "
+        r"\(allowed ±(?P<allowed>[\d.]+)%: 0.1% and 64 bits for each of (?P<streams>\d+) streams?\); "
         r"header [\d.]+ bits/dim\n",
         said,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from pixeltune.config import TrialConfig
 from pixeltune.results.store import SearchStore
@@ -107,7 +108,7 @@ def test_a_bound_is_said_to_be_one() -> None:
 
 
 def test_a_limit_is_marked() -> None:
-    assert _line(done("compare"), "PixelCNN++ no dropout").split()[:2] == ["<", "2"]
+    assert _line(done("compare", "--all"), "PixelCNN++ no dropout").split()[:2] == ["<", "2"]
 
 
 def test_speeds_are_next_to_the_published_ones_with_their_device() -> None:
@@ -136,4 +137,42 @@ def test_speeds_need_a_measured_one_and_no_table_of_likelihoods() -> None:
 
 
 def test_a_source_without_a_paper_is_named_by_its_title() -> None:
-    assert "Factoring Variations in Natural Images" in " ".join(done("compare").split())
+    assert "Factoring Variations in Natural Images" in " ".join(done("compare", "--all").split())
+
+
+def test_the_nearest_are_shown_and_all_on_demand() -> None:
+    """The PixelCNN family first, within it and after it the nearest in kind, then how many more there are."""
+    _title, _head, *lines, more, _ = done("compare", "cifar").splitlines()
+    assert len(lines) == 15
+    family = ["Pixel" in line or "LMConv" in line for line in lines]
+    assert sum(family) == 10
+    assert family == sorted(family, reverse=True)
+    every = done("compare", "cifar", "--all").splitlines()[2:-1]
+    assert more == f"… {len(every) - 15} more; --all shows them"
+    assert {line.split()[0] for line in lines} <= {line.split()[0] for line in every}
+
+
+def test_a_bound_is_next_to_the_family_although_it_is_exact() -> None:
+    """Of the nearest in kind alone, none would be a PixelCNN."""
+    (row,) = SearchStore("results", "cifar").trials()
+    SearchStore("results", "cifar").write_trial(row | {"is_bound": True})
+    lines = done("compare", "cifar").splitlines()[2:]
+    assert "PixelSNAIL" in lines[0]
+    assert "not comparable: ours is a bound, theirs is exact" in lines[0]
+    assert sum("ours is a bound" in line for line in lines) == 10
+    assert sum(" comparable" in line and "not comparable" not in line for line in lines) >= 1
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_numbers_are_whole_on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixeltune.cli.compare.console", lambda: _terminal(width))
+    said = done("compare", "cifar")
+    table = said.splitlines()[1:]
+    assert all(len(line) <= width for line in table if not line.startswith("Not shown"))
+    assert _line(said, "PixelSNAIL").split()[:2] == ["2.85", "+0.170"]
+    hidden = {80: "GPU-hours, source", 120: "", 200: ""}[width]
+    assert (f"Not shown in {width} columns: {hidden}" in said) == bool(hidden)
+
+
+def _terminal(width: int) -> Console:
+    return Console(width=width, force_terminal=True, color_system=None)

@@ -26,6 +26,8 @@ def test_a_trial_trains_is_kept_and_evaluated_there(server: S3Server) -> None:
         assert f"results/tiny/{name}" in stored
     assert "1 finished" in done("status", "tiny", "--storage", server.storage)
     assert "bits/dim" in done("evaluate", "tiny", "--storage", server.storage)
+    assert done("list", "--storage", server.storage).splitlines()[1].split()[:4] == ["tiny", "training", "ended", "1"]
+    assert done("leaderboard", "tiny", "--storage", server.storage).startswith("Trials of tiny: 1 finished.")
     assert done("compact", "tiny", "--storage", server.storage).startswith("tiny: 2 files merged into 2;")
     assert "1 finished" in done("status", "tiny", "--storage", server.storage)
     for text in (said.encode(), *objects(server).values()):
@@ -39,6 +41,8 @@ def test_a_trial_trains_is_kept_and_evaluated_there(server: S3Server) -> None:
     [
         ("train", "--config", "tiny.toml"),
         ("status", "tiny"),
+        ("list",),
+        ("leaderboard", "tiny"),
         ("compact", "tiny"),
         ("doctor",),
         ("--search", "digits_quick"),
@@ -59,5 +63,5 @@ def test_a_server_that_is_not_there_is_one_line(server: S3Server, monkeypatch: p
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("pixeltune.files._FIRST_WAIT_SECONDS", 0.01)
     with requests_at_once():
-        said = refused("status", "tiny", "--storage", server.storage)
-    assert "must be readable, but s3://" in said
+        for words in (("status", "tiny"), ("leaderboard", "tiny"), ("list",)):
+            assert "must be readable, but s3://" in refused(*words, "--storage", server.storage)

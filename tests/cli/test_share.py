@@ -178,6 +178,28 @@ def test_a_number_never_means_the_weights_of_another_trial(storage: str) -> None
     assert "'tiny/²' fits none" in refused("evaluate", "tiny/²")
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "sample", "complete", "export", "verify-bits"])
+def test_what_trains_a_trial_without_weights_again_is_named(verb: str, storage: str) -> None:
+    """Of a search that kept some, of one that kept none, and of a final, whose runs are those of its search."""
+    store = SearchStore("results", "tiny")
+    store.open(SearchStore(storage, "tiny").manifest())
+    row = SearchStore(storage, "tiny").trials()[0]
+    for number in (0, 7):
+        store.write_trial(row | {"trial": f"{number:05d}", "number": number, "valid_bits_per_dim": 3.0 + number})
+    assert "pixeltune rerun tiny/00007 trains it again" in refused(verb, "tiny/7")
+    assert "pixeltune rerun tiny/00000 trains it again" in refused(verb, "tiny")
+    Path("here").symlink_to("results")
+    assert "pixeltune rerun tiny/00007 --storage here trains" in refused(verb, "tiny/7", "--storage", "here")
+    weights = Path(store.checkpoint("00007"), "weights.safetensors")
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(Path(SearchStore(storage, "tiny").checkpoint("00000"), "weights.safetensors").read_bytes())
+    assert "pixeltune rerun tiny/00000 trains it again" in refused(verb, "tiny/0")
+    final = SearchStore("results", "tiny-again")
+    final.open(replace(store.manifest(), search="tiny-again"))
+    final.write_trial(row | {"search": "tiny-again", "from_search": "tiny", "from_trial": "00007"})
+    assert "pixeltune rerun tiny/00007 trains it again" in refused(verb, "tiny-again")
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["by option", "by environment"])
 def test_commands_to_copy_mean_the_same_storage(storage: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("results").symlink_to(storage)

@@ -35,6 +35,7 @@ COMMANDS = {
     "compare": ("compare", "toy"),
     "compare-a-final": ("compare", "toy-final"),
     "dry-run": ("--search", "digits_quick", "--dry-run"),
+    "leaderboard-of-a-final": ("leaderboard", "toy-final"),
     "columns": ("columns",),
     "config": ("config",),
 }
@@ -113,7 +114,7 @@ def _verbs() -> list[tuple[str, ...]]:
 def _without_the_moment(text: str, folder: Path) -> str:
     """Return the text without folders and without what depends on the time and the machine."""
     text = re.sub(r"(?m)^(Cost|Devices here): .*", r"\1: …", text.replace(str(folder.parent), "FOLDER"))
-    text = re.sub(r" +(\d+ d )?\d+:\d\d(:\d\d)?\b| +since$", " TIME", text, flags=re.MULTILINE)
+    text = re.sub(r" +(\d+ d )?\d+:\d\d(:\d\d)?\b", " TIME", text, flags=re.MULTILINE)
     text = re.sub(r" +since *$", "  since", text, flags=re.MULTILINE)  # as wide as the times below it
     text = re.sub(r'"(running_seconds|silent_seconds)": [^,}]*', r'"\1": …', text)
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"

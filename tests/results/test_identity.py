@@ -99,9 +99,9 @@ def test_copies_are_all_read_and_reported(tmp_path: Path) -> None:
 def test_a_row_of_another_search_is_reported_and_read(tmp_path: Path) -> None:
     one, other = begun(tmp_path, "one", 2.0), begun(tmp_path, "other", 3.0, 4.0)
     shutil.copy(Path(other.trials_folder, "00001-1.parquet"), one.trials_folder)
-    with pytest.warns(StoreWarning, match="1 rows in the folder one are of another search"):
+    with pytest.warns(StoreWarning, match="1 row in the folder one is of another search"):
         assert [row["valid_bits_per_dim"] for row in one.attempts()] == [2.0, 4.0]
-    with pytest.warns(StoreWarning, match="1 rows in the folder one"):
+    with pytest.warns(StoreWarning, match="1 row in the folder one"):
         assert shown(read_results(one.folder), "valid_bits_per_dim") == [("one", 2.0), ("one", 4.0)]
 
 
