@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.support.made_up_search import HOSTILE
 from tests.support.optional import require
 from tests.support.report_pages import Page, made_up, make_final, make_page, points_of
-from tests.support.results import make_report, make_row, make_store
+from tests.support.results import make_report, make_row, make_space, make_store
 
 require("plotly", "jinja2")
 from pixeltune.published.compare import compare
@@ -21,6 +22,7 @@ from pixeltune.report.snapshot import read_snapshot
 from pixeltune.results.dataframes import read_results
 from pixeltune.results.final_statistics import leaderboard_of
 from pixeltune.results.ranking import leaderboard, status_counts
+from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space import Asha
 
@@ -221,6 +223,50 @@ def test_a_report_can_be_made_of_any_search(
     assert headings.count("h1") == 1
     for name, figure in page.json.items():
         assert any(len(trace.get("x", ())) for trace in figure["data"]), name
+
+
+UNREADABLE = {
+    "a family of another installation": {"model.family": "mine"},
+    "a likelihood of another installation": {"likelihood.name": "mine"},
+    "both": {"model.family": "mine", "likelihood.name": "mine"},
+    "no configuration": dict.fromkeys(["model.family", "likelihood.name", "optim.lr", "model.layers"]),
+}
+
+
+@pytest.mark.parametrize("changes", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("varied", [True, False])
+@pytest.mark.parametrize("status", list(Status))
+def test_a_report_needs_no_configuration_that_this_installation_can_read(
+    tmp_path: Path, status: str, changes: dict[str, str], varied: bool
+) -> None:
+    store = make_store(tmp_path, "foreign", make_space() if varied else make_space(vary={}))
+    manifest = Path(store.folder, "search.json")
+    tree = json.loads(manifest.read_bytes())
+    del tree["sha256"]
+    tree["base"] |= changes
+    manifest.write_text(json.dumps(tree), encoding="utf-8")
+    ranked = status in ("finished", "pruned")
+    numbers = {"valid_bits_per_dim": 2.5, "levels": 17} if ranked else {"reason": "ModuleNotFoundError: no mine"}
+    for trial in range(12):
+        store.write_trial(make_row(trial, status=status, **numbers) | changes)
+    page = make_page(read_snapshot(store))
+    assert page.statuses == [status] * 12
+    assert ("trial 00000 with 2.5000" in page.words()) is ranked
+    if not ranked:
+        assert (
+            f"None of 12 trials has a result to rank: 12 {status}. The most frequent reason: ModuleNo" in page.words()
+        )
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status != Status.FINISHED])
+@pytest.mark.parametrize("finished", [0, 1, 3])
+def test_a_final_is_reported_at_any_number_of_finished_runs(tmp_path: Path, status: str, finished: int) -> None:
+    snapshot = make_final(tmp_path, {"00003": 80.0, "00007": 85.0})
+    for row in snapshot.rows[finished:]:
+        snapshot.store.write_trial(row | {"status": status, "test_nats": None, "test_bits_per_dim": None})
+    page = make_page(read_snapshot(snapshot.store))
+    assert page.statuses.count(status) == 6 - finished
+    assert ("No run has finished" in page.words()) is (finished == 0)
 
 
 def test_the_page_holds_the_library_that_draws_its_figures(page: Page) -> None:
