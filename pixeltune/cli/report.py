@@ -1,15 +1,19 @@
-"""`pixeltune report SEARCH`: one HTML file about a search, to share; its figures as PNG for a paper."""
+"""`pixeltune report SEARCH`: one HTML file about a search, to share; its figures as SVG, PDF and PNG for a paper."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, positive, require_writable, say, writing
 from pixeltune.cli.completion import complete_searches
-from pixeltune.errors import ConfigError, require_packages
+from pixeltune.errors import ConfigError, PixeltuneError, require_packages
 from pixeltune.format import bytes_in
+
+if TYPE_CHECKING:
+    from pixeltune.report.figures.chart import Chart
 
 _TOP = 5
 
@@ -19,12 +23,16 @@ def add_verb(verbs: Any) -> None:
     parser = verbs.add_parser(
         "report",
         help="one HTML file about a search: tables, figures, samples, commands",
-        examples=("pixeltune report digits_quick", "pixeltune report digits_quick --png figures"),
+        examples=("pixeltune report digits_quick", "pixeltune report digits_quick --figures figures"),
     )
     search = parser.add_argument("search", metavar="SEARCH", help="a search, a training or a final in the storage")
     search.completer = complete_searches  # argcomplete reads it
     parser.add_argument("--out", metavar="FILE", help="HTML to write [SEARCH-report.html in the working directory]")
-    parser.add_argument("--png", metavar="FOLDER", help="write the figures there too, as PNG for a paper")
+    figures = parser.add_mutually_exclusive_group()
+    figures.add_argument(
+        "--figures", metavar="FOLDER", help="write the figures there too, as SVG, PDF and PNG for a paper"
+    )
+    figures.add_argument("--png", metavar="FOLDER", help="the same, as PNG alone")
     parser.add_argument(
         "--top", type=positive, default=_TOP, metavar="K", help=f"best trials to highlight, with samples [{_TOP}]"
     )
@@ -42,23 +50,39 @@ def report(options: argparse.Namespace) -> int:
     store.manifest()
     require_html(out)
     require_writable(out)
-    if options.png:
-        require_writable(files.join(options.png, "curves.png"))
-    require_packages("a report", "plotly", "jinja2", "optuna", *(["kaleido"] if options.png else []))
-    from pixeltune.report.page_builder import all_charts, require_browser, write_papers, write_report
+    folder, formats = (options.png, ("png",)) if options.png else (options.figures, ("svg", "pdf", "png"))
+    if folder:
+        require_writable(files.join(folder, f"curves.{formats[0]}"))
+    require_packages("a report", "plotly", "jinja2", "optuna", *(["kaleido"] if folder else []))
+    from pixeltune.report.page_builder import all_charts, write_report
     from pixeltune.report.snapshot import read_snapshot
+    from pixeltune.report.static_figures import require_browser, write_figures
 
-    if options.png:
+    if folder:
         require_browser()
     snapshot = read_snapshot(store)
+    charts = all_charts(snapshot, options.top)
     with writing(out):
-        size = write_report(snapshot, out, top=options.top)
+        size = write_report(snapshot, out, top=options.top, stills=_stills(charts))
     say(f"Wrote {out} ({bytes_in('MB', size)}): {len(snapshot.rows):,} trials")
-    if options.png:
-        with writing(options.png):
-            locations = write_papers(all_charts(snapshot, options.top), options.png)
-        say(f"Wrote {len(locations)} figures to {options.png}")
+    if folder:
+        with writing(folder):
+            locations = write_figures(charts, folder, formats)
+        say(f"Wrote {len(locations)} files of {len(charts)} figures to {folder}")
     return EXIT_OK
+
+
+def _stills(charts: Sequence[Chart]) -> dict[str, str]:
+    """Return images of the figures where they can be drawn; the page draws its figures without them too."""
+    from pixeltune.report.static_figures import has_browser, stills
+
+    if not has_browser():
+        return {}
+    try:
+        return stills(charts)
+    except PixeltuneError as error:
+        say(f"The page holds no images of its figures for print: {error}")
+        return {}
 
 
 def require_html(location: str) -> None:

@@ -1,14 +1,15 @@
-"""Build of a report of a search, from its store to one HTML file, or to PNG files for a paper."""
+"""Build of a report of a search, from its store to one HTML file."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -16,7 +17,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from pixeltune import files
-from pixeltune.errors import MissingPackageError, PixeltuneError, first_line
 from pixeltune.report.figures.chart import STATUS_COLOURS, Chart
 from pixeltune.report.figures.curves import learning_curves
 from pixeltune.report.figures.fronts import front_charts
@@ -77,51 +77,6 @@ def _text(name: str) -> str:
     return resources.files(_PACKAGE).joinpath("page", name).read_text(encoding="utf-8")
 
 
-_WIDTH, _WIDE = 600, 900
-"""Pixels of 1/96 inch: 6.25 inches with letters of 10 points; wide ones are for a page in landscape format."""
-_SCALE = 3
-"""Scale factor: 288 dots an inch."""
-
-
-def require_browser() -> None:
-    """Refuse at once where kaleido would find no browser to draw with."""
-    from choreographer.browsers.chromium import Chromium
-
-    if not Chromium.find_browser(skip_local=False):
-        raise MissingPackageError(
-            "figures as PNG need Chrome or Chromium, but none was found; "
-            "apt-get install chromium, or set BROWSER_PATH to one"
-        )
-
-
-def write_papers(charts: Sequence[Chart], folder: str) -> list[str]:
-    """Write each chart that has a figure as `folder/NAME.png`; return their locations."""
-    import kaleido
-
-    drawn = [chart for chart in charts if chart.figure is not None]
-    try:
-        kaleido.start_sync_server(silence_warnings=True)
-        contents = [_png(chart) for chart in drawn]
-    except Exception as error:
-        raise PixeltuneError(
-            f"figures must be drawn by Chromium, but it failed ({first_line(error, with_type=True)})"
-        ) from error
-    finally:
-        kaleido.stop_sync_server(silence_warnings=True)
-    locations = [files.join(folder, f"{chart.name}.png") for chart in drawn]
-    for location, content in zip(locations, contents, strict=True):
-        files.write_whole(location, content)
-    return locations
-
-
-def _png(chart: Chart) -> bytes:
-    import kaleido
-
-    size = {"width": _WIDE if chart.is_wide else _WIDTH, "height": chart.height, "scale": _SCALE}
-    content: bytes = kaleido.calc_fig_sync(chart.figure, opts={"format": "png", **size})
-    return content
-
-
 FIRST_LINES = 25
 """Number of trials that the table shows until the user asks for all."""
 
@@ -136,15 +91,21 @@ class ChartSection:
     charts: list[Chart]
 
 
-def write_report(snapshot: Snapshot, location: str, *, top: int = 5) -> int:
-    """Write the page to a path or URI, whole or not at all; return its bytes. top: how many trials to emphasise."""
-    content = report_html(snapshot, top=top).encode()
+def write_report(
+    snapshot: Snapshot, location: str, *, top: int = 5, stills: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    """Write the page to a path or URI, whole or not at all; return its bytes. See `report_html`."""
+    content = report_html(snapshot, top=top, stills=stills).encode()
     files.write_whole(location, content)
     return len(content)
 
 
-def report_html(snapshot: Snapshot, *, top: int = 5) -> str:
-    """Return the page as HTML."""
+def report_html(snapshot: Snapshot, *, top: int = 5, stills: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the page as HTML.
+
+    top: number of trials to emphasise. stills: images of the figures by name, for print and where no script runs; see
+    `static_figures.stills`.
+    """
     found = finals(snapshot) if snapshot.is_final else None
     sections = chart_sections(snapshot, top)
     overview = summary(snapshot)
@@ -165,6 +126,7 @@ def report_html(snapshot: Snapshot, *, top: int = 5) -> str:
         outcomes=outcomes(snapshot),
         rerun=rerun(snapshot),
         environment=environment(snapshot),
+        stills=stills,
     )
 
 

@@ -1,6 +1,8 @@
 "use strict";
 
-// Figures: drawn when they come into view, so that the page is there at once.
+// Figures: drawn when they come into view, so that the page is there at once. Before that, and in print, a figure is
+// shown by its still, an image. Figures without a still are drawn soon after loading, because a page that is printed or
+// captured may never be scrolled.
 
 let library = null;
 
@@ -17,27 +19,31 @@ function loadPlotly() {
       document.head.append(script);
     });
     URL.revokeObjectURL(script.src);
-    return window.Plotly;
   })();
   return library;
 }
 
 async function draw(place) {
-  if (place.dataset.drawn) return;
+  await loadPlotly();
+  await drawNow(place);
+}
+
+// Synchronous where plotly.js is loaded: the figure is in the page when this returns, and its promise may be ignored.
+function drawNow(place) {
+  if (place.dataset.drawn) return undefined;
   place.dataset.drawn = "begun";
-  const Plotly = await loadPlotly();
   const name = place.id.replace("plot-", "");
   const figure = JSON.parse(document.getElementById(`data-${name}`).textContent);
-  await Plotly.newPlot(place, figure.data, figure.layout, {
+  return window.Plotly.newPlot(place, figure.data, figure.layout, {
     responsive: true,
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: name },
-  });
-  place.dataset.drawn = "done";
+  }).then(() => { place.dataset.drawn = "done"; });
 }
 
 const places = [...document.querySelectorAll(".plot")];
+const bare = places.filter((place) => !place.parentElement.classList.contains("with-still"));
 const watcher = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
     watcher.unobserve(entry.target);
@@ -46,7 +52,32 @@ const watcher = new IntersectionObserver(
   { rootMargin: "300px" },
 );
 places.forEach((place) => watcher.observe(place));
-window.addEventListener("beforeprint", () => places.forEach(draw));
+
+async function drawRest() {
+  for (const place of bare) {
+    await new Promise((resolve) => setTimeout(resolve));
+    await draw(place);
+  }
+}
+window.addEventListener("load", drawRest);
+
+const PRINTED_WIDTH = 680; // CSS pixels within the margins of A4 and of US letter
+
+function beforePrint() {
+  if (window.Plotly === undefined) return;
+  for (const place of bare) {
+    drawNow(place);
+    window.Plotly.relayout(place, { width: Math.min(PRINTED_WIDTH, place.clientWidth), autosize: false });
+  }
+}
+
+function afterPrint() {
+  for (const place of bare) if (place.dataset.drawn) window.Plotly.relayout(place, { width: null, autosize: true });
+}
+
+window.addEventListener("beforeprint", beforePrint);
+window.addEventListener("afterprint", afterPrint);
+window.matchMedia("print").addEventListener("change", (change) => (change.matches ? beforePrint() : afterPrint()));
 
 // The table: sorting and hiding.
 
