@@ -117,7 +117,7 @@ def report_html(snapshot: Snapshot, *, top: int = 5, stills: Mapping[str, str] =
         colours=STATUS_COLOURS,
         sections=_contents(found, sections),
         finals=found,
-        board=board(snapshot),
+        board=board(snapshot, top),
         first_lines=FIRST_LINES,
         published=nearest_published(snapshot, found.places if found else ()),
         chart_sections=sections,

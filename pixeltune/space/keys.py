@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -175,6 +176,51 @@ def whole_numbers(distribution: BaseDistribution) -> range:
     if not isinstance(distribution, IntDistribution):
         return range(0)
     return range(distribution.low, distribution.high + 1, distribution.step)
+
+
+def range_text(distribution: BaseDistribution) -> str:
+    """Return a distribution as text: `2…6`, `0…0.5 (step 0.1)`, `5e-4…1e-2 (log)`, or choices as `a | b`.
+
+    Ends are exact: a number has all of its digits.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return " | ".join(map(value_text, distribution.choices))
+    if not isinstance(distribution, IntDistribution | FloatDistribution):
+        return str(distribution)  # a kind of Optuna's that is none of its three
+    has_exponents = distribution.log and distribution.low < _LEAST_PLAIN
+    low, high = (value_text(end, has_exponent=has_exponents) for end in (distribution.low, distribution.high))
+    if distribution.low == distribution.high:
+        return low
+    step = distribution.step
+    is_plain = step is None or (step == 1 and isinstance(distribution, IntDistribution))
+    return f"{low}…{high}{' (log)' * distribution.log}{'' if is_plain else f' (step {value_text(step)})'}"
+
+
+_LEAST_PLAIN = 0.01
+"""Ranges on a logarithmic scale from below this have ends with exponents, such as 1e-3…1e-1."""
+
+
+def value_text(value: object, *, has_exponent: bool = False) -> str:
+    """Return a value of a key as it can be set: words as in TOML, `none`, and all digits of a number.
+
+    Args:
+        value: The value.
+        has_exponent: Write a fraction with an exponent, such as `5e-4`; else only where it has one in Python.
+    """
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    text = repr(value)
+    if has_exponent and value:
+        sign, digits, exponent = Decimal(text).normalize().as_tuple()
+        mantissa = "".join(map(str, digits))
+        point = f".{mantissa[1:]}" if len(mantissa) > 1 else ""
+        return f"{'-' * sign}{mantissa[0]}{point}e{int(exponent) + len(mantissa) - 1}"
+    mantissa, e, power = text.partition("e")
+    return f"{mantissa.removesuffix('.0')}{f'e{int(power)}' if e else ''}"
 
 
 def _ends(distribution: BaseDistribution) -> tuple[Scalar, ...]:

@@ -220,6 +220,45 @@ def has_colours(page: Path) -> bool:
     return sum(max(rgb) - min(rgb) > 60 for _, rgb in found if isinstance(rgb, tuple)) > 3
 
 
+def test_the_table_fits_a_wide_page_and_keeps_the_number_in_view_on_a_phone(browser: Browser, folder: Path) -> None:
+    tab = Tab(browser, folder / "still.html")
+    scroll = "[aria-label=trials]"
+    assert tab.page.eval_on_selector(scroll, "box => box.scrollWidth <= box.clientWidth")
+    tab.page.set_viewport_size({"width": 400, "height": 900})
+    assert tab.page.eval_on_selector(scroll, "box => box.scrollWidth > box.clientWidth")
+    tab.page.eval_on_selector(scroll, "box => { box.scrollLeft = box.scrollWidth; box.scrollIntoView(); }")
+    lefts: list[float] = []
+    for name in ("rank", "trial", "valid_bits_per_dim"):
+        column = tab.page.evaluate(
+            "name => [...document.querySelectorAll('#board th')].findIndex(head => head.dataset.name === name)", name
+        )
+        box = tab.page.locator("#board tbody tr").first.locator("td").nth(column).bounding_box()
+        assert box is not None
+        lefts += [box["x"], box["x"] + box["width"]]
+    assert lefts == sorted(lefts), "side by side"
+    assert lefts[0] >= 0
+    assert lefts[-1] < 250, "most of the page is left for the other columns"
+    tab.context.close()
+
+
+@pytest.mark.parametrize("name", ["one", "still"])
+def test_a_dark_page_has_dark_figures_and_a_white_print(browser: Browser, folder: Path, name: str) -> None:
+    tab = Tab(browser, folder / f"{name}.html", color_scheme="dark")
+    if name == "one":
+        tab.wait_for_all()
+    corner = {"screen": (0, 90), "print": (250, 255)}
+    for media in ("screen", "print"):
+        tab.page.emulate_media(media=media)  # type: ignore[arg-type]
+        for place in ("body", ".holder:has(#plot-timeline)"):
+            box = tab.page.locator(place).bounding_box()
+            assert box is not None
+            with Image.open(io.BytesIO(tab.page.screenshot(full_page=True))) as image:
+                pixel = image.convert("L").getpixel((int(box["x"]) + 2, int(box["y"] + box["height"]) - 3))
+            low, high = corner[media]
+            assert low <= pixel <= high, (media, place)  # type: ignore[operator]
+    tab.context.close()
+
+
 def test_each_column_sorts_by_its_values_and_keeps_the_order_of_equal_ones(tab: Tab) -> None:
     tab.page.click("#more")
     heads: list[str] = tab.page.eval_on_selector_all(

@@ -73,6 +73,29 @@ def test_the_order_is_the_leaderboards_and_only_results_have_a_rank(folder: Path
     assert {line["status"][1] for line in ranked} == {"finished", "pruned"}
 
 
+def test_the_head_names_models_data_and_ranges(page: Page) -> None:
+    assert "Search of gated models on cifar10: 32×32, 3 channels, 256 levels" in page.words()
+    ranges = (
+        "likelihood categorical | logistic_mixture",
+        "layers 6…20",
+        "channels 32…256 (step 32)",
+        "lr 2e-4…3e-3 (log)",
+    )
+    for text in ranges:
+        assert text in page.words()
+
+
+def test_the_best_trials_are_marked_and_numbers_follow_the_name(folder: Path) -> None:
+    snapshot = made_up(folder / "marked", trials=40)
+    found = board(snapshot, 3)
+    assert [column.name for column in found.columns[:3]] == ["rank", "trial", "valid_bits_per_dim"]
+    assert [column.is_pinned for column in found.columns] == [True] * 3 + [False] * (len(found.columns) - 3)
+    assert [line.cells[0].value for line in found.lines if line.is_best] == [1, 2, 3]
+    assert found.notes[-1] == "★ marks the best 3 trials."
+    page = make_page(snapshot, top=3)
+    assert [given.get("class") for tag, given in page.tags if tag == "tr" and given.get("class")][:3] == ["best"] * 3
+
+
 def test_statuses_are_counted_and_pruned_trials_say_where_they_stood(folder: Path, page: Page) -> None:
     counts = status_counts(SearchStore(str(folder), "toy").trials())
     for status, count in counts.items():

@@ -13,12 +13,17 @@ from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, counted_statuses
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline
+from pixeltune.space.keys import range_text
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The summary. headline: the result in one sentence. counts: trials by status. facts: names and values."""
+    """The summary. about: what the results are of. ranges: what was searched. headline: the result in one sentence.
+    counts: trials by status. facts: names and values.
+    """
 
+    about: str
+    ranges: list[str]
     headline: str
     counts: dict[str, int]
     facts: list[tuple[str, str]]
@@ -29,10 +34,21 @@ def summary(snapshot: Snapshot) -> Summary:
     counts = Counter(str(row["status"]) for row in snapshot.rows)
     order = [str(status) for status in Status]
     return Summary(
+        about=_about(snapshot),
+        ranges=[f"{title_of(key)} {range_text(value)}" for key, value in snapshot.manifest.distributions().items()],
         headline=headline(snapshot),
         counts={status: counts[status] for status in sorted(counts, key=order.index)},
         facts=list(_facts(snapshot)),
     )
+
+
+def _about(snapshot: Snapshot) -> str:
+    """Return the head of the page: whether it is of a search, a training or a final, its models and its data."""
+    manifest, data = snapshot.manifest, data_words(snapshot)
+    if manifest.final is not None:
+        return f"Final of {manifest.final.search} on {data}"
+    families = getattr(manifest.distributions().get("model.family"), "choices", [manifest.base.get("model.family")])
+    return f"{'Search' if manifest.vary else 'Training'} of {listed(map(str, families))} models on {data}"
 
 
 def headline(snapshot: Snapshot) -> str:
@@ -72,8 +88,6 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         yield "Retrained", f"{chosen} of {manifest.final.search}, chosen by {title_of(manifest.final.objective)}"
         if manifest.final.left_out:
             yield "Left out", "; ".join(manifest.final.left_out)
-    if manifest.vary:
-        yield "Searched", listed((title_of(key) for key in manifest.vary), 20)
     directions = zip(manifest.objectives, manifest.directions, strict=True)
     yield (
         "Objective" + "s" * (len(manifest.objectives) > 1),
