@@ -1,4 +1,4 @@
-"""`pixeltune report SEARCH`: one HTML file about a search, to share; its figures as SVG, PDF and PNG for a paper."""
+"""`pixeltune report SEARCH…`: one HTML file about searches, to share; its figures as SVG, PDF and PNG for a paper."""
 
 from __future__ import annotations
 
@@ -23,11 +23,24 @@ def add_verb(verbs: Any) -> None:
     parser = verbs.add_parser(
         "report",
         help="one HTML file about a search: tables, figures, samples, commands",
-        examples=("pixeltune report digits_quick", "pixeltune report digits_quick --figures figures"),
+        examples=(
+            "pixeltune report digits_quick",
+            "pixeltune report digits_quick --figures figures",
+            "pixeltune report digits_quick digits_long --out both.html",
+        ),
     )
-    search = parser.add_argument("search", metavar="SEARCH", help="a search, a training or a final in the storage")
+    search = parser.add_argument(
+        "search",
+        nargs="+",
+        metavar="SEARCH",
+        help="a search, a training or a final in the storage; of several, one page with a leaderboard of all",
+    )
     search.completer = complete_searches  # argcomplete reads it
-    parser.add_argument("--out", metavar="FILE", help="HTML to write [SEARCH-report.html in the working directory]")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="HTML to write [SEARCH-report.html here; report.html for several]",
+    )
     figures = parser.add_mutually_exclusive_group()
     figures.add_argument(
         "--figures", metavar="FOLDER", help="write the figures there too, as SVG, PDF and PNG for a paper"
@@ -41,13 +54,15 @@ def add_verb(verbs: Any) -> None:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Read the search once, and write the requested files."""
+    """Read each search once, and write the requested files."""
     from pixeltune.results.store import SearchStore
 
-    # Cheap checks first: the search, then the output paths, then packages that may be missing.
-    out = options.out or f"{options.search}-report.html"
-    store = SearchStore(options.storage, options.search)
-    store.manifest()
+    # Cheap checks first: the searches, then the output paths, then packages that may be missing.
+    names = list(dict.fromkeys(options.search))
+    out = options.out or (f"{names[0]}-report.html" if len(names) == 1 else "report.html")
+    stores = [SearchStore(options.storage, name) for name in names]
+    for store in stores:
+        store.manifest()
     require_html(out)
     require_writable(out)
     folder, formats = (options.png, ("png",)) if options.png else (options.figures, ("svg", "pdf", "png"))
@@ -60,11 +75,12 @@ def report(options: argparse.Namespace) -> int:
 
     if folder:
         require_browser()
-    snapshot = read_snapshot(store)
-    charts = all_charts(snapshot, options.top)
+    snapshots = [read_snapshot(store) for store in stores]
+    charts = all_charts(snapshots, options.top)
+    trials = sum(len(snapshot.rows) for snapshot in snapshots)
     with writing(out):
-        size = write_report(snapshot, out, top=options.top, stills=_stills(charts))
-    say(f"Wrote {out} ({bytes_in('MB', size)}): {len(snapshot.rows):,} trials")
+        size = write_report(snapshots, out, top=options.top, stills=_stills(charts))
+    say(f"Wrote {out} ({bytes_in('MB', size)}): {trials:,} trials")
     if folder:
         with writing(folder):
             locations = write_figures(charts, folder, formats)

@@ -1,11 +1,11 @@
-"""Build of a report of a search, from its store to one HTML file."""
+"""Build of a report of one search or several, from their stores to one HTML file."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -27,7 +27,8 @@ from pixeltune.report.figures.timeline import timeline
 from pixeltune.report.sections.commands import rerun
 from pixeltune.report.sections.environment import environment
 from pixeltune.report.sections.finals import Finals, finals
-from pixeltune.report.sections.galleries import pictures
+from pixeltune.report.sections.galleries import MOST_BYTES, pictures
+from pixeltune.report.sections.joint_leaderboard import joint_leaderboard
 from pixeltune.report.sections.leaderboard import board
 from pixeltune.report.sections.nearest_published import nearest_published
 from pixeltune.report.sections.outcomes import outcomes
@@ -92,42 +93,73 @@ class ChartSection:
 
 
 def write_report(
-    snapshot: Snapshot, location: str, *, top: int = 5, stills: Mapping[str, str] = MappingProxyType({})
+    snapshots: Snapshot | Sequence[Snapshot],
+    location: str,
+    *,
+    top: int = 5,
+    stills: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Write the page to a path or URI, whole or not at all; return its bytes. See `report_html`."""
-    content = report_html(snapshot, top=top, stills=stills).encode()
+    content = report_html(snapshots, top=top, stills=stills).encode()
     files.write_whole(location, content)
     return len(content)
 
 
-def report_html(snapshot: Snapshot, *, top: int = 5, stills: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the page as HTML.
+def report_html(
+    snapshots: Snapshot | Sequence[Snapshot], *, top: int = 5, stills: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Return the page as HTML; of several searches with a leaderboard of all, and a part for each.
 
     top: number of trials to emphasise. stills: images of the figures by name, for print and where no script runs; see
     `static_figures.stills`.
     """
+    several = _several(snapshots)
+    is_joint = len(several) > 1
+    most_bytes = MOST_BYTES // len(several)
+    return render(
+        title=", ".join(snapshot.search for snapshot in several),
+        version=importlib.metadata.version("pixeltune"),
+        written=moment(max(snapshot.read_at for snapshot in several)),
+        colours=STATUS_COLOURS,
+        first_lines=FIRST_LINES,
+        joint=joint_leaderboard(several, top) if is_joint else None,
+        parts=[_part(snapshot, top, _prefix(snapshot) if is_joint else "", most_bytes) for snapshot in several],
+        stills=stills,
+    )
+
+
+def _part(snapshot: Snapshot, top: int, prefix: str, most_bytes: int) -> dict[str, Any]:
+    """Return what the page shows of a search. prefix: begins the names of its elements."""
     found = finals(snapshot) if snapshot.is_final else None
     sections = chart_sections(snapshot, top)
     overview = summary(snapshot)
-    return render(
-        search=snapshot.search,
-        version=importlib.metadata.version("pixeltune"),
-        written=moment(snapshot.read_at),
-        summary=replace(overview, headline=found.headline) if found else overview,
-        colours=STATUS_COLOURS,
-        sections=_contents(found, sections),
-        finals=found,
-        board=board(snapshot, top),
-        first_lines=FIRST_LINES,
-        published=nearest_published(snapshot, found.places if found else ()),
-        chart_sections=sections,
-        pictures=pictures(snapshot, top),
-        timeline=timeline(snapshot),
-        outcomes=outcomes(snapshot),
-        rerun=rerun(snapshot),
-        environment=environment(snapshot),
-        stills=stills,
-    )
+    return {
+        "search": snapshot.search,
+        "prefix": prefix,
+        "summary": replace(overview, headline=found.headline) if found else overview,
+        "sections": _contents(found, sections),
+        "finals": replace(found, charts=_named(found.charts, prefix)) if found else None,
+        "board": board(snapshot, top),
+        "published": nearest_published(snapshot, found.places if found else ()),
+        "chart_sections": [replace(section, charts=_named(section.charts, prefix)) for section in sections],
+        "pictures": pictures(snapshot, top, most_bytes),
+        "timeline": _named([timeline(snapshot)], prefix)[0],
+        "outcomes": outcomes(snapshot),
+        "rerun": rerun(snapshot),
+        "environment": environment(snapshot),
+    }
+
+
+def _several(snapshots: Snapshot | Sequence[Snapshot]) -> Sequence[Snapshot]:
+    return [snapshots] if isinstance(snapshots, Snapshot) else snapshots
+
+
+def _prefix(snapshot: Snapshot) -> str:
+    return f"{snapshot.search}-"
+
+
+def _named(charts: Sequence[Chart], prefix: str) -> list[Chart]:
+    return [replace(chart, name=prefix + chart.name) for chart in charts]
 
 
 def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
@@ -144,8 +176,17 @@ def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
     ]
 
 
-def all_charts(snapshot: Snapshot, top: int) -> list[Chart]:
-    """Return every figure of a report that can be drawn."""
+def all_charts(snapshots: Snapshot | Sequence[Snapshot], top: int) -> list[Chart]:
+    """Return every figure of a report that can be drawn; of several searches, their names begin with the search's."""
+    several = _several(snapshots)
+    return [
+        chart
+        for snapshot in several
+        for chart in _named(_charts(snapshot, top), _prefix(snapshot) if len(several) > 1 else "")
+    ]
+
+
+def _charts(snapshot: Snapshot, top: int) -> list[Chart]:
     charts = [chart for section in chart_sections(snapshot, top) for chart in section.charts] + [timeline(snapshot)]
     charts += finals(snapshot).charts if snapshot.is_final else []
     return [chart for chart in charts if chart.figure is not None]

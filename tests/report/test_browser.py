@@ -241,6 +241,30 @@ def test_the_table_fits_a_wide_page_and_keeps_the_number_in_view_on_a_phone(brow
     tab.context.close()
 
 
+def test_each_table_of_several_searches_sorts_and_hides_alone(browser: Browser, tmp_path: Path) -> None:
+    stores = [write_results(str(tmp_path), name, trials=30, seed=seed) for seed, name in enumerate(("one", "two"))]
+    write_report([read_snapshot(store, now=READ_AT) for store in stores], str(tmp_path / "both.html"))
+    tab = Tab(browser, tmp_path / "both.html")
+    order = "rows => rows.map(row => row.textContent)"
+    before = {name: tab.page.eval_on_selector_all(f"#{name}-board tbody tr", order) for name in ("all", "one", "two")}
+    tab.page.click("#one-board th[data-name='num_parameters'] button")
+    tab.page.uncheck("#all-statuses input[value='pruned']")
+    after = {name: tab.page.eval_on_selector_all(f"#{name}-board tbody tr", order) for name in before}
+    assert after["one"] != before["one"]
+    assert sorted(after["one"]) == sorted(before["one"])
+    assert (after["all"], after["two"]) == (before["all"], before["two"])
+    hidden = "rows => rows.filter(row => row.classList.contains('off')).length"
+    assert tab.page.eval_on_selector_all("#all-board tbody tr", hidden) > 0
+    assert tab.page.eval_on_selector_all("#one-board tbody tr, #two-board tbody tr", hidden) == 0
+    tab.page.click("#two-more")
+    assert tab.page.inner_text("#two-more") == "Show the first 25"
+    assert tab.page.inner_text("#one-more") == "Show all 30"
+    tab.wait_for_all()
+    assert tab.said == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.context.close()
+
+
 @pytest.mark.parametrize("name", ["one", "still"])
 def test_a_dark_page_has_dark_figures_and_a_white_print(browser: Browser, folder: Path, name: str) -> None:
     tab = Tab(browser, folder / f"{name}.html", color_scheme="dark")

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.made_up_search import HOSTILE
+from tests.support.made_up_search import HOSTILE, write_results
 from tests.support.optional import require
-from tests.support.report_pages import Page, made_up, make_final, make_page, points_of
+from tests.support.report_pages import READ_AT, Page, made_up, make_final, make_page, points_of
 from tests.support.results import make_report, make_row, make_space, make_store
 
 require("plotly", "jinja2")
 from pixeltune.published.compare import compare
-from pixeltune.report.page_builder import report_html
+from pixeltune.report.page_builder import all_charts, report_html
+from pixeltune.report.sections.joint_leaderboard import joint_leaderboard
 from pixeltune.report.sections.leaderboard import board
-from pixeltune.report.snapshot import read_snapshot
+from pixeltune.report.snapshot import Snapshot, read_snapshot
 from pixeltune.results.dataframes import read_results
 from pixeltune.results.final_statistics import leaderboard_of
 from pixeltune.results.ranking import leaderboard, status_counts
@@ -246,6 +247,76 @@ def test_a_report_can_be_made_of_any_search(
     assert headings.count("h1") == 1
     for name, figure in page.json.items():
         assert any(len(trace.get("x", ())) for trace in figure["data"]), name
+
+
+def two_searches(folder: Path) -> list[Snapshot]:
+    stores = [write_results(str(folder), name, trials=24, seed=seed) for seed, name in enumerate(("one", "two"))]
+    return [read_snapshot(store, now=READ_AT) for store in stores]
+
+
+def test_several_searches_are_one_page_with_a_leaderboard_of_all(tmp_path: Path) -> None:
+    both = two_searches(tmp_path)
+    found = joint_leaderboard(both, 3)
+    expected = sorted(
+        (place["valid_bits_per_dim"], snapshot.search, place["trial"]) for snapshot in both for place in snapshot.places
+    )
+    at = [column.name for column in found.board.columns].index
+    cells = [
+        [line.cells[at(name)].value for name in ("valid_bits_per_dim", "search", "trial")] for line in found.board.lines
+    ]
+    assert list(map(tuple, cells)) == expected
+    assert [line.cells[0].value for line in found.board.lines] == list(range(1, len(expected) + 1))
+    assert sum(line.is_best for line in found.board.lines) == 3
+    assert f"{expected[0][1]}/{expected[0][2]} with {expected[0][0]:.4f}" in found.headline
+
+    page = Page(report_html(both))
+    ids = [given["id"] for _, given in page.tags if given.get("id")]
+    assert len(ids) == len(set(ids))
+    assert len(page.tables["one-board"]) == len(page.tables["two-board"]) == 25
+    assert len(page.tables["all-board"]) == len(expected) + 1
+    links = [
+        str(given["href"])[1:] for tag, given in page.tags if tag == "a" and str(given.get("href")).startswith("#")
+    ]
+    assert set(links) <= set(ids)
+    alone = {name: make_page(snapshot).json for name, snapshot in zip(("one", "two"), both, strict=True)}
+    assert page.json == {
+        f"data-{name}-{figure.removeprefix('data-')}": drawn for name in alone for figure, drawn in alone[name].items()
+    }
+    assert {chart.name for chart in all_charts(both, 5)} == {name.removeprefix("data-") for name in page.json}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"data_checksum": "another"}, "ranked rows must agree in data_checksum"),
+        ({"levels": 17}, "ranked rows must agree in levels"),
+    ],
+)
+def test_searches_of_different_images_are_not_ranked_together(
+    tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    one, two = two_searches(tmp_path)
+    for row in two.attempts:
+        two.store.write_trial(dict(row) | changes)
+    both = [one, read_snapshot(two.store, now=READ_AT)]
+    found = joint_leaderboard(both, 3)
+    assert found.board.lines == []
+    assert why in found.headline
+    page = Page(report_html(both))
+    assert why in page.words()
+    assert "all-board" not in page.tables
+    assert len(page.statuses) == 48
+
+
+def test_a_final_and_a_failed_search_are_named_and_not_ranked(tmp_path: Path) -> None:
+    one = two_searches(tmp_path)[0]
+    failed = read_snapshot(write_results(str(tmp_path), "lost", trials=2, statuses=["failed"] * 2), now=READ_AT)
+    final = make_final(tmp_path, {"00003": 80.0, "00007": 85.0})
+    page = Page(report_html([one, final, failed]))
+    assert "Not here: toy-final, whose numbers are means on the test set. Without a ranked trial: lost." in page.words()
+    assert len(page.tables["all-board"]) == len(one.places) + 1
+    assert "toy-final-configurations" in page.tables
+    assert joint_leaderboard([failed, final], 3).headline.startswith("Not here: toy-final")
 
 
 UNREADABLE = {

@@ -105,28 +105,28 @@ function sortBy(table, column) {
 
 // Of the lines that are not hidden, the first ones are shown until all are asked for.
 function cut(table) {
-  const first = Number(document.getElementById("more")?.dataset.first ?? Infinity);
+  const first = Number(table.closest("section").querySelector(".more")?.dataset.first ?? Infinity);
   let shown = 0;
   for (const row of table.tBodies[0].rows) {
     row.classList.toggle("rest", !row.classList.contains("off") && shown++ >= first);
   }
 }
 
-const board = document.getElementById("board");
-if (board) {
+for (const board of document.querySelectorAll("table.board")) {
+  const section = board.closest("section");
   [...board.tHead.rows[0].cells].forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => sortBy(board, column));
   });
-  document.getElementById("statuses").addEventListener("change", (event) => {
+  section.querySelector(".statuses").addEventListener("change", (event) => {
     for (const row of board.tBodies[0].rows) {
       if (row.dataset.status === event.target.value) row.classList.toggle("off", !event.target.checked);
     }
     cut(board);
   });
-  document.getElementById("columns").addEventListener("change", (event) => {
+  section.querySelector(".columns").addEventListener("change", (event) => {
     for (const row of board.rows) row.cells[Number(event.target.value)].hidden = !event.target.checked;
   });
-  document.getElementById("more")?.addEventListener("click", (event) => {
+  section.querySelector(".more")?.addEventListener("click", (event) => {
     const all = board.classList.toggle("all");
     event.target.textContent = all ? `Show the first ${event.target.dataset.first}` : `Show all ${board.tBodies[0].rows.length.toLocaleString("en")}`;
   });

@@ -88,7 +88,7 @@ def board(snapshot: Snapshot, top: int = 0) -> Board:
     ]
     best = {row["trial"] for row in snapshot.best(top)}
     lines = [
-        Line(str(record["status"]), [_cell(column.name, record) for column in columns], record["trial"] in best)
+        Line(str(record["status"]), [record_cell(column.name, record) for column in columns], record["trial"] in best)
         for record in records
     ]
     return Board(columns, lines, [*_notes(snapshot), *_mark(len(best))])
@@ -109,10 +109,16 @@ def _columns(snapshot: Snapshot) -> Iterator[TableColumn]:
     for name in dict.fromkeys(names):
         is_text = name in _TEXTS or any(isinstance(row.get(name), str | bool) for row in snapshot.rows)
         shown = name not in hidden or name in asked
-        yield TableColumn(name, _SHORT.get(name) or title_of(name), is_text, shown, name in first)
+        yield TableColumn(name, short_title(name), is_text, shown, name in first)
 
 
-def _cell(name: str, record: Row) -> Cell:
+def short_title(name: str) -> str:
+    """Return the title of a column of a table of trials."""
+    return _SHORT.get(name) or title_of(name)
+
+
+def record_cell(name: str, record: Row) -> Cell:
+    """Return the cell of a trial; record: its row with the figures of a leaderboard."""
     value = record.get(name)
     match name:
         case "status":
