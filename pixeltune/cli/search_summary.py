@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -80,6 +81,7 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, outcome: 
     final = f"    Test set: pixeltune final {words}" if any(row["num_test"] != 0 for row in rows) else ""
     out.print(f"Report: pixeltune report {words}{final}", highlight=False, soft_wrap=True)
     if not outcome.interrupted:
+        remove_galleries(store, set(by_trial) - set(within[: space.keep]))
         _show_galleries(out, store, within[: space.keep], storage_words(storage))
 
 
@@ -118,9 +120,8 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: 
             if not files.exists(weights):
                 continue
             started = time.monotonic()
-            title = f"{store.search}/{trial}, validation images, seed 0"
             try:
-                seconds = _draw_gallery(weights, location, title, left)
+                seconds = _draw_gallery(weights, location, f"{store.search}{_title_end(trial)}", left)
             except PixeltuneError as error:  # the search is over, and its numbers remain valid
                 out.print(f"No samples of trial {trial}: {error}", highlight=False, soft_wrap=True)
                 continue
@@ -136,6 +137,36 @@ def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: 
         slow
     ] * bool(slow):
         out.print(line, highlight=False, soft_wrap=True)
+
+
+def remove_galleries(store: SearchStore, trials: Iterable[str]) -> None:
+    """Remove the galleries that the end of a search drew of these trials, such as those that are no longer the best.
+
+    A picture that was made in another way, or that cannot be read, is kept: its description begins differently. An
+    error of the disk keeps it too.
+    """
+    pictures = set(files.list_names(store.samples_folder, ".png"))
+    for trial in sorted(trials):
+        location = store.gallery(trial)
+        if f"{trial}.png" in pictures and _description_of(location).partition(": ")[0].endswith(_title_end(trial)):
+            with suppress(OSError):
+                files.remove(location)
+
+
+def _title_end(trial: str) -> str:
+    """Return the end of the title of a gallery that is drawn at the end of a search; the search's name is before it."""
+    return f"/{trial}, validation images, seed 0"
+
+
+def _description_of(location: str) -> str:
+    """Return the description in a PNG; "" without one."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(files.read_whole(location))) as picture:
+            return str(picture.info.get("Description", ""))
+    except (OSError, ValueError, SyntaxError):  # Pillow's errors of a file that is damaged
+        return ""
 
 
 def _draw_gallery(weights: str, location: str, title: str, most_seconds: float) -> float | None:

@@ -1,14 +1,15 @@
-"""Build of a report of a search, from its store to one HTML file, or to PNG files for a paper."""
+"""Build of a report of one search or several, from their stores to one HTML file."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -16,7 +17,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from pixeltune import files
-from pixeltune.errors import MissingPackageError, PixeltuneError, first_line
 from pixeltune.report.figures.chart import STATUS_COLOURS, Chart
 from pixeltune.report.figures.curves import learning_curves
 from pixeltune.report.figures.fronts import front_charts
@@ -27,7 +27,8 @@ from pixeltune.report.figures.timeline import timeline
 from pixeltune.report.sections.commands import rerun
 from pixeltune.report.sections.environment import environment
 from pixeltune.report.sections.finals import Finals, finals
-from pixeltune.report.sections.galleries import pictures
+from pixeltune.report.sections.galleries import MOST_BYTES, pictures
+from pixeltune.report.sections.joint_leaderboard import joint_leaderboard
 from pixeltune.report.sections.leaderboard import board
 from pixeltune.report.sections.nearest_published import nearest_published
 from pixeltune.report.sections.outcomes import outcomes
@@ -77,51 +78,6 @@ def _text(name: str) -> str:
     return resources.files(_PACKAGE).joinpath("page", name).read_text(encoding="utf-8")
 
 
-_WIDTH, _WIDE = 600, 900
-"""Pixels of 1/96 inch: 6.25 inches with letters of 10 points; wide ones are for a page in landscape format."""
-_SCALE = 3
-"""Scale factor: 288 dots an inch."""
-
-
-def require_browser() -> None:
-    """Refuse at once where kaleido would find no browser to draw with."""
-    from choreographer.browsers.chromium import Chromium
-
-    if not Chromium.find_browser(skip_local=False):
-        raise MissingPackageError(
-            "figures as PNG need Chrome or Chromium, but none was found; "
-            "apt-get install chromium, or set BROWSER_PATH to one"
-        )
-
-
-def write_papers(charts: Sequence[Chart], folder: str) -> list[str]:
-    """Write each chart that has a figure as `folder/NAME.png`; return their locations."""
-    import kaleido
-
-    drawn = [chart for chart in charts if chart.figure is not None]
-    try:
-        kaleido.start_sync_server(silence_warnings=True)
-        contents = [_png(chart) for chart in drawn]
-    except Exception as error:
-        raise PixeltuneError(
-            f"figures must be drawn by Chromium, but it failed ({first_line(error, with_type=True)})"
-        ) from error
-    finally:
-        kaleido.stop_sync_server(silence_warnings=True)
-    locations = [files.join(folder, f"{chart.name}.png") for chart in drawn]
-    for location, content in zip(locations, contents, strict=True):
-        files.write_whole(location, content)
-    return locations
-
-
-def _png(chart: Chart) -> bytes:
-    import kaleido
-
-    size = {"width": _WIDE if chart.is_wide else _WIDTH, "height": chart.height, "scale": _SCALE}
-    content: bytes = kaleido.calc_fig_sync(chart.figure, opts={"format": "png", **size})
-    return content
-
-
 FIRST_LINES = 25
 """Number of trials that the table shows until the user asks for all."""
 
@@ -136,36 +92,74 @@ class ChartSection:
     charts: list[Chart]
 
 
-def write_report(snapshot: Snapshot, location: str, *, top: int = 5) -> int:
-    """Write the page to a path or URI, whole or not at all; return its bytes. top: how many trials to emphasise."""
-    content = report_html(snapshot, top=top).encode()
+def write_report(
+    snapshots: Snapshot | Sequence[Snapshot],
+    location: str,
+    *,
+    top: int = 5,
+    stills: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """Write the page to a path or URI, whole or not at all; return its bytes. See `report_html`."""
+    content = report_html(snapshots, top=top, stills=stills).encode()
     files.write_whole(location, content)
     return len(content)
 
 
-def report_html(snapshot: Snapshot, *, top: int = 5) -> str:
-    """Return the page as HTML."""
+def report_html(
+    snapshots: Snapshot | Sequence[Snapshot], *, top: int = 5, stills: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Return the page as HTML; of several searches with a leaderboard of all, and a part for each.
+
+    top: number of trials to emphasise. stills: images of the figures by name, for print and where no script runs; see
+    `static_figures.stills`.
+    """
+    several = _several(snapshots)
+    is_joint = len(several) > 1
+    most_bytes = MOST_BYTES // len(several)
+    return render(
+        title=", ".join(snapshot.search for snapshot in several),
+        version=importlib.metadata.version("pixeltune"),
+        written=moment(max(snapshot.read_at for snapshot in several)),
+        colours=STATUS_COLOURS,
+        first_lines=FIRST_LINES,
+        joint=joint_leaderboard(several, top) if is_joint else None,
+        parts=[_part(snapshot, top, _prefix(snapshot) if is_joint else "", most_bytes) for snapshot in several],
+        stills=stills,
+    )
+
+
+def _part(snapshot: Snapshot, top: int, prefix: str, most_bytes: int) -> dict[str, Any]:
+    """Return what the page shows of a search. prefix: begins the names of its elements."""
     found = finals(snapshot) if snapshot.is_final else None
     sections = chart_sections(snapshot, top)
     overview = summary(snapshot)
-    return render(
-        search=snapshot.search,
-        version=importlib.metadata.version("pixeltune"),
-        written=moment(snapshot.read_at),
-        summary=replace(overview, headline=found.headline) if found else overview,
-        colours=STATUS_COLOURS,
-        sections=_contents(found, sections),
-        finals=found,
-        board=board(snapshot),
-        first_lines=FIRST_LINES,
-        published=nearest_published(snapshot, found.places if found else ()),
-        chart_sections=sections,
-        pictures=pictures(snapshot, top),
-        timeline=timeline(snapshot),
-        outcomes=outcomes(snapshot),
-        rerun=rerun(snapshot),
-        environment=environment(snapshot),
-    )
+    return {
+        "search": snapshot.search,
+        "prefix": prefix,
+        "summary": replace(overview, headline=found.headline) if found else overview,
+        "sections": _contents(found, sections),
+        "finals": replace(found, charts=_named(found.charts, prefix)) if found else None,
+        "board": board(snapshot, top),
+        "published": nearest_published(snapshot, found.places if found else ()),
+        "chart_sections": [replace(section, charts=_named(section.charts, prefix)) for section in sections],
+        "pictures": pictures(snapshot, top, most_bytes),
+        "timeline": _named([timeline(snapshot)], prefix)[0],
+        "outcomes": outcomes(snapshot),
+        "rerun": rerun(snapshot),
+        "environment": environment(snapshot),
+    }
+
+
+def _several(snapshots: Snapshot | Sequence[Snapshot]) -> Sequence[Snapshot]:
+    return [snapshots] if isinstance(snapshots, Snapshot) else snapshots
+
+
+def _prefix(snapshot: Snapshot) -> str:
+    return f"{snapshot.search}-"
+
+
+def _named(charts: Sequence[Chart], prefix: str) -> list[Chart]:
+    return [replace(chart, name=prefix + chart.name) for chart in charts]
 
 
 def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
@@ -182,8 +176,17 @@ def chart_sections(snapshot: Snapshot, top: int) -> list[ChartSection]:
     ]
 
 
-def all_charts(snapshot: Snapshot, top: int) -> list[Chart]:
-    """Return every figure of a report that can be drawn."""
+def all_charts(snapshots: Snapshot | Sequence[Snapshot], top: int) -> list[Chart]:
+    """Return every figure of a report that can be drawn; of several searches, their names begin with the search's."""
+    several = _several(snapshots)
+    return [
+        chart
+        for snapshot in several
+        for chart in _named(_charts(snapshot, top), _prefix(snapshot) if len(several) > 1 else "")
+    ]
+
+
+def _charts(snapshot: Snapshot, top: int) -> list[Chart]:
     charts = [chart for section in chart_sections(snapshot, top) for chart in section.charts] + [timeline(snapshot)]
     charts += finals(snapshot).charts if snapshot.is_final else []
     return [chart for chart in charts if chart.figure is not None]

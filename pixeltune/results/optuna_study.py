@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel
 
 from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.files import Location
@@ -75,7 +77,7 @@ def _quiet_study(manifest: SearchManifest) -> optuna.Study:
 
 
 def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> FrozenTrial:
-    asked = {key: value for key, value in manifest.distributions().items() if has_key(row, key)}
+    asked = {key: value for key, value in manifest.distributions().items() if _is_drawn(row, key, value)}
     values = [row[objective] for objective in manifest.objectives]
     known = None not in values
     state = TrialState.FAIL if is_unconfirmed(row) else _STATES[Status(row["status"])]
@@ -96,14 +98,29 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
     return frozen
 
 
+def _is_drawn(row: Row, key: str, distribution: BaseDistribution) -> bool:
+    """Return whether the trial has a value of `key` that the search could draw; a row may lack its configuration."""
+    if not has_key(row, key):
+        return False
+    if isinstance(distribution, CategoricalDistribution):
+        return row[key] in distribution.choices
+    return row[key] is not None
+
+
 def has_key(row: Row, key: str) -> bool:
-    """Return whether the trial's family or likelihood has `key`; null may also be a value."""
+    """Return whether the trial's family or likelihood has `key`; null may also be a value.
+
+    Of a family or likelihood that this installation does not know, a trial has the keys with a value.
+    """
     section, _, name = key.partition(".")
+    kind: type[BaseModel] | None
     if section == "model":
-        return name in FAMILIES[row["model.family"]].model_fields
-    if section == "likelihood":
-        return name in LIKELIHOODS[row["likelihood.name"]].model_fields
-    return True
+        kind = FAMILIES.get(row["model.family"])
+    elif section == "likelihood":
+        kind = LIKELIHOODS.get(row["likelihood.name"])
+    else:
+        return True
+    return row[key] is not None if kind is None else name in kind.model_fields
 
 
 def _local(time: datetime | None) -> datetime | None:

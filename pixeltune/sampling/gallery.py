@@ -62,11 +62,12 @@ def upper_half(model: DensityModel) -> Tensor:
 
 
 def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", **how: Unpack[How]) -> Gallery:
-    """Draw 12 rows of 12: 72 samples, and below them 12 examples, a column each, whose lower half is drawn 6 times.
+    """Draw 6 rows of 12 samples, and below them 12 examples, a column each.
 
-    Samples of a conditional model take the classes in turn. Examples are the first of the set, completed with their
-    labels. The lower half of the gallery is left out, and the caption says why, where there are fewer than 12 examples
-    or completions would not be exact. title: begins the caption. how: see `sample`.
+    A column has the example, its upper half, which is given, and 6 completions. Samples of a conditional model take the
+    classes in turn. Examples are the first of the set, completed with their labels. They are left out, and the caption
+    says why, where there are fewer than 12 or completions would not be exact. title: begins the caption. how: see
+    `sample`.
     """
     count = GALLERY_SIDE * _DRAWS
     drawn = sample(model, count, labels=labels_in_turn(model, count), **how)
@@ -78,9 +79,14 @@ def gallery(model: DensityModel, examples: ImageSet | None, *, title: str = "", 
         return Gallery(drawn, model.form.levels, GALLERY_SIDE, f"{words}; no completions: {why_not}")
     images, label_N = _chosen(model, examples, torch.arange(GALLERY_SIDE).repeat(_DRAWS))
     completed = complete(model, images, known, labels=label_N, **how)
-    condition = "" if label_N is None else " given their class"
-    caption = f"{words}; lower {_DRAWS} rows: {GALLERY_SIDE} images, lower half drawn{condition}, {_DRAWS} times each"
-    return Gallery(torch.cat([drawn, completed]), model.form.levels, GALLERY_SIDE, caption, gap_after=_DRAWS)
+    original = images[:GALLERY_SIDE]
+    hidden = torch.zeros(count + (2 + _DRAWS) * GALLERY_SIDE, *known.shape, dtype=torch.bool)
+    hidden[count + GALLERY_SIDE : count + 2 * GALLERY_SIDE] = ~known
+    condition = "" if label_N is None else " with its class"
+    column = f"the original, the upper half, which is given{condition}, {_DRAWS} completions"
+    caption = f"{words}; below, {GALLERY_SIDE} images, a column each: {column}"
+    shown = torch.cat([drawn, original, original, completed])
+    return Gallery(shown, model.form.levels, GALLERY_SIDE, caption, hidden, gap_after=_DRAWS)
 
 
 def completions(
@@ -93,7 +99,7 @@ def completions(
     title: str = "",
     **how: Unpack[How],
 ) -> Gallery:
-    """Draw a row an example: what is given, `draws` completions with the example's label, and the example itself.
+    """Draw a row an example: the example itself, what is given of it, and `draws` completions with its label.
 
     ConfigError where completions would not be exact, unless `clamp`; the caption then says what they are not. title:
     begins the caption. how: see `complete`.
@@ -102,10 +108,10 @@ def completions(
     images, label_N = _chosen(model, examples, torch.arange(count).repeat_interleave(draws))
     drawn = complete(model, images, known_HW, clamp=clamp, labels=label_N, **how)
     original = images[::draws, None]
-    rows = torch.cat([original, drawn.unflatten(0, (count, draws)), original], dim=1)
+    rows = torch.cat([original, original, drawn.unflatten(0, (count, draws))], dim=1)
     hidden = torch.zeros(count, draws + 2, *known_HW.shape, dtype=torch.bool)
-    hidden[:, 0] = ~known_HW
-    caption = f"{_titled(title)}given, {draws} completions{_tempered(how)}, the original"
+    hidden[:, 1] = ~known_HW
+    caption = f"{_titled(title)}the original, what is given, {draws} completions{_tempered(how)}"
     if why_not_conditional(model, known_HW) is not None:
         caption = f"{NOT_CONDITIONAL}: {caption}"
     return Gallery(rows.flatten(0, 1), model.form.levels, draws + 2, caption, hidden.flatten(0, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -75,7 +76,7 @@ def _captioned(picture: Image.Image, caption: str) -> Image.Image:
         return picture
     font = ImageFont.load_default(_FONT_SIZE)
     letters = int(picture.width / font.getlength("n"))
-    lines = textwrap.wrap(caption, max(letters, 12))
+    lines = textwrap.wrap(writable(caption, font), max(letters, 12))
     height = len(lines) * (_FONT_SIZE + 4) + 6
     white = Image.new(picture.mode, (picture.width, picture.height + height), "white")
     white.paste(picture)
@@ -83,6 +84,27 @@ def _captioned(picture: Image.Image, caption: str) -> Image.Image:
     for line, text in enumerate(lines):
         draw.text((4, picture.height + 3 + line * (_FONT_SIZE + 4)), text, fill="black", font=font)
     return white
+
+
+_SIMPLER = {"×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "≤": "<=", "≥": ">=", "±": "+-", "→": "->"}
+
+
+def writable(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Return a text with simpler characters, or question marks, in place of those that a font lacks."""
+    return "".join(letter if _has_glyph(letter, font) else _simpler(letter, font) for letter in text)
+
+
+def _simpler(letter: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    base = _SIMPLER.get(letter) or unicodedata.normalize("NFKD", letter)
+    kept = [part for part in base if not unicodedata.combining(part)]
+    return "".join(part if _has_glyph(part, font) else "?" for part in kept)
+
+
+def _has_glyph(letter: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> bool:
+    """Return whether a font draws a letter other than its sign for letters that it lacks."""
+    lacking = font.getmask("\uffff")
+    drawn = font.getmask(letter)
+    return letter.isspace() or (drawn.size, bytes(drawn)) != (lacking.size, bytes(lacking))
 
 
 def _description(caption: str) -> PngInfo | None:

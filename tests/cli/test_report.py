@@ -45,6 +45,17 @@ def test_a_report_lies_where_the_command_was_given_or_where_it_is_told_to(store:
     assert Path("pages/a.html").stat().st_size > 5e5
 
 
+@pytest.mark.needs("plotly", "jinja2")
+def test_several_searches_are_one_file(store: SearchStore) -> None:
+    make_store("results", "other", SPACE)
+    assert re.match(r"Wrote report\.html \(\d\.\d MB\): 0 trials", done("report", "toy", "other", "toy"))
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert text.count('<article id="') == 2
+    assert "<title>toy, other – pixeltune report</title>" in text
+    assert "a search must have been begun" in refused("report", "toy", "nothing", "--out", "new.html")
+    assert not Path("new.html").exists()
+
+
 def test_a_search_that_is_not_there_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     assert "a search must have been begun to be read" in refused("report", "nothing")
     assert list(tmp_path.iterdir()) == []

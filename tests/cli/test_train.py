@@ -189,22 +189,22 @@ def test_a_gallery_is_twelve_by_twelve(trained: tuple[str, str, str]) -> None:
     assert "tiny, test images, seed 0: 72 samples at temperature 0.5, not of the model's own distribution" in said
     with Image.open("samples.png") as picture:
         assert picture.width == 12 * 65 + 1
-        assert picture.height > 12 * 65 + 1  # and the caption
-        assert "12 images, lower half drawn" in picture.text["Description"]
+        assert picture.height > 14 * 65 + 1  # and the caption
+        assert "12 images, a column each: the original, the upper half" in picture.text["Description"]
 
 
 def test_completions_stand_beside_what_was_given_and_the_original(trained: tuple[str, str, str]) -> None:
     words = ("complete", "tiny", "--storage", trained[1], "-n", "2", "--draws", "3")
-    assert "given, 3 completions, the original" in done(*words, "--rows", "5")
+    assert "the original, what is given, 3 completions" in done(*words, "--rows", "5")
     with Image.open("completions.png") as picture:
         shown = np.asarray(picture)
     assert shown.shape[1] == 5 * 65 + 1
     cells = [shown[1:65, 1 + 65 * column : 65 * (column + 1)] for column in range(5)]
-    given, original = cells[0], cells[-1]
-    for cell in cells[1:]:
+    original, given = cells[:2]
+    for cell in cells:
         assert np.array_equal(cell[:40], given[:40])
     assert (given[40:] == 128).all()
-    assert any(not np.array_equal(cell, original) for cell in cells[1:-1])
+    assert any(not np.array_equal(cell, original) for cell in cells[2:])
 
 
 def test_what_a_gallery_or_a_grid_does_not_take_is_refused(trained: tuple[str, str, str]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -16,8 +19,9 @@ from tests.support.optional import find_program, require
 require("playwright", "plotly", "jinja2", "kaleido", "chromium")
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pixeltune.report.page_builder import all_charts, write_papers, write_report
+from pixeltune.report.page_builder import all_charts, write_report
 from pixeltune.report.snapshot import read_snapshot
+from pixeltune.report.static_figures import stills, write_figures
 from tests.support.made_up_search import write_results
 from tests.support.report_pages import READ_AT, made_up, make_final
 
@@ -42,9 +46,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reports of a search, of one with two objectives, and of a final."""
+    """Reports of a search, with and without stills, of one with two objectives, and of a final."""
     found = tmp_path_factory.mktemp("reports")
-    write_report(made_up(found / "one", trials=60), str(found / "one.html"))
+    one = made_up(found / "one", trials=60)
+    write_report(one, str(found / "one.html"))
+    write_report(one, str(found / "still.html"), stills=stills(all_charts(one, 5)))
     two = made_up(found / "two", trials=40, objectives=("valid_bits_per_dim", "sample_images_per_second"))
     write_report(two, str(found / "two.html"))
     write_report(make_final(found / "final", {"00003": 80.0, "00007": 85.0}), str(found / "final.html"))
@@ -54,8 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Tab:
     """A page in a browser that has no network. said: what its console and its errors told; asked: what it loads."""
 
-    def __init__(self, browser: Browser, location: Path, width: int = 1280) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+    def __init__(self, browser: Browser, location: Path, width: int = 1280, **context: Any) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **context)
         self.page: Page = self.context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -71,6 +77,29 @@ class Tab:
             self.page.eval_on_selector(f"#{name}", "plot => plot.scrollIntoView()")
             self.page.wait_for_function(DRAWN, arg=name, timeout=60_000)
         return names
+
+    def colours(self) -> dict[str, int]:
+        """The number of colours of each figure in a screenshot of the whole page, which was not scrolled."""
+        boxes: dict[str, dict[str, float]] = {
+            name: self.page.locator(f".holder:has(#{name})").bounding_box()
+            for name in self.page.eval_on_selector_all(".plot", "plots => plots.map(plot => plot.id)")
+        }
+        with Image.open(io.BytesIO(self.page.screenshot(full_page=True))) as image:
+            pixels = image.convert("RGB")
+        return {
+            name: len(
+                pixels.crop(
+                    (int(box["x"]), int(box["y"]), int(box["x"] + box["width"]), int(box["y"] + box["height"]))
+                ).getcolors(2**24)
+                or []
+            )
+            for name, box in boxes.items()
+        }
+
+    def wait_for_all(self) -> None:
+        """Wait until every figure is drawn, without scrolling."""
+        drawn = "[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn === 'done')"
+        self.page.wait_for_function(drawn, timeout=60_000)
 
     def column(self, name: str) -> list[str]:
         """The values of a column in the order of the lines that are shown, those without a value apart."""
@@ -108,14 +137,150 @@ def test_every_figure_draws_without_an_error_or_a_request(
     tab.context.close()
 
 
-def test_figures_wait_until_they_are_looked_at(tab: Tab) -> None:
+def test_figures_with_a_still_wait_until_they_are_looked_at(browser: Browser, folder: Path) -> None:
+    tab = Tab(browser, folder / "still.html")
+    tab.page.wait_for_timeout(1000)
     drawn = "plots => plots.filter(plot => plot.dataset.drawn).length"
-    tab.page.wait_for_timeout(300)
     assert tab.page.eval_on_selector_all(".plot", drawn) < 3
-    tab.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    tab.page.wait_for_function(
-        "[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn === 'done')", timeout=60_000
+    tab.draw_all()
+    assert not tab.page.is_visible("#plot-curves + .still"), "the interactive figure takes its place"
+    tab.context.close()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_a_page_that_was_not_scrolled_shows_every_figure(
+    browser: Browser, folder: Path, media: Literal["screen", "print"], width: int, scripts: bool
+) -> None:
+    tab = Tab(browser, folder / "still.html", width, java_script_enabled=scripts)
+    tab.page.emulate_media(media=media)
+    found = tab.colours()
+    assert len(found) >= 12
+    assert min(found.values()) > 10, found
+    tab.context.close()
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_figures_without_a_still_are_drawn_without_scrolling(
+    browser: Browser, folder: Path, media: Literal["screen", "print"]
+) -> None:
+    tab = Tab(browser, folder / "one.html")
+    tab.wait_for_all()
+    tab.page.emulate_media(media=media)
+    found = tab.colours()
+    assert len(found) >= 12
+    assert min(found.values()) > 10, found
+    assert tab.said == []
+    tab.context.close()
+
+
+def test_a_print_draws_at_once_what_is_left_and_fits_the_sheet(browser: Browser, folder: Path) -> None:
+    tab = Tab(browser, folder / "one.html")
+    tab.page.wait_for_function("window.Plotly !== undefined", timeout=60_000)
+    left = """() => {
+      const undrawn = plot => plot.querySelector('.main-svg') === null;
+      const before = [...document.querySelectorAll('.plot')].filter(undrawn).length;
+      window.dispatchEvent(new Event('beforeprint'));
+      const widths = [...document.querySelectorAll('.plot')].map(plot => plot.querySelector('.main-svg')?.clientWidth);
+      return [before, Math.min(...widths), Math.max(...widths)];
+    }"""
+    _, least, most = tab.page.evaluate(left)
+    assert 100 < least <= most <= 680
+    tab.wait_for_all()
+    assert tab.said == []
+    tab.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    width = "document.querySelector('#plot-curves .main-svg').clientWidth"
+    tab.page.wait_for_function(f"{width} > 1000", timeout=60_000)
+    tab.context.close()
+
+
+@pytest.mark.parametrize("name", ["one", "still"])
+def test_a_printed_page_has_its_figures(browser: Browser, folder: Path, tmp_path: Path, name: str) -> None:
+    require("mutool")
+    tab = Tab(browser, folder / f"{name}.html")
+    if name == "one":
+        tab.wait_for_all()
+    tab.page.pdf(path=tmp_path / "page.pdf", format="A4")
+    tab.context.close()
+    subprocess.run(
+        [find_program("mutool") or "", "draw", "-r", "40", "-o", str(tmp_path / "%d.png"), str(tmp_path / "page.pdf")],
+        check=True,
+        capture_output=True,
+        timeout=120,
     )
+    pages = [page for page in tmp_path.glob("*.png") if has_colours(page)]
+    assert len(pages) >= 5, "curves, parallel coordinates, slices, contours, fronts and the timeline"
+
+
+def has_colours(page: Path) -> bool:
+    """Whether a picture has more than three colours that are no greys."""
+    with Image.open(page) as image:
+        found = image.convert("RGB").getcolors(2**24) or []
+    return sum(max(rgb) - min(rgb) > 60 for _, rgb in found if isinstance(rgb, tuple)) > 3
+
+
+def test_the_table_fits_a_wide_page_and_keeps_the_number_in_view_on_a_phone(browser: Browser, folder: Path) -> None:
+    tab = Tab(browser, folder / "still.html")
+    scroll = "[aria-label=trials]"
+    assert tab.page.eval_on_selector(scroll, "box => box.scrollWidth <= box.clientWidth")
+    tab.page.set_viewport_size({"width": 400, "height": 900})
+    assert tab.page.eval_on_selector(scroll, "box => box.scrollWidth > box.clientWidth")
+    tab.page.eval_on_selector(scroll, "box => { box.scrollLeft = box.scrollWidth; box.scrollIntoView(); }")
+    lefts: list[float] = []
+    for name in ("rank", "trial", "valid_bits_per_dim"):
+        column = tab.page.evaluate(
+            "name => [...document.querySelectorAll('#board th')].findIndex(head => head.dataset.name === name)", name
+        )
+        box = tab.page.locator("#board tbody tr").first.locator("td").nth(column).bounding_box()
+        assert box is not None
+        lefts += [box["x"], box["x"] + box["width"]]
+    assert lefts == sorted(lefts), "side by side"
+    assert lefts[0] >= 0
+    assert lefts[-1] < 250, "most of the page is left for the other columns"
+    tab.context.close()
+
+
+def test_each_table_of_several_searches_sorts_and_hides_alone(browser: Browser, tmp_path: Path) -> None:
+    stores = [write_results(str(tmp_path), name, trials=30, seed=seed) for seed, name in enumerate(("one", "two"))]
+    write_report([read_snapshot(store, now=READ_AT) for store in stores], str(tmp_path / "both.html"))
+    tab = Tab(browser, tmp_path / "both.html")
+    order = "rows => rows.map(row => row.textContent)"
+    before = {name: tab.page.eval_on_selector_all(f"#{name}-board tbody tr", order) for name in ("all", "one", "two")}
+    tab.page.click("#one-board th[data-name='num_parameters'] button")
+    tab.page.uncheck("#all-statuses input[value='pruned']")
+    after = {name: tab.page.eval_on_selector_all(f"#{name}-board tbody tr", order) for name in before}
+    assert after["one"] != before["one"]
+    assert sorted(after["one"]) == sorted(before["one"])
+    assert (after["all"], after["two"]) == (before["all"], before["two"])
+    hidden = "rows => rows.filter(row => row.classList.contains('off')).length"
+    assert tab.page.eval_on_selector_all("#all-board tbody tr", hidden) > 0
+    assert tab.page.eval_on_selector_all("#one-board tbody tr, #two-board tbody tr", hidden) == 0
+    tab.page.click("#two-more")
+    assert tab.page.inner_text("#two-more") == "Show the first 25"
+    assert tab.page.inner_text("#one-more") == "Show all 30"
+    tab.wait_for_all()
+    assert tab.said == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.context.close()
+
+
+@pytest.mark.parametrize("name", ["one", "still"])
+def test_a_dark_page_has_dark_figures_and_a_white_print(browser: Browser, folder: Path, name: str) -> None:
+    tab = Tab(browser, folder / f"{name}.html", color_scheme="dark")
+    if name == "one":
+        tab.wait_for_all()
+    corner = {"screen": (0, 90), "print": (250, 255)}
+    for media in ("screen", "print"):
+        tab.page.emulate_media(media=media)  # type: ignore[arg-type]
+        for place in ("body", ".holder:has(#plot-timeline)"):
+            box = tab.page.locator(place).bounding_box()
+            assert box is not None
+            with Image.open(io.BytesIO(tab.page.screenshot(full_page=True))) as image:
+                pixel = image.convert("L").getpixel((int(box["x"]) + 2, int(box["y"] + box["height"]) - 3))
+            low, high = corner[media]
+            assert low <= pixel <= high, (media, place)  # type: ignore[operator]
+    tab.context.close()
 
 
 def test_each_column_sorts_by_its_values_and_keeps_the_order_of_equal_ones(tab: Tab) -> None:
@@ -168,9 +333,14 @@ def test_the_first_lines_are_shown_and_statuses_and_columns_can_be_hidden(tab: T
 
 def test_figures_for_a_paper_are_white_and_large_enough(tmp_path: Path) -> None:
     charts = all_charts(made_up(tmp_path, trials=60), 3)
-    locations = write_papers(charts, str(tmp_path / "png"))
-    assert len(locations) == len(charts) >= 12
-    for chart, location in zip(charts, locations, strict=True):
+    locations = write_figures(charts, str(tmp_path / "figures"))
+    assert len(locations) == 3 * len(charts) >= 36
+    for chart, first in zip(charts, locations[::3], strict=True):
+        svg, pdf, location = (first.removesuffix("svg") + kind for kind in ("svg", "pdf", "png"))
+        root = ElementTree.parse(svg).getroot()
+        assert root.get("width") == str(900 if chart.is_wide else 600)
+        assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 10
+        assert Path(pdf).read_bytes().startswith(b"%PDF-")
         with Image.open(location) as image:
             assert image.width == (2700 if chart.is_wide else 1800)
             assert image.height == 3 * chart.height

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.support.made_up_search import HOSTILE
+from tests.support.made_up_search import HOSTILE, write_results
 from tests.support.optional import require
-from tests.support.report_pages import Page, made_up, make_final, make_page, points_of
-from tests.support.results import make_report, make_row, make_store
+from tests.support.report_pages import READ_AT, Page, made_up, make_final, make_page, points_of
+from tests.support.results import make_report, make_row, make_space, make_store
 
 require("plotly", "jinja2")
 from pixeltune.published.compare import compare
-from pixeltune.report.page_builder import report_html
+from pixeltune.report.page_builder import all_charts, report_html
+from pixeltune.report.sections.joint_leaderboard import joint_leaderboard
 from pixeltune.report.sections.leaderboard import board
-from pixeltune.report.snapshot import read_snapshot
+from pixeltune.report.snapshot import Snapshot, read_snapshot
 from pixeltune.results.dataframes import read_results
 from pixeltune.results.final_statistics import leaderboard_of
 from pixeltune.results.ranking import leaderboard, status_counts
@@ -69,6 +71,29 @@ def test_the_order_is_the_leaderboards_and_only_results_have_a_rank(folder: Path
         place["below_baseline_percent"] for place in places
     ]
     assert {line["status"][1] for line in ranked} == {"finished", "pruned"}
+
+
+def test_the_head_names_models_data_and_ranges(page: Page) -> None:
+    assert "Search of gated models on cifar10: 32×32, 3 channels, 256 levels" in page.words()
+    ranges = (
+        "likelihood categorical | logistic_mixture",
+        "layers 6…20",
+        "channels 32…256 (step 32)",
+        "lr 2e-4…3e-3 (log)",
+    )
+    for text in ranges:
+        assert text in page.words()
+
+
+def test_the_best_trials_are_marked_and_numbers_follow_the_name(folder: Path) -> None:
+    snapshot = made_up(folder / "marked", trials=40)
+    found = board(snapshot, 3)
+    assert [column.name for column in found.columns[:3]] == ["rank", "trial", "valid_bits_per_dim"]
+    assert [column.is_pinned for column in found.columns] == [True] * 3 + [False] * (len(found.columns) - 3)
+    assert [line.cells[0].value for line in found.lines if line.is_best] == [1, 2, 3]
+    assert found.notes[-1] == "★ marks the best 3 trials."
+    page = make_page(snapshot, top=3)
+    assert [given.get("class") for tag, given in page.tags if tag == "tr" and given.get("class")][:3] == ["best"] * 3
 
 
 def test_statuses_are_counted_and_pruned_trials_say_where_they_stood(folder: Path, page: Page) -> None:
@@ -203,6 +228,7 @@ def test_within_the_noise_nobody_wins(tmp_path: Path) -> None:
         (1, ("finished",), {}),
         (1, ("running",), {}),
         (3, ("running", "failed", "diverged"), {}),
+        *((2, (status,) * 2, {}) for status in ("failed", "diverged", "oom", "rejected", "interrupted", "pruned")),
         (2, ("finished", "pruned"), {}),
         (30, (), {"objectives": ("valid_bits_per_dim", "sample_images_per_second")}),
         (30, (), {"objectives": ("sample_images_per_second",), "scheduler": None}),
@@ -221,6 +247,120 @@ def test_a_report_can_be_made_of_any_search(
     assert headings.count("h1") == 1
     for name, figure in page.json.items():
         assert any(len(trace.get("x", ())) for trace in figure["data"]), name
+
+
+def two_searches(folder: Path) -> list[Snapshot]:
+    stores = [write_results(str(folder), name, trials=24, seed=seed) for seed, name in enumerate(("one", "two"))]
+    return [read_snapshot(store, now=READ_AT) for store in stores]
+
+
+def test_several_searches_are_one_page_with_a_leaderboard_of_all(tmp_path: Path) -> None:
+    both = two_searches(tmp_path)
+    found = joint_leaderboard(both, 3)
+    expected = sorted(
+        (place["valid_bits_per_dim"], snapshot.search, place["trial"]) for snapshot in both for place in snapshot.places
+    )
+    at = [column.name for column in found.board.columns].index
+    cells = [
+        [line.cells[at(name)].value for name in ("valid_bits_per_dim", "search", "trial")] for line in found.board.lines
+    ]
+    assert list(map(tuple, cells)) == expected
+    assert [line.cells[0].value for line in found.board.lines] == list(range(1, len(expected) + 1))
+    assert sum(line.is_best for line in found.board.lines) == 3
+    assert f"{expected[0][1]}/{expected[0][2]} with {expected[0][0]:.4f}" in found.headline
+
+    page = Page(report_html(both))
+    ids = [given["id"] for _, given in page.tags if given.get("id")]
+    assert len(ids) == len(set(ids))
+    assert len(page.tables["one-board"]) == len(page.tables["two-board"]) == 25
+    assert len(page.tables["all-board"]) == len(expected) + 1
+    links = [
+        str(given["href"])[1:] for tag, given in page.tags if tag == "a" and str(given.get("href")).startswith("#")
+    ]
+    assert set(links) <= set(ids)
+    alone = {name: make_page(snapshot).json for name, snapshot in zip(("one", "two"), both, strict=True)}
+    assert page.json == {
+        f"data-{name}-{figure.removeprefix('data-')}": drawn for name in alone for figure, drawn in alone[name].items()
+    }
+    assert {chart.name for chart in all_charts(both, 5)} == {name.removeprefix("data-") for name in page.json}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"data_checksum": "another"}, "ranked rows must agree in data_checksum"),
+        ({"levels": 17}, "ranked rows must agree in levels"),
+    ],
+)
+def test_searches_of_different_images_are_not_ranked_together(
+    tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    one, two = two_searches(tmp_path)
+    for row in two.attempts:
+        two.store.write_trial(dict(row) | changes)
+    both = [one, read_snapshot(two.store, now=READ_AT)]
+    found = joint_leaderboard(both, 3)
+    assert found.board.lines == []
+    assert why in found.headline
+    page = Page(report_html(both))
+    assert why in page.words()
+    assert "all-board" not in page.tables
+    assert len(page.statuses) == 48
+
+
+def test_a_final_and_a_failed_search_are_named_and_not_ranked(tmp_path: Path) -> None:
+    one = two_searches(tmp_path)[0]
+    failed = read_snapshot(write_results(str(tmp_path), "lost", trials=2, statuses=["failed"] * 2), now=READ_AT)
+    final = make_final(tmp_path, {"00003": 80.0, "00007": 85.0})
+    page = Page(report_html([one, final, failed]))
+    assert "Not here: toy-final, whose numbers are means on the test set. Without a ranked trial: lost." in page.words()
+    assert len(page.tables["all-board"]) == len(one.places) + 1
+    assert "toy-final-configurations" in page.tables
+    assert joint_leaderboard([failed, final], 3).headline.startswith("Not here: toy-final")
+
+
+UNREADABLE = {
+    "a family of another installation": {"model.family": "mine"},
+    "a likelihood of another installation": {"likelihood.name": "mine"},
+    "both": {"model.family": "mine", "likelihood.name": "mine"},
+    "no configuration": dict.fromkeys(["model.family", "likelihood.name", "optim.lr", "model.layers"]),
+}
+
+
+@pytest.mark.parametrize("changes", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("varied", [True, False])
+@pytest.mark.parametrize("status", ["finished", "pruned", "failed", "running"])
+def test_a_report_needs_no_configuration_that_this_installation_can_read(
+    tmp_path: Path, status: str, changes: dict[str, str], varied: bool
+) -> None:
+    store = make_store(tmp_path, "foreign", make_space() if varied else make_space(vary={}))
+    manifest = Path(store.folder, "search.json")
+    tree = json.loads(manifest.read_bytes())
+    del tree["sha256"]
+    tree["base"] |= changes
+    manifest.write_text(json.dumps(tree), encoding="utf-8")
+    ranked = status in ("finished", "pruned")
+    numbers = {"valid_bits_per_dim": 2.5, "levels": 17} if ranked else {"reason": "ModuleNotFoundError: no mine"}
+    for trial in range(12):
+        store.write_trial(make_row(trial, status=status, **numbers) | changes)
+    page = make_page(read_snapshot(store))
+    assert page.statuses == [status] * 12
+    assert ("trial 00000 with 2.5000" in page.words()) is ranked
+    if not ranked:
+        assert (
+            f"None of 12 trials has a result to rank: 12 {status}. The most frequent reason: ModuleNo" in page.words()
+        )
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged", "interrupted", "running"])
+@pytest.mark.parametrize("finished", [0, 1, 3])
+def test_a_final_is_reported_at_any_number_of_finished_runs(tmp_path: Path, status: str, finished: int) -> None:
+    snapshot = make_final(tmp_path, {"00003": 80.0, "00007": 85.0})
+    for row in snapshot.rows[finished:]:
+        snapshot.store.write_trial(row | {"status": status, "test_nats": None, "test_bits_per_dim": None})
+    page = make_page(read_snapshot(snapshot.store))
+    assert page.statuses.count(status) == 6 - finished
+    assert ("No run has finished" in page.words()) is (finished == 0)
 
 
 def test_the_page_holds_the_library_that_draws_its_figures(page: Page) -> None:

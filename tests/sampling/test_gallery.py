@@ -20,12 +20,19 @@ def examples(count: int = 14, levels: int = 17, channels: int = 1) -> ImageSet:
 def test_a_gallery_is_samples_above_completions_a_column_an_image() -> None:
     model, given = sharp_model("gated", shape=(1, 4, 4), levels=17), examples()
     picture = gallery(model, given, seed=3)
-    assert (len(picture.images_NCHW), picture.columns) == (144, 12)
+    assert (len(picture.images_NCHW), picture.columns, picture.gap_after) == (72 + 24 + 72, 12, 6)
     assert torch.equal(picture.images_NCHW[:72], sample(model, 72, seed=3))
-    below = picture.images_NCHW[72:].unflatten(0, (6, 12)).numpy()
+    below = picture.images_NCHW[72:].unflatten(0, (8, 12)).numpy()
     for row in below:
         assert np.array_equal(row[:, :, :2], given.pixels_NCHW[:12, :, :2])
-    assert (below[0] != below[1]).any()
+    assert np.array_equal(below[0], given.pixels_NCHW[:12]), "the original"
+    assert (below[2] != below[3]).any()
+    assert picture.hidden_NHW is not None
+    hidden = picture.hidden_NHW[72:].unflatten(0, (8, 12))
+    assert torch.equal(hidden[1], ~upper_half(model).expand(12, -1, -1)), "what is given"
+    assert hidden.sum() == hidden[1].sum()
+    assert not picture.hidden_NHW[:72].any()
+    assert "the original, the upper half, which is given, 6 completions" in picture.caption
     assert "no completions" not in picture.caption
 
 
@@ -36,7 +43,7 @@ def test_a_conditional_gallery_draws_classes_in_turn_and_completes_with_the_labe
     index = np.tile(np.arange(12), 6)
     labels = torch.from_numpy(given.labels_N[index])
     expected = complete(model, given.pixels_NCHW[index], upper_half(model), labels=labels)
-    assert torch.equal(picture.images_NCHW[72:], expected)
+    assert torch.equal(picture.images_NCHW[96:], expected)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +67,14 @@ def test_completions_are_rows_of_an_image_each() -> None:
     picture = completions(model, given, upper_half(model), draws=3, seed=1)
     rows = picture.images_NCHW.unflatten(0, (2, 5))
     assert picture.columns == 5
-    for column in (0, 4):
+    for column in (0, 1):
         assert np.array_equal(rows[:, column], given.pixels_NCHW)
     again = complete(model, given.pixels_NCHW.repeat(3, 0), upper_half(model), labels=[0, 0, 0, 1, 1, 1], seed=1)
-    assert torch.equal(rows[:, 1:4].flatten(0, 1), again)
+    assert torch.equal(rows[:, 2:].flatten(0, 1), again)
     assert picture.hidden_NHW is not None
     hidden = picture.hidden_NHW.unflatten(0, (2, 5))
-    assert torch.equal(hidden[:, 0], ~upper_half(model).expand(2, -1, -1))
-    assert not hidden[:, 1:].any()
+    assert torch.equal(hidden[:, 1], ~upper_half(model).expand(2, -1, -1))
+    assert hidden.sum() == hidden[:, 1].sum()
 
 
 def test_clamped_completions_are_named_for_it() -> None:
@@ -76,6 +83,6 @@ def test_clamped_completions_are_named_for_it() -> None:
     with pytest.raises(ConfigError, match="--clamp"):
         completions(model, examples(2), left)
     assert completions(model, examples(2), left, clamp=True).caption == (
-        "not a conditional sample: given, 6 completions, the original"
+        "not a conditional sample: the original, what is given, 6 completions"
     )
     assert "not a conditional" not in completions(model, examples(2), upper_half(model), clamp=True).caption

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from pixeltune.sampling import save_grid
+from pixeltune.sampling.grid import writable
 
 
 def shown(content: bytes) -> np.ndarray:
@@ -56,6 +57,31 @@ def test_a_caption_stands_below_and_in_the_file(tmp_path: Path) -> None:
     assert np.array_equal(picture[: len(plain)], plain)
     assert (picture[len(plain) :] < 100).any()
     assert Image.open(io.BytesIO(captioned)).text["Description"] == words
+
+
+@pytest.mark.parametrize(
+    ("caption", "written"),
+    [
+        ("tiles of 2×2, 6–9 …", "tiles of 2x2, 6"),
+        ("búsqueda", "b"),
+        ("−1 ≤ x ≥ 2 ± 3", None),
+        ("搜索/00003", "??/00003"),
+        ("plain words, 12 times: a/b", "plain words, 12 times: a/b"),
+    ],
+)
+def test_a_caption_has_no_letter_that_its_font_lacks(caption: str, written: str | None) -> None:
+    font = ImageFont.load_default(13)
+    text = writable(caption, font)
+    lacking = bytes(font.getmask("\uffff"))
+    assert not [letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == lacking]
+    assert written is None or text.startswith(written)
+
+
+def test_a_letter_that_the_font_lacks_is_drawn_as_a_simpler_one(tmp_path: Path) -> None:
+    images = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
+    drawn = [save_grid(images, tmp_path / "a.png", 17, caption=caption) for caption in ("of 2×2", "of 2x2")]
+    assert np.array_equal(shown(drawn[0]), shown(drawn[1]))
+    assert Image.open(io.BytesIO(drawn[0])).text["Description"] == "of 2×2"
 
 
 def test_hidden_pixels_are_grey(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ PROGRAMS = {
     "git": "git",
     "ip": "iproute2",
     "mount": "mount",
+    "mutool": "mupdf-tools",
     "nsenter": "util-linux",
     "pdflatex": "texlive-latex-recommended",
     "ps": "procps",

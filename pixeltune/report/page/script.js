@@ -1,6 +1,8 @@
 "use strict";
 
-// Figures: drawn when they come into view, so that the page is there at once.
+// Figures: drawn when they come into view, so that the page is there at once. Before that, and in print, a figure is
+// shown by its still, an image. Figures without a still are drawn soon after loading, because a page that is printed or
+// captured may never be scrolled.
 
 let library = null;
 
@@ -17,27 +19,31 @@ function loadPlotly() {
       document.head.append(script);
     });
     URL.revokeObjectURL(script.src);
-    return window.Plotly;
   })();
   return library;
 }
 
 async function draw(place) {
-  if (place.dataset.drawn) return;
+  await loadPlotly();
+  await drawNow(place);
+}
+
+// Synchronous where plotly.js is loaded: the figure is in the page when this returns, and its promise may be ignored.
+function drawNow(place) {
+  if (place.dataset.drawn) return undefined;
   place.dataset.drawn = "begun";
-  const Plotly = await loadPlotly();
   const name = place.id.replace("plot-", "");
   const figure = JSON.parse(document.getElementById(`data-${name}`).textContent);
-  await Plotly.newPlot(place, figure.data, figure.layout, {
+  return window.Plotly.newPlot(place, figure.data, figure.layout, {
     responsive: true,
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: name },
-  });
-  place.dataset.drawn = "done";
+  }).then(() => { place.dataset.drawn = "done"; });
 }
 
 const places = [...document.querySelectorAll(".plot")];
+const bare = places.filter((place) => !place.parentElement.classList.contains("with-still"));
 const watcher = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
     watcher.unobserve(entry.target);
@@ -46,7 +52,32 @@ const watcher = new IntersectionObserver(
   { rootMargin: "300px" },
 );
 places.forEach((place) => watcher.observe(place));
-window.addEventListener("beforeprint", () => places.forEach(draw));
+
+async function drawRest() {
+  for (const place of bare) {
+    await new Promise((resolve) => setTimeout(resolve));
+    await draw(place);
+  }
+}
+window.addEventListener("load", drawRest);
+
+const PRINTED_WIDTH = 680; // CSS pixels within the margins of A4 and of US letter
+
+function beforePrint() {
+  if (window.Plotly === undefined) return;
+  for (const place of bare) {
+    drawNow(place);
+    window.Plotly.relayout(place, { width: Math.min(PRINTED_WIDTH, place.clientWidth), autosize: false });
+  }
+}
+
+function afterPrint() {
+  for (const place of bare) if (place.dataset.drawn) window.Plotly.relayout(place, { width: null, autosize: true });
+}
+
+window.addEventListener("beforeprint", beforePrint);
+window.addEventListener("afterprint", afterPrint);
+window.matchMedia("print").addEventListener("change", (change) => (change.matches ? beforePrint() : afterPrint()));
 
 // The table: sorting and hiding.
 
@@ -74,28 +105,28 @@ function sortBy(table, column) {
 
 // Of the lines that are not hidden, the first ones are shown until all are asked for.
 function cut(table) {
-  const first = Number(document.getElementById("more")?.dataset.first ?? Infinity);
+  const first = Number(table.closest("section").querySelector(".more")?.dataset.first ?? Infinity);
   let shown = 0;
   for (const row of table.tBodies[0].rows) {
     row.classList.toggle("rest", !row.classList.contains("off") && shown++ >= first);
   }
 }
 
-const board = document.getElementById("board");
-if (board) {
+for (const board of document.querySelectorAll("table.board")) {
+  const section = board.closest("section");
   [...board.tHead.rows[0].cells].forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => sortBy(board, column));
   });
-  document.getElementById("statuses").addEventListener("change", (event) => {
+  section.querySelector(".statuses").addEventListener("change", (event) => {
     for (const row of board.tBodies[0].rows) {
       if (row.dataset.status === event.target.value) row.classList.toggle("off", !event.target.checked);
     }
     cut(board);
   });
-  document.getElementById("columns").addEventListener("change", (event) => {
+  section.querySelector(".columns").addEventListener("change", (event) => {
     for (const row of board.rows) row.cells[Number(event.target.value)].hidden = !event.target.checked;
   });
-  document.getElementById("more")?.addEventListener("click", (event) => {
+  section.querySelector(".more")?.addEventListener("click", (event) => {
     const all = board.classList.toggle("all");
     event.target.textContent = all ? `Show the first ${event.target.dataset.first}` : `Show all ${board.tBodies[0].rows.length.toLocaleString("en")}`;
   });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -12,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import tomli_w
 
 from pixeltune.config import Scalar, TrialConfig, parse_setting
-from pixeltune.errors import PixeltuneError
+from pixeltune.errors import ConfigError, PixeltuneError
 from pixeltune.files import is_uri, join
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.final_selection import Selection
@@ -143,11 +144,12 @@ def _difference(name: str, manifest: SearchManifest) -> list[str]:
 def _training(snapshot: Snapshot) -> Command:
     manifest = snapshot.manifest
     file = f"{manifest.search}.toml"
-    return Command(
-        "The same training, of this configuration.",
-        _heredoc(file, TrialConfig.from_flat(manifest.base))
-        + _shell("pixeltune", "train", "--config", file, *storage_words(snapshot.store)),
-    )
+    train = _shell("pixeltune", "train", "--config", file, *storage_words(snapshot.store))
+    try:
+        config = TrialConfig.from_flat(manifest.base)
+    except ConfigError as error:  # a family or likelihood that this installation does not know
+        return Command(f"The same training, with {file} as it was: this pixeltune cannot read it ({error}).", train)
+    return Command("The same training, of this configuration.", _heredoc(file, config) + train)
 
 
 def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
@@ -157,11 +159,12 @@ def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
         f"The best trial, {best['trial']}, trained once more and stored next to these results.",
         _shell("pixeltune", "rerun", f"{snapshot.search}/{best['trial']}", *storage),
     )
-    yield Command(
-        "The same without these results: its whole configuration.",
-        _heredoc(f"{name}.toml", TrialConfig.from_flat(_configuration(best)))
-        + _shell("pixeltune", "train", "--config", f"{name}.toml"),
-    )
+    with suppress(ConfigError):  # a family or likelihood that this installation does not know
+        yield Command(
+            "The same without these results: its whole configuration.",
+            _heredoc(f"{name}.toml", TrialConfig.from_flat(_configuration(best)))
+            + _shell("pixeltune", "train", "--config", f"{name}.toml"),
+        )
 
 
 def _configuration(row: Row) -> dict[str, Scalar]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixeltune.format import number, shortened
+from pixeltune.format import counted, number, shortened
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
@@ -19,6 +19,9 @@ _METRICS = (
     *("sample_images_per_second", "peak_memory_bytes"),
 )
 _FINAL_METRICS = ("test_bits_per_dim", "test_nats", "num_parameters", "images_seen", "seconds")
+_LAST = ("out_of_bounds", "bits_verified", "reason")
+_HIDDEN = ("peak_memory_bytes", "reason")
+"""Columns that a reader shows when they are needed: the reasons are also in the outcomes."""
 _SHORT = {
     "rank": "#",
     "valid_bits_per_dim": "bits/dim",
@@ -41,20 +44,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column. name: of the results' column. is_text: sorted by letters, and aligned to the left. shown: at first."""
+    """A column. name: of the results' column. is_text: sorted by letters, and aligned to the left. shown: at first.
+
+    is_pinned: whether it stays in view where the table is scrolled to the side.
+    """
 
     name: str
     title: str
     is_text: bool
     shown: bool = True
+    is_pinned: bool = False
 
 
 @dataclass(frozen=True)
 class Line:
-    """A trial: its status, by which it can be hidden, and its cells."""
+    """A trial: its status, by which it can be hidden, and its cells. is_best: whether the report highlights it."""
 
     status: str
     cells: Sequence[Cell]
+    is_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,11 @@ class Board:
     notes: Sequence[str]
 
 
-def board(snapshot: Snapshot) -> Board:
-    """Return every trial of a search once: ranked ones in the order of `leaderboard`, then the others by number."""
+def board(snapshot: Snapshot, top: int = 0) -> Board:
+    """Return every trial of a search once: ranked ones in the order of `leaderboard`, then the others by number.
+
+    top: number of best trials to mark.
+    """
     ranked = {place["trial"] for place in snapshot.places}
     rows = {row["trial"]: row for row in snapshot.rows}
     records = [rows[place["trial"]] | place for place in snapshot.places]
@@ -75,25 +86,39 @@ def board(snapshot: Snapshot) -> Board:
     columns = [
         column for column in _columns(snapshot) if any(record.get(column.name) is not None for record in records)
     ]
-    lines = [Line(str(record["status"]), [_cell(column.name, record) for column in columns]) for record in records]
-    return Board(columns, lines, list(_notes(snapshot)))
+    best = {row["trial"] for row in snapshot.best(top)}
+    lines = [
+        Line(str(record["status"]), [record_cell(column.name, record) for column in columns], record["trial"] in best)
+        for record in records
+    ]
+    return Board(columns, lines, [*_notes(snapshot), *_mark(len(best))])
 
 
 def _columns(snapshot: Snapshot) -> Iterator[TableColumn]:
     manifest = snapshot.manifest
     if snapshot.is_final:
-        names = ["trial", "status", "from_trial", "seed", *_FINAL_METRICS, "bits_verified", "reason"]
+        first = ["trial", "test_nats" if snapshot.unit == "nats" else "test_bits_per_dim"]
+        names = [*first, "status", "from_trial", "seed", *_FINAL_METRICS, "bits_verified", "reason"]
     else:
         metrics = [*_METRICS, *manifest.objectives, *manifest.constraints]
-        names = ["rank", "trial", "status", *manifest.vary, *metrics, "out_of_bounds", "bits_verified", "reason"]
+        first = ["rank", "trial", snapshot.objective]
+        names = [*first, f"valid_{snapshot.unit}", "status", *manifest.vary, *metrics, *_LAST]
     asked = (*manifest.objectives, *manifest.constraints)
-    hidden = ("peak_memory_bytes", *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats"))
+    hidden = [*_HIDDEN, *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats")]
+    hidden += [] if any(row["bits_verified"] is False for row in snapshot.rows) else ["bits_verified"]
     for name in dict.fromkeys(names):
         is_text = name in _TEXTS or any(isinstance(row.get(name), str | bool) for row in snapshot.rows)
-        yield TableColumn(name, _SHORT.get(name) or title_of(name), is_text, name not in hidden or name in asked)
+        shown = name not in hidden or name in asked
+        yield TableColumn(name, short_title(name), is_text, shown, name in first)
 
 
-def _cell(name: str, record: Row) -> Cell:
+def short_title(name: str) -> str:
+    """Return the title of a column of a table of trials."""
+    return _SHORT.get(name) or title_of(name)
+
+
+def record_cell(name: str, record: Row) -> Cell:
+    """Return the cell of a trial; record: its row with the figures of a leaderboard."""
     value = record.get(name)
     match name:
         case "status":
@@ -112,6 +137,11 @@ def _status(record: Row) -> str:
     if record["status"] == Status.FINISHED or not record["images_seen"]:
         return str(record["status"])
     return f"{record['status']} at {number(record['images_seen'])}"
+
+
+def _mark(best: int) -> Iterator[str]:
+    if best:
+        yield f"★ marks the best {counted(best, 'trial')}." if best > 1 else "★ marks the best trial."
 
 
 def _notes(snapshot: Snapshot) -> Iterator[str]:

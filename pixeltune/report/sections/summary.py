@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pixeltune.format import counted, hours, listed, number, span
+from pixeltune.format import counted, hours, listed, number, shortened, span
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import cell, moment, title_of
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import RANKED
+from pixeltune.results.ranking import RANKED, counted_statuses
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline
+from pixeltune.space.keys import range_text
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The summary. headline: the result in one sentence. counts: trials by status. facts: names and values."""
+    """The summary. about: what the results are of. ranges: what was searched. headline: the result in one sentence.
+    counts: trials by status. facts: names and values.
+    """
 
+    about: str
+    ranges: list[str]
     headline: str
     counts: dict[str, int]
     facts: list[tuple[str, str]]
@@ -29,10 +34,21 @@ def summary(snapshot: Snapshot) -> Summary:
     counts = Counter(str(row["status"]) for row in snapshot.rows)
     order = [str(status) for status in Status]
     return Summary(
+        about=_about(snapshot),
+        ranges=[f"{title_of(key)} {range_text(value)}" for key, value in snapshot.manifest.distributions().items()],
         headline=headline(snapshot),
         counts={status: counts[status] for status in sorted(counts, key=order.index)},
         facts=list(_facts(snapshot)),
     )
+
+
+def _about(snapshot: Snapshot) -> str:
+    """Return the head of the page: whether it is of a search, a training or a final, its models and its data."""
+    manifest, data = snapshot.manifest, data_words(snapshot)
+    if manifest.final is not None:
+        return f"Final of {manifest.final.search} on {data}"
+    families = getattr(manifest.distributions().get("model.family"), "choices", [manifest.base.get("model.family")])
+    return f"{'Search' if manifest.vary else 'Training'} of {listed(map(str, families))} models on {data}"
 
 
 def headline(snapshot: Snapshot) -> str:
@@ -42,18 +58,25 @@ def headline(snapshot: Snapshot) -> str:
     if best is None:
         if not snapshot.rows:
             return "No trial has begun."
-        return f"None of {counted(len(snapshot.rows), 'trial')} has a result to rank."
+        return f"None of {counted(len(snapshot.rows), 'trial')} has a result to rank: {_commonest(snapshot.rows)}."
     value = cell(snapshot.objective, best[snapshot.objective], is_bound=bool(best["is_bound"]))
     text = f"Best by {title_of(snapshot.objective)}: trial {best['trial']} with {value}"
     if snapshot.objective == "valid_bits_per_dim" and best["baseline_bits_per_dim"]:
         below = below_baseline(best["valid_bits_per_dim"], best["baseline_bits_per_dim"])
         text += below.replace("the baseline", "the order-0 baseline")
     if best["status"] == Status.PRUNED:
-        text += f"; pruned, so measured after {number(best['images_seen'])} images"
+        text += f"; pruned, so measured after {cell('images_seen', best['images_seen'])} images"
     if len(ranked) == 1:
         return f"{text}."
     count = counted(len(ranked), "ranked trial")
     return f"{text}. The best of {count} by these very images, and so a little optimistic."
+
+
+def _commonest(rows: Sequence[Row]) -> str:
+    """Return the statuses with their counts, and the most frequent reason of trials that ended."""
+    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    text = counted_statuses(rows)
+    return f"{text}. The most frequent reason: {shortened(reasons.most_common(1)[0][0], 200)}" if reasons else text
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -65,8 +88,6 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         yield "Retrained", f"{chosen} of {manifest.final.search}, chosen by {title_of(manifest.final.objective)}"
         if manifest.final.left_out:
             yield "Left out", "; ".join(manifest.final.left_out)
-    if manifest.vary:
-        yield "Searched", listed((title_of(key) for key in manifest.vary), 20)
     directions = zip(manifest.objectives, manifest.directions, strict=True)
     yield (
         "Objective" + "s" * (len(manifest.objectives) > 1),
