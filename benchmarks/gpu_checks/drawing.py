@@ -13,8 +13,8 @@ from sample import NAMES, drawing_of, measure, model_of
 from gpu_checks.report import Found, Report, forget_earlier, peak_gigabytes, seconds_of
 from pixeltune.config import TrialConfig
 from pixeltune.data import order0_bits_per_dim
-from pixeltune.packages import has_package
 from pixeltune.models import DensityModel, eval_mode
+from pixeltune.packages import has_package
 from pixeltune.sampling import RowSampler
 from pixeltune.search.trial_metadata import facts_of
 from pixeltune.training.evaluation import evaluate

@@ -52,6 +52,8 @@ def entry_folder(root: Path, config: DataConfig, files: Sequence[Path]) -> Path:
     Flips are drawn in training: the same folder serves with and without.
     """
     options = config.model_dump(exclude={"download", "path", "follow_links", "flip"})
+    if not config.test_fraction:  # an option of later: folders without it stay where they are
+        del options["test_fraction"]
     every = max(1, len(files) // _SAMPLED_FILES)
     stats = [_fingerprint(file, sampled=index % every == 0 or file.suffix == ".py") for index, file in enumerate(files)]
     key = hashlib.sha256(json.dumps([_FORMAT, options, stats], sort_keys=True).encode()).hexdigest()[:16]

@@ -222,7 +222,9 @@ def test_left_halves_need_clamp_and_are_named_for_it(trained: tuple[str, str, st
     words = ("complete", "tiny", "--storage", trained[1], "-n", "1", "--draws", "2", "--columns", "4")
     said = refused(*words)
     assert "with clamp (--clamp) the given part is put over what is drawn, which is not a conditional sample" in said
-    assert "not a conditional sample: tiny, test images, seed 0: given, 2 completions" in done(*words, "--clamp")
+    assert "not a conditional sample: tiny, test images, seed 0: the original, what is given, 2 completions" in done(
+        *words, "--clamp"
+    )
     with Image.open("completions.png") as picture:
         assert picture.text["Description"].startswith("not a conditional sample")
 
