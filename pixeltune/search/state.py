@@ -5,6 +5,7 @@ Ray-free: a search updates it through Tune's hooks, `pixeltune train` directly.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -12,6 +13,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
+from pixeltune.errors import StoreError
 from pixeltune.results.ranking import best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import common_failure
@@ -224,14 +226,17 @@ class SearchState:
         return None
 
     def write_progress(self) -> None:
-        """Write where the running trials are between two reports, for other shells."""
-        self.store.write_progress(
-            {
-                trial: attempt.progress | {"attempt": attempt.plan.attempt}
-                for trial, attempt in self.running.items()
-                if attempt.progress is not None
-            }
-        )
+        """Write where the running trials are between two reports, for other shells.
+
+        An error of the storage does not end the search: no result depends on this file.
+        """
+        progress = {
+            trial: attempt.progress | {"attempt": attempt.plan.attempt}
+            for trial, attempt in self.running.items()
+            if attempt.progress is not None
+        }
+        with contextlib.suppress(StoreError, OSError):
+            self.store.write_progress(progress)
 
     def finish(self, trial: str, *, crash: str | None = None, interruption: str = "stopped before its end") -> Row:
         """End an attempt as it reported, else as crashed, else as interrupted. Its row is final."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pixeltune.errors import StoreError
 from pixeltune.results.search_status import (
     common_failure,
     count_failures,
@@ -106,6 +107,19 @@ def test_progress_of_an_earlier_attempt_or_a_damaged_file_is_not_shown(tmp_path:
     Path(state.store.folder, "progress.json").write_text("{", encoding="utf-8")
     assert state.store.progress() == {}
     assert len(read_status(state.store).running) == 1
+
+
+def test_progress_that_cannot_be_written_ends_no_search(tmp_path: Path) -> None:
+    state = toy_state(tmp_path)
+    plan = state.plan({})
+    state.start(plan, state.space.resources)
+    for message in (BEGUN, PROGRESS):
+        state.receive(plan.trial, message)
+    Path(state.store.folder, "progress.json").mkdir()
+    with pytest.raises((StoreError, OSError)):
+        state.store.write_progress({})
+    state.write_progress()
+    state.receive(plan.trial, reported(100, 2.0))
 
 
 def test_the_time_left_is_known_from_the_first_progress_on(tmp_path: Path) -> None:
