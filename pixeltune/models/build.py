@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from pixeltune.config import ImageSpec, TrialConfig
+from pixeltune.config import FamilyConfig, ImageSpec, TrialConfig
+from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import Likelihood, build_likelihood
 from pixeltune.models.conditioning import num_label_features
 from pixeltune.models.density import DensityModel
@@ -50,7 +51,19 @@ def build_model(config: TrialConfig, form: ImageSpec | None = None) -> DensityMo
         config.likelihood, form=form, causality=config.model.causality, coupled_tiles=config.model.coupled_tiles
     )
     with seeded(config.seed_for("init")):
-        return assemble(config, form, likelihood, network_class=NETWORKS[config.model.family])
+        return assemble(config, form, likelihood, network_class=_network_class(config.model))
+
+
+def _network_class(config: FamilyConfig) -> type[nn.Module]:
+    """Return the network of a family: from NETWORKS, or the one that a family of the user's own names."""
+    if config.family in NETWORKS:
+        return NETWORKS[config.family]
+    kind: object = config.network_class()
+    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
+        raise ConfigError(
+            f"network_class of {config.family} must return a subclass of torch.nn.Module, but returned {kind!r}"
+        )
+    return kind
 
 
 def assemble(

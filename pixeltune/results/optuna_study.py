@@ -9,9 +9,9 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.files import Location
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.own_keys import has_key
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import is_unconfirmed
 from pixeltune.results.schema import Status
@@ -94,16 +94,6 @@ def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> F
     frozen.datetime_start = _local(row["started_at"]) or frozen.datetime_start
     frozen.datetime_complete = _local(row["finished_at"]) or frozen.datetime_complete
     return frozen
-
-
-def has_key(row: Row, key: str) -> bool:
-    """Return whether the trial's family or likelihood has `key`; null may also be a value."""
-    section, _, name = key.partition(".")
-    if section == "model":
-        return name in FAMILIES[row["model.family"]].model_fields
-    if section == "likelihood":
-        return name in LIKELIHOODS[row["likelihood.name"]].model_fields
-    return True
 
 
 def _local(time: datetime | None) -> datetime | None:

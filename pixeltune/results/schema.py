@@ -1,5 +1,8 @@
 """The Arrow schema of all searches: fixed columns, and one for every dotted key of every family.
 
+Keys that only a family or a likelihood of the user's own has are one column of JSON, `own_keys`, so that all files have
+one schema; `results.own_keys` adds them to rows and tables that are read.
+
 The schema only grows: a new column needs no new version, and readers fill it with null in older files. The version
 is raised when the meaning of a column changes, so that an older pixeltune leaves such files alone.
 """
@@ -142,6 +145,21 @@ _COST_COLUMNS: dict[str, Column] = {
     "predicted_peak_bytes": Column(_INT, "most bytes of tensors in training on a worker, as foreseen", "bytes"),
 }
 
+OWN_KEYS = "own_keys"
+
+_OWN_COLUMNS: dict[str, Column] = {
+    OWN_KEYS: Column(
+        _TEXT,
+        "every key of a family or likelihood of your own, as JSON; `read_results` has a column for each that is not in "
+        "this table; empty where both are built in",
+    ),
+    "own_code": Column(
+        _TEXT,
+        "fingerprint of the source files of a family or likelihood of your own: rows of one import path that differ in "
+        "it do not compare",
+    ),
+}
+
 _SETTING_COLUMNS: dict[str, Column] = {
     "precision": Column(_TEXT, "of the network in training, after the probe of `auto`"),
     "layout": Column(_TEXT, "of features in memory in training, after the probe of `auto`"),
@@ -233,7 +251,15 @@ def curve_columns() -> dict[str, Column]:
 
 def trial_columns() -> dict[str, Column]:
     """Return every column of a trial row, in order."""
-    return IDENTITY_COLUMNS | _OUTCOME_COLUMNS | config_columns() | _METRIC_COLUMNS | _COST_COLUMNS | _SETTING_COLUMNS
+    return (
+        IDENTITY_COLUMNS
+        | _OUTCOME_COLUMNS
+        | config_columns()
+        | _OWN_COLUMNS
+        | _METRIC_COLUMNS
+        | _COST_COLUMNS
+        | _SETTING_COLUMNS
+    )
 
 
 def arrow_type(annotation: object) -> pa.DataType:

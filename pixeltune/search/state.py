@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
+from pixeltune.results.own_keys import names_of_own
 from pixeltune.results.ranking import best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
@@ -194,7 +195,7 @@ class SearchState:
         attempt = self.running[trial]
         if "facts" in message:
             attempt.learn(message["facts"])
-        if (stranger := self._other_images(attempt)) is not None:
+        if (stranger := self._other_images(attempt) or self._other_code(attempt)) is not None:
             attempt.conclude(Status.FAILED, stranger)
             return stranger
         if "end" in message:
@@ -278,6 +279,18 @@ class SearchState:
             "the same data"
         )
 
+    def _other_code(self, attempt: RunningAttempt) -> str | None:
+        """Return why a trial cannot count because of the code of its classes, which are the user's own."""
+        if "own_code" not in attempt.facts:
+            return None
+        here, there = attempt.plan.config.own_code(), attempt.facts["own_code"]
+        if None in (here, there) or here == there:
+            return None
+        return (
+            f"the code of {names_of_own(attempt.facts)} has fingerprint {there} where it ran, and {here} where the "
+            "search was launched; all machines must have the same code"
+        )
+
     def _broken_constraint(self, attempt: RunningAttempt) -> str:
         """Return the constraint that a running trial has broken for good, or ""."""
         constraints = self.space.constraints
@@ -353,4 +366,5 @@ class SearchState:
     def _row(self, attempt: RunningAttempt, status: Status, reason: str | None) -> Row:
         origin = self.space.origin(attempt.plan.number)
         whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
-        return to_row(attempt, status, reason, whose, self.objective)
+        # A key that is varied for a class of the user's own has a column in the rows of the others too.
+        return dict.fromkeys(self.space.vary) | to_row(attempt, status, reason, whose, self.objective)
