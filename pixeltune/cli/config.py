@@ -17,7 +17,11 @@ def add_verb(verbs: Any) -> None:
         examples=("pixeltune config --family pixelcnnpp", "pixeltune config --config model.toml --set optim.lr=1e-3"),
     )
     parser.add_argument("--config", metavar="FILE.toml", help="show this file")
-    parser.add_argument("--family", metavar="NAME", help="show a family's defaults [gated]")
+    parser.add_argument(
+        "--family",
+        metavar="NAME",
+        help="show a family's defaults [gated]",
+    )
     parser.add_argument("--likelihood", metavar="NAME", help="with this likelihood [logistic_mixture]")
     add_settings(parser)
     parser.set_defaults(verb=show)
@@ -26,7 +30,7 @@ def add_verb(verbs: Any) -> None:
 def show(options: argparse.Namespace) -> int:
     """Print a table of keys."""
     from pixeltune.config import TrialConfig
-    from pixeltune.results.schema import config_columns
+    from pixeltune.results.schema import config_columns, own_config_columns
 
     if options.config and (options.family or options.likelihood):
         raise ConfigError("--config already names family and likelihood; change them with --set")
@@ -36,14 +40,15 @@ def show(options: argparse.Namespace) -> int:
         "likelihood": {"name": options.likelihood or "logistic_mixture"},
     }
     config = TrialConfig.from_toml(options.config) if options.config else TrialConfig.build(tree)
-    columns = config_columns()
+    config = config.override(settings_of(options))
+    columns = config_columns() | own_config_columns(config)
     out = console()
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("key", "value", "unit", "meaning"):
         table.add_column(title)
-    for key, value in config.override(settings_of(options)).flat().items():
+    for key, value in config.flat().items():
         table.add_row(key, str(value), columns[key].unit, columns[key].description)
     out.print(table)
     return EXIT_OK

@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import ConfigDict, ValidationError
 
@@ -228,11 +229,11 @@ def plain_types(annotation: object) -> frozenset[object]:
     if annotation is None or annotation is type(None):
         return frozenset()
     origin = get_origin(annotation)
-    if origin is None:
-        return frozenset({annotation})
-    if str(origin) == "typing.Literal":
+    if origin is Literal:
         return frozenset(type(choice) for choice in get_args(annotation) if choice is not None)
-    return frozenset(kind for part in get_args(annotation) for kind in plain_types(part))
+    if origin in (Union, UnionType):
+        return frozenset(kind for part in get_args(annotation) for kind in plain_types(part))
+    return frozenset({annotation})
 
 
 KINDS: dict[str, Kind] = {

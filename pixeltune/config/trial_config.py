@@ -7,6 +7,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 
 from pixeltune.config.families import Causality, FamilyConfig
 from pixeltune.config.likelihoods import LikelihoodConfig
-from pixeltune.config.own_classes import KINDS, StoredFamily
+from pixeltune.config.own_classes import KINDS, StoredFamily, StoredLikelihood, stored
 from pixeltune.config.own_code import combined, is_own
 from pixeltune.config.section import Section, one_line, unknown_key
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
@@ -179,6 +180,10 @@ class TrialConfig(Section):
         Raises:
             ConfigError: A key does not exist, or as in `build`.
         """
+        with stored() if self._is_stored() else nullcontext():
+            return self._override(changes)
+
+    def _override(self, changes: Mapping[str, Any]) -> Self:
         tree = self.model_dump()
         for section, discriminator in DISCRIMINATORS.items():
             name = changes.get(f"{section}.{discriminator}")
@@ -187,6 +192,14 @@ class TrialConfig(Section):
         for key, value in changes.items():
             _set(tree, key, value)
         return self.build(tree)
+
+    def imported(self) -> Self:
+        """Return the same configuration with the classes of your own that it names, which are imported for it.
+
+        Raises:
+            ConfigError: A class cannot be imported, or takes other keys.
+        """
+        return self.build(self.model_dump())
 
     def changed(self) -> dict[str, Scalar]:
         """Return the dotted keys that differ from their defaults; required keys and discriminators always."""
@@ -215,6 +228,10 @@ class TrialConfig(Section):
         """
         text = "/".join([str(self.seed), purpose, *map(str, indices)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+    def _is_stored(self) -> bool:
+        """Return whether a class of the user's own was not imported: it was read from results."""
+        return isinstance(self.model, StoredFamily) or isinstance(self.likelihood, StoredLikelihood)
 
     def _is_own(self, section: str) -> bool:
         """Return whether a class of the user's own describes a section."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixeltune import files
+from pixeltune.config.own_code import search_in
 from pixeltune.errors import PixeltuneError, SearchError, StoreError
 from pixeltune.format import size, size_text
 from pixeltune.machine import free_memory, usable_cpus
@@ -88,13 +89,20 @@ class NodeFacts:
 
 
 def node_facts(
-    *, data: Mapping[str, object] | None = None, gpus: bool = False, mark: str = "", compiles_for: str = ""
+    *,
+    data: Mapping[str, object] | None = None,
+    gpus: bool = False,
+    mark: str = "",
+    compiles_for: str = "",
+    code: Sequence[str] = (),
 ) -> NodeFacts:
     """Return the facts of this machine. data: a nested configuration whose images it should have, which may take long.
 
     gpus: ask torch, which takes seconds. mark: a file to write, which shows the driver that both see one storage.
-    compiles_for: `cpu` or `cuda` if trials are compiled, else "".
+    compiles_for: `cpu` or `cuda` if trials are compiled, else "". code: folders with code that `data` may name.
     """
+    for folder in code:
+        search_in(Path(folder))
     facts = NodeFacts(
         name=socket.gethostname(),
         versions=own_versions(),

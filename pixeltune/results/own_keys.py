@@ -11,6 +11,7 @@ from typing import Any
 
 from pixeltune.config import DISCRIMINATORS, KINDS, Scalar, TrialConfig, is_own
 from pixeltune.config.own_code import combined
+from pixeltune.errors import StoreError
 from pixeltune.results.schema import OWN_KEYS, TRIAL_COLUMNS
 
 
@@ -48,6 +49,24 @@ def code_here(row: Mapping[str, Any]) -> str | None:
     """Return the fingerprint that a row's classes of the user's own have here; None where one was not imported."""
     codes = [kind.code_of(row[kind.key]) for kind in KINDS.values() if is_own(row[kind.key])]
     return combined([code for code in codes if code]) if all(codes) else None
+
+
+def require_code(name: str, row: Mapping[str, Any]) -> None:
+    """Refuse classes of the user's own that were imported here and have other code than those that made a row.
+
+    Args:
+        name: What the row is of, such as SEARCH/TRIAL.
+        row: A row of the results.
+
+    Raises:
+        StoreError: Their source files are others.
+    """
+    here = code_here(row)
+    if None not in (row["own_code"], here) and row["own_code"] != here:
+        raise StoreError(
+            f"{names_of_own(row)} must be the code that {name} was trained with (fingerprint {row['own_code']}), but "
+            f"it has changed since (here {here}); put it back, or take another name or --storage"
+        )
 
 
 def parse_own_keys(text: str | None) -> dict[str, Scalar]:

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, TrialConfig
+from pixeltune.config import KINDS, TrialConfig
 from pixeltune.config.section import Section
 from pixeltune.training.epoch_report import EpochReport
 
@@ -238,6 +238,18 @@ def config_columns() -> dict[str, Column]:
     return columns
 
 
+def own_config_columns(config: TrialConfig) -> dict[str, Column]:
+    """Return a column for each key that only a class of the user's own has, as `config_columns` describes keys."""
+    columns: dict[str, Column] = {}
+    for section in KINDS:
+        kind = type(getattr(config, section))
+        for name, field in kind.model_fields.items():
+            key = f"{section}.{name}"
+            columns[key] = Column(arrow_type(field.annotation), _described(kind, key))
+    known = config_columns()
+    return {key: columns[key] for key in config.own_keys() if key not in known}
+
+
 def curve_columns() -> dict[str, Column]:
     """Return a column for every field of EpochReport, after the time of the report and the trial's costs by then."""
     hints = typing.get_type_hints(EpochReport)
@@ -282,8 +294,9 @@ def _no_arrow_type(annotation: object) -> pa.DataType:
 
 
 def _config_fields() -> Iterator[tuple[str, object, type[Section]]]:
-    kinds: dict[str, typing.Iterable[type[Section]]] = {"model": FAMILIES.values(), "likelihood": LIKELIHOODS.values()}
-    assert set(kinds) == set(DISCRIMINATORS)
+    kinds: dict[str, typing.Iterable[type[Section]]] = {
+        section: kind.built_in.values() for section, kind in KINDS.items()
+    }
     for section, field in TrialConfig.model_fields.items():
         annotation = field.annotation
         if section not in kinds and not (isinstance(annotation, type) and issubclass(annotation, Section)):

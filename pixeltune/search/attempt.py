@@ -12,6 +12,7 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
+from pixeltune.config.own_code import folders_for_workers
 from pixeltune.results.own_keys import own_columns
 from pixeltune.results.ranking import best_report
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
@@ -86,6 +87,7 @@ class TrialPlan:
             search_id=store.search_id or "",
             attempt=self.attempt,
             speed_first=space.measures_speed_first(),
+            code=folders_for_workers(),
         )
 
 

@@ -12,7 +12,7 @@ from pixeltune.data import resolve
 from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.results.final_selection import Chosen, Selection
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.own_keys import has_key
+from pixeltune.results.own_keys import has_key, require_code
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import best_first, can_be_best, counted_statuses
 from pixeltune.results.schema import Status
@@ -147,8 +147,7 @@ def _distinct(rows: Sequence[Row], configs: Mapping[str, TrialConfig]) -> list[R
     """Return the first row of each configuration, ignoring the seed: a final sets its own seeds."""
     first: dict[str, Row] = {}
     for row in rows:
-        with stored():
-            first.setdefault(configs[row["trial"]].override({"seed": 0}).key(), row)
+        first.setdefault(configs[row["trial"]].override({"seed": 0}).key(), row)
     return list(first.values())
 
 
@@ -222,7 +221,17 @@ def open_final(request: Request) -> tuple[SearchStore, SearchManifest, FinalSpac
     store = request.store
     selection = _known(store, request) if store.has_trials() else select(request)
     space = _space(selection, request, begun=len(store.trials()))
+    if not store.has_trials():
+        _require_same_code(selection, SearchStore(request.storage, request.search))
     return store, store.open(SearchManifest.of(space, store.search, final=selection)), space
+
+
+def _require_same_code(selection: Selection, search: SearchStore) -> None:
+    """Refuse to retrain trials with other code of the user's own than that which trained them."""
+    chosen = {item.trial for item in selection.chosen}
+    for row in search.trials():
+        if row["trial"] in chosen:
+            require_code(f"{search.search}/{row['trial']}", row)
 
 
 def select(request: Request) -> Selection:

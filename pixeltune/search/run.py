@@ -20,7 +20,7 @@ from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError, first_line
 from pixeltune.results.manifest import SearchManifest
-from pixeltune.results.own_keys import code_here, names_of_own
+from pixeltune.results.own_keys import require_code
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.callbacks import SearchCallback
@@ -279,13 +279,7 @@ def require_same_code(store: SearchStore) -> None:
         StoreError: A row names such a class, and its source files were others.
     """
     for row in store.trials():
-        here = code_here(row)
-        if None not in (row["own_code"], here) and row["own_code"] != here:
-            raise StoreError(
-                f"{store.search} must go on with the code it began with, but that of {names_of_own(row)} has changed "
-                f"since trial {row['trial']} (fingerprint {row['own_code']}, here {here}); put it back, or take "
-                "another name or --storage"
-            )
+        require_code(f"{store.search}/{row['trial']}", row)
 
 
 def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Callable[[str], None]) -> None:

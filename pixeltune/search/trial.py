@@ -12,10 +12,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
+from pixeltune.config.own_code import search_in
 from pixeltune.errors import (
     AuditError,
     CheckpointError,
@@ -64,6 +66,8 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
     if task.cpus:
         torch.set_num_threads(task.cpus)
     _forget_earlier_trials()
+    for folder in task.code:
+        search_in(Path(folder))
 
     # Train; ends that a configuration can cause are messages, not exceptions.
     try:

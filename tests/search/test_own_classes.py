@@ -12,7 +12,7 @@ from pixeltune.search.run import open_search
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import run_trial
 from pixeltune.space import Budget, SearchSpace
-from tests.support.own_code import SHALLOW, WARM, forget, own_config, own_folder  # noqa: F401
+from tests.support.own_code import SHALLOW, WARM, own_config
 
 VARY = {
     "model.family": CategoricalDistribution(("gated", SHALLOW)),
@@ -38,7 +38,7 @@ def run_all(space: SearchSpace, folder: Path, suggestions: list[dict[str, object
     return state
 
 
-def test_a_search_with_own_keys_is_trained_kept_and_read(own_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_search_with_own_keys_is_trained_kept_and_read(code_folder: Path, tmp_path: Path) -> None:
     suggestions = [
         {"model.family": SHALLOW, "likelihood.name": "categorical", "model.wings": 3},
         {"model.family": "gated", "likelihood.name": WARM, "likelihood.temperature": 1.5},

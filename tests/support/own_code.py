@@ -123,7 +123,7 @@ def write_modules(folder: Path, **changes: str) -> Path:
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def code_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the path with a family and a likelihood of a user's own; forgotten before and after."""
     folder = tmp_path / "own"
     folder.mkdir()
