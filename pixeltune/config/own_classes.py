@@ -117,7 +117,7 @@ class Kind:
         Raises:
             ConfigError: A key is unknown, missing or wrong, or as in `class_of`.
         """
-        if isinstance(value, (*self.built_in.values(), self.stored)) or self._is_loaded(value):
+        if isinstance(value, (*self.built_in.values(), self.stored)) or self._is_own_section(value):
             return value  # type: ignore[no-any-return]
         if not isinstance(value, Mapping):
             raise ConfigError(f"`{self.section}` must be a table with `{self.discriminator}`, but got {value!r}")
@@ -136,9 +136,10 @@ class Kind:
                 raise
             raise self._refused(str(value[self.discriminator]), f"it cannot be made: {first_line(error)}") from error
 
-    def _is_loaded(self, value: Any) -> bool:
+    def _is_own_section(self, value: Any) -> bool:
+        """Return whether a value is a section of a class of the user's own, whose import path it holds."""
         name = getattr(value, self.discriminator, None)
-        return isinstance(value, self.base) and name in self.loaded and type(value) is self.loaded[name][0]
+        return isinstance(value, self.base) and is_own(name) and type(value) is self.class_of(name)
 
     def code_of(self, name: str) -> str | None:
         """Return the fingerprint of the code of a class of the user's own that was imported; None for others."""
@@ -151,6 +152,8 @@ class Kind:
 
     def _imported(self, name: str) -> type[Section]:
         module, _, attribute = name.partition(":")
+        if module == "__main__":
+            raise self._refused(name, "trials cannot import what a notebook or a script defines; put it into a module")
         try:
             found = import_object(name)
         except ModuleNotFoundError as error:

@@ -11,9 +11,13 @@ import hashlib
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pixeltune.errors import ConfigError, PixeltuneError, first_line
 
 _DIGITS = 16
 _given: dict[Path, None] = {}
@@ -34,6 +38,33 @@ def import_object(name: str) -> Any:
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise ValueError("it is not of the form package.module:Name")
     return getattr(importlib.import_module(module), attribute)
+
+
+@contextmanager
+def running(name: str, what: str) -> Iterator[None]:
+    """Report what code of the user's own raises as a ConfigError of one line, with the place in its files.
+
+    Args:
+        name: Its import path.
+        what: What it does, such as `building the network`.
+    """
+    try:
+        yield
+    except (PixeltuneError, MemoryError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((f" ({Path(at.filename).name}, line {at.lineno})" for at in reversed(frames) if _is_users(at)), "")
+        if isinstance(error, RuntimeError) and "out of memory" in str(error):
+            raise
+        raise ConfigError(
+            f"{what} of {name} must work, but raises {first_line(error, with_type=True)}{place}; fix the module"
+        ) from error
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    file = Path(frame.filename)
+    return "site-packages" not in file.parts and not file.is_relative_to(Path(__file__).parents[1])
 
 
 def search_in(folder: Path) -> None:

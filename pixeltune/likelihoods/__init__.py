@@ -8,7 +8,10 @@ logistic_mixture     discretised mixtures of logistics, with and without coupled
 
 from __future__ import annotations
 
-from pixeltune.config import Causality, ImageSpec, LikelihoodConfig
+from contextlib import nullcontext
+
+from pixeltune.config import Causality, ImageSpec, LikelihoodConfig, is_own
+from pixeltune.config.own_code import running
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods.base import Likelihood
 from pixeltune.likelihoods.bernoulli import Bernoulli
@@ -43,7 +46,8 @@ def build_likelihood(
     if coupled_tiles > 1:
         options["tiles"] = coupled_tiles
     channels = form.channels * coupled_tiles
-    return _likelihood_class(config)(channels=channels, levels=form.levels, causality=causality, **options)
+    with running(config.name, "building the likelihood") if is_own(config.name) else nullcontext():
+        return _likelihood_class(config)(channels=channels, levels=form.levels, causality=causality, **options)
 
 
 def _likelihood_class(config: LikelihoodConfig) -> type[Likelihood]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
-from pixeltune.config import FamilyConfig, ImageSpec, TrialConfig
+from pixeltune.config import FamilyConfig, ImageSpec, TrialConfig, is_own
+from pixeltune.config.own_code import running
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import Likelihood, build_likelihood
 from pixeltune.models.conditioning import num_label_features
@@ -50,7 +51,8 @@ def build_model(config: TrialConfig, form: ImageSpec | None = None) -> DensityMo
     likelihood = build_likelihood(
         config.likelihood, form=form, causality=config.model.causality, coupled_tiles=config.model.coupled_tiles
     )
-    with seeded(config.seed_for("init")):
+    own = running(config.model.family, "building the network") if is_own(config.model.family) else nullcontext()
+    with seeded(config.seed_for("init")), own:
         return assemble(config, form, likelihood, network_class=_network_class(config.model))
 
 

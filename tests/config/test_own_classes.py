@@ -62,6 +62,7 @@ class Named(GatedConfig):
         (":X", {}, "it is not of the form package.module:Name"),
         ("own_shallow:", {}, "it is not of the form package.module:Name"),
         ("own_shallow:Shallow.x", {}, "it is not of the form package.module:Name"),
+        ("__main__:X", {}, "trials cannot import what a notebook or a script defines; put it into a module"),
         ("os:../x", {}, "it is not of the form package.module:Name"),
         ("own_bad:ShallowConfig", {"own_bad": NO_NETWORK}, "it does not define network_class; see docs/extending.md"),
         ("own_bad:Bare", {"own_bad": NO_NARROW}, "it does not define causality, narrow"),
@@ -146,6 +147,7 @@ def test_it_comes_back_from_toml_json_flat_and_overrides(code_folder: Path, tmp_
         TrialConfig.from_toml(tmp_path / "a.toml"),
         TrialConfig.from_flat(config.flat()),
         TrialConfig.build(config.model_dump()),
+        TrialConfig.build(dict(config)),
         config.imported(),
     ):
         assert again == config
