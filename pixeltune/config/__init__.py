@@ -2,7 +2,7 @@
 
 trial_config   `TrialConfig`: the whole tree, from and to TOML, flat, hashed
 sections       data, optimiser and training; `families`, `likelihoods`: model and likelihood by name
-own_classes    families and likelihoods of the user's own, by import path; `own_code`: their source files
+own_classes    families and likelihoods of the user's own, by import path
 image_spec     `ImageSpec`: the form of the images
 settings       KEY=VALUE on the command line
 """
@@ -25,7 +25,6 @@ from pixeltune.config.likelihoods import (
     LogisticMixtureConfig,
 )
 from pixeltune.config.own_classes import KINDS, stored
-from pixeltune.config.own_code import is_own
 from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
 from pixeltune.config.settings import parse_setting
 from pixeltune.config.trial_config import (
@@ -36,6 +35,7 @@ from pixeltune.config.trial_config import (
     TrialConfig,
     require_workers,
 )
+from pixeltune.own_code import is_own
 
 __all__ = [
     "DISCRIMINATORS",

@@ -18,9 +18,9 @@ from pydantic import ConfigDict, ValidationError
 
 from pixeltune.config.families import FAMILIES, Causality, FamilyConfig
 from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
-from pixeltune.config.own_code import code_fingerprint, import_object, is_own
 from pixeltune.config.section import Section, one_line, unknown_key
 from pixeltune.errors import ConfigError, first_line
+from pixeltune.own_code import code_fingerprint, import_object, is_own
 
 if TYPE_CHECKING:
     from torch import nn

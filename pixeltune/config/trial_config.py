@@ -16,12 +16,12 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 from pixeltune.config.families import Causality, FamilyConfig
 from pixeltune.config.likelihoods import LikelihoodConfig
 from pixeltune.config.own_classes import KINDS, StoredFamily, StoredLikelihood, stored
-from pixeltune.config.own_code import combined, is_own
 from pixeltune.config.section import Section, one_line, unknown_key
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
 from pixeltune.config.settings import has_none_as_word
 from pixeltune.errors import ConfigError
 from pixeltune.files import expand_home
+from pixeltune.own_code import combined, is_own
 
 Scalar = bool | int | float | str | None
 

@@ -14,7 +14,6 @@ from typing import Any, get_args
 import numpy as np
 
 from pixeltune.config import DataConfig
-from pixeltune.config.own_code import code_files
 from pixeltune.data.dataset import ImageSet
 from pixeltune.data.raw import Layout, RawData
 from pixeltune.data.readers import (
@@ -32,6 +31,7 @@ from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import ConfigError, DataError, PixeltuneError, did_you_mean
+from pixeltune.own_code import code_files
 from pixeltune.published_sets import (
     CELEBA64,
     CIFAR10,

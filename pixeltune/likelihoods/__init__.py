@@ -11,12 +11,12 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from pixeltune.config import Causality, ImageSpec, LikelihoodConfig, is_own
-from pixeltune.config.own_code import running
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods.base import Likelihood
 from pixeltune.likelihoods.bernoulli import Bernoulli
 from pixeltune.likelihoods.categorical import Categorical
 from pixeltune.likelihoods.logistic_mixture import LogisticMixture
+from pixeltune.own_code import running
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Categorical", "Likelihood", "LogisticMixture", "build_likelihood"]
 

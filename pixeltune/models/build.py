@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from pixeltune.config import FamilyConfig, ImageSpec, TrialConfig, is_own
-from pixeltune.config.own_code import running
 from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import Likelihood, build_likelihood
 from pixeltune.models.conditioning import num_label_features
@@ -18,6 +17,7 @@ from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.models.pixelcnn import PixelCNN
 from pixeltune.models.pixelcnnpp import PixelCNNPP
 from pixeltune.models.pixelvae import PixelVAE
+from pixeltune.own_code import running
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "pixelcnn": PixelCNN,

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixeltune import files
-from pixeltune.config.own_code import search_in
 from pixeltune.errors import PixeltuneError, SearchError, StoreError
 from pixeltune.format import size, size_text
 from pixeltune.machine import free_memory, usable_cpus
+from pixeltune.own_code import search_in
 from pixeltune.results.table_folder import storage_reason
 from pixeltune.search.trial_metadata import versions
 from pixeltune.space import Resources, SearchSpace

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 
 from pixeltune import files
-from pixeltune.config.own_code import folders_for_workers
 from pixeltune.errors import SearchError, first_line
+from pixeltune.own_code import folders_for_workers
 from pixeltune.preflight.checks import NodeFacts, check_state_api, node_facts, own_versions, require_passed
 from pixeltune.preflight.node_table import NodeRow, Wanted, node_rows, require_fit
 from pixeltune.space import Resources

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pixeltune.config import DISCRIMINATORS, KINDS, Scalar, TrialConfig, is_own
-from pixeltune.config.own_code import combined
 from pixeltune.errors import StoreError
+from pixeltune.own_code import combined
 from pixeltune.results.schema import OWN_KEYS, TRIAL_COLUMNS
 
 

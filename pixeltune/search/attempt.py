@@ -12,7 +12,7 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.config.own_code import folders_for_workers
+from pixeltune.own_code import folders_for_workers
 from pixeltune.results.own_keys import own_columns
 from pixeltune.results.ranking import best_report
 from pixeltune.results.schema import TRIAL_COLUMNS, Status

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.config.own_code import search_in
 from pixeltune.errors import (
     AuditError,
     CheckpointError,
@@ -29,6 +28,7 @@ from pixeltune.errors import (
     StoreError,
     first_line,
 )
+from pixeltune.own_code import search_in
 from pixeltune.results.schema import Status
 from pixeltune.search.messages import Begun, Ended, Facts, Message, TrialTask
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.config.own_code import search_in
 from pixeltune.errors import ConfigError, did_you_mean, first_line
 from pixeltune.files import expand_home
+from pixeltune.own_code import search_in
 
 if TYPE_CHECKING:
     from pixeltune.space.search_space import SearchSpace

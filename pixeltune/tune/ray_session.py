@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixeltune.config.own_code import folders_outside, staged_name
 from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
 from pixeltune.format import size
 from pixeltune.machine import usable_cpus
+from pixeltune.own_code import folders_outside, staged_name
 from pixeltune.space import Resources
 from pixeltune.tune.ray_address import job_environment
 

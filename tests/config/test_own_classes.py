@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pixeltune.config import KINDS, GatedConfig, TrialConfig, own_code, stored
+from pixeltune import own_code
+from pixeltune.config import KINDS, GatedConfig, TrialConfig, stored
 from pixeltune.config.own_classes import StoredFamily
 from pixeltune.errors import ConfigError
 from tests.support.own_code import FAMILY, LIKELIHOOD, SHALLOW, WARM, forget, own_config, write_modules

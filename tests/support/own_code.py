@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pixeltune.config import KINDS, TrialConfig, own_code
+from pixeltune import own_code
+from pixeltune.config import KINDS, TrialConfig
 
 FAMILY = '''
 from typing import Self

@@ -64,7 +64,7 @@ def running(name: str, what: str) -> Iterator[None]:
 
 def _is_users(frame: traceback.FrameSummary) -> bool:
     file = Path(frame.filename)
-    return "site-packages" not in file.parts and not file.is_relative_to(Path(__file__).parents[1])
+    return "site-packages" not in file.parts and not file.is_relative_to(Path(__file__).parent)
 
 
 def search_in(folder: Path) -> None:
