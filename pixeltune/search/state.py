@@ -85,7 +85,7 @@ class SearchState:
         reports: dict[str, dict[int, Row]] = {}
         for report in self.store.curves():
             reports.setdefault(report["trial"], {})[report["images_seen"]] = report
-        attempts = self.store.attempts()
+        attempts = [self._with_varied(row) for row in self.store.attempts()]
         self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
@@ -366,5 +366,8 @@ class SearchState:
     def _row(self, attempt: RunningAttempt, status: Status, reason: str | None) -> Row:
         origin = self.space.origin(attempt.plan.number)
         whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
-        # A key that is varied for a class of the user's own has a column in the rows of the others too.
-        return dict.fromkeys(self.space.vary) | to_row(attempt, status, reason, whose, self.objective)
+        return self._with_varied(to_row(attempt, status, reason, whose, self.objective))
+
+    def _with_varied(self, row: Row) -> Row:
+        """Return a row with every varied key, also those that only a class of the user's own has, which it is not."""
+        return dict.fromkeys(self.space.vary) | row

@@ -149,6 +149,37 @@ def test_the_summary_and_the_leaderboard_have_the_own_keys(
     assert "Configuration: " not in capsys.readouterr().out
 
 
+@pytest.mark.needs("plotly", "jinja2")
+def test_a_report_of_a_mixed_search_needs_no_module(code_folder: Path, tmp_path: Path) -> None:
+    """With figures of the keys that only one class has, and of a search in which no trial has them."""
+    launched(mixed_space(6), tmp_path / "r")
+    gated = mixed_space(1, seed=1)
+    gated = replace(gated, base=gated.base.override({"model.family": "gated"}))
+    launched(gated, tmp_path / "r", "gated")
+    write_modules(code_folder, own_shallow=MARK, own_warm=MARK)
+    for name in ("toy", "gated"):
+        page = tmp_path / f"{name}.html"
+        assert main(["report", name, "--storage", str(tmp_path / "r"), "--out", str(page)]) == 0
+        assert (SHALLOW in page.read_text(encoding="utf-8")) == (name == "toy")
+        assert main(["status", name, "--storage", str(tmp_path / "r")]) == 0
+    assert not [name for name in sys.modules if name.startswith("own_")]
+
+
+def test_a_search_that_has_not_met_the_own_class_goes_on(
+    code_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No row has the keys that only that class has."""
+    from pixeltune.cli.common import console
+    from pixeltune.cli.search_summary import show_outcome
+
+    space = mixed_space(1, objectives=("valid_bits_per_dim", "num_parameters"))
+    space = replace(space, base=space.base.override({"model.family": "gated", "likelihood.name": "categorical"}))
+    for _ in range(2):  # the second one finds its row
+        state = launched(space, tmp_path / "r").state
+        show_outcome(console(), space, state.store, state, storage=str(tmp_path / "r"))
+        assert "wings" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("texts", "changes", "words"),
     [
