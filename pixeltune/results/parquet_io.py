@@ -234,7 +234,10 @@ def _require_ours(metadata: Mapping[bytes, bytes], schema: pa.Schema) -> int:
 
 
 def _checked(row: Mapping[str, Any], schema: pa.Schema) -> Row:
-    own: Mapping[str, Any] = own_keys_of(row) if OWN_KEYS in schema.names else {}
+    try:
+        own: Mapping[str, Any] = own_keys_of(row) if OWN_KEYS in schema.names else {}
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"`{OWN_KEYS}` must be JSON of the keys of a family or a likelihood, but {error}") from error
     for name, value in row.items():
         # The column of all keys has those without a column; a row of another class has None for them.
         if name not in schema.names and not (name in own and own[name] == value) and not _is_others(name, value):
