@@ -27,6 +27,7 @@ TOKEN.write_text(secrets.token_hex(32), encoding="ascii")
 import pytest
 
 from tests.support.optional import require
+from tests.support.own_code import code_folder as code_folder
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

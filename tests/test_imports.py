@@ -28,6 +28,7 @@ ORDER = (
     "files",
     "published_sets",
     "machine",
+    "own_code",
     "config",
     "space",
     "data",

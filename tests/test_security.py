@@ -16,21 +16,25 @@ import sys
 import tarfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from optuna.distributions import CategoricalDistribution, distribution_to_json
 
 import pixeltune as pt
 from pixeltune.cluster.cluster_file import read_cluster_file
-from pixeltune.config import DataConfig
+from pixeltune.config import KEYS_NOT_HASHED, DataConfig, TrialConfig, stored
 from pixeltune.data.readers import downloads, torchvision_sets
 from pixeltune.errors import CheckpointError, DataError, SearchError, StoreError
 from pixeltune.published_sets import CIFAR10, MNIST
+from pixeltune.results.own_keys import has_key
 from pixeltune.results.parquet_io import encode
 from pixeltune.results.schema import TRIAL_SCHEMA
 from pixeltune.results.store import SearchStore
@@ -40,7 +44,9 @@ from pixeltune.search.messages import TrialTask
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import run_trial
 from pixeltune.training.checkpoint import TrainState
+from pixeltune.training.weights import with_config
 from tests.support.launching import launches, store_in, write_search
+from tests.support.optional import why_not
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
@@ -361,6 +367,105 @@ def test_rows_of_others_name_no_folder_elsewhere(
     search_state = SearchState(space, store)
     CheckpointRetention(search_state).tidy_all()
     assert (victim / "state.pt").exists()
+
+
+READERS = (
+    ("show", "tiny"),
+    ("show", "tiny", "--toml"),
+    ("export", "tiny", "--out", "exported"),
+    ("report", "tiny"),
+    ("status", "tiny"),
+    ("compare", "tiny"),
+    ("compact", "tiny"),
+)
+
+
+def _naming(results: Path, family: str, keys: dict[str, Any]) -> None:
+    """Make each row, search.json and the weights of `tiny` name a family."""
+    store = SearchStore(str(results), "tiny")
+    (row,) = store.attempts()
+    with stored():
+        config = TrialConfig.from_flat({key: row[key] for key in row if has_column(key) and has_key(row, key)})
+        config = config.override({"model.family": family, **keys})
+    own = json.dumps({key: value for key, value in config.flat().items() if key.startswith("model.")})
+    changed = row | {key: value for key, value in config.flat().items() if key in row}
+    changed |= {"own_keys": own, "own_code": "0" * 16, "config_key": config.key()}
+    Path(store.trials_folder, "00000-1.parquet").write_bytes(encode([changed], TRIAL_SCHEMA))
+    base = {key: value for key, value in config.flat().items() if key not in KEYS_NOT_HASHED}
+    choices = distribution_to_json(CategoricalDistribution(("gated", family)))
+    manifest = replace(store.manifest(), base=base, overrides={"model.family": family}, vary={"model.family": choices})
+    Path(store.folder, "search.json").write_text(manifest.to_json(), encoding="utf-8")
+    weights = Path(store.checkpoint("00000"), "weights.safetensors")
+    weights.write_bytes(with_config(weights.read_bytes(), lambda _config: config))
+
+
+def has_column(key: str) -> bool:
+    return key.partition(".")[0] in TrialConfig.model_fields
+
+
+def test_reading_results_imports_nothing_that_they_name(
+    results: Path, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where Python would find it: in the working directory, into which results of others were unpacked."""
+    from pixeltune.cli import main
+
+    (tmp_path / "evil_family.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    _naming(results, "evil_family:Evil", {})
+    for words in READERS:
+        if words[0] == "report" and why_not("plotly", "jinja2"):
+            continue
+        assert main([*words, "--storage", str(results)]) == 0, (words, capsys.readouterr())
+        assert not mark.exists(), words
+    frame = pt.read_results(results)
+    assert frame["model.family"].tolist() == ["evil_family:Evil"]
+    pt.study(results / "tiny")
+    pt.compare(frame)
+    assert not mark.exists()
+    for words in (("evaluate", "tiny"), ("rerun", "tiny", "--name", "again")):  # those that were asked to run it
+        assert main([*words, "--storage", str(results)]) == 2
+        assert mark.exists(), words
+        mark.rmdir()
+        sys.modules.pop("evil_family", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"status": "finished"}',
+        '{"trial": "../../x"}',
+        '{"model.x": {"a": 1}}',
+        '{"model.x": [1]}',
+        '{"data.path": "/etc"}',
+        '{"model./x": 1}',
+        "[1]",
+        "{",
+    ],
+)
+def test_own_keys_of_others_are_keys_of_a_model_alone(text: str, results: Path) -> None:
+    store = SearchStore(str(results), "tiny")
+    place = Path(store.trials_folder, "00000-1.parquet")
+    table = pq.read_table(place)
+    column = table.schema.get_field_index("own_keys")
+    table = table.set_column(column, table.schema.field("own_keys"), [pa.array([text])])
+    metadata = pq.ParquetFile(place).metadata.metadata or {}
+    known = {key: value for key, value in metadata.items() if key != b"sha256"}
+    with pq.ParquetWriter(place, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(known)
+    with pytest.warns(StoreWarning, match=r"left out .*(`own_keys` must hold values|Expecting property name)"):
+        assert store.trials() == []
+
+
+def test_own_keys_of_others_replace_no_column(results: Path) -> None:
+    store = SearchStore(str(results), "tiny")
+    (row,) = store.attempts()
+    hostile = row | {"own_keys": json.dumps({"model.channels": 10**6, "model.mine": 3})}
+    Path(store.trials_folder, "00000-1.parquet").write_bytes(encode([hostile], TRIAL_SCHEMA))
+    (read,) = store.trials()
+    assert (read["model.channels"], read["model.mine"]) == (8, 3)
+    assert pt.read_results(results)["model.channels"].tolist() == [8]
 
 
 def _toml(folder: Path) -> str:

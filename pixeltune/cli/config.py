@@ -36,7 +36,11 @@ def add_verb(verbs: Any) -> None:
     )
     parser.add_argument("key", nargs="?", metavar="KEY", help="one key, or a section such as train or budget [all]")
     parser.add_argument("--config", metavar="FILE.toml", help="show this file")
-    parser.add_argument("--family", metavar="NAME", help="show a family's defaults [gated]")
+    parser.add_argument(
+        "--family",
+        metavar="NAME",
+        help="show a family's defaults [gated]",
+    )
     parser.add_argument("--likelihood", metavar="NAME", help="with this likelihood [logistic_mixture]")
     parser.add_argument(
         "--template", metavar="FAMILY", help="write a commented file with a family's defaults, for pixeltune train"

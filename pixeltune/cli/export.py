@@ -32,6 +32,7 @@ def export(options: argparse.Namespace) -> int:
     """Write the folder; the weights are copied byte for byte."""
     from pixeltune.cli.trial_ref import find_trial, rerun_words
     from pixeltune.report.model_card import model_card
+    from pixeltune.results.own_keys import names_of_own
     from pixeltune.results.schema import Status
     from pixeltune.training.weights import read_weights
 
@@ -55,6 +56,8 @@ def export(options: argparse.Namespace) -> int:
             files.write_whole(files.join(folder, name), content)
     say(f"Wrote {folder}: {', '.join(contents)}")
     say(f'Loads with: import pixeltune as pt; model = pt.load_model("{files.join(folder, "model.safetensors")}")')
+    if names := names_of_own(found.row):
+        say(f"It needs {names}: put the code where Python finds it, wherever the model is loaded.")
     return EXIT_OK
 
 

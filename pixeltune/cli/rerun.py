@@ -35,6 +35,7 @@ def rerun(options: argparse.Namespace) -> int:
     """Train it as `pixeltune train` does, then print both numbers."""
     from pixeltune.cli.train import train_config
     from pixeltune.cli.trial_ref import find_trial
+    from pixeltune.results.own_keys import require_code
     from pixeltune.results.ranking import bound_mark
     from pixeltune.results.store import SearchStore
 
@@ -43,7 +44,8 @@ def rerun(options: argparse.Namespace) -> int:
     name = options.name or f"{found.store.search}-{found.row['trial']}-rerun"
     if name == found.store.search:
         raise StoreError(f"a rerun must have results of its own, but --name {name} is the search of {found.name}")
-    config = found.config().override(settings)
+    config = found.config().imported().override(settings)
+    require_code(found.name, found.row)
     _require_same_images(found.name, found.row, config, settings)
     code = train_config(config, name, settings, storage=options.storage, galleries=options.galleries or ())
     again = SearchStore(options.storage, name).trials()

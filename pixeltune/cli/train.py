@@ -106,7 +106,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     from pixeltune.data import resolve
     from pixeltune.results.schema import Status
     from pixeltune.results.store import SearchStore
-    from pixeltune.search.run import open_search, require_same_data, require_same_data_if_readable
+    from pixeltune.search.run import open_search, require_same_code, require_same_data, require_same_data_if_readable
     from pixeltune.search.state import SearchState
     from pixeltune.search.trial import run_trial, state_file
 
@@ -117,6 +117,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         before = next(iter(state.ended.values()), None)
         if before is not None:
             require_same_data_if_readable(store, space.base.data, say)
+        require_same_code(store)
         say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         if _first_says(before is not None, space.resources.workers):
             return _show_end(before or {}, name + storage_words(storage))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
 from pixeltune.cli.common import say, storage_words
-from pixeltune.config import TrialConfig
+from pixeltune.config import TrialConfig, stored
 from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.format import listed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import best_first
 from pixeltune.results.store import SearchStore
-from pixeltune.search.final import config_of, space_of
+from pixeltune.search.final import configs_of
 from pixeltune.search.trial import weights_file
 
 if TYPE_CHECKING:
@@ -46,11 +46,16 @@ class Found:
         return weights_file(self.store.checkpoint(self.row["trial"]))
 
     def config(self) -> TrialConfig:
-        """Return the configuration as trained; StoreError if the results no longer determine it."""
+        """Return the configuration as trained; StoreError if the results no longer determine it.
+
+        Code of the user's own that it names is not imported: what trains it builds it again.
+        """
         final = self.manifest.final
         if final is None:
-            return config_of(self.row, space_of(self.manifest), self.manifest)
-        return final.configs()[self.row["from_trial"]].override({"seed": self.row["seed"]})
+            [config] = configs_of([self.row], self.manifest)
+            return config
+        with stored():
+            return final.configs()[self.row["from_trial"]].override({"seed": self.row["seed"]})
 
 
 def find_trial(reference: str, storage: str) -> Found:

@@ -22,7 +22,7 @@ from pixeltune.cluster.dashboard_client import client_at
 from pixeltune.cluster.ssh_tunnel import DashboardConnection, UnreachableError
 from pixeltune.errors import SearchError
 from pixeltune.tune.ray_address import COMMAND
-from pixeltune.tune.ray_session import stage_code
+from pixeltune.tune.ray_session import copy_modules, stage_code
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -265,6 +265,8 @@ def _staged(submission: Submission) -> Iterator[Path]:
         stage_code(folder)
         if submission.search_file is not None:
             target = folder / search_place(submission.search_file)
+            if not submission.search_file.resolve().is_relative_to(Path.cwd().resolve()):
+                copy_modules(submission.search_file.resolve().parent, target.parent)  # it may import them
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(submission.search_file, target)
         yield folder

@@ -2,6 +2,7 @@
 
 trial_config   `TrialConfig`: the whole tree, from and to TOML, flat, hashed
 sections       data, optimiser and training; `families`, `likelihoods`: model and likelihood by name
+own_classes    families and likelihoods of the user's own, by import path
 image_spec     `ImageSpec`: the form of the images
 settings       KEY=VALUE on the command line
 """
@@ -23,6 +24,7 @@ from pixeltune.config.likelihoods import (
     LikelihoodConfig,
     LogisticMixtureConfig,
 )
+from pixeltune.config.own_classes import KINDS, stored
 from pixeltune.config.sections import DataConfig, Layout, OptimConfig, TrainConfig
 from pixeltune.config.settings import parse_setting
 from pixeltune.config.trial_config import (
@@ -33,11 +35,13 @@ from pixeltune.config.trial_config import (
     TrialConfig,
     require_workers,
 )
+from pixeltune.own_code import is_own
 
 __all__ = [
     "DISCRIMINATORS",
     "FAMILIES",
     "KEYS_NOT_HASHED",
+    "KINDS",
     "LIKELIHOODS",
     "LOCATION_KEYS",
     "BernoulliConfig",
@@ -57,6 +61,8 @@ __all__ = [
     "Scalar",
     "TrainConfig",
     "TrialConfig",
+    "is_own",
     "parse_setting",
     "require_workers",
+    "stored",
 ]

@@ -1,6 +1,7 @@
 """What each model family can be configured with, and what it promises: causality, divisor, likelihoods.
 
-A new family is one class here with a line in FAMILIES, and one model file with a line in `models.NETWORKS`.
+A new family is one class here with a line in FAMILIES, and one model file with a line in `models.NETWORKS`; one of the
+user's own is a class anywhere, whose import path is the value of `model.family`.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from enum import StrEnum
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pixeltune.config.image_spec import ImageSpec
 from pixeltune.config.section import Section
 from pixeltune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Causality(StrEnum):
@@ -30,7 +34,7 @@ class FamilyConfig(Section):
     """Common to every family."""
 
     family: str
-    """the name in FAMILIES."""
+    """the name in FAMILIES, or `package.module:ConfigClass` for a subclass of your own."""
     channels: int = Field(ge=1, le=4096)
     """width of the network (F; h in the 2016 paper, whose residual stream has 2h)."""
     layers: int = Field(ge=1, le=256)
@@ -103,6 +107,16 @@ class FamilyConfig(Section):
             colours: The colours of the image; the network has at least one channel for each.
             size: Pixels that the receptive field must reach across.
         """
+
+    def network_class(self) -> type[nn.Module]:
+        """Return the network of a family of your own, as `models.NETWORKS` has those of the built-in ones.
+
+        Returns:
+            A module class, called as `cls(config, in_channels=…, num_params=…, condition_features=…)`. It maps images
+            (B, in_channels, H, W) in [−1, 1], and the features of label and latent or None, to θ (B, ·, H, W): to
+            num_params numbers for each of `colours_ordered(in_channels)` colours.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define network_class")
 
     def require_form(self, form: ImageSpec) -> None:
         """Refuse images that this network cannot take.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,15 +10,27 @@ from pixeltune.config.image_spec import ImageSpec
 from pixeltune.config.section import Section
 from pixeltune.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pixeltune.likelihoods import Likelihood
+
 
 class LikelihoodConfig(Section):
     """Common to every likelihood."""
 
     name: str
-    """the name in LIKELIHOODS."""
+    """the name in LIKELIHOODS, or `package.module:ConfigClass` for a subclass of your own."""
 
     has_indicators: ClassVar[bool] = False
     """Whether the likelihood is a mixture, whose indicator the tiles of a split image can share."""
+
+    def likelihood_class(self) -> type[Likelihood]:
+        """Return the likelihood of your own, as `likelihoods.LIKELIHOODS` has the built-in ones.
+
+        Returns:
+            A dataclass derived from `Likelihood`; its fields are `channels`, `levels`, `causality`, and the options of
+            the configuration.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define likelihood_class")
 
     def require_form(self, form: ImageSpec) -> None:
         """Refuse images that this likelihood cannot describe.

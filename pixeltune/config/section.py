@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -60,24 +59,3 @@ def one_line(error: ValidationError, section: str = "") -> ConfigError:
     rule = first["msg"].removeprefix("Input should be ")
     plain = next((word for kind, word in _PLAIN_WORDS.items() if rule.startswith(f"a valid {kind}")), rule)
     return ConfigError(f"`{key}` must be {plain}, but got {first['input']!r}")
-
-
-def section_of(kinds: dict[str, type[Any]], discriminator: str, path: str, value: Any) -> Any:
-    """Build the class that `value[discriminator]` names in `kinds`; instances pass through."""
-    if isinstance(value, tuple(kinds.values())):
-        return value
-    if not isinstance(value, dict):
-        raise ConfigError(f"`{path}` must be a table with `{discriminator}`, but got {value!r}")
-    if discriminator not in value:
-        raise ConfigError(f"`{path}.{discriminator}` must be one of {', '.join(kinds)}, but the configuration lacks it")
-    name = value[discriminator]
-    if not isinstance(name, str) or name not in kinds:
-        raise ConfigError(f"`{path}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
-    kind = kinds[name]
-    for key in value:
-        if key not in kind.model_fields:
-            raise unknown_key(f"{path}.{key}", (f"{path}.{known}" for known in kind.model_fields))
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise one_line(error, path) from None

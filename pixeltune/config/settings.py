@@ -7,19 +7,15 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
-from pixeltune.config.families import FAMILIES
-from pixeltune.config.likelihoods import LIKELIHOODS
+from pixeltune.config.own_classes import KINDS
 from pixeltune.config.section import Section
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
 from pixeltune.errors import ConfigError
 
 _SECTIONS: Mapping[str, tuple[type[Section], ...]] = {
     "data": (DataConfig,),
-    "model": tuple(FAMILIES.values()),
-    "likelihood": tuple(LIKELIHOODS.values()),
     "optim": (OptimConfig,),
     "train": (TrainConfig,),
 }
@@ -56,13 +52,13 @@ def has_none_as_word(key: str) -> bool:
     return "none" in _kinds_of(key)
 
 
-@cache
 def _kinds_of(key: str) -> frozenset[object]:
     """Return the types that some class allows for a key, and its choices; none where no class has it."""
     if key == "seed":
         return frozenset({int})
     section, _, name = key.partition(".")
-    fields = [kind.model_fields[name] for kind in _SECTIONS.get(section, ()) if name in kind.model_fields]
+    classes = KINDS[section].classes() if section in KINDS else _SECTIONS.get(section, ())
+    fields = [kind.model_fields[name] for kind in classes if name in kind.model_fields]
     return frozenset(kind for field in fields for kind in _flattened(field.annotation))
 
 

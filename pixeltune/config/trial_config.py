@@ -7,22 +7,25 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
-from pixeltune.config.families import FAMILIES, Causality, FamilyConfig
-from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
-from pixeltune.config.section import Section, one_line, section_of, unknown_key
+from pixeltune.config.families import Causality, FamilyConfig
+from pixeltune.config.likelihoods import LikelihoodConfig
+from pixeltune.config.own_classes import KINDS, StoredFamily, StoredLikelihood, stored
+from pixeltune.config.section import Section, one_line, unknown_key
 from pixeltune.config.sections import DataConfig, OptimConfig, TrainConfig
 from pixeltune.config.settings import has_none_as_word
 from pixeltune.errors import ConfigError
 from pixeltune.files import expand_home
+from pixeltune.own_code import combined, is_own
 
 Scalar = bool | int | float | str | None
 
-DISCRIMINATORS = {"model": "family", "likelihood": "name"}
+DISCRIMINATORS = {section: kind.discriminator for section, kind in KINDS.items()}
 """The key of a section that chooses its class, and with it which other keys exist."""
 
 LOCATION_KEYS = ("data.path", "data.download", "data.follow_links")
@@ -37,11 +40,11 @@ KEYS_NOT_HASHED = (*LOCATION_KEYS, *MEMORY_KEYS)
 
 
 def _family(value: Any) -> Any:
-    return section_of(FAMILIES, "family", "model", value)
+    return KINDS["model"].build(value)
 
 
 def _likelihood(value: Any) -> Any:
-    return section_of(LIKELIHOODS, "name", "likelihood", value)
+    return KINDS["likelihood"].build(value)
 
 
 class TrialConfig(Section):
@@ -62,7 +65,8 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.likelihood.name not in self.model.likelihoods:
+        # What a likelihood of the user's own fits is for it to say, in `require_form`.
+        if self.likelihood.name not in self.model.likelihoods and not is_own(self.likelihood.name):
             raise ConfigError(
                 f"family {self.model.family} takes likelihood {', '.join(self.model.likelihoods)}, "
                 f"but got {self.likelihood.name}"
@@ -176,6 +180,10 @@ class TrialConfig(Section):
         Raises:
             ConfigError: A key does not exist, or as in `build`.
         """
+        with stored() if self._is_stored() else nullcontext():
+            return self._override(changes)
+
+    def _override(self, changes: Mapping[str, Any]) -> Self:
         tree = self.model_dump()
         for section, discriminator in DISCRIMINATORS.items():
             name = changes.get(f"{section}.{discriminator}")
@@ -185,6 +193,14 @@ class TrialConfig(Section):
             _set(tree, key, value)
         return self.build(tree)
 
+    def imported(self) -> Self:
+        """Return the same configuration with the classes of your own that it names, which are imported for it.
+
+        Raises:
+            ConfigError: A class cannot be imported, or takes other keys.
+        """
+        return self.build(self.model_dump())
+
     def changed(self) -> dict[str, Scalar]:
         """Return the dotted keys that differ from their defaults; required keys and discriminators always."""
         return {key: value for key, value in self.flat().items() if not self._is_default(key, value)}
@@ -193,6 +209,15 @@ class TrialConfig(Section):
         """Return 12 hex digits that name this configuration; a new option with its default does not change it."""
         identity = {key: value for key, value in self.changed().items() if key not in KEYS_NOT_HASHED}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    def own_keys(self) -> dict[str, Scalar]:
+        """Return every dotted key of a family and a likelihood of the user's own; none where both are built in."""
+        return {key: value for key, value in self.flat().items() if self._is_own(key.partition(".")[0])}
+
+    def own_code(self) -> str | None:
+        """Return 16 hex digits for the code of a family and a likelihood of the user's own; None without them."""
+        codes = [kind.code_of(getattr(getattr(self, section), kind.discriminator)) for section, kind in KINDS.items()]
+        return combined([code for code in codes if code is not None])
 
     def seed_for(self, purpose: str, *indices: int) -> int:
         """Return an independent 63-bit seed for one purpose.
@@ -204,17 +229,32 @@ class TrialConfig(Section):
         text = "/".join([str(self.seed), purpose, *map(str, indices)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
+    def _is_stored(self) -> bool:
+        """Return whether a class of the user's own was not imported: it was read from results."""
+        return isinstance(self.model, StoredFamily) or isinstance(self.likelihood, StoredLikelihood)
+
+    def _is_own(self, section: str) -> bool:
+        """Return whether a class of the user's own describes a section."""
+        return section in DISCRIMINATORS and is_own(getattr(getattr(self, section), DISCRIMINATORS[section]))
+
     def _is_default(self, key: str, value: Scalar) -> bool:
         section, _, name = key.partition(".")
         if not name:
             return bool(value == type(self).model_fields[section].default)
-        field = type(getattr(self, section)).model_fields[name]
-        return name != DISCRIMINATORS.get(section) and not field.is_required() and bool(value == field.default)
+        part = getattr(self, section)
+        # The defaults of a class of the user's own are not known where only its keys are: it counts by all of them.
+        kind = (
+            KINDS[section].base if section in KINDS and is_own(getattr(part, DISCRIMINATORS[section])) else type(part)
+        )
+        field = kind.model_fields.get(name)
+        if field is None or name == DISCRIMINATORS.get(section):
+            return False
+        return not field.is_required() and bool(value == field.default)
 
 
 def _require_mixture_to_couple(model: FamilyConfig, likelihood: LikelihoodConfig) -> None:
     """Require a mixture, whose indicator all colours share, where tiles are coupled."""
-    if model.split_coupling == "independent":
+    if model.split_coupling == "independent" or isinstance(model, StoredFamily):
         return
     if model.causality is Causality.SUBPIXEL:
         raise ConfigError(
@@ -264,22 +304,28 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, S
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     section, dot, name = key.partition(".")
     place = tree.get(section) if dot else tree
-    if not isinstance(place, dict) or (name if dot else section) not in place or (not dot and section != "seed"):
+    is_known = isinstance(place, dict) and ((name if dot else section) in place or _may_have(section, place, name))
+    if not isinstance(place, dict) or not is_known or (not dot and section != "seed"):
         siblings = [known for known in known_keys(tree) if known.partition(".")[0] == section]
         raise unknown_key(key, siblings if dot and siblings else known_keys(tree))
     place[name if dot else section] = "none" if value is None and has_none_as_word(key) else value
 
 
-def _keep_shared(section: str, old: Mapping[str, Any], name: str) -> dict[str, Any]:
-    kinds: Mapping[str, type[Section]] = FAMILIES if section == "model" else LIKELIHOODS
-    discriminator = DISCRIMINATORS[section]
-    if not isinstance(name, str) or name not in kinds:
-        raise ConfigError(f"`{section}.{discriminator}` must be one of {', '.join(kinds)}, but got {name!r}")
-    before, after = (kinds[kind].model_fields for kind in (old[discriminator], name))
-    fresh = kinds[name](**{discriminator: name}).model_dump()
+def _may_have(section: str, values: Mapping[str, Any], name: str) -> bool:
+    """Return whether the class of a section has a key that its values lack, because it must be given."""
+    kind = KINDS.get(section)
+    return kind is not None and name in kind.class_of(values[kind.discriminator]).model_fields
+
+
+def _keep_shared(section: str, old: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """Return the keys of a section whose class changes: what both classes declare alike, else the new defaults."""
+    kind = KINDS[section]
+    before, after = (kind.class_of(known).model_fields for known in (old[kind.discriminator], name))
+    fresh = {key: info.get_default(call_default_factory=True) for key, info in after.items() if not info.is_required()}
     # A value of one class's choices means nothing to the other's.
     shared = {key for key in before.keys() & after.keys() if before[key].annotation == after[key].annotation}
-    return fresh | {key: value for key, value in old.items() if key in shared and key != discriminator}
+    kept = {key: value for key, value in old.items() if key in shared}
+    return fresh | kept | {kind.discriminator: name}
 
 
 def _require_known(section: str, value: Any, kind: type[Section]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +31,7 @@ from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.listing import Ignored
 from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import ConfigError, DataError, PixeltuneError, did_you_mean
+from pixeltune.own_code import code_files
 from pixeltune.published_sets import (
     CELEBA64,
     CIFAR10,
@@ -140,61 +139,9 @@ def _own_source(name: str) -> Source:
 
     def list_files(config: DataConfig) -> list[Path]:
         with _in_own_code(f"{name}.files"):
-            return [*map(Path, files(config)), *_code_files(name, function)]
+            return [*map(Path, files(config)), *code_files(name, function)]
 
     return Source(read, list_files)
-
-
-def _code_files(name: str, function: Callable[..., Any]) -> list[Path]:
-    """Return the source files of a user's own function: its module, and those of the same folder that it imports.
-
-    Modules of installed packages are left out, apart from the function's own.
-    """
-    found: dict[Path, None] = {}
-    for module in (sys.modules[name.partition(":")[0]], inspect.getmodule(inspect.unwrap(function))):
-        file = getattr(module, "__file__", None)
-        if module is not None and isinstance(file, str) and file.endswith(".py"):
-            _add_code(Path(file), _home_of(module.__name__, Path(file)), found)
-    return sorted(found)
-
-
-def _add_code(file: Path, home: Path, found: dict[Path, None]) -> None:
-    """Add a file, and those below `home` of the modules that it imports anywhere, functions included."""
-    if file in found or not file.is_file():
-        return
-    found[file] = None
-    if home.name == "site-packages":
-        return
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # a file that some string names and nothing imports
-        return
-    for name in _imported_names(tree, file.relative_to(home)):
-        for depth in range(1, len(name) + 1):
-            path = home.joinpath(*name[:depth])
-            _add_code(path / "__init__.py", home, found)
-            _add_code(path.with_name(f"{path.name}.py"), home, found)
-
-
-def _imported_names(tree: ast.Module, file: Path) -> Iterator[tuple[str, ...]]:
-    """Yield the parts of each name that is imported or could be. file: relative to the folder of the top package."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            package = file.parts[: -node.level] if node.level else ()
-            module = tuple(node.module.split(".")) if node.module else ()
-            yield from ((*package, *module, alias.name) for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # for importlib.import_module
-            parts = tuple(node.value.split("."))
-            if all(part.isidentifier() for part in parts):
-                yield parts
-
-
-def _home_of(module_name: str, path: Path) -> Path:
-    """Return the folder that holds a module and its like: of its top package, or its own."""
-    depth = module_name.count(".") + (path.name == "__init__.py")
-    return path.parents[depth]
 
 
 def _colours_first(raw: RawData, name: str) -> RawData:

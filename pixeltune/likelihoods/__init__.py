@@ -8,11 +8,15 @@ logistic_mixture     discretised mixtures of logistics, with and without coupled
 
 from __future__ import annotations
 
-from pixeltune.config import Causality, ImageSpec, LikelihoodConfig
+from contextlib import nullcontext
+
+from pixeltune.config import Causality, ImageSpec, LikelihoodConfig, is_own
+from pixeltune.errors import ConfigError
 from pixeltune.likelihoods.base import Likelihood
 from pixeltune.likelihoods.bernoulli import Bernoulli
 from pixeltune.likelihoods.categorical import Categorical
 from pixeltune.likelihoods.logistic_mixture import LogisticMixture
+from pixeltune.own_code import running
 
 __all__ = ["LIKELIHOODS", "Bernoulli", "Categorical", "Likelihood", "LogisticMixture", "build_likelihood"]
 
@@ -42,4 +46,18 @@ def build_likelihood(
     if coupled_tiles > 1:
         options["tiles"] = coupled_tiles
     channels = form.channels * coupled_tiles
-    return LIKELIHOODS[config.name](channels=channels, levels=form.levels, causality=causality, **options)
+    with running(config.name, "building the likelihood") if is_own(config.name) else nullcontext():
+        return _likelihood_class(config)(channels=channels, levels=form.levels, causality=causality, **options)
+
+
+def _likelihood_class(config: LikelihoodConfig) -> type[Likelihood]:
+    """Return a likelihood's class: from LIKELIHOODS, or the one that a configuration of the user's own names."""
+    if config.name in LIKELIHOODS:
+        return LIKELIHOODS[config.name]
+    kind: object = config.likelihood_class()
+    if not isinstance(kind, type) or not issubclass(kind, Likelihood):
+        raise ConfigError(
+            f"likelihood_class of {config.name} must return a subclass of pixeltune.likelihoods.Likelihood, but "
+            f"returned {kind!r}"
+        )
+    return kind

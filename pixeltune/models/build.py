@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
-from pixeltune.config import ImageSpec, TrialConfig
+from pixeltune.config import FamilyConfig, ImageSpec, TrialConfig, is_own
+from pixeltune.errors import ConfigError
 from pixeltune.likelihoods import Likelihood, build_likelihood
 from pixeltune.models.conditioning import num_label_features
 from pixeltune.models.density import DensityModel
@@ -16,6 +17,7 @@ from pixeltune.models.gated import GatedPixelCNN
 from pixeltune.models.pixelcnn import PixelCNN
 from pixeltune.models.pixelcnnpp import PixelCNNPP
 from pixeltune.models.pixelvae import PixelVAE
+from pixeltune.own_code import running
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "pixelcnn": PixelCNN,
@@ -49,8 +51,21 @@ def build_model(config: TrialConfig, form: ImageSpec | None = None) -> DensityMo
     likelihood = build_likelihood(
         config.likelihood, form=form, causality=config.model.causality, coupled_tiles=config.model.coupled_tiles
     )
-    with seeded(config.seed_for("init")):
-        return assemble(config, form, likelihood, network_class=NETWORKS[config.model.family])
+    own = running(config.model.family, "building the network") if is_own(config.model.family) else nullcontext()
+    with seeded(config.seed_for("init")), own:
+        return assemble(config, form, likelihood, network_class=_network_class(config.model))
+
+
+def _network_class(config: FamilyConfig) -> type[nn.Module]:
+    """Return the network of a family: from NETWORKS, or the one that a family of the user's own names."""
+    if config.family in NETWORKS:
+        return NETWORKS[config.family]
+    kind: object = config.network_class()
+    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
+        raise ConfigError(
+            f"network_class of {config.family} must return a subclass of torch.nn.Module, but returned {kind!r}"
+        )
+    return kind
 
 
 def assemble(

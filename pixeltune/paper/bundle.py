@@ -22,7 +22,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Self
 
 from pixeltune import files
-from pixeltune.config import TrialConfig
+from pixeltune.config import TrialConfig, stored
 from pixeltune.errors import StoreError
 from pixeltune.paper.rows import FinishedFinal, mean_columns
 from pixeltune.results.final_selection import Selection
@@ -247,7 +247,8 @@ def is_bundle(folder: str) -> bool:
 
 def run_config(selection: Selection, row: Row) -> TrialConfig:
     """Return a run's configuration without the author's folders; StoreError where it is not the one of its row."""
-    config = selection.configs()[row["from_trial"]].override({"seed": row["seed"]})
+    with stored():  # code of the user's own that it names is not needed to write it down
+        config = selection.configs()[row["from_trial"]].override({"seed": row["seed"]})
     if config.key() != row["config_key"]:
         raise StoreError(
             f"the configuration of {row['search']}/{row['trial']} must be {row['config_key']} as it was trained, but "

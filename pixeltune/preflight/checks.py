@@ -24,6 +24,7 @@ from pixeltune import files
 from pixeltune.errors import PixeltuneError, SearchError, StoreError
 from pixeltune.format import size, size_text
 from pixeltune.machine import free_memory, usable_cpus
+from pixeltune.own_code import search_in
 from pixeltune.packages import install_command
 from pixeltune.results.table_folder import storage_reason
 from pixeltune.search.trial_metadata import versions
@@ -89,13 +90,20 @@ class NodeFacts:
 
 
 def node_facts(
-    *, data: Mapping[str, object] | None = None, gpus: bool = False, mark: str = "", compiles_for: str = ""
+    *,
+    data: Mapping[str, object] | None = None,
+    gpus: bool = False,
+    mark: str = "",
+    compiles_for: str = "",
+    code: Sequence[str] = (),
 ) -> NodeFacts:
     """Return the facts of this machine. data: a nested configuration whose images it should have, which may take long.
 
     gpus: ask torch, which takes seconds. mark: a file to write, which shows the driver that both see one storage.
-    compiles_for: `cpu` or `cuda` if trials are compiled, else "".
+    compiles_for: `cpu` or `cuda` if trials are compiled, else "". code: folders with code that `data` may name.
     """
+    for folder in code:
+        search_in(Path(folder))
     facts = NodeFacts(
         name=socket.gethostname(),
         versions=own_versions(),

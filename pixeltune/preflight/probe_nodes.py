@@ -12,6 +12,7 @@ import ray
 
 from pixeltune import files
 from pixeltune.errors import SearchError, first_line
+from pixeltune.own_code import folders_for_workers
 from pixeltune.preflight.checks import NodeFacts, check_state_api, node_facts, own_versions, require_passed
 from pixeltune.preflight.node_table import NodeRow, Wanted, node_rows, require_fit
 from pixeltune.space import Resources
@@ -70,7 +71,11 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str, comp
     alive = [node for node in ray.nodes() if node["Alive"]]
     asked = {
         _on(node, node_facts).remote(
-            data=data, gpus=gpus, mark=files.join(marks, str(number)), compiles_for=compiles_for
+            data=data,
+            gpus=gpus,
+            mark=files.join(marks, str(number)),
+            compiles_for=compiles_for,
+            code=folders_for_workers(),
         ): _name(node)
         for number, node in enumerate(alive)
     }

@@ -11,6 +11,7 @@ from pixeltune.config import Scalar, TrialConfig
 from pixeltune.format import hours
 from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.own_keys import names_of_own
 from pixeltune.results.parquet_io import Row
 
 _FAMILIES = {
@@ -54,7 +55,7 @@ def model_card(row: Row, config: TrialConfig, manifest: SearchManifest, ended_tr
         "## Use\n",
         _LOAD + "\n",
         f"`pixeltune evaluate model.safetensors{_which_images(row, config)}` measures the number below again. "
-        "The weights are safetensors: nothing in this folder is unpickled when it is loaded.\n",
+        f"The weights are safetensors: nothing in this folder is unpickled when it is loaded.{_code_needed(row)}\n",
         "## Numbers\n",
         "\n".join(_numbers(row)) + "\n",
         "\n".join(_how_chosen(row, manifest, ended_trials)) + "\n",
@@ -96,6 +97,17 @@ def _front_matter(row: Row) -> str:
     }
     text = yaml.dump(head, Dumper=_HeadDumper, sort_keys=False, allow_unicode=True, width=math.inf)
     return f"---\n{text}---\n"
+
+
+def _code_needed(row: Row) -> str:
+    """Return what code of the author's own the model needs, with a space before it; "" where it needs none."""
+    names = names_of_own(row)
+    if not names:
+        return ""
+    return (
+        f" The model is built by code that is not part of pixeltune or of this folder: `{names}`, fingerprint "
+        f"{row['own_code']}. It is imported from where Python finds it when the model is loaded."
+    )
 
 
 def _what(row: Row, config: TrialConfig) -> Iterator[str]:

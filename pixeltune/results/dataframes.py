@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from pixeltune.errors import StoreError
 from pixeltune.files import Location
 from pixeltune.results.final_statistics import leaderboard_of
+from pixeltune.results.own_keys import new_keys, parse_own_keys
 from pixeltune.results.parquet_io import view_of
-from pixeltune.results.schema import Status
+from pixeltune.results.schema import OWN_KEYS, Status
 from pixeltune.results.store import SearchStore, find_searches
 from pixeltune.results.table_folder import TableFolder
 
@@ -40,13 +41,15 @@ def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFr
     Returns: A table with the columns of `pixeltune.results.schema.TRIAL_COLUMNS`, such as `search`, `trial`, `status`,
         `valid_bits_per_dim` (bits/dim), `valid_nats` (nats/image) and `train_seconds` (s); `pixeltune columns` prints
         all of them with units. Integers and booleans are nullable, times are UTC, and repeated texts are categories.
+        Keys that only families and likelihoods of your own have are further columns at the end; the modules that define
+        them are not imported.
 
     Raises:
         StoreError: There is no search, or it cannot be read.
     """
     _require_attempts(attempts)
     tables = [(store, store.trial_files) for store in find_searches(location)]
-    return _frame(tables, ["search", "number", "trial", "attempt"], attempts)
+    return _with_own_keys(_frame(tables, ["search", "number", "trial", "attempt"], attempts))
 
 
 def read_curves(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
@@ -168,6 +171,28 @@ def _tidy(table: pa.Table) -> pd.DataFrame:
         known = list(Status) if name == "status" else sorted(frame[name].cat.categories)
         frame[name] = frame[name].cat.set_categories([str(word) for word in known])
     return frame
+
+
+def _with_own_keys(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add a column for each key that only classes of the user's own have."""
+    texts = frame[OWN_KEYS]
+    known = {text: parse_own_keys(text) for text in texts.dropna().unique()}
+    for name in new_keys(key for keys in known.values() for key in keys):
+        values = [None if pd.isna(text) else known[text].get(name) for text in texts]
+        frame[name] = pd.Series(values, index=frame.index, dtype=_dtype_of(values))
+    return frame
+
+
+def _dtype_of(values: Sequence[object]) -> Any:
+    """Return the type of a column with these values, in which classes of several modules may differ."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pd.BooleanDtype()
+    if kinds == {int}:
+        return pd.Int64Dtype()
+    if kinds and kinds <= {int, float}:
+        return "float64"
+    return "category" if kinds == {str} else "object"
 
 
 def _require_attempts(attempts: str) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from pixeltune import digest
-from pixeltune.config import KEYS_NOT_HASHED, Scalar, TrialConfig
+from pixeltune.config import KEYS_NOT_HASHED, KINDS, Scalar, TrialConfig, is_own, stored
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.schema import SCHEMA_VERSION
@@ -102,6 +102,14 @@ class SearchManifest:
         """Return the varied keys with Optuna's distributions."""
         return {key: _from_json(text) for key, text in self.vary.items()}
 
+    def names_own_code(self) -> bool:
+        """Return whether a family or a likelihood is one of the user's own, for all trials or for some."""
+        return any(
+            is_own(name)
+            for key in (kind.key for kind in KINDS.values())
+            for name in (self.base.get(key), *_choices(self.vary.get(key)))
+        )
+
     def difference(self, other: SearchManifest) -> list[str]:
         """Return the differences from the manifest of the results, one line each; empty for the same search."""
         return [
@@ -180,10 +188,16 @@ def _from_json(text: str) -> BaseDistribution:
 def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     """Return `base` with today's defaults for options that did not exist when it was written."""
     try:
-        flat = TrialConfig.from_flat(base).flat()
+        with stored():
+            flat = TrialConfig.from_flat(base).flat()
     except ConfigError:
         return base
     return {key: value for key, value in flat.items() if key not in KEYS_NOT_HASHED}
+
+
+def _choices(text: str | None) -> Sequence[object]:
+    """Return the choices of a category as JSON; none of anything else."""
+    return () if text is None else json.loads(text)["attributes"].get("choices", ())
 
 
 def _unequal(what: str, here: object, there: object) -> Iterator[str]:

@@ -9,11 +9,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel
 
-from pixeltune.config import FAMILIES, LIKELIHOODS
 from pixeltune.files import Location
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.own_keys import has_key
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import is_unconfirmed
 from pixeltune.results.schema import Status
@@ -105,22 +104,6 @@ def _is_drawn(row: Row, key: str, distribution: BaseDistribution) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return row[key] in distribution.choices
     return row[key] is not None
-
-
-def has_key(row: Row, key: str) -> bool:
-    """Return whether the trial's family or likelihood has `key`; null may also be a value.
-
-    Of a family or likelihood that this installation does not know, a trial has the keys with a value.
-    """
-    section, _, name = key.partition(".")
-    kind: type[BaseModel] | None
-    if section == "model":
-        kind = FAMILIES.get(row["model.family"])
-    elif section == "likelihood":
-        kind = LIKELIHOODS.get(row["likelihood.name"])
-    else:
-        return True
-    return row[key] is not None if kind is None else name in kind.model_fields
 
 
 def _local(time: datetime | None) -> datetime | None:

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pixeltune import digest
+from pixeltune.config import DISCRIMINATORS
 from pixeltune.errors import StoreError, did_you_mean, first_line
-from pixeltune.results.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, Status
+from pixeltune.results.own_keys import own_keys_of, parse_own_keys, spread
+from pixeltune.results.schema import OWN_KEYS, SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, Status
 
 Row = dict[str, Any]
 
@@ -128,6 +130,9 @@ class TableFile:
                 table = pa.Table.from_arrays([_column(table, field) for field in target], schema=target)
             if not self.is_sealed:
                 _require_sound(table)
+            if OWN_KEYS in table.schema.names:
+                for text in pc.unique(table[OWN_KEYS].cast(pa.string())).to_pylist():
+                    parse_own_keys(text)
             return table
 
     def _groups_that_may_hold(self, trial: str | None) -> list[int]:
@@ -146,9 +151,15 @@ def view_of(schema: pa.Schema, columns: Collection[str] | None, dictionaries: Co
 
 
 def to_rows(table: pa.Table) -> list[Row]:
-    """Return a table as dictionaries. Arrow's conversion of timestamps imports pandas, so they go through integers."""
+    """Return a table as dictionaries, with the keys that only classes of the user's own have.
+
+    Arrow's conversion of timestamps imports pandas, so they go through integers.
+    """
     lists = {field.name: _values(table[field.name], field.type) for field in table.schema}
-    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    rows = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    if OWN_KEYS in lists:
+        spread(rows)
+    return rows
 
 
 def text_array(texts: Iterable[str]) -> pa.Array:
@@ -223,10 +234,20 @@ def _require_ours(metadata: Mapping[bytes, bytes], schema: pa.Schema) -> int:
 
 
 def _checked(row: Mapping[str, Any], schema: pa.Schema) -> Row:
-    for name in row:
-        if name not in schema.names:
+    try:
+        own: Mapping[str, Any] = own_keys_of(row) if OWN_KEYS in schema.names else {}
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"`{OWN_KEYS}` must be JSON of the keys of a family or a likelihood, but {error}") from error
+    for name, value in row.items():
+        # The column of all keys has those without a column; a row of another class has None for them.
+        if name not in schema.names and not (name in own and own[name] == value) and not _is_others(name, value):
             raise _unknown_column(name, schema.names)
     return {field.name: _fitting(field, row.get(field.name)) for field in schema}
+
+
+def _is_others(name: str, value: Any) -> bool:
+    """Return whether a column is empty because another row's class, of the user's own, has it."""
+    return value is None and name.partition(".")[0] in DISCRIMINATORS
 
 
 def _fitting(field: pa.Field, value: Any) -> Any:

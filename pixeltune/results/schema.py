@@ -1,5 +1,8 @@
 """The Arrow schema of all searches: fixed columns, and one for every dotted key of every family.
 
+Keys that only a family or a likelihood of the user's own has are one column of JSON, `own_keys`, so that all files have
+one schema; `results.own_keys` adds them to rows and tables that are read.
+
 The schema only grows: a new column needs no new version, and readers fill it with null in older files. The version
 is raised when the meaning of a column changes, so that an older pixeltune leaves such files alone.
 """
@@ -15,7 +18,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, TrialConfig
+from pixeltune.config import KINDS, TrialConfig
 from pixeltune.config.section import Section
 from pixeltune.training.epoch_report import EpochReport
 
@@ -142,6 +145,21 @@ _COST_COLUMNS: dict[str, Column] = {
     "predicted_peak_bytes": Column(_INT, "most bytes of tensors in training on a worker, as foreseen", "bytes"),
 }
 
+OWN_KEYS = "own_keys"
+
+_OWN_COLUMNS: dict[str, Column] = {
+    OWN_KEYS: Column(
+        _TEXT,
+        "every key of a family or likelihood of your own, as JSON; `read_results` has a column for each that is not in "
+        "this table; empty where both are built in",
+    ),
+    "own_code": Column(
+        _TEXT,
+        "fingerprint of the source files of a family or likelihood of your own: rows of one import path that differ in "
+        "it do not compare",
+    ),
+}
+
 _SETTING_COLUMNS: dict[str, Column] = {
     "precision": Column(_TEXT, "of the network in training, after the probe of `auto`"),
     "layout": Column(_TEXT, "of features in memory in training, after the probe of `auto`"),
@@ -220,6 +238,18 @@ def config_columns() -> dict[str, Column]:
     return columns
 
 
+def own_config_columns(config: TrialConfig) -> dict[str, Column]:
+    """Return a column for each key that only a class of the user's own has, as `config_columns` describes keys."""
+    columns: dict[str, Column] = {}
+    for section in KINDS:
+        kind = type(getattr(config, section))
+        for name, field in kind.model_fields.items():
+            key = f"{section}.{name}"
+            columns[key] = Column(arrow_type(field.annotation), _described(kind, key))
+    known = config_columns()
+    return {key: columns[key] for key in config.own_keys() if key not in known}
+
+
 def curve_columns() -> dict[str, Column]:
     """Return a column for every field of EpochReport, after the time of the report and the trial's costs by then."""
     hints = typing.get_type_hints(EpochReport)
@@ -233,7 +263,15 @@ def curve_columns() -> dict[str, Column]:
 
 def trial_columns() -> dict[str, Column]:
     """Return every column of a trial row, in order."""
-    return IDENTITY_COLUMNS | _OUTCOME_COLUMNS | config_columns() | _METRIC_COLUMNS | _COST_COLUMNS | _SETTING_COLUMNS
+    return (
+        IDENTITY_COLUMNS
+        | _OUTCOME_COLUMNS
+        | config_columns()
+        | _OWN_COLUMNS
+        | _METRIC_COLUMNS
+        | _COST_COLUMNS
+        | _SETTING_COLUMNS
+    )
 
 
 def arrow_type(annotation: object) -> pa.DataType:
@@ -256,8 +294,9 @@ def _no_arrow_type(annotation: object) -> pa.DataType:
 
 
 def _config_fields() -> Iterator[tuple[str, object, type[Section]]]:
-    kinds: dict[str, typing.Iterable[type[Section]]] = {"model": FAMILIES.values(), "likelihood": LIKELIHOODS.values()}
-    assert set(kinds) == set(DISCRIMINATORS)
+    kinds: dict[str, typing.Iterable[type[Section]]] = {
+        section: kind.built_in.values() for section, kind in KINDS.items()
+    }
     for section, field in TrialConfig.model_fields.items():
         annotation = field.annotation
         if section not in kinds and not (isinstance(annotation, type) and issubclass(annotation, Section)):

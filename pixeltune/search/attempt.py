@@ -12,6 +12,8 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
+from pixeltune.own_code import folders_for_workers
+from pixeltune.results.own_keys import own_columns
 from pixeltune.results.ranking import best_report
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
 from pixeltune.results.store import SearchStore, trial_name
@@ -85,6 +87,7 @@ class TrialPlan:
             search_id=store.search_id or "",
             attempt=self.attempt,
             speed_first=space.measures_speed_first(),
+            code=folders_for_workers(),
         )
 
 
@@ -199,7 +202,7 @@ def to_row(
     objective: the report's field by which the best one is chosen.
     """
     plan = attempt.plan
-    row: Row = {**plan.config.flat(), **whose, **attempt.facts}
+    row: Row = {**plan.config.flat(), **own_columns(plan.config), **whose, **attempt.facts}
     row |= {
         "search": whose["search"],
         "trial": plan.trial,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixeltune.config import KEYS_NOT_HASHED, TrialConfig
+from pixeltune.config import KEYS_NOT_HASHED, TrialConfig, stored
 from pixeltune.data import resolve
 from pixeltune.errors import ConfigError, DataError, StoreError
 from pixeltune.results.final_selection import Chosen, Selection
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.own_keys import has_key, require_code
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import best_first, can_be_best, counted_statuses
 from pixeltune.results.schema import Status
@@ -103,10 +104,32 @@ def space_of(manifest: SearchManifest) -> SearchSpace:
     return SearchSpace(base=TrialConfig.from_flat(manifest.base), vary=manifest.distributions())
 
 
-def config_of(row: Row, space: SearchSpace, manifest: SearchManifest) -> TrialConfig:
-    """Return a row's configuration with its data paths; StoreError if it is not the one that was trained."""
-    known = {key: row[key] for key in _KEYS_OF_THE_ROW if row[key] is not None}
-    config = space.configure(space.suggestion_of(row)).override(known)
+def configs_of(rows: Iterable[Row], manifest: SearchManifest) -> Iterator[TrialConfig]:
+    """Yield the configuration of each row of a search with its data paths; no code of the user's own is imported.
+
+    StoreError if one is not the configuration that was trained.
+    """
+    if manifest.names_own_code():  # the space cannot be built without the classes, and the rows have every key
+        yield from (_of_row(row, manifest) for row in rows)
+        return
+    space = space_of(manifest)
+    for row in rows:
+        known = {key: row[key] for key in _KEYS_OF_THE_ROW if row[key] is not None}
+        yield _as_trained(space.configure(space.suggestion_of(row)).override(known), row, manifest)
+
+
+def _of_row(row: Row, manifest: SearchManifest) -> TrialConfig:
+    keys = (key for key in row if key == "seed" or key.partition(".")[0] in TrialConfig.model_fields)
+    try:
+        with stored():
+            return _as_trained(
+                TrialConfig.from_flat({key: row[key] for key in keys if has_key(row, key)}), row, manifest
+            )
+    except ConfigError as error:
+        raise StoreError(f"the row of {manifest.search}/{row['trial']} must be a configuration, but {error}") from None
+
+
+def _as_trained(config: TrialConfig, row: Row, manifest: SearchManifest) -> TrialConfig:
     if config.key() != row["config_key"]:
         raise StoreError(
             f"the configuration of {manifest.search}/{row['trial']} must be {row['config_key']} as it was trained, "
@@ -117,8 +140,7 @@ def config_of(row: Row, space: SearchSpace, manifest: SearchManifest) -> TrialCo
 
 
 def _configs(rows: Sequence[Row], manifest: SearchManifest) -> dict[str, TrialConfig]:
-    space = space_of(manifest)
-    return {row["trial"]: config_of(row, space, manifest) for row in rows}
+    return dict(zip((row["trial"] for row in rows), configs_of(rows, manifest), strict=True))
 
 
 def _distinct(rows: Sequence[Row], configs: Mapping[str, TrialConfig]) -> list[Row]:
@@ -199,7 +221,17 @@ def open_final(request: Request) -> tuple[SearchStore, SearchManifest, FinalSpac
     store = request.store
     selection = _known(store, request) if store.has_trials() else select(request)
     space = _space(selection, request, begun=len(store.trials()))
+    if not store.has_trials():
+        _require_same_code(selection, SearchStore(request.storage, request.search))
     return store, store.open(SearchManifest.of(space, store.search, final=selection)), space
+
+
+def _require_same_code(selection: Selection, search: SearchStore) -> None:
+    """Refuse to retrain trials with other code of the user's own than that which trained them."""
+    chosen = {item.trial for item in selection.chosen}
+    for row in search.trials():
+        if row["trial"] in chosen:
+            require_code(f"{search.search}/{row['trial']}", row)
 
 
 def select(request: Request) -> Selection:

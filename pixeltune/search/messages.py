@@ -24,6 +24,7 @@ class TrialTask:
     speed_first: measure the sampling speed before training too, because trials may be stopped by it.
     images: in a final, the file for the nats of each test image; with "" the test set is not read.
     search, search_id, attempt: with `trial`, the metadata of that file.
+    code: folders from which code of the user's own is imported; those that a node does not have are left out.
     """
 
     trial: str
@@ -39,6 +40,7 @@ class TrialTask:
     search: str = ""
     search_id: str = ""
     attempt: int = 1
+    code: tuple[str, ...] = ()
 
 
 @final

@@ -20,6 +20,7 @@ from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError, first_line
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.own_keys import require_code
 from pixeltune.results.ranking import RANKED
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import common_failure
@@ -222,12 +223,14 @@ def run_search(
     done = nothing_left(space, state)
     if done is not None:
         require_same_data_if_readable(store, space.base.data, callback.say)
+        require_same_code(store)
         state.write_lost_decisions()
         return Outcome(state, interrupted=False, reason=done)
 
     # Refuse what cannot run before anything is started or written.
     resolved = require_buildable(space)
     require_same_data(store, space.base.data, resolved.data.identity.checksum)
+    require_same_code(store)
     backend.require(space)
     state.write_lost_decisions()
     if manifest.final is not None:
@@ -289,6 +292,16 @@ def require_same_data(store: SearchStore, data: DataConfig, checksum: str) -> No
                 f"{store.search} must go on with the images it began with (checksum {known}{where}), but got {checksum}"
                 f"{given}; give it the same images with --set data.path=…, or take another name or --storage"
             )
+
+
+def require_same_code(store: SearchStore) -> None:
+    """Refuse code of the user's own that the results were not made with, of the classes that this process has imported.
+
+    Raises:
+        StoreError: A row names such a class, and its source files were others.
+    """
+    for row in store.trials():
+        require_code(f"{store.search}/{row['trial']}", row)
 
 
 def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from pixeltune.errors import StoreError
+from pixeltune.results.own_keys import names_of_own
 from pixeltune.results.ranking import best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import common_failure
@@ -91,7 +92,7 @@ class SearchState:
         reports: dict[str, dict[int, Row]] = {}
         for report in self.store.curves():
             reports.setdefault(report["trial"], {})[report["images_seen"]] = report
-        attempts = self.store.attempts()
+        attempts = [self._with_varied(row) for row in self.store.attempts()]
         self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
@@ -201,7 +202,7 @@ class SearchState:
             return None
         if "facts" in message:
             attempt.learn(message["facts"])
-        if (stranger := self._other_images(attempt)) is not None:
+        if (stranger := self._other_images(attempt) or self._other_code(attempt)) is not None:
             attempt.conclude(Status.FAILED, stranger)
             return stranger
         if "end" in message:
@@ -298,6 +299,18 @@ class SearchState:
             "the same data"
         )
 
+    def _other_code(self, attempt: RunningAttempt) -> str | None:
+        """Return why a trial cannot count because of the code of its classes, which are the user's own."""
+        if "own_code" not in attempt.facts:
+            return None
+        here, there = attempt.plan.config.own_code(), attempt.facts["own_code"]
+        if None in (here, there) or here == there:
+            return None
+        return (
+            f"the code of {names_of_own(attempt.facts)} has fingerprint {there} where it ran, and {here} where the "
+            "search was launched; all machines must have the same code"
+        )
+
     def _broken_constraint(self, attempt: RunningAttempt) -> str:
         """Return the constraint that a running trial has broken for good, or ""."""
         constraints = self.space.constraints
@@ -374,4 +387,8 @@ class SearchState:
     def _row(self, attempt: RunningAttempt, status: Status, reason: str | None) -> Row:
         origin = self.space.origin(attempt.plan.number)
         whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
-        return to_row(attempt, status, reason, whose, self.objective)
+        return self._with_varied(to_row(attempt, status, reason, whose, self.objective))
+
+    def _with_varied(self, row: Row) -> Row:
+        """Return a row with every varied key, also those that only a class of the user's own has, which it is not."""
+        return dict.fromkeys(self.space.vary) | row

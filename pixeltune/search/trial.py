@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
@@ -27,6 +28,7 @@ from pixeltune.errors import (
     StoreError,
     first_line,
 )
+from pixeltune.own_code import search_in
 from pixeltune.results.schema import Status
 from pixeltune.search.messages import Begun, Ended, Facts, Message, TrialTask
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
@@ -66,6 +68,8 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
     if task.cpus:
         torch.set_num_threads(task.cpus)
     _forget_earlier_trials()
+    for folder in task.code:
+        search_in(Path(folder))
 
     # Train; ends that a configuration can cause are messages, not exceptions.
     try:

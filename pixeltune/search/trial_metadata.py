@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.machine import cpu_name, peak_resident_memory
+from pixeltune.results.own_keys import own_columns
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ def facts_of(training: Training) -> dict[str, Any]:
     return {
         "config_key": config.key(),
         **config.flat(),
+        **own_columns(config),
         "precision": training.numerics.precision,
         "layout": training.numerics.layout,
         "micro_batch": training.memory.micro_batch,

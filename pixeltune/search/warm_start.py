@@ -18,7 +18,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import find_searches
-from pixeltune.search.final import config_of, space_of
+from pixeltune.search.final import configs_of
 from pixeltune.space import SearchSpace
 from pixeltune.space.keys import contains, key_exists
 
@@ -107,9 +107,11 @@ def _why_not(row: Row, manifest: SearchManifest, space: SearchSpace, resolved: R
     if row["data_checksum"] != identity.checksum or row["levels"] != resolved.data.form.levels:
         return "of other images"
     try:
-        theirs = config_of(row, space_of(manifest), manifest)
+        [theirs] = configs_of([row], manifest)
     except StoreError:
         return "whose configuration is not known any more"
+    if row["own_code"] is not None and theirs.own_code() not in (None, row["own_code"]):
+        return "of other code under the same import path"
     return _difference(theirs, space)
 
 

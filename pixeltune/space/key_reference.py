@@ -94,7 +94,7 @@ def _config_key(config: TrialConfig, key: str) -> KeyReference:
         known = (
             [*FAMILIES] if section == "model" else [each for each in LIKELIHOODS if each in config.model.likelihoods]
         )
-        kind, values = "choice", " | ".join(known)
+        kind, values = "choice", " | ".join([*known, "package.module:ConfigClass"])
     return KeyReference(
         key=key,
         default=REQUIRED if field.is_required() or name == DISCRIMINATORS.get(section) else value_text(field.default),

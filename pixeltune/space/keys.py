@@ -10,10 +10,9 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
 
-from pixeltune.config import DISCRIMINATORS, FAMILIES, LIKELIHOODS, Scalar, TrialConfig
+from pixeltune.config import DISCRIMINATORS, KINDS, Scalar, TrialConfig
 from pixeltune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,12 +77,11 @@ def _normal(key: str, value: Any) -> Any:
     return float(value) if is_float and type(value) is int else value
 
 
-@cache
 def _types_of(key: str) -> frozenset[object]:
-    """Return the types that a dotted key may have, in any family; none for an unknown key."""
+    """Return the types that a dotted key may have, in any known family; none for an unknown key."""
     section, _, name = key.rpartition(".")
-    if section in DISCRIMINATORS:
-        kinds: Sequence[Any] = [*FAMILIES.values()] if section == "model" else [*LIKELIHOODS.values()]
+    if section in KINDS:
+        kinds: Sequence[Any] = KINDS[section].classes()
     else:
         field = TrialConfig.model_fields.get(section)
         kinds = [TrialConfig] if not section else [] if field is None else [field.annotation]

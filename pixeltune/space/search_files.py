@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixeltune.errors import ConfigError, did_you_mean, first_line
 from pixeltune.files import expand_home
+from pixeltune.own_code import search_in
 
 if TYPE_CHECKING:
     from pixeltune.space.search_space import SearchSpace
@@ -106,6 +107,8 @@ def _last_search(tree: ast.Module) -> ast.Call | None:
 def load_search(name_or_path: str | Path) -> SearchSpace:
     """Run a search file and return the SearchSpace that it defines as `search`.
 
+    Modules next to the file can be imported, here and by the trials.
+
     Args:
         name_or_path: A name in search_spaces/, or a path to a .py file.
 
@@ -115,6 +118,8 @@ def load_search(name_or_path: str | Path) -> SearchSpace:
     from pixeltune.space.search_space import SearchSpace
 
     path = search_path(name_or_path)
+    if str(name_or_path).endswith(".py"):  # one of the user's, which may name code next to it
+        search_in(path.parent)
     spec = importlib.util.spec_from_file_location(f"pixeltune_search_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -10,11 +11,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pixeltune import digest, files
-from pixeltune.config import ImageSpec, TrialConfig
-from pixeltune.errors import CheckpointError, PixeltuneError
+from pixeltune.config import KINDS, ImageSpec, TrialConfig, is_own, stored
+from pixeltune.errors import CheckpointError, ConfigError, PixeltuneError
 from pixeltune.models import DensityModel, build_model
 
 _FORMAT = "pixeltune/1"
+
+
+class CodeWarning(UserWarning):
+    """Warning about weights of a class of the user's own whose source files have changed since."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ def save_weights(
     }
     if data_checksum is not None:
         about["data_checksum"] = data_checksum
+    if (code := config.own_code()) is not None:
+        about["own_code"] = code
     files.write_whole(location, digest.seal(save(tensors, metadata=about)))
 
 
@@ -63,7 +70,8 @@ def with_config(content: bytes, change: Callable[[TrialConfig], TrialConfig]) ->
     try:
         header = json.loads(content[8 : 8 + length])
         about = header["__metadata__"]
-        before = TrialConfig.build(json.loads(about["config"]))
+        with stored():
+            before = TrialConfig.build(json.loads(about["config"]))
         end = max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"weights must be a whole safetensors file of a model, but got none ({error})") from None
@@ -82,6 +90,9 @@ def with_config(content: bytes, change: Callable[[TrialConfig], TrialConfig]) ->
 def load_model(location: files.Location) -> DensityModel:
     """Return the model that `save_weights` wrote, in eval mode.
 
+    Nothing in the file is run. A family or a likelihood of your own is imported by the path that the file names, from
+    where Python finds it here; a CodeWarning says where its code has changed since the training.
+
     Args:
         location: Path or URI of the file.
 
@@ -90,6 +101,7 @@ def load_model(location: files.Location) -> DensityModel:
 
     Raises:
         CheckpointError: The file is missing, damaged, cut short or foreign.
+        ConfigError: It names a class that cannot be imported here.
     """
     return load_with_config(location).model
 
@@ -100,7 +112,7 @@ def load_with_config(location: files.Location) -> Trained:
     if about.get("format") != _FORMAT:
         raise CheckpointError(f"weights must have format {_FORMAT}, but {location} has {about.get('format')!r}")
     try:
-        config = TrialConfig.build(json.loads(about["config"]))
+        config = _config_in(about["config"], location)
         model = build_model(config, ImageSpec(**json.loads(about["form"])))
         model.load_state_dict(tensors)
     except PixeltuneError:
@@ -112,7 +124,33 @@ def load_with_config(location: files.Location) -> Trained:
         raise CheckpointError(
             f"weights must fit their configuration, but those at {location} do not: {reason}"
         ) from None
+    _report_other_code(config, about.get("own_code"), location)
     return Trained(model.eval(), config, about.get("data_checksum"))
+
+
+def _config_in(text: str, location: files.Location) -> TrialConfig:
+    """Return a file's configuration; the error names the file where code of the user's own is missing here."""
+    try:
+        return TrialConfig.build(json.loads(text))
+    except ConfigError as error:
+        raise ConfigError(f"{error} (it is named in the weights at {location})") from error
+
+
+def _report_other_code(config: TrialConfig, trained_with: str | None, location: files.Location) -> None:
+    here = config.own_code()
+    if trained_with != here:
+        names = " and ".join(str(value) for key, value in config.own_keys().items() if is_own(value) and _chooses(key))
+        warnings.warn(
+            f"the weights at {location} were trained with other code of {names} (fingerprint {trained_with}, here "
+            f"{here}); its numbers may differ",
+            CodeWarning,
+            stacklevel=4,
+        )
+
+
+def _chooses(key: str) -> bool:
+    """Return whether a key chooses the class of its section."""
+    return any(key == kind.key for kind in KINDS.values())
 
 
 def read_weights(location: files.Location) -> bytes:

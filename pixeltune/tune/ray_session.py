@@ -20,6 +20,7 @@ from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
 from pixeltune.format import size
 from pixeltune.machine import usable_cpus
+from pixeltune.own_code import folders_outside, staged_name
 from pixeltune.space import Resources
 from pixeltune.tune.ray_address import job_environment
 
@@ -191,7 +192,7 @@ def _remote(address: str, cleanup: ExitStack) -> dict[str, Any]:
 
 
 def stage_code(target: Path) -> None:
-    """Copy the code that nodes need: the working directory's, then this package over it.
+    """Copy the code that nodes need: the working directory's, that next to a search file elsewhere, and this package.
 
     Ray's own `excludes` match names at any depth, also inside a package, so the folder is made instead.
     """
@@ -203,8 +204,24 @@ def stage_code(target: Path) -> None:
                 place = target / Path(folder).relative_to(here)
                 place.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(Path(folder, name), place / name)
+    for number, outside in enumerate(folders_outside()):
+        copy_modules(outside, target / staged_name(number))
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(package, target / package.name, dirs_exist_ok=True, ignore=ignore)
+
+
+def copy_modules(folder: Path, target: Path) -> None:
+    """Copy the modules and packages of a folder; no other folder in it, which may be anybody's."""
+    for entry in sorted(folder.iterdir()):
+        if entry.suffix == ".py" and entry.is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(entry, target / entry.name)
+        elif (entry / "__init__.py").is_file():
+            shutil.copytree(entry, target / entry.name, dirs_exist_ok=True, ignore=_not_code)
+
+
+def _not_code(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not Path(folder, name).is_dir() and not name.endswith(_FOR_NODES)]
 
 
 def _is_environment(folder: str, name: str) -> bool:

@@ -301,8 +301,9 @@ def test_a_bad_option_says_where_help_is(words: str) -> None:
 
 
 def test_an_unknown_family_or_likelihood_lists_the_known_ones() -> None:
-    assert f"must be one of {', '.join(FAMILIES)}, but got 'resnet'" in refused("config", "--family", "resnet")
-    assert f"must be one of {', '.join(LIKELIHOODS)}, but got 'normal'" in refused("config", "--likelihood", "normal")
+    for option, known, name in (("--family", FAMILIES, "resnet"), ("--likelihood", LIKELIHOODS, "normal")):
+        words = f"must be one of {', '.join(known)} or package.module:ConfigClass, but got {name!r}"
+        assert words in refused("config", option, name)
 
 
 @pytest.mark.parametrize(

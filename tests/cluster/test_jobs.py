@@ -175,12 +175,14 @@ def test_a_search_of_elsewhere_is_taken_along(tmp_path: Path, monkeypatch: pytes
     for folder in (here / "mine", elsewhere):
         folder.mkdir(parents=True)
     monkeypatch.chdir(here)
+    (elsewhere / "family.py").write_text("mine = 1")
     files = write_search(here / "mine"), write_search(elsewhere)
     assert [search_place(path) for path in files] == ["mine/tiny.py", "searches/tiny.py"]
     for path in files:
         with jobs._staged(_submission(search_file=path)) as staged:
             assert (staged / search_place(path)).read_bytes() == path.read_bytes()
             assert (staged / "pixeltune" / "cli" / "search.py").is_file()
+            assert (staged / "searches" / "family.py").exists() == (path.parent == elsewhere)
         assert not staged.exists()
 
 

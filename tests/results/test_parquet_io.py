@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -59,12 +60,28 @@ def test_curves_of_any_length_come_back_equal(rows: list[dict[str, Any]]) -> Non
         ("status", "done", "`status` must be one of running, finished"),
         ("status", None, "`status` must be in every row"),
         ("started_at", datetime(2026, 1, 1), "time with a time zone"),
+        ("own_keys", "{", "`own_keys` must be JSON of the keys of a family or a likelihood, but Expecting property"),
+        ("own_keys", '{"status": "finished"}', "`own_keys` must be JSON of the keys of a family"),
+        ("own_keys", 3, "`own_keys` must be JSON of the keys of a family"),
+        ("model.wings", 3, "unknown column `model.wings`"),
     ],
 )
 def test_unknown_and_ill_typed_columns_are_named(column: str, value: object, complaint: str) -> None:
     with pytest.raises(StoreError, match=complaint) as caught:
         encode([complete(make_row(**{column: value}))], TRIAL_SCHEMA)
     assert "\n" not in str(caught.value)
+
+
+def test_keys_of_a_class_of_ones_own_come_back_in_every_row() -> None:
+    own = {"model.family": "own:Wide", "model.layers": 2, "model.wings": 3, "model.slope": 0.1, "model.note": None}
+    rows = [complete(make_row(own_keys=json.dumps(own), **own)), complete(make_row(trial="00001"))]
+    for row in decode(encode(rows, TRIAL_SCHEMA), TRIAL_SCHEMA):
+        has = row["trial"] != "00001"
+        assert [row[key] for key in ("model.wings", "model.slope", "model.note")] == (
+            [3, 0.1, None] if has else [None] * 3
+        )
+    with pytest.raises(StoreError, match=r"unknown column `model\.wings`"):  # not what the column of all keys has
+        encode([rows[0] | {"model.wings": 4}], TRIAL_SCHEMA)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

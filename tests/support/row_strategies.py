@@ -24,9 +24,13 @@ def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
     return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
+_OWN = st.none() | st.integers(1, 9).map(lambda channels: f'{{"model.channels": {channels}}}')
+"""Text of the column whose content is checked, with a key that has a column."""
+
+
 def rows_of(schema: pa.Schema, **fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Any row of a schema: required columns always, the others or null."""
-    given = {"status": st.sampled_from(list(Status)).map(str), "search": st.just("tiny")} | fixed
+    given = {"status": st.sampled_from(list(Status)).map(str), "search": st.just("tiny"), "own_keys": _OWN} | fixed
     required = {field.name: given.get(field.name, values_of(field.type)) for field in schema if not field.nullable}
     optional = {field.name: st.none() | values_of(field.type) for field in schema if field.nullable}
     return st.fixed_dictionaries(required, optional={name: given.get(name, value) for name, value in optional.items()})

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import pixeltune
+from pixeltune import own_code
 from pixeltune.errors import SearchError
 from pixeltune.space import Resources
 from pixeltune.tune.ray_session import connect, limit_to_capacity, require_answer, stage_code
@@ -121,3 +122,25 @@ def test_nodes_get_the_code_and_nothing_else(tmp_path: Path, monkeypatch: pytest
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path / "job", capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == str(tmp_path / "job" / "pixeltune" / "__init__.py")
+
+
+def test_nodes_get_the_modules_next_to_a_search_file_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules and packages, and none of the other folders there, which may be anything."""
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    for name in ("family.py", "package/__init__.py", "package/deep/net.py", "package/big.npy", "photos/a.py", "b.npy"):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text("mine = 1")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(own_code, "_given", {})
+    own_code.search_in(elsewhere)
+    stage_code(tmp_path / "job")
+    place = tmp_path / "job" / own_code.staged_name(0)
+    assert own_code.folders_for_workers() == (str(elsewhere), place.name)
+    staged = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    assert staged == {"family.py", "package/__init__.py", "package/deep/net.py"}
+    monkeypatch.chdir(tmp_path / "job")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    own_code.search_in(Path(place.name))
+    assert str(place) in sys.path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune.report.figures.chart import log_ticks, plain, short
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import title_of
-from pixeltune.results.optuna_study import has_key
+from pixeltune.results.own_keys import has_key
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import tomli_w
 
-from pixeltune.config import Scalar, TrialConfig, parse_setting
+from pixeltune.config import Scalar, TrialConfig, parse_setting, stored
 from pixeltune.errors import ConfigError, PixeltuneError
 from pixeltune.files import is_uri, join
 from pixeltune.report.snapshot import Snapshot
@@ -134,7 +134,8 @@ def _difference(name: str, manifest: SearchManifest) -> list[str]:
     from dataclasses import replace
 
     try:
-        space = replace(load_search(name), sampler=manifest.sampler).override(dict(manifest.overrides))
+        with stored():  # the results may name code of others
+            space = replace(load_search(name), sampler=manifest.sampler).override(dict(manifest.overrides))
         mine = SearchManifest.of(space, manifest.search, warm_start=manifest.warm_start)
     except PixeltuneError as error:
         return [str(error)]
@@ -146,10 +147,10 @@ def _training(snapshot: Snapshot) -> Command:
     file = f"{manifest.search}.toml"
     train = _shell("pixeltune", "train", "--config", file, *storage_words(snapshot.store))
     try:
-        config = TrialConfig.from_flat(manifest.base)
+        heredoc = _heredoc(file, manifest.base)
     except ConfigError as error:  # a family or likelihood that this installation does not know
         return Command(f"The same training, with {file} as it was: this pixeltune cannot read it ({error}).", train)
-    return Command("The same training, of this configuration.", _heredoc(file, config) + train)
+    return Command("The same training, of this configuration.", heredoc + train)
 
 
 def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
@@ -162,15 +163,14 @@ def _best_alone(snapshot: Snapshot, best: Row) -> Iterator[Command]:
     with suppress(ConfigError):  # a family or likelihood that this installation does not know
         yield Command(
             "The same without these results: its whole configuration.",
-            _heredoc(f"{name}.toml", TrialConfig.from_flat(_configuration(best)))
-            + _shell("pixeltune", "train", "--config", f"{name}.toml"),
+            _heredoc(f"{name}.toml", _configuration(best)) + _shell("pixeltune", "train", "--config", f"{name}.toml"),
         )
 
 
 def _configuration(row: Row) -> dict[str, Scalar]:
     """Return the keys of a row that its family and likelihood have, without the location of its data."""
     from pixeltune.config import KEYS_NOT_HASHED
-    from pixeltune.results.optuna_study import has_key
+    from pixeltune.results.own_keys import has_key
 
     keys = list(TrialConfig.model_fields) + [key for key in row if "." in key]
     return {key: row[key] for key in keys if key in row and key not in KEYS_NOT_HASHED and has_key(row, key)}
@@ -211,7 +211,9 @@ def _shell(*words: str) -> str:
     return shlex.join(words)
 
 
-def _heredoc(file: str, config: TrialConfig) -> str:
+def _heredoc(file: str, keys: Mapping[str, Scalar]) -> str:
+    with stored():
+        config = TrialConfig.from_flat(keys)
     return f"cat > {shlex.quote(file)} <<'END'\n{config.to_toml()}END\n"
 
 
