@@ -63,7 +63,16 @@ class SearchError(PixeltuneError):
 
 
 class MissingPackageError(PixeltuneError):
-    """Something that needs a package which is not installed."""
+    """Something that needs a package which is not installed.
+
+    Args:
+        missing: What needs which package.
+        advice: How to get it on this machine; not a part of what results keep.
+    """
+
+    def __init__(self, missing: str, advice: str = "") -> None:
+        super().__init__(f"{missing}; {advice}" if advice else missing)
+        self.missing = missing
 
 
 def first_line(error: BaseException, fallback: str | None = None, *, with_type: bool = False) -> str:

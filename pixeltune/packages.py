@@ -46,8 +46,8 @@ def require_packages(purpose: str, *names: str) -> None:
     missing = [name for name in names if not has_package(name)]
     if missing:
         raise MissingPackageError(
-            f"{purpose} needs {enumerated(names)}, but {enumerated(missing)} {is_or_are(len(missing))} not installed; "
-            f"{install_command(missing)}"
+            f"{purpose} needs {enumerated(names)}, but {enumerated(missing)} {is_or_are(len(missing))} not installed",
+            install_command(missing),
         )
 
 

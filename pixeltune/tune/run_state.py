@@ -53,6 +53,7 @@ class TuneRunState:
         source: Plans the trials.
         state: Records trials as they start, report and end.
         on_change: Called after each of these events.
+        on_progress: Is called for news of a trial between two of its reports; they come every few seconds.
         resources: The resources of each trial.
         concurrent: How many trials are open at once.
         say: Prints a line for the user.
@@ -67,6 +68,7 @@ class TuneRunState:
         on_change: Callable[[], None],
         *,
         resources: Resources,
+        on_progress: Callable[[], None] = lambda: None,
         concurrent: int = 1,
         say: Callable[[str], None] = print,
         could_hold: Callable[[], bool] = lambda: True,
@@ -76,6 +78,7 @@ class TuneRunState:
         self._source = source
         self._state = state
         self._on_change = on_change
+        self._on_progress = on_progress
         self._resources = resources
         self._concurrent = concurrent
         self._could_hold = could_hold
@@ -208,11 +211,18 @@ class TuneRunState:
         self._watchdog.hear(trial_id, message)
         self._nodeless_since = None
         reason = self._state.receive(trial, message)
-        if "progress" in message and self._watchdog.now - self._progress_written_at > _WRITE_PROGRESS_SECONDS:
+        if "progress" in message:
+            self._show_progress()
+        else:
+            self._on_change()
+        return reason
+
+    def _show_progress(self) -> None:
+        """Show a trial between two reports, here and from time to time to other shells; nothing else has changed."""
+        self._on_progress()
+        if self._watchdog.now - self._progress_written_at > _WRITE_PROGRESS_SECONDS:
             self._progress_written_at = self._watchdog.now
             self._state.write_progress()
-        self._on_change()
-        return reason
 
     def kill_silent(self, trial_ids: Sequence[str]) -> list[str]:
         """Return which of these trials have been silent for too long; the caller ends their processes."""

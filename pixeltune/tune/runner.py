@@ -77,6 +77,7 @@ class TuneRunner:
             state,
             self._on_change,
             resources=resources,
+            on_progress=self.callback.change,
             concurrent=round_.concurrent,
             say=self.callback.say,
             could_hold=partial(could_hold, resources),

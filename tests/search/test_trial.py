@@ -337,6 +337,7 @@ def test_what_is_not_checked_says_why(
     assert last["end"] == "finished"
     assert (last["facts"]["bits_verified"], last["facts"]["bits_verified_images"]) == (None, 0)
     assert why in last["facts"]["bits_unverified_reason"]
+    assert "install " not in last["facts"]["bits_unverified_reason"], "what to do on this machine is not in results"
 
 
 def _play(search_state: SearchState, messages: Iterator[Message], plan: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Search:
         self.source = OptunaSearcher(space, self.state)
         self.could_hold = True
         self.clock = 0.0
+        self.shown = 0
         self.watchdog = Watchdog(space.patience, clock=lambda: self.clock)
         self.said: list[str] = []
         self.killed: list[str] = []
@@ -49,6 +50,7 @@ class Search:
             self.state,
             lambda: None,
             resources=Resources(workers=workers),
+            on_progress=self.show,
             concurrent=most,
             say=self.said.append,
             could_hold=lambda: self.could_hold,
@@ -63,6 +65,9 @@ class Search:
         monkeypatch.setattr(hang_recovery, "_has_room", lambda _resources: self.has_room)
         monkeypatch.setattr(hang_recovery, "_free", lambda: "0 CPUs")
         monkeypatch.setattr(hang_recovery.ray, "kill", lambda actor, **_options: self.killed.append(actor))
+
+    def show(self) -> None:
+        self.shown += 1
 
     def suggest(self, name: str) -> Any:
         config = self.searcher.suggest(name)
@@ -382,3 +387,14 @@ def test_runs_of_tune_end_when_nothing_is_left_to_try(
     runs.run(Round(search_state, space.resources, 1))
     assert sorted(search_state.ended) == ["00000", "00001"]
     assert runs_so_far == [2, 1]
+
+
+def test_progress_is_shown_and_written_for_other_shells_from_time_to_time(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.run("a")
+    for images in (110, 120, 130):
+        search.tell(trial, {"progress": {"images_seen": images, "images_per_second": 1.0, "train_bits_per_dim": 2.0}})
+        search.pass_by(10)
+    assert search.shown == 3
+    assert search.state.store.progress()["00000"]["images_seen"] == 130, "the first is written after 15 s"
+    assert search.run_state.failure is None
