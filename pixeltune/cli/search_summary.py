@@ -21,7 +21,7 @@ from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.format import counted, enumerated
 from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.ranking import RANKED, counted_statuses, leaderboard, pareto_front
-from pixeltune.results.search_status import common_failure, count_failures
+from pixeltune.results.search_status import count_failures
 from pixeltune.results.store import SearchStore
 from pixeltune.search.run import Outcome
 from pixeltune.search.state import SearchState
@@ -92,7 +92,7 @@ def show_failures(out: Console, state: SearchState) -> None:
         return
     for reason, count in list(count_failures(rows).items())[:_MOST_REASONS]:
         out.print(f"{count} × {reason}", highlight=False, soft_wrap=True)
-    again = "" if common_failure(rows) or state.space.is_final else " with --retry-failed"
+    again = "" if state.ends_by_failure(rows) or state.space.is_final else " with --retry-failed"
     out.print(
         f"No trial has a result. Mend the cause, and give the same command{again}: it runs these trials again.",
         highlight=False,

@@ -102,8 +102,10 @@ def check_claim(model: DensityModel, images: ImageSet, nats_N: np.ndarray, *, se
     """
     try:
         require_codable(model)
-    except (CodecError, MissingPackageError) as error:
+    except CodecError as error:
         return BitsCheck(None, why_not=str(error))
+    except MissingPackageError as error:  # results keep this, so without the command that installs it here
+        return BitsCheck(None, why_not=error.missing)
     count = _count_to_check(nats_N)
     try:
         found = verify_bits(

@@ -23,7 +23,6 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.own_keys import require_code
 from pixeltune.results.ranking import RANKED
 from pixeltune.results.schema import Status
-from pixeltune.results.search_status import common_failure
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.callbacks import SearchCallback
@@ -36,9 +35,6 @@ from pixeltune.space import FinalSpace, Resources, SearchSpace
 
 if TYPE_CHECKING:
     from pixeltune.search.searcher import TrialSource
-
-_EQUAL_FAILURES = 3
-"""Trials that fail alike, without a result of any other, after which a search ends."""
 
 
 @dataclass(frozen=True)
@@ -360,7 +356,7 @@ class Stop:
     def _all_fail(self) -> str | None:
         """Return that the first trials failed for the same reason, as the others would."""
         ended = self._state.ended
-        if len(ended) < _EQUAL_FAILURES or not common_failure(ended.values()):
+        if not self._state.ends_by_failure(ended.values()):
             return None
         return f"{len(ended)} trials failed for the same reason, and none has a result"
 

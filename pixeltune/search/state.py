@@ -41,6 +41,8 @@ NODE_DIED = "its node died or could not be reached"
 MOST_NODE_DEATHS = 3
 """Node losses of one trial, without a notice, after which it counts as their cause (it may use up a host's memory)."""
 
+EQUAL_FAILURES = 3
+"""Trials that fail alike, without a result of any other, after which a search ends."""
 WITHOUT_RESULT = (Status.FAILED, Status.REJECTED, Status.OOM)
 """Statuses of trials to which a mended search may give a result."""
 _MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
@@ -55,8 +57,8 @@ class SearchState:
     A trial that breaks one of the space's constraints for good is stopped as soon as that is known, and so is one whose
     images are others than those of the search. data_checksum: of these; if it is not given, the first trial's count.
     retries: the statuses of trials that this launch tries again, in addition to those that were interrupted; a final
-    always tries those again that crashed, because its trials are fixed. If all trials of the earlier launches failed
-    for the same reason, they are tried again too: it was a fault of the search, which may be mended by now.
+    always tries those again that crashed, because its trials are fixed. If an earlier launch ended because all trials
+    failed for the same reason, they are tried again too: it was a fault of the search, which may be mended by now.
 
     A launch may die after a report is in the store and before the row says that the trial stopped there. The decision
     is then repeated from what was known at that report; `write_lost_decisions` stores it.
@@ -98,7 +100,7 @@ class SearchState:
         gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
         latest = {row["trial"]: row for row in attempts}
         stopped = self._decide_again(latest, reports)
-        if common_failure(latest.values()):
+        if self.ends_by_failure(latest.values()):
             self._retries |= {Status.FAILED, Status.REJECTED}
         for trial, row in latest.items():
             self._numbers.add(row["number"])
@@ -158,6 +160,11 @@ class SearchState:
         Trials begin in any order, so a killed launch may have left a gap before others that began.
         """
         return next(number for number in count() if number not in self._numbers)
+
+    def ends_by_failure(self, rows: Iterable[Row]) -> bool:
+        """Return whether a search with these latest rows ends because its trials all fail for the same reason."""
+        ended = [row for row in rows if row["status"] not in UNDECIDED]
+        return len(ended) >= min(EQUAL_FAILURES, self.space.most_trials) and bool(common_failure(ended))
 
     def plans_to_resume(self) -> list[TrialPlan]:
         """Return the next attempts of the trials that an earlier launch left unfinished."""

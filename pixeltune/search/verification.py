@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.errors import MissingPackageError, PixeltuneError
+from pixeltune.errors import PixeltuneError
 
 if TYPE_CHECKING:
     from pixeltune.data import ImageSet
@@ -34,8 +34,6 @@ def verify_claim(training: Training, weights: str, *, tested: Evaluation | None 
 
     try:
         found = check_claim(*_claim(training, weights, tested), seconds=seconds_allowed(training))
-    except MissingPackageError as error:
-        found = BitsCheck(None, why_not=error.missing)
     except PixeltuneError as error:
         found = BitsCheck(None, why_not=str(error))
     return {

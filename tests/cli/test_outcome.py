@@ -59,7 +59,7 @@ def test_a_final_is_proposed_where_there_is_a_test_set(tmp_path: Path, num_test:
 @pytest.mark.parametrize(
     ("ends", "lines"),
     [
-        (["failed", "failed"], ["2 × failed: so it was", "give the same command: it"]),
+        (3 * ["failed"], ["3 × failed: so it was", "give the same command: it"]),
         (
             ["failed", "oom"],
             ["1 × failed: so it was", "1 × oom: so it was", "same command with --retry-failed"],

@@ -339,6 +339,17 @@ def test_a_search_whose_trials_all_fail_alike_ends_and_tries_them_again(tmp_path
     assert [row["status"] for row in again.store.trials()] == ["finished", status, status]
 
 
+@pytest.mark.parametrize("trials", [1, 2, 9])
+def test_trials_that_failed_alike_are_tried_again_only_where_the_search_had_ended(tmp_path: Path, trials: int) -> None:
+    """A launcher that was killed after the first one is no reason to try that one again."""
+    space = toy_space(budget=Budget(trials=trials))
+    state = toy_state(tmp_path, space)
+    for number in range(min(2, trials)):
+        assert toy_state(tmp_path, space).plans_to_resume() == []
+        _fail(state, number, "rejected")
+    assert len(toy_state(tmp_path, space).plans_to_resume()) == (trials if trials < 9 else 0)
+
+
 @pytest.mark.parametrize(
     "others",
     [("finished",), ("diverged", "failed"), ("oom", "failed"), ("another", "failed")],
