@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,14 @@ assert "digits_quick" in out.getvalue()
 print(json.dumps([name for name in ("torch", "ray", "pandas") if name in sys.modules]))
 """
     assert _python(code, folder=tmp_path) == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A reader who looks for a class by its name finds one."""
+    found = [
+        node.name
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert {name: count for name, count in Counter(found).items() if count > 1} == {}

@@ -56,7 +56,7 @@ def _bar(calls: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def training_progress(images: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Yield a function to call with the `Progress` of a training, as a dictionary.
+    """Yield a function to call with each `TrainingProgress`, as a dictionary.
 
     It is a bar on a terminal, and a line a minute elsewhere. images: after which the training ends.
     """

@@ -78,7 +78,7 @@ class Progressed(TypedDict):
     """The message between two reports, every few seconds: a display needs it, the results do not.
 
     Attributes:
-        progress: A `Progress` of the training as a dictionary, None for what is not finite.
+        progress: A `TrainingProgress` as a dictionary, None for what is not finite.
     """
 
     progress: dict[str, Any]

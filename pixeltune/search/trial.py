@@ -34,7 +34,7 @@ from pixeltune.search.messages import Begun, Ended, Facts, Message, TrialTask
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
-    from pixeltune.training.epoch_report import EpochReport, Progress
+    from pixeltune.training.epoch_report import EpochReport, TrainingProgress
     from pixeltune.training.loop import Training
 
 _SECONDS_UNANNOUNCED = 20.0
@@ -90,7 +90,7 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
 def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
     from pixeltune.search.trial_artifacts import read_test_set, test_facts
     from pixeltune.search.verification import seconds_allowed, verify_claim
-    from pixeltune.training.epoch_report import Progress
+    from pixeltune.training.epoch_report import TrainingProgress
     from pixeltune.training.weights import save_weights
 
     # Resume or start, and report what is known about the model before training.
@@ -114,7 +114,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
 
     # Train from report to report. The checkpoint is written before the report is sent: what is reported is kept.
     for event in _until_taken(task, training):
-        if isinstance(event, Progress):
+        if isinstance(event, TrainingProgress):
             yield {"progress": _plain(event)}
             continue
         report = event
@@ -154,7 +154,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
     yield _ended(Status.FINISHED, why_not, facts | speed)
 
 
-def _until_taken(task: TrialTask, training: Training) -> Iterator[Progress | EpochReport]:
+def _until_taken(task: TrialTask, training: Training) -> Iterator[TrainingProgress | EpochReport]:
     """Yield the reports and the progress; if the machine is taken away, save the state between two reports."""
     try:
         yield from training.events(_PROGRESS_SECONDS)
@@ -287,7 +287,7 @@ def _forget_earlier_trials() -> None:
     reset_peak_memory()
 
 
-def _plain(report: Progress | EpochReport) -> dict[str, Any]:
+def _plain(report: TrainingProgress | EpochReport) -> dict[str, Any]:
     """Return a report, or progress, as a dictionary; values that are not finite become None."""
     values = asdict(report)
     return {

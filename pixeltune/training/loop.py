@@ -29,7 +29,7 @@ from pixeltune.models.blocks import compile_blocks, recompute_blocks
 from pixeltune.training.batches import Batch, Batches
 from pixeltune.training.checkpoint import SinceReport, TrainState
 from pixeltune.training.compiler import require_compiler
-from pixeltune.training.epoch_report import EpochReport, Progress
+from pixeltune.training.epoch_report import EpochReport, TrainingProgress
 from pixeltune.training.evaluation import Evaluation, evaluate
 from pixeltune.training.memory import MemoryPlan, memory_limit, plan_memory
 from pixeltune.training.micro_batches import exchanging, micro_batches
@@ -195,7 +195,7 @@ class Training(Iterator[EpochReport]):
                 return event
         raise StopIteration
 
-    def events(self, seconds: float = math.inf) -> Iterator[Progress | EpochReport]:
+    def events(self, seconds: float = math.inf) -> Iterator[TrainingProgress | EpochReport]:
         """Train to the end, and yield every report, with the progress in between.
 
         All workers yield the same events. To stop between two reports, use `pause`: an iterator that is left there
@@ -207,7 +207,7 @@ class Training(Iterator[EpochReport]):
         while self.images_seen < self.config.train.end:
             yield from self._train_to_next_report(seconds)
 
-    def _train_to_next_report(self, seconds: float) -> Iterator[Progress | EpochReport]:
+    def _train_to_next_report(self, seconds: float) -> Iterator[TrainingProgress | EpochReport]:
         stop = next_report(self.config, self.images_seen)
         first, tally = self.reports[-1].images_seen if self.reports else 0, self._begin_tally()
         pace = Pace(self.images_seen)
@@ -216,7 +216,7 @@ class Training(Iterator[EpochReport]):
                 self._halt(tally)
             self._train_step(tally)
             if self.images_seen < stop and self._is_due(pace, seconds):
-                yield Progress(
+                yield TrainingProgress(
                     images_seen=self.images_seen,
                     train_bits_per_dim=self._mean_nats(tally, first) * self._bits_per_nat,
                     images_per_second=pace.measure(self.images_seen),

@@ -35,9 +35,11 @@ _WRITE_PROGRESS_SECONDS = 15.0
 """Least seconds between two files that show the progress to other shells."""
 _STARVED = "its workers found no place in the cluster"
 _TAKEN = "its node was taken away (spot notice)"
+_NO_CAUSE = "\tclass_name: \n\tactor_id: "
+"""In the death of an actor whose cause Ray does not know: it infers from the notice that the node is gone."""
 _INTERRUPTIONS = {
     _STARVED: ("WorkerGroupStartupTimeoutError", "The worker group startup timed out"),
-    _TAKEN: ("NodePreemptedError", "PreemptionError", "the actor's node was preempted"),
+    _TAKEN: ("NodePreemptedError", "PreemptionError", "the actor's node was preempted", _NO_CAUSE),
     NODE_DIED: ("because its node has died", "The actor is temporarily unavailable"),
 }
 """Ends that are not the trial's fault, by the texts with which Ray and Train report them."""

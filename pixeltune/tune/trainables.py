@@ -46,7 +46,8 @@ def train_together(params: dict[str, Any]) -> None:
     """
     from ray.util.queue import Empty, Queue
 
-    messages = Queue(maxsize=1, actor_options={"num_cpus": 0})
+    # On the head, like this process: elsewhere the queue would end with a node that the trial does not need.
+    messages = Queue(maxsize=1, actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}})
     training = _Training(params, messages)
     training.start()
     while True:

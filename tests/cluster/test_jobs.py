@@ -212,7 +212,7 @@ def test_what_a_cluster_cannot_do_is_refused_before_it_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixeltune.cluster.ssh_tunnel._tunnel", lambda *_words: pytest.fail("a way was opened"))
-    own = checks_file.installed_versions() | {"python": "3.11.7"}  # the cluster files' own, whatever runs this test
+    own = checks_file.installed_versions() | {"python": "3.11.7"}  # those of the cluster files
     monkeypatch.setattr(checks_file, "installed_versions", lambda: own)
     path = str(write(tmp_path, filled_in("onprem")))
     given = ("--search", "digits_quick", "--cluster", path)

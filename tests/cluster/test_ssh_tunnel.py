@@ -149,6 +149,7 @@ def test_a_tunnel_ends_with_the_process_that_opened_it(cluster: dict[str, Any], 
     assert process.wait(timeout=20) == 0
 
 
+@pytest.mark.needs("ssh", "ps")
 def test_a_head_that_never_answers_is_given_up(
     cluster: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from pixeltune.errors import CheckpointError, ConfigError, DataError, DivergedEr
 from pixeltune.models import DensityModel
 from pixeltune.training import loop, timers
 from pixeltune.training.checkpoint import TrainState
-from pixeltune.training.epoch_report import EpochReport, Progress
+from pixeltune.training.epoch_report import EpochReport, TrainingProgress
 from pixeltune.training.evaluation import evaluate
 from pixeltune.training.loop import Training, fit, next_report
 from tests.support.tiny_trainings import GOLDEN, GOLDEN_CONFIGS, numbers, tiny
@@ -206,7 +206,7 @@ def test_progress_between_reports_changes_no_number() -> None:
     events = list(fit(config).events(seconds=0.0))
     reports = [event for event in events if isinstance(event, EpochReport)]
     assert [numbers(report) for report in reports] == [numbers(report) for report in plain]
-    progress = [event for event in events if isinstance(event, Progress)]
+    progress = [event for event in events if isinstance(event, TrainingProgress)]
     steps = range(config.train.batch_size, config.train.images + 1, config.train.batch_size)
     at_reports = {report.images_seen for report in reports}
     assert [event.images_seen for event in progress] == [images for images in steps if images not in at_reports]
@@ -222,7 +222,7 @@ def test_progress_counts_from_the_last_report_on_after_a_resume(state_path: str)
         list(halted)
     halted.state.save(state_path)
     watched, other = (
-        [event for event in training.events(seconds=0.0) if isinstance(event, Progress)]
+        [event for event in training.events(seconds=0.0) if isinstance(event, TrainingProgress)]
         for training in (fit(config), fit(config, state=TrainState.load(state_path)))
     )
     assert [event.images_seen for event in other] == [event.images_seen for event in watched][-len(other) :]

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import ActorDiedError
 
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import MOST_NODE_DEATHS, NODE_DIED, SearchState
@@ -30,6 +32,8 @@ PREEMPTED = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: ImplicitFunc\n"
     "The actor died because its node has died. Node Id: 12ab\n\tthe actor's node was preempted: spot notice"
 )
+INFERRED = str(ActorDiedError(ActorDiedErrorContext(reason=ActorDiedErrorContext.NODE_DIED, actor_id=b"\x4a" * 16)))
+"""What Ray says if the node of a notice is gone before the cluster's head knows that it is: no cause at all."""
 OF_TRAIN = "ray.train.v2.api.exceptions.PreemptionError: Training was interrupted by node preemption (ranks [0])"
 DIED = "The actor died because its node has died. Node Id: 12ab\n\tthe actor's node was terminated unexpectedly"
 UNREACHABLE = (
@@ -87,7 +91,7 @@ class Tune:
         return [(row["attempt"], row["status"], row["reason"]) for row in self.state.store.attempts()]
 
 
-@pytest.mark.parametrize("crash", [SAVED, PREEMPTED, OF_TRAIN])
+@pytest.mark.parametrize("crash", [SAVED, PREEMPTED, INFERRED, OF_TRAIN])
 @pytest.mark.parametrize("is_counted", [True, False])
 def test_a_trial_may_be_taken_away_any_number_of_times(tmp_path: Path, crash: str, *, is_counted: bool) -> None:
     """Tune counts what we raise, and not what it knows to be a preemption."""
@@ -156,10 +160,11 @@ def test_taken_away_after_a_fault_of_its_own_it_is_resumed_all_the_same(tmp_path
     assert [plan.attempt for plan in tune.state.plans_to_resume()] == [3]
 
 
-def test_a_process_that_dies_before_it_began_on_a_node_that_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("crash", [PREEMPTED, INFERRED])
+def test_a_process_that_dies_before_it_began_on_a_node_that_goes(tmp_path: Path, crash: str) -> None:
     """Tune gives up what has not begun."""
     tune = Tune(tmp_path)
-    tune.file.write_text(f"Failure # 1 (occurred at 2026)\n{PREEMPTED}\n")
+    tune.file.write_text(f"Failure # 1 (occurred at 2026)\n{crash}\n")
     tune.scheduler.on_trial_error(None, tune.trial)
     tune.searcher.on_trial_complete("a", error=True)
     tune.require_no_failure()

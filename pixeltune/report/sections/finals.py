@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from pixeltune.format import counted, is_or_are
 from pixeltune.report.figures.chart import BEST_COLOURS, Chart, new_figure, plain
-from pixeltune.report.sections.leaderboard import Cell, Line, TableColumn
+from pixeltune.report.sections.leaderboard import Cell, LeaderboardColumn, Line
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import NOTHING, cell, title_of
 from pixeltune.results.final_statistics import LEVEL, Difference, leaderboard_of, read_nats
@@ -27,7 +27,7 @@ class Finals:
 
     headline: str
     places: Sequence[Row]
-    columns: Sequence[TableColumn]
+    columns: Sequence[LeaderboardColumn]
     lines: Sequence[Line]
     notes: Sequence[str]
     charts: Sequence[Chart]
@@ -68,23 +68,23 @@ def headline(places: Sequence[Row]) -> str:
     return f"{text} {clearly}; the rest cannot be distinguished from it."
 
 
-def _columns(snapshot: Snapshot) -> list[TableColumn]:
+def _columns(snapshot: Snapshot) -> list[LeaderboardColumn]:
     final = snapshot.manifest.final
     assert final is not None
     return [
-        TableColumn("rank", "#", False),
-        TableColumn("from_trial", "trial", True),
-        TableColumn("value", f"{title_of(final.objective)} in {final.search}", False),
-        TableColumn("seeds", "seeds", False),
-        TableColumn("bits_per_dim", "test bits/dim ± standard error", False),
-        TableColumn("nats", "nats/image ± standard error", False),
-        TableColumn("difference_bits_per_dim", "difference ± standard error", False),
-        TableColumn(
+        LeaderboardColumn("rank", "#", False),
+        LeaderboardColumn("from_trial", "trial", True),
+        LeaderboardColumn("value", f"{title_of(final.objective)} in {final.search}", False),
+        LeaderboardColumn("seeds", "seeds", False),
+        LeaderboardColumn("bits_per_dim", "test bits/dim ± standard error", False),
+        LeaderboardColumn("nats", "nats/image ± standard error", False),
+        LeaderboardColumn("difference_bits_per_dim", "difference ± standard error", False),
+        LeaderboardColumn(
             "difference_bits_per_dim_half_width",
             f"half width of its interval ({1 - LEVEL:.0%} for all pairs at once)",
             False,
         ),
-        TableColumn("verdict", "verdict", True),
+        LeaderboardColumn("verdict", "verdict", True),
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pixeltune.errors import StoreError
 from pixeltune.format import counted, listed
-from pixeltune.report.sections.leaderboard import Board, Line, TableColumn, record_cell, short_title
+from pixeltune.report.sections.leaderboard import Board, LeaderboardColumn, Line, record_cell, short_title
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import cell, title_of
 from pixeltune.results.parquet_io import Row
@@ -55,7 +55,7 @@ def joint_leaderboard(snapshots: Sequence[Snapshot], top: int) -> JointLeaderboa
     ]
     names = ["rank", metric, "search", "trial", "status", *_NAMES, *_METRICS]
     columns = [
-        TableColumn(name, short_title(name), name in _TEXTS, is_pinned=name in ("rank", metric))
+        LeaderboardColumn(name, short_title(name), name in _TEXTS, is_pinned=name in ("rank", metric))
         for name in names
         if any(record.get(name) is not None for record in records)
     ]

@@ -43,7 +43,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class TableColumn:
+class LeaderboardColumn:
     """A column. name: of the results' column. is_text: sorted by letters, and aligned to the left. shown: at first.
 
     is_pinned: whether it stays in view where the table is scrolled to the side.
@@ -69,7 +69,7 @@ class Line:
 class Board:
     """The table; each column has a value in some row. notes: what its order and its numbers mean."""
 
-    columns: Sequence[TableColumn]
+    columns: Sequence[LeaderboardColumn]
     lines: Sequence[Line]
     notes: Sequence[str]
 
@@ -94,7 +94,7 @@ def board(snapshot: Snapshot, top: int = 0) -> Board:
     return Board(columns, lines, [*_notes(snapshot), *_mark(len(best))])
 
 
-def _columns(snapshot: Snapshot) -> Iterator[TableColumn]:
+def _columns(snapshot: Snapshot) -> Iterator[LeaderboardColumn]:
     manifest = snapshot.manifest
     if snapshot.is_final:
         first = ["trial", "test_nats" if snapshot.unit == "nats" else "test_bits_per_dim"]
@@ -109,7 +109,7 @@ def _columns(snapshot: Snapshot) -> Iterator[TableColumn]:
     for name in dict.fromkeys(names):
         is_text = name in _TEXTS or any(isinstance(row.get(name), str | bool) for row in snapshot.rows)
         shown = name not in hidden or name in asked
-        yield TableColumn(name, short_title(name), is_text, shown, name in first)
+        yield LeaderboardColumn(name, short_title(name), is_text, shown, name in first)
 
 
 def short_title(name: str) -> str:
