@@ -24,6 +24,7 @@ TOKEN = HOME / ".ray" / "auth_token"
 TOKEN.touch(mode=0o600)
 TOKEN.write_text(secrets.token_hex(32), encoding="ascii")
 
+import hypothesis
 import pytest
 
 from tests.support.optional import require
@@ -60,8 +61,10 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C arrive, and make warnings errors in fast runs, but for deprecations of other packages.
 
-    In slow runs, Ray and browsers leave sockets and files to the garbage collector.
+    In slow runs, Ray and browsers leave sockets and files to the garbage collector. Hypothesis measures no time.
     """
+    hypothesis.settings.register_profile("pixeltune", deadline=None)
+    hypothesis.settings.load_profile("pixeltune")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: tests send themselves Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if "not slow" in config.getoption("markexpr"):

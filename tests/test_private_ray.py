@@ -42,6 +42,8 @@ class Private:
 SCHEMA = "check a cluster file against Ray's schema"
 DRAIN = "drain the node of a spot machine"
 AWS = "make a cluster's AWS parts against moto"
+DIED = "have the text of an actor's death"
+ASK = "ask running trials to end"
 READ_AGAIN = "read the environment again where a search file imported Ray"
 NAMES = (
     Private(
@@ -54,6 +56,9 @@ NAMES = (
     Private(
         "ray._raylet", "InnerGcsClient.get_draining_nodes", "pixeltune/tune/preemption.py", "ask for draining nodes"
     ),
+    Private("ray._raylet", "InnerGcsClient.internal_kv_put", "pixeltune/tune/preemption.py", ASK),
+    Private("ray._raylet", "InnerGcsClient.internal_kv_exists", "pixeltune/tune/preemption.py", ASK),
+    Private("ray._raylet", "InnerGcsClient.internal_kv_del", "pixeltune/tune/preemption.py", ASK),
     Private("ray._raylet", "InnerGcsClient.drain_node", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private("ray._raylet", "GcsClient", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private("ray._raylet", "GcsClient", "tests/support/strangers.py", "knock at a cluster as a stranger"),
@@ -65,6 +70,8 @@ NAMES = (
         "pixeltune/cluster/spot_agent.py",
         DRAIN,
     ),
+    Private("ray.core.generated.common_pb2", "ActorDiedErrorContext", "tests/tune/test_preemption.py", DIED),
+    Private("ray.core.generated.common_pb2", "ActorDiedErrorContext.NODE_DIED", "tests/tune/test_preemption.py", DIED),
     Private("ray.autoscaler._private.util", "prepare_config", "pixeltune/cluster/checks_file.py", SCHEMA),
     Private("ray.autoscaler._private.util", "validate_config", "pixeltune/cluster/checks_file.py", SCHEMA),
     Private("ray.autoscaler._private.commands", "get_head_node_ip", "pixeltune/cluster/ssh_tunnel.py", "find a head"),

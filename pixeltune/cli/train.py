@@ -27,7 +27,6 @@ from pixeltune.cli.common import (
     storage_words,
 )
 from pixeltune.cli.progress_bar import training_progress
-from pixeltune.errors import NodePreemptedError
 from pixeltune.format import counted
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
                 _stop_on_signal(space.resources.workers) as is_stopping,
                 training_progress(space.base.train.end) as show,
             ):
-                for message in run_trial(plan.to_task(space, store, space.resources), is_stopping):
+                for message in run_trial(plan.to_task(space, store, space.resources), asked=is_stopping):
                     state.receive(plan.trial, message)
                     if "warning" in message:
                         say(f"{plan.trial} {message['warning']}")
@@ -144,8 +143,8 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
                         show(message["progress"])
                     if "report" in message:
                         say_progress(_line(message["report"]))
-        except NodePreemptedError:
-            say("Stopped; the same command resumes from here.")
+                    if message.get("end") == Status.INTERRUPTED:
+                        say("Stopped; the same command resumes from here.")
         except KeyboardInterrupt:
             say("Stopped; the same command resumes from the last report.")
         except BaseException:
@@ -212,12 +211,12 @@ def _line(report: Row) -> str:
 
 
 @contextmanager
-def _stop_on_signal(world: int) -> Iterator[Callable[[], bool] | None]:
+def _stop_on_signal(world: int) -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C, and SIGTERM as clusters send it, stop the training where it is; a second one leaves at once.
 
     world: how many processes train. torchrun ends all of several, so these leave at once.
 
-    Yields whether to stop; the training asks before each step, and saves its state.
+    Yields a function that returns whether to stop; the training calls it before each step, and saves its state.
     """
     stops = 0
 
@@ -230,7 +229,7 @@ def _stop_on_signal(world: int) -> Iterator[Callable[[], bool] | None]:
 
     before = {which: signal.signal(which, handle) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield (lambda: stops > 0) if world == 1 else None
+        yield lambda: stops > 0
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)

@@ -62,7 +62,7 @@ def _not_imported(key: str, name: str) -> ConfigError:
 
 
 @dataclass(frozen=True)
-class Kind:
+class OwnKind:
     """A section whose class a key chooses.
 
     Attributes:
@@ -239,9 +239,11 @@ def plain_types(annotation: object) -> frozenset[object]:
     return frozenset({annotation})
 
 
-KINDS: dict[str, Kind] = {
-    "model": Kind("model", "family", FamilyConfig, FAMILIES, StoredFamily, "network_class", ("causality", "narrow")),
-    "likelihood": Kind("likelihood", "name", LikelihoodConfig, LIKELIHOODS, StoredLikelihood, "likelihood_class", ()),
+KINDS: dict[str, OwnKind] = {
+    "model": OwnKind("model", "family", FamilyConfig, FAMILIES, StoredFamily, "network_class", ("causality", "narrow")),
+    "likelihood": OwnKind(
+        "likelihood", "name", LikelihoodConfig, LIKELIHOODS, StoredLikelihood, "likelihood_class", ()
+    ),
 }
 """The sections whose class a key chooses."""
 

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict, final
 
+STOPPED = "stopped before its end"
+"""The reason of an attempt that a launch ended with itself; a later launch resumes the trial."""
 Facts = dict[str, Any]
 """Columns of the attempt's row that are known when the message is sent."""
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError, first_line
+from pixeltune.format import counted
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.own_keys import require_code
 from pixeltune.results.ranking import RANKED
@@ -35,6 +36,10 @@ from pixeltune.space import FinalSpace, Resources, SearchSpace
 
 if TYPE_CHECKING:
     from pixeltune.search.searcher import TrialSource
+
+SAVE_SECONDS = 8.0
+"""Seconds that running trials have to save their state before a search ends; a trial that needs longer keeps the state
+of its last report."""
 
 
 @dataclass(frozen=True)
@@ -360,6 +365,12 @@ class Stop:
             return None
         return f"{len(ended)} trials failed for the same reason, and none has a result"
 
+    @property
+    def what_is_saved(self) -> str:
+        """Return what happens to the running trials before the search ends."""
+        running = len(self._state.running)
+        return f"saving {counted(running, 'trial')}, up to {SAVE_SECONDS:.0f} s" if running else "no trial is running"
+
     def interrupt(self) -> None:
         """End the search at the user's request."""
         self.reason, self.by_hand = "interrupted", True
@@ -376,7 +387,7 @@ def interrupts(stop: Stop, callback: SearchCallback) -> Iterator[None]:
         if stop.by_hand:
             raise KeyboardInterrupt
         stop.interrupt()
-        callback.say("Stopping: running trials keep their last checkpoint. Ctrl-C again to leave at once.")
+        callback.say(f"Stopping: {stop.what_is_saved}. Ctrl-C again to leave at once.")
 
     before: dict[signal.Signals, Any] = {}
     for which in (signal.SIGINT, signal.SIGTERM):

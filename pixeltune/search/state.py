@@ -28,7 +28,7 @@ from pixeltune.search.attempt import (
     objective_of,
     to_row,
 )
-from pixeltune.search.messages import Message
+from pixeltune.search.messages import STOPPED, Message
 from pixeltune.search.pruners import NopPruner, Pruner, Trace
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken
@@ -246,7 +246,7 @@ class SearchState:
         with contextlib.suppress(StoreError, OSError):
             self.store.write_progress(progress)
 
-    def finish(self, trial: str, *, crash: str | None = None, interruption: str = "stopped before its end") -> Row:
+    def finish(self, trial: str, *, crash: str | None = None, interruption: str = STOPPED) -> Row:
         """End an attempt as it reported, else as crashed, else as interrupted. Its row is final."""
         attempt = self.running.pop(trial)
         status, reason = attempt.finish(crash, interruption)

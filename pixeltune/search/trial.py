@@ -30,7 +30,7 @@ from pixeltune.errors import (
 )
 from pixeltune.own_code import search_in
 from pixeltune.results.schema import Status
-from pixeltune.search.messages import Begun, Ended, Facts, Message, TrialTask
+from pixeltune.search.messages import STOPPED, Begun, Ended, Facts, Message, TrialTask
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
 
 if TYPE_CHECKING:
@@ -53,14 +53,21 @@ def weights_file(checkpoint: str) -> str:
     return files.join(checkpoint, "weights.safetensors")
 
 
-def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Iterator[Message]:
+def _never() -> bool:
+    return False
+
+
+def run_trial(
+    task: TrialTask, taken: Callable[[], bool] = _never, asked: Callable[[], bool] = _never
+) -> Iterator[Message]:
     """Train one configuration from its last checkpoint or from the start.
 
-    taken: called between steps; returns whether the machine is about to be taken away. The state is then saved, even
-    between two reports, and NodePreemptedError raised.
+    taken: returns whether the machine is about to be taken away; NodePreemptedError is then raised.
+    asked: returns whether the launch asks the trial to end; it then ends as interrupted.
 
-    Expected ends (audit, divergence, memory) are reported as the last message; anything else is raised. With several
-    workers a lack of memory is raised too, because the others wait for the one that has none left.
+    Both are called between steps, and before such an end the state is saved, even between two reports. Expected ends
+    (audit, divergence, memory) are reported as the last message; anything else is raised. With several workers a lack
+    of memory is raised too, because the others wait for the one that has none left.
     """
     import torch
 
@@ -73,7 +80,9 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
 
     # Train; ends that a configuration can cause are messages, not exceptions.
     try:
-        yield from _train(task, taken)
+        yield from _train(task, taken, asked)
+    except PausedError:
+        yield _ended(Status.INTERRUPTED, STOPPED)
     except AuditError as error:
         yield _ended(Status.REJECTED, str(error))
     except ConfigError as error:
@@ -87,14 +96,14 @@ def run_trial(task: TrialTask, taken: Callable[[], bool] | None = None) -> Itera
         yield _ended(Status.OOM, first_line(error, "out of memory"), needed)
 
 
-def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Message]:
+def _train(task: TrialTask, taken: Callable[[], bool], asked: Callable[[], bool]) -> Iterator[Message]:
     from pixeltune.search.trial_artifacts import read_test_set, test_facts
     from pixeltune.search.verification import seconds_allowed, verify_claim
     from pixeltune.training.epoch_report import TrainingProgress
     from pixeltune.training.weights import save_weights
 
     # Resume or start, and report what is known about the model before training.
-    training, warning = _begin(task, taken)
+    training, warning = _begin(task, lambda: taken() or asked())
     is_first = training.workers.rank == 0
     expected = seconds_to_report(training)
     speed = _sampling_speed(training)[0] if task.speed_first and is_first else {}
@@ -113,7 +122,7 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
         yield from _announced_gallery(task, training, report)
 
     # Train from report to report. The checkpoint is written before the report is sent: what is reported is kept.
-    for event in _until_taken(task, training):
+    for event in _until_paused(task, training, asked):
         if isinstance(event, TrainingProgress):
             yield {"progress": _plain(event)}
             continue
@@ -154,14 +163,23 @@ def _train(task: TrialTask, taken: Callable[[], bool] | None) -> Iterator[Messag
     yield _ended(Status.FINISHED, why_not, facts | speed)
 
 
-def _until_taken(task: TrialTask, training: Training) -> Iterator[TrainingProgress | EpochReport]:
-    """Yield the reports and the progress; if the machine is taken away, save the state between two reports."""
+def _until_paused(
+    task: TrialTask, training: Training, asked: Callable[[], bool]
+) -> Iterator[TrainingProgress | EpochReport]:
+    """Yield the reports and the progress; if the training pauses, save the state between two reports.
+
+    Raises:
+        PausedError: The launch asked one of the workers to end.
+        NodePreemptedError: The machine of one of them is taken away.
+    """
     try:
         yield from training.events(_PROGRESS_SECONDS)
     except PausedError as pause:
         if training.workers.rank == 0:
             with writing_to(task.checkpoint):
                 training.state.save(state_file(task.checkpoint))
+        if training.workers.any(asked()):
+            raise
         raise NodePreemptedError(f"the machine under this trial is taken away: {pause}") from None
 
 
@@ -238,7 +256,7 @@ def _galleries(task: TrialTask, training: Training) -> set[int]:
     return {min(training.config.train.end, max(1, report) * every) for report in reports}
 
 
-def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> tuple[Training, str]:
+def _begin(task: TrialTask, pause: Callable[[], bool]) -> tuple[Training, str]:
     """Resume from an earlier attempt's checkpoint, or start from scratch with a warning if it could not be used.
 
     An unusable checkpoint is renamed and kept.
@@ -250,14 +268,14 @@ def _begin(task: TrialTask, taken: Callable[[], bool] | None) -> tuple[Training,
     warning = ""
     if files.exists(location):
         try:
-            return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share, pause=taken), ""
+            return fit(config, state=TrainState.load(location), gpu_share=task.gpu_share, pause=pause), ""
         except CheckpointError as error:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
                 raise  # the storage did not answer; the checkpoint there may be intact
             warning = f"starts from scratch, and keeps its old checkpoint as {location}.corrupt: {error}"
             with writing_to(location), contextlib.suppress(FileNotFoundError):  # another worker was first
                 files.move(location, f"{location}.corrupt")
-    return fit(config, gpu_share=task.gpu_share, pause=taken), warning
+    return fit(config, gpu_share=task.gpu_share, pause=pause), warning
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Nodes that are taken away, and trials whose parent process is gone."""
+"""Why a trial ends before its training does: its node is taken away, its launch ends, or its parent process is gone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ from pixeltune.errors import NodePreemptedError
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5
+_NAMESPACE = b"pixeltune"
 
 
 def draining_nodes() -> set[str]:
@@ -27,8 +29,45 @@ def draining_nodes() -> set[str]:
         return set()
 
 
+def ask_to_end() -> None:
+    """Ask all trials of this job to save their state and end. A head that does not answer is left alone."""
+    from ray._private import worker
+
+    with contextlib.suppress(Exception):  # of many kinds; the trials then keep the state of their last report
+        worker.global_worker.gcs_client.internal_kv_put(
+            _request(), b"end", overwrite=True, namespace=_NAMESPACE, timeout=_ANSWER_SECONDS
+        )
+
+
+def withdraw() -> None:
+    """Withdraw `ask_to_end`, so that a later search of this job can run."""
+    from ray._private import worker
+
+    with contextlib.suppress(Exception):
+        worker.global_worker.gcs_client.internal_kv_del(
+            _request(), del_by_prefix=False, namespace=_NAMESPACE, timeout=_ANSWER_SECONDS
+        )
+
+
+def _is_asked_to_end() -> bool:
+    from ray._private import worker
+
+    try:
+        return bool(
+            worker.global_worker.gcs_client.internal_kv_exists(
+                _request(), namespace=_NAMESPACE, timeout=_ANSWER_SECONDS
+            )
+        )
+    except Exception:  # as above
+        return False
+
+
+def _request() -> bytes:
+    return str(ray.get_runtime_context().get_job_id()).encode()
+
+
 class PreemptionMonitor:
-    """A check once a second in the background of a trial's process; reading `is_taken` costs nothing.
+    """A check once a second in the background of a trial's process; reading `is_taken` and `is_asked` costs nothing.
 
     If the node's Ray is gone, the process ends.
     """
@@ -36,6 +75,7 @@ class PreemptionMonitor:
     def __init__(self) -> None:
         self._node = ray.get_runtime_context().get_node_id()
         self._is_taken = self._node in draining_nodes()
+        self._is_asked = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True, name="pixeltune-node-watch")
 
@@ -53,14 +93,19 @@ class PreemptionMonitor:
         """Return whether the node is being drained."""
         return self._is_taken
 
+    def is_asked(self) -> bool:
+        """Return whether the launch asks its trials to end."""
+        return self._is_asked
+
     def require_node(self) -> None:
         """Raise NodePreemptedError if the node is being drained: a reused process may be on such a node."""
         if self._is_taken:
             raise NodePreemptedError("the machine under this trial is taken away")
 
     def _look(self) -> None:
-        while not (self._is_taken or self._done.wait(_LOOK_SECONDS)):
+        while not (self._is_taken or self._is_asked or self._done.wait(_LOOK_SECONDS)):
             self._is_taken = self._node in draining_nodes()
+            self._is_asked = _is_asked_to_end()
 
 
 @cache

@@ -15,6 +15,7 @@ from pixeltune.errors import SearchError, StoreError
 from pixeltune.format import counted
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.messages import Message
+from pixeltune.search.run import SAVE_SECONDS
 from pixeltune.search.searcher import TrialSource
 from pixeltune.search.state import NODE_DIED, SearchState
 from pixeltune.space import Patience, Resources
@@ -60,6 +61,7 @@ class TuneRunState:
         concurrent: How many trials are open at once.
         say: Prints a line for the user.
         could_hold: Returns whether the present nodes could hold a trial if they were free.
+        ask_to_end: Asks the processes of all trials to save their state and end.
         watchdog: Finds trials that are silent for too long; None makes one with the space's patience.
     """
 
@@ -74,6 +76,7 @@ class TuneRunState:
         concurrent: int = 1,
         say: Callable[[str], None] = print,
         could_hold: Callable[[], bool] = lambda: True,
+        ask_to_end: Callable[[], None] = lambda: None,
         watchdog: Watchdog | None = None,
     ) -> None:
         self.say = say
@@ -84,6 +87,7 @@ class TuneRunState:
         self._resources = resources
         self._concurrent = concurrent
         self._could_hold = could_hold
+        self._ask_to_end = ask_to_end
         self._watchdog = watchdog or Watchdog(state.space.patience)
 
         # By Tune's trial id: our plan, until the trial ends; and which of them Tune has not ended or given up.
@@ -98,8 +102,10 @@ class TuneRunState:
         self._dropped: list[TrialPlan] = []
         self._restart_reason = ""
         self._failure: BaseException | None = None
-        # Times on the watchdog's clock: when nodes first could not hold a trial, and when progress was written last.
+        # Times on the watchdog's clock: when nodes first could not hold a trial, when the trials were asked to end, and
+        # when progress was written last.
         self._nodeless_since: float | None = None
+        self._ending_since: float | None = None
         self._progress_written_at = 0.0
 
     # --- What is known ------------------------------------------------------------------------------------------------
@@ -142,7 +148,11 @@ class TuneRunState:
     @property
     def is_full(self) -> bool:
         """Return whether another trial has to wait for one that is open."""
-        return len(self._open) >= self._concurrent and not self.is_over
+        return len(self._open) >= self._concurrent and not (self.is_over or self._is_ending)
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._ending_since is not None
 
     def is_open(self, trial_id: str) -> bool:
         """Return whether Tune has neither ended nor given up the trial."""
@@ -177,6 +187,21 @@ class TuneRunState:
         """End this run of Tune, so that another one can begin."""
         self._restart_reason = reason
 
+    def may_end(self) -> bool:
+        """Return whether Tune may end now that the search has to: no trial has steps that its state lacks.
+
+        At first, ask the trials that train to save their state and end. They get `SAVE_SECONDS` for it.
+        """
+        if self._ending_since is None:
+            self._ending_since = self._watchdog.now
+            if self._unsaved():
+                self._ask_to_end()
+        return not self._unsaved() or self._watchdog.now - self._ending_since > SAVE_SECONDS
+
+    def _unsaved(self) -> bool:
+        """Return whether a trial trains; one that has not begun loses nothing."""
+        return any(attempt.facts and attempt.end is None for attempt in self._state.running.values())
+
     def look(self) -> float:
         """Advance the watchdog's clock; return the seconds that were watched so far."""
         return self._watchdog.look()
@@ -191,7 +216,7 @@ class TuneRunState:
 
     def open_next(self, trial_id: str) -> TrialPlan | None:
         """Plan the next trial and open it under Tune's id; None if this run needs no more trials."""
-        plan = None if self.is_over else self._source.next_plan()
+        plan = None if self.is_over or self._is_ending else self._source.next_plan()
         if plan is not None:
             self._plans[trial_id] = plan
             self._open.add(trial_id)

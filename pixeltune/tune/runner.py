@@ -66,6 +66,7 @@ class TuneRunner:
 
         from pixeltune.tune import adapters
         from pixeltune.tune.hang_recovery import HangRecoveryCallback
+        from pixeltune.tune.preemption import ask_to_end, withdraw
         from pixeltune.tune.ray_session import could_hold
         from pixeltune.tune.run_state import MOST_FAULTS, TuneRunState
         from pixeltune.tune.trainables import trainable
@@ -81,6 +82,7 @@ class TuneRunner:
             concurrent=round_.concurrent,
             say=self.callback.say,
             could_hold=partial(could_hold, resources),
+            ask_to_end=ask_to_end,
         )
         together = resources.workers > 1
         with _scratch(state.store, shared=together) as scratch, interrupts(self.stop, self.callback):
@@ -98,7 +100,7 @@ class TuneRunner:
                     name="tune",
                     storage_path=scratch,
                     verbose=0,
-                    stop=adapters.LimitStopper(lambda: run_state.is_over or self.stop.due()),
+                    stop=adapters.LimitStopper(lambda: run_state.is_over or (self.stop.due() and run_state.may_end())),
                     failure_config=tune.FailureConfig(max_failures=MOST_FAULTS),
                     callbacks=[
                         HangRecoveryCallback(run_state, self.watchdog),
@@ -117,6 +119,8 @@ class TuneRunner:
             except Exception as error:
                 with run_state.guarded():
                     raise SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
+            finally:
+                withdraw()
 
             # What still runs is interrupted: a later run resumes it.
             run_state.finish_interrupted()

@@ -34,7 +34,7 @@ def train_here(params: dict[str, Any]) -> None:
 
     with PreemptionMonitor() as watch:
         watch.require_node()
-        for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken):
+        for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken, watch.is_asked):
             tune.report(result_of(message))
 
 
@@ -44,10 +44,13 @@ def train_together(params: dict[str, Any]) -> None:
     The messages pass through a queue of this trial, and all of them are reported before the trial ends. Ray's
     `TuneReportCallback` loses the last one, or hangs, if Tune asks for it later than Train has shut down.
     """
+    import ray
     from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # On the head, like this process: elsewhere the queue would end with a node that the trial does not need.
-    messages = Queue(maxsize=1, actor_options={"num_cpus": 0, "resources": {HEAD: 0.001}})
+    # Where this process runs: elsewhere the queue could end with a node that the trial does not need.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     training = _Training(params, messages)
     training.start()
     while True:
@@ -114,7 +117,7 @@ def _train_worker(params: dict[str, Any]) -> None:
     from pixeltune.tune.preemption import PreemptionMonitor
 
     with PreemptionMonitor() as watch:
-        for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken):
+        for message in run_trial(TrialTask(**json.loads(params[TASK])), watch.is_taken, watch.is_asked):
             train.report(result_of(message))
 
 

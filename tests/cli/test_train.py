@@ -316,12 +316,13 @@ def _stopping(after: int, how: str) -> Any:
     """`run_trial` that is stopped once the report number `after` is in the books."""
     whole = trial.run_trial
 
-    def messages(task: TrialTask, taken: Any = None) -> Iterator[dict[str, Any]]:
-        reports = 0
-        for message in whole(task, taken):
+    def messages(task: TrialTask, asked: Any) -> Iterator[dict[str, Any]]:
+        reports, is_stopped = 0, False
+        for message in whole(task, asked=asked):
             yield message
             reports += "report" in message
-            if reports == after:
+            if reports == after and not is_stopped:
+                is_stopped = True
                 if how == "crash":
                     raise RuntimeError("the wire was cut")
                 os.kill(os.getpid(), signal.SIGTERM if how == "SIGTERM" else signal.SIGINT)
@@ -406,7 +407,7 @@ def test_a_training_does_not_go_on_with_other_images(monkeypatch: pytest.MonkeyP
 
 
 def test_a_crash_keeps_its_traceback_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(_task: TrialTask, _taken: Any) -> Iterator[Any]:
+    def crash(_task: TrialTask, asked: Any) -> Iterator[Any]:
         raise RuntimeError("the wire was cut")
         yield
 

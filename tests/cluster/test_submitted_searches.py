@@ -190,7 +190,7 @@ def test_left_found_again_stopped_and_gone_on_with(head: StandingHead, wire: Wir
     assert {row["status"] for row in rows} == {"interrupted"}, rows
     log = command("cluster", "logs", str(head.file), job)
     assert log.code == 130
-    assert "Stopping: running trials keep their last checkpoint." in log.out
+    assert "Stopping: saving 2 trials, up to 8 s." in log.out
     nothing = command("cluster", "stop", str(head.file))
     assert nothing.code == 2
     assert "there must be such a running job" in nothing.err

@@ -488,6 +488,21 @@ def test_a_trial_whose_machine_goes_keeps_what_it_learned_between_reports(
     assert second[-1]["end"] == "finished"
 
 
+def test_a_trial_that_is_asked_to_end_keeps_its_steps_between_reports(
+    tmp_path: Path, uninterrupted: list[Message]
+) -> None:
+    """Its end is a message: it is not a fault, and no other process has to try it again."""
+    task = task_in(tmp_path)
+    calls: list[int] = []
+    *first, last = run_trial(task, asked=lambda: bool(calls.append(1)) or len(calls) >= 6)
+    assert last == {"end": "interrupted", "reason": "stopped before its end"}
+    assert TrainState.load(state_file(task.checkpoint)).images_seen == 250
+    assert numbers(first) == numbers(uninterrupted)[:2]
+    second = list(run_trial(task))
+    assert numbers(second) == numbers(uninterrupted)[2:]
+    assert second[-1]["end"] == "finished"
+
+
 def test_a_machine_that_goes_at_once_costs_the_first_step_alone(tmp_path: Path, uninterrupted: list[Message]) -> None:
     """There is no report yet to begin from."""
     task = task_in(tmp_path)

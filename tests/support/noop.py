@@ -26,7 +26,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.messages import Message, TrialTask
+from pixeltune.search.messages import STOPPED, Message, TrialTask
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
@@ -187,6 +187,9 @@ def train_here(params: dict[str, Any]) -> None:
         for message in messages(task):
             tune.report(message.get("report", {}) | {"message": json.dumps(message)})
             watch.require_node()
+            if watch.is_asked() and "end" not in message:
+                tune.report({"message": json.dumps({"end": "interrupted", "reason": STOPPED})})
+                return
 
 
 def train_together(params: dict[str, Any]) -> None:

@@ -243,7 +243,7 @@ def interrupted(scene: Scene) -> None:
     else:
         launch.signal_group(signal.SIGINT)
     scene.wait(launch, 130)
-    if "Stopping: running trials keep their last checkpoint." in launch.out:  # else it had not begun
+    if "Stopping: " in launch.out:  # else it had not begun
         again = f"To go on: python noop.py --search {scene.folder / 'tiny.py'} --storage {scene.storage}"
         scene.harm.require("Ended: interrupted." in launch.out and again in launch.out, launch.out[-500:])
     statuses = {row["status"] for row in scene.store.attempts()}

@@ -18,12 +18,14 @@ import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError
 
+from pixeltune.search.run import SAVE_SECONDS
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import MOST_NODE_DEATHS, NODE_DIED, SearchState
 from pixeltune.space import Budget
 from pixeltune.tune.adapters import TuneCallback, TuneScheduler, TuneSearcher
 from pixeltune.tune.run_state import MOST_FAULTS, TuneRunState
 from pixeltune.tune.trainables import result_of
+from pixeltune.tune.watchdog import Watchdog
 from tests.support.toy_search import BEGUN, FINISHED, reported, toy_space, toy_state
 
 TAKEN = "its node was taken away (spot notice)"
@@ -190,6 +192,77 @@ def test_a_trial_that_kills_its_nodes_does_not_do_so_for_ever(tmp_path: Path, di
     assert [status for _, status in ends].count("failed") == 2
     assert sum(is_node for is_node, _ in ends) == MOST_NODE_DEATHS
     assert "00000" in second.state.ended
+
+
+# --- Launches that end ------------------------------------------------------------------------------------------------
+
+
+class Ending:
+    """A search with two open trials, which are asked to end; `seconds` passes by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        space = toy_space(budget=Budget(trials=4), scheduler=None)
+        self.state = toy_state(folder / "r", space)
+        self.asked = 0
+        self.seconds = 0.0
+        watchdog = Watchdog(space.patience, clock=lambda: self.seconds)
+        self.run_state = TuneRunState(
+            OptunaSearcher(space, self.state),
+            self.state,
+            lambda: None,
+            resources=space.resources,
+            ask_to_end=self._ask,
+            concurrent=2,
+            watchdog=watchdog,
+        )
+        for trial_id in ("a", "b"):
+            assert self.run_state.open_next(trial_id) is not None
+            self.run_state.begin(trial_id)
+
+    def _ask(self) -> None:
+        self.asked += 1
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(int(seconds * 10)):
+            self.seconds += 0.1
+            self.run_state.look()
+
+
+def test_a_launch_that_ends_waits_for_the_trials_that_save_their_state(tmp_path: Path) -> None:
+    """One that has not begun has nothing to save, and no other trial is begun."""
+    search = Ending(tmp_path)
+    search.run_state.receive("a", BEGUN)
+    assert not search.run_state.may_end()
+    search.wait(SAVE_SECONDS - 1)
+    assert not search.run_state.may_end()
+    assert search.asked == 1
+    search.run_state.receive("a", {"end": "interrupted", "reason": "stopped before its end"})
+    assert search.run_state.may_end()
+    search.run_state.end("a", has_crashed=False)
+    assert search.run_state.open_next("c") is None
+    assert not search.run_state.is_full
+    search.run_state.finish_interrupted()
+    ends = [(row["status"], row["reason"]) for row in search.state.store.attempts()]
+    assert ends == [("interrupted", "stopped before its end")] * 2
+    assert [plan.trial for plan in search.state.plans_to_resume()] == ["00000", "00001"]
+
+
+def test_a_launch_that_ends_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """A trial may be in a long step, or its process may hang."""
+    search = Ending(tmp_path)
+    for trial_id in ("a", "b"):
+        search.run_state.receive(trial_id, BEGUN)
+    assert not search.run_state.may_end()
+    search.wait(SAVE_SECONDS + 1)
+    assert search.run_state.may_end()
+    search.run_state.finish_interrupted()
+    assert [row["status"] for row in search.state.store.attempts()] == ["interrupted"] * 2
+
+
+def test_a_launch_whose_trials_have_not_begun_ends_at_once(tmp_path: Path) -> None:
+    search = Ending(tmp_path)
+    assert search.run_state.may_end()
+    assert search.asked == 0
 
 
 # --- Processes whose parent is gone -----------------------------------------------------------------------------------

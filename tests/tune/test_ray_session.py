@@ -112,6 +112,7 @@ def test_nodes_get_the_code_and_nothing_else(tmp_path: Path, monkeypatch: pytest
         (here / name).write_text("mine = 1")
     (here / "venv" / "pyvenv.cfg").touch()
     monkeypatch.chdir(here)
+    monkeypatch.setattr(own_code, "_given", {})
     stage_code(tmp_path / "job")
     staged = {str(path.relative_to(tmp_path / "job")) for path in (tmp_path / "job").rglob("*") if path.is_file()}
     assert {name for name in staged if not name.startswith("pixeltune/")} == {"mine.py", "data/own.py"}
