@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune import files
-from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean
+from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean, first_line
+from pixeltune.own_code import place_of
 from pixeltune.packages import require_packages
 from pixeltune.tune.ray_address import COMMAND
 
@@ -150,6 +151,7 @@ class _Verbosity:
     """The verbosity options of the running command."""
 
     quiet: bool = False
+    verbose: bool = False
 
 
 _verbosity = _Verbosity()
@@ -160,6 +162,11 @@ def is_quiet() -> bool:
     return _verbosity.quiet
 
 
+def is_verbose() -> bool:
+    """Return whether the running command shows where an error comes from (`--verbose`)."""
+    return _verbosity.verbose
+
+
 def say_progress(line: str) -> None:
     """Print a line of progress, unless `--quiet` was given."""
     if not is_quiet():
@@ -167,12 +174,15 @@ def say_progress(line: str) -> None:
 
 
 def run(verb: Verb, options: argparse.Namespace) -> int:
-    """Run a verb. Errors that a user can correct become one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
+    """Run a verb. Errors that a user can correct become one line on stderr and exit code 2; SIGTERM is a Ctrl-C.
+
+    These are errors of pixeltune, and any exception that the user's own code raises.
+    """
     if threading.current_thread() is threading.main_thread():  # a stopped job, a queue's time limit
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # the user's data functions are in the working directory
-    _verbosity.quiet = options.quiet
+    _verbosity.quiet, _verbosity.verbose = options.quiet, options.verbose
     try:
         with _plain_warnings():
             return verb(options)
@@ -180,6 +190,15 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
         if options.verbose:
             traceback.print_exc()
         print(f"pixeltune: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception as error:
+        place = place_of(error)
+        if not place:
+            raise
+        if options.verbose:
+            traceback.print_exc()
+        words = f"{place} raises {first_line(error, with_type=True)}"
+        print(f"pixeltune: your own code must work, but {words}; fix it; -v shows the traceback", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
