@@ -25,7 +25,7 @@ from pixeltune import files
 from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean, first_line
 from pixeltune.own_code import place_of
 from pixeltune.packages import require_packages
-from pixeltune.tune.ray_address import COMMAND
+from pixeltune.results.storage import COMMAND, default_storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -298,23 +298,10 @@ def add_galleries(parser: argparse.ArgumentParser) -> None:
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
     """Add the option for the location of the results."""
-    default = _default_storage()
+    default = default_storage()
     parser.add_argument(
         "--storage", default=default, metavar="DIR|URI", help=f"folder or URI (s3://…) of all results [{default}]"
     )
-
-
-def storage_words(storage: str) -> str:
-    """Return the option that a printed command needs for this storage; "" for the default.
-
-    A job's output is read where it was submitted, which has its own default.
-    """
-    is_default = storage == _default_storage() and COMMAND not in os.environ
-    return "" if is_default else f" --storage {shlex.quote(storage)}"
-
-
-def _default_storage() -> str:
-    return os.environ.get("PIXELTUNE_STORAGE") or "results"
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -329,9 +316,6 @@ TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enoug
 
 def command_again() -> str:
     """Return the user's command for copying; in a job of a cluster, the one that submitted it."""
-    import shlex
-
-    from pixeltune.tune.ray_address import COMMAND
 
     if COMMAND in os.environ:
         return os.environ[COMMAND]

@@ -26,11 +26,11 @@ from pixeltune.cli.common import (
     say,
     say_progress,
     settings_of,
-    storage_words,
 )
 from pixeltune.cli.progress_bar import training_progress
 from pixeltune.errors import NodePreemptedError
 from pixeltune.format import counted
+from pixeltune.results.storage import storage_words
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
