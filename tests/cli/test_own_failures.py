@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pixeltune.errors import ConfigError, DataError
-from pixeltune.own_code import note_place, place_of, split_place
+from pixeltune.errors import ConfigError
+from pixeltune.own_code import import_object, note_place, place_of, running, split_place
 from pixeltune.results.store import SearchStore
 from tests.support.commands import command, done, refused, write_tiny
 from tests.support.own_code import FAMILY, LIKELIHOOD, SHALLOW, WARM, forget, write_modules
@@ -187,19 +187,10 @@ def test_a_place_comes_back_from_a_traceback() -> None:
     )
 
 
-def test_a_place_is_that_of_the_cause() -> None:
-    def users() -> None:
-        raise KeyError("x")
-
-    def wrapped() -> ConfigError:
-        try:
-            users()
-        except KeyError as error:
-            found = ConfigError("a")
-            found.__cause__ = error
-            return found
-        raise AssertionError
-
-    assert place_of(wrapped()).startswith("tests/cli/test_own_failures.py:")
-    assert place_of(wrapped()).endswith(" in users")
-    assert place_of(DataError("b")) == ""
+def test_a_place_is_that_of_the_cause(here: Path) -> None:
+    write_modules(here, own_part="def cut(x):\n    return 1 / x\n")
+    with pytest.raises(ConfigError) as caught, running("own_part:cut", "cutting"):
+        import_object("own_part:cut")(0)
+    assert place_of(caught.value) == "own_part.py:2 in cut"
+    assert str(caught.value).startswith("cutting of own_part:cut must work, but raises ZeroDivisionError: ")
+    assert place_of(KeyError("x")) == ""

@@ -72,8 +72,8 @@ def test_a_search_on_a_local_ray_is_named(start: Start) -> None:
     launch = start("results/toy", temporary="pixeltune-ray-abc")
     assert notice_of_others() == (
         f"Another launch trains on the CPUs of this machine: results/toy (process {launch.pid}). All get slower, and "
-        "the speeds that they measure are too low; wait for its end, or let each search run fewer trials at a time with "
-        "--max-concurrent N."
+        "the speeds that they measure are too low; wait for its end, or let each search run fewer trials at a time "
+        "with --max-concurrent N."
     )
     launch.communicate()
     assert notice_of_others() == ""
