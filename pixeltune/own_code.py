@@ -21,6 +21,7 @@ from typing import Any
 from pixeltune.errors import ConfigError, PixeltuneError, first_line
 
 _DIGITS = 16
+_LONGEST = 200
 _PACKAGE = Path(__file__).resolve().parent
 _LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 _RAISED = "Raised in code of your own: "
@@ -71,11 +72,18 @@ def error_text(error: BaseException) -> str:
     Returns:
         Text such as `KeyError: 'x' (nets.py:31 in forward)`.
     """
-    words = first_line(error, with_type=True)
-    if isinstance(error, SyntaxError) and error.filename is not None:  # its text names the place once more
-        words = f"{type(error).__name__}: {error.msg}"
     place = place_of(error)
-    return f"{words} ({place})" if place else words
+    return f"{exception_words(error)} ({place})" if place else exception_words(error)
+
+
+def exception_words(error: BaseException) -> str:
+    """Return the class and the first words of an exception, in one line."""
+    text = str(error)
+    if isinstance(error, SyntaxError) and error.filename is not None:  # its text names the place once more
+        text = error.msg
+    words = " ".join(text.split())
+    name = type(error).__name__
+    return f"{name}: {words if len(words) <= _LONGEST else words[:_LONGEST] + '…'}" if words else name
 
 
 def place_of(error: BaseException) -> str:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune import files
-from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean, first_line
-from pixeltune.own_code import place_of
+from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean
+from pixeltune.own_code import exception_words, place_of
 from pixeltune.packages import require_packages
 from pixeltune.results.storage import COMMAND, default_storage
 
@@ -197,7 +197,7 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
             raise
         if options.verbose:
             traceback.print_exc()
-        words = f"{place} raises {first_line(error, with_type=True)}"
+        words = f"{place} raises {exception_words(error)}"
         print(f"pixeltune: your own code must work, but {words}; fix it; -v shows the traceback", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
