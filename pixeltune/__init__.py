@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from pixeltune.results.optuna_study import study
     from pixeltune.results.ranking import pareto
     from pixeltune.sampling import complete, sample, save_grid
+    from pixeltune.search.trial_reference import load_model
     from pixeltune.space import Asha, Budget, Median, Pareto, Patience, Resources, SearchSpace, load_search
     from pixeltune.training.evaluation import evaluate
     from pixeltune.training.loop import fit
-    from pixeltune.training.weights import load_model, save_weights
+    from pixeltune.training.weights import save_weights
 
 _HOMES = {
     "TrialConfig": "pixeltune.config",
@@ -49,7 +50,7 @@ _HOMES = {
     "save_grid": "pixeltune.sampling",
     "fit": "pixeltune.training.loop",
     "evaluate": "pixeltune.training.evaluation",
-    "load_model": "pixeltune.training.weights",
+    "load_model": "pixeltune.search.trial_reference",
     "save_weights": "pixeltune.training.weights",
     "read_results": "pixeltune.results.dataframes",
     "read_curves": "pixeltune.results.dataframes",

@@ -101,6 +101,38 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def parent_of(pid: int) -> int | None:
+    """Return the number of the process that started another; None where it has ended, or cannot be asked."""
+    psutil = _psutil()
+    if psutil is None:
+        return None
+    try:
+        return int(psutil.Process(pid).ppid())
+    except psutil.Error:
+        return None
+
+
+def open_files(pid: int) -> list[str]:
+    """Return the paths of the files that a process has open; empty where it has ended, or may not be asked."""
+    psutil = _psutil()
+    if psutil is None:
+        return []
+    try:
+        return [file.path for file in psutil.Process(pid).open_files()]
+    except (psutil.Error, OSError):
+        return []
+
+
+def is_on_same_cpus(pid: int) -> bool:
+    """Return whether a process may use a processor that this one may use; true where the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return True
+    try:
+        return not os.sched_getaffinity(0).isdisjoint(os.sched_getaffinity(pid))
+    except OSError:  # it has ended
+        return False
+
+
 def is_own(path: Path) -> bool:
     """Return whether this user owns a file; always true on Windows, where a file has no such number."""
     try:

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,13 @@ from typing import Any
 from pixeltune.errors import ConfigError, PixeltuneError, first_line
 
 _DIGITS = 16
+_LONGEST = 200
+_PACKAGE = Path(__file__).resolve().parent
+_LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
+_RAISED = "Raised in code of your own: "
 _given: dict[Path, None] = {}
+_imported: set[str] = set()
+"""Top packages of imported names; they may be installed packages."""
 
 
 def is_own(name: object) -> bool:
@@ -37,6 +44,7 @@ def import_object(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise ValueError("it is not of the form package.module:Name")
+    _imported.add(module.partition(".")[0])
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -53,18 +61,101 @@ def running(name: str, what: str) -> Iterator[None]:
     except (PixeltuneError, MemoryError):
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        place = next((f" ({Path(at.filename).name}, line {at.lineno})" for at in reversed(frames) if _is_users(at)), "")
         if isinstance(error, RuntimeError) and "out of memory" in str(error):
             raise
-        raise ConfigError(
-            f"{what} of {name} must work, but raises {first_line(error, with_type=True)}{place}; fix the module"
-        ) from error
+        raise ConfigError(f"{what} of {name} must work, but raises {error_text(error)}; fix the module") from error
 
 
-def _is_users(frame: traceback.FrameSummary) -> bool:
-    file = Path(frame.filename)
-    return "site-packages" not in file.parts and not file.is_relative_to(Path(__file__).parent)
+def error_text(error: BaseException) -> str:
+    """Return an exception in one line, and the place where the user's own code raised it, if it did.
+
+    Returns:
+        Text such as `KeyError: 'x' (nets.py:31 in forward)`.
+    """
+    place = place_of(error)
+    return f"{exception_words(error)} ({place})" if place else exception_words(error)
+
+
+def exception_words(error: BaseException) -> str:
+    """Return the class and the first words of an exception, in one line."""
+    text = str(error)
+    if isinstance(error, SyntaxError) and error.filename is not None:  # its text names the place once more
+        text = error.msg
+    words = " ".join(text.split())
+    name = type(error).__name__
+    return f"{name}: {words if len(words) <= _LONGEST else words[:_LONGEST] + '…'}" if words else name
+
+
+def place_of(error: BaseException) -> str:
+    """Return where in the user's own code an exception, or one that caused it, was raised.
+
+    It is the innermost line of code that belongs neither to pixeltune nor to a library. An installed package counts as
+    the user's own where a configuration names it.
+
+    Returns:
+        Text such as `nets.py:31 in forward`, the file relative to the folder of its top package; "" if there is no such
+        line.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SyntaxError) and cause.filename and _is_users(cause.filename):
+            return f"{Path(cause.filename).name}:{cause.lineno}"
+        for file, line, function, module in reversed([*_frames(cause)]):
+            if _is_users(file, module):
+                where = f"{_file_in_package(Path(file), module)}:{line}"
+                return where if function == "<module>" else f"{where} in {function}"
+        cause = cause.__cause__
+    return ""
+
+
+def reason_to_skip(error: Exception) -> str:
+    """Return why an optional step failed: a lack of memory, an error of torch, or one of the user's own code.
+
+    Any other exception is raised again.
+    """
+    if place_of(error):
+        return error_text(error)
+    if isinstance(error, MemoryError | RuntimeError):
+        return first_line(error, "out of memory")
+    raise error
+
+
+def _frames(error: BaseException) -> Iterator[tuple[str, int | None, str, str]]:
+    """Yield file, line, function and module of the frames of an exception, outermost first."""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        yield code.co_filename, line, code.co_name, str(frame.f_globals.get("__name__", ""))
+    for summary in getattr(error, "real_stack", None) or ():  # torch.compile: the code that it was reading
+        yield summary.filename, summary.lineno, summary.name, ""
+
+
+def _is_users(file: str, module: str = "") -> bool:
+    path = Path(file)
+    if file.startswith("<frozen ") or path.is_relative_to(_PACKAGE):
+        return False
+    if module.partition(".")[0] in _imported:
+        return True
+    return "site-packages" not in path.parts and not any(path.is_relative_to(folder) for folder in _LIBRARIES)
+
+
+def _file_in_package(file: Path, module: str) -> str:
+    home = file.parents[min(len(file.parents) - 1, module.count(".") + (file.name == "__init__.py"))]
+    return file.relative_to(home).as_posix()
+
+
+def note_place(error: BaseException) -> None:
+    """Add a line to an exception that says where the user's own code raised it; `split_place` finds it again."""
+    place = place_of(error)
+    if place:
+        error.add_note(_RAISED + place)
+
+
+def split_place(traceback_text: str) -> tuple[str, str]:
+    """Return a traceback as text up to the line that `note_place` added, and the place; "" without such a line."""
+    before, found, after = traceback_text.rpartition(_RAISED)
+    if not found:
+        return traceback_text, ""
+    return before, after.partition("\n")[0].strip()
 
 
 def search_in(folder: Path) -> None:

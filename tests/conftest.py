@@ -27,6 +27,7 @@ TOKEN.write_text(secrets.token_hex(32), encoding="ascii")
 import hypothesis
 import pytest
 
+from pixeltune import own_code
 from tests.support.optional import require
 from tests.support.own_code import code_folder as code_folder
 
@@ -61,12 +62,14 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C arrive, and make warnings errors in fast runs, but for deprecations of other packages.
 
-    In slow runs, Ray and browsers leave sockets and files to the garbage collector. Hypothesis measures no time.
+    In slow runs, Ray and browsers leave sockets and files to the garbage collector. Hypothesis measures no time. What
+    tests put in the place of pixeltune's functions is no code of a user's own; modules that they write are.
     """
     hypothesis.settings.register_profile("pixeltune", deadline=None)
     hypothesis.settings.load_profile("pixeltune")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: tests send themselves Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    own_code._LIBRARIES = (*own_code._LIBRARIES, str(Path(__file__).parent))
     if "not slow" in config.getoption("markexpr"):
         config.addinivalue_line("filterwarnings", "error")
         config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:(?!pixeltune|tests|benchmarks|__main__)")

@@ -2,7 +2,7 @@
 
 entry, output              the outermost step: missing packages, and output to any terminal
 common                     shared by the verbs: options, exit codes, writing files
-trial_ref                  SEARCH/TRIAL on the command line, and the images of that trial
+trial_ref                  the model of a trial on a device, and the images of its data
 tables                     tables that fit a terminal
 search_summary             what is printed when a search has ended
 dry_run, submit            `--dry-run`, and `--cluster`: a search as a job

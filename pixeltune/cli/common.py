@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune import files
 from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean
+from pixeltune.own_code import exception_words, place_of
 from pixeltune.packages import require_packages
-from pixeltune.tune.ray_address import COMMAND
+from pixeltune.results.storage import COMMAND, default_storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,6 +151,7 @@ class _Verbosity:
     """The verbosity options of the running command."""
 
     quiet: bool = False
+    verbose: bool = False
 
 
 _verbosity = _Verbosity()
@@ -160,6 +162,11 @@ def is_quiet() -> bool:
     return _verbosity.quiet
 
 
+def is_verbose() -> bool:
+    """Return whether the running command shows where an error comes from (`--verbose`)."""
+    return _verbosity.verbose
+
+
 def say_progress(line: str) -> None:
     """Print a line of progress, unless `--quiet` was given."""
     if not is_quiet():
@@ -167,12 +174,15 @@ def say_progress(line: str) -> None:
 
 
 def run(verb: Verb, options: argparse.Namespace) -> int:
-    """Run a verb. Errors that a user can correct become one line on stderr and exit code 2; SIGTERM is a Ctrl-C."""
+    """Run a verb. Errors that a user can correct become one line on stderr and exit code 2; SIGTERM is a Ctrl-C.
+
+    These are errors of pixeltune, and any exception that the user's own code raises.
+    """
     if threading.current_thread() is threading.main_thread():  # a stopped job, a queue's time limit
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # the user's data functions are in the working directory
-    _verbosity.quiet = options.quiet
+    _verbosity.quiet, _verbosity.verbose = options.quiet, options.verbose
     try:
         with _plain_warnings():
             return verb(options)
@@ -180,6 +190,15 @@ def run(verb: Verb, options: argparse.Namespace) -> int:
         if options.verbose:
             traceback.print_exc()
         print(f"pixeltune: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception as error:
+        place = place_of(error)
+        if not place:
+            raise
+        if options.verbose:
+            traceback.print_exc()
+        words = f"{place} raises {exception_words(error)}"
+        print(f"pixeltune: your own code must work, but {words}; fix it; -v shows the traceback", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -279,23 +298,10 @@ def add_galleries(parser: argparse.ArgumentParser) -> None:
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
     """Add the option for the location of the results."""
-    default = _default_storage()
+    default = default_storage()
     parser.add_argument(
         "--storage", default=default, metavar="DIR|URI", help=f"folder or URI (s3://…) of all results [{default}]"
     )
-
-
-def storage_words(storage: str) -> str:
-    """Return the option that a printed command needs for this storage; "" for the default.
-
-    A job's output is read where it was submitted, which has its own default.
-    """
-    is_default = storage == _default_storage() and COMMAND not in os.environ
-    return "" if is_default else f" --storage {shlex.quote(storage)}"
-
-
-def _default_storage() -> str:
-    return os.environ.get("PIXELTUNE_STORAGE") or "results"
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -310,9 +316,6 @@ TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enoug
 
 def command_again() -> str:
     """Return the user's command for copying; in a job of a cluster, the one that submitted it."""
-    import shlex
-
-    from pixeltune.tune.ray_address import COMMAND
 
     if COMMAND in os.environ:
         return os.environ[COMMAND]

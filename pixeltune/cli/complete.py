@@ -40,8 +40,9 @@ def add_verb(verbs: Any) -> None:
 
 def complete(options: argparse.Namespace) -> int:
     """Draw and write completions."""
-    from pixeltune.cli.trial_ref import find_weights, first_images, images_of, load_on_best_device
+    from pixeltune.cli.trial_ref import first_images, images_of, load_on_best_device
     from pixeltune.sampling import completions, require_conditional
+    from pixeltune.search.trial_reference import find_weights
 
     require_png(options.out)
     trained = load_on_best_device(find_weights(options.trial, options.storage))

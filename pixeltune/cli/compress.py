@@ -109,7 +109,8 @@ def load_as(trial: str, storage: str, dtype: str) -> Trained:
     """Return a trained model whose network computes in `dtype`, on the GPU if there is one."""
     import torch
 
-    from pixeltune.cli.trial_ref import find_weights, load_on_best_device
+    from pixeltune.cli.trial_ref import load_on_best_device
+    from pixeltune.search.trial_reference import find_weights
 
     trained = load_on_best_device(find_weights(trial, storage))
     trained.model.to(getattr(torch, dtype))  # in place

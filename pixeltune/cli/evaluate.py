@@ -31,7 +31,8 @@ def add_verb(verbs: Any) -> None:
 def evaluate(options: argparse.Namespace) -> int:
     """Print the exact bits/dim and nats of one split; refuse weights that look ahead."""
     from pixeltune.audit import NUM_CUTS, check_trained
-    from pixeltune.cli.trial_ref import find_weights, images_of, load_on_best_device
+    from pixeltune.cli.trial_ref import images_of, load_on_best_device
+    from pixeltune.search.trial_reference import find_weights
     from pixeltune.training.evaluation import evaluate as measure
 
     trained = load_on_best_device(find_weights(options.trial, options.storage))

@@ -30,10 +30,10 @@ def add_verb(verbs: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     """Write the folder; the weights are copied byte for byte."""
-    from pixeltune.cli.trial_ref import find_trial, rerun_words
     from pixeltune.report.model_card import model_card
     from pixeltune.results.own_keys import names_of_own
     from pixeltune.results.schema import Status
+    from pixeltune.search.trial_reference import find_trial, rerun_words
     from pixeltune.training.weights import read_weights
 
     found = find_trial(options.trial, options.storage)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cli.common import EXIT_OK, add_storage, console, positive, say, storage_words
+from pixeltune.cli.common import EXIT_OK, add_storage, console, positive, say
 from pixeltune.cli.tables import MISSING, TableColumn, more_rows, print_table
+from pixeltune.results.storage import storage_words
 
 if TYPE_CHECKING:
     from datetime import datetime

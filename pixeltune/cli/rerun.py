@@ -34,10 +34,10 @@ def add_verb(verbs: Any) -> None:
 def rerun(options: argparse.Namespace) -> int:
     """Train it as `pixeltune train` does, then print both numbers."""
     from pixeltune.cli.train import train_config
-    from pixeltune.cli.trial_ref import find_trial
     from pixeltune.results.own_keys import require_code
     from pixeltune.results.ranking import bound_mark
     from pixeltune.results.store import SearchStore
+    from pixeltune.search.trial_reference import find_trial
 
     found = find_trial(options.trial, options.storage)
     settings = settings_of(options)

@@ -47,9 +47,10 @@ def add_verb(verbs: Any) -> None:
 
 def sample(options: argparse.Namespace) -> int:
     """Draw a grid or a gallery and write it."""
-    from pixeltune.cli.trial_ref import find_weights, images_of, load_on_best_device
+    from pixeltune.cli.trial_ref import images_of, load_on_best_device
     from pixeltune.sampling import GALLERY_SIDE, Gallery, gallery, labels_in_turn, upper_half, why_not_conditional
     from pixeltune.sampling import sample as draw
+    from pixeltune.search.trial_reference import find_weights
 
     require_png(options.out)
     if options.gallery and options.label is not None:

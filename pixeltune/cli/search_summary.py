@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 
 from pixeltune import files
-from pixeltune.cli.common import storage_words
 from pixeltune.cli.leaderboard import front_table, search_table
 from pixeltune.cli.tables import print_table
 from pixeltune.cluster.capacity import cluster_file, cost_notice
@@ -22,12 +21,12 @@ from pixeltune.format import counted, enumerated
 from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.ranking import RANKED, counted_statuses, leaderboard, pareto_front
 from pixeltune.results.search_status import count_failures
+from pixeltune.results.storage import COMMAND, storage_words
 from pixeltune.results.store import SearchStore
 from pixeltune.search.run import Outcome
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
 from pixeltune.space import SearchSpace
-from pixeltune.tune.ray_address import COMMAND
 
 _TOP = 10
 _MOST_REASONS = 3

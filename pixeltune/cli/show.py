@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixeltune import files
-from pixeltune.cli.common import EXIT_OK, add_storage, console, storage_words
+from pixeltune.cli.common import EXIT_OK, add_storage, console
 from pixeltune.errors import StoreError
 from pixeltune.format import bytes_in, counted, hours
+from pixeltune.results.storage import storage_words
 
 if TYPE_CHECKING:
-    from pixeltune.cli.trial_ref import Found
     from pixeltune.results.parquet_io import Row
+    from pixeltune.search.trial_reference import Found
 
 TRIAL_HELP = "SEARCH (its best trial) or SEARCH/TRIAL (a unique beginning is enough)"
 _MOST_REPORTS = 20
@@ -35,7 +36,7 @@ def add_verb(verbs: Any) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """Print the trial; nothing is written."""
-    from pixeltune.cli.trial_ref import find_trial
+    from pixeltune.search.trial_reference import find_trial
 
     found = find_trial(options.trial, options.storage)
     if options.toml:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,14 @@ from pixeltune.cli.common import (
     add_galleries,
     add_settings,
     add_storage,
+    is_verbose,
     say,
     say_progress,
     settings_of,
-    storage_words,
 )
 from pixeltune.cli.progress_bar import training_progress
 from pixeltune.format import counted
+from pixeltune.results.storage import storage_words
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
@@ -196,6 +198,8 @@ def _show_end(row: Row, words: str) -> int:
         return EXIT_OK
     if status is Status.INTERRUPTED:
         return EXIT_INTERRUPTED
+    if is_verbose() and row["traceback"]:
+        print(row["traceback"], file=sys.stderr)
     say(f"Ended as {status}: {row['reason']}")
     return EXIT_USER_ERROR
 

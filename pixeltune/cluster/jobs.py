@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune.cluster.dashboard_client import client_at
 from pixeltune.cluster.ssh_tunnel import DashboardConnection, UnreachableError
 from pixeltune.errors import SearchError
-from pixeltune.tune.ray_address import COMMAND
+from pixeltune.results.storage import COMMAND
 from pixeltune.tune.ray_session import copy_modules, stage_code
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from pixeltune.search.run import Round, Stop
 from pixeltune.search.state import SearchState
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import require_compiler
+from pixeltune.tune.other_launches import notice_of_others
 from pixeltune.tune.ray_session import NodeResources, connect, limit_to_capacity
 from pixeltune.tune.runner import TuneRunner
 from pixeltune.tune.watchdog import LauncherWatchdog
@@ -39,6 +40,8 @@ class RayBackend:
     ) -> Iterator[RayRunner]:
         """Connect to Ray for as long as the context lasts."""
         with LauncherWatchdog(_LONGEST_STALL).watching() as watchdog, ExitStack() as stack:
+            if self.address is None and (notice := notice_of_others()):
+                callback.say(notice)
             with callback.waiting("Starting Ray" if self.address is None else f"Connecting to {self.address}"):
                 alive = stack.enter_context(connect(self.address))
             watchdog.beat()

@@ -19,8 +19,8 @@ from pydantic import ConfigDict, ValidationError
 from pixeltune.config.families import FAMILIES, Causality, FamilyConfig
 from pixeltune.config.likelihoods import LIKELIHOODS, LikelihoodConfig
 from pixeltune.config.section import Section, one_line, unknown_key
-from pixeltune.errors import ConfigError, first_line
-from pixeltune.own_code import code_fingerprint, import_object, is_own
+from pixeltune.errors import ConfigError
+from pixeltune.own_code import code_fingerprint, error_text, import_object, is_own, place_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,7 +134,7 @@ class OwnKind:
         except TypeError as error:  # an abstract class, or a validator of the user's own
             if kind in self.built_in.values():
                 raise
-            raise self._refused(str(value[self.discriminator]), f"it cannot be made: {first_line(error)}") from error
+            raise self._refused(str(value[self.discriminator]), f"it cannot be made: {error_text(error)}") from error
 
     def _is_own_section(self, value: Any) -> bool:
         """Return whether a value is a section of a class of the user's own, whose import path it holds."""
@@ -158,19 +158,19 @@ class OwnKind:
             found = import_object(name)
         except ModuleNotFoundError as error:
             missing = error.name or module
-            why = f"there is no module {missing}" + ("" if _is_part(missing, module) else f", which {module} imports")
+            why = f"there is no module {missing}" + (
+                "" if _is_part(missing, module) else f", which {module} imports ({place_of(error)})"
+            )
             raise self._refused(
                 name, f"{why}; install it, put its folder on PYTHONPATH, or run the command in its folder"
             ) from error
         except AttributeError as error:
-            why = f"{module} has no {attribute}" if attribute in str(error) else first_line(error, with_type=True)
+            why = error_text(error) if place_of(error) else f"{module} has no {attribute}"
             raise self._refused(name, f"{why}; check the name") from error
         except ConfigError:
             raise
         except Exception as error:  # the user's module may raise anything
-            raise self._refused(
-                name, f"importing it raises {first_line(error, with_type=True)}; fix the module"
-            ) from error
+            raise self._refused(name, f"importing it raises {error_text(error)}; fix the module") from error
         self._require_contract(name, found)
         return found  # type: ignore[no-any-return]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +28,8 @@ from pixeltune.data.readers import (
 )
 from pixeltune.data.readers.downloads import require_paths
 from pixeltune.data.readers.listing import Ignored
-from pixeltune.data.readers.paths import in_one_line
 from pixeltune.errors import ConfigError, DataError, PixeltuneError, did_you_mean
-from pixeltune.own_code import code_files
+from pixeltune.own_code import code_files, error_text, import_object
 from pixeltune.published_sets import (
     CELEBA64,
     CIFAR10,
@@ -177,19 +175,16 @@ def _in_own_code(name: str) -> Iterator[None]:
     except (PixeltuneError, MemoryError):
         raise
     except Exception as error:
-        raise DataError(
-            f"source {name} must return, but raised {type(error).__name__}: {in_one_line(error)}; fix the function"
-        ) from error
+        raise DataError(f"source {name} must return, but raised {error_text(error)}; fix the function") from error
 
 
 def _import(name: str) -> Callable[[DataConfig], Any]:
-    module_name, _, function_name = name.partition(":")
     try:
-        function: Callable[[DataConfig], Any] = getattr(importlib.import_module(module_name), function_name)
+        function: Callable[[DataConfig], Any] = import_object(name)
     except Exception as error:  # the user's module may raise anything
         raise DataError(
             f"`data.name` must name an importable package.module:function, but got {name!r} "
-            f"({type(error).__name__}: {in_one_line(error)}); install the package or put its folder on PYTHONPATH"
+            f"({error_text(error)}); install the package or put its folder on PYTHONPATH"
         ) from error
     if not inspect.isfunction(function):
         raise DataError(f"`data.name` must name a function, but {name!r} is a {type(function).__name__}")

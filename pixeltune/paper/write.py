@@ -14,6 +14,7 @@ from pixeltune import files
 from pixeltune.config import TrialConfig
 from pixeltune.errors import CheckpointError, MissingPackageError, PixeltuneError, StoreError, first_line
 from pixeltune.format import counted, minutes
+from pixeltune.own_code import reason_to_skip
 from pixeltune.packages import require_packages
 from pixeltune.paper.bundle import MANIFEST_NAME, Manifest, make_bundle, run_config, without_folders
 from pixeltune.paper.bundle_check import stated_text
@@ -208,8 +209,11 @@ def _samples(request: PaperRequest, place: Row, miss: Callable[[str], None]) -> 
             miss(f"no samples: {count} take about {minutes(seconds)} on this machine; --samples {count} draws them")
             return {}
         images = sample(model, count, labels=labels_in_turn(model, count), seed=0).numpy()
-    except (PixeltuneError, MemoryError, RuntimeError) as error:
-        miss(f"no samples: {first_line(error, 'out of memory')}")
+    except PixeltuneError as error:
+        miss(f"no samples: {first_line(error)}")
+        return {}
+    except Exception as error:
+        miss(f"no samples: {reason_to_skip(error)}")
         return {}
     title = f"{count} samples of {request.final.search}/{trial}, seed 0"
     return {f"samples.{kind}": content for kind, content in draw_samples(images, model.form.levels, title).items()}

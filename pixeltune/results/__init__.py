@@ -4,6 +4,7 @@ schema                               every column: type, unit, meaning; `Status`
 parquet_io                           rows to bytes and back, strictly
 table_folder, compaction             one table as a folder of files: attempts, merged files, quarantine
 store, manifest, identity, lock      one search's folder, what search it is, and who may write to it
+storage                              the storage of commands that name none
 dataframes, optuna_study             the results as pandas tables and as an Optuna study
 ranking                              what may be ranked, and in which order
 search_status, forecast, overview    how far a search is, how long it will still take; all searches of a storage

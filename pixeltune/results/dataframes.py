@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,15 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixeltune.errors import StoreError
-from pixeltune.files import Location
+from pixeltune.files import Location, absolute, exists, require_location
 from pixeltune.results.final_statistics import leaderboard_of
+from pixeltune.results.identity import is_name, report_copies
 from pixeltune.results.own_keys import new_keys, parse_own_keys
 from pixeltune.results.parquet_io import view_of
 from pixeltune.results.schema import OWN_KEYS, Status
-from pixeltune.results.store import SearchStore, find_searches
+from pixeltune.results.store import SearchStore, find_searches, searches_at
 from pixeltune.results.table_folder import TableFolder
 
 Attempts = Literal["latest", "all"]
+Locations = Location | Sequence[Location]
 
 FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "data_notes", "from_trial")
 """Text columns that do not become categories."""
@@ -31,12 +34,16 @@ _NULLABLE = {
 }
 
 
-def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
-    """Return the trials of one search, or of all searches in a storage, one row a trial.
+def read_results(location: Locations, attempts: Attempts = "latest", *, storage: Location = "results") -> pd.DataFrame:
+    """Return the trials of one search, of several, or of all searches in a storage, one row a trial.
+
+    The column `search` has the name of each trial's search.
 
     Args:
-        location: A search folder, or a storage of searches; a path or a URI.
+        location: A search or a storage of searches, or a list of them: the path or URI of its folder, or the name of
+            a search in `storage`.
         attempts: `latest` for the latest attempt of each trial, `all` for every attempt.
+        storage: The folder or URI of all results, for searches that are given by name.
 
     Returns: A table with the columns of `pixeltune.results.schema.TRIAL_COLUMNS`, such as `search`, `trial`, `status`,
         `valid_bits_per_dim` (bits/dim), `valid_nats` (nats/image) and `train_seconds` (s); `pixeltune columns` prints
@@ -45,49 +52,53 @@ def read_results(location: Location, attempts: Attempts = "latest") -> pd.DataFr
         them are not imported.
 
     Raises:
-        StoreError: There is no search, or it cannot be read.
+        StoreError: There is no search, it cannot be read, or two have one name.
     """
     _require_attempts(attempts)
-    tables = [(store, store.trial_files) for store in find_searches(location)]
+    tables = [(store, store.trial_files) for store in _searches(location, storage)]
     return _with_own_keys(_frame(tables, ["search", "number", "trial", "attempt"], attempts))
 
 
-def read_curves(location: Location, attempts: Attempts = "latest") -> pd.DataFrame:
-    """Return the learning curves of one search, or of all searches in a storage, one row a report.
+def read_curves(location: Locations, attempts: Attempts = "latest", *, storage: Location = "results") -> pd.DataFrame:
+    """Return the learning curves of one search, of several, or of all searches in a storage, one row a report.
 
     A resumed attempt continues the curve of the one before.
 
     Args:
-        location: A search folder, or a storage of searches; a path or a URI.
+        location: A search or a storage of searches, or a list of them: the path or URI of its folder, or the name of
+            a search in `storage`.
         attempts: `latest` keeps the later report where two attempts reported at the same number of images; `all` keeps
             both.
+        storage: The folder or URI of all results, for searches that are given by name.
 
     Returns:
         A table with the columns of `pixeltune.results.schema.CURVE_COLUMNS`, such as `images_seen` (training images),
         `train_bits_per_dim` and `valid_bits_per_dim` (bits/dim); `pixeltune columns` prints all of them with units.
 
     Raises:
-        StoreError: There is no search, or it cannot be read.
+        StoreError: There is no search, it cannot be read, or two have one name.
     """
     _require_attempts(attempts)
-    tables = [(store, store.curve_files) for store in find_searches(location)]
+    tables = [(store, store.curve_files) for store in _searches(location, storage)]
     return _frame(tables, ["search", "trial", "images_seen", "attempt"], attempts)
 
 
-def read_images(location: Location) -> pd.DataFrame:
-    """Return the nats of test images of one final, or of all finals in a storage, one row an image and run.
+def read_images(location: Locations, *, storage: Location = "results") -> pd.DataFrame:
+    """Return the nats of test images of one final, of several, or of all in a storage, one row an image and run.
 
     Args:
-        location: A search folder, or a storage of searches; a path or a URI.
+        location: A search or a storage of searches, or a list of them: the path or URI of its folder, or the name of
+            a search in `storage`.
+        storage: The folder or URI of all results, for searches that are given by name.
 
     Returns: A table with the columns of `pixeltune.results.schema.IMAGE_COLUMNS`: `image` counts from 0 in the order of
         the test split, `nats` (nats/image) are float32 numbers. The sum of `nats` over the images of a run, divided by
         their number, is the `test_nats` of its row.
 
     Raises:
-        StoreError: There is no search, or it cannot be read.
+        StoreError: There is no search, it cannot be read, or two have one name.
     """
-    tables = [(store, store.image_files) for store in find_searches(location)]
+    tables = [(store, store.image_files) for store in _searches(location, storage)]
     return _frame(tables, ["search", "trial", "image", "attempt"], "all")
 
 
@@ -121,6 +132,45 @@ def _category_columns(schema: pa.Schema) -> list[str]:
     """Return the text columns that become categories."""
     text = [field.name for field in schema if pa.types.is_string(field.type)]
     return [name for name in text if name not in FREE_TEXT]
+
+
+def _searches(location: Locations, storage: Location) -> list[SearchStore]:
+    """Return the searches at one or several locations, each once.
+
+    Rows are matched by search and trial, so two searches of one name would be read as one.
+    """
+    if isinstance(location, str | os.PathLike):
+        return _searches_at(location, storage)
+    found: dict[str, SearchStore] = {}
+    for one in location:
+        for store in _searches_at(one, storage):
+            other = found.setdefault(store.search, store)
+            if absolute(other.folder) != absolute(store.folder):
+                raise StoreError(
+                    f"searches that are read together must have different names, but {other.folder} and "
+                    f"{store.folder} have one; read each alone, or rename a folder"
+                )
+    if not found:
+        raise StoreError("at least one search must be named, but the list is empty")
+    if len(found) > 1:
+        report_copies((store.folder, store.search_id) for store in found.values())
+    return [*found.values()]
+
+
+def _searches_at(location: Location, storage: Location) -> list[SearchStore]:
+    """Return the searches at a location: at that path, or else of that name in the storage."""
+    text = require_location(location)
+    if is_name(text):
+        named = SearchStore(require_location(storage), text)
+        is_there = exists(text)
+        if named.exists() and not (is_there and searches_at(text)):
+            return [named]
+        if not is_there and exists(storage):
+            raise StoreError(
+                f"results must be a search or a storage of some, but there is nothing at {text}, and no search "
+                f"{text} in {storage}"
+            )
+    return find_searches(text)
 
 
 def _frame(tables: Sequence[tuple[SearchStore, TableFolder]], order: list[str], attempts: Attempts) -> pd.DataFrame:

@@ -26,6 +26,8 @@ from typing import Any
 from pixeltune import files
 from pixeltune.errors import StoreError
 
+LOCK_NAME = ".lock"
+"""The file in a search's folder that its launch holds."""
 REFRESH_SECONDS = 30.0
 STALE_SECONDS = 120.0
 SETTLE_SECONDS = 1.0
@@ -60,11 +62,11 @@ def holder_of(folder: str) -> dict[str, Any] | None:
     Nothing is created, and a folder that can only be read is enough.
     """
     if files.is_uri(folder):
-        refreshed_at = files.modified_at(files.join(folder, ".lock"))
+        refreshed_at = files.modified_at(files.join(folder, LOCK_NAME))
         is_held = refreshed_at is not None and time.time() - refreshed_at < STALE_SECONDS
-        return _read_lease(files.join(folder, ".lock")) if is_held else None
+        return _read_lease(files.join(folder, LOCK_NAME)) if is_held else None
     try:
-        descriptor = os.open(files.local_path(folder) / ".lock", os.O_RDONLY | _BINARY)
+        descriptor = os.open(files.local_path(folder) / LOCK_NAME, os.O_RDONLY | _BINARY)
     except FileNotFoundError:
         return None
     try:
@@ -103,7 +105,7 @@ def _system_lock(folder: Path) -> Iterator[None]:
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
     except OSError as error:
         raise StoreError(f"a results folder must be writable, but {folder} is not ({error.strerror})") from error
     try:
@@ -117,8 +119,8 @@ def _system_lock(folder: Path) -> Iterator[None]:
 
 def _remove_if_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):  # Windows does not remove a file that is open
-        if [path.name for path in folder.iterdir()] == [".lock"]:
-            (folder / ".lock").unlink()
+        if [path.name for path in folder.iterdir()] == [LOCK_NAME]:
+            (folder / LOCK_NAME).unlink()
             folder.rmdir()
 
 
@@ -138,7 +140,7 @@ def _take(descriptor: int, folder: Path) -> None:
 def _is_still_there(descriptor: int, folder: Path) -> bool:
     """Return whether the locked file is the one that other launches lock: a refused launch removes its own."""
     try:
-        return os.path.samestat(os.fstat(descriptor), (folder / ".lock").stat())
+        return os.path.samestat(os.fstat(descriptor), (folder / LOCK_NAME).stat())
     except FileNotFoundError:
         return False
 
@@ -154,7 +156,7 @@ def _content(descriptor: int) -> bytes:
 
 @contextlib.contextmanager
 def _lease(folder: str) -> Iterator[None]:
-    location = files.join(folder, ".lock")
+    location = files.join(folder, LOCK_NAME)
     token = uuid.uuid4().hex
     _claim(location, folder, token)
     _LOST.discard(folder)
@@ -201,7 +203,7 @@ def _is_fresh(location: str) -> bool:
 
 
 def _refresh(folder: str, token: str, done: threading.Event) -> None:
-    location = files.join(folder, ".lock")
+    location = files.join(folder, LOCK_NAME)
     while not done.wait(REFRESH_SECONDS):
         with contextlib.suppress(StoreError):  # A failed refresh is tried again; the lease lasts four of them.
             if _read_lease(location).get("token", token) != token:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixeltune.data import ImageSet
-from pixeltune.errors import CodecError, MissingPackageError, first_line
+from pixeltune.errors import CodecError, MissingPackageError
 from pixeltune.models import DensityModel
+from pixeltune.own_code import reason_to_skip
 from pixeltune.sampling.codec import compress, decompress, require_codable
 from pixeltune.sampling.coded_file import unpack
 from pixeltune.sampling.request import Advance, no_progress
@@ -120,8 +121,8 @@ def check_claim(model: DensityModel, images: ImageSet, nats_N: np.ndarray, *, se
         return BitsCheck(None, why_not=f"coding {count} images would take longer than {seconds:.0f} s here")
     except CodecError as error:
         return BitsCheck(False, count, str(error))
-    except (MemoryError, RuntimeError) as error:
-        return BitsCheck(None, why_not=f"coding failed: {first_line(error, 'out of memory')}")
+    except Exception as error:
+        return BitsCheck(None, why_not=f"coding failed: {reason_to_skip(error)}")
     if found.refutation is None:
         return BitsCheck(True, count)
     dims = found.dims

@@ -11,6 +11,7 @@ Read in this order:
     optuna_trials         how each outcome is reported to Optuna; `samplers`: its samplers; `warm_start`: other searches
     pruners               ASHA, median and Pareto: which trials stop early
     final                 choosing configurations and retraining them, with the test set read once a run
+    trial_reference       the trial that SEARCH/TRIAL names, and its weights
     trial_metadata, trial_artifacts, verification     further columns of a row: model and machine, test set, coded bits
     checkpoint_retention  which trials keep their weights
     callbacks, progress   what a search calls as trials start, report and end, and the panel that prints it

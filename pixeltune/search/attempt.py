@@ -12,7 +12,7 @@ from typing import Any
 
 from pixeltune import files
 from pixeltune.config import TrialConfig
-from pixeltune.own_code import folders_for_workers
+from pixeltune.own_code import folders_for_workers, split_place
 from pixeltune.results.own_keys import own_columns
 from pixeltune.results.ranking import best_report
 from pixeltune.results.schema import TRIAL_COLUMNS, Status
@@ -211,7 +211,7 @@ def to_row(
         "config_key": attempt.facts.get("config_key", plan.config.key()),
         "status": str(status),
         "reason": reason,
-        "traceback": attempt.traceback,
+        "traceback": attempt.traceback or attempt.facts.get("traceback"),
         "started_at": attempt.started_at,
         "finished_at": attempt.ended_at,
         "workers": attempt.resources.workers,
@@ -246,8 +246,13 @@ def _peak(attempt: RunningAttempt) -> int | None:
 
 
 def _last_words(crash: str) -> str:
-    """Return the exception at the end of a traceback as one line; without an exception, the last line."""
+    """Return the exception at the end of a traceback as one line; without an exception, the last line.
+
+    The place in the user's own code that raised it, if any, comes first.
+    """
+    crash, place = split_place(crash)
     lines = crash.strip().splitlines() or ["the trial's process died"]
     exceptions = [number for number, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*: ", line)]
     first = exceptions[-1] if exceptions else -1
-    return " ".join(" ".join(lines[first:]).split())[:_LONGEST_REASON]
+    words = " ".join(" ".join(lines[first:]).split())
+    return (f"{place}: {words}" if place else words)[:_LONGEST_REASON]

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import math
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -25,10 +26,11 @@ from pixeltune.errors import (
     MemoryShortError,
     NodePreemptedError,
     PausedError,
+    PixeltuneError,
     StoreError,
     first_line,
 )
-from pixeltune.own_code import search_in
+from pixeltune.own_code import note_place, place_of, reason_to_skip, search_in
 from pixeltune.results.schema import Status
 from pixeltune.search.messages import STOPPED, Begun, Ended, Facts, Message, TrialTask
 from pixeltune.search.trial_metadata import facts_of, peak_memory, reset_peak_memory, sampling_facts, seconds_to_report
@@ -86,7 +88,8 @@ def run_trial(
     except AuditError as error:
         yield _ended(Status.REJECTED, str(error))
     except ConfigError as error:
-        yield _ended(Status.FAILED, str(error))
+        trace = {"traceback": traceback.format_exc()} if place_of(error) else None
+        yield _ended(Status.FAILED, str(error), trace)
     except DivergedError as error:
         yield _ended(Status.DIVERGED, str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -94,6 +97,11 @@ def run_trial(
             raise torch.OutOfMemoryError(str(error)) from error
         needed = {"predicted_peak_bytes": error.needed} if isinstance(error, MemoryShortError) else None
         yield _ended(Status.OOM, first_line(error, "out of memory"), needed)
+    except PixeltuneError:
+        raise
+    except Exception as error:
+        note_place(error)
+        raise
 
 
 def _train(task: TrialTask, taken: Callable[[], bool], asked: Callable[[], bool]) -> Iterator[Message]:
@@ -192,14 +200,13 @@ def _value(report: EpochReport, task: TrialTask) -> float:
 def _sampling_speed(training: Training) -> tuple[Facts, str | None]:
     """Return the sampling speed as facts, or why there are none.
 
-    If a machine cannot measure it, the trial lacks only that number. Torch reports a lack of memory on a CPU, and all
-    errors of a device, as a RuntimeError; the row's reason has its text.
+    If a machine, or a likelihood of the user's own, cannot measure it, the trial lacks only that number. Torch reports
+    a lack of memory on a CPU, and all errors of a device, as a RuntimeError; the row's reason has its text.
     """
     try:
         return sampling_facts(training), None
-    except (MemoryError, RuntimeError) as error:
-        why = first_line(error, "out of memory")
-        return {}, f"its sampling speed could not be measured: {why}"
+    except Exception as error:
+        return {}, f"its sampling speed could not be measured: {reason_to_skip(error)}"
 
 
 def _larger(peak: int | None, other: int | None) -> int | None:

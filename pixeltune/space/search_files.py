@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.errors import ConfigError, did_you_mean, first_line
+from pixeltune.errors import ConfigError, did_you_mean
 from pixeltune.files import expand_home
-from pixeltune.own_code import search_in
+from pixeltune.own_code import error_text, search_in
 
 if TYPE_CHECKING:
     from pixeltune.space.search_space import SearchSpace
@@ -127,9 +127,7 @@ def load_search(name_or_path: str | Path) -> SearchSpace:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(
-            f"a search file must run, but {path} stops with {first_line(error, with_type=True)}"
-        ) from error
+        raise ConfigError(f"a search file must run, but {path} stops with {error_text(error)}") from error
     search = getattr(module, "search", None)
     if not isinstance(search, SearchSpace):
         raise ConfigError(f"a search file must define `search = SearchSpace(...)`, but {path} does not")

@@ -14,6 +14,7 @@ from pixeltune import digest, files
 from pixeltune.config import KINDS, ImageSpec, TrialConfig, is_own, stored
 from pixeltune.errors import CheckpointError, ConfigError, PixeltuneError
 from pixeltune.models import DensityModel, build_model
+from pixeltune.own_code import place_of
 
 _FORMAT = "pixeltune/1"
 
@@ -118,7 +119,7 @@ def load_with_config(location: files.Location) -> Trained:
     except PixeltuneError:
         raise
     except Exception as error:  # in a file without a digest any of this may be damaged
-        if digest.KEY in about and isinstance(error, MemoryError):
+        if place_of(error) or (digest.KEY in about and isinstance(error, MemoryError)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(

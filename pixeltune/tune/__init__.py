@@ -9,4 +9,5 @@ hang_recovery    ends such trials, and frees what they leave reserved
 preemption       nodes that a cloud takes away, and trials whose parent process is gone
 ray_session      connecting to Ray, and the resources that a trial gets
 ray_address      which Ray a command uses
+other_launches   which other launches train on this machine's CPUs
 """

@@ -17,9 +17,6 @@ from typing import Any
 from pixeltune.errors import SearchError
 from pixeltune.machine import is_own, own_processes
 
-COMMAND = "PIXELTUNE_COMMAND"
-"""Set in jobs that `--cluster` submitted: the user's command line, which messages show as the one to run again."""
-
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 

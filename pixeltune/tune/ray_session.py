@@ -22,6 +22,7 @@ from pixeltune.format import size
 from pixeltune.machine import usable_cpus
 from pixeltune.own_code import folders_outside, staged_name
 from pixeltune.space import Resources
+from pixeltune.tune.other_launches import LOCAL_RAY
 from pixeltune.tune.ray_address import job_environment
 
 _FOR_WORKERS = {
@@ -168,10 +169,10 @@ def places_on(node: NodeResources, resources: Resources) -> int:
 
 def _local(cleanup: ExitStack) -> dict[str, Any]:
     """Start a Ray on this machine, with its own temporary folder that is removed afterwards."""
-    folder = tempfile.mkdtemp(prefix="pixeltune-ray-")
+    folder = tempfile.mkdtemp(prefix=LOCAL_RAY)
     if len(folder) > _LONGEST_TEMPORARY and Path("/tmp").is_dir():
         Path(folder).rmdir()
-        folder = tempfile.mkdtemp(prefix="pixeltune-ray-", dir="/tmp")
+        folder = tempfile.mkdtemp(prefix=LOCAL_RAY, dir="/tmp")
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
     return {"address": "local", "num_cpus": usable_cpus(), "_temp_dir": folder}
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from pixeltune import files
 from pixeltune.errors import SearchError
+from pixeltune.own_code import error_text
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.callbacks import SearchCallback
@@ -118,7 +119,7 @@ class TuneRunner:
                 self.stop.interrupt()
             except Exception as error:
                 with run_state.guarded():
-                    raise SearchError(f"Ray Tune must run to its end, but stopped with {error!r}") from error
+                    raise SearchError(f"Ray Tune must run to its end, but stopped with {error_text(error)}") from error
             finally:
                 withdraw()
 

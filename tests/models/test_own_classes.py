@@ -61,7 +61,7 @@ def test_a_leak_is_found(code_folder: Path) -> None:
         (
             {"own_shallow": FAMILY.replace("self.body = ", "self.nothing; self.body = ")},
             r"building the network of own_shallow:ShallowConfig must work, but raises AttributeError: .* has no "
-            r"attribute 'nothing' \(own_shallow\.py, line \d+\); fix the module",
+            r"attribute 'nothing' \(own_shallow\.py:\d+ in __init__\); fix the module",
         ),
         (
             {"own_warm": LIKELIHOOD.replace("    temperature: float = 1.0", "    warmth: float = 1.0")},

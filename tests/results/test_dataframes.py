@@ -97,3 +97,41 @@ def test_nothing_there_and_unknown_options_are_one_line(storage: Path) -> None:
         read_results(str(storage / "missing"))
     with pytest.raises(StoreError, match='"latest" or "all"'):
         read_results(str(storage), attempts="newest")  # type: ignore[arg-type]
+
+
+def test_several_searches_are_one_table(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = make_store(tmp_path_factory.mktemp("other"), "third")
+    other.write_trial(make_row(0, valid_bits_per_dim=1.0))
+    both = [storage / "second", str(storage / "first")]
+    assert list(read_results(both)["search"]) == ["first", "first", "second"]
+    assert list(read_results([*both, other.folder, storage])["search"]) == ["first", "first", "second", "third"]
+    assert list(read_results(both, attempts="all")["attempt"]) == [1, 1, 2, 1]
+    assert len(read_curves(both)) == 2
+    assert read_images(both).empty
+
+
+def test_searches_are_named_in_a_storage(
+    storage: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    assert set(read_results("second", storage=storage)["search"]) == {"second"}
+    (here / "second").mkdir()  # other files of the user's
+    assert list(read_results(["first", "second"], storage=storage)["search"]) == ["first", "first", "second"]
+    assert len(read_curves(["first"], storage=storage)) == 2
+    make_store(here / "results", "mine").write_trial(make_row(0))
+    assert list(read_results(["mine", storage / "second"])["search"]) == ["mine", "second"]
+    make_store(here, "first").write_trial(make_row(7))  # a path comes before a name
+    assert list(read_results("first", storage=storage)["trial"]) == ["00007"]
+    with pytest.raises(StoreError, match=r"there is nothing at frist, and no search frist in results$"):
+        read_results(["mine", "frist"])
+
+
+def test_searches_of_one_name_are_not_mixed(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = make_store(tmp_path_factory.mktemp("other"), "first")
+    other.write_trial(make_row(0))
+    for read in (read_results, read_curves, read_images):
+        with pytest.raises(StoreError, match=r"must have different names, but .*first and .*first have one; read each"):
+            read([storage, other.folder])
+        with pytest.raises(StoreError, match="at least one search must be named, but the list is empty"):
+            read([])

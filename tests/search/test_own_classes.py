@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pixeltune.cli import main
 from pixeltune.config import TrialConfig
 from pixeltune.data import resolve
 from pixeltune.errors import StoreError
+from pixeltune.own_code import import_object
 from pixeltune.results.compaction import compact_many
 from pixeltune.results.store import SearchStore
 from pixeltune.search.callbacks import SearchCallback
@@ -281,3 +283,68 @@ def test_a_search_learns_from_own_classes_of_another_without_importing_them(code
     without = read_warm_start([str(tmp_path / "r" / "toy")], plain, resolve(plain.base))
     assert not without.rows
     assert not [name for name in sys.modules if name.startswith("own_")]
+
+
+class ThatSurvives(ThisProcess):
+    """The same, where a crash of a trial has its traceback in the row, as under Ray."""
+
+    def run(self, round_: Round) -> None:
+        source = round_.source()
+        while round_.trials_left and (plan := source.next_plan()) is not None:
+            self.state.start(plan, round_.resources)
+            crash = None
+            try:
+                for message in run_trial(plan.to_task(self.state.space, self.state.store, round_.resources)):
+                    self.state.receive(plan.trial, message)
+            except Exception:
+                crash = traceback.format_exc()
+            self.state.finish(plan.trial, crash=crash)
+
+
+def _line_of(text: str, words: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if words in line)
+
+
+@pytest.mark.parametrize(
+    ("module", "before", "after", "reason"),
+    [
+        ("own_shallow", "return self.head(", "return 1 / 0 * self.head(", "{} in forward: ZeroDivisionError: division"),
+        ("own_shallow", "super().__init__()", "1 / 0", "raises ZeroDivisionError: division by zero ({} in __init__); "),
+        (
+            "own_warm",
+            "return super().log_prob(",
+            "return 1 / 0 + super().log_prob(",
+            "{} in log_prob: ZeroDivisionError",
+        ),
+    ],
+)
+def test_a_row_says_where_code_of_ones_own_fails(
+    code_folder: Path, tmp_path: Path, module: str, before: str, after: str, reason: str
+) -> None:
+    text = {"own_shallow": FAMILY, "own_warm": LIKELIHOOD}[module].replace(before, after)
+    write_modules(code_folder, **{module: text})
+    space = SearchSpace(base=own_config(likelihood__name=WARM), budget=Budget(trials=1))
+    with SearchStore(str(tmp_path), "toy").lock():
+        store, manifest = open_search(space, "toy", str(tmp_path))
+        run_search(space, store, manifest, backend=ThatSurvives(), callback=SearchCallback())
+    (row,) = store.trials()
+    assert row["status"] == "failed"
+    assert reason.format(f"{module}.py:{_line_of(text, '1 / 0')}") in row["reason"]
+    assert row["traceback"].startswith("Traceback (most recent call last)")
+    assert "ZeroDivisionError" in row["traceback"]
+    assert f'{module}.py", line' in row["traceback"]
+
+
+@pytest.mark.needs("constriction")
+def test_own_code_that_fails_after_training_costs_one_number(
+    code_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_modules(code_folder, own_draw="def draw(*_args, **_options):\n    raise KeyError('draw')\n")
+    draw = import_object("own_draw:draw")
+    monkeypatch.setattr("pixeltune.search.trial.sampling_facts", draw)
+    monkeypatch.setattr("pixeltune.sampling.code_check.verify_bits", draw)
+    last = ended(tmp_path, own_config(likelihood__name=WARM))
+    why = "KeyError: 'draw' (own_draw.py:2 in draw)"
+    assert (last["end"], last["reason"]) == ("finished", f"its sampling speed could not be measured: {why}")
+    assert last["facts"]["bits_verified"] is None
+    assert last["facts"]["bits_unverified_reason"] == f"coding failed: {why}"

@@ -10,7 +10,6 @@ import pytest
 from optuna.trial import TrialState
 
 from pixeltune import files
-from pixeltune.cli.trial_ref import find_weights
 from pixeltune.errors import StoreError
 from pixeltune.published.comparability import check_comparable, identity_of
 from pixeltune.published.table import published_results
@@ -23,6 +22,7 @@ from pixeltune.search.final import choose
 from pixeltune.search.optuna_trials import trial_outcomes
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
+from pixeltune.search.trial_reference import find_weights
 from tests.support.toy_search import BEGUN, play, reported, toy_space, toy_state
 
 WHY = "60 images take 2.10000 bits/dim where 0.10000 are claimed"
