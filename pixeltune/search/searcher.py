@@ -55,7 +55,7 @@ class FixedTrials:
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _NextTrial:
     """A configuration to try next, and what chose it: `proposed_by` of its row."""
 
     suggestion: dict[str, Scalar]
@@ -130,11 +130,11 @@ class OptunaSearcher:
             self._own_suggestions[row["trial"]] = self._space.suggestion_of(row)
         return self._own_suggestions[row["trial"]]
 
-    def _first_choices(self) -> list[_Choice]:
+    def _first_choices(self) -> list[_NextTrial]:
         """Return the base, the first configurations and the best of other searches, which may repeat them."""
-        choices = [_Choice(self._space.base_suggestion(), "base")]
-        choices += [_Choice(suggestion, "first") for suggestion in self._space.first_suggestions()]
-        return choices + [_Choice(suggestion, "warm_start") for suggestion in self._best_of_others()]
+        choices = [_NextTrial(self._space.base_suggestion(), "base")]
+        choices += [_NextTrial(suggestion, "first") for suggestion in self._space.first_suggestions()]
+        return choices + [_NextTrial(suggestion, "warm_start") for suggestion in self._best_of_others()]
 
     def _best_of_others(self) -> list[dict[str, Scalar]]:
         """Return the best of other searches; with several objectives, some along the whole front."""
@@ -158,7 +158,7 @@ class OptunaSearcher:
         plans = {plan.trial: plan for plan in [*self._state.pending(), *self._waiting, *self._handed_out]}
         return [plans[trial] for trial in sorted(plans) if trial not in self._state.ended]
 
-    def _next_choice(self) -> _Choice | None:
+    def _next_choice(self) -> _NextTrial | None:
         """Return an untried configuration; repeating one with the same seed would give the same result."""
         tried = [self._suggestion(row) for row in self._ended()] + [plan.suggestion for plan in self._pending()]
         for choice in self._first:
@@ -168,13 +168,13 @@ class OptunaSearcher:
             return self._next_of_grid(tried)
         return self._propose(tried) or self._any_left(tried)
 
-    def _next_of_grid(self, tried: Sequence[dict[str, Scalar]]) -> _Choice | None:
+    def _next_of_grid(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
         """Return the first combination of the grid that is not tried."""
         known = set(map(_identity, tried))
         left = (each for each in self._space.of_grid() if _identity(each) not in known)
-        return next((_Choice(each, GRID) for each in left), None)
+        return next((_NextTrial(each, GRID) for each in left), None)
 
-    def _propose(self, tried: Sequence[dict[str, Scalar]]) -> _Choice | None:
+    def _propose(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
         """Ask the sampler, then draw at random; proposals that repeat a trial stay RUNNING in the study, so that
         samplers avoid them. None if all repeat one."""
         study = self.study()
@@ -183,17 +183,17 @@ class OptunaSearcher:
                 study.sampler = RandomSampler(seed=proposal_seed(self._space.seed, self._state.next_number))
             suggestion = self._space.suggest(study.ask())
             if suggestion not in tried:
-                return _Choice(suggestion, self._space.sampler if number < _PROPOSALS else "random")
+                return _NextTrial(suggestion, self._space.sampler if number < _PROPOSALS else "random")
         return None
 
-    def _any_left(self, tried: Sequence[dict[str, Scalar]]) -> _Choice | None:
+    def _any_left(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
         """Return a random untried configuration of a finite space; None if there is none."""
         known = set(map(_identity, tried))
         left = [one for one in self._space.configurations() if _identity(one) not in known]
         if not left:
             return None
         rng = np.random.default_rng(proposal_seed(self._space.seed, self._state.next_number))
-        return _Choice(left[int(rng.integers(len(left)))], "random")
+        return _NextTrial(left[int(rng.integers(len(left)))], "random")
 
 
 def _identity(suggestion: dict[str, Scalar]) -> frozenset[tuple[str, Scalar]]:

@@ -110,7 +110,7 @@ def still_first(
 ) -> tuple[dict[str, Scalar], ...]:
     """Return first configurations after some varied keys were fixed, without those keys.
 
-    An entry of which only the base is left is dropped.
+    An entry that is now the same as the base is dropped.
 
     Args:
         first: The entries as they were.

@@ -54,16 +54,32 @@ class LogNormal:
         _settle(self, median=0.0, factor=1.0, confidence=0.0)
 
     def log_density(self, value: Any, is_log: bool) -> float:
-        """Return the logarithm of the density of the value, or of its logarithm if `is_log`."""
+        """Return the logarithm of the density at a value.
+
+        Args:
+            value: A value of the key.
+            is_log: Whether the density is that of the value's logarithm.
+        """
         log = math.log(value)
         return _log_normal_density(self._log, log) - (0.0 if is_log else log)
 
     def mass(self, low: float, high: float) -> float:
-        """Return the probability of the range."""
+        """Return the probability of a range.
+
+        Args:
+            low: Its lower end.
+            high: Its upper end.
+        """
         return self._log.cdf(math.log(high)) - self._log.cdf(math.log(low))
 
     def quantile(self, unit: float, low: float, high: float) -> float:
-        """Return the value in [low, high] below which the share `unit` of the prior's part in that range is."""
+        """Return a quantile of the prior, cut at the ends of a range.
+
+        Args:
+            unit: The share below the quantile, 0 to 1.
+            low: The lower end of the range.
+            high: Its upper end.
+        """
         return math.exp(_quantile(self._log, unit, math.log(low), math.log(high)))
 
     @property
@@ -71,7 +87,15 @@ class LogNormal:
         return NormalDist(math.log(self.median), math.log(self.factor))
 
     def require_fit(self, key: str, distribution: BaseDistribution) -> None:
-        """Refuse choices, ranges that reach 0, and a median outside the range."""
+        """Refuse choices, ranges that reach 0, and a median outside the range.
+
+        Args:
+            key: The key of the prior.
+            distribution: What it varies over.
+
+        Raises:
+            ConfigError: The prior does not fit.
+        """
         low = _require_range(f"prior[{key!r}]", self, distribution, self.median)
         if low <= 0:
             raise ConfigError(
@@ -101,15 +125,31 @@ class Normal:
         _settle(self, mean=-math.inf, deviation=0.0, confidence=0.0)
 
     def log_density(self, value: Any, is_log: bool) -> float:
-        """Return the logarithm of the density of the value, or of its logarithm if `is_log`."""
+        """Return the logarithm of the density at a value.
+
+        Args:
+            value: A value of the key.
+            is_log: Whether the density is that of the value's logarithm.
+        """
         return _log_normal_density(self._normal, value) + (math.log(value) if is_log else 0.0)
 
     def mass(self, low: float, high: float) -> float:
-        """Return the probability of the range."""
+        """Return the probability of a range.
+
+        Args:
+            low: Its lower end.
+            high: Its upper end.
+        """
         return self._normal.cdf(high) - self._normal.cdf(low)
 
     def quantile(self, unit: float, low: float, high: float) -> float:
-        """Return the value in [low, high] below which the share `unit` of the prior's part in that range is."""
+        """Return a quantile of the prior, cut at the ends of a range.
+
+        Args:
+            unit: The share below the quantile, 0 to 1.
+            low: The lower end of the range.
+            high: Its upper end.
+        """
         return _quantile(self._normal, unit, low, high)
 
     @property
@@ -117,7 +157,15 @@ class Normal:
         return NormalDist(self.mean, self.deviation)
 
     def require_fit(self, key: str, distribution: BaseDistribution) -> None:
-        """Refuse choices, and a mean outside the range."""
+        """Refuse choices, and a mean outside the range.
+
+        Args:
+            key: The key of the prior.
+            distribution: What it varies over.
+
+        Raises:
+            ConfigError: The prior does not fit.
+        """
         _require_range(f"prior[{key!r}]", self, distribution, self.mean)
 
 
@@ -145,11 +193,23 @@ class ChoiceWeights:
         _settle(self, confidence=0.0)
 
     def probability(self, choice: Scalar) -> float:
-        """Return the share of a choice in the sum of the weights."""
+        """Return the share of a choice in the sum of the weights.
+
+        Args:
+            choice: One with a weight.
+        """
         return self.weights[choice] / sum(self.weights.values())
 
     def require_fit(self, key: str, distribution: BaseDistribution) -> None:
-        """Refuse ranges, unknown choices, and choices without a weight."""
+        """Refuse ranges, unknown choices, and choices without a weight.
+
+        Args:
+            key: The key of the prior.
+            distribution: What it varies over.
+
+        Raises:
+            ConfigError: The prior does not fit.
+        """
         from optuna.distributions import CategoricalDistribution
 
         if not isinstance(distribution, CategoricalDistribution):

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from pixeltune import digest
 from pixeltune.errors import StoreError
+from pixeltune.results.manifest import SearchManifest
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.run import nothing_left, open_search
 from pixeltune.search.samplers import _KeyPrior, _PriorTPE
@@ -298,3 +300,13 @@ def test_another_prior_is_another_search(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"prior: none here, .*optim.lr LogNormal\(0.02, 2\) in the results"):
         opened(tmp_path, toy_space(base=BASE, scheduler=None))
     opened(tmp_path, toy_space(base=BASE, scheduler=None, prior=dict(reversed(PRIOR.items()))))
+
+
+def test_a_search_of_an_older_version_has_none_of_these(tmp_path: Path) -> None:
+    """Its search.json has no such entries, and its rows no `proposed_by`."""
+    space = toy_space(base=BASE, scheduler=None)
+    manifest = json.loads(SearchManifest.of(space, "later").to_json())
+    old = {name: value for name, value in manifest.items() if name not in ("first", "grid", "prior")}
+    read = SearchManifest.from_json(digest.seal_json({k: v for k, v in old.items() if k != digest.KEY}))
+    assert read.difference(SearchManifest.of(space, "later")) == []
+    assert (read.first, read.grid, read.prior) == ((), {}, {})
