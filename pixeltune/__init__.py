@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from pixeltune.results.ranking import pareto
     from pixeltune.sampling import complete, sample, save_grid
     from pixeltune.search.trial_reference import load_model
-    from pixeltune.space import Asha, Budget, Median, Pareto, Patience, Resources, SearchSpace, load_search
+    from pixeltune.space import (
+        Asha,
+        Budget,
+        ChoiceWeights,
+        LogNormal,
+        Median,
+        Normal,
+        Pareto,
+        Patience,
+        Resources,
+        SearchSpace,
+        load_search,
+    )
     from pixeltune.training.evaluation import evaluate
     from pixeltune.training.loop import fit
     from pixeltune.training.weights import save_weights
@@ -36,6 +48,9 @@ _HOMES = {
     "SearchSpace": "pixeltune.space",
     "Asha": "pixeltune.space",
     "Budget": "pixeltune.space",
+    "ChoiceWeights": "pixeltune.space",
+    "LogNormal": "pixeltune.space",
+    "Normal": "pixeltune.space",
     "Median": "pixeltune.space",
     "Pareto": "pixeltune.space",
     "Resources": "pixeltune.space",
@@ -66,7 +81,10 @@ _HOMES = {
 __all__ = [
     "Asha",
     "Budget",
+    "ChoiceWeights",
+    "LogNormal",
     "Median",
+    "Normal",
     "Pareto",
     "Patience",
     "Resources",

@@ -5,6 +5,7 @@ common                     shared by the verbs: options, exit codes, writing fil
 trial_ref                  the model of a trial on a device, and the images of its data
 tables                     tables that fit a terminal
 search_summary             what is printed when a search has ended
+proposals                  the options for what a search tries
 dry_run, submit            `--dry-run`, and `--cluster`: a search as a job
 progress_bar               the progress of network calls
 """

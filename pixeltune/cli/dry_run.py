@@ -13,11 +13,14 @@ from pixeltune.data import DataOutline, Resolved, ResolvedOutline, order0_bits_p
 from pixeltune.format import counted, plural
 from pixeltune.preflight.checks import compiles_for
 from pixeltune.preflight.cost import devices_text, measure
+from pixeltune.results.manifest import grid_text
 from pixeltune.search.run import require_corners
 from pixeltune.search.warm_start import read_warm_start
 from pixeltune.space import Asha, Median, Pareto, Scheduler, SearchSpace
-from pixeltune.space.keys import range_text, values_of
+from pixeltune.space.keys import range_text, value_text, values_of
 from pixeltune.space.metrics import sign
+from pixeltune.space.priors import prior_text
+from pixeltune.space.sampler_names import GRID
 from pixeltune.training.compiler import compiler_advice, missing_compiler
 
 
@@ -53,6 +56,8 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         f"{_stopping(space.scheduler)}; sampler {_sampler(space)}, objective {_objectives(space)}",
         highlight=False,
     )
+    for line in _proposals(space):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
     if space.constraints:
         bounds = ", ".join(
             f"{name} {'at most' if sign(name) > 0 else 'at least'} {bound:,.6g}"
@@ -83,9 +88,33 @@ def _configurations(space: SearchSpace) -> str:
     if count is None:
         floats = [key for key, distribution in space.vary.items() if values_of(distribution) is None]
         return f"not finite ({', '.join(floats)})"
+    if space.sampler == GRID:
+        return f"{count:,} of the grid, in the order of the keys, the last one fastest{_not_reached(space)}"
     if count < space.budget.trials:
         return f"{count:,}, fewer than the {space.budget.trials:,} trials: the search ends when all are tried"
     return f"{count:,}"
+
+
+def _not_reached(space: SearchSpace) -> str:
+    """Return how many configurations of a grid the budget leaves out, and what to do."""
+    count = space.num_configurations or 0
+    left = count - space.budget.trials
+    if left <= 0:
+        return ""
+    return f"; {left:,} of them are beyond the budget of {counted(space.budget.trials, 'trial')}: set --trials {count}"
+
+
+def _proposals(space: SearchSpace) -> Iterator[str]:
+    """Yield the lines about first configurations, the grid and priors."""
+    suggestions = space.first_suggestions()
+    for number, suggestion in enumerate(suggestions, 1):
+        text = ", ".join(f"{key}={value_text(value)}" for key, value in suggestion.items())
+        beyond = f" (beyond the budget of {counted(space.budget.trials, 'trial')})" * (number >= space.budget.trials)
+        yield f"First, {number} after the base: {text}{beyond}"
+    if space.grid:
+        yield f"Grid: {grid_text(space.grid)}"
+    if space.prior:
+        yield f"Prior: {'; '.join(f'{key} {prior_text(prior)}' for key, prior in space.prior.items())}"
 
 
 def _data(data: DataOutline) -> Iterator[str]:

@@ -26,6 +26,7 @@ from pixeltune.cli.common import (
     say,
     settings_of,
 )
+from pixeltune.cli.proposals import add_proposals, with_proposals
 from pixeltune.cli.submit import add_place, submit
 from pixeltune.errors import ConfigError
 from pixeltune.files import require_location
@@ -71,7 +72,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the searches and exit")
     parser.add_argument("--dry-run", action="store_true", help="show the space, its corners and its cost, and exit")
     parser.add_argument("--trials", type=positive, metavar="N", help="trials in all (a larger number extends a search)")
-    parser.add_argument("--sampler", choices=tuple(SAMPLERS), help="what proposes the trials [the search's own]")
+    add_proposals(parser)
     parser.add_argument(
         "--scheduler", choices=(*SCHEDULERS, "none"), help="what stops trials early; --set scheduler.KEY=VALUE sets it"
     )
@@ -132,8 +133,7 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
         space = replace(space, keep=options.keep)
     if options.galleries is not None:
         space = replace(space, galleries=options.galleries)
-    if options.sampler is not None:
-        space = replace(space, sampler=options.sampler)
+    space = with_proposals(space, options)
     require_packages(f"the sampler {space.sampler}", *SAMPLERS[space.sampler].packages)
     return space.override(settings | {key: value for key, value in budget.items() if value is not None})
 

@@ -18,6 +18,8 @@ from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.schema import SCHEMA_VERSION
 from pixeltune.space import Scheduler, SearchSpace
+from pixeltune.space.keys import value_text
+from pixeltune.space.priors import prior_text
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -37,6 +39,9 @@ class SearchManifest:
         constraints: Metric → bound.
         scheduler: Its `name` and its settings, or None.
         sampler_seed: Seed of the sampler.
+        first: The configurations that follow the base, with the values of all varied keys; later launches may add some.
+        grid: Key → the values that the sampler `grid` tries.
+        prior: Key → its prior, as `parse_prior` reads it.
         created_at: ISO 8601 in UTC.
         overrides: The --set changes, so that the command can be shown again; `base` and `vary` include them.
         baseline_bits_per_dim: Order-0 on the validation set, if it was known.
@@ -61,6 +66,9 @@ class SearchManifest:
     warm_start: tuple[str, ...] = ()
     warm_start_ids: tuple[str, ...] = ()
     data_checksum: str | None = None
+    first: tuple[Mapping[str, Scalar], ...] = ()
+    grid: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
+    prior: Mapping[str, str] = field(default_factory=dict)
     id: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -95,6 +103,9 @@ class SearchManifest:
             warm_start=warm_start,
             warm_start_ids=warm_start_ids,
             data_checksum=data_checksum,
+            first=tuple(space.first_suggestions()),
+            grid={key: list(values) for key, values in space.grid.items()},
+            prior={key: prior_text(prior) for key, prior in space.prior.items()},
             id=uuid.uuid4().hex,
         )
 
@@ -122,6 +133,8 @@ class SearchManifest:
             *_unequal("scheduler", _scheduler_text(self.scheduler), _scheduler_text(other.scheduler)),
             *_unequal("warm start", ", ".join(self.warm_start) or "none", ", ".join(other.warm_start) or "none"),
             *_unequal("sampler", self.sampler, other.sampler),
+            *_unequal("grid", grid_text(self.grid), grid_text(other.grid)),
+            *_unequal("prior", priors_text(self.prior), priors_text(other.prior)),
             *_unequal("sampler seed", self.sampler_seed, other.sampler_seed),
         ]
 
@@ -157,7 +170,7 @@ class SearchManifest:
             vary = {key: _normal_json(key, json.dumps(value)) for key, value in tree["vary"].items()}
             known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
             sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
-            sequences |= {name: tuple(tree.get(name, ())) for name in ("warm_start", "warm_start_ids")}
+            sequences |= {name: tuple(tree.get(name, ())) for name in ("warm_start", "warm_start_ids", "first")}
             final = Selection.from_tree(tree["final"]) if tree.get("final") else None
             return cls(**(known | sequences | {"vary": vary, "final": final}))
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -233,6 +246,16 @@ def _chosen_text(final: Selection | None) -> str:
 
 def _bounds_text(constraints: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {constraints[name]:.15g}" for name in sorted(constraints)) or "none"
+
+
+def grid_text(grid: Mapping[str, Sequence[Scalar]]) -> str:
+    """Return the lists of a grid as text; `none` without one."""
+    return "; ".join(f"{key} {', '.join(map(value_text, grid[key]))}" for key in sorted(grid)) or "none"
+
+
+def priors_text(prior: Mapping[str, str]) -> str:
+    """Return the priors of a search as text; `none` without one."""
+    return "; ".join(f"{key} {prior[key]}" for key in sorted(prior)) or "none"
 
 
 def scheduler_tree(scheduler: Scheduler | None) -> dict[str, Any] | None:

@@ -84,6 +84,11 @@ IDENTITY_COLUMNS: dict[str, Column] = {
 _OUTCOME_COLUMNS: dict[str, Column] = {
     "number": Column(pa.int32(), "number of the trial within its search, from 0; 0 is the base configuration"),
     "config_key": Column(_TEXT, "12 hex digits that name the configuration; trials may share one"),
+    "proposed_by": Column(
+        _TEXT,
+        "what chose the configuration: `base`, `first`, `warm_start`, the sampler, or `random` where the sampler "
+        "repeated itself; empty in a final, in a single training and in older rows",
+    ),
     "from_search": Column(_TEXT, "search in which `final` found the configuration; empty in a search"),
     "from_trial": Column(_TEXT, "trial of that search which `final` retrains; empty in a search"),
     "status": Column(_TEXT, "status of the attempt, a value of `Status`", nullable=False),

@@ -27,6 +27,7 @@ from typing import Any
 import pyarrow as pa
 
 from pixeltune import digest, files
+from pixeltune.config import Scalar
 from pixeltune.errors import StoreError
 from pixeltune.results.identity import (
     LAUNCH_NAME,
@@ -175,6 +176,24 @@ class SearchStore:
         publish(probe, b"")
         files.remove(probe)
         return known
+
+    def add_first(self, manifest: SearchManifest, given: Sequence[Mapping[str, Scalar]]) -> SearchManifest:
+        """Add first configurations that the search does not have yet, for this launch and later ones.
+
+        Args:
+            manifest: The manifest that is stored.
+            given: First configurations with the values of all varied keys.
+
+        Returns:
+            The manifest as it is stored now.
+        """
+        new = [dict(each) for each in given if each not in manifest.first]
+        if not new:
+            return manifest
+        require_held(self.folder)
+        manifest = replace(manifest, first=(*manifest.first, *new))
+        publish(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())
+        return manifest
 
     def _begin(self, manifest: SearchManifest) -> SearchManifest:
         publish(files.join(self.folder, MANIFEST_NAME), manifest.to_json().encode())

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,12 +55,13 @@ _BEST_REPORT = (
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One attempt at a trial. suggestion: the varied keys with their values."""
+    """One attempt at a trial. suggestion: the varied keys with their values. proposed_by: the column of its row."""
 
     number: int
     attempt: int
     suggestion: dict[str, Any]
     config: TrialConfig
+    proposed_by: str | None = None
 
     @property
     def trial(self) -> str:
@@ -69,7 +70,7 @@ class TrialPlan:
 
     def next_attempt(self) -> TrialPlan:
         """Return the plan of this trial's next attempt."""
-        return TrialPlan(self.number, self.attempt + 1, self.suggestion, self.config)
+        return replace(self, attempt=self.attempt + 1)
 
     def to_task(self, space: SearchSpace, store: SearchStore, resources: Resources) -> TrialTask:
         """Return the task for the trial's process with these resources; its results are kept in `store`."""
@@ -208,6 +209,7 @@ def to_row(
         "trial": plan.trial,
         "attempt": plan.attempt,
         "number": plan.number,
+        "proposed_by": plan.proposed_by,
         "config_key": attempt.facts.get("config_key", plan.config.key()),
         "status": str(status),
         "reason": reason,

@@ -33,6 +33,7 @@ from pixeltune.search.pruners import pruner_for
 from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import ids_of, read_warm_start
 from pixeltune.space import FinalSpace, Resources, SearchSpace
+from pixeltune.space.sampler_names import GRID
 
 if TYPE_CHECKING:
     from pixeltune.search.searcher import TrialSource
@@ -143,6 +144,11 @@ def open_search(
         manifest = store.open(SearchManifest.of(space, name, overrides=overrides, warm_start=sources))
         if sources:
             say(f"Warm start: {len(store.warm_start())} trials of other searches, as they were when this one began.")
+        known = manifest.first
+        manifest = store.add_first(manifest, space.first_suggestions())
+        if len(manifest.first) > len(known):
+            more = counted(len(manifest.first) - len(known), "configuration")
+            say(f"First: {more} more, to be tried next unless they were tried before.")
         return store, manifest
     resolved = require_buildable(space)
     for note in resolved.data.notes:
@@ -211,6 +217,7 @@ def run_search(
         retries: The statuses of ended trials that are tried again.
         max_concurrent: How many trials run at once at most; as many as the machines hold by default.
     """
+    space = space.with_first(manifest.first)  # also those that earlier launches were given
     state = SearchState(
         space,
         store,
@@ -331,7 +338,8 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
     if space.num_configurations is not None and len(state.ended) >= space.num_configurations:
         tried = {frozenset(space.suggestion_of(row).items()) for row in state.ended.values()}
         if len(tried) >= space.num_configurations:
-            return f"all {space.num_configurations} configurations of the space are tried"
+            of_what = "grid" if space.sampler == GRID else "space"
+            return f"all {space.num_configurations} configurations of the {of_what} are tried"
     if budget.images is not None and state.spent_images() >= budget.images:
         return f"the budget of {budget.images:,} images is spent"
     if budget.gpu_hours is not None and state.spent_gpu_hours() >= budget.gpu_hours:

@@ -2,36 +2,46 @@
 
 Optuna keeps the state of CMA-ES and the generations of NSGA-II as attributes of trials that no row of results holds: a
 study rebuilt from rows has lost them, and the sampler starts from scratch. Here generations are cut from the finished
-trials in their order, so that a resumed search continues where it was.
+trials in their order, so that a resumed search continues where it was. `qmc` takes the point of its sequence by the
+trial's number: Optuna's counts its points in attributes of the study, which is built again before each proposal.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pixeltune.packages import require_packages
 from pixeltune.space import SAMPLERS, SearchSpace
+from pixeltune.space.priors import UNIFORM_SHARE, ChoiceWeights, Prior
+from pixeltune.space.sampler_names import GRID
 
 _FIRST_STEP = 1 / 6
 """The first step of CMA-ES, in widths of each key's range; Optuna's default."""
 
 
-def build_sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    """Return the space's sampler; MissingPackageError if a package that it needs is missing."""
+def proposal_seed(seed: int, number: int) -> int:
+    """Return the sampler's seed for one trial; with the same seed, workers that ask at once would get one proposal."""
+    return int(np.random.SeedSequence([abs(seed), number]).generate_state(1)[0])
+
+
+def build_sampler(space: SearchSpace, number: int) -> BaseSampler:
+    """Return the space's sampler for the trial `number`; MissingPackageError if a package that it needs is missing."""
     require_packages(f"the sampler {space.sampler}", *SAMPLERS[space.sampler].packages)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _BUILDERS[space.sampler](space, seed)
+        if space.sampler == "qmc":
+            return _SobolSequence(space.vary, space.seed, number)
+        return _BUILDERS[space.sampler](space, proposal_seed(space.seed, number))
 
 
 def _startup(space: SearchSpace) -> int:
@@ -45,7 +55,10 @@ def _population(space: SearchSpace) -> int:
 
 
 def _tpe(space: SearchSpace, seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=_startup(space))
+    settings: dict[str, Any] = {"multivariate": True, "group": True, "constant_liar": True}
+    if space.prior:
+        return _PriorTPE(space, seed, n_startup_trials=_startup(space), **settings)
+    return TPESampler(seed=seed, n_startup_trials=_startup(space), **settings)
 
 
 def _gp(space: SearchSpace, seed: int) -> BaseSampler:
@@ -70,6 +83,7 @@ _BUILDERS: Mapping[str, Callable[[SearchSpace, int], BaseSampler]] = {
     "cmaes": _cmaes,
     "nsga2": _nsga2,
     "random": _random,
+    GRID: _random,  # never asked: the searcher proposes the combinations
 }
 
 
@@ -135,6 +149,125 @@ class _EvolutionStrategy(BaseSampler):
 
     def _point(self, trial: FrozenTrial) -> np.ndarray:
         return np.array([axis.unit(trial.params[key]) for key, axis in self._axes.items()])
+
+
+class _PriorTPE(TPESampler):
+    """TPE with priors of some keys (πBO; Hvarfner et al. 2022, arXiv 2204.11051).
+
+    TPE maximises log l(x) − log g(x) over candidates drawn from l. Here each key with a prior adds
+    confidence / n · log π(x), where n is the number of trials with a result. While TPE draws at random, because it has
+    too few of them to learn from, these keys are drawn from π.
+
+    `_compute_acquisition_func` is no public method of Optuna; a test asserts that it is called.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int, *, n_startup_trials: int, **settings: Any) -> None:
+        super().__init__(seed=seed, n_startup_trials=n_startup_trials, **settings)
+        self._priors = {key: _KeyPrior(prior, space.vary[key]) for key, prior in sorted(space.prior.items())}
+        self._startup = n_startup_trials
+        self._draws = np.random.default_rng(seed)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the keys that are drawn together."""
+        self._num_results = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+        return super().sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a value of the prior while there are few results, and TPE's afterwards."""
+        prior = self._priors.get(param_name)
+        if prior is None or self._num_results >= self._startup:
+            return super().sample_independent(study, trial, param_name, param_distribution)
+        return prior.draw(self._draws)
+
+    def _compute_acquisition_func(
+        self, samples_below: dict[str, np.ndarray], mpe_below: Any, mpe_above: Any
+    ) -> np.ndarray:
+        values = super()._compute_acquisition_func(samples_below, mpe_below, mpe_above)
+        for key, prior in self._priors.items():
+            if key in samples_below:
+                values = values + prior.log_weights(samples_below[key], self._num_results)
+        return values
+
+
+class _KeyPrior:
+    """A prior with the distribution of its key, cut at the ends of the range and mixed with a uniform part."""
+
+    def __init__(self, prior: Prior, distribution: BaseDistribution) -> None:
+        self._prior = prior
+        self._distribution = distribution
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Return a value; of a range with steps, on one."""
+        is_uniform = float(rng.random()) < UNIFORM_SHARE
+        unit = float(rng.random())
+        if isinstance(self._prior, ChoiceWeights):
+            choices = self._choices()
+            parts = [1.0 if is_uniform else self._prior.probability(choice) for choice in choices]
+            return choices[int(np.searchsorted(np.cumsum(parts) / sum(parts), unit, side="right"))]
+        axis = _Axis(self._distribution)
+        low, high = axis.distribution.low, axis.distribution.high
+        return axis.value(unit if is_uniform else axis.unit(self._prior.quantile(unit, low, high)))
+
+    def log_weights(self, internal: np.ndarray, num_results: int) -> np.ndarray:
+        """Return log π with its exponent, of values as Optuna represents them."""
+        values = [self._distribution.to_external_repr(value) for value in internal.tolist()]
+        logs, uniform = self._log_densities(values)
+        mixed = np.logaddexp(math.log1p(-UNIFORM_SHARE) + np.array(logs), math.log(UNIFORM_SHARE) + uniform)
+        weights: np.ndarray = self._prior.confidence / max(1, num_results) * mixed
+        return weights
+
+    def _log_densities(self, values: Sequence[Any]) -> tuple[list[float], float]:
+        """Return the logarithms of the prior's density at the values, and of the uniform density of the range."""
+        prior, kind = self._prior, self._distribution
+        if isinstance(prior, ChoiceWeights):
+            return [math.log(prior.probability(value)) for value in values], -math.log(len(self._choices()))
+        assert isinstance(kind, IntDistribution | FloatDistribution)
+        mass = math.log(prior.mass(kind.low, kind.high))
+        width = math.log(kind.high / kind.low) if kind.log else kind.high - kind.low
+        return [prior.log_density(value, kind.log) - mass for value in values], -math.log(width)
+
+    def _choices(self) -> Sequence[Any]:
+        assert isinstance(self._distribution, CategoricalDistribution)
+        return self._distribution.choices
+
+
+class _SobolSequence(BaseSampler):
+    """A scrambled Sobol' sequence (Owen 1998), a coordinate a key: trial n takes point n, regardless of all others.
+
+    A key that a trial does not have leaves its coordinate unused. Choices have equal parts of theirs.
+    """
+
+    def __init__(self, vary: Mapping[str, BaseDistribution], seed: int, number: int) -> None:
+        from scipy.stats import qmc
+
+        sequence = qmc.Sobol(max(1, len(vary)), scramble=True, seed=abs(seed))
+        if number:
+            sequence.fast_forward(number)
+        self._point = dict(zip(vary, sequence.random(1)[0].tolist(), strict=False))
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return no keys: each has its own coordinate."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return no values."""
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the value at the key's coordinate."""
+        unit = self._point[param_name]
+        if isinstance(param_distribution, CategoricalDistribution):
+            return param_distribution.choices[int(unit * len(param_distribution.choices))]
+        axis = _Axis(param_distribution)
+        return axis.distribution.low if axis.distribution.single() else axis.value(unit)
 
 
 class _Axis:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +20,10 @@ from pixeltune.config import Scalar
 from pixeltune.results.ranking import best_first, can_be_best, pareto_front
 from pixeltune.search.attempt import Row, TrialPlan
 from pixeltune.search.optuna_trials import PENDING, trial_outcomes
-from pixeltune.search.samplers import build_sampler
+from pixeltune.search.samplers import build_sampler, proposal_seed
 from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, FinalSpace, SearchSpace
+from pixeltune.space.sampler_names import GRID
 
 
 class TrialSource(Protocol):
@@ -52,6 +54,14 @@ class FixedTrials:
         return self._state.plan(self._suggestions[self._state.next_number])
 
 
+@dataclass(frozen=True)
+class _NextTrial:
+    """A configuration to try next, and what chose it: `proposed_by` of its row."""
+
+    suggestion: dict[str, Scalar]
+    proposed_by: str
+
+
 _PROPOSALS, _DRAWS = 3, 50
 """How often the sampler may repeat a trial before configurations are drawn at random, and how often random draws may
 repeat one before all that are left are listed."""
@@ -61,11 +71,11 @@ _BEST_OF_OTHERS = 3
 
 
 class OptunaSearcher:
-    """The trials of a search: first those to resume, then the base configuration, then the sampler's proposals.
+    """The trials of a search: those to resume, the base, the first configurations, then the sampler's proposals.
 
-    waiting: trials to use instead of those to resume. The best rows of a warm start follow the base, and all its rows
-    are reported to the sampler before any trial of this search. is_exhausted: whether a plan was requested when no
-    configuration was left to try.
+    waiting: trials to use instead of those to resume. The best rows of a warm start follow the first configurations,
+    and all its rows are reported to the sampler before any trial of this search. is_exhausted: whether a plan was
+    requested when no configuration was left to try.
     """
 
     def __init__(self, space: SearchSpace, state: SearchState, *, waiting: Sequence[TrialPlan] | None = None) -> None:
@@ -78,18 +88,18 @@ class OptunaSearcher:
         self._own_suggestions: dict[str, dict[str, Scalar]] = {}
         self._others = state.store.warm_start()
         self._suggestions_of_others = [space.suggestion_of(row) for row in self._others]
-        self._first = self._first_suggestions()
+        self._first = self._first_choices()
 
     def next_plan(self) -> TrialPlan | None:
         """Return the next attempt to run; None if every configuration of the space has been tried."""
         if self._waiting:
             plan = self._waiting.popleft()
         else:
-            suggestion = self._next_suggestion()
-            if suggestion is None:
+            choice = self._next_choice()
+            if choice is None:
                 self.is_exhausted = True
                 return None
-            plan = self._state.plan(suggestion)
+            plan = self._state.plan(choice.suggestion, choice.proposed_by)
         self._handed_out.append(plan)
         return plan
 
@@ -97,7 +107,7 @@ class OptunaSearcher:
         """Return the sampler's study: trials of other searches, own trials as they ended, then pending ones."""
         study = optuna.create_study(
             directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in self._space.objectives],
-            sampler=build_sampler(self._space, _seed(self._space.seed, self._state.next_number)),
+            sampler=build_sampler(self._space, self._state.next_number),
         )
         own = self._ended()
         curves = [*({} for _ in self._others), *(self._state.curves.get(row["trial"], {}) for row in own)]
@@ -120,8 +130,14 @@ class OptunaSearcher:
             self._own_suggestions[row["trial"]] = self._space.suggestion_of(row)
         return self._own_suggestions[row["trial"]]
 
-    def _first_suggestions(self) -> list[dict[str, Scalar]]:
-        """Return the base and the best of other searches; with several objectives, some along the whole front."""
+    def _first_choices(self) -> list[_NextTrial]:
+        """Return the base, the first configurations and the best of other searches, which may repeat them."""
+        choices = [_NextTrial(self._space.base_suggestion(), "base")]
+        choices += [_NextTrial(suggestion, "first") for suggestion in self._space.first_suggestions()]
+        return choices + [_NextTrial(suggestion, "warm_start") for suggestion in self._best_of_others()]
+
+    def _best_of_others(self) -> list[dict[str, Scalar]]:
+        """Return the best of other searches; with several objectives, some along the whole front."""
         space = self._space
         best = pareto_front(self._others, space.objectives, space.constraints)
         if len(space.objectives) == 1:
@@ -133,45 +149,52 @@ class OptunaSearcher:
             if suggestion not in distinct:
                 distinct.append(suggestion)
         if len(space.objectives) == 1:
-            return distinct[: 1 + _BEST_OF_OTHERS]
+            return distinct[1 : 1 + _BEST_OF_OTHERS]
         indices = np.linspace(1, len(distinct) - 1, min(_BEST_OF_OTHERS, len(distinct) - 1))
-        return [distinct[index] for index in (0, *indices.round().astype(int))]
+        return [distinct[index] for index in indices.round().astype(int)]
 
     def _pending(self) -> list[TrialPlan]:
         """Return the trials that run, are handed out, or wait to be resumed or tried alone."""
         plans = {plan.trial: plan for plan in [*self._state.pending(), *self._waiting, *self._handed_out]}
         return [plans[trial] for trial in sorted(plans) if trial not in self._state.ended]
 
-    def _next_suggestion(self) -> dict[str, Scalar] | None:
+    def _next_choice(self) -> _NextTrial | None:
         """Return an untried configuration; repeating one with the same seed would give the same result."""
         tried = [self._suggestion(row) for row in self._ended()] + [plan.suggestion for plan in self._pending()]
-        number = self._state.next_number
-        if number < len(self._first) and self._first[number] not in tried:
-            return self._first[number]
-        proposal = self._propose(tried)
-        return self._any_left(tried) if proposal is None else proposal
+        for choice in self._first:
+            if choice.suggestion not in tried:
+                return choice
+        if self._space.sampler == GRID:
+            return self._next_of_grid(tried)
+        return self._propose(tried) or self._any_left(tried)
 
-    def _propose(self, tried: Sequence[dict[str, Scalar]]) -> dict[str, Scalar] | None:
+    def _next_of_grid(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
+        """Return the first combination of the grid that is not tried."""
+        known = set(map(_identity, tried))
+        left = (each for each in self._space.of_grid() if _identity(each) not in known)
+        return next((_NextTrial(each, GRID) for each in left), None)
+
+    def _propose(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
         """Ask the sampler, then draw at random; proposals that repeat a trial stay RUNNING in the study, so that
         samplers avoid them. None if all repeat one."""
         study = self.study()
         for number in range(_PROPOSALS + _DRAWS):
             if number == _PROPOSALS:
-                study.sampler = RandomSampler(seed=_seed(self._space.seed, self._state.next_number))
+                study.sampler = RandomSampler(seed=proposal_seed(self._space.seed, self._state.next_number))
             suggestion = self._space.suggest(study.ask())
             if suggestion not in tried:
-                return suggestion
+                return _NextTrial(suggestion, self._space.sampler if number < _PROPOSALS else "random")
         return None
 
-    def _any_left(self, tried: Sequence[dict[str, Scalar]]) -> dict[str, Scalar] | None:
+    def _any_left(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
         """Return a random untried configuration of a finite space; None if there is none."""
-        known = {frozenset(suggestion.items()) for suggestion in tried}
-        left = [one for one in self._space.configurations() if frozenset(one.items()) not in known]
+        known = set(map(_identity, tried))
+        left = [one for one in self._space.configurations() if _identity(one) not in known]
         if not left:
             return None
-        return left[int(np.random.default_rng(_seed(self._space.seed, self._state.next_number)).integers(len(left)))]
+        rng = np.random.default_rng(proposal_seed(self._space.seed, self._state.next_number))
+        return _NextTrial(left[int(rng.integers(len(left)))], "random")
 
 
-def _seed(seed: int, number: int) -> int:
-    """Return the sampler's seed for one trial; with the same seed, workers that ask at once would get one proposal."""
-    return int(np.random.SeedSequence([abs(seed), number]).generate_state(1)[0])
+def _identity(suggestion: dict[str, Scalar]) -> frozenset[tuple[str, Scalar]]:
+    return frozenset(suggestion.items())

@@ -183,9 +183,9 @@ class SearchState:
             for attempt in [*self.running.values(), *(attempt for _row, attempt in self._unfinished.values())]
         ]
 
-    def plan(self, suggestion: Mapping[str, Any]) -> TrialPlan:
-        """Return the first attempt of a new trial."""
-        plan = TrialPlan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion))
+    def plan(self, suggestion: Mapping[str, Any], proposed_by: str | None = None) -> TrialPlan:
+        """Return the first attempt of a new trial. proposed_by: what chose its configuration."""
+        plan = TrialPlan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion), proposed_by)
         self._numbers.add(plan.number)
         return plan
 
@@ -351,7 +351,8 @@ class SearchState:
     def _attempt_of(self, row: Row, reports: dict[int, Row], *, gpu_seconds_before: float) -> RunningAttempt:
         """Return an attempt that an earlier launch left, as it was then; the row's columns take the place of facts."""
         suggestion = self.space.suggestion_of(row)
-        plan = TrialPlan(row["number"], row["attempt"], suggestion, self.space.configure(suggestion))
+        config = self.space.configure(suggestion)
+        plan = TrialPlan(row["number"], row["attempt"], suggestion, config, row.get("proposed_by"))
         had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
         reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
         ended_at = row["finished_at"] or max(reported, default=row["started_at"])

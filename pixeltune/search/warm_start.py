@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pixeltune import files
 from pixeltune.config import KEYS_NOT_HASHED, Scalar, TrialConfig
 from pixeltune.data import Resolved
-from pixeltune.errors import StoreError
+from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.schema import Status
@@ -21,6 +21,7 @@ from pixeltune.results.store import find_searches
 from pixeltune.search.final import configs_of
 from pixeltune.space import SearchSpace
 from pixeltune.space.keys import contains, key_exists
+from pixeltune.space.sampler_names import GRID
 
 _TOLD = (Status.FINISHED, Status.DIVERGED)
 _MAY_DIFFER = (*KEYS_NOT_HASHED, "seed", "train.report_every")
@@ -51,9 +52,14 @@ class WarmStart:
 def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Resolved) -> WarmStart:
     """Return finished and diverged trials of the searches at `locations` that fit `space` and have the same images.
 
-    StoreError if there is no search. Pruned trials are not used: they trained for less, by another search's rungs. A
-    trial that is also in a copy of its search counts once.
+    StoreError if there is no search, ConfigError for the sampler `grid`, which tries its own values alone. Pruned
+    trials are not used: they trained for less, by another search's rungs. A trial that is also in a copy of its search
+    counts once.
     """
+    if locations and space.sampler == GRID:
+        raise ConfigError(
+            f"a search with a warm start must have a sampler that may try other values, but got {GRID}; leave one out"
+        )
     found, seen = WarmStart(), set()
     trials: set[tuple[object, ...]] = set()
     for location in locations:

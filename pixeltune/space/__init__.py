@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pixeltune.space.final_space import FinalSpace
     from pixeltune.space.metrics import METRICS
     from pixeltune.space.parts import SCHEDULERS, Asha, Budget, Median, Pareto, Patience, Resources, Scheduler
+    from pixeltune.space.priors import ChoiceWeights, LogNormal, Normal
     from pixeltune.space.sampler_names import SAMPLERS
     from pixeltune.space.search_files import (
         SearchSummary,
@@ -34,7 +35,10 @@ _HOMES = {
     "SCHEDULERS": "pixeltune.space.parts",
     "Asha": "pixeltune.space.parts",
     "Budget": "pixeltune.space.parts",
+    "ChoiceWeights": "pixeltune.space.priors",
     "FinalSpace": "pixeltune.space.final_space",
+    "LogNormal": "pixeltune.space.priors",
+    "Normal": "pixeltune.space.priors",
     "Median": "pixeltune.space.parts",
     "Pareto": "pixeltune.space.parts",
     "Patience": "pixeltune.space.parts",
@@ -55,8 +59,11 @@ __all__ = [
     "SCHEDULERS",
     "Asha",
     "Budget",
+    "ChoiceWeights",
     "FinalSpace",
+    "LogNormal",
     "Median",
+    "Normal",
     "Pareto",
     "Patience",
     "Resources",

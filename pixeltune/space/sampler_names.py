@@ -16,6 +16,7 @@ class SamplerKind:
     sees_all: it reads stopped trials and constraints, as reported; any other reads finished trials alone.
     numbers_only: it searches numbers alone, and draws choices at random.
     follows_conditions: it learns keys that only some trials have; any other draws them at random.
+    learns: its proposals depend on results. takes_priors: it can be given priors of keys.
     """
 
     packages: tuple[str, ...] = ()
@@ -23,17 +24,26 @@ class SamplerKind:
     sees_all: bool = False
     numbers_only: bool = False
     follows_conditions: bool = False
+    learns: bool = True
+    takes_priors: bool = False
+
+
+GRID = "grid"
+"""The sampler that tries listed values alone."""
 
 
 SAMPLERS: Mapping[str, SamplerKind] = {
-    "tpe": SamplerKind(sees_all=True, follows_conditions=True),
+    "tpe": SamplerKind(sees_all=True, follows_conditions=True, takes_priors=True),
     "gp": SamplerKind(packages=("scipy", "torch")),
     "cmaes": SamplerKind(packages=("cmaes",), several=False, numbers_only=True),
     "nsga2": SamplerKind(),
-    "random": SamplerKind(sees_all=True, follows_conditions=True),
+    "random": SamplerKind(sees_all=True, follows_conditions=True, learns=False),
+    "qmc": SamplerKind(packages=("scipy",), sees_all=True, follows_conditions=True, learns=False),
+    GRID: SamplerKind(sees_all=True, follows_conditions=True, learns=False),
 }
 """What proposes trials. tpe: Parzen estimators, of groups of keys that occur together. gp: a Gaussian process.
-cmaes: an evolution strategy for numbers. nsga2: a genetic algorithm. random: draws alone."""
+cmaes: an evolution strategy for numbers. nsga2: a genetic algorithm. random: draws alone. qmc: a scrambled Sobol'
+sequence. grid: every combination of values."""
 
 
 def require_fit(name: str, objectives: tuple[str, ...], learnt: tuple[str, ...], varied: tuple[str, ...]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pixeltune.config import Scalar, TrialConfig
 from pixeltune.errors import ConfigError
+from pixeltune.space.first_configurations import completed, require_first, still_first
+from pixeltune.space.grid_values import grid_distributions, require_grid
 from pixeltune.space.keys import (
     DISCRIMINATOR_KEYS,
     as_drawn,
@@ -26,6 +28,7 @@ from pixeltune.space.keys import (
     nearest,
     normal_distribution,
     require_distribution,
+    values_of,
     whole_numbers,
 )
 from pixeltune.space.metrics import METRICS, replaced_constraints, require_constraints
@@ -42,7 +45,8 @@ from pixeltune.space.parts import (
     replaced_scheduler,
     whole_number,
 )
-from pixeltune.space.sampler_names import SAMPLERS, require_fit
+from pixeltune.space.priors import Prior, require_priors
+from pixeltune.space.sampler_names import GRID, SAMPLERS, require_fit
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -64,6 +68,11 @@ class SearchSpace:
         resources: What one trial takes.
         patience: How long a trial may send no message.
         sampler: A name in SAMPLERS.
+        first: Configurations that are tried right after the base, in this order: values of varied keys; a key that is
+            not given has the value of the base.
+        grid: Key → the values that the sampler `grid` tries, in this order; a key that is not named takes every value
+            of its distribution.
+        prior: Key → where its best value is expected: LogNormal, Normal or ChoiceWeights; for the sampler `tpe`.
         seed: The seed of the sampler.
         keep: Number of best trials whose weights are kept when the search ends; a gallery of each is drawn.
         galleries: Epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
@@ -83,6 +92,9 @@ class SearchSpace:
     resources: Resources = field(default_factory=Resources)
     patience: Patience = field(default_factory=Patience)
     sampler: str = "tpe"
+    first: Sequence[Mapping[str, Any]] = ()
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    prior: Mapping[str, Prior] = field(default_factory=dict)
     seed: int = 0
     keep: int = 5
     galleries: tuple[float, ...] = ()
@@ -140,6 +152,11 @@ class SearchSpace:
         if unused:
             raise ConfigError(f"vary must name keys that some trial has, but no corner has {', '.join(sorted(unused))}")
         require_fit(self.sampler, self.objectives, self.learnt_keys(), tuple(self.vary))
+        object.__setattr__(self, "grid", require_grid(self.sampler, self.grid, self.vary))
+        object.__setattr__(self, "prior", require_priors(self.sampler, self.prior, self.vary))
+        object.__setattr__(self, "first", require_first(self))
+        for suggestion in self.first_suggestions():
+            self._require_rungs(self.configure(suggestion))
 
     def override(self, changes: Mapping[str, Any]) -> SearchSpace:
         """Return a copy with dotted keys changed.
@@ -161,6 +178,9 @@ class SearchSpace:
             self,
             base=base,
             vary=vary,
+            first=still_first(self.first, base.flat(), vary),
+            grid={key: values for key, values in self.grid.items() if key in vary and key not in changes},
+            prior={key: prior for key, prior in self.prior.items() if key in vary and key not in changes},
             budget=replaced("budget", self.budget, own),
             resources=replaced("resources", self.resources, own),
             patience=replaced("patience", self.patience, own),
@@ -259,9 +279,50 @@ class SearchSpace:
         flat = self.base.flat()
         return {key: as_drawn(self.vary[key], flat[key]) for key in self.vary if key in flat}
 
+    def first_suggestions(self) -> list[dict[str, Scalar]]:
+        """Return the first configurations with the values of all varied keys, in their order."""
+        return [completed(self, given) for given in self.first]
+
+    def with_first(self, more: Sequence[Mapping[str, Any]]) -> SearchSpace:
+        """Return a copy with further first configurations at the end; one that is there already counts once.
+
+        Args:
+            more: As `first`.
+
+        Raises:
+            ConfigError: One of them is not a configuration of the space, is the base, or occurs twice in `more`.
+        """
+        if not more:
+            return self
+        known = self.first_suggestions()
+        new = [
+            given
+            for number, given in enumerate(more, len(known))
+            if completed(self, given, f"first[{number}]") not in known
+        ]
+        return replace(self, first=(*self.first, *new))
+
+    def of_grid(self) -> Iterator[dict[str, Scalar]]:
+        """Yield the combinations of the sampler `grid`: the last varied key changes fastest, the classes slowest."""
+        yield from configurations_of(self.base, grid_distributions(self.grid, self.vary))
+
+    def _outside_grid(self) -> list[dict[str, Scalar]]:
+        """Return the base and the first configurations, as far as the grid lacks them."""
+        kinds = grid_distributions(self.grid, self.vary)
+        given = [self.base_suggestion(), *self.first_suggestions()]
+        return [
+            each for each in given if not all(value in (values_of(kinds[key]) or ()) for key, value in each.items())
+        ]
+
     @cached_property
     def num_configurations(self) -> int | None:
-        """Return the number of different configurations; None if it is not finite, as when a float is varied."""
+        """Return the number of different configurations; None if it is not finite, as when a float is varied.
+
+        Of the sampler `grid`: the number of its combinations, and of the configurations that are tried before them.
+        """
+        if self.sampler == GRID:
+            in_grid = count_configurations(self.base, grid_distributions(self.grid, self.vary))
+            return (in_grid or 0) + len(self._outside_grid())
         return count_configurations(self.base, self.vary)
 
     @property
@@ -270,7 +331,11 @@ class SearchSpace:
         return min(self.budget.trials, self.num_configurations or self.budget.trials)
 
     def configurations(self) -> Iterator[dict[str, Scalar]]:
-        """Yield every suggestion of a finite space; nothing if the space is not finite."""
+        """Yield every suggestion of a finite space, or of the grid; nothing if the space is not finite."""
+        if self.sampler == GRID:
+            yield from self._outside_grid()
+            yield from self.of_grid()
+            return
         yield from configurations_of(self.base, self.vary)
 
     def corners(self) -> Iterator[dict[str, Scalar]]:

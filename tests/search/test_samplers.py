@@ -24,7 +24,7 @@ from tests.support.toy_search import VARY, sampler_params, seen, settle, toy_con
 
 every_sampler = pytest.mark.parametrize("sampler", sampler_params())
 few_seeds = pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-LEARNERS = tuple(name for name in SAMPLERS if name != "random")
+LEARNERS = tuple(name for name, kind in SAMPLERS.items() if kind.learns)
 SPEED = "sample_images_per_second"
 
 
@@ -311,7 +311,7 @@ def test_several_objectives_are_refused_where_optuna_refuses_them() -> None:
         if kind.several:
             mixed_space(sampler, objectives=objectives)
             continue
-        with pytest.raises(ConfigError, match=r"must have one objective, but got .*; take tpe, gp, nsga2, random"):
+        with pytest.raises(ConfigError, match=r"one objective, but got .*; take tpe, gp, nsga2, random, qmc, grid"):
             mixed_space(sampler, objectives=objectives)
 
 
@@ -329,6 +329,8 @@ def test_the_keys_that_a_sampler_learns() -> None:
     assert learnt == {
         "tpe": set(VARY),
         "random": set(VARY),
+        "qmc": set(VARY),
+        "grid": set(VARY),
         "gp": numbers | {"likelihood.name"},
         "nsga2": numbers | {"likelihood.name"},
         "cmaes": numbers,

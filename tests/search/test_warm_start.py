@@ -13,14 +13,14 @@ from optuna.distributions import IntDistribution
 
 from pixeltune.cli.search import launch_line
 from pixeltune.data import Resolved, resolve
-from pixeltune.errors import StoreError
+from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.store import SearchStore
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.run import open_search
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import read_warm_start
-from pixeltune.space import SearchSpace
+from pixeltune.space import SAMPLERS, SearchSpace
 from tests.support.results import make_store
 from tests.support.toy_search import VARY, sampler_params, settle, toy_config, toy_space
 
@@ -136,7 +136,7 @@ def test_the_best_are_tried_after_the_base_and_the_sampler_sees_all(tmp_path: Pa
     assert state.best() is None
 
 
-@pytest.mark.parametrize("sampler", sampler_params())
+@pytest.mark.parametrize("sampler", sampler_params(name for name in SAMPLERS if name != "grid"))
 def test_it_is_the_same_at_every_launch_whatever_becomes_of_the_others(
     tmp_path: Path, resolved: Resolved, sampler: str
 ) -> None:
@@ -152,6 +152,12 @@ def test_it_is_the_same_at_every_launch_whatever_becomes_of_the_others(
     assert said == ["Warm start: 7 trials of other searches, as they were when this one began."]
     assert OptunaSearcher(space, again).next_plan() == live.next_plan()
     assert [row["search"] for row in again.store.trials()] == ["later"] * 6
+
+
+def test_a_grid_takes_no_warm_start(tmp_path: Path, resolved: Resolved) -> None:
+    earlier = some_trials(tmp_path, resolved)
+    with pytest.raises(ConfigError, match="must have a sampler that may try other values, but got grid"):
+        opened(tmp_path, a_space(sampler="grid"), earlier.store.folder)
 
 
 def test_another_warm_start_is_another_search(tmp_path: Path, resolved: Resolved) -> None:

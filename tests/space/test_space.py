@@ -304,7 +304,7 @@ def test_the_base_must_lie_inside_of_what_varies(distribution: BaseDistribution)
         ({"objectives": ()}, "objectives must name at least one"),
         ({"objectives": ("accuracy",)}, "but got 'accuracy'"),
         ({"objectives": "valid_nats"}, "objectives must be a tuple of names, but got 'valid_nats'"),
-        ({"sampler": "grid"}, "sampler must be among tpe, gp, cmaes, nsga2, random, but got 'grid'"),
+        ({"sampler": "sobol"}, "sampler must be among tpe, gp, cmaes, nsga2, random, qmc, grid, but got 'sobol'"),
         ({"scheduler": Asha((1600,)), "objectives": ("valid_nats", "gpu_seconds")}, "Asha needs one objective"),
         ({"scheduler": Median(), "objectives": ("valid_nats", "gpu_seconds")}, "Median needs one objective"),
         ({"scheduler": Pareto((1600,), 0.1)}, "Pareto needs several objectives"),

@@ -17,6 +17,7 @@ from pixeltune.search.attempt import RunningAttempt, TrialPlan
 from pixeltune.search.pruners import pruner_for
 from pixeltune.search.state import SearchState
 from pixeltune.space import SAMPLERS, Asha, Budget, Resources, SearchSpace
+from pixeltune.space.keys import values_of
 from tests.support.optional import PACKAGES
 from tests.support.results import make_store
 
@@ -51,7 +52,16 @@ def toy_config(**train: Any) -> TrialConfig:
 
 def toy_space(**changes: Any) -> SearchSpace:
     plain = {"base": toy_config(), "vary": VARY, "scheduler": Asha((100, 200)), "budget": Budget(trials=20)}
-    return SearchSpace(**(plain | changes))
+    plain |= changes
+    if plain.get("sampler") == "grid" and "grid" not in changes:  # ranges without a step need lists
+        endless = [key for key, distribution in plain["vary"].items() if values_of(distribution) is None]
+        plain["grid"] = {key: _listed(plain["vary"][key]) for key in endless}
+    return SearchSpace(**plain)
+
+
+def _listed(distribution: FloatDistribution) -> list[float]:
+    """Return four values of a range, the lower end and the middle among them."""
+    return [distribution.low + share * (distribution.high - distribution.low) for share in (0.0, 0.25, 0.5, 0.75)]
 
 
 def toy_store(folder: Path, space: SearchSpace) -> SearchStore:

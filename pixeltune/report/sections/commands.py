@@ -21,6 +21,8 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.store import SearchStore
 from pixeltune.space import list_searches, load_search
+from pixeltune.space.keys import value_text
+from pixeltune.space.priors import parse_prior
 
 _HARMLESS = ("region", "scheme", "endpoint_override")
 """Options of an object storage's URI that are shown; others may be secrets."""
@@ -93,7 +95,7 @@ def _search(snapshot: Snapshot) -> Command:
     command += [] if file == manifest.search else ["--name", manifest.search]
     command += ["--trials", str(budget["trials"])] if budget.get("trials") else []
     command += ["--hours", f"{budget['hours']:g}"] if budget.get("hours") else []
-    command += ["--sampler", manifest.sampler]
+    command += ["--sampler", manifest.sampler, *_proposals(manifest)]
     command += [] if scheduler is _UNSET else ["--scheduler", "none" if scheduler is None else str(scheduler)]
     if manifest.warm_start:
         command += [
@@ -102,6 +104,22 @@ def _search(snapshot: Snapshot) -> Command:
         ]
     command += _sets(overrides)
     return Command(text, _shell(*command, *storage_words(snapshot.store)))
+
+
+def _proposals(manifest: SearchManifest) -> list[str]:
+    """Return the options for the first configurations, the grid and the priors; those of the file may be repeated."""
+
+    def setting(key: str, *values: Scalar) -> str:
+        return f"{key}={','.join(map(value_text, values))}"
+
+    words = []
+    for first in manifest.first:
+        words += ["--first", ",".join(setting(key, value) for key, value in first.items())]
+    for key, values in manifest.grid.items():
+        words += ["--grid", setting(key, *values)]
+    for key, prior in manifest.prior.items():
+        words += ["--prior", f"{key}={prior}"]
+    return words
 
 
 def _search_file(manifest: SearchManifest) -> tuple[str, str]:
@@ -135,7 +153,9 @@ def _difference(name: str, manifest: SearchManifest) -> list[str]:
 
     try:
         with stored():  # the results may name code of others
-            space = replace(load_search(name), sampler=manifest.sampler).override(dict(manifest.overrides))
+            prior = {key: parse_prior(text) for key, text in manifest.prior.items()}
+            space = replace(load_search(name), sampler=manifest.sampler, grid=manifest.grid, prior=prior)
+            space = space.override(dict(manifest.overrides))
         mine = SearchManifest.of(space, manifest.search, warm_start=manifest.warm_start)
     except PixeltuneError as error:
         return [str(error)]

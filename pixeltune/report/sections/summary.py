@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pixeltune.config import Scalar
 from pixeltune.format import counted, hours, listed, number, shortened, span
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import cell, moment, title_of
+from pixeltune.results.manifest import grid_text, priors_text
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, counted_statuses
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline
-from pixeltune.space.keys import range_text
+from pixeltune.space.keys import range_text, short_name, value_text
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,20 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         )
     if not snapshot.is_final and manifest.vary:
         yield "Sampler", f"{manifest.sampler}, seed {manifest.sampler_seed}"
+        if manifest.first:
+            yield "First configurations", "; ".join(map(_configuration_text, manifest.first))
+        if manifest.grid:
+            yield "Grid", grid_text(manifest.grid)
+        if manifest.prior:
+            yield "Prior", priors_text(manifest.prior)
         yield "Early stopping", _scheduler(snapshot)
     if manifest.warm_start:
         yield "Warm start", listed(manifest.warm_start)
     yield from _spent(snapshot)
+
+
+def _configuration_text(suggestion: Mapping[str, Scalar]) -> str:
+    return " ".join(f"{short_name(key)}={value_text(value)}" for key, value in suggestion.items())
 
 
 def _state(snapshot: Snapshot) -> str:
