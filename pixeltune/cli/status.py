@@ -14,7 +14,7 @@ from pixeltune.cli.tables import MISSING, TableColumn, print_table
 from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
-    from pixeltune.results.search_status import Running, SearchStatus, Target
+    from pixeltune.results.search_status import Running, SearchStatus, TargetStatus
 
 _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "is_bound", "num_parameters")
 """Columns of the best row in the JSON output."""
@@ -96,7 +96,7 @@ def _head(found: SearchStatus) -> Iterator[str]:
         yield f"Budget left: {', '.join(left_words(found.left))}{eta}"
 
 
-def _target(target: Target) -> str:
+def _target(target: TargetStatus) -> str:
     from pixeltune.space.metrics import sign
 
     bound = f"{target.metric} {'at most' if sign(target.metric) > 0 else 'at least'} {target.value:g}"

@@ -44,10 +44,12 @@ def stop(options: argparse.Namespace) -> int:
     trials = _running(store, options.trials)
     request_stop(store.folder, trials)
     if trials:
-        numbers = enumerated(trials)
-        say(f"{store.search}: requested to end {numbers} as stopped; numbers so far are kept, and it is not run again.")
+        say(
+            f"{store.search}: stop requested of {enumerated(trials)}; numbers so far stay, and no later launch runs "
+            "them again."
+        )
     else:
-        say(f"{store.search}: requested to stop, as by Ctrl-C; the command that started it resumes it.")
+        say(f"{store.search}: stop requested, as by Ctrl-C; the command that started it resumes it.")
     return EXIT_OK
 
 

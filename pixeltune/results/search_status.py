@@ -86,12 +86,12 @@ class SearchStatus:
     eta_seconds: float | None
     data: str = ""
     dollars: float | None = None
-    target: Target | None = None
+    target: TargetStatus | None = None
     ended: str | None = None
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetStatus:
     """The target of a search. reached_by: the first trial that reached it; None while none has."""
 
     metric: str
@@ -257,12 +257,12 @@ def _best(rows: Sequence[Row], manifest: SearchManifest) -> Row | None:
     return best_row(rows, objective, manifest.constraints)
 
 
-def _target(value: float | None, ended: Sequence[Row], manifest: SearchManifest) -> Target | None:
+def _target(value: float | None, ended: Sequence[Row], manifest: SearchManifest) -> TargetStatus | None:
     if value is None:
         return None
     metric = manifest.objectives[0]
     reached = first_at_target(ended, metric, value, manifest.constraints)
-    return Target(metric, value, None if reached is None else reached["trial"])
+    return TargetStatus(metric, value, None if reached is None else reached["trial"])
 
 
 def _left(
