@@ -167,5 +167,6 @@ def test_another_shell_stops_a_trial_and_then_the_launch(tmp_path: Path) -> None
         again = launch(search, "--set", "budget.trials=2")
         assert again.wait() == 0, again.err
         rows = store_in(folder).trials()
-        assert [row["status"] for row in rows] == ["stopped", "finished"]
         assert rows[0] == stopped
+        assert rows[1]["status"] == "finished"
+        assert {row["status"] for row in rows[2:]} <= {"interrupted"}, "one more may have begun in its place"
