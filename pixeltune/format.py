@@ -88,6 +88,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def dollars(amount: float) -> str:
+    """Return an amount of money, such as `$1,234.50`; smaller ones than a cent keep two digits that are not 0."""
+    return f"${amount:,.2f}" if amount == 0 or amount >= 0.01 else f"${amount:.2g}"
+
+
 def plural(count: int, noun: str) -> str:
     """Return the noun for so many: `trial` for 1, else `trials`."""
     return noun if count == 1 else f"{noun}s"

@@ -35,11 +35,12 @@ def test_files_and_numbers_are_the_same() -> None:
         assert found[part] == value, part
 
 
-def test_every_status_is_in_the_stored_results() -> None:
+def test_every_status_of_their_time_is_in_the_stored_results() -> None:
     with results_copy() as folder:
         state = toy_state(folder, searched_space())
         statuses = {row["status"] for row in state.store.trials()}
-    assert statuses | {"running"} == {str(status) for status in Status}
+    newer = {"stopped"}  # these results were written before it was there, and are kept as they are
+    assert statuses | {"running"} | newer == {str(status) for status in Status}
 
 
 def test_a_stored_search_is_resumed_and_extended() -> None:

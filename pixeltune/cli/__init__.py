@@ -65,6 +65,7 @@ def command_line() -> Parser:
         search,
         show,
         status,
+        stop,
         train,
         verify,
         verify_bits,
@@ -73,7 +74,7 @@ def command_line() -> Parser:
     from pixeltune.cli.common import ShowVersion, VerbsParser
 
     groups = {
-        "search": (search, final, doctor, status, cluster),
+        "search": (search, final, doctor, status, stop, cluster),
         "results": (list_, leaderboard, show, compare, report, paper, verify, compact),
         "one model": (train, rerun, evaluate, audit, sample, complete, export),
         "coding": (compress, decompress, verify_bits),

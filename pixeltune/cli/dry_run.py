@@ -49,8 +49,7 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
         highlight=False,
     )
     out.print(f"Configurations: {_configurations(space)}", highlight=False, soft_wrap=True)
-    limits = {"images": space.budget.images, "GPU-hours": space.budget.gpu_hours, "hours": space.budget.hours}
-    also = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
+    also = _limits(space)
     out.print(
         f"Budget: {space.budget.trials} trials of at most {space.base.train.images:,} images{also}; "
         f"{_stopping(space.scheduler)}; sampler {_sampler(space)}, objective {_objectives(space)}",
@@ -80,6 +79,24 @@ def show_plan(out: Console, space: SearchSpace, name: str, warm_start: Sequence[
     with out.status("Measuring the speed of the base configuration …"):
         cost = measure(space, resolved)
     out.print(f"Cost: {cost}. Larger trials take longer.", highlight=False, soft_wrap=True)
+
+
+def _limits(space: SearchSpace) -> str:
+    """Return the limits of the budget but the trials, to follow them in a sentence."""
+    budget = space.budget
+    limits = {
+        "images": budget.images,
+        "GPU-hours": budget.gpu_hours,
+        "hours": budget.hours,
+        "dollars": budget.dollars,
+        "finished trials in a row without an improvement": budget.patience,
+    }
+    text = "".join(f", at most {limit:g} {what}" for what, limit in limits.items() if limit)
+    if budget.min_delta:
+        text += f" of {budget.min_delta:g}"
+    if budget.target is not None:
+        text += f", until {space.objectives[0]} is {budget.target:g}"
+    return text
 
 
 def _configurations(space: SearchSpace) -> str:

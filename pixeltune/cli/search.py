@@ -161,14 +161,17 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     from pixeltune.results.store import SearchStore
     from pixeltune.search.callbacks import SearchCallback
     from pixeltune.search.progress import Progress
-    from pixeltune.search.run import open_search, run_search
+    from pixeltune.search.run import open_search, require_price, run_search
     from pixeltune.search.state import WITHOUT_RESULT
     from pixeltune.tune.ray_address import resolve_address
 
     place = resolve_address(options.address)
     out.print(str(place), highlight=False, soft_wrap=True)
-    if place.address is None and not options.yes and not SearchStore(options.storage, name).has_trials():
-        require_affordable(out, space)
+    backend = RayBackend(place.address)
+    if not SearchStore(options.storage, name).has_trials():
+        require_price(space, backend.price(space.resources))
+        if place.address is None and not options.yes:
+            require_affordable(out, space)
     messages: list[str] = []
     with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
         store, manifest = open_search(
@@ -185,7 +188,7 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
             space,
             store,
             manifest,
-            backend=RayBackend(place.address),
+            backend=backend,
             callback=SearchCallback() if options.quiet else Progress(out),
             retries=WITHOUT_RESULT if options.retry_failed else (),
             max_concurrent=options.max_concurrent,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pixeltune import files
 from pixeltune.cli.common import EXIT_OK, add_storage, console
 from pixeltune.errors import StoreError
-from pixeltune.format import bytes_in, counted, hours
+from pixeltune.format import bytes_in, counted, dollars, hours
 from pixeltune.results.storage import storage_words
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
             if value is not None
         ),
     )
+    yield "cost", "" if row["dollars"] is None else dollars(row["dollars"])
     yield "GPU-hours", hours(row["gpu_seconds"]) if row["gpu_seconds"] else ""
     yield "parameters", text("num_parameters", "{:,}")
     calls = "" if row["network_calls"] is None else f", {counted(row['network_calls'], 'network call')}"

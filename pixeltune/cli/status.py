@@ -14,7 +14,7 @@ from pixeltune.cli.tables import MISSING, TableColumn, print_table
 from pixeltune.packages import require_packages
 
 if TYPE_CHECKING:
-    from pixeltune.results.search_status import Running, SearchStatus
+    from pixeltune.results.search_status import Running, SearchStatus, TargetStatus
 
 _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "is_bound", "num_parameters")
 """Columns of the best row in the JSON output."""
@@ -72,7 +72,7 @@ def _plain(found: SearchStatus) -> dict[str, Any]:
 
 
 def _head(found: SearchStatus) -> Iterator[str]:
-    from pixeltune.format import duration
+    from pixeltune.format import dollars, duration
     from pixeltune.published.nearest import nearest_published_note
     from pixeltune.results.ranking import bound_mark
     from pixeltune.results.search_status import below_baseline, left_words
@@ -87,9 +87,20 @@ def _head(found: SearchStatus) -> Iterator[str]:
         below = below_baseline(value, found.baseline_bits_per_dim)
         number = f"{bound_mark(found.best)}{value:.4f} bits/dim ({found.best['trial']})"
         yield f"Best: {number}{below}{nearest_published_note(found.best)}"
+    if found.target is not None:
+        yield f"Target: {_target(found.target)}"
+    if found.dollars is not None:
+        yield f"Cost: {dollars(found.dollars)}"
     if found.left:
         eta = "" if found.eta_seconds is None else f"; about {duration(found.eta_seconds)} at this pace"
         yield f"Budget left: {', '.join(left_words(found.left))}{eta}"
+
+
+def _target(target: TargetStatus) -> str:
+    from pixeltune.space.metrics import sign
+
+    bound = f"{target.metric} {'at most' if sign(target.metric) > 0 else 'at least'} {target.value:g}"
+    return f"{bound}, {'not reached' if target.reached_by is None else f'reached by trial {target.reached_by}'}"
 
 
 def _launcher(found: SearchStatus) -> str:
@@ -98,7 +109,7 @@ def _launcher(found: SearchStatus) -> str:
         return f"running, process {who['pid']} on {who.get('host', '?')}" if "pid" in who else "running"
     if found.running:
         return "not running; run the same command again to resume the unfinished trials"
-    return "not running"
+    return f"not running; ended: {found.ended}" if found.ended else "not running"
 
 
 def _row(trial: Running, *, is_live: bool) -> list[str]:

@@ -33,6 +33,7 @@ from pixeltune.results.storage import storage_words
 
 if TYPE_CHECKING:
     from pixeltune.config import TrialConfig
+    from pixeltune.results.stop_requests import StopRequestReader
     from pixeltune.search.attempt import Row
     from pixeltune.space import SearchSpace
 
@@ -106,12 +107,14 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
     from pixeltune import files
     from pixeltune.data import resolve
     from pixeltune.results.schema import Status
+    from pixeltune.results.stop_requests import StopRequestReader, remove_stop_requests
     from pixeltune.results.store import SearchStore
     from pixeltune.search.run import open_search, require_same_code, require_same_data, require_same_data_if_readable
     from pixeltune.search.state import SearchState
     from pixeltune.search.trial import run_trial, state_file
 
     with SearchStore(storage, name).lock():
+        remove_stop_requests(SearchStore(storage, name).folder)  # what is left is for an earlier launch
         store, manifest = open_search(space, name, storage, overrides=settings, say=say)
         baseline = manifest.baseline_bits_per_dim
         state = SearchState(space, store, baseline=baseline, retries=(Status.FAILED,))
@@ -134,7 +137,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         crash = None
         try:
             with (
-                _stop_on_signal(space.resources.workers) as is_stopping,
+                _stop_on_signal(space.resources.workers, StopRequestReader(store.folder)) as is_stopping,
                 training_progress(space.base.train.end) as show,
             ):
                 for message in run_trial(plan.to_task(space, store, space.resources), asked=is_stopping):
@@ -215,10 +218,11 @@ def _line(report: Row) -> str:
 
 
 @contextmanager
-def _stop_on_signal(world: int) -> Iterator[Callable[[], bool]]:
+def _stop_on_signal(world: int, requests: StopRequestReader) -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C, and SIGTERM as clusters send it, stop the training where it is; a second one leaves at once.
 
-    world: how many processes train. torchrun ends all of several, so these leave at once.
+    So does a request of `pixeltune stop`. world: how many processes train. torchrun ends all of several, so these leave
+    at once.
 
     Yields a function that returns whether to stop; the training calls it before each step, and saves its state.
     """
@@ -233,7 +237,7 @@ def _stop_on_signal(world: int) -> Iterator[Callable[[], bool]]:
 
     before = {which: signal.signal(which, handle) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: stops > 0
+        yield lambda: stops > 0 or (world == 1 and requests.look().is_launch)
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)

@@ -5,15 +5,17 @@ The head's environment names the cluster file in `PIXELTUNE_CLUSTER_FILE`: the c
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixeltune.cluster.cluster_file import Config, at, node_types, read_cluster_file
+from pixeltune.cluster.cluster_file import Config, at, node_types, part, read_cluster_file
 from pixeltune.errors import SearchError
+from pixeltune.space import Resources
 from pixeltune.tune.ray_address import VARIABLE
-from pixeltune.tune.ray_session import HEAD, NodeResources
+from pixeltune.tune.ray_session import HEAD, NodeResources, places_on
 
 
 def cluster_file() -> Config | None:
@@ -63,6 +65,30 @@ def cost_notice(config: Config | None, path: str | Path | None = None) -> list[s
         lines[-1] += f" a worker ends by itself after {idle:g} minutes without work."
         lines.append(f"Prices are approximate: {at(config, 'metadata', 'prices') or 'those of the cluster file'}.")
     return lines
+
+
+def trial_price(config: Config | None, resources: Resources) -> float | None:
+    """Return the price of an hour of what a trial takes; None if it is not known.
+
+    Of the node types that can hold a worker the dearest counts, by the share of its CPUs or GPUs that the worker takes,
+    the larger of the two: which node a trial gets is not known before it starts.
+    """
+    if config is None:
+        return None
+    prices = part(config, "metadata", "dollars_per_hour")
+    head_name, head, workers = node_types(config)
+    counts = {head_name: 1} | {name: _most(kind, config) for name, kind in workers.items()}
+    found = []
+    for name, kind in ({head_name: head} | workers).items():
+        node = {what: float(amount) for what, amount in (kind.get("resources") or {}).items()}
+        if counts[name] < 1 or places_on(node, resources) < 1:
+            continue
+        price = prices.get(name)
+        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
+            return None
+        gpu_share = resources.gpus / node["GPU"] if resources.gpus else 0.0
+        found.append(price * max(resources.cpus / node["CPU"], gpu_share))
+    return resources.workers * max(found) if found else None
 
 
 def _dollars(config: Config) -> tuple[float | None, float]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pixeltune.cluster.capacity import cluster_file, nodes_at_most, workers_to_come
+from pixeltune.cluster.capacity import cluster_file, nodes_at_most, trial_price, workers_to_come
 from pixeltune.preflight.checks import compiles_for
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
-from pixeltune.search.run import Round, Stop
+from pixeltune.search.run import Round, Stop, require_price
 from pixeltune.search.state import SearchState
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.training.compiler import require_compiler
@@ -30,9 +30,19 @@ class RayBackend:
     address: str | None = None
 
     def require(self, space: SearchSpace) -> None:
-        """Refuse compiled training if this machine has no compiler; a cluster's nodes are checked later."""
+        """Refuse a budget in dollars without a price, and compiled training if this machine has no compiler.
+
+        A cluster's nodes are checked later.
+        """
+        require_price(space, self.price(space.resources))
         if self.address is None and compiles_for(space):
             require_compiler(compiles_for(space))
+
+    def price(self, resources: Resources) -> float | None:
+        """Return the price of an hour of what a trial takes: as given, else by the cluster file; None if unknown."""
+        if resources.dollars_per_hour is not None or self.address is None:
+            return resources.dollars_per_hour
+        return trial_price(cluster_file(), resources)
 
     @contextmanager
     def start(
@@ -46,20 +56,29 @@ class RayBackend:
                 alive = stack.enter_context(connect(self.address))
             watchdog.beat()
             nodes = nodes_at_most(alive, None if self.address is None else cluster_file())
-            yield RayRunner(TuneRunner(stop, state, callback, retention, watchdog), alive, nodes)
+            yield RayRunner(TuneRunner(stop, state, callback, retention, watchdog), alive, nodes, self.price)
 
 
 @dataclass(frozen=True)
 class RayRunner:
-    """A runner of trials on a running Ray. alive: resources of its nodes; nodes: those and the ones that may start."""
+    """A runner of trials on a running Ray.
+
+    Attributes:
+        runs: Runs trials under Tune.
+        alive: The resources of its nodes.
+        nodes: Those of these nodes, and of the ones that may start.
+        price: Returns the price of an hour of what a trial takes; None if unknown.
+    """
 
     runs: TuneRunner
     alive: Sequence[NodeResources]
     nodes: Sequence[NodeResources]
+    price: Callable[[Resources], float | None] = lambda resources: resources.dollars_per_hour
 
     def capacity(self, wanted: Resources) -> tuple[Resources, int]:
-        """Return a trial's resources on these nodes, and how many run at once; see `limit_to_capacity`."""
-        return limit_to_capacity(self.nodes, wanted, self.runs.callback.say)
+        """Return a trial's resources on these nodes with their price, and how many run at once."""
+        resources, places = limit_to_capacity(self.nodes, wanted, self.runs.callback.say)
+        return replace(resources, dollars_per_hour=self.price(resources)), places
 
     def check(self, resources: Resources) -> None:
         """Check every node, and report what the user should know."""

@@ -24,9 +24,10 @@ MANIFEST_NAME = "search.json"
 LAUNCH_NAME = "launch.json"
 PROGRESS_NAME = "progress.json"
 WARM_START_NAME = "warm_start.parquet"
+REQUESTS_NAME = "requests"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-_OWN_FOLDERS = {"trials", "curves", "images", "checkpoints", "samples", "callbacks"}
+_OWN_FOLDERS = {"trials", "curves", "images", "checkpoints", "samples", "callbacks", REQUESTS_NAME}
 _OWN_NAMES = _OWN_FOLDERS | {MANIFEST_NAME, LAUNCH_NAME, PROGRESS_NAME, WARM_START_NAME}
 """Files and folders that each search keeps: a search of this name would make its storage look like a search."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}

@@ -23,6 +23,7 @@ from pixeltune.space.metrics import violations
 _STATES = {
     Status.FINISHED: TrialState.COMPLETE,
     Status.PRUNED: TrialState.PRUNED,
+    Status.STOPPED: TrialState.PRUNED,
     Status.DIVERGED: TrialState.FAIL,
     Status.OOM: TrialState.FAIL,
     Status.FAILED: TrialState.FAIL,
@@ -38,9 +39,10 @@ def study(search_folder: Location) -> optuna.Study:
         search_folder: The folder of a search, such as `results/digits_quick`; a path or a URI.
 
     Returns:
-        A study in which finished trials are COMPLETE; pruned ones are PRUNED, with their curve as intermediate values
-        (one objective only); diverged, oom, failed, interrupted and rejected ones are FAIL, and so are those whose bits
-        a real code refutes; running trials are left out. Constraints are Optuna's, so `best_trials` satisfy them.
+        A study in which finished trials are COMPLETE; pruned and stopped ones are PRUNED, with their curve as
+        intermediate values (one objective only); diverged, oom, failed, interrupted and rejected ones are FAIL, and so
+        are those whose bits a real code refutes; running trials are left out. Constraints are Optuna's, so
+        `best_trials` satisfy them.
         `trial.user_attrs` has the trial's name, number, status, reason and config_key.
 
     Raises:

@@ -15,7 +15,7 @@ from pixeltune.space.metrics import METRICS, keeps_to, not_met, sign
 if TYPE_CHECKING:
     import pandas as pd
 
-RANKED = (Status.FINISHED, Status.PRUNED)
+RANKED = (Status.FINISHED, Status.PRUNED, Status.STOPPED)
 """The statuses with a number to compare: rejected models are not distributions, and the others did not complete."""
 
 

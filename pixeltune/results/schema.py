@@ -37,6 +37,8 @@ class Status(StrEnum):
     """Trained to its end."""
     PRUNED = "pruned"
     """Stopped by the scheduler at a rung; its curve is valid up to there."""
+    STOPPED = "stopped"
+    """Ended by `pixeltune stop`; its curve is valid up to there, and it is not run again."""
     DIVERGED = "diverged"
     """A value became infinite or NaN in training; the weights before that step are kept."""
     OOM = "oom"
@@ -134,6 +136,17 @@ _COST_COLUMNS: dict[str, Column] = {
     "compile_seconds": Column(_FLOAT, "compilation and the first step, which warms up", "s"),
     "audit_seconds": Column(_FLOAT, "the causality and normalisation gate", "s"),
     "gpu_seconds": Column(_FLOAT, "wall time × GPUs held (a share counts as its share), all attempts", "GPU s"),
+    "dollars_per_hour": Column(
+        _FLOAT,
+        "price of an hour of all that the attempt held: `resources.dollars_per_hour`, or by the cluster file that of "
+        "the dearest type of node that can hold it; empty where unknown",
+        "dollars/h",
+    ),
+    "dollars": Column(
+        _FLOAT,
+        "wall time × dollars_per_hour, all attempts; those without a price are left out; empty where none has one",
+        "dollars",
+    ),
     "images_per_second": Column(_FLOAT, "training speed since the report before", "images/s"),
     "num_parameters": Column(_INT, "trainable parameters of the model", "parameters"),
     "network_calls": Column(_INT, "network calls that naive sampling of one image takes", "calls/image"),

@@ -15,7 +15,8 @@ from statistics import median
 from typing import Any
 
 from pixeltune.config import ImageSpec
-from pixeltune.format import counted, duration
+from pixeltune.format import counted, dollars, duration
+from pixeltune.results.budget_aims import first_at_target, trials_without_improvement
 from pixeltune.results.forecast import expected_images, pace_of_ended, pace_of_running, seconds_left
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
@@ -69,6 +70,9 @@ class SearchStatus:
         left: What is left of each limit of the budget, by name.
         eta_seconds: Seconds until the first of them is reached; None where that is unknown.
         data: Name, form and counts of the images; "" before the first trial has loaded them.
+        dollars: Cost of all trials, of those whose price is known; None if none is.
+        target: The target of the budget, and whether a trial has reached it; None without a target.
+        ended: Why the newest launch ended; None if it has not, or was killed.
     """
 
     search: str
@@ -81,6 +85,18 @@ class SearchStatus:
     left: Mapping[str, float]
     eta_seconds: float | None
     data: str = ""
+    dollars: float | None = None
+    target: TargetStatus | None = None
+    ended: str | None = None
+
+
+@dataclass(frozen=True)
+class TargetStatus:
+    """The target of a search. reached_by: the first trial that reached it; None while none has."""
+
+    metric: str
+    value: float
+    reached_by: str | None
 
 
 def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchStatus:
@@ -95,7 +111,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
     ended = [row for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
     rungs = list((manifest.scheduler or {}).get("rungs", ()))
     progress = _newest(store.progress(), live, curves)
-    left = _left(launch.get("budget", {}), rows, ended, curves, launch, now if launcher else None)
+    left = _left(manifest, rows, ended, curves, launch, now if launcher else None)
     eta = None
     if launcher:
         eta = eta_seconds(
@@ -117,6 +133,11 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
         eta_seconds=eta,
+        dollars=sum(costs)
+        if (costs := [cost for row in rows if (cost := _dollars(row, now if launcher else None)) is not None])
+        else None,
+        target=_target(launch.get("budget", {}).get("target"), ended, manifest),
+        ended=None if launcher else launch.get("ended"),
         data=next((f"{row['data.name']} {images}" for row in rows if (images := describe_images(row))), ""),
     )
 
@@ -133,15 +154,17 @@ def describe_images(row: Row) -> str:
 def _latest_rows(attempts: Sequence[Row]) -> list[Row]:
     """Return the latest attempt of each trial.
 
-    `gpu_seconds` of a running one are those of the attempts before it: its row has what it had used when it was last
-    written, which was at an unknown time.
+    `gpu_seconds` and `dollars` of a running one are those of the attempts before it: its row has what it had used when
+    it was last written, which was at an unknown time.
     """
-    taken = {(row["trial"], row["attempt"]): row["gpu_seconds"] for row in attempts}
+    by_attempt = {(row["trial"], row["attempt"]): row for row in attempts}
     latest = {row["trial"]: row for row in attempts}
-    return [
-        row | {"gpu_seconds": taken.get((row["trial"], row["attempt"] - 1))} if row["status"] == Status.RUNNING else row
-        for row in latest.values()
-    ]
+
+    def with_earlier_cost(row: Row) -> Row:
+        before = by_attempt.get((row["trial"], row["attempt"] - 1), {})
+        return row | {name: before.get(name) for name in ("gpu_seconds", "dollars")}
+
+    return [with_earlier_cost(row) if row["status"] == Status.RUNNING else row for row in latest.values()]
 
 
 def _newest(progress: Mapping[str, Row], live: Sequence[Row], curves: Mapping[str, Sequence[Row]]) -> dict[str, Row]:
@@ -234,8 +257,16 @@ def _best(rows: Sequence[Row], manifest: SearchManifest) -> Row | None:
     return best_row(rows, objective, manifest.constraints)
 
 
+def _target(value: float | None, ended: Sequence[Row], manifest: SearchManifest) -> TargetStatus | None:
+    if value is None:
+        return None
+    metric = manifest.objectives[0]
+    reached = first_at_target(ended, metric, value, manifest.constraints)
+    return TargetStatus(metric, value, None if reached is None else reached["trial"])
+
+
 def _left(
-    budget: Mapping[str, Any],
+    manifest: SearchManifest,
     rows: Sequence[Row],
     ended: Sequence[Row],
     curves: Mapping[str, Sequence[Row]],
@@ -243,11 +274,16 @@ def _left(
     now: datetime | None,
 ) -> dict[str, float]:
     """Return what is left of each limit that is set; `now` is None where no launch works on the search."""
+    budget = launch.get("budget", {})
     spent = {
         "trials": float(len(ended)),
         "images": float(_images(curves)),
         "gpu_hours": sum(_gpu_seconds(row, now) for row in rows) / 3600,
+        "dollars": sum(_dollars(row, now) or 0.0 for row in rows),
     }
+    if budget.get("patience") is not None:
+        first, least = manifest.objectives[0], budget.get("min_delta", 0.0)
+        spent["patience"] = float(trials_without_improvement(ended, first, least, manifest.constraints))
     if now is not None and "started_at" in launch:
         spent["hours"] = (now - datetime.fromisoformat(launch["started_at"])).total_seconds() / 3600
     return left_of(budget, spent)
@@ -263,6 +299,15 @@ def _gpu_seconds(row: Row, now: datetime | None) -> float:
         held = (now - row["started_at"]).total_seconds()
         seconds += held * (row["gpus_per_worker"] or 0.0) * (row["workers"] or 1)
     return seconds
+
+
+def _dollars(row: Row, now: datetime | None) -> float | None:
+    """Return what a trial has cost; None if none of its attempts had a price."""
+    cost: float | None = row["dollars"]
+    if row["status"] == Status.RUNNING and now is not None and row["dollars_per_hour"] is not None:
+        held: float = (now - row["started_at"]).total_seconds()
+        cost = (cost or 0.0) + held / 3600 * row["dollars_per_hour"]
+    return cost
 
 
 def eta_seconds(
@@ -304,13 +349,16 @@ def eta_seconds(
     gpus = sum((row["gpus_per_worker"] or 0.0) * (row["workers"] or 1) for row in running)
     if gpus and "gpu_hours" in left:
         limits.append(3600 * left["gpu_hours"] / gpus)
+    price: float = sum(row["dollars_per_hour"] or 0.0 for row in running)
+    if price and "dollars" in left:
+        limits.append(3600 * left["dollars"] / price)
     if "hours" in left:
         limits.append(3600 * left["hours"])
     return min(limits, default=None)
 
 
 def left_of(limits: Mapping[str, float | None], spent: Mapping[str, float]) -> dict[str, float]:
-    """Return what is left of each limit that is set: trials, images, gpu_hours, hours."""
+    """Return what is left of each limit that is set: trials, images, gpu_hours, hours, dollars, patience."""
     limited = {name: limit for name in spent if (limit := limits.get(name)) is not None}
     return {name: max(0.0, limit - spent[name]) for name, limit in limited.items()}
 
@@ -354,4 +402,6 @@ def left_words(left: Mapping[str, float]) -> list[str]:
         counted(round(left[name]), noun) for name, noun in (("trials", "trial"), ("images", "image")) if name in left
     ]
     words += [f"{left['gpu_hours']:,.2f} GPU-hours"] if "gpu_hours" in left else []
+    words += [dollars(left["dollars"])] if "dollars" in left else []
+    words += [f"{counted(round(left['patience']), 'trial')} without an improvement"] if "patience" in left else []
     return words + ([f"{duration(3600 * left['hours'])} of this launch"] if "hours" in left else [])

@@ -119,6 +119,7 @@ class RunningAttempt:
         end: Its status and reason, once they are reported or decided; None while it continues.
         ended_at: When it ended; None while it runs.
         gpu_seconds_before: What the attempts before it have cost.
+        dollars_before: The same in dollars; None if none of them had a price.
         traceback: Of its crash.
     """
 
@@ -132,6 +133,7 @@ class RunningAttempt:
     end: tuple[Status, str | None] | None = None
     ended_at: datetime | None = None
     gpu_seconds_before: float = 0.0
+    dollars_before: float | None = None
     traceback: str | None = None
 
     @classmethod
@@ -141,6 +143,7 @@ class RunningAttempt:
         if earlier is not None:
             attempt.reports = earlier.reports
             attempt.gpu_seconds_before = earlier.gpu_seconds()
+            attempt.dollars_before = earlier.dollars()
         return attempt
 
     def learn(self, facts: Mapping[str, Any]) -> None:
@@ -186,8 +189,17 @@ class RunningAttempt:
 
     def gpu_seconds(self) -> float:
         """Return wall time × GPUs held over all attempts, including crashes and attempts without a report."""
-        held = ((self.ended_at or now()) - self.started_at).total_seconds()
-        return self.gpu_seconds_before + held * self.resources.gpus * self.resources.workers
+        return self.gpu_seconds_before + self._seconds_held() * self.resources.gpus * self.resources.workers
+
+    def dollars(self) -> float | None:
+        """Return wall time × price over all attempts that had a price; None if none had one."""
+        price = self.resources.dollars_per_hour
+        if price is None:
+            return self.dollars_before
+        return (self.dollars_before or 0.0) + self._seconds_held() / 3600 * price
+
+    def _seconds_held(self) -> float:
+        return ((self.ended_at or now()) - self.started_at).total_seconds()
 
 
 def needs_exclusive_retry(row: Row) -> bool:
@@ -220,6 +232,8 @@ def to_row(
         "cpus_per_worker": attempt.resources.cpus,
         "gpus_per_worker": attempt.resources.gpus,
         "gpu_seconds": attempt.gpu_seconds(),
+        "dollars_per_hour": attempt.resources.dollars_per_hour,
+        "dollars": attempt.dollars(),
         "peak_memory_bytes": _peak(attempt),
     }
     return dict.fromkeys(TRIAL_COLUMNS) | row | _metrics(attempt.reports, objective)

@@ -1,15 +1,17 @@
 """How each trial's end is reported to a study, in a form that the search's sampler can read.
 
 A sampler that reads every state (tpe) gets:
-    finished → COMPLETE. pruned → PRUNED with its best value so far at each report. diverged, oom → PRUNED with a
-    violated constraint: as FAIL they would be invisible, and an invented bad value would count as a good one while few
-    trials are complete. With several objectives a pruned trial is reported without its curve: TPE's `ask` raises on it.
+    finished → COMPLETE. pruned, stopped → PRUNED with its best value so far at each report. diverged, oom → PRUNED with
+    a violated constraint: as FAIL they would be invisible, and an invented bad value would count as a good one while
+    few trials are complete. With several objectives a pruned trial is reported without its curve: TPE's `ask` raises on
+    it.
 A sampler that reads only finished trials (gp, cmaes, nsga2) would return to where the others ended. It gets:
-    pruned → COMPLETE with what it had reached: its best value so far, seconds at the same pace to the end, and the
-    worst of the finished ones where a value is not known. diverged, oom, out of bounds → COMPLETE and worse than every
-    other trial in every objective, by how far it broke its bounds.
+    pruned, stopped → COMPLETE with what it had reached: its best value so far, seconds at the same pace to the end, and
+    the worst of the finished ones where a value is not known. diverged, oom, out of bounds → COMPLETE and worse than
+    every other trial in every objective, by how far it broke its bounds.
 Both get failed, rejected → FAIL, because these say nothing about the configuration's quality; the same holds for a
-finished trial that lacks a value, or whose bits a real code does not confirm. Trials that have not ended are RUNNING.
+trial that was stopped before its first report, a finished one that lacks a value, and one whose bits a real code does
+not confirm. Trials that have not ended are RUNNING.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pixeltune.results.ranking import is_unconfirmed
+from pixeltune.results.ranking import RANKED, is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.search.attempt import Row
 from pixeltune.search.state import Curve
@@ -73,9 +75,11 @@ def trial_outcomes(space: SearchSpace, rows: Sequence[Row], curves: Sequence[Cur
 
 def _as_it_was(space: SearchSpace, row: Row, curve: Curve) -> TrialOutcome:
     status, bounds = _status(row), violations(space.constraints, row)
+    if _says_nothing(row):
+        return FAILED
     if status is Status.FINISHED and (values := _values(space, row)) is not None:
         return TrialOutcome(TrialState.COMPLETE, values=values, constraints=bounds)
-    if status is Status.PRUNED:
+    if status in (Status.PRUNED, Status.STOPPED):
         is_curve_of_objective = len(space.objectives) == 1 and space.objectives[0].startswith("valid_")
         points = sorted(curve.items()) if is_curve_of_objective else []
         best = itertools.accumulate((value for _, value in points), min)
@@ -107,12 +111,17 @@ def _status(row: Row) -> Status:
     return Status.REJECTED if is_unconfirmed(row) else Status(row["status"])
 
 
+def _says_nothing(row: Row) -> bool:
+    """Return whether a trial was stopped by hand before its first report."""
+    return row["status"] == Status.STOPPED and row["images_seen"] is None
+
+
 def _beyond(space: SearchSpace, row: Row) -> float | None:
     """Return how far a trial broke its bounds, diverged or ran out of memory; None for other ends."""
     status = _status(row)
     if status in (Status.DIVERGED, Status.OOM):
         return sum(_DID_NOT_GET_THROUGH.values())
-    if status not in (Status.FINISHED, Status.PRUNED):
+    if status not in RANKED or _says_nothing(row):
         return None
     return sum(max(0.0, share) for share in violations(space.constraints, row).values())
 

@@ -17,7 +17,7 @@ from pixeltune.config import ImageSpec
 from pixeltune.format import counted, duration, shortened, sparkline
 from pixeltune.published.nearest import nearest_published_note
 from pixeltune.results.manifest import scheduler_tree
-from pixeltune.results.ranking import bound_mark, value_of
+from pixeltune.results.ranking import RANKED, bound_mark, value_of
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import (
     below_baseline,
@@ -153,10 +153,12 @@ class Progress(SearchCallback):
     def _count(self) -> str:
         ended = self._search.ended.values()
         pruned = sum(row["status"] == Status.PRUNED for row in ended)
-        bad = sum(row["status"] not in (Status.PRUNED, Status.FINISHED) for row in ended)
+        stopped = sum(row["status"] == Status.STOPPED for row in ended)
+        bad = sum(row["status"] not in RANKED for row in ended)
         text = (
             f"{len(ended)}/{self._search.space.most_trials} done, {len(self._search.running)} running, {pruned} pruned"
         )
+        text += f", {stopped} stopped" if stopped else ""
         return text + (f", {bad} without a result" if bad else "")
 
     def _best_trial(self) -> str | None:
@@ -189,6 +191,8 @@ class Progress(SearchCallback):
             "images": state.spent_images(),
             "gpu_hours": state.spent_gpu_hours(),
             "hours": (time.monotonic() - self._started) / 3600,
+            "dollars": state.spent_dollars(),
+            "patience": state.without_improvement() if budget.patience is not None else 0,
         }
         left = left_of({name: getattr(budget, name) for name in spent} | {"trials": state.space.most_trials}, spent)
         seconds = eta_seconds(

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import FrameType
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError, first_line
-from pixeltune.format import counted
+from pixeltune.format import counted, dollars
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.own_keys import require_code
 from pixeltune.results.ranking import RANKED
 from pixeltune.results.schema import Status
+from pixeltune.results.stop_requests import StopRequestReader, remove_stop_requests
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import TrialPlan
 from pixeltune.search.callbacks import SearchCallback
@@ -218,6 +219,7 @@ def run_search(
         max_concurrent: How many trials run at once at most; as many as the machines hold by default.
     """
     space = space.with_first(manifest.first)  # also those that earlier launches were given
+    remove_stop_requests(store.folder)  # what is left is for an earlier launch
     state = SearchState(
         space,
         store,
@@ -233,6 +235,7 @@ def run_search(
         require_same_data_if_readable(store, space.base.data, callback.say)
         require_same_code(store)
         state.write_lost_decisions()
+        _write_end(store, space, done)
         return Outcome(state, interrupted=False, reason=done)
 
     # Refuse what cannot run before anything is started or written.
@@ -245,14 +248,17 @@ def run_search(
         require_final_data(space, manifest.final)
 
     retention = CheckpointRetention(state)
-    stop = Stop(space, state)
+    stop = Stop(space, state, callback.say)
     with backend.start(state, stop, callback, retention) as runner:
         # A trial's resources depend on the machines, which are known only now.
         resources, places = runner.capacity(space.resources)
         shared = Round(state, resources, min(places, max_concurrent or places))
+        require_price(space, shared.resources.dollars_per_hour)
         runner.check(shared.resources)
         store.write_launch(_launch(shared))
         callback.begin(state, shared.resources, shared.concurrent, resolved.data.form)
+        if space.budget.dollars is not None and (unpriced := state.trials_without_price()):
+            callback.say(f"Not in budget.dollars: {counted(len(unpriced), 'trial')} of before, without a known price.")
         try:
             runner.run(shared)
 
@@ -260,14 +266,31 @@ def run_search(
             waiting = state.plans_to_retry_exclusively()
             if waiting and stop.reason is None:
                 callback.say(f"Out of memory on a shared GPU: {len(waiting)} trials, each now tried alone.")
-                runner.run(Round(state, *runner.capacity(replace(shared.resources, gpus=1.0)), exclusive=True))
+                given = replace(shared.resources, dollars_per_hour=space.resources.dollars_per_hour)
+                runner.run(Round(state, *runner.capacity(given.with_whole_gpu()), exclusive=True))
         finally:
             callback.end()
+            with suppress(StoreError, OSError):  # requests that stay are removed by the next launch
+                remove_stop_requests(store.folder)
 
     # Only the best trials keep their weights.
     retention.tidy_all()
     reason = stop.reason or nothing_left(space, state) or "no configuration is left that was not tried"
+    _write_end(store, space, reason)
     return Outcome(state, interrupted=stop.by_hand, reason=reason)
+
+
+def require_price(space: SearchSpace, dollars_per_hour: float | None) -> None:
+    """Refuse a budget in dollars if the price of a trial is not known.
+
+    Raises:
+        ConfigError: `budget.dollars` is set and the price is None.
+    """
+    if space.budget.dollars is not None and dollars_per_hour is None:
+        raise ConfigError(
+            "budget.dollars needs the price of a trial, but it is not known; set resources.dollars_per_hour to what an "
+            "hour of all that a trial takes costs, or metadata.dollars_per_hour of each node type in the cluster file"
+        )
 
 
 def _launch(shared: Round) -> dict[str, Any]:
@@ -278,6 +301,13 @@ def _launch(shared: Round) -> dict[str, Any]:
         "resources": asdict(shared.resources),
         "concurrent": shared.concurrent,
     }
+
+
+def _write_end(store: SearchStore, space: SearchSpace, reason: str) -> None:
+    """Write why the launch ended, for other shells."""
+    launch = store.launch()
+    if launch.get("ended") != reason:
+        store.write_launch(launch | {"budget": asdict(space.budget), "ended": reason})
 
 
 def require_same_data(store: SearchStore, data: DataConfig, checksum: str) -> None:
@@ -332,7 +362,13 @@ def require_same_data_if_readable(store: SearchStore, data: DataConfig, say: Cal
 
 def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
     """Return why no trial is left to run, or None."""
-    budget = space.budget
+    budget, first = space.budget, space.objectives[0]
+    reached = state.at_target() if budget.target is not None else None
+    if reached is not None:
+        return f"trial {reached['trial']} reached the target, with {first} {reached[first]:.6g} for {budget.target:g}"
+    if budget.patience is not None and state.without_improvement() >= budget.patience:
+        least = f" by {budget.min_delta:g} or more" if budget.min_delta else ""
+        return f"{first} did not improve{least} in {counted(budget.patience, 'finished trial')} in a row"
     if len(state.ended) >= budget.trials:
         return f"all {budget.trials} trials are done" if budget.trials > 1 else "the only trial is done"
     if space.num_configurations is not None and len(state.ended) >= space.num_configurations:
@@ -344,23 +380,44 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
         return f"the budget of {budget.images:,} images is spent"
     if budget.gpu_hours is not None and state.spent_gpu_hours() >= budget.gpu_hours:
         return f"the budget of {budget.gpu_hours:g} GPU-hours is spent"
+    if budget.dollars is not None and state.spent_dollars() >= budget.dollars:
+        return f"the budget of {dollars(budget.dollars)} is spent"
     return None
 
 
 class Stop:
-    """The stopping criteria of a search: the limits of its budget, trials that all fail alike, and the user."""
+    """The stopping criteria of a search: the limits of its budget, trials that all fail alike, and the user.
 
-    def __init__(self, space: SearchSpace, state: SearchState) -> None:
+    The user may stop it, or single trials, from another shell too; `due` looks for such requests every few seconds.
+
+    Args:
+        space: What is searched.
+        state: What is known of the search.
+        say: Prints a line for the user.
+        clock: Returns seconds.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        state: SearchState,
+        say: Callable[[str], None] = lambda _line: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._space = space
         self._state = state
-        self._started = time.monotonic()
+        self._say = say
+        self._clock = clock
+        self._started = clock()
+        self._requests = StopRequestReader(state.store.folder, clock)
         self.reason: str | None = None
         self.by_hand = False
 
     def due(self) -> bool:
         """Return whether the search must end now."""
         budget = self._space.budget
-        if self.reason is None and budget.hours and time.monotonic() - self._started > budget.hours * 3600:
+        self._look_for_requests()
+        if self.reason is None and budget.hours and self._clock() - self._started > budget.hours * 3600:
             self.reason = f"the {budget.hours:g} hours of this launch are over"
         if self.reason is None and len(self._state.ended) < budget.trials:
             self.reason = nothing_left(self._space, self._state) or self._all_fail()
@@ -382,6 +439,14 @@ class Stop:
     def interrupt(self) -> None:
         """End the search at the user's request."""
         self.reason, self.by_hand = "interrupted", True
+
+    def _look_for_requests(self) -> None:
+        """Do what other shells have requested."""
+        requests = self._requests.look()
+        self._state.request_stop(requests.trials)
+        if requests.is_launch and self.reason is None:
+            self.interrupt()
+            self._say("Stopping, as another shell requests: running trials keep their last checkpoint.")
 
 
 @contextmanager

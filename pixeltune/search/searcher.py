@@ -17,6 +17,7 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from pixeltune.config import Scalar
+from pixeltune.results.budget_aims import in_order_of_end
 from pixeltune.results.ranking import best_first, can_be_best, pareto_front
 from pixeltune.search.attempt import Row, TrialPlan
 from pixeltune.search.optuna_trials import PENDING, trial_outcomes
@@ -120,9 +121,7 @@ class OptunaSearcher:
         return study
 
     def _ended(self) -> list[Row]:
-        return sorted(
-            self._state.ended.values(), key=lambda row: (row["finished_at"] or row["started_at"], row["number"])
-        )
+        return in_order_of_end(self._state.ended.values())
 
     def _suggestion(self, row: Row) -> dict[str, Scalar]:
         """Return an own trial's suggestion; cached, because finding its keys requires building configurations."""

@@ -14,10 +14,12 @@ from itertools import count
 from typing import Any
 
 from pixeltune.errors import StoreError
+from pixeltune.results.budget_aims import first_at_target, trials_without_improvement
 from pixeltune.results.own_keys import names_of_own
-from pixeltune.results.ranking import best_row
+from pixeltune.results.ranking import RANKED, best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import common_failure
+from pixeltune.results.stop_requests import remove_stop_request
 from pixeltune.results.store import SearchStore
 from pixeltune.search.attempt import (
     UNDECIDED,
@@ -45,7 +47,9 @@ EQUAL_FAILURES = 3
 """Trials that fail alike, without a result of any other, after which a search ends."""
 WITHOUT_RESULT = (Status.FAILED, Status.REJECTED, Status.OOM)
 """Statuses of trials to which a mended search may give a result."""
-_MEASURES = (Status.FINISHED, Status.PRUNED, *UNDECIDED)
+STOPPED_BY_HAND = "stopped by hand"
+"""The reason of a trial that `pixeltune stop` ended."""
+_MEASURES = (*RANKED, *UNDECIDED)
 """Statuses of trials that others are compared with; the rest have no number at their end."""
 
 
@@ -88,6 +92,7 @@ class SearchState:
         self._unfinished: dict[str, tuple[Row, RunningAttempt]] = {}
         self._numbers: set[int] = set()
         self._curves_without_row: set[str] = set()
+        self._to_stop: frozenset[str] = frozenset()
         self._read_store()
 
     def _read_store(self) -> None:
@@ -97,7 +102,7 @@ class SearchState:
         attempts = [self._with_varied(row) for row in self.store.attempts()]
         self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
-        gpu_seconds = {(row["trial"], row["attempt"]): row["gpu_seconds"] or 0.0 for row in attempts}
+        by_attempt = {(row["trial"], row["attempt"]): row for row in attempts}
         latest = {row["trial"]: row for row in attempts}
         stopped = self._decide_again(latest, reports)
         if self.ends_by_failure(latest.values()):
@@ -108,8 +113,8 @@ class SearchState:
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
             if row["status"] in (*UNDECIDED, *self._retries) or needs_exclusive_retry(row):
-                before = gpu_seconds.get((trial, row["attempt"] - 1), 0.0)
-                left = self._attempt_of(row, reports.get(trial, {}), gpu_seconds_before=before)
+                before = by_attempt.get((trial, row["attempt"] - 1), {})
+                left = self._attempt_of(row, reports.get(trial, {}), before)
                 if trial in stopped:
                     self.ended[trial] = self._row(left, Status.PRUNED, stopped[trial])
                 else:
@@ -206,7 +211,7 @@ class SearchState:
         attempt = self.running[trial]
         if "progress" in message:
             attempt.advance(message["progress"])
-            return None
+            return self._stop_as_requested(attempt)
         if "facts" in message:
             attempt.learn(message["facts"])
         if (stranger := self._other_images(attempt) or self._other_code(attempt)) is not None:
@@ -231,7 +236,18 @@ class SearchState:
         if attempt.end is None and (breach := self._broken_constraint(attempt)):
             attempt.conclude(Status.PRUNED, f"out of bounds: {breach}")
             return breach
-        return None
+        return self._stop_as_requested(attempt)
+
+    def request_stop(self, trials: Collection[str]) -> None:
+        """Stop these trials at their next messages, in place of those that were named before."""
+        self._to_stop = frozenset(trials)
+
+    def _stop_as_requested(self, attempt: RunningAttempt) -> str | None:
+        """Return the reason to stop a trial that is to stop and has not come to an end; None for others."""
+        if attempt.plan.trial not in self._to_stop or attempt.end is not None:
+            return None
+        attempt.conclude(Status.STOPPED, STOPPED_BY_HAND)
+        return STOPPED_BY_HAND
 
     def write_progress(self) -> None:
         """Write where the running trials are between two reports, for other shells.
@@ -258,6 +274,9 @@ class SearchState:
             self._unfinished[trial] = row, attempt
         else:
             self.ended[trial] = row
+            if trial in self._to_stop:  # a request that stays is removed by the next launch
+                with contextlib.suppress(StoreError, OSError):
+                    remove_stop_request(self.store.folder, trial)
         return row
 
     def retry(self, trial: str, crash: str | None, interruption: str = "") -> TrialPlan:
@@ -280,8 +299,33 @@ class SearchState:
 
     def spent_gpu_hours(self) -> float:
         """Return the GPU-hours of all trials."""
+        return sum(row["gpu_seconds"] or 0.0 for row in self._rows_with_unfinished()) / 3600
+
+    def spent_dollars(self) -> float:
+        """Return the cost of all trials; what ran without a known price is left out."""
+        return sum(row["dollars"] or 0.0 for row in self._rows_with_unfinished())
+
+    def trials_without_price(self) -> list[str]:
+        """Return the ended and unfinished trials whose cost is not known."""
+        return sorted(row["trial"] for row in self._rows_with_unfinished() if row["dollars"] is None)
+
+    def _rows_with_unfinished(self) -> list[Row]:
         left = [self._row(attempt, Status.INTERRUPTED, None) for _row, attempt in self._unfinished.values()]
-        return sum(row["gpu_seconds"] or 0.0 for row in [*self.rows(), *left]) / 3600
+        return [*self.rows(), *left]
+
+    def at_target(self) -> Row | None:
+        """Return the first trial to end that reached the budget's target; None without one."""
+        space = self.space
+        if space.budget.target is None:
+            return None
+        return first_at_target(self.ended.values(), space.objectives[0], space.budget.target, space.constraints)
+
+    def without_improvement(self) -> int:
+        """Return how many finished trials in a row did not improve the first objective."""
+        space = self.space
+        return trials_without_improvement(
+            self.ended.values(), space.objectives[0], space.budget.min_delta, space.constraints
+        )
 
     def best(self) -> Row | None:
         """Return the row with the lowest number of record among ended and running trials that meet the constraints.
@@ -348,12 +392,17 @@ class SearchState:
         value: float | None = report[self.objective]
         return math.nan if value is None else value
 
-    def _attempt_of(self, row: Row, reports: dict[int, Row], *, gpu_seconds_before: float) -> RunningAttempt:
-        """Return an attempt that an earlier launch left, as it was then; the row's columns take the place of facts."""
+    def _attempt_of(self, row: Row, reports: dict[int, Row], before: Row) -> RunningAttempt:
+        """Return an attempt that an earlier launch left, as it was then; the row's columns take the place of facts.
+
+        before: the row of the attempt before it; empty if it is the first.
+        """
         suggestion = self.space.suggestion_of(row)
         config = self.space.configure(suggestion)
         plan = TrialPlan(row["number"], row["attempt"], suggestion, config, row.get("proposed_by"))
-        had = Resources(row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0)
+        had = Resources(
+            row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0, row["dollars_per_hour"]
+        )
         reported = [report["reported_at"] for report in reports.values() if report["attempt"] == row["attempt"]]
         ended_at = row["finished_at"] or max(reported, default=row["started_at"])
         return RunningAttempt(
@@ -363,7 +412,8 @@ class SearchState:
             facts=row,
             reports=reports,
             ended_at=ended_at,
-            gpu_seconds_before=gpu_seconds_before,
+            gpu_seconds_before=before.get("gpu_seconds") or 0.0,
+            dollars_before=before.get("dollars"),
         )
 
     def _mark_interrupted(self, row: Row, attempt: RunningAttempt) -> None:

@@ -144,6 +144,11 @@ def _best_first(rows: Sequence[Row], bounds: Mapping[str, float]) -> list[Row]:
     return best_first(rows, "valid_bits_per_dim", bounds, ties=())
 
 
+def match_trial(reference: str, trials: Sequence[str], search: str) -> str:
+    """Return the trial of a search that a number or a unique beginning means; StoreError if there is not one."""
+    return _matching(reference, trials, f"{search}/{reference}", f"there are {listed(sorted(trials), _MOST_NAMED)}")
+
+
 def _matching(wanted: str, trials: Sequence[str], reference: str, known: str) -> str:
     """Return the wanted one of `trials` (best first); the best if none is named. known: all that exist."""
     if not wanted:

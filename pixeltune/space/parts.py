@@ -65,9 +65,15 @@ class Budget:
         images: Training images seen, summed over trials.
         gpu_hours: GPU-hours (of the trials' share of GPUs), summed over trials.
         hours: Wall time of this launch, in hours.
+        dollars: Cost of all trials, at the prices of the cluster file or of `resources.dollars_per_hour`.
+        target: The value that the first objective of a finished trial must reach: at most this, or at least this where
+            it is maximised. The trial must keep to the constraints, and no code may refute its bits.
+        patience: Finished trials in a row that do not improve the first objective. Other trials do not count. It counts
+            trials; `SearchSpace.patience` is how long a trial may be silent.
+        min_delta: What an improvement is at least, for `patience`, since the last one.
 
     Raises:
-        ConfigError: A limit is not a finite number above 0.
+        ConfigError: A limit is not a finite number above 0, or `min_delta` is below 0 or set without `patience`.
     """
 
     trials: int = field(
@@ -88,15 +94,43 @@ class Budget:
         default=None,
         metadata=_described("wall time of a launch, in hours; none does not limit it", "> 0"),
     )
+    dollars: float | None = field(
+        default=None,
+        metadata=_described("cost of all trials, at the prices of the cluster; none does not limit it", "> 0"),
+    )
+    target: float | None = field(
+        default=None,
+        metadata=_described("value of the first objective that a finished trial must reach, to end the search", "> 0"),
+    )
+    patience: int | None = field(
+        default=None,
+        metadata=_described("finished trials in a row without an improvement; none does not limit them", "≥ 1"),
+    )
+    min_delta: float = field(
+        default=0.0,
+        metadata=_described("the least improvement of the first objective that counts for budget.patience", "≥ 0"),
+    )
 
     def __post_init__(self) -> None:
-        for name in ("trials", "images", "gpu_hours", "hours"):
+        for name in ("trials", "images", "gpu_hours", "hours", "dollars", "target", "patience"):
             value = getattr(self, name)
             if isinstance(value, numbers.Real) and not float(value) > 0:  # as NaN is not
-                raise ConfigError(f"budget.{name} must be above 0, but got {value}")
+                why = ", as every objective is" if name == "target" else ""
+                raise ConfigError(f"budget.{name} must be above 0{why}, but got {value}")
             if value == math.inf:
                 raise ConfigError(f"budget.{name} must be finite, but got {value}; leave it out for no limit")
-        _settle(self, "budget", whole=("trials", "images"), real=("gpu_hours", "hours"))
+        _settle(
+            self,
+            "budget",
+            whole=("trials", "images", "patience"),
+            real=("gpu_hours", "hours", "dollars", "target", "min_delta"),
+        )
+        if not 0 <= self.min_delta < math.inf:  # as NaN is not
+            raise ConfigError(f"budget.min_delta must be a finite number of at least 0, but got {self.min_delta}")
+        if self.min_delta and self.patience is None:
+            raise ConfigError(
+                f"budget.min_delta needs budget.patience, but got {self.min_delta} alone; set budget.patience too"
+            )
 
 
 @dataclass(frozen=True)
@@ -221,9 +255,12 @@ class Resources:
         workers: Processes that train it together.
         cpus: CPU cores of each worker.
         gpus: GPUs of each worker, at most one; a small model may take a fraction (gpus=0.25 with one worker).
+        dollars_per_hour: Price of an hour of all that the trial takes, for the column `dollars` and `budget.dollars`;
+            None takes it from the cluster file, where there is one.
 
     Raises:
-        ConfigError: A number is too small, or a worker would have more than one GPU or, with others, a part of one.
+        ConfigError: A number is too small, a worker would have more than one GPU or, with others, a part of one, or the
+            price is not a finite number of at least 0.
     """
 
     workers: int = field(default=1, metadata=_described("processes that train a trial together", "≥ 1"))
@@ -232,9 +269,17 @@ class Resources:
         default=0.0,
         metadata=_described("GPUs of each worker; one worker may take a fraction, several take 0 or 1 each", "0…1"),
     )
+    dollars_per_hour: float | None = field(
+        default=None,
+        metadata=_described("price of an hour of all that a trial takes; none is that of the cluster file", "≥ 0"),
+    )
 
     def __post_init__(self) -> None:
-        _settle(self, "resources", whole=("workers", "cpus"), real=("gpus",))
+        _settle(self, "resources", whole=("workers", "cpus"), real=("gpus", "dollars_per_hour"))
+        if self.dollars_per_hour is not None and not 0 <= self.dollars_per_hour < math.inf:  # as NaN is not
+            raise ConfigError(
+                f"resources.dollars_per_hour must be a finite number of at least 0, but got {self.dollars_per_hour}"
+            )
         if self.workers < 1 or self.cpus < 1 or not self.gpus >= 0:  # as NaN is not
             raise ConfigError(f"resources must be workers >= 1, cpus >= 1, gpus >= 0, but got {self}")
         if self.gpus > 1 or (self.workers > 1 and self.gpus != int(self.gpus)):
@@ -242,6 +287,11 @@ class Resources:
                 "a worker must have at most one GPU, and a whole one (or none) when several train together, "
                 f"but got {self}"
             )
+
+    def with_whole_gpu(self) -> Resources:
+        """Return the same with one GPU for each worker; a price grows as the share of a GPU does."""
+        price = self.dollars_per_hour
+        return replace(self, gpus=1.0, dollars_per_hour=price and price / (self.gpus or 1.0))
 
     @property
     def uses_gloo(self) -> bool:

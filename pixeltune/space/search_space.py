@@ -63,7 +63,7 @@ class SearchSpace:
         objectives: Names in METRICS; the first one ranks the leaderboard.
         constraints: Names in METRICS → the most that a trial may have of it, or the least of what is maximised. A trial
             that breaks one is stopped as soon as that is known, and is never the best.
-        budget: When the search ends.
+        budget: When the search ends; its `patience` counts trials without an improvement.
         scheduler: Early stopping, on the first objective's value or (Pareto) on all; None lets every trial finish.
         resources: What one trial takes.
         patience: How long a trial may send no message.
@@ -129,6 +129,8 @@ class SearchSpace:
                 "a search chooses by the validation images, so `data.train_on_valid` must be false, but got true; "
                 "`pixeltune final` trains on them what a search has chosen"
             )
+        if self.is_final and (self.budget.target is not None or self.budget.patience is not None):
+            raise ConfigError("a final must run all its trials, but got budget.target or budget.patience; leave it out")
         self._require_scheduler_fits()
         for key, distribution in self.vary.items():
             require_distribution(key, distribution)

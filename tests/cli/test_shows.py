@@ -80,7 +80,7 @@ def test_config_shows_the_keys_of_a_search_too() -> None:
 @pytest.mark.parametrize(
     ("wanted", "keys"),
     [
-        ("resources", ["resources.workers", "resources.cpus", "resources.gpus"]),
+        ("resources", [f"resources.{name}" for name in ("workers", "cpus", "gpus", "dollars_per_hour")]),
         ("likelihood", ["likelihood.name", "likelihood.mixtures"]),
         ("optim.lr", ["optim.lr"]),
         ("seed", ["seed"]),

@@ -227,3 +227,25 @@ def test_the_doctor_finds_what_would_fail() -> None:
     assert result.code == 1
     assert "there is room for" in " ".join(result.out.split())
     assert "fail" in result.out
+
+
+def test_what_is_left_of_target_patience_and_dollars() -> None:
+    store = a_search()
+    budget = {"trials": 8, "target": 2.4, "patience": 3, "min_delta": 0.0, "dollars": 20.0}
+    store.write_launch({"started_at": NOW.isoformat(), "budget": budget})
+    row(store, 0, "finished", minutes=(60, 40), valid_bits_per_dim=2.5, dollars_per_hour=3.0, dollars=1.0)
+    row(store, 5, "finished", minutes=(30, 10), valid_bits_per_dim=2.6, dollars_per_hour=3.0, dollars=1.5)
+    text = done("status", "toy")
+    assert "Target: valid_bits_per_dim at most 2.4, not reached\n" in text
+    assert "Cost: $2.50\n" in text
+    assert "Budget left: 4 trials, $17.50, 2 trials without an improvement\n" in text
+    store.write_launch({"budget": budget | {"target": 2.5}, "ended": "the target is reached"})
+    row(store, 3, "finished", minutes=(20, 1), valid_bits_per_dim=2.5)
+    row(store, 4, "stopped", minutes=(1, 0), valid_bits_per_dim=2.1)
+    text = done("status", "toy")
+    assert "toy: not running; ended: the target is reached\n" in text
+    assert "Trials: 1 failed, 3 finished, 1 pruned, 1 stopped\n" in text
+    assert "Target: valid_bits_per_dim at most 2.5, reached by trial 00000\n" in text
+    plain = json.loads(done("status", "toy", "--json"))
+    assert plain["target"] == {"metric": "valid_bits_per_dim", "value": 2.5, "reached_by": "00000"}
+    assert (plain["dollars"], plain["ended"]) == (2.5, "the target is reached")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from pixeltune.cli.search_summary import farewell_at_end
-from pixeltune.cluster.capacity import cluster_file, cost_notice, nodes_at_most, workers_to_come
+from pixeltune.cluster.capacity import cluster_file, cost_notice, nodes_at_most, trial_price, workers_to_come
+from pixeltune.cluster.ray_backend import RayBackend
 from pixeltune.space import Resources
 from pixeltune.tune.ray_address import VARIABLE
 from pixeltune.tune.ray_session import HEAD, limit_to_capacity
@@ -95,3 +97,54 @@ def test_it_is_said_however_a_launch_on_the_cluster_ends(
     with pytest.raises(KeyError), farewell_at_end(out, address):
         raise KeyError("a launch that fails")
     assert ("ray down cluster/gpu.yaml" in out.export_text()) == (address is not None)
+
+
+@pytest.mark.parametrize(
+    ("resources", "dollars"),
+    [
+        (Resources(cpus=4, gpus=1.0), 1.01),
+        (Resources(cpus=1, gpus=1.0), 1.01),
+        (Resources(cpus=1, gpus=0.25), 1.01 / 4),
+        (Resources(cpus=2, gpus=0.25), 1.01 / 2),
+        (Resources(cpus=1), 1.01 / 4),
+        (Resources(workers=3, cpus=4, gpus=1.0), 3 * 1.01),
+        (Resources(cpus=8, gpus=1.0), None),
+    ],
+    ids=str,
+)
+def test_the_price_of_a_trial_is_its_share_of_the_dearest_node(resources: Resources, dollars: float | None) -> None:
+    assert trial_price(_file(), resources) == (None if dollars is None else pytest.approx(dollars))
+
+
+@pytest.mark.parametrize("price", [None, "0.53", True, -1.0, float("nan"), float("inf")], ids=str)
+def test_a_type_without_a_price_leaves_the_price_unknown(price: object) -> None:
+    """Only if it may start, and can hold the trial."""
+    config = _file()
+    config["metadata"]["dollars_per_hour"]["gpu_t4"] = price
+    assert trial_price(config, Resources(cpus=4, gpus=1.0)) is None
+    config["available_node_types"]["gpu_t4"]["max_workers"] = 0
+    assert trial_price(config, Resources(cpus=4, gpus=1.0)) == pytest.approx(1.01)
+    config["available_node_types"]["gpu_t4"] |= {"max_workers": 2, "resources": {"CPU": 2, "GPU": 1}}
+    assert trial_price(config, Resources(cpus=4, gpus=1.0)) == pytest.approx(1.01)
+
+
+def test_a_head_that_can_hold_a_trial_counts() -> None:
+    config = _file()
+    config["metadata"]["dollars_per_hour"]["head"] = 9.0
+    assert trial_price(config, Resources(cpus=4)) == pytest.approx(1.01)
+    config["available_node_types"]["head"]["resources"] = {"CPU": 4}
+    assert trial_price(config, Resources(cpus=4)) == pytest.approx(9.0)
+
+
+def test_files_without_prices_have_none() -> None:
+    assert trial_price(None, Resources()) is None
+    assert trial_price(filled_in("onprem"), Resources()) is None
+    assert trial_price(_file(metadata={}), Resources(cpus=4, gpus=1.0)) is None
+
+
+def test_a_given_price_comes_before_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(write(tmp_path, _file())))
+    wanted = Resources(cpus=4, gpus=1.0)
+    assert RayBackend("auto").price(wanted) == pytest.approx(1.01)
+    assert RayBackend().price(wanted) is None, "this machine is not of the cluster"
+    assert RayBackend("auto").price(replace(wanted, dollars_per_hour=0.0)) == 0.0

@@ -14,6 +14,13 @@ from pixeltune.results import lock as locks
 from pixeltune.results.compaction import compact
 from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.stop_requests import (
+    StopRequests,
+    read_stop_requests,
+    remove_stop_request,
+    remove_stop_requests,
+    request_stop,
+)
 from pixeltune.results.store import SearchStore, find_searches
 from pixeltune.results.table_folder import StoreWarning
 from tests.support import object_storage
@@ -348,3 +355,16 @@ def test_no_secret_stands_in_what_is_stored(server: S3Server) -> None:
     stored = objects(server)
     assert len(stored) > 3
     assert not [name for name, content in stored.items() if SECRET.encode() in content or KEY.encode() in content]
+
+
+def test_stop_requests_are_objects_until_they_are_removed(place: str) -> None:
+    folder = files.join(place, "tiny")
+    assert read_stop_requests(folder) == StopRequests()
+    remove_stop_requests(folder)
+    request_stop(folder, ["00001", "00002"])
+    request_stop(folder)
+    assert read_stop_requests(folder) == StopRequests(True, frozenset({"00001", "00002"}))
+    remove_stop_request(folder, "00001")
+    assert read_stop_requests(folder) == StopRequests(True, frozenset({"00002"}))
+    remove_stop_requests(folder)
+    assert read_stop_requests(folder) == StopRequests()

@@ -13,7 +13,7 @@ from tests.support.results import NOW, make_config, make_report, make_row, make_
 def test_a_study_tells_every_outcome(tmp_path: Path) -> None:
     store = make_store(tmp_path, "tiny")
     for number, status in enumerate(Status):
-        metrics = {"valid_bits_per_dim": 2.0} if status in ("finished", "pruned", "rejected") else {}
+        metrics = {"valid_bits_per_dim": 2.0} if status in ("finished", "pruned", "stopped", "rejected") else {}
         store.write_trial(make_row(number, status=str(status), finished_at=NOW, **metrics))
         store.write_curve(f"{number:05d}", 1, [make_report(1600, 2.5), make_report(3200, 2.0)])
     trials = study(str(tmp_path / "tiny")).get_trials()
@@ -21,9 +21,10 @@ def test_a_study_tells_every_outcome(tmp_path: Path) -> None:
     assert "running" not in states
     assert states.pop("finished") is TrialState.COMPLETE
     assert states.pop("pruned") is TrialState.PRUNED
+    assert states.pop("stopped") is TrialState.PRUNED
     assert set(states.values()) == {TrialState.FAIL}
-    [pruned] = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    assert (pruned.value, pruned.intermediate_values) == (2.0, {1600: 2.5, 3200: 2.0})
+    for pruned in [trial for trial in trials if trial.state is TrialState.PRUNED]:
+        assert (pruned.value, pruned.intermediate_values) == (2.0, {1600: 2.5, 3200: 2.0})
     assert all(trial.value is None for trial in trials if trial.state is TrialState.FAIL)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pixeltune.cli import main
 from tests.support.launching import files_of, launches, store_in, write_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -142,3 +143,30 @@ def test_what_can_never_run_is_refused_before_any_trial(tmp_path: Path) -> None:
             assert len(run.err.splitlines()) == 1
             assert run.left_behind() == []
     assert store_in(tmp_path / "r").attempts() == []
+
+
+def test_another_shell_stops_a_trial_and_then_the_launch(tmp_path: Path) -> None:
+    """The trial ends for good; the launch ends as by Ctrl-C, and the same command goes on."""
+    folder = tmp_path / "r"
+    search = write_search(tmp_path, images=40_000, every=1000, trials=4)
+
+    def status_of(trial: str) -> str:
+        rows = store_in(folder).trials() if (folder / "tiny" / "trials").exists() else []
+        return next((row["status"] for row in rows if row["trial"] == trial), "")
+
+    with launches(folder) as launch:
+        run = launch(search)
+        run.wait_until(lambda: status_of("00000") == "running" and bool(store_in(folder).curve("00000")))
+        assert main(["stop", "tiny", "0", "--storage", str(folder)]) == 0
+        run.wait_until(lambda: status_of("00000") == "stopped")
+        run.wait_until(lambda: status_of("00001") == "running")
+        assert main(["stop", "tiny", "--storage", str(folder)]) == 0
+        assert run.wait() == 130, run.err
+        assert "Stopping, as another shell requests" in run.out
+        stopped = store_in(folder).trials()[0]
+        again = launch(search, "--set", "budget.trials=2")
+        assert again.wait() == 0, again.err
+        rows = store_in(folder).trials()
+        assert rows[0] == stopped
+        assert rows[1]["status"] == "finished"
+        assert {row["status"] for row in rows[2:]} <= {"interrupted"}, "one more may have begun in its place"

@@ -18,6 +18,7 @@ from pixeltune.results.schema import Status
 STATUS_COLOURS: Mapping[str, str] = {
     Status.FINISHED: "#0072B2",
     Status.PRUNED: "#E69F00",
+    Status.STOPPED: "#56B4E9",
     Status.RUNNING: "#009E73",
     Status.INTERRUPTED: "#8A8A8A",
     Status.DIVERGED: "#D55E00",

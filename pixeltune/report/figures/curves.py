@@ -89,7 +89,7 @@ def _groups(snapshot: Snapshot, curves: Mapping[str, Sequence[Row]], metric: str
     """Return a trace for each outcome: a thousand traces could neither be drawn nor read."""
     status_of = {row["trial"]: str(row["status"]) for row in snapshot.rows}
     traces = []
-    for status in (*_RESULTLESS, Status.RUNNING, Status.PRUNED, Status.FINISHED):
+    for status in (*_RESULTLESS, Status.RUNNING, Status.STOPPED, Status.PRUNED, Status.FINISHED):
         trials = [trial for trial in curves if status_of.get(trial) == status and trial not in best]
         if trials:
             opacity = max(0.28, min(0.75, 12 / len(trials)))

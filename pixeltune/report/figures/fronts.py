@@ -51,6 +51,14 @@ def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
             "circle-open",
             Status.PRUNED,
         ),
+        _points(
+            [row for row in known if row["status"] == Status.STOPPED],
+            first,
+            other,
+            "stopped by hand",
+            "circle-open",
+            Status.STOPPED,
+        ),
         _points([row for row in finished if row not in best], first, other, beaten, "circle", Status.FINISHED),
         _front(best, first, other, stepped=len(objectives) == 2),
     ]

@@ -89,7 +89,7 @@ def _upper_edge(snapshot: Snapshot, rows: Sequence[Row]) -> float | None:
 def _slice(snapshot: Snapshot, axis: KeyAxis, rows: Sequence[Row], edge: float | None) -> Chart:
     goal, sign = snapshot.objective, snapshot.sign
     traces = []
-    for status in (Status.PRUNED, Status.FINISHED):
+    for status in (Status.STOPPED, Status.PRUNED, Status.FINISHED):
         group = [row for row in rows if row["status"] == status]
         if group:
             traces.append(_points(group, axis, goal, str(status)))
@@ -122,7 +122,7 @@ def _points(rows: Sequence[Row], axis: KeyAxis, goal: str, status: str) -> Any:
         x=[axis.at(row[axis.key], index) for index, row in enumerate(rows)],
         y=[row[goal] for row in rows],
         text=[f"{_label(row, goal)}<br>{plain(axis.title)} {plain(cell(axis.key, row[axis.key]))}" for row in rows],
-        name=status if is_whole else f"{status}, at its rung",
+        name=status if is_whole else f"{status}, at {'its rung' if status == Status.PRUNED else 'its last report'}",
         mode="markers",
         marker={
             "color": STATUS_COLOURS[status],

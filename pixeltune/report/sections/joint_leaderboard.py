@@ -82,6 +82,8 @@ def _metric(searches: Sequence[Snapshot]) -> str:
 def _meanings(rows: Sequence[Row]) -> Iterator[str]:
     if any(row["status"] == Status.PRUNED for row in rows):
         yield "Pruned trials were stopped early: their numbers are those at the images that they had seen by then."
+    if any(row["status"] == Status.STOPPED for row in rows):
+        yield "Stopped trials were ended by hand: their numbers are those at the images that they had seen by then."
     if any(row["is_bound"] for row in rows):
         yield "≤ marks upper bounds: the likelihood itself is not known."
     yield "★ marks the best."

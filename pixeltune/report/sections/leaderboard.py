@@ -153,6 +153,8 @@ def _notes(snapshot: Snapshot) -> Iterator[str]:
     yield "A trial's number is that of its best report on the validation images; nothing here has seen the test set."
     if Status.PRUNED in statuses:
         yield "Pruned trials were stopped early: their numbers are those at the images that they had seen by then."
+    if Status.STOPPED in statuses:
+        yield "Stopped trials were ended by hand: their numbers are those at the images that they had seen by then."
     if Status.RUNNING in statuses:
         yield "Running trials are shown with their best report so far, without a rank."
     if snapshot.is_bound:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pixeltune.format import counted, listed, shortened
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.ranking import RANKED
 from pixeltune.results.schema import Status
 
 _LINES_OF_TRACEBACK = 16
@@ -52,7 +53,7 @@ def outcomes(snapshot: Snapshot) -> Outcomes:
 
 
 def _is_listed(row: Row) -> bool:
-    if row["status"] in (Status.FINISHED, Status.PRUNED):
+    if row["status"] in RANKED:
         return bool(row["reason"])
     return bool(row["status"] != Status.RUNNING)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pixeltune.config import Scalar
-from pixeltune.format import counted, hours, listed, number, shortened, span
+from pixeltune.format import counted, dollars, hours, listed, number, shortened, span
 from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import cell, moment, title_of
 from pixeltune.results.manifest import grid_text, priors_text
@@ -66,8 +66,8 @@ def headline(snapshot: Snapshot) -> str:
     if snapshot.objective == "valid_bits_per_dim" and best["baseline_bits_per_dim"]:
         below = below_baseline(best["valid_bits_per_dim"], best["baseline_bits_per_dim"])
         text += below.replace("the baseline", "the order-0 baseline")
-    if best["status"] == Status.PRUNED:
-        text += f"; pruned, so measured after {cell('images_seen', best['images_seen'])} images"
+    if best["status"] in (Status.PRUNED, Status.STOPPED):
+        text += f"; {best['status']}, so measured after {cell('images_seen', best['images_seen'])} images"
     if len(ranked) == 1:
         return f"{text}."
     count = counted(len(ranked), "ranked trial")
@@ -170,6 +170,9 @@ def _spent(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     gpu = sum(row["gpu_seconds"] or 0.0 for row in rows)
     if gpu:
         yield "GPU time", f"{hours(gpu)} GPU-hours"
+    costs = [row["dollars"] for row in rows if row["dollars"] is not None]
+    if costs:
+        yield "Cost", f"{dollars(sum(costs))} of {counted(len(costs), 'trial')}"
     retried = len(attempts) - len(rows)
     if retried:
         yield "Attempts", f"{counted(len(attempts), 'attempt')}, {retried:,} of them earlier tries of the same trials"
