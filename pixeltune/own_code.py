@@ -23,7 +23,8 @@ from pixeltune.errors import ConfigError, PixeltuneError, first_line
 _DIGITS = 16
 _LONGEST = 200
 _PACKAGE = Path(__file__).resolve().parent
-_LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
+_INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("purelib", "platlib")})
+_LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib")})
 _RAISED = "Raised in code of your own: "
 _given: dict[Path, None] = {}
 _imported: set[str] = set()
@@ -133,9 +134,9 @@ def _is_users(file: str, module: str = "") -> bool:
     path = Path(file)
     if file.startswith("<frozen ") or path.is_relative_to(_PACKAGE):
         return False
-    if module.partition(".")[0] in _imported:
-        return True
-    return "site-packages" not in path.parts and not any(path.is_relative_to(folder) for folder in _LIBRARIES)
+    if "site-packages" in path.parts or any(path.is_relative_to(folder) for folder in _INSTALLED):
+        return module.partition(".")[0] in _imported
+    return not any(path.is_relative_to(folder) for folder in _LIBRARIES)
 
 
 def _file_in_package(file: Path, module: str) -> str:

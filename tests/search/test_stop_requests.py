@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from pixeltune import files
@@ -106,7 +107,9 @@ def test_every_sampler_takes_a_stopped_trial_as_a_pruned_one(tmp_path: Path, sam
     """One without a report says nothing about its configuration. A resumed search proposes the same."""
     proposals = {}
     for status in ("stopped", "pruned"):
-        space = toy_space(scheduler=None, sampler=sampler, vary={"optim.lr": toy_space().vary["optim.lr"]})
+        values = {"grid": {"optim.lr": [number / 1000 for number in range(1, 13)]}} if sampler == "grid" else {}
+        vary = {"optim.lr": FloatDistribution(1e-3, 1e-1, log=True)}
+        space = toy_space(scheduler=None, sampler=sampler, vary=vary, **values)
         state = toy_state(tmp_path / status, space)
         searcher = OptunaSearcher(space, state)
         for number in range(8):
