@@ -102,9 +102,9 @@ class TuneRunState:
         self._dropped: list[TrialPlan] = []
         self._restart_reason = ""
         self._failure: BaseException | None = None
-        # Times on the watchdog's clock: when nodes first could not hold a trial, when the trials were asked to end, and
+        # Times on the watchdog's clock: when workers first found no place, when the trials were asked to end, and
         # when progress was written last.
-        self._nodeless_since: float | None = None
+        self._roomless_since: float | None = None
         self._ending_since: float | None = None
         self._progress_written_at = 0.0
 
@@ -236,7 +236,7 @@ class TuneRunState:
         if "warning" in message:
             self.say(f"{trial} {message['warning']}")
         self._watchdog.hear(trial_id, message)
-        self._nodeless_since = None
+        self._roomless_since = None
         reason = self._state.receive(trial, message)
         if "progress" in message:
             self._show_progress()
@@ -338,33 +338,39 @@ class TuneRunState:
     def _make_room(self, plan: TrialPlan) -> None:
         """Run fewer trials at once, so that the workers of others find a place.
 
-        If no present nodes could hold them, more are still to start, and the trial continues to wait.
+        The trial continues to wait if no present nodes could hold them, because more are still to start, and if no
+        other trial runs, because the reservation of a killed trial is freed after a while.
 
         Raises:
-            SearchError: No other trial runs, so this one would never find a place.
+            SearchError: It has waited for as long as a start may take.
         """
+        workers = f"the {self._resources.workers} workers of a trial"
         if not self._could_hold():
-            self._wait_for_nodes(plan)
+            self._wait(
+                plan,
+                "it waits for nodes that are to start",
+                f"nodes for {workers} must start within patience.start_minutes, but none that could hold them have",
+            )
         elif self._open - {trial_id for trial_id, other in self._plans.items() if other.trial == plan.trial}:
             self._concurrent = max(1, self._concurrent - 1)
             self.say(f"{plan.trial}: {_STARVED}; from now on {counted(self._concurrent, 'trial')} at a time.")
         else:
-            raise SearchError(
-                f"the cluster must have room for a trial, but the {self._resources.workers} workers of "
-                f"{plan.trial} found none, and no other trial runs; see to its nodes, and give the same command"
+            self._wait(
+                plan,
+                "it waits for room",
+                f"{workers} must find a place within patience.start_minutes, but they have found none",
             )
 
-    def _wait_for_nodes(self, plan: TrialPlan) -> None:
-        """Continue to wait, or raise SearchError if no node has come in the time that a start may take."""
+    def _wait(self, plan: TrialPlan, what: str, failure: str) -> None:
+        """Continue to wait, or raise SearchError if the trial has found no place in the time that a start may take."""
         now, minutes = self._watchdog.now, self.patience.start_minutes
-        self._nodeless_since = now if self._nodeless_since is None else self._nodeless_since
-        if now - self._nodeless_since > 60 * minutes:
+        self._roomless_since = now if self._roomless_since is None else self._roomless_since
+        if now - self._roomless_since > 60 * minutes:
             raise SearchError(
-                f"nodes for the {self._resources.workers} workers of a trial must start within "
-                f"patience.start_minutes, but none that could hold them have in {minutes:g} min; see to the cluster, "
-                "or wait longer with --set patience.start_minutes=N, and give the same command"
+                f"{failure} in {minutes:g} min; see to the cluster, or wait longer with "
+                "--set patience.start_minutes=N, and give the same command"
             )
-        self.say(f"{plan.trial}: {_STARVED}; it waits for nodes that are to start.")
+        self.say(f"{plan.trial}: {_STARVED}; {what}.")
 
 
 def crash_of(trial: Any) -> str:

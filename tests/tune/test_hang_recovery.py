@@ -274,13 +274,20 @@ def test_workers_that_find_no_place_are_no_fault_of_the_trial(begin: Callable[..
     assert search.run_state.failure is None
 
 
-def test_where_no_other_trial_runs_the_search_ends_and_can_be_resumed(begin: Callable[..., Search]) -> None:
+def test_where_no_other_trial_runs_it_waits_for_the_reservation_of_a_killed_one(begin: Callable[..., Search]) -> None:
+    """Then the search ends, and can be resumed."""
     search = begin(workers=2, most=1)
+    search.rescue._groups_due = 1e9
     trial = search.run("a")
+    for _ in range(4):
+        search.die(trial, again=True, crash=STARVED)
+        assert search.run_state.failure is None
+        assert search.said[-1] == "00000: its workers found no place in the cluster; it waits for room."
+        search.watchdog._now += 200
     search.die(trial, again=False, crash=STARVED)
     assert isinstance(search.run_state.failure, SearchError)
-    assert "the 2 workers of 00000 found none, and no other trial runs" in str(search.run_state.failure)
-    assert search.rows == [("00000", 1, "interrupted")]
+    assert "but they have found none in 10 min" in str(search.run_state.failure)
+    assert {status for _, _, status in search.rows} == {"interrupted"}
     assert search.searcher.suggest("b") == "FINISHED", "to None, Tune would ask again for ten minutes"
 
 
