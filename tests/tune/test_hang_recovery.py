@@ -209,16 +209,28 @@ def test_a_trial_whose_process_ends_before_it_begins_is_planned_again(begin: Cal
     assert search.rows == []
 
 
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [("__init__", "FileNotFoundError: x"), ("train", "ModuleNotFoundError: No module named 'pixeltune.errors'")],
+)
 def test_a_process_that_cannot_be_prepared_is_the_trials_fault_only_after_three_times(
-    begin: Callable[..., Search],
+    begin: Callable[..., Search], step: str, error: str
 ) -> None:
+    """A node that joins on a shared disk unpacks the job's code once more, and others miss it for a moment."""
     search = begin()
     trial = search.suggest("a")
     for attempt in range(1, 5):
-        crash = f"ray::ImplicitFunc.__init__() (pid={attempt}, ip=192.0.2.2)\nFileNotFoundError: x"
+        crash = f"ray::ImplicitFunc.{step}() (pid={attempt}, ip=192.0.2.2)\n{error}"
         search.die(trial, again=True, crash=crash)
         assert search.run_state.tries_left("a") == (1 if attempt <= 3 else 0)
     assert [status for *_, status in search.rows] == [*3 * ["interrupted"], "failed", "running"]
+
+
+def test_a_module_that_does_not_exist_is_the_trials_own_fault(begin: Callable[..., Search]) -> None:
+    search = begin()
+    trial = search.suggest("a")
+    search.die(trial, again=True, crash="ModuleNotFoundError: No module named 'pixeltune.eros'")
+    assert [status for *_, status in search.rows] == ["failed", "running"]
 
 
 def test_a_retry_in_a_process_that_cannot_be_used_again_is_resumed_by_the_same_launch(
