@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socketserver
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -28,6 +29,9 @@ _MOST_REFUSED_BYTES = 1 << 20
 class DashboardServer(socketserver.ThreadingMixIn, WSGIServer):
     """A server of the dashboard; `serve_forever` runs it, and it listens once it is made.
 
+    Attributes:
+        storage: The searches.
+
     Args:
         storage: The searches.
         port: The port; 0 for any that is free.
@@ -47,6 +51,7 @@ class DashboardServer(socketserver.ThreadingMixIn, WSGIServer):
             raise ConfigError(
                 f"--port must be free on {HOST}, but {port} is not ({reason}); take another, or leave it out"
             ) from error
+        self.storage = storage
         self.set_app(dashboard_app(storage))
 
     def server_bind(self) -> None:
@@ -57,8 +62,6 @@ class DashboardServer(socketserver.ThreadingMixIn, WSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report an error, but not a browser that went away."""
-        import sys
-
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
