@@ -17,7 +17,7 @@ from pixeltune.errors import ConfigError
 from pixeltune.results.optuna_storage import GalleryStore, ReadOnlyStorage
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 HOST = "127.0.0.1"
 _READING = ("GET", "HEAD", "OPTIONS")

@@ -38,7 +38,7 @@ _ARTIFACTS = uuid.UUID("6f0c1f5e-2a57-4f5b-9f0e-3d1c2b7a9e48")
 
 
 @dataclass(frozen=True)
-class Gallery:
+class GalleryArtifact:
     """A picture of what a trial draws.
 
     Attributes:
@@ -73,7 +73,7 @@ class LiveSearch:
         self._trials: Sequence[FrozenTrial] = ()
         self._kept: dict[str, tuple[object, FrozenTrial]] = {}
         self._best: frozenset[int] = frozenset()
-        self._galleries: dict[str, Gallery] = {}
+        self._galleries: dict[str, GalleryArtifact] = {}
 
     @property
     def directions(self) -> list[StudyDirection]:
@@ -195,7 +195,7 @@ class LiveSearch:
         table = self._tables[name].table()
         return to_rows(under_folder_name(table, self.store.search, self.store.search_id))
 
-    def _complete(self, trial: FrozenTrial, number: int, row: Row, galleries: Sequence[Gallery]) -> None:
+    def _complete(self, trial: FrozenTrial, number: int, row: Row, galleries: Sequence[GalleryArtifact]) -> None:
         """Number a trial, and add what the dashboard reads from system attributes."""
         trial.number = number
         trial._trial_id = self.study_id * TRIALS_OF_A_STUDY + number
@@ -228,12 +228,12 @@ class LiveSearch:
             warnings.warn(f"{self.store.search}: {first_line(error)}", StoreWarning, stacklevel=2)
             return []
 
-    def _find_galleries(self) -> Mapping[str, list[Gallery]]:
+    def _find_galleries(self) -> Mapping[str, list[GalleryArtifact]]:
         """Return the galleries of each trial, the one at its end first."""
-        found: dict[str, list[Gallery]] = {}
+        found: dict[str, list[GalleryArtifact]] = {}
         for name in sorted(self._samples, key=lambda name: ("-" in name, len(name), name)):
             artifact_id = str(uuid.uuid5(_ARTIFACTS, f"{self.study_id}/{name}"))
-            found.setdefault(name.removesuffix(".png").partition("-")[0], []).append(Gallery(artifact_id, name))
+            found.setdefault(name.removesuffix(".png").partition("-")[0], []).append(GalleryArtifact(artifact_id, name))
         return found
 
 

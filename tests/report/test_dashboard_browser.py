@@ -101,8 +101,8 @@ def test_history_importances_and_curves_are_drawn(page: Page, server: DashboardS
 
 def test_parallel_coordinates_are_drawn(page: Page, server: DashboardServer) -> None:
     page.goto(f"{server.url}/studies/{study_id(server, 'one')}/smartSelection")
-    require_plot(page, "graph-parallel-coordinate", ".parcoords .axis-title, canvas", 3)
-    titles = page.locator("#graph-parallel-coordinate .axis-title").all_inner_texts()
+    require_plot(page, "plot-parallel-coordinate", ".parcoords .axis-title", 6)
+    titles = page.locator("#plot-parallel-coordinate .axis-title").all_text_contents()
     assert {"optim.lr", "model.layers"} <= {title.removeprefix("Param ") for title in titles}, titles
 
 
@@ -110,7 +110,7 @@ def test_searches_are_compared(page: Page, server: DashboardServer) -> None:
     ids = [study_id(server, name) for name in ("one", "two")]
     page.goto(f"{server.url}/compare-studies?ids={ids[0]},{ids[1]}")
     require_plot(page, "plot-history", ".scatterlayer .point", 80)
-    legend = page.locator("#plot-history .legendtext").all_inner_texts()
+    legend = page.locator("#plot-history .legendtext").all_text_contents()
     assert {"Best Value of one", "Best Value of two"} <= set(legend)
     require_plot(page, "plot-edf-0", ".scatterlayer .js-line", 2)
 
@@ -124,3 +124,6 @@ def test_a_gallery_is_shown_and_a_note_is_refused(page: Page, server: DashboardS
     page.locator("textarea").first.fill("a note")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("only read here").first.wait_for()
+    [error] = page.errors  # type: ignore[attr-defined]
+    assert "only read here" in error
+    page.errors.clear()  # type: ignore[attr-defined]
