@@ -279,6 +279,31 @@ def list_names(folder: Location, suffix: str = "") -> list[str]:
 
 
 @_patiently
+def stamps(folder: Location, suffix: str = "") -> dict[str, tuple[int, int]]:
+    """Return size and time of each file that `list_names` lists: they differ once a file was published again."""
+    if is_uri(folder):
+        from pyarrow import fs as pafs
+
+        filesystem, path = _remote(folder)
+        infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        found = {info.base_name: (info.size or 0, info.mtime_ns or 0) for info in infos if info.is_file}
+    else:
+        found = _local_stamps(local_path(folder))
+    return {name: found[name] for name in sorted(found) if name.endswith(suffix) and not name.startswith(_TEMPORARY)}
+
+
+def _local_stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    found = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                if entry.is_file():
+                    stat = entry.stat()
+                    found[entry.name] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+@_patiently
 def list_folders(location: Location) -> list[str]:
     """Return the sorted names of the folders at `location`."""
     if not is_uri(location):

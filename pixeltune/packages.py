@@ -19,6 +19,7 @@ _EXTRAS = {
     "jinja2": "report",
     "kaleido": "report",
     "matplotlib": "paper",
+    "optuna_dashboard": "dashboard",
     "plotly": "report",
 }
 """Packages that an extra of pixeltune installs."""

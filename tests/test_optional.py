@@ -135,7 +135,7 @@ def test_every_package_beyond_a_plain_installation_is_on_the_list() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
     assert {name for name, extra in PACKAGES.items() if extra} == {
-        requirement.partition(">")[0] for names in extras.values() for requirement in names
+        requirement.partition(">")[0].replace("-", "_") for names in extras.values() for requirement in names
     }
     of_others = {
         "botocore": "boto3",

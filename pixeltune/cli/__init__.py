@@ -52,6 +52,7 @@ def command_line() -> Parser:
         completion,
         compress,
         config,
+        dashboard,
         decompress,
         doctor,
         evaluate,
@@ -75,7 +76,7 @@ def command_line() -> Parser:
 
     groups = {
         "search": (search, final, doctor, status, stop, cluster),
-        "results": (list_, leaderboard, show, compare, report, paper, verify, compact),
+        "results": (list_, leaderboard, show, compare, report, dashboard, paper, verify, compact),
         "one model": (train, rerun, evaluate, audit, sample, complete, export),
         "coding": (compress, decompress, verify_bits),
         "reference": (config, columns, completion),

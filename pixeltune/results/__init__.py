@@ -10,5 +10,7 @@ ranking                              what may be ranked, and in which order
 budget_aims                          whether the target of a budget is reached, and trials without an improvement
 stop_requests                        requests of other shells to stop a trial or a launch
 search_status, forecast, overview    how far a search is, how long it will still take; all searches of a storage
+live_table, live_search              a search that is watched while it runs, read again where its files changed
+optuna_storage                       the searches of a storage as a storage of Optuna that is only read
 final_selection, final_statistics    what a final retrains, and its test numbers with their errors
 """

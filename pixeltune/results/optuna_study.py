@@ -18,7 +18,7 @@ from pixeltune.results.ranking import is_unconfirmed
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space.keys import as_drawn
-from pixeltune.space.metrics import violations
+from pixeltune.space.metrics import METRICS, violations
 
 _STATES = {
     Status.FINISHED: TrialState.COMPLETE,
@@ -29,7 +29,12 @@ _STATES = {
     Status.FAILED: TrialState.FAIL,
     Status.REJECTED: TrialState.FAIL,
     Status.INTERRUPTED: TrialState.FAIL,
+    Status.RUNNING: TrialState.RUNNING,
 }
+
+_NAMES = ("trial", "number", "status", "reason", "config_key")
+_MORE = ("attempt", "proposed_by", "images_seen", "is_bound", "bits_verified", "images_per_second", "dollars", *METRICS)
+"""Columns of the row in the user attributes of a trial; of the second group, those that the trial has."""
 
 
 def study(search_folder: Location) -> optuna.Study:
@@ -43,7 +48,8 @@ def study(search_folder: Location) -> optuna.Study:
         intermediate values (one objective only); diverged, oom, failed, interrupted and rejected ones are FAIL, and so
         are those whose bits a real code refutes; running trials are left out. Constraints are Optuna's, so
         `best_trials` satisfy them.
-        `trial.user_attrs` has the trial's name, number, status, reason and config_key.
+        `trial.user_attrs` has the trial's name, number, status, reason and config_key, and what is known of its
+        metrics, attempt, origin and speed.
 
     Raises:
         StoreError: The folder holds no search, or it cannot be read.
@@ -56,15 +62,21 @@ def study(search_folder: Location) -> optuna.Study:
 def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Row]) -> optuna.Study:
     """Return the study of rows and reports that were read before; `reports` matter with one objective only."""
     rebuilt = _quiet_study(manifest)
+    curves, distributions = curves_of(manifest, reports), manifest.distributions()
+    for row in rows:
+        if row["status"] != Status.RUNNING:
+            rebuilt.add_trial(frozen_trial(row, manifest, distributions, curves.get(row["trial"], {})))
+    return rebuilt
+
+
+def curves_of(manifest: SearchManifest, reports: Iterable[Row]) -> dict[str, dict[int, float]]:
+    """Return the first objective by images seen, by trial, as far as reports have it."""
     curves: dict[str, dict[int, float]] = {}
     for report in reports:
         value = report.get(manifest.objectives[0])
         if value is not None:
             curves.setdefault(report["trial"], {})[report["images_seen"]] = value
-    for row in rows:
-        if row["status"] != Status.RUNNING:
-            rebuilt.add_trial(_frozen(row, manifest, curves.get(row["trial"], {})))
-    return rebuilt
+    return curves
 
 
 def _quiet_study(manifest: SearchManifest) -> optuna.Study:
@@ -77,25 +89,38 @@ def _quiet_study(manifest: SearchManifest) -> optuna.Study:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> FrozenTrial:
-    asked = {key: value for key, value in manifest.distributions().items() if _is_drawn(row, key, value)}
+def frozen_trial(
+    row: Row, manifest: SearchManifest, distributions: Mapping[str, BaseDistribution], curve: Mapping[int, float]
+) -> FrozenTrial:
+    """Return a trial as Optuna's; `study` describes its states.
+
+    Args:
+        row: The latest attempt.
+        manifest: The search.
+        distributions: Those of the manifest.
+        curve: The objective by images seen; empty with several objectives.
+    """
+    asked = {key: value for key, value in distributions.items() if _is_drawn(row, key, value)}
     values = [row[objective] for objective in manifest.objectives]
     known = None not in values
     state = TrialState.FAIL if is_unconfirmed(row) else _STATES[Status(row["status"])]
     if state is TrialState.COMPLETE and not known:
         state = TrialState.FAIL
+    has_values = state in (TrialState.COMPLETE, TrialState.PRUNED)
+    more = {name: row[name] for name in _MORE if row.get(name) is not None}
     frozen = optuna.trial.create_trial(
         state=state,
         params={key: as_drawn(distribution, row[key]) for key, distribution in asked.items()},
         distributions=asked,
-        values=values if known and state is not TrialState.FAIL else None,
+        values=values if known and has_values else None,
         intermediate_values=dict(curve),
-        constraints=violations(manifest.constraints, row) if state is not TrialState.FAIL else None,
-        user_attrs={name: row[name] for name in ("trial", "number", "status", "reason", "config_key")},
+        constraints=violations(manifest.constraints, row) if has_values else None,
+        user_attrs={name: row[name] for name in _NAMES} | more,
     )
     # Optuna's plots read naive local times.
     frozen.datetime_start = _local(row["started_at"]) or frozen.datetime_start
-    frozen.datetime_complete = _local(row["finished_at"]) or frozen.datetime_complete
+    if state.is_finished():
+        frozen.datetime_complete = _local(row["finished_at"]) or frozen.datetime_complete
     return frozen
 
 

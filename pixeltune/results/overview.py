@@ -93,19 +93,20 @@ def _overview(store: SearchStore) -> SearchOverview:
     times = [time for row in attempts for time in (row["started_at"], row["finished_at"]) if time is not None]
     return SearchOverview(
         search=store.search,
-        kind=_kind(manifest),
+        kind=kind_of(manifest),
         status=_status(store, rows, has_result=best is not None or bool(problem)),
         counts=status_counts(rows),
         trials=_wanted(store.launch()),
         best=best,
         data=str(manifest.base.get("data.name") or ""),
-        began_at=_time(manifest.created_at),
+        began_at=time_of(manifest.created_at),
         last_at=max(times, default=None),
         problem=problem,
     )
 
 
-def _kind(manifest: SearchManifest) -> str:
+def kind_of(manifest: SearchManifest) -> str:
+    """Return `search`, `training` of one configuration, or `final of SEARCH`."""
     if manifest.final is not None:
         return f"final of {manifest.final.search}"
     return "search" if manifest.vary else "training"
@@ -127,7 +128,7 @@ def _wanted(launch: Mapping[str, Any]) -> int | None:
     return trials if isinstance(trials, int) else None
 
 
-def _time(text: str) -> datetime | None:
+def time_of(text: str) -> datetime | None:
     """Return a time as the manifest has it; None for what a user made of it."""
     try:
         time = datetime.fromisoformat(text)

@@ -250,8 +250,7 @@ class SearchStore:
 
     def trials(self) -> list[Row]:
         """Return the latest attempt of each trial, by number."""
-        latest = {row["trial"]: row for row in sorted(self.attempts(), key=lambda row: row["attempt"])}
-        return sorted(latest.values(), key=_by_number)
+        return latest_attempts(self.attempts())
 
     def attempts(self) -> list[Row]:
         """Return the rows of all attempts, by number and attempt."""
@@ -341,6 +340,12 @@ def _report_unusable(location: str, names: Sequence[str]) -> None:
                 StoreWarning,
                 stacklevel=4,
             )
+
+
+def latest_attempts(rows: Iterable[Row]) -> list[Row]:
+    """Return the latest attempt of each trial, by number."""
+    latest = {row["trial"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
+    return sorted(latest.values(), key=_by_number)
 
 
 def merge_attempts(rows: Iterable[Row]) -> list[Row]:

@@ -162,6 +162,13 @@ class TableFolder:
             self.quarantine(unreadable)
         return found.table(view_of(self.schema, columns, dictionaries))
 
+    def joined(self, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of files that were read before, by name, each attempt once, unsorted."""
+        found = _Found(())
+        for name, table in tables.items():
+            found.add(name, table)
+        return found.table(view_of(self.schema, None, ()))
+
     def open(self, name: str, content: bytes, dictionaries: Collection[str] = ()) -> TableFile | None:
         """Open the bytes of a file; UnreadableError where they are damaged, None where the file is gone.
 

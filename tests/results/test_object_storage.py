@@ -10,10 +10,12 @@ import pytest
 
 from pixeltune import files
 from pixeltune.errors import StoreError
+from pixeltune.results import live_search, optuna_storage
 from pixeltune.results import lock as locks
 from pixeltune.results.compaction import compact
 from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.manifest import SearchManifest
+from pixeltune.results.optuna_storage import GalleryStore, ReadOnlyStorage
 from pixeltune.results.stop_requests import (
     StopRequests,
     read_stop_requests,
@@ -368,3 +370,27 @@ def test_stop_requests_are_objects_until_they_are_removed(place: str) -> None:
     assert read_stop_requests(folder) == StopRequests(True, frozenset({"00002"}))
     remove_stop_requests(folder)
     assert read_stop_requests(folder) == StopRequests()
+
+
+@pytest.mark.filterwarnings("ignore:left out .*later")  # an empty folder remains of a search that was removed
+def test_a_search_is_watched_while_it_grows(place: str, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (live_search, optuna_storage):
+        monkeypatch.setattr(module, "_SECONDS", {True: -1.0})
+    store = SearchStore(place, "tiny")
+    store.open(MANIFEST)
+    store.write_trial(make_row(0, status="running"))
+    storage = ReadOnlyStorage(place)
+    study = storage.get_study_id_from_name("tiny")
+    assert [trial.state.name for trial in storage.get_all_trials(study)] == ["RUNNING"]
+    store.write_trial(make_row(0, valid_bits_per_dim=2.0))
+    store.write_curve("00000", 1, [make_report(1600, 2.5), make_report(3200, 2.0)])
+    store.write_trial(make_row(1, status="running"))
+    files.write_whole(store.gallery("00000"), b"picture")
+    SearchStore(place, "later").open(MANIFEST)
+    before = objects(server)
+    first, second = storage.get_all_trials(study)
+    assert (first.values, first.intermediate_values, second.state.name) == ([2.0], {1600: 2.5, 3200: 2.0}, "RUNNING")
+    assert {each.study_name for each in storage.get_all_studies()} == {"tiny", "later"}
+    [artifact] = [key.partition(":")[2] for key in first.system_attrs if key.startswith("artifacts:")]
+    assert GalleryStore(storage).open_reader(artifact).read() == b"picture"
+    assert objects(server) == before

@@ -48,11 +48,11 @@ PACKAGES = {
     "jinja2": "report",
     "kaleido": "report",
     "matplotlib": "paper",
+    "optuna_dashboard": "dashboard",
     "plotly": "report",
     "duckdb": "",
     "moto": "",
     "nbclient": "",
-    "optuna_dashboard": "",
     "playwright": "",
     "polars": "",
 }
