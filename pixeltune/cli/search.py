@@ -76,6 +76,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scheduler", choices=(*SCHEDULERS, "none"), help="what stops trials early; --set scheduler.KEY=VALUE sets it"
     )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="accept a changed space on a started search: wider ranges, more choices, keys newly varied or fixed",
+    )
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--retry-failed", action="store_true", help="run trials that failed, or were rejected, again")
     parser.add_argument("--keep", type=natural, metavar="N", help="of how many trials the weights are kept")
@@ -175,7 +180,13 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     messages: list[str] = []
     with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
         store, manifest = open_search(
-            space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=messages.append
+            space,
+            name,
+            options.storage,
+            overrides=settings,
+            warm_start=options.warm_start,
+            extend=options.extend,
+            say=messages.append,
         )
         baseline = manifest.baseline_bits_per_dim
         out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)

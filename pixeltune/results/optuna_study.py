@@ -55,7 +55,7 @@ def study(search_folder: Location) -> optuna.Study:
 
 def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Row]) -> optuna.Study:
     """Return the study of rows and reports that were read before; `reports` matter with one objective only."""
-    rebuilt = _quiet_study(manifest)
+    rebuilt, searched = _quiet_study(manifest), manifest.searched()
     curves: dict[str, dict[int, float]] = {}
     for report in reports:
         value = report.get(manifest.objectives[0])
@@ -63,7 +63,7 @@ def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Ro
             curves.setdefault(report["trial"], {})[report["images_seen"]] = value
     for row in rows:
         if row["status"] != Status.RUNNING:
-            rebuilt.add_trial(_frozen(row, manifest, curves.get(row["trial"], {})))
+            rebuilt.add_trial(_frozen(row, manifest, searched, curves.get(row["trial"], {})))
     return rebuilt
 
 
@@ -77,8 +77,10 @@ def _quiet_study(manifest: SearchManifest) -> optuna.Study:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _frozen(row: Row, manifest: SearchManifest, curve: Mapping[int, float]) -> FrozenTrial:
-    asked = {key: value for key, value in manifest.distributions().items() if _is_drawn(row, key, value)}
+def _frozen(
+    row: Row, manifest: SearchManifest, searched: Mapping[str, BaseDistribution], curve: Mapping[int, float]
+) -> FrozenTrial:
+    asked = {key: value for key, value in searched.items() if _is_drawn(row, key, value)}
     values = [row[objective] for objective in manifest.objectives]
     known = None not in values
     state = TrialState.FAIL if is_unconfirmed(row) else _STATES[Status(row["status"])]

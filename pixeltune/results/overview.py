@@ -108,7 +108,7 @@ def _overview(store: SearchStore) -> SearchOverview:
 def _kind(manifest: SearchManifest) -> str:
     if manifest.final is not None:
         return f"final of {manifest.final.search}"
-    return "search" if manifest.vary else "training"
+    return "search" if manifest.searched() else "training"
 
 
 def _status(store: SearchStore, rows: list[Row], *, has_result: bool) -> str:
