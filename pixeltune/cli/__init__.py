@@ -52,6 +52,7 @@ def command_line() -> Parser:
         completion,
         compress,
         config,
+        continue_,
         decompress,
         doctor,
         evaluate,
@@ -76,7 +77,7 @@ def command_line() -> Parser:
     groups = {
         "search": (search, final, doctor, status, stop, cluster),
         "results": (list_, leaderboard, show, compare, report, paper, verify, compact),
-        "one model": (train, rerun, evaluate, audit, sample, complete, export),
+        "one model": (train, rerun, continue_, evaluate, audit, sample, complete, export),
         "coding": (compress, decompress, verify_bits),
         "reference": (config, columns, completion),
     }

@@ -127,6 +127,9 @@ def search_table(
     }
     if any((place.get("space_version") or 1) > 1 for place in places):
         columns["space_version"] = TableColumn(title="space", priority=8)
+    if any(place.get("continues_attempt") is not None for place in places):
+        columns["images_seen"] = TableColumn(title="images", priority=1)
+        columns["continues_attempt"] = TableColumn(title="continues attempt", priority=7)
     columns |= {name: TableColumn(title=name, priority=3) for name in constraints if name not in columns}
     columns |= {name: TableColumn(title=_title(columns, name)) for name in objectives}
     if any(place["bits_verified"] is False for place in places):

@@ -84,6 +84,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--retry-failed", action="store_true", help="run trials that failed, or were rejected, again")
     parser.add_argument("--keep", type=natural, metavar="N", help="of how many trials the weights are kept")
+    parser.add_argument(
+        "--keep-states", type=natural, metavar="N", help="of how many of these `pixeltune continue` can train further"
+    )
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
     parser.add_argument(
         "--warm-start",
@@ -134,8 +137,8 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
 
     budget = {"budget.trials": options.trials, "budget.hours": options.hours}
     space = load_search(options.search)
-    if options.keep is not None:
-        space = replace(space, keep=options.keep)
+    kept = {"keep": options.keep, "keep_states": options.keep_states}
+    space = replace(space, **{name: count for name, count in kept.items() if count is not None})
     if options.galleries is not None:
         space = replace(space, galleries=options.galleries)
     space = with_proposals(space, options)

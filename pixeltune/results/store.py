@@ -365,6 +365,15 @@ def _report_unusable(location: str, names: Sequence[str]) -> None:
             )
 
 
+def without_continuations(attempts: Sequence[Row], reports: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the attempts and the reports of a search itself, without those that `pixeltune continue` has added."""
+    added = {(row["trial"], row["attempt"]) for row in attempts if row["continues_attempt"] is not None}
+    return (
+        [row for row in attempts if (row["trial"], row["attempt"]) not in added],
+        [report for report in reports if (report["trial"], report["attempt"]) not in added],
+    )
+
+
 def merge_attempts(rows: Iterable[Row]) -> list[Row]:
     """Return one row for each trial and number of images seen, the latest attempt's, in order of both."""
     latest = {(row["trial"], row["images_seen"]): row for row in sorted(rows, key=lambda row: row["attempt"])}

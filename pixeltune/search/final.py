@@ -24,6 +24,9 @@ from pixeltune.space.parts import replaced
 _KEYS_OF_THE_ROW = (*KEYS_NOT_HASHED, "train.report_every")
 """Keys read from the row: search.json omits data paths and may leave `report_every` unset."""
 
+LENGTH_KEYS = ("train.images", "train.stop_after", "optim.warmup")
+"""Keys that `pixeltune continue` changes."""
+
 
 def choose(
     rows: Sequence[Row],
@@ -115,6 +118,8 @@ def configs_of(rows: Iterable[Row], manifest: SearchManifest) -> Iterator[TrialC
             spaces[number] = space_of(manifest.version_of(row))
         space = spaces[number]
         known = {key: row[key] for key in _KEYS_OF_THE_ROW if row[key] is not None}
+        if row.get("continues_attempt") is not None:
+            known |= {key: row[key] for key in LENGTH_KEYS}
         yield _as_trained(space.configure(space.suggestion_of(row)).override(known), row, manifest)
 
 

@@ -20,7 +20,7 @@ from pixeltune.results.ranking import RANKED, best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import common_failure
 from pixeltune.results.stop_requests import remove_stop_request
-from pixeltune.results.store import SearchStore
+from pixeltune.results.store import SearchStore, without_continuations
 from pixeltune.search.attempt import (
     UNDECIDED,
     Row,
@@ -68,6 +68,9 @@ class SearchState:
     Trials of earlier versions of the space that the newest one lacks are `outside`: they are not run again, and the
     sampler does not get them, but they count for the budget, and others are compared with them. history: the versions.
 
+    Attempts of `pixeltune continue` are none of the search: the numbers of its own lengths count. continued: their
+    trials.
+
     A launch may die after a report is in the store and before the row says that the trial stopped there. The decision
     is then repeated from what was known at that report; `write_lost_decisions` stores it.
     """
@@ -86,6 +89,7 @@ class SearchState:
         self.space = space
         self.history = history or SpaceHistory(space)
         self.outside: set[str] = set()
+        self.continued: set[str] = set()
         self.store = store
         self.baseline = baseline
         self.ended: dict[str, Row] = {}
@@ -103,10 +107,13 @@ class SearchState:
         self._read_store()
 
     def _read_store(self) -> None:
+        everything = self.store.attempts()
+        self.continued = {row["trial"] for row in everything if row["continues_attempt"] is not None}
+        own_attempts, own_reports = without_continuations(everything, self.store.curves())
         reports: dict[str, dict[int, Row]] = {}
-        for report in self.store.curves():
+        for report in own_reports:
             reports.setdefault(report["trial"], {})[report["images_seen"]] = report
-        attempts = [self._with_varied(row) for row in self.store.attempts()]
+        attempts = [self._with_varied(row) for row in own_attempts]
         self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         by_attempt = {(row["trial"], row["attempt"]): row for row in attempts}
