@@ -163,18 +163,26 @@ class SearchManifest:
     def difference(self, other: SearchManifest) -> list[str]:
         """Return the differences from the manifest of the results, one line each; empty for the same search."""
         return [
-            *_unequal("search", self.search, other.search),
+            *self._difference_of_kind(other),
             *unequal_tables(completed(self.base), completed(other.base)),
             *unequal_vary(self.vary, other.vary),
-            *self.difference_but_space(other),
+            *self._difference_of_settings(other),
             *_unequal("grid", grid_text(self.grid), grid_text(other.grid)),
             *_unequal("prior", priors_text(self.prior), priors_text(other.prior)),
         ]
 
     def difference_but_space(self, other: SearchManifest) -> list[str]:
         """Return the differences that no extension of the space allows, one line each."""
+        return [*self._difference_of_kind(other), *self._difference_of_settings(other)]
+
+    def _difference_of_kind(self, other: SearchManifest) -> list[str]:
         return [
+            *_unequal("search", self.search, other.search),
             *_unequal("final of", _chosen_text(self.final), _chosen_text(other.final)),
+        ]
+
+    def _difference_of_settings(self, other: SearchManifest) -> list[str]:
+        return [
             *_unequal("objectives", ", ".join(self.objectives), ", ".join(other.objectives)),
             *_unequal("constraints", _bounds_text(self.constraints), _bounds_text(other.constraints)),
             *_unequal("scheduler", _scheduler_text(self.scheduler), _scheduler_text(other.scheduler)),
