@@ -52,6 +52,7 @@ def command_line() -> Parser:
         completion,
         compress,
         config,
+        continue_,
         dashboard,
         decompress,
         doctor,
@@ -77,7 +78,7 @@ def command_line() -> Parser:
     groups = {
         "search": (search, final, doctor, status, stop, cluster),
         "results": (list_, leaderboard, show, compare, report, dashboard, paper, verify, compact),
-        "one model": (train, rerun, evaluate, audit, sample, complete, export),
+        "one model": (train, rerun, continue_, evaluate, audit, sample, complete, export),
         "coding": (compress, decompress, verify_bits),
         "reference": (config, columns, completion),
     }

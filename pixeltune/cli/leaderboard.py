@@ -66,8 +66,9 @@ def leaderboard(options: argparse.Namespace) -> int:
     rows = store.trials()
     final = manifest.final
     if final is None:
-        places = ranked(rows, manifest.objectives[0], None, list(manifest.vary), manifest.constraints)
-        columns, cells = search_table(places, list(manifest.vary), manifest.objectives, manifest.constraints)
+        keys = list(manifest.searched())
+        places = ranked(rows, manifest.objectives[0], None, keys, manifest.constraints)
+        columns, cells = search_table(places, keys, manifest.objectives, manifest.constraints)
     else:
         places = leaderboard_of(store)
         columns, cells = final_table(places, final)
@@ -124,6 +125,11 @@ def search_table(
         "images_seen": TableColumn(title="images", priority=9),
         "seconds": TableColumn(title="seconds", priority=10),
     }
+    if any((place.get("space_version") or 1) > 1 for place in places):
+        columns["space_version"] = TableColumn(title="space", priority=8)
+    if any(place.get("continues_attempt") is not None for place in places):
+        columns["images_seen"] = TableColumn(title="images", priority=1)
+        columns["continues_attempt"] = TableColumn(title="continues attempt", priority=7)
     columns |= {name: TableColumn(title=name, priority=3) for name in constraints if name not in columns}
     columns |= {name: TableColumn(title=_title(columns, name)) for name in objectives}
     if any(place["bits_verified"] is False for place in places):

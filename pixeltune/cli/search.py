@@ -76,9 +76,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scheduler", choices=(*SCHEDULERS, "none"), help="what stops trials early; --set scheduler.KEY=VALUE sets it"
     )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="accept a changed space on a started search: wider ranges, more choices, keys newly varied or fixed",
+    )
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     parser.add_argument("--retry-failed", action="store_true", help="run trials that failed, or were rejected, again")
     parser.add_argument("--keep", type=natural, metavar="N", help="of how many trials the weights are kept")
+    parser.add_argument(
+        "--keep-states", type=natural, metavar="N", help="of how many of these `pixeltune continue` can train further"
+    )
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
     parser.add_argument(
         "--warm-start",
@@ -129,8 +137,8 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
 
     budget = {"budget.trials": options.trials, "budget.hours": options.hours}
     space = load_search(options.search)
-    if options.keep is not None:
-        space = replace(space, keep=options.keep)
+    kept = {"keep": options.keep, "keep_states": options.keep_states}
+    space = replace(space, **{name: count for name, count in kept.items() if count is not None})
     if options.galleries is not None:
         space = replace(space, galleries=options.galleries)
     space = with_proposals(space, options)
@@ -175,7 +183,13 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
     messages: list[str] = []
     with farewell_at_end(out, place.address), SearchStore(options.storage, name).lock():
         store, manifest = open_search(
-            space, name, options.storage, overrides=settings, warm_start=options.warm_start, say=messages.append
+            space,
+            name,
+            options.storage,
+            overrides=settings,
+            warm_start=options.warm_start,
+            extend=options.extend,
+            say=messages.append,
         )
         baseline = manifest.baseline_bits_per_dim
         out.print(f"[bold]{name}[/bold]: {space.title}", highlight=False)

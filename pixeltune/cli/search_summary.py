@@ -57,11 +57,12 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, outcome: 
     counts = [counted_statuses(rows), f"{waiting} interrupted" if waiting else ""]
     out.print(f"Trials: {', '.join(filter(None, counts)) or 'none'}.", highlight=False)
     show_failures(out, state)
-    places = leaderboard(rows, space.objectives[0], _TOP, list(space.vary), space.constraints)
+    keys = list(state.history.keys)
+    places = leaderboard(rows, space.objectives[0], _TOP, keys, space.constraints)
     if not places:
         return
-    print_table(out, *search_table(places, list(space.vary), space.objectives, space.constraints))
-    _show_front(out, space, rows)
+    print_table(out, *search_table(places, keys, space.objectives, space.constraints))
+    _show_front(out, space, rows, keys)
     within = [place["trial"] for place in places if place["rank"] is not None]
     by_trial = {row["trial"]: row for row in rows}
     for place in places:
@@ -99,7 +100,7 @@ def show_failures(out: Console, state: SearchState) -> None:
     )
 
 
-def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) -> None:
+def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]], keys: list[str]) -> None:
     """Print, for several objectives, the finished trials that no other trial beats in all of them."""
     if len(space.objectives) == 1:
         return
@@ -107,7 +108,7 @@ def _show_front(out: Console, space: SearchSpace, rows: list[dict[str, Any]]) ->
     what = f"{counted(len(best), 'finished trial')} that no other beats"
     out.print(f"Front of {enumerated(space.objectives)}: {what}.", highlight=False)
     if best:
-        print_table(out, *front_table(best, list(space.vary), space.objectives))
+        print_table(out, *front_table(best, keys, space.objectives))
 
 
 def _show_galleries(out: Console, store: SearchStore, trials: list[str], where: str) -> None:

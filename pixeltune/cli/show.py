@@ -110,7 +110,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
 def _configuration(found: Found) -> Iterator[str]:
     from pixeltune.space.keys import range_text, value_text
 
-    varied = found.manifest.distributions()
+    varied = found.manifest.version_of(found.row).distributions()
     try:
         config = found.config()
     except StoreError as error:

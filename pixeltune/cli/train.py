@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pixeltune.search.attempt import Row
     from pixeltune.space import SearchSpace
 
-_HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     raw     EMA  images/s"
+REPORT_HEADER = "   images   epoch  train bits/dim  valid bits/dim   valid nats     raw     EMA  images/s"
 
 
 def add_verb(verbs: Any) -> None:
@@ -130,14 +130,14 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         if store.has_trials():
             require_same_data(store, space.base.data, data.identity.checksum)
         plan = next(iter(state.plans_to_resume()), None) or state.plan({})
-        say_progress(_HEADER)
+        say_progress(REPORT_HEADER)
         for point in store.curve(plan.trial):
-            say_progress(_line(point))
+            say_progress(report_line(point))
         state.start(plan, space.resources)
         crash = None
         try:
             with (
-                _stop_on_signal(space.resources.workers, StopRequestReader(store.folder)) as is_stopping,
+                stop_on_signal(space.resources.workers, StopRequestReader(store.folder)) as is_stopping,
                 training_progress(space.base.train.end) as show,
             ):
                 for message in run_trial(plan.to_task(space, store, space.resources), asked=is_stopping):
@@ -147,7 +147,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
                     if "progress" in message:
                         show(message["progress"])
                     if "report" in message:
-                        say_progress(_line(message["report"]))
+                        say_progress(report_line(message["report"]))
                     if message.get("end") == Status.INTERRUPTED:
                         say("Stopped; the same command resumes from here.")
         except KeyboardInterrupt:
@@ -207,7 +207,8 @@ def _show_end(row: Row, words: str) -> int:
     return EXIT_USER_ERROR
 
 
-def _line(report: Row) -> str:
+def report_line(report: Row) -> str:
+    """Return a report as a line under REPORT_HEADER."""
     ema = report["valid_bits_per_dim_ema"]
     return (
         f"{report['images_seen']:>9,}  {report['epoch']:>6.2f}  {report['train_bits_per_dim']:>14.4f}  "
@@ -218,7 +219,7 @@ def _line(report: Row) -> str:
 
 
 @contextmanager
-def _stop_on_signal(world: int, requests: StopRequestReader) -> Iterator[Callable[[], bool]]:
+def stop_on_signal(world: int, requests: StopRequestReader) -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C, and SIGTERM as clusters send it, stop the training where it is; a second one leaves at once.
 
     So does a request of `pixeltune stop`. world: how many processes train. torchrun ends all of several, so these leave

@@ -29,6 +29,7 @@ def run_search(
     *,
     address: str | None = None,
     warm_start: Sequence[str] = (),
+    extend: bool = False,
     retry_failed: bool = False,
     max_concurrent: int | None = None,
     quiet: bool = False,
@@ -44,6 +45,7 @@ def run_search(
         storage: The folder or URI of all results.
         address: Of a Ray that runs, `auto`, or `local`; by default as for `launch.py --address`.
         warm_start: Folders of other searches whose compatible trials the sampler learns from.
+        extend: Whether the space may differ from that of a search that has begun, as with `launch.py --extend`.
         retry_failed: Whether trials that failed, ran out of memory or were rejected are run again.
         max_concurrent: How many trials run at once at most; by default as many as the machines hold.
         quiet: Print nothing.
@@ -76,7 +78,7 @@ def run_search(
     callback = SearchCallback() if quiet else Progress(Console(width=160))
     callback.say(str(place))
     with SearchStore(text, name).lock():
-        store, manifest = open_search(space, name, text, warm_start=warm_start, say=callback.say)
+        store, manifest = open_search(space, name, text, warm_start=warm_start, extend=extend, say=callback.say)
         outcome = run_what_is_left(
             space,
             store,

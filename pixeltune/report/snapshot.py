@@ -104,7 +104,7 @@ def read_snapshot(store: SearchStore, *, now: datetime | None = None) -> Snapsho
         attempts=attempts,
         rows=rows,
         curves=curves,
-        places=leaderboard(rows, objective, None, list(manifest.vary), manifest.constraints) if ranked else [],
+        places=leaderboard(rows, objective, None, list(manifest.searched()), manifest.constraints) if ranked else [],
         read_at=now or datetime.now(UTC),
     )
 

@@ -172,7 +172,7 @@ class LiveSearch:
         rows = latest_attempts(self._rows("trials"))
         reports = merge_attempts(self._rows("curves")) if self._has_curves else []
         curves, galleries = curves_of(self.manifest, reports), self._find_galleries()
-        distributions = self.manifest.distributions()
+        distributions = self.manifest.searched()
         kept: dict[str, tuple[object, FrozenTrial]] = {}
         trials = []
         for number, row in zip(_numbers(rows), rows, strict=True):

@@ -1,4 +1,4 @@
-"""The definition of a search: written to `search.json` once; every later launch must agree with it.
+"""The definition of a search: written to `search.json` once; every later launch must agree with it or extend it.
 
 Budget and resources are not part of it: a larger --trials extends a search, and another machine may continue it.
 """
@@ -17,6 +17,7 @@ from pixeltune.config import KEYS_NOT_HASHED, KINDS, Scalar, TrialConfig, is_own
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.final_selection import Selection
 from pixeltune.results.schema import SCHEMA_VERSION
+from pixeltune.results.space_versions import SpaceVersion, distribution_of, json_of, normal_json, widest
 from pixeltune.space import Scheduler, SearchSpace
 from pixeltune.space.keys import value_text
 from pixeltune.space.priors import prior_text
@@ -48,6 +49,9 @@ class SearchManifest:
         final: What a final retrains and why; None for a search.
         warm_start, warm_start_ids: Names and ids of the searches whose trials the sampler got when this one began.
         data_checksum: Checksum of the images that `base` names, if it was known.
+        earlier: The earlier versions of the space, the first one first. `base`, `vary`, `overrides`, `first`, `grid`
+            and `prior` are those of the newest.
+        extended_at: When the newest version was made; "" for the first one.
     """
 
     search: str
@@ -69,6 +73,8 @@ class SearchManifest:
     first: tuple[Mapping[str, Scalar], ...] = ()
     grid: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
     prior: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[SpaceVersion, ...] = ()
+    extended_at: str = ""
     id: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -89,7 +95,7 @@ class SearchManifest:
         return cls(
             search=name,
             base={key: value for key, value in space.base.flat().items() if key not in KEYS_NOT_HASHED},
-            vary={key: _to_json(distribution) for key, distribution in space.vary.items()},
+            vary={key: json_of(distribution) for key, distribution in space.vary.items()},
             objectives=space.objectives,
             directions=tuple(space.metrics[name] for name in space.objectives),
             constraints=dict(space.constraints),
@@ -111,36 +117,84 @@ class SearchManifest:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return the varied keys with Optuna's distributions."""
-        return {key: _from_json(text) for key, text in self.vary.items()}
+        return self.versions[-1].distributions()
+
+    @property
+    def versions(self) -> tuple[SpaceVersion, ...]:
+        """Return the versions of the space, the newest last."""
+        newest = SpaceVersion(
+            since=self.extended_at or self.created_at,
+            base=self.base,
+            vary=self.vary,
+            overrides=self.overrides,
+            first=self.first,
+            grid=self.grid,
+            prior=self.prior,
+        )
+        return (*self.earlier, newest)
+
+    def version_of(self, row: Mapping[str, Any]) -> SpaceVersion:
+        """Return the version of the space that proposed a row; the first one for rows without `space_version`.
+
+        Raises:
+            StoreError: The row is of a later version than this manifest has.
+        """
+        number = row.get("space_version") or 1
+        if number > len(self.versions):
+            raise StoreError(
+                f"search.json must have version {number} of the space, which proposed {self.search}/{row['trial']}, "
+                f"but it has {len(self.versions)}; put back the newest search.json"
+            )
+        return self.versions[number - 1]
+
+    def searched(self) -> dict[str, BaseDistribution]:
+        """Return every key that some version varies, with a distribution that has the values of all versions."""
+        return widest(self.versions)
 
     def names_own_code(self) -> bool:
         """Return whether a family or a likelihood is one of the user's own, for all trials or for some."""
         return any(
             is_own(name)
             for key in (kind.key for kind in KINDS.values())
-            for name in (self.base.get(key), *_choices(self.vary.get(key)))
+            for version in self.versions
+            for name in (version.base.get(key), *_choices(version.vary.get(key)))
         )
 
     def difference(self, other: SearchManifest) -> list[str]:
         """Return the differences from the manifest of the results, one line each; empty for the same search."""
         return [
+            *self._difference_of_kind(other),
+            *unequal_tables(completed(self.base), completed(other.base)),
+            *unequal_vary(self.vary, other.vary),
+            *self._difference_of_settings(other),
+            *_unequal("grid", grid_text(self.grid), grid_text(other.grid)),
+            *_unequal("prior", priors_text(self.prior), priors_text(other.prior)),
+        ]
+
+    def difference_but_space(self, other: SearchManifest) -> list[str]:
+        """Return the differences that no extension of the space allows, one line each."""
+        return [*self._difference_of_kind(other), *self._difference_of_settings(other)]
+
+    def _difference_of_kind(self, other: SearchManifest) -> list[str]:
+        return [
             *_unequal("search", self.search, other.search),
             *_unequal("final of", _chosen_text(self.final), _chosen_text(other.final)),
-            *_unequal_tables(_completed(self.base), _completed(other.base)),
-            *_unequal_vary(self.vary, other.vary),
+        ]
+
+    def _difference_of_settings(self, other: SearchManifest) -> list[str]:
+        return [
             *_unequal("objectives", ", ".join(self.objectives), ", ".join(other.objectives)),
             *_unequal("constraints", _bounds_text(self.constraints), _bounds_text(other.constraints)),
             *_unequal("scheduler", _scheduler_text(self.scheduler), _scheduler_text(other.scheduler)),
             *_unequal("warm start", ", ".join(self.warm_start) or "none", ", ".join(other.warm_start) or "none"),
             *_unequal("sampler", self.sampler, other.sampler),
-            *_unequal("grid", grid_text(self.grid), grid_text(other.grid)),
-            *_unequal("prior", priors_text(self.prior), priors_text(other.prior)),
             *_unequal("sampler seed", self.sampler_seed, other.sampler_seed),
         ]
 
     def to_json(self) -> str:
         """Return a readable JSON object, which ends with its digest."""
         tree = asdict(self) | {"vary": {key: json.loads(text) for key, text in self.vary.items()}}
+        tree |= {"earlier": [version.to_tree() for version in self.earlier]}
         return digest.seal_json(tree).decode()
 
     @classmethod
@@ -167,38 +221,18 @@ class SearchManifest:
     @classmethod
     def _from_tree(cls, tree: dict[str, Any]) -> Self:
         try:
-            vary = {key: _normal_json(key, json.dumps(value)) for key, value in tree["vary"].items()}
+            vary = {key: normal_json(key, json.dumps(value)) for key, value in tree["vary"].items()}
             known = {item.name: tree[item.name] for item in fields(cls) if item.name in tree}
             sequences = {name: tuple(tree[name]) for name in ("objectives", "directions")}
             sequences |= {name: tuple(tree.get(name, ())) for name in ("warm_start", "warm_start_ids", "first")}
             final = Selection.from_tree(tree["final"]) if tree.get("final") else None
-            return cls(**(known | sequences | {"vary": vary, "final": final}))
+            earlier = tuple(map(SpaceVersion.from_tree, tree.get("earlier", ())))
+            return cls(**(known | sequences | {"vary": vary, "final": final, "earlier": earlier}))
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise StoreError(f"search.json must hold a whole manifest, but {type(error).__name__}: {error}") from None
 
 
-def _to_json(distribution: BaseDistribution) -> str:
-    from optuna.distributions import distribution_to_json  # a search of one configuration has no distribution
-
-    return distribution_to_json(distribution)
-
-
-def _normal_json(key: str, text: str) -> str:
-    """Return the JSON of a distribution, of an older file too, with the types that rows have."""
-    from pixeltune.space.keys import normal_distribution
-
-    written = _from_json(text)
-    normal = normal_distribution(key, written)
-    return text if normal is written else _to_json(normal)
-
-
-def _from_json(text: str) -> BaseDistribution:
-    from optuna.distributions import json_to_distribution
-
-    return json_to_distribution(text)
-
-
-def _completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+def completed(base: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     """Return `base` with today's defaults for options that did not exist when it was written."""
     try:
         with stored():
@@ -218,12 +252,14 @@ def _unequal(what: str, here: object, there: object) -> Iterator[str]:
         yield f"{what}: {_shown(here)} here, {_shown(there)} in the results"
 
 
-def _unequal_tables(here: Mapping[str, Scalar], there: Mapping[str, Scalar]) -> Iterator[str]:
+def unequal_tables(here: Mapping[str, Scalar], there: Mapping[str, Scalar]) -> Iterator[str]:
+    """Yield a line for each key in which two configurations differ."""
     for key in [*here, *(key for key in there if key not in here)]:
         yield from _unequal(key, here.get(key, _MISSING), there.get(key, _MISSING))
 
 
-def _unequal_vary(here: Mapping[str, str], there: Mapping[str, str]) -> Iterator[str]:
+def unequal_vary(here: Mapping[str, str], there: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each varied key whose distributions differ."""
     for key in [*here, *(key for key in there if key not in here)]:
         yield from _unequal(f"vary {key}", _range_text(here.get(key)), _range_text(there.get(key)))
 
@@ -235,7 +271,7 @@ def _shown(value: object) -> str:
 def _range_text(text: str | None) -> str:
     if text is None:
         return "fixed"
-    distribution = _from_json(text)
+    distribution = distribution_of(text)
     arguments = ", ".join(f"{name}={value!r}" for name, value in distribution._asdict().items())
     return f"{type(distribution).__name__}({arguments})"
 

@@ -62,7 +62,7 @@ def study(search_folder: Location) -> optuna.Study:
 def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Row]) -> optuna.Study:
     """Return the study of rows and reports that were read before; `reports` matter with one objective only."""
     rebuilt = _quiet_study(manifest)
-    curves, distributions = curves_of(manifest, reports), manifest.distributions()
+    curves, distributions = curves_of(manifest, reports), manifest.searched()
     for row in rows:
         if row["status"] != Status.RUNNING:
             rebuilt.add_trial(frozen_trial(row, manifest, distributions, curves.get(row["trial"], {})))
@@ -97,7 +97,7 @@ def frozen_trial(
     Args:
         row: The latest attempt.
         manifest: The search.
-        distributions: Those of the manifest.
+        distributions: Those of all versions of the space.
         curve: The objective by images seen; empty with several objectives.
     """
     asked = {key: value for key, value in distributions.items() if _is_drawn(row, key, value)}

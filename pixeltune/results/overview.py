@@ -109,7 +109,7 @@ def kind_of(manifest: SearchManifest) -> str:
     """Return `search`, `training` of one configuration, or `final of SEARCH`."""
     if manifest.final is not None:
         return f"final of {manifest.final.search}"
-    return "search" if manifest.vary else "training"
+    return "search" if manifest.searched() else "training"
 
 
 def _status(store: SearchStore, rows: list[Row], *, has_result: bool) -> str:

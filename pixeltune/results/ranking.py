@@ -279,6 +279,8 @@ def figures_of(row: Row, keys: Sequence[str]) -> Row:
         "is_bound": bool(row.get("is_bound")),
         "bits_verified": row.get("bits_verified"),
         "images_seen": row.get("images_seen"),
+        "space_version": row.get("space_version") or 1,
+        "continues_attempt": row.get("continues_attempt"),
         "below_baseline_percent": below,
         "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),
     }

@@ -91,6 +91,14 @@ _OUTCOME_COLUMNS: dict[str, Column] = {
         "what chose the configuration: `base`, `first`, `warm_start`, the sampler, or `random` where the sampler "
         "repeated itself; empty in a final, in a single training and in older rows",
     ),
+    "space_version": Column(
+        pa.int32(),
+        "version of the search's space that proposed it, from 1; `--extend` adds one; empty in rows from before there "
+        "were versions, which are of version 1",
+    ),
+    "continues_attempt": Column(
+        pa.int32(), "attempt from whose state `pixeltune continue` has trained on to more images; empty in all others"
+    ),
     "from_search": Column(_TEXT, "search in which `final` found the configuration; empty in a search"),
     "from_trial": Column(_TEXT, "trial of that search which `final` retrains; empty in a search"),
     "status": Column(_TEXT, "status of the attempt, a value of `Status`", nullable=False),

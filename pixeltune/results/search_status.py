@@ -22,7 +22,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_report, best_row
 from pixeltune.results.schema import Status
-from pixeltune.results.store import SearchStore
+from pixeltune.results.store import SearchStore, without_continuations
 
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
 _LATE_TIMES = 3.0
@@ -104,9 +104,10 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
     now = now or datetime.now(UTC)
     manifest, launcher, launch = store.manifest(), store.holder(), store.launch()
     curves: dict[str, list[Row]] = {}
-    for report in store.curves():
+    attempts, reports = without_continuations(store.attempts(), store.curves())
+    for report in reports:
         curves.setdefault(report["trial"], []).append(report)
-    rows = _latest_rows(store.attempts())
+    rows = _latest_rows(attempts)
     live = [row for row in rows if row["status"] == Status.RUNNING]
     ended = [row for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
     rungs = list((manifest.scheduler or {}).get("rungs", ()))

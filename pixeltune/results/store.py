@@ -30,6 +30,7 @@ import pyarrow as pa
 from pixeltune import digest, files
 from pixeltune.config import Scalar
 from pixeltune.errors import StoreError
+from pixeltune.results.extension import extended, obstacles
 from pixeltune.results.identity import (
     LAUNCH_NAME,
     MANIFEST_NAME,
@@ -152,10 +153,12 @@ class SearchStore:
         except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 
-    def open(self, manifest: SearchManifest) -> SearchManifest:
-        """Begin the search, or check that the one begun here is the same; return the manifest as first written.
+    def open(self, manifest: SearchManifest, *, extend: bool = False) -> SearchManifest:
+        """Begin the search, or check that the one begun here is the same; return the manifest that is stored.
 
         A search without a trial, such as one that found no cluster, begins again with the new settings.
+
+        extend: whether the space may differ, if that is an extension; it is then stored as the newest version.
 
         The storage is written to, so that a full or read-only disk is detected before anything is trained.
         """
@@ -170,12 +173,18 @@ class SearchStore:
         known = self.manifest()
         if not self.has_trials():  # files of it that remain, such as curves, carry its id
             return self._begin(replace(manifest, id=known.id or manifest.id))
-        self._require_same(manifest, known)
+        lines = manifest.difference(known)
+        if lines:
+            self._require_extension(lines, manifest, known, extend=extend)
         self.trial_files.require_known()
         self.curve_files.require_known(is_compacted_alone=True)
         probe = files.join(self.folder, ".writable")
         publish(probe, b"")
         files.remove(probe)
+        if lines:
+            require_held(self.folder)
+            known = extended(manifest, known)
+            publish(files.join(self.folder, MANIFEST_NAME), known.to_json().encode())
         return known
 
     def add_first(self, manifest: SearchManifest, given: Sequence[Mapping[str, Scalar]]) -> SearchManifest:
@@ -285,14 +294,27 @@ class SearchStore:
         return complete
 
     @staticmethod
-    def _require_same(manifest: SearchManifest, known: SearchManifest) -> None:
-        lines = manifest.difference(known)
-        if lines:
-            more = f" and {len(lines) - _SHOWN_DIFFERENCES} more" if len(lines) > _SHOWN_DIFFERENCES else ""
+    def _require_extension(
+        lines: Sequence[str], manifest: SearchManifest, known: SearchManifest, *, extend: bool
+    ) -> None:
+        """Refuse other settings: all of them without `extend`, and with it those that are no extension."""
+        reasons = obstacles(manifest, known)
+        if not extend:
+            also = "" if reasons else "with --extend to go on with the changed space, "
             raise StoreError(
-                f"results must go on with the settings they began with, but got {'; '.join(lines[:_SHOWN_DIFFERENCES])}"
-                f"{more}; launch with the same settings, or under another name or --storage"
+                f"results must go on with the settings they began with, but got {_few(lines)}; launch with the same "
+                f"settings, {also}or under another name or --storage"
             )
+        if reasons:
+            raise StoreError(
+                "an extension may widen ranges, add choices, vary keys from their base value on and fix varied keys, "
+                f"but got {_few(reasons)}; put the rest back as it was, or launch under another name or --storage"
+            )
+
+
+def _few(lines: Sequence[str]) -> str:
+    more = f" and {len(lines) - _SHOWN_DIFFERENCES} more" if len(lines) > _SHOWN_DIFFERENCES else ""
+    return f"{'; '.join(lines[:_SHOWN_DIFFERENCES])}{more}"
 
 
 def find_searches(location: files.Location) -> list[SearchStore]:
@@ -346,6 +368,15 @@ def latest_attempts(rows: Iterable[Row]) -> list[Row]:
     """Return the latest attempt of each trial, by number."""
     latest = {row["trial"]: row for row in sorted(rows, key=lambda row: row["attempt"])}
     return sorted(latest.values(), key=_by_number)
+
+
+def without_continuations(attempts: Sequence[Row], reports: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the attempts and the reports of a search itself, without those that `pixeltune continue` has added."""
+    added = {(row["trial"], row["attempt"]) for row in attempts if row["continues_attempt"] is not None}
+    return (
+        [row for row in attempts if (row["trial"], row["attempt"]) not in added],
+        [report for report in reports if (report["trial"], report["attempt"]) not in added],
+    )
 
 
 def merge_attempts(rows: Iterable[Row]) -> list[Row]:

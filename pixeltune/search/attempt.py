@@ -55,13 +55,17 @@ _BEST_REPORT = (
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One attempt at a trial. suggestion: the varied keys with their values. proposed_by: the column of its row."""
+    """One attempt at a trial. suggestion: the varied keys with their values.
+
+    proposed_by, space_version: the columns of its row.
+    """
 
     number: int
     attempt: int
     suggestion: dict[str, Any]
     config: TrialConfig
     proposed_by: str | None = None
+    space_version: int | None = None
 
     @property
     def trial(self) -> str:
@@ -222,6 +226,7 @@ def to_row(
         "attempt": plan.attempt,
         "number": plan.number,
         "proposed_by": plan.proposed_by,
+        "space_version": plan.space_version,
         "config_key": attempt.facts.get("config_key", plan.config.key()),
         "status": str(status),
         "reason": reason,

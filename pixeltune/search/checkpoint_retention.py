@@ -11,7 +11,9 @@ from pixeltune.search.trial import state_file
 
 
 class CheckpointRetention:
-    """The rule for checkpoints: the best `keep` trials keep their weights, only resumable trials their state.
+    """The rule for checkpoints: the best `keep` trials keep their weights, the best `keep_states` of them their state.
+
+    Resumable trials keep both, and so do those that `pixeltune continue` has trained further.
 
     The best trials meet the constraints and, with several objectives, are on the Pareto front so far.
 
@@ -26,11 +28,12 @@ class CheckpointRetention:
     def tidy(self) -> None:
         """Remove what the ended trials no longer need."""
         best = self._best()
-        for trial in self._state.ended:
+        with_state = set(best[: self._state.space.keep_states])
+        for trial in self._state.ended.keys() - self._state.continued:
             folder = self._state.store.checkpoint(trial)
             if trial not in best:
                 self._remove(folder, trial, self._gone)
-            else:
+            elif trial not in with_state:
                 self._remove(state_file(folder), trial, self._stateless)
 
     def tidy_all(self) -> None:
@@ -47,7 +50,7 @@ class CheckpointRetention:
             with contextlib.suppress(OSError):
                 files.remove_unfinished(folder)
 
-    def _best(self) -> set[str]:
+    def _best(self) -> list[str]:
         state, space = self._state, self._state.space
         ranked = [row for row in state.ended.values() if row["status"] in RANKED]
         front = None
@@ -55,7 +58,7 @@ class CheckpointRetention:
             front = {row["trial"] for row in pareto_front(ranked, space.objectives, space.constraints)}
         known = [row for row in ranked if value_of(row, state.unit) is not None]
         order = best_first(known, state.unit, space.constraints, on_front=front)
-        return {row["trial"] for row in order[: space.keep]}
+        return [row["trial"] for row in order[: space.keep]]
 
     @staticmethod
     def _remove(location: str, trial: str, done: set[str]) -> None:

@@ -17,11 +17,15 @@ from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import best_first, can_be_best, counted_statuses
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
+from pixeltune.search.space_history import space_of
 from pixeltune.space import FinalSpace, Resources, SearchSpace
 from pixeltune.space.parts import replaced
 
 _KEYS_OF_THE_ROW = (*KEYS_NOT_HASHED, "train.report_every")
 """Keys read from the row: search.json omits data paths and may leave `report_every` unset."""
+
+LENGTH_KEYS = ("train.images", "train.stop_after", "optim.warmup")
+"""Keys that `pixeltune continue` changes."""
 
 
 def choose(
@@ -99,11 +103,6 @@ def _named(name: str, rows: Sequence[Row], able: Sequence[Row], search: str) -> 
     return found[0]
 
 
-def space_of(manifest: SearchManifest) -> SearchSpace:
-    """Return the base and the varied keys of a search from its manifest."""
-    return SearchSpace(base=TrialConfig.from_flat(manifest.base), vary=manifest.distributions())
-
-
 def configs_of(rows: Iterable[Row], manifest: SearchManifest) -> Iterator[TrialConfig]:
     """Yield the configuration of each row of a search with its data paths; no code of the user's own is imported.
 
@@ -112,9 +111,15 @@ def configs_of(rows: Iterable[Row], manifest: SearchManifest) -> Iterator[TrialC
     if manifest.names_own_code():  # the space cannot be built without the classes, and the rows have every key
         yield from (_of_row(row, manifest) for row in rows)
         return
-    space = space_of(manifest)
+    spaces: dict[int, SearchSpace] = {}
     for row in rows:
+        number = row.get("space_version") or 1
+        if number not in spaces:
+            spaces[number] = space_of(manifest.version_of(row))
+        space = spaces[number]
         known = {key: row[key] for key in _KEYS_OF_THE_ROW if row[key] is not None}
+        if row.get("continues_attempt") is not None:
+            known |= {key: row[key] for key in LENGTH_KEYS}
         yield _as_trained(space.configure(space.suggestion_of(row)).override(known), row, manifest)
 
 

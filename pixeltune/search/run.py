@@ -20,6 +20,7 @@ from pixeltune.config import DataConfig, ImageSpec, require_workers
 from pixeltune.data import Resolved, load_data, order0_bits_per_dim, resolve
 from pixeltune.errors import ConfigError, DataError, MissingPackageError, StoreError, first_line
 from pixeltune.format import counted, dollars
+from pixeltune.results.extension import changes, obstacles
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.own_keys import require_code
 from pixeltune.results.ranking import RANKED
@@ -31,6 +32,7 @@ from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.final import require_final_data
 from pixeltune.search.pruners import pruner_for
+from pixeltune.search.space_history import SpaceHistory, with_earlier_first
 from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import ids_of, read_warm_start
 from pixeltune.space import FinalSpace, Resources, SearchSpace
@@ -131,24 +133,31 @@ def open_search(
     *,
     overrides: dict[str, Any] | None = None,
     warm_start: Sequence[str] = (),
+    extend: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> tuple[SearchStore, SearchManifest]:
     """Create or reopen the search's results folder; the baseline is computed once and kept there.
 
     warm_start: results of other searches. The rows for the sampler are copied into the folder when the search
-    begins; the other searches are not read again. say: prints lines about the data and the warm start.
+    begins; the other searches are not read again. extend: whether a changed space becomes a new version, if all trials
+    that the earlier one allows keep their meaning. say: prints lines about the data, the warm start and the extension.
     """
     store = SearchStore(storage, name)
     sources = tuple(sorted({location.rstrip("/").rpartition("/")[2] for location in warm_start}))
     if store.has_trials():
         sources = _as_when_begun(sources, warm_start, store.manifest())
-        manifest = store.open(SearchManifest.of(space, name, overrides=overrides, warm_start=sources))
+        wanted, known = SearchManifest.of(space, name, overrides=overrides, warm_start=sources), store.manifest()
+        if extend and wanted.difference(known):
+            wanted = _extension(wanted, known, space, store)
+        manifest = store.open(wanted, extend=extend)
+        if len(manifest.versions) > len(known.versions):
+            say(f"Space: version {len(manifest.versions)} from now on: {'; '.join(changes(manifest, known))}.")
         if sources:
             say(f"Warm start: {len(store.warm_start())} trials of other searches, as they were when this one began.")
-        known = manifest.first
+        before = len(manifest.first)
         manifest = store.add_first(manifest, space.first_suggestions())
-        if len(manifest.first) > len(known):
-            more = counted(len(manifest.first) - len(known), "configuration")
+        if len(manifest.first) > before:
+            more = counted(len(manifest.first) - before, "configuration")
             say(f"First: {more} more, to be tried next unless they were tried before.")
         return store, manifest
     resolved = require_buildable(space)
@@ -169,6 +178,16 @@ def open_search(
     for line in start.lines() if warm_start else ():
         say(line)
     return store, manifest
+
+
+def _extension(wanted: SearchManifest, known: SearchManifest, space: SearchSpace, store: SearchStore) -> SearchManifest:
+    """Return the manifest of an extension; refuse one that cannot run before anything is written."""
+    if obstacles(wanted, known):
+        return wanted  # `SearchStore.open` says why it is none
+    resolved = require_buildable(space)
+    require_same_data(store, space.base.data, resolved.data.identity.checksum)
+    require_same_code(store)
+    return with_earlier_first(wanted, known, space)
 
 
 def _as_when_begun(names: tuple[str, ...], locations: Sequence[str], known: SearchManifest) -> tuple[str, ...]:
@@ -227,7 +246,13 @@ def run_search(
         pruner=pruner_for(space),
         data_checksum=manifest.data_checksum,
         retries=retries,
+        history=SpaceHistory.of(space, manifest),
     )
+    if state.outside:
+        callback.say(
+            f"Not given to the sampler: {counted(len(state.outside), 'trial')} of earlier versions of the space, which "
+            "it lacks now. Tables show them."
+        )
 
     # A finished search answers from its results: no cluster is started, and no data is downloaded.
     done = nothing_left(space, state)
@@ -372,7 +397,8 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
     if len(state.ended) >= budget.trials:
         return f"all {budget.trials} trials are done" if budget.trials > 1 else "the only trial is done"
     if space.num_configurations is not None and len(state.ended) >= space.num_configurations:
-        tried = {frozenset(space.suggestion_of(row).items()) for row in state.ended.values()}
+        inside = [row for trial, row in state.ended.items() if trial not in state.outside]
+        tried = {frozenset(space.suggestion_of(row).items()) for row in inside}
         if len(tried) >= space.num_configurations:
             of_what = "grid" if space.sampler == GRID else "space"
             return f"all {space.num_configurations} configurations of the {of_what} are tried"

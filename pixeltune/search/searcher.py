@@ -87,7 +87,7 @@ class OptunaSearcher:
         self._waiting = deque(state.plans_to_resume() if waiting is None else waiting)
         self._handed_out: list[TrialPlan] = []
         self._own_suggestions: dict[str, dict[str, Scalar]] = {}
-        self._others = state.store.warm_start()
+        self._others = [row for row in state.store.warm_start() if state.history.has(row, version=1)]
         self._suggestions_of_others = [space.suggestion_of(row) for row in self._others]
         self._first = self._first_choices()
 
@@ -121,7 +121,8 @@ class OptunaSearcher:
         return study
 
     def _ended(self) -> list[Row]:
-        return in_order_of_end(self._state.ended.values())
+        """Return the ended trials that the space has, in the order in which they ended."""
+        return in_order_of_end(row for row in self._state.ended.values() if row["trial"] not in self._state.outside)
 
     def _suggestion(self, row: Row) -> dict[str, Scalar]:
         """Return an own trial's suggestion; cached, because finding its keys requires building configurations."""

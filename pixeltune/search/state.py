@@ -20,7 +20,7 @@ from pixeltune.results.ranking import RANKED, best_row
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import common_failure
 from pixeltune.results.stop_requests import remove_stop_request
-from pixeltune.results.store import SearchStore
+from pixeltune.results.store import SearchStore, without_continuations
 from pixeltune.search.attempt import (
     UNDECIDED,
     Row,
@@ -32,6 +32,7 @@ from pixeltune.search.attempt import (
 )
 from pixeltune.search.messages import STOPPED, Message
 from pixeltune.search.pruners import NopPruner, Pruner, Trace
+from pixeltune.search.space_history import SpaceHistory
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken
 
@@ -64,6 +65,12 @@ class SearchState:
     always tries those again that crashed, because its trials are fixed. If an earlier launch ended because all trials
     failed for the same reason, they are tried again too: it was a fault of the search, which may be mended by now.
 
+    Trials of earlier versions of the space that the newest one lacks are `outside`: they are not run again, and the
+    sampler does not get them, but they count for the budget, and others are compared with them. history: the versions.
+
+    Attempts of `pixeltune continue` are none of the search: the numbers of its own lengths count. continued: their
+    trials.
+
     A launch may die after a report is in the store and before the row says that the trial stopped there. The decision
     is then repeated from what was known at that report; `write_lost_decisions` stores it.
     """
@@ -77,8 +84,12 @@ class SearchState:
         pruner: Pruner | None = None,
         retries: Collection[Status] = (),
         data_checksum: str | None = None,
+        history: SpaceHistory | None = None,
     ) -> None:
         self.space = space
+        self.history = history or SpaceHistory(space)
+        self.outside: set[str] = set()
+        self.continued: set[str] = set()
         self.store = store
         self.baseline = baseline
         self.ended: dict[str, Row] = {}
@@ -96,14 +107,18 @@ class SearchState:
         self._read_store()
 
     def _read_store(self) -> None:
+        everything = self.store.attempts()
+        self.continued = {row["trial"] for row in everything if row["continues_attempt"] is not None}
+        own_attempts, own_reports = without_continuations(everything, self.store.curves())
         reports: dict[str, dict[int, Row]] = {}
-        for report in self.store.curves():
+        for report in own_reports:
             reports.setdefault(report["trial"], {})[report["images_seen"]] = report
-        attempts = [self._with_varied(row) for row in self.store.attempts()]
+        attempts = [self._with_varied(row) for row in own_attempts]
         self._curves_without_row = reports.keys() - {row["trial"] for row in attempts}
         self._node_deaths.update(row["trial"] for row in attempts if row["reason"] == NODE_DIED)
         by_attempt = {(row["trial"], row["attempt"]): row for row in attempts}
         latest = {row["trial"]: row for row in attempts}
+        self.outside = {trial for trial, row in latest.items() if not self.history.has(row)}
         stopped = self._decide_again(latest, reports)
         if self.ends_by_failure(latest.values()):
             self._retries |= {Status.FAILED, Status.REJECTED}
@@ -112,7 +127,10 @@ class SearchState:
             self._data_checksum = self._data_checksum or row["data_checksum"]
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
-            if row["status"] in (*UNDECIDED, *self._retries) or needs_exclusive_retry(row):
+            if trial in self.outside:
+                if row["status"] not in UNDECIDED:
+                    self.ended[trial] = row
+            elif row["status"] in (*UNDECIDED, *self._retries) or needs_exclusive_retry(row):
                 before = by_attempt.get((trial, row["attempt"] - 1), {})
                 left = self._attempt_of(row, reports.get(trial, {}), before)
                 if trial in stopped:
@@ -129,7 +147,9 @@ class SearchState:
         for trial, row in latest.items():
             own = reports.get(trial, {})
             last = own[max(own)] if own else None
-            if last is None or row["status"] != Status.RUNNING or last["attempt"] != row["attempt"]:
+            if trial in self.outside or last is None or row["status"] != Status.RUNNING:
+                continue
+            if last["attempt"] != row["attempt"]:
                 continue
             if last["reported_at"] is None or max(own) >= (row["train.stop_after"] or row["train.images"]):
                 continue
@@ -190,7 +210,8 @@ class SearchState:
 
     def plan(self, suggestion: Mapping[str, Any], proposed_by: str | None = None) -> TrialPlan:
         """Return the first attempt of a new trial. proposed_by: what chose its configuration."""
-        plan = TrialPlan(self.next_number, 1, dict(suggestion), self.space.configure(suggestion), proposed_by)
+        config, version = self.space.configure(suggestion), self.history.version
+        plan = TrialPlan(self.next_number, 1, dict(suggestion), config, proposed_by, version)
         self._numbers.add(plan.number)
         return plan
 
@@ -399,7 +420,8 @@ class SearchState:
         """
         suggestion = self.space.suggestion_of(row)
         config = self.space.configure(suggestion)
-        plan = TrialPlan(row["number"], row["attempt"], suggestion, config, row.get("proposed_by"))
+        origin = row.get("proposed_by"), row.get("space_version")
+        plan = TrialPlan(row["number"], row["attempt"], suggestion, config, *origin)
         had = Resources(
             row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0, row["dollars_per_hour"]
         )
@@ -449,4 +471,4 @@ class SearchState:
 
     def _with_varied(self, row: Row) -> Row:
         """Return a row with every varied key, also those that only a class of the user's own has, which it is not."""
-        return dict.fromkeys(self.space.vary) | row
+        return dict.fromkeys(self.history.keys) | row

@@ -12,7 +12,7 @@ from pixeltune.errors import StoreError
 from pixeltune.format import listed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import best_first
+from pixeltune.results.ranking import RANKED, best_first
 from pixeltune.results.storage import storage_words
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import configs_of
@@ -67,6 +67,13 @@ def find_trial(reference: str, storage: str) -> Found:
         raise StoreError(f"{store.search} must have a trial, but none has begun")
     known = f"there are {listed(sorted(rows), _MOST_NAMED)}"
     return Found(store, manifest, rows[_matching(name, list(rows), reference, known)])
+
+
+def find_best(search: str, storage: str) -> list[Found]:
+    """Return the trials of a search with a number, the best first."""
+    store, manifest, _ = _search_of(search, storage)
+    rows = [row for row in store.trials() if row["status"] in RANKED]
+    return [Found(store, manifest, row) for row in _best_first(rows, manifest.constraints)]
 
 
 def find_weights(reference: str, storage: str) -> str:

@@ -75,6 +75,7 @@ class SearchSpace:
         prior: Key → where its best value is expected: LogNormal, Normal or ChoiceWeights; for the sampler `tpe`.
         seed: The seed of the sampler.
         keep: Number of best trials whose weights are kept when the search ends; a gallery of each is drawn.
+        keep_states: Number of these whose optimiser state is kept too, for `pixeltune continue`.
         galleries: Epochs after which what each trial's model draws is kept as a picture, at the report nearest to each.
         callbacks: Ray Tune callbacks (W&B, MLflow, TensorBoard) in addition to the store's own.
         title: One line for `--list`.
@@ -97,6 +98,7 @@ class SearchSpace:
     prior: Mapping[str, Prior] = field(default_factory=dict)
     seed: int = 0
     keep: int = 5
+    keep_states: int = 0
     galleries: tuple[float, ...] = ()
     callbacks: tuple[Any, ...] = ()
     title: str = ""
@@ -115,10 +117,15 @@ class SearchSpace:
         require_constraints(self.constraints)
         _require_names("sampler", (self.sampler,), SAMPLERS)
         object.__setattr__(self, "constraints", _plain_bounds(self.constraints))
-        for name in ("keep", "seed"):
+        for name in ("keep", "keep_states", "seed"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.keep < 0:
             raise ConfigError(f"keep must be at least 0, but got {self.keep}")
+        if not 0 <= self.keep_states <= self.keep:
+            raise ConfigError(
+                f"keep_states must be from 0 to keep ({self.keep}), because a trial is continued from its weights too, "
+                f"but got {self.keep_states}"
+            )
         if not isinstance(self.galleries, tuple):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
         object.__setattr__(self, "galleries", tuple(real_number("galleries", epoch) for epoch in self.galleries))

@@ -49,7 +49,9 @@ def importances(snapshot: Snapshot, index: int = 0) -> Importances | None:
     """
     study = study_of(snapshot.manifest, snapshot.rows, [])
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    values = {key: {trial.params[key] for trial in trials if key in trial.params} for key in snapshot.manifest.vary}
+    values = {
+        key: {trial.params[key] for trial in trials if key in trial.params} for key in snapshot.manifest.searched()
+    }
     keys = [key for key in values if len(values[key]) > 1]
     if len(trials) < FEWEST or len(keys) < 2:
         return None
@@ -127,7 +129,7 @@ def _caption(found: Importances) -> str:
 
 
 def _why_none(snapshot: Snapshot) -> str:
-    if len(snapshot.manifest.vary) < 2:
+    if len(snapshot.manifest.searched()) < 2:
         return "Fewer than two keys were searched, so that there is nothing to weigh against each other."
     finished = sum(row["status"] == "finished" for row in snapshot.rows)
     if finished < FEWEST:

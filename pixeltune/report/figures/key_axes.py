@@ -97,7 +97,7 @@ def measured(snapshot: Snapshot, statuses: Sequence[str] = RANKED) -> list[Row]:
 
 def axes_of(snapshot: Snapshot, rows: Sequence[Row]) -> list[KeyAxis]:
     """Return an axis for each varied key that `rows` differ in."""
-    found = [_axis(key, distribution, rows) for key, distribution in snapshot.manifest.distributions().items()]
+    found = [_axis(key, distribution, rows) for key, distribution in snapshot.manifest.searched().items()]
     return [axis for axis in found if axis is not None]
 
 

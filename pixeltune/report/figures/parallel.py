@@ -77,7 +77,7 @@ def parallel_coordinates(snapshot: Snapshot) -> Chart:
 
 
 def _why_none(snapshot: Snapshot, rows: Sequence[Row]) -> str:
-    if len(snapshot.manifest.vary) < 2:
+    if len(snapshot.manifest.searched()) < 2:
         return "Fewer than two keys were searched."
     return f"They need two finished trials that differ in two keys; {counted(len(rows), 'trial')} finished."
 

@@ -31,7 +31,7 @@ def slice_charts(snapshot: Snapshot) -> list[Chart]:
     if not axes:
         why = (
             "No key was searched."
-            if not snapshot.manifest.vary
+            if not snapshot.manifest.searched()
             else "They need two trials with a result that differ in a key."
         )
         return [Chart(name="slices", title="Slices", missing=why)]

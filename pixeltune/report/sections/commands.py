@@ -66,7 +66,7 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
         )
         yield Command("This report again.", _shell("pixeltune", "report", search, *storage))
         return
-    if snapshot.manifest.vary:
+    if snapshot.manifest.searched():
         yield _search(snapshot)
     else:
         yield _training(snapshot)
@@ -76,7 +76,7 @@ def _commands(snapshot: Snapshot) -> Iterator[Command]:
             "The best configurations on the test set, with new seeds: numbers that may compare with published ones.",
             _shell("pixeltune", "final", search, "--top", "3", "--seeds", "3", *storage),
         )
-        if snapshot.manifest.vary:
+        if snapshot.manifest.searched():
             yield from _best_alone(snapshot, best)
     code = f'import pixeltune as pt; print(pt.read_results("{shown_location(snapshot.store.folder)}"))'
     yield Command(

@@ -102,7 +102,7 @@ def _columns(snapshot: Snapshot) -> Iterator[LeaderboardColumn]:
     else:
         metrics = [*_METRICS, *manifest.objectives, *manifest.constraints]
         first = ["rank", "trial", snapshot.objective]
-        names = [*first, f"valid_{snapshot.unit}", "status", *manifest.vary, *metrics, *_LAST]
+        names = [*first, f"valid_{snapshot.unit}", "status", *manifest.searched(), *metrics, *_LAST]
     asked = (*manifest.objectives, *manifest.constraints)
     hidden = [*_HIDDEN, *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats")]
     hidden += [] if any(row["bits_verified"] is False for row in snapshot.rows) else ["bits_verified"]

@@ -37,7 +37,7 @@ def summary(snapshot: Snapshot) -> Summary:
     order = [str(status) for status in Status]
     return Summary(
         about=_about(snapshot),
-        ranges=[f"{title_of(key)} {range_text(value)}" for key, value in snapshot.manifest.distributions().items()],
+        ranges=[f"{title_of(key)} {range_text(value)}" for key, value in snapshot.manifest.searched().items()],
         headline=headline(snapshot),
         counts={status: counts[status] for status in sorted(counts, key=order.index)},
         facts=list(_facts(snapshot)),
@@ -49,8 +49,8 @@ def _about(snapshot: Snapshot) -> str:
     manifest, data = snapshot.manifest, data_words(snapshot)
     if manifest.final is not None:
         return f"Final of {manifest.final.search} on {data}"
-    families = getattr(manifest.distributions().get("model.family"), "choices", [manifest.base.get("model.family")])
-    return f"{'Search' if manifest.vary else 'Training'} of {listed(map(str, families))} models on {data}"
+    families = getattr(manifest.searched().get("model.family"), "choices", [manifest.base.get("model.family")])
+    return f"{'Search' if manifest.searched() else 'Training'} of {listed(map(str, families))} models on {data}"
 
 
 def headline(snapshot: Snapshot) -> str:
@@ -100,7 +100,10 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
             "Constraints",
             ", ".join(f"{title_of(name)} {number(bound)}" for name, bound in manifest.constraints.items()),
         )
-    if not snapshot.is_final and manifest.vary:
+    if not snapshot.is_final and manifest.searched():
+        if manifest.earlier:
+            since = ", ".join(f"{number} since {version.since}" for number, version in enumerate(manifest.versions, 1))
+            yield "Versions of the space", since
         yield "Sampler", f"{manifest.sampler}, seed {manifest.sampler_seed}"
         if manifest.first:
             yield "First configurations", "; ".join(map(_configuration_text, manifest.first))
