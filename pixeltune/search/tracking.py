@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -134,22 +134,17 @@ class Tracking(SearchCallback):
     Args:
         trackers: Where.
         store: The results of the search.
+        warn: Prints a line for the user.
     """
 
-    def __init__(self, trackers: Sequence[Tracker], store: SearchStore) -> None:
+    def __init__(self, trackers: Sequence[Tracker], store: SearchStore, warn: Callable[[str], None]) -> None:
         self._store = store
-        self._say = print
-        self._workers = [_TrackerThread(tracker, store, self._warn) for tracker in trackers]
+        self._workers = [_TrackerThread(tracker, store, warn) for tracker in trackers]
         self._state: SearchState | None = None
         self._seen: dict[str, int] = {}
         self._open: dict[str, TrialSnapshot] = {}
         self._ended: set[str] = set()
         self._pictures_before: set[str] = set()
-
-    def warn_with(self, callback: SearchCallback) -> Tracking:
-        """Print warnings as this callback does; return this object."""
-        self._say = callback.say
-        return self
 
     def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:  # noqa: ARG002
         """Start the trackers; trials that have ended before are not logged."""
@@ -209,9 +204,6 @@ class Tracking(SearchCallback):
         for worker in self._workers:
             worker.submit(snapshot)
 
-    def _warn(self, line: str) -> None:
-        self._say(line)
-
     def _pictures(self) -> set[str]:
         """Return the trials of which the samples at the end of a search are drawn."""
         with suppress(Exception):  # the storage's, of which the search itself reports
@@ -222,7 +214,7 @@ class Tracking(SearchCallback):
 class _TrackerThread:
     """The thread that hands trials to one tracker, each as it is at its newest snapshot."""
 
-    def __init__(self, tracker: Tracker, store: SearchStore, warn: Any) -> None:
+    def __init__(self, tracker: Tracker, store: SearchStore, warn: Callable[[str], None]) -> None:
         self._tracker = tracker
         self._store = store
         self._warn = warn
