@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,17 +34,21 @@ def require_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracked(names: Sequence[str], store: SearchStore, callback: SearchCallback) -> Iterator[SearchCallback]:
-    """Yield `callback`, or one that shows the search in these trackers too; at the end they get what is left."""
+def tracked(names: Sequence[str], store: SearchStore, say: Callable[[str], None]) -> Iterator[SearchCallback]:
+    """Yield the callback that shows a search in these trackers; at the end they get what is left.
+
+    say: prints warnings.
+    """
+    from pixeltune.search.callbacks import SearchCallback
+
     if not names:
-        yield callback
+        yield SearchCallback()
         return
-    from pixeltune.search.callbacks import Callbacks
     from pixeltune.search.trackers import make_trackers
     from pixeltune.search.tracking import Tracking
 
-    tracking = Tracking(make_trackers(names, store), store).warn_with(callback)
+    tracking = Tracking(make_trackers(names, store), store, say)
     try:
-        yield Callbacks(callback, tracking)
+        yield tracking
     finally:
         tracking.close()

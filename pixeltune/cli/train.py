@@ -151,6 +151,7 @@ def _train_and_keep(
         require_same_code(store)
         say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         if _first_says(before is not None, space.resources.workers):
+            ending.of_training(before or {})
             return _show_end(before or {}, name + storage_words(storage))
         data = resolve(space.base).data
         say(f"{name}: {data.identity.name} ({data.identity.version}), {data.form.describe(data.num_images)}")

@@ -222,6 +222,7 @@ class _TrackerThread:
         self._has_warned = False
         self._is_closing = False
         self._waiting: dict[str, TrialSnapshot] = {}
+        self._at_work: set[str] = set()
         self._logs: dict[str, TrialLog] = {}
         self._condition = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"track {tracker.name}", daemon=True)
@@ -246,19 +247,22 @@ class _TrackerThread:
     def wait(self, until: float) -> None:
         """Wait until everything is logged; report what is not."""
         self._thread.join(max(0.0, until - time.monotonic()))
-        left = len(self._waiting) + self._thread.is_alive()
+        with self._condition:
+            left = {*self._waiting, *self._at_work}
         if left:
-            missing = f"{self._tracker.name} lacks the newest reports of up to {counted(left, 'trial')}"
+            missing = f"{self._tracker.name} lacks the newest reports of up to {counted(len(left), 'trial')}"
             self._warn(f"{missing}; the results have them all.")
 
     def _run(self) -> None:
         while True:
             with self._condition:
+                self._at_work = set()
                 self._condition.wait_for(lambda: self._waiting or self._is_closing)
                 if not self._waiting:
                     return
                 trial = next(iter(self._waiting))
                 snapshot = self._waiting.pop(trial)
+                self._at_work = {trial}
             try:
                 self._log(snapshot)
             except Exception as error:
