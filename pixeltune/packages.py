@@ -13,14 +13,18 @@ from pixeltune.errors import MissingPackageError
 from pixeltune.format import enumerated, is_or_are
 
 _EXTRAS = {
+    "apprise": "notify",
     "boto3": "aws",
     "cmaes": "samplers",
     "constriction": "codec",
     "jinja2": "report",
     "kaleido": "report",
     "matplotlib": "paper",
+    "mlflow": "mlflow",
     "optuna_dashboard": "dashboard",
     "plotly": "report",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
 }
 """Packages that an extra of pixeltune installs."""
 _DISTRIBUTIONS = {

@@ -134,8 +134,10 @@ def test_every_package_beyond_a_plain_installation_is_on_the_list() -> None:
     """Each import is of the standard library, of a requirement or the test group, ours, or on the list."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
+    imported_as = {"mlflow-skinny": "mlflow"}
+    requirements = (requirement.partition(">")[0] for names in extras.values() for requirement in names)
     assert {name for name, extra in PACKAGES.items() if extra} == {
-        requirement.partition(">")[0].replace("-", "_") for names in extras.values() for requirement in names
+        imported_as.get(each, each.replace("-", "_")) for each in requirements
     }
     of_others = {
         "botocore": "boto3",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune import files
 from pixeltune.errors import ConfigError, PixeltuneError, did_you_mean
+from pixeltune.masking import masked_words
 from pixeltune.own_code import exception_words, place_of
 from pixeltune.packages import require_packages
 from pixeltune.results.storage import COMMAND, default_storage
@@ -109,7 +110,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, *verb: st
     words = sys.argv[1:] if argv is None else [*argv]
     options, unknown = parser.parse_known_args(words)
     if unknown:
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        options.parser.error(f"unrecognized arguments: {' '.join(masked_words(unknown))}")
     options.words = [*verb, *words]
     return options
 
@@ -315,10 +316,9 @@ TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enoug
 
 
 def command_again() -> str:
-    """Return the user's command for copying; in a job of a cluster, the one that submitted it."""
-
+    """Return the user's command for copying, without secrets; in a job of a cluster, the one that submitted it."""
     if COMMAND in os.environ:
         return os.environ[COMMAND]
     program = Path(sys.argv[0])
     words = ["python", program.name] if program.suffix == ".py" else [program.name]
-    return shlex.join([*words, *sys.argv[1:]])
+    return shlex.join([*words, *masked_words(sys.argv[1:])])

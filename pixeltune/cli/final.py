@@ -17,8 +17,10 @@ from pixeltune.cli.common import (
 )
 from pixeltune.cli.completion import complete_searches
 from pixeltune.cli.leaderboard import final_legend, final_table
+from pixeltune.cli.notify import add_notify, addresses_of, notified, require_no_address_in_job
 from pixeltune.cli.submit import add_place, submit
 from pixeltune.cli.tables import print_table
+from pixeltune.cli.tracking import add_track, require_trackers, tracked
 from pixeltune.format import counted
 from pixeltune.packages import require_packages
 
@@ -58,6 +60,8 @@ def add_verb(verbs: Any) -> None:
     parser.add_argument("--name", default="", metavar="NAME", help="name of the results folder [SEARCH-final]")
     parser.add_argument("--hours", type=float, metavar="H", help="stop this launch after H hours of wall time")
     add_place(parser)
+    add_track(parser)
+    add_notify(parser)
     add_settings(parser)
     add_storage(parser)
     parser.set_defaults(verb=final)
@@ -75,27 +79,29 @@ def final(options: argparse.Namespace) -> int:
     require_packages("a final", "optuna", "rich", "ray")
     from pixeltune.cli.search_summary import farewell_at_end, show_failures
     from pixeltune.cluster.ray_backend import RayBackend
-    from pixeltune.search.callbacks import SearchCallback
+    from pixeltune.search.callbacks import Callbacks, SearchCallback
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import run_search
     from pixeltune.tune.ray_address import resolve_address
 
     out = console()
     if options.cluster is not None:
+        require_no_address_in_job(options)
         return submit(options, request.store.search)
+    require_trackers(options.track)
+    urls = addresses_of(options)
     place = resolve_address(options.address)
     out.print(str(place), highlight=False, soft_wrap=True)
-    with farewell_at_end(out, place.address), request.store.lock():
+    with notified(urls, request.store.search) as ending, farewell_at_end(out, place.address), request.store.lock():
         store, manifest, space = open_final(request)
         assert manifest.final is not None, "open_final wrote it"
         _show_choice(out, store, manifest.final, request)
-        outcome = run_search(
-            space,
-            store,
-            manifest,
-            backend=RayBackend(place.address),
-            callback=SearchCallback() if options.quiet else Progress(out),
-        )
+        shown = SearchCallback() if options.quiet else Progress(out)
+        with tracked(options.track, store, shown.say) as tracking:
+            outcome = run_search(
+                space, store, manifest, backend=RayBackend(place.address), callback=Callbacks(shown, tracking)
+            )
+            ending.of_search(outcome)
         out.print(f"Ended: {outcome.reason}.", highlight=False)
         show_final(out, store, manifest.final)
         show_failures(out, outcome.state)

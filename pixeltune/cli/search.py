@@ -26,8 +26,10 @@ from pixeltune.cli.common import (
     say,
     settings_of,
 )
+from pixeltune.cli.notify import add_notify, addresses_of, notified, require_no_address_in_job
 from pixeltune.cli.proposals import add_proposals, with_proposals
 from pixeltune.cli.submit import add_place, submit
+from pixeltune.cli.tracking import add_track, require_trackers, tracked
 from pixeltune.errors import ConfigError
 from pixeltune.files import require_location
 from pixeltune.packages import require_packages
@@ -36,6 +38,7 @@ from pixeltune.space import SAMPLERS, SCHEDULERS, list_searches, search_path, su
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pixeltune.cli.notify import Ending
     from pixeltune.space import SearchSpace
 
 _WORTH_MEASURING = 2_000_000
@@ -100,6 +103,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-y", "--yes", action="store_true", help="start a search of more than 30 days without asking")
     add_place(parser)
     add_galleries(parser)
+    add_track(parser)
+    add_notify(parser)
     add_settings(parser)
     add_storage(parser)
 
@@ -128,8 +133,11 @@ def search(options: argparse.Namespace) -> int:
         show_plan(out, space, name, options.warm_start)
         return EXIT_OK
     if options.cluster is not None:
+        require_no_address_in_job(options)
         return submit(options, name, search_path(options.search))
-    return _run(out, space, name, settings, options)
+    require_trackers(options.track)
+    with notified(addresses_of(options), name) as ending:
+        return _run(out, space, name, settings, options, ending)
 
 
 def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace:
@@ -162,12 +170,19 @@ def _list() -> int:
     return EXIT_OK
 
 
-def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+def _run(
+    out: Console,
+    space: SearchSpace,
+    name: str,
+    settings: dict[str, Any],
+    options: argparse.Namespace,
+    ending: Ending,
+) -> int:
     from pixeltune.cli.search_summary import farewell_at_end, show_outcome
     from pixeltune.cluster.ray_backend import RayBackend
     from pixeltune.results.compaction import compact_many
     from pixeltune.results.store import SearchStore
-    from pixeltune.search.callbacks import SearchCallback
+    from pixeltune.search.callbacks import Callbacks, SearchCallback
     from pixeltune.search.progress import Progress
     from pixeltune.search.run import open_search, require_price, run_search
     from pixeltune.search.state import WITHOUT_RESULT
@@ -198,17 +213,20 @@ def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], 
         )
         for line in messages:
             out.print(line, highlight=False, soft_wrap=True)
-        outcome = run_search(
-            space,
-            store,
-            manifest,
-            backend=backend,
-            callback=SearchCallback() if options.quiet else Progress(out),
-            retries=WITHOUT_RESULT if options.retry_failed else (),
-            max_concurrent=options.max_concurrent,
-        )
-        out.print(f"Ended: {outcome.reason}.", highlight=False)
-        show_outcome(out, space, store, outcome, storage=options.storage)
+        shown = SearchCallback() if options.quiet else Progress(out)
+        with tracked(options.track, store, shown.say) as tracking:
+            outcome = run_search(
+                space,
+                store,
+                manifest,
+                backend=backend,
+                callback=Callbacks(shown, tracking),
+                retries=WITHOUT_RESULT if options.retry_failed else (),
+                max_concurrent=options.max_concurrent,
+            )
+            ending.of_search(outcome)
+            out.print(f"Ended: {outcome.reason}.", highlight=False)
+            show_outcome(out, space, store, outcome, storage=options.storage)
         merged = "" if outcome.interrupted else compact_many(store)
         if merged:
             out.print(merged, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ import argparse
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -27,11 +27,14 @@ from pixeltune.cli.common import (
     say_progress,
     settings_of,
 )
+from pixeltune.cli.notify import add_notify, addresses_of, notified
 from pixeltune.cli.progress_bar import training_progress
+from pixeltune.cli.tracking import add_track, require_trackers, tracked
 from pixeltune.format import counted
 from pixeltune.results.storage import storage_words
 
 if TYPE_CHECKING:
+    from pixeltune.cli.notify import Ending
     from pixeltune.config import TrialConfig
     from pixeltune.results.stop_requests import StopRequestReader
     from pixeltune.search.attempt import Row
@@ -57,6 +60,8 @@ def add_verb(verbs: Any) -> None:
     which.add_argument("--config", metavar="FILE.toml", help="the same")
     parser.add_argument("--name", metavar="NAME", help="name in the results [the file's name]")
     add_galleries(parser)
+    add_track(parser)
+    add_notify(parser)
     add_settings(parser)
     add_storage(parser)
     parser.set_defaults(verb=train)
@@ -70,13 +75,32 @@ def train(options: argparse.Namespace) -> int:
     file = options.file or options.config
     config = TrialConfig.from_toml(file).override(settings)
     name = options.name or Path(file).stem
-    return train_config(config, name, settings, storage=options.storage, galleries=options.galleries or ())
+    require_trackers(options.track)
+    return train_config(
+        config,
+        name,
+        settings,
+        storage=options.storage,
+        galleries=options.galleries or (),
+        track=options.track,
+        notify=addresses_of(options),
+    )
 
 
 def train_config(
-    config: TrialConfig, name: str, settings: dict[str, Any], *, storage: str, galleries: tuple[float, ...] = ()
+    config: TrialConfig,
+    name: str,
+    settings: dict[str, Any],
+    *,
+    storage: str,
+    galleries: tuple[float, ...] = (),
+    track: Sequence[str] = (),
+    notify: Sequence[str] = (),
 ) -> int:
-    """Train `config`, which includes `settings`, into the results `name`; return the exit code."""
+    """Train `config`, which includes `settings`, into the results `name`; return the exit code.
+
+    track: names of trackers. notify: addresses that get a message at the end. Of several workers the first uses them.
+    """
     from pixeltune.results.identity import require_new_name
 
     require_new_name(name)
@@ -99,11 +123,14 @@ def train_config(
             title="one trial",
         )
         if workers.rank == 0:
-            return _train_and_keep(space, name, settings, storage)
+            with notified(notify, name) as ending:
+                return _train_and_keep(space, name, settings, storage, track, ending)
         return _train_along(space, name, storage)
 
 
-def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], storage: str) -> int:
+def _train_and_keep(
+    space: SearchSpace, name: str, settings: dict[str, Any], storage: str, track: Sequence[str], ending: Ending
+) -> int:
     from pixeltune import files
     from pixeltune.data import resolve
     from pixeltune.results.schema import Status
@@ -124,6 +151,7 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         require_same_code(store)
         say(f"{name}: order-0 baseline {baseline:.4f} bits/dim on validation")
         if _first_says(before is not None, space.resources.workers):
+            ending.of_training(before or {})
             return _show_end(before or {}, name + storage_words(storage))
         data = resolve(space.base).data
         say(f"{name}: {data.identity.name} ({data.identity.version}), {data.form.describe(data.num_images)}")
@@ -133,32 +161,37 @@ def _train_and_keep(space: SearchSpace, name: str, settings: dict[str, Any], sto
         say_progress(REPORT_HEADER)
         for point in store.curve(plan.trial):
             say_progress(report_line(point))
-        state.start(plan, space.resources)
         crash = None
-        try:
-            with (
-                stop_on_signal(space.resources.workers, StopRequestReader(store.folder)) as is_stopping,
-                training_progress(space.base.train.end) as show,
-            ):
-                for message in run_trial(plan.to_task(space, store, space.resources), asked=is_stopping):
-                    state.receive(plan.trial, message)
-                    if "warning" in message:
-                        say(f"{plan.trial} {message['warning']}")
-                    if "progress" in message:
-                        show(message["progress"])
-                    if "report" in message:
-                        say_progress(report_line(message["report"]))
-                    if message.get("end") == Status.INTERRUPTED:
-                        say("Stopped; the same command resumes from here.")
-        except KeyboardInterrupt:
-            say("Stopped; the same command resumes from the last report.")
-        except BaseException:
-            crash = traceback.format_exc()
-            raise
-        finally:
-            row = state.finish(plan.trial, crash=crash)
-            if plan.trial in state.ended and row["status"] != Status.FAILED:
-                files.remove(state_file(store.checkpoint(plan.trial)))
+        with tracked(track, store, say_progress) as callback:
+            callback.begin(state, space.resources, 1, data.form)
+            state.start(plan, space.resources)
+            try:
+                with (
+                    stop_on_signal(space.resources.workers, StopRequestReader(store.folder)) as is_stopping,
+                    training_progress(space.base.train.end) as show,
+                ):
+                    for message in run_trial(plan.to_task(space, store, space.resources), asked=is_stopping):
+                        state.receive(plan.trial, message)
+                        callback.change()
+                        if "warning" in message:
+                            say(f"{plan.trial} {message['warning']}")
+                        if "progress" in message:
+                            show(message["progress"])
+                        if "report" in message:
+                            say_progress(report_line(message["report"]))
+                        if message.get("end") == Status.INTERRUPTED:
+                            say("Stopped; the same command resumes from here.")
+            except KeyboardInterrupt:
+                say("Stopped; the same command resumes from the last report.")
+            except BaseException:
+                crash = traceback.format_exc()
+                raise
+            finally:
+                row = state.finish(plan.trial, crash=crash)
+                if plan.trial in state.ended and row["status"] != Status.FAILED:
+                    files.remove(state_file(store.checkpoint(plan.trial)))
+                callback.end()
+        ending.of_training(row)
         return _show_end(row, name + storage_words(storage))
 
 

@@ -201,6 +201,11 @@ class SearchState:
         """Return the next attempts of the trials that ran out of memory on a GPU that they shared."""
         return [attempt.plan.next_attempt() for row, attempt in self._unfinished.values() if needs_exclusive_retry(row)]
 
+    def unfinished_row(self, trial: str) -> Row | None:
+        """Return the row of a trial's newest attempt if it ended and another one is to come; None for other trials."""
+        row, _attempt = self._unfinished.get(trial, (None, None))
+        return row
+
     def pending(self) -> list[TrialPlan]:
         """Return the unfinished trials: running, to be resumed, or to be tried alone."""
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from pixeltune.errors import SearchError
 from pixeltune.files import expand_home
 from pixeltune.format import size
 from pixeltune.machine import usable_cpus
+from pixeltune.masking import masked_words
 from pixeltune.own_code import folders_outside, staged_name
 from pixeltune.space import Resources
 from pixeltune.tune.other_launches import LOCAL_RAY
@@ -72,6 +74,7 @@ def connect(address: str | None) -> Iterator[list[NodeResources]]:
             _reread_environment()
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # Errors are in the rows, or raised.
         _silence_deaths()
+        _mask_command_line()
         cleanup.callback(ray.shutdown)
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
@@ -100,6 +103,16 @@ def _reread_environment() -> None:
 
     Config.initialize("")  # as Ray does when it turns the token on
     ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] not in ("0", "false")
+
+
+def _mask_command_line() -> None:
+    """Have Ray record the command of this driver without secrets: all users of a cluster can read it."""
+    import psutil
+    import ray._private.utils
+
+    words = psutil.Process().cmdline()
+    if (masked := masked_words(words)) != words:
+        ray._private.utils.get_entrypoint_name = lambda: shlex.join(masked)
 
 
 def require_answer(address: str) -> None:

@@ -42,14 +42,18 @@ OTHER_NAMES = {
 """Names under which the same program is installed elsewhere."""
 
 PACKAGES = {
+    "apprise": "notify",
     "boto3": "aws",
     "cmaes": "samplers",
     "constriction": "codec",
     "jinja2": "report",
     "kaleido": "report",
     "matplotlib": "paper",
+    "mlflow": "mlflow",
     "optuna_dashboard": "dashboard",
     "plotly": "report",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
     "duckdb": "",
     "moto": "",
     "nbclient": "",
@@ -57,6 +61,10 @@ PACKAGES = {
     "polars": "",
 }
 """Packages that a plain installation lacks, and the extra of pixeltune that brings each; "" where only tests use it."""
+
+
+NOT_IN_DEV = ("apprise", "mlflow", "tensorboard", "wandb")
+"""Packages of extras that the dev group leaves out."""
 
 
 def find_program(name: str) -> str | None:
@@ -74,7 +82,8 @@ def _why_no_package(name: str) -> str:
         found = importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         found = False
-    return "" if found else f"needs {name}: uv sync"
+    extra = f" --inexact --extra {PACKAGES[name]}" if name in NOT_IN_DEV else ""
+    return "" if found else f"needs {name}: uv sync{extra}"
 
 
 def _why_not_root() -> str:
