@@ -29,7 +29,7 @@ from pixeltune.cli.common import (
 from pixeltune.cli.notify import add_notify, addresses_of, notified, require_no_address_in_job
 from pixeltune.cli.proposals import add_proposals, with_proposals
 from pixeltune.cli.submit import add_place, submit
-from pixeltune.cli.tracking import add_track, require_trackers, tracked
+from pixeltune.cli.track import add_track, require_trackers, tracked
 from pixeltune.errors import ConfigError
 from pixeltune.files import require_location
 from pixeltune.packages import require_packages

@@ -204,6 +204,6 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command(
 
 
 def test_the_option_names_each_tracker() -> None:
-    from pixeltune.cli.tracking import _TRACKERS
+    from pixeltune.cli.track import _TRACKERS
 
     assert set(_TRACKERS) == set(trackers.TRACKERS)
