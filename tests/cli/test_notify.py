@@ -216,7 +216,7 @@ def test_command_lines_are_shown_without_addresses(monkeypatch: pytest.MonkeyPat
 def test_ray_records_the_driver_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray shows the command of each driver to all users of a cluster."""
     import psutil
-    import ray._private.utils as utils
+    from ray._private import utils
 
     monkeypatch.setattr(utils, "get_entrypoint_name", utils.get_entrypoint_name)
     monkeypatch.setattr(
