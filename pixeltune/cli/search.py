@@ -127,9 +127,7 @@ def search(options: argparse.Namespace) -> int:
     if options.cluster is not None:
         require_no_address_in_job(options)
         return submit(options, name, search_path(options.search))
-    require_trackers(options.track)
-    with notified(addresses_of(options), name) as ending:
-        return _run(out, space, name, settings, options, ending)
+    return _run(out, space, name, settings, options)
 
 
 def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace:
@@ -162,7 +160,13 @@ def _list() -> int:
     return EXIT_OK
 
 
-def _run(
+def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    require_trackers(options.track)
+    with notified(addresses_of(options), name) as ending:
+        return _run_until_end(out, space, name, settings, options, ending)
+
+
+def _run_until_end(
     out: Console,
     space: SearchSpace,
     name: str,
