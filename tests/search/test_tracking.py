@@ -226,6 +226,7 @@ def test_callbacks_call_each_hook_of_all_in_order(tmp_path: Path) -> None:
             calls.append((self.name, "waited"))
 
         def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
+            assert (state.ended, resources, form) == ({}, Resources(), FORM)
             calls.append((self.name, f"begin {concurrent}"))
 
         def change(self) -> None:
