@@ -29,6 +29,7 @@ ORDER = (
     "files",
     "published_sets",
     "machine",
+    "masking",
     "own_code",
     "config",
     "space",

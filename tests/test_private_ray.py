@@ -43,6 +43,7 @@ SCHEMA = "check a cluster file against Ray's schema"
 DRAIN = "drain the node of a spot machine"
 AWS = "make a cluster's AWS parts against moto"
 DIED = "have the text of an actor's death"
+MASK = "hide secrets in the command of a driver"
 ASK = "ask running trials to end"
 READ_AGAIN = "read the environment again where a search file imported Ray"
 NAMES = (
@@ -51,6 +52,8 @@ NAMES = (
     ),
     Private("ray._private.worker", "global_worker", "pixeltune/tune/preemption.py", "ask for draining nodes"),
     Private("ray._private.worker", "print_to_stdstream", "pixeltune/tune/ray_session.py", "silence deaths of workers"),
+    Private("ray._private.utils", "get_entrypoint_name", "pixeltune/tune/ray_session.py", MASK),
+    Private("ray._private.utils", "get_entrypoint_name", "tests/cli/test_notify.py", MASK),
     Private("ray._raylet", "Config", "pixeltune/tune/ray_session.py", READ_AGAIN),
     Private("ray._private.ray_constants", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "pixeltune/tune/ray_session.py", READ_AGAIN),
     Private(

@@ -20,7 +20,7 @@ from pixeltune.cli.leaderboard import final_legend, final_table
 from pixeltune.cli.notify import add_notify, addresses_of, notified, require_no_address_in_job
 from pixeltune.cli.submit import add_place, submit
 from pixeltune.cli.tables import print_table
-from pixeltune.cli.tracking import add_track, require_trackers, tracked
+from pixeltune.cli.track import add_track, require_trackers, tracked
 from pixeltune.format import counted
 from pixeltune.packages import require_packages
 

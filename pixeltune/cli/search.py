@@ -29,7 +29,7 @@ from pixeltune.cli.common import (
 from pixeltune.cli.notify import add_notify, addresses_of, notified, require_no_address_in_job
 from pixeltune.cli.proposals import add_proposals, with_proposals
 from pixeltune.cli.submit import add_place, submit
-from pixeltune.cli.tracking import add_track, require_trackers, tracked
+from pixeltune.cli.track import add_track, require_trackers, tracked
 from pixeltune.errors import ConfigError
 from pixeltune.files import require_location
 from pixeltune.packages import require_packages
@@ -135,9 +135,7 @@ def search(options: argparse.Namespace) -> int:
     if options.cluster is not None:
         require_no_address_in_job(options)
         return submit(options, name, search_path(options.search))
-    require_trackers(options.track)
-    with notified(addresses_of(options), name) as ending:
-        return _run(out, space, name, settings, options, ending)
+    return _run(out, space, name, settings, options)
 
 
 def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace:
@@ -170,7 +168,13 @@ def _list() -> int:
     return EXIT_OK
 
 
-def _run(
+def _run(out: Console, space: SearchSpace, name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    require_trackers(options.track)
+    with notified(addresses_of(options), name) as ending:
+        return _run_until_end(out, space, name, settings, options, ending)
+
+
+def _run_until_end(
     out: Console,
     space: SearchSpace,
     name: str,

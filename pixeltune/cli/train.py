@@ -29,7 +29,7 @@ from pixeltune.cli.common import (
 )
 from pixeltune.cli.notify import add_notify, addresses_of, notified
 from pixeltune.cli.progress_bar import training_progress
-from pixeltune.cli.tracking import add_track, require_trackers, tracked
+from pixeltune.cli.track import add_track, require_trackers, tracked
 from pixeltune.format import counted
 from pixeltune.results.storage import storage_words
 

@@ -9,6 +9,7 @@
     <storage>/<search>/checkpoints/<trial>/              written and read by the trial itself
     <storage>/<search>/images/<trial>.parquet            of a final run: a row a test image
     <storage>/<search>/samples/<trial>.png               what a trial draws, also <trial>-<N>-images.png
+    <storage>/<search>/{tensorboard,wandb}/              what trackers keep: events by trial, and what runs have logged
     <storage>/<search>/requests/                         requests to stop, until they are honoured: `stop_requests`
     <storage>/<search>/_corrupt/<table>/                 what could not be read
 

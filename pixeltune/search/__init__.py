@@ -15,6 +15,7 @@ Read in this order:
     trial_metadata, trial_artifacts, verification     further columns of a row: model and machine, test set, coded bits
     checkpoint_retention  which trials keep their weights
     callbacks, progress   what a search calls as trials start, report and end, and the panel that prints it
+    tracking, trackers    the callback that shows trials in TensorBoard, W&B and MLflow, and what each library needs
 
 `run_search` is handed a `Backend`, which starts trials; the one for Ray is `pixeltune.cluster.ray_backend`.
 """

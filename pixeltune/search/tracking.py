@@ -205,8 +205,8 @@ class Tracking(SearchCallback):
             worker.submit(snapshot)
 
     def _pictures(self) -> set[str]:
-        """Return the trials of which the samples at the end of a search are drawn."""
-        with suppress(Exception):  # the storage's, of which the search itself reports
+        """Return the trials that have the samples of the end of a search."""
+        with suppress(Exception):  # errors of the storage are reported by the search itself
             return {name.removesuffix(".png") for name in files.list_names(self._store.samples_folder, ".png")}
         return set()
 
@@ -263,11 +263,12 @@ class _TrackerThread:
                 trial = next(iter(self._waiting))
                 snapshot = self._waiting.pop(trial)
                 self._at_work = {trial}
+                is_last_try = self._is_closing
             try:
                 self._log(snapshot)
             except Exception as error:
                 self._fail(snapshot, error)
-                if self._is_closing:
+                if is_last_try:
                     return
 
     def _fail(self, snapshot: TrialSnapshot, error: Exception) -> None:

@@ -108,11 +108,11 @@ def _reread_environment() -> None:
 def _mask_command_line() -> None:
     """Have Ray record the command of this driver without secrets: all users of a cluster can read it."""
     import psutil
-    import ray._private.utils
+    from ray._private import utils
 
     words = psutil.Process().cmdline()
     if (masked := masked_words(words)) != words:
-        ray._private.utils.get_entrypoint_name = lambda: shlex.join(masked)
+        utils.get_entrypoint_name = lambda: shlex.join(masked)
 
 
 def require_answer(address: str) -> None:

@@ -17,7 +17,7 @@ from pixeltune.errors import ConfigError, MissingPackageError
 from pixeltune.search import trackers
 from pixeltune.search.state import SearchState
 from pixeltune.search.trackers import TRACKERS, make_trackers, require_trackers
-from pixeltune.search.tracking import Tracking
+from pixeltune.search.tracking import REPORT, Tracking, TrialSnapshot
 from pixeltune.space import Resources
 from tests.support.toy_search import BEGUN, FINISHED, ended, play, reported, toy_space, toy_state
 
@@ -204,6 +204,30 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command(
 
 
 def test_the_option_names_each_tracker() -> None:
-    from pixeltune.cli.tracking import _TRACKERS
+    from pixeltune.cli.track import _TRACKERS
 
     assert set(_TRACKERS) == set(trackers.TRACKERS)
+
+
+@pytest.mark.needs("tensorboard", "moto", "boto3")
+def test_tensorboard_on_object_storage_is_continued_there(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from pixeltune import files
+    from pixeltune.results.store import SearchStore
+    from pixeltune.search.attempt import now
+    from tests.support.object_storage import in_environment, s3_server
+
+    with s3_server() as server, in_environment(server):
+        store = SearchStore(f"s3://{server.bucket}/results", "toy")
+        for images in (100, 200):  # two launches
+            log = TRACKERS["tensorboard"](store).open(TrialSnapshot("00000", {"seed": 1}, ()))
+            assert log.has(REPORT, 100) == (images == 200)
+            log.log(images, now(), {"valid_bits_per_dim": images / 100})
+            log.flush()
+            log.drop()
+        folder = files.join(store.folder, "tensorboard", "00000")
+        for name in files.list_names(folder):
+            (tmp_path / name).write_bytes(files.read_whole(files.join(folder, name)))
+    found = EventAccumulator(str(tmp_path)).Reload()
+    assert [(point.step, point.value) for point in found.Scalars("valid_bits_per_dim")] == [(100, 1.0), (200, 2.0)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from pixeltune.config import ImageSpec
 from pixeltune.search import tracking
+from pixeltune.search.callbacks import Callbacks, SearchCallback
 from pixeltune.search.state import SearchState
 from pixeltune.search.tracking import REPORT, SAMPLES, SAMPLES_AT_END, Tracker, Tracking, TrialLog, TrialSnapshot
 from pixeltune.space import Resources
@@ -208,3 +210,42 @@ def test_galleries_come_after_their_reports_and_those_of_the_end_last(tmp_path: 
         ]
     )
     assert ledger.ends[-1] == ("00000", "finished", None)
+
+
+def test_callbacks_call_each_hook_of_all_in_order(tmp_path: Path) -> None:
+    calls: list[tuple[str, str]] = []
+
+    class Noted(SearchCallback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @contextmanager
+        def waiting(self, what: str) -> Iterator[None]:
+            calls.append((self.name, f"waiting {what}"))
+            yield
+            calls.append((self.name, "waited"))
+
+        def begin(self, state: SearchState, resources: Resources, concurrent: int, form: ImageSpec) -> None:
+            assert (state.ended, resources, form) == ({}, Resources(), FORM)
+            calls.append((self.name, f"begin {concurrent}"))
+
+        def change(self) -> None:
+            calls.append((self.name, "change"))
+
+        def say(self, text: str) -> None:
+            calls.append((self.name, text))
+
+        def end(self) -> None:
+            calls.append((self.name, "end"))
+
+    both = Callbacks(Noted("a"), Noted("b"))
+    with both.waiting("x"):
+        both.begin(toy_state(tmp_path), Resources(), 2, FORM)
+    both.change()
+    both.say("hello")
+    both.end()
+    hooks = ["waiting x", "begin 2", "waited", "change", "hello", "end"]
+    assert [name for name, call in calls if call == "waited"] == ["b", "a"]
+    for hook in hooks:
+        assert sorted(name for name, call in calls if call == hook) == ["a", "b"], hook
+    assert [call for name, call in calls if name == "a"] == hooks
