@@ -316,7 +316,6 @@ TRIAL_HELP = "SEARCH (its best trial), SEARCH/TRIAL (a unique beginning is enoug
 
 def command_again() -> str:
     """Return the user's command for copying; in a job of a cluster, the one that submitted it."""
-
     if COMMAND in os.environ:
         return os.environ[COMMAND]
     program = Path(sys.argv[0])
