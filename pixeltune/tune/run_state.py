@@ -31,6 +31,8 @@ _FAILED_RESET = re.compile(r"ray::\w+\.reset\(\) \(pid=")
 _FAILED_CREATION = re.compile(r"ray::\w+\.__init__\(\) \(pid=")
 """In the crash of a trial whose process could not be made ready; what the trial does comes later."""
 _MISSING_MODULE = re.compile(r"No module named '(\w+)((?:\.\w+)*)'")
+_LOST_FOLDER = re.compile(r"FileNotFoundError: \[Errno 2\] No such file or directory$", re.MULTILINE)
+"""Without the name of a file: the working directory of the process was removed, as by a node that joins on its disk."""
 _UNPREPARED = "its process could not be prepared"
 _MOST_UNPREPARED = 3
 """Of one trial; any further one counts as the trial's own fault, so that nothing is tried forever."""
@@ -324,7 +326,7 @@ class TuneRunState:
     def _interruption(self, trial: str, crash: str) -> str:
         """Return why an attempt ended if it was not the trial's fault, else ""."""
         reason = next((reason for reason, texts in _INTERRUPTIONS.items() if any(text in crash for text in texts)), "")
-        if not reason and (_FAILED_CREATION.search(crash) or _lacks_code(crash)):
+        if not reason and (_FAILED_CREATION.search(crash) or _LOST_FOLDER.search(crash) or _lacks_code(crash)):
             self._unprepared[trial] += 1
             return _UNPREPARED if self._unprepared[trial] <= _MOST_UNPREPARED else ""
         return "" if reason == NODE_DIED and not self._state.may_blame_node(trial) else reason
