@@ -143,6 +143,15 @@ def test_every_command_of_ours_parses(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_a_search_that_is_run_here_is_small(page: Path) -> None:
+    """A page with hundreds of trials would keep the slow tests for hours."""
+    for command in commands(page):
+        if command.words[0] == "launch.py" and not command.needs:
+            options = launch_line().parse_args(command.words[1:])
+            assert options.dry_run or options.list or (options.trials or 0) <= 16, command.text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_program_is_known(page: Path) -> None:
     for command in commands(page):
         assert command.needs or command.words[0] in PROGRAMS or command.words[0] == "python", command.text

@@ -62,6 +62,12 @@ NAMES = (
     Private("ray._raylet", "InnerGcsClient.internal_kv_put", "pixeltune/tune/preemption.py", ASK),
     Private("ray._raylet", "InnerGcsClient.internal_kv_exists", "pixeltune/tune/preemption.py", ASK),
     Private("ray._raylet", "InnerGcsClient.internal_kv_del", "pixeltune/tune/preemption.py", ASK),
+    Private(
+        "ray.train.v2._internal.constants",
+        "ENV_VARS_TO_PROPAGATE",
+        "pixeltune/tune/trainables.py",
+        "name the cluster to the processes of Train",
+    ),
     Private("ray._raylet", "InnerGcsClient.drain_node", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private("ray._raylet", "GcsClient", "pixeltune/cluster/spot_agent.py", DRAIN),
     Private("ray._raylet", "GcsClient", "tests/support/strangers.py", "knock at a cluster as a stranger"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pixeltune.cluster.ray_backend import RayBackend
 from pixeltune.errors import ConfigError
-from pixeltune.files import Location, join, require_location
+from pixeltune.files import Location, join
 from pixeltune.results.identity import require_new_name
+from pixeltune.results.storage import storage_or_default
 from pixeltune.results.store import SearchStore
 from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.run import open_search
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def run_search(
     space: SearchSpace | str | Path,
     name: str | None = None,
-    storage: Location = "results",
+    storage: Location | None = None,
     *,
     address: str | None = None,
     warm_start: Sequence[str] = (),
@@ -42,7 +43,7 @@ def run_search(
     Args:
         space: The search, its name in search_spaces/, or the path of its file.
         name: The name of its folder in the storage; by default the name of its file.
-        storage: The folder or URI of all results.
+        storage: The folder or URI of all results; by default PIXELTUNE_STORAGE, or `results`.
         address: Of a Ray that runs, `auto`, or `local`; by default as for `launch.py --address`.
         warm_start: Folders of other searches whose compatible trials the sampler learns from.
         extend: Whether the space may differ from that of a search that has begun, as with `launch.py --extend`.
@@ -73,7 +74,7 @@ def run_search(
     if not name:
         raise ConfigError("a search must have a name for its folder, but got none; give run_search(space, name)")
     require_new_name(name)
-    text = require_location(storage)
+    text = storage_or_default(storage)
     place = resolve_address(address)
     callback = SearchCallback() if quiet else Progress(Console(width=160))
     callback.say(str(place))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -20,6 +20,8 @@ from pixeltune.tune.ray_session import NodeResources, gcs_address
 
 _ANSWER_SECONDS = 120.0
 _STATE_API_SECONDS = 30.0
+_ATTEMPTS = 4
+_PAUSE_SECONDS = 1.0
 
 
 def preflight(
@@ -69,17 +71,20 @@ def look_at_nodes(
 def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str, compiles_for: str = "") -> list[NodeFacts]:
     """Return the facts of every node that is alive; SearchError names those that do not answer."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    asked = {
-        _on(node, node_facts).remote(
-            data=data,
-            gpus=gpus,
-            mark=files.join(marks, str(number)),
-            compiles_for=compiles_for,
-            code=folders_for_workers(),
-        ): _name(node)
+    facts = _answers(
+        _Question(
+            node,
+            node_facts,
+            {
+                "data": data,
+                "gpus": gpus,
+                "mark": files.join(marks, str(number)),
+                "compiles_for": compiles_for,
+                "code": folders_for_workers(),
+            },
+        )
         for number, node in enumerate(alive)
-    }
-    facts = _answers(asked)
+    )
     ahead = [_seconds_ahead(node) for node in alive]
     return [
         replace(fact, name=_name(node), ahead=seconds, ray_gpus=node["Resources"].get("GPU", 0.0))
@@ -90,7 +95,7 @@ def ask_nodes(*, data: Mapping[str, object] | None, gpus: bool, marks: str, comp
 def _seconds_ahead(node: Mapping[str, Any]) -> float:
     """Return by how many seconds a node's clock is ahead, within the round trip; its worker is already running."""
     before = time.time()
-    (clock,) = _answers({_on(node, _clock).remote(): _name(node)})
+    (clock,) = _answers([_Question(node, _clock)])
     after = time.time()
     return max(0.0, clock - after) - max(0.0, before - clock)
 
@@ -99,31 +104,62 @@ def _clock() -> float:
     return time.time()
 
 
-def _on(node: Mapping[str, Any], function: Any) -> Any:
-    """Return the options that bind a task to one node."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+@dataclass(frozen=True)
+class _Question:
+    """A function that one node is to run, and its arguments."""
 
-    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return ray.remote(function).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0)
+    node: Mapping[str, Any]
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def ask(self, *, in_new_process: bool) -> ray.ObjectRef[Any]:
+        """Start the function. in_new_process: let its process end with it, so that the next one is new."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        strategy = NodeAffinitySchedulingStrategy(self.node["NodeID"], soft=False)
+        options = {"num_cpus": 0, "scheduling_strategy": strategy, "max_retries": 0, "max_calls": int(in_new_process)}
+        return ray.remote(**options)(self.function).remote(**self.arguments)
 
 
 def _name(node: Mapping[str, Any]) -> str:
     return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
-def _answers(asked: Mapping[Any, str]) -> list[Any]:
-    """Return the tasks' answers by node name; SearchError if one does not answer in time, or raises."""
-    _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
-    if silent:
-        raise SearchError(
-            f"every node must answer within {_ANSWER_SECONDS:g} s, but {', '.join(asked[task] for task in silent)} "
-            "did not; see to it, or take it out of the cluster"
-        )
-    try:
-        return list(ray.get(list(asked), timeout=_ANSWER_SECONDS))
-    except Exception as error:
-        words = str(error).strip().splitlines()
-        raise SearchError(f"every node must run pixeltune, but one of them stopped with {words[-1]}") from error
+def _answers(questions: Iterable[_Question]) -> list[Any]:
+    """Return what the nodes answer, in the order of the questions.
+
+    A function that raises is asked again, in other processes: where nodes share a disk, one that joins unpacks the
+    job's code anew, and a process that is just starting loses the folder that it runs in.
+
+    Raises:
+        SearchError: A node does not answer in time, or its function raises each time.
+    """
+    answers: dict[int, Any] = {}
+    open_ = dict(enumerate(questions))
+    for attempt in range(_ATTEMPTS):
+        tasks = {number: question.ask(in_new_process=attempt > 0) for number, question in open_.items()}
+        _, silent = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=_ANSWER_SECONDS)
+        if silent:
+            names = ", ".join(_name(open_[number].node) for number, task in tasks.items() if task in silent)
+            raise SearchError(
+                f"every node must answer within {_ANSWER_SECONDS:g} s, but {names} did not; see to it, or take it out "
+                "of the cluster"
+            )
+        failure: Exception | None = None
+        for number, task in tasks.items():
+            try:
+                answers[number] = ray.get(task, timeout=_ANSWER_SECONDS)
+                del open_[number]
+            except Exception as error:  # whatever the function raises, or the death of its process
+                failure = error
+        if failure is None:
+            break
+        time.sleep(_PAUSE_SECONDS)
+    else:
+        words = str(failure).strip().splitlines()
+        names = ", ".join(_name(question.node) for question in open_.values())
+        raise SearchError(f"every node must run pixeltune, but {names} stopped with {words[-1]}") from failure
+    return [answers[number] for number in sorted(answers)]
 
 
 def ask_state_api() -> str:

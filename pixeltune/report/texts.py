@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Iterator
 from datetime import datetime
 
 from pixeltune.format import number, size, span
+from pixeltune.results.schema import Status
 from pixeltune.space.keys import short_name
 
 NOTHING = "–"
@@ -77,3 +79,13 @@ def cell(name: str, value: object, *, is_bound: bool = False) -> str:
 def moment(time: datetime | None) -> str:
     """Return a time in UTC, to the second."""
     return NOTHING if time is None else time.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def notes_on_partial(statuses: Container[str]) -> Iterator[str]:
+    """Yield what the numbers of trials are that did not train to their end, for each such status that occurs."""
+    for status, end in ((Status.PRUNED, "stopped early"), (Status.STOPPED, "ended by hand")):
+        if status in statuses:
+            yield (
+                f"{status.capitalize()} trials were {end}: their numbers are those at the images that they had seen by "
+                "then."
+            )

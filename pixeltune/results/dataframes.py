@@ -17,6 +17,7 @@ from pixeltune.results.identity import is_name, report_copies
 from pixeltune.results.own_keys import new_keys, parse_own_keys
 from pixeltune.results.parquet_io import view_of
 from pixeltune.results.schema import OWN_KEYS, Status
+from pixeltune.results.storage import storage_or_default
 from pixeltune.results.store import SearchStore, find_searches, searches_at
 from pixeltune.results.table_folder import TableFolder
 
@@ -34,7 +35,9 @@ _NULLABLE = {
 }
 
 
-def read_results(location: Locations, attempts: Attempts = "latest", *, storage: Location = "results") -> pd.DataFrame:
+def read_results(
+    location: Locations, attempts: Attempts = "latest", *, storage: Location | None = None
+) -> pd.DataFrame:
     """Return the trials of one search, of several, or of all searches in a storage, one row a trial.
 
     The column `search` has the name of each trial's search.
@@ -43,7 +46,8 @@ def read_results(location: Locations, attempts: Attempts = "latest", *, storage:
         location: A search or a storage of searches, or a list of them: the path or URI of its folder, or the name of
             a search in `storage`.
         attempts: `latest` for the latest attempt of each trial, `all` for every attempt.
-        storage: The folder or URI of all results, for searches that are given by name.
+        storage: The folder or URI of all results, for searches that are given by name; by default
+            PIXELTUNE_STORAGE, or `results`.
 
     Returns: A table with the columns of `pixeltune.results.schema.TRIAL_COLUMNS`, such as `search`, `trial`, `status`,
         `valid_bits_per_dim` (bits/dim), `valid_nats` (nats/image) and `train_seconds` (s); `pixeltune columns` prints
@@ -55,11 +59,11 @@ def read_results(location: Locations, attempts: Attempts = "latest", *, storage:
         StoreError: There is no search, it cannot be read, or two have one name.
     """
     _require_attempts(attempts)
-    tables = [(store, store.trial_files) for store in _searches(location, storage)]
+    tables = [(store, store.trial_files) for store in _searches(location, storage_or_default(storage))]
     return _with_own_keys(_frame(tables, ["search", "number", "trial", "attempt"], attempts))
 
 
-def read_curves(location: Locations, attempts: Attempts = "latest", *, storage: Location = "results") -> pd.DataFrame:
+def read_curves(location: Locations, attempts: Attempts = "latest", *, storage: Location | None = None) -> pd.DataFrame:
     """Return the learning curves of one search, of several, or of all searches in a storage, one row a report.
 
     A resumed attempt continues the curve of the one before.
@@ -69,7 +73,8 @@ def read_curves(location: Locations, attempts: Attempts = "latest", *, storage: 
             a search in `storage`.
         attempts: `latest` keeps the later report where two attempts reported at the same number of images; `all` keeps
             both.
-        storage: The folder or URI of all results, for searches that are given by name.
+        storage: The folder or URI of all results, for searches that are given by name; by default
+            PIXELTUNE_STORAGE, or `results`.
 
     Returns:
         A table with the columns of `pixeltune.results.schema.CURVE_COLUMNS`, such as `images_seen` (training images),
@@ -79,17 +84,18 @@ def read_curves(location: Locations, attempts: Attempts = "latest", *, storage: 
         StoreError: There is no search, it cannot be read, or two have one name.
     """
     _require_attempts(attempts)
-    tables = [(store, store.curve_files) for store in _searches(location, storage)]
+    tables = [(store, store.curve_files) for store in _searches(location, storage_or_default(storage))]
     return _frame(tables, ["search", "trial", "images_seen", "attempt"], attempts)
 
 
-def read_images(location: Locations, *, storage: Location = "results") -> pd.DataFrame:
+def read_images(location: Locations, *, storage: Location | None = None) -> pd.DataFrame:
     """Return the nats of test images of one final, of several, or of all in a storage, one row an image and run.
 
     Args:
         location: A search or a storage of searches, or a list of them: the path or URI of its folder, or the name of
             a search in `storage`.
-        storage: The folder or URI of all results, for searches that are given by name.
+        storage: The folder or URI of all results, for searches that are given by name; by default
+            PIXELTUNE_STORAGE, or `results`.
 
     Returns: A table with the columns of `pixeltune.results.schema.IMAGE_COLUMNS`: `image` counts from 0 in the order of
         the test split, `nats` (nats/image) are float32 numbers. The sum of `nats` over the images of a run, divided by
@@ -98,7 +104,7 @@ def read_images(location: Locations, *, storage: Location = "results") -> pd.Dat
     Raises:
         StoreError: There is no search, it cannot be read, or two have one name.
     """
-    tables = [(store, store.image_files) for store in _searches(location, storage)]
+    tables = [(store, store.image_files) for store in _searches(location, storage_or_default(storage))]
     return _frame(tables, ["search", "trial", "image", "attempt"], "all")
 
 
@@ -134,7 +140,7 @@ def _category_columns(schema: pa.Schema) -> list[str]:
     return [name for name in text if name not in FREE_TEXT]
 
 
-def _searches(location: Locations, storage: Location) -> list[SearchStore]:
+def _searches(location: Locations, storage: str) -> list[SearchStore]:
     """Return the searches at one or several locations, each once.
 
     Rows are matched by search and trial, so two searches of one name would be read as one.
@@ -157,11 +163,11 @@ def _searches(location: Locations, storage: Location) -> list[SearchStore]:
     return [*found.values()]
 
 
-def _searches_at(location: Location, storage: Location) -> list[SearchStore]:
+def _searches_at(location: Location, storage: str) -> list[SearchStore]:
     """Return the searches at a location: at that path, or else of that name in the storage."""
     text = require_location(location)
     if is_name(text):
-        named = SearchStore(require_location(storage), text)
+        named = SearchStore(storage, text)
         is_there = exists(text)
         if named.exists() and not (is_there and searches_at(text)):
             return [named]

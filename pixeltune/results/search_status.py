@@ -113,6 +113,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
     rungs = list((manifest.scheduler or {}).get("rungs", ()))
     progress = _newest(store.progress(), live, curves)
     left = _left(manifest, rows, ended, curves, launch, now if launcher else None)
+    costs = [cost for row in rows if (cost := _dollars(row, now if launcher else None)) is not None]
     eta = None
     if launcher:
         eta = eta_seconds(
@@ -134,9 +135,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
         eta_seconds=eta,
-        dollars=sum(costs)
-        if (costs := [cost for row in rows if (cost := _dollars(row, now if launcher else None)) is not None])
-        else None,
+        dollars=sum(costs) if costs else None,
         target=_target(launch.get("budget", {}).get("target"), ended, manifest),
         ended=None if launcher else launch.get("ended"),
         data=next((f"{row['data.name']} {images}" for row in rows if (images := describe_images(row))), ""),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 
+from pixeltune.files import Location, require_location
+
 COMMAND = "PIXELTUNE_COMMAND"
 """Set in jobs that `--cluster` submitted: the user's command line, which messages show as the one to run again."""
 
@@ -16,6 +18,11 @@ def storage_words(storage: str) -> str:
     """
     is_default = storage == default_storage() and COMMAND not in os.environ
     return "" if is_default else f" --storage {shlex.quote(storage)}"
+
+
+def storage_or_default(storage: Location | None) -> str:
+    """Return a storage as text; that of commands without `--storage` if it is None."""
+    return default_storage() if storage is None else require_location(storage)
 
 
 def default_storage() -> str:

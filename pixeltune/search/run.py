@@ -472,7 +472,7 @@ class Stop:
         self._state.request_stop(requests.trials)
         if requests.is_launch and self.reason is None:
             self.interrupt()
-            self._say("Stopping, as another shell requests: running trials keep their last checkpoint.")
+            self._say(f"Stopping, as another shell requests: {self.what_is_saved}.")
 
 
 @contextmanager

@@ -29,9 +29,9 @@ _FIRST_STEP = 1 / 6
 """The first step of CMA-ES, in widths of each key's range; Optuna's default."""
 
 
-def proposal_seed(seed: int, number: int) -> int:
+def proposal_seed(space: SearchSpace, number: int) -> int:
     """Return the sampler's seed for one trial; with the same seed, workers that ask at once would get one proposal."""
-    return int(np.random.SeedSequence([abs(seed), number]).generate_state(1)[0])
+    return int(np.random.SeedSequence([abs(space.seed), number]).generate_state(1)[0])
 
 
 def build_sampler(space: SearchSpace, number: int) -> BaseSampler:
@@ -39,9 +39,7 @@ def build_sampler(space: SearchSpace, number: int) -> BaseSampler:
     require_packages(f"the sampler {space.sampler}", *SAMPLERS[space.sampler].packages)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if space.sampler == "qmc":
-            return _SobolSequence(space.vary, space.seed, number)
-        return _BUILDERS[space.sampler](space, proposal_seed(space.seed, number))
+        return _BUILDERS[space.sampler](space, number)
 
 
 def _startup(space: SearchSpace) -> int:
@@ -54,27 +52,33 @@ def _population(space: SearchSpace) -> int:
     return max(6, min(50, space.budget.trials // 6))
 
 
-def _tpe(space: SearchSpace, seed: int) -> BaseSampler:
+def _tpe(space: SearchSpace, number: int) -> BaseSampler:
+    seed = proposal_seed(space, number)
     settings: dict[str, Any] = {"multivariate": True, "group": True, "constant_liar": True}
     if space.prior:
         return _PriorTPE(space, seed, n_startup_trials=_startup(space), **settings)
     return TPESampler(seed=seed, n_startup_trials=_startup(space), **settings)
 
 
-def _gp(space: SearchSpace, seed: int) -> BaseSampler:
+def _gp(space: SearchSpace, number: int) -> BaseSampler:
+    seed = proposal_seed(space, number)
     return GPSampler(seed=seed, n_startup_trials=_startup(space), warn_independent_sampling=False)
 
 
-def _nsga2(space: SearchSpace, seed: int) -> BaseSampler:
-    return _Generations(population_size=_population(space), seed=seed)
+def _nsga2(space: SearchSpace, number: int) -> BaseSampler:
+    return _Generations(population_size=_population(space), seed=proposal_seed(space, number))
 
 
-def _cmaes(space: SearchSpace, seed: int) -> BaseSampler:
-    return _EvolutionStrategy({key: space.vary[key] for key in space.learnt_keys()}, seed)
+def _cmaes(space: SearchSpace, number: int) -> BaseSampler:
+    return _EvolutionStrategy({key: space.vary[key] for key in space.learnt_keys()}, proposal_seed(space, number))
 
 
-def _random(_space: SearchSpace, seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
+def _random(space: SearchSpace, number: int) -> BaseSampler:
+    return RandomSampler(seed=proposal_seed(space, number))
+
+
+def _qmc(space: SearchSpace, number: int) -> BaseSampler:
+    return _SobolSequence(space.vary, space.seed, number)
 
 
 _BUILDERS: Mapping[str, Callable[[SearchSpace, int], BaseSampler]] = {
@@ -83,6 +87,7 @@ _BUILDERS: Mapping[str, Callable[[SearchSpace, int], BaseSampler]] = {
     "cmaes": _cmaes,
     "nsga2": _nsga2,
     "random": _random,
+    "qmc": _qmc,
     GRID: _random,  # never asked: the searcher proposes the combinations
 }
 

@@ -171,7 +171,7 @@ class OptunaSearcher:
     def _next_of_grid(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
         """Return the first combination of the grid that is not tried."""
         known = set(map(_identity, tried))
-        left = (each for each in self._space.of_grid() if _identity(each) not in known)
+        left = (each for each in self._space.grid_configurations() if _identity(each) not in known)
         return next((_NextTrial(each, GRID) for each in left), None)
 
     def _propose(self, tried: Sequence[dict[str, Scalar]]) -> _NextTrial | None:
@@ -180,7 +180,7 @@ class OptunaSearcher:
         study = self.study()
         for number in range(_PROPOSALS + _DRAWS):
             if number == _PROPOSALS:
-                study.sampler = RandomSampler(seed=proposal_seed(self._space.seed, self._state.next_number))
+                study.sampler = RandomSampler(seed=proposal_seed(self._space, self._state.next_number))
             suggestion = self._space.suggest(study.ask())
             if suggestion not in tried:
                 return _NextTrial(suggestion, self._space.sampler if number < _PROPOSALS else "random")
@@ -192,7 +192,7 @@ class OptunaSearcher:
         left = [one for one in self._space.configurations() if _identity(one) not in known]
         if not left:
             return None
-        rng = np.random.default_rng(proposal_seed(self._space.seed, self._state.next_number))
+        rng = np.random.default_rng(proposal_seed(self._space, self._state.next_number))
         return _NextTrial(left[int(rng.integers(len(left)))], "random")
 
 

@@ -13,7 +13,7 @@ from pixeltune.format import listed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_first
-from pixeltune.results.storage import storage_words
+from pixeltune.results.storage import storage_or_default, storage_words
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import configs_of
 from pixeltune.search.trial import weights_file
@@ -105,7 +105,7 @@ def find_weights(reference: str, storage: str) -> str:
     return weights_file(store.checkpoint(trial))
 
 
-def load_model(location: files.Location, storage: files.Location = "results") -> DensityModel:
+def load_model(location: files.Location, storage: files.Location | None = None) -> DensityModel:
     """Return the model of a trial, or of a weights file, in eval mode.
 
     Nothing in the file is run. A family or a likelihood of your own is imported by the path that the file names, from
@@ -114,7 +114,7 @@ def load_model(location: files.Location, storage: files.Location = "results") ->
     Args:
         location: `SEARCH/TRIAL`, where a number or a unique beginning of the trial is enough; `SEARCH` for its best
             trial whose weights were kept; or the path or URI of a file that `save_weights` wrote.
-        storage: The folder or URI of all results, where the search is.
+        storage: The folder or URI of all results, where the search is; by default PIXELTUNE_STORAGE, or `results`.
 
     Returns:
         The model, on the CPU.
@@ -131,7 +131,7 @@ def load_model(location: files.Location, storage: files.Location = "results") ->
 
     if not isinstance(location, str) or files.is_uri(location) or files.local_path(location).is_file():
         return weights.load_model(location)
-    return weights.load_model(find_weights(location, files.require_location(storage)))
+    return weights.load_model(find_weights(location, storage_or_default(storage)))
 
 
 def rerun_words(row: Row, store: SearchStore, storage: str) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import ast
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pixeltune.config import Scalar
 from pixeltune.errors import ConfigError
@@ -33,8 +34,91 @@ UNIFORM_SHARE = 0.1
 to be overcome."""
 
 
+class _NumberPrior(ABC):
+    """A prior of a number that is normal on a scale of its own: that of the value, or of its logarithm."""
+
+    is_log: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def centre(self) -> float:
+        """Return the expected value."""
+
+    @property
+    @abstractmethod
+    def _normal(self) -> NormalDist: ...
+
+    def _at(self, value: float) -> float:
+        """Return a value on the scale of the prior."""
+        return math.log(value) if self.is_log else value
+
+    def log_density(self, value: Any, is_log: bool) -> float:
+        """Return the logarithm of the density at a value.
+
+        Args:
+            value: A value of the key.
+            is_log: Whether the density is that of the value's logarithm.
+        """
+        z = (self._at(value) - self._normal.mean) / self._normal.stdev
+        log = -z * z / 2 - math.log(self._normal.stdev * math.sqrt(2 * math.pi))
+        return log if is_log == self.is_log else log + math.log(value) * (1 if is_log else -1)
+
+    def mass(self, low: float, high: float) -> float:
+        """Return the probability of a range.
+
+        Args:
+            low: Its lower end.
+            high: Its upper end.
+        """
+        return self._normal.cdf(self._at(high)) - self._normal.cdf(self._at(low))
+
+    def quantile(self, unit: float, low: float, high: float) -> float:
+        """Return a quantile of the prior, cut at the ends of a range.
+
+        Args:
+            unit: The share below the quantile, 0 to 1.
+            low: The lower end of the range.
+            high: Its upper end.
+        """
+        below, above = self._normal.cdf(self._at(low)), self._normal.cdf(self._at(high))
+        share = below + unit * (above - below)
+        if not 0 < share < 1:
+            return low if share <= 0 else high
+        found = self._normal.inv_cdf(share)
+        return min(max(math.exp(found) if self.is_log else found, low), high)
+
+    def require_fit(self, key: str, distribution: BaseDistribution) -> None:
+        """Refuse choices, a centre outside the range, and for the logarithm ranges that reach 0.
+
+        Args:
+            key: The key of the prior.
+            distribution: What it varies over.
+
+        Raises:
+            ConfigError: The prior does not fit.
+        """
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        name = type(self).__name__
+        if not isinstance(distribution, IntDistribution | FloatDistribution):
+            raise ConfigError(
+                f"prior[{key!r}] must be ChoiceWeights, because {range_text(distribution)} are choices, but got {name}"
+            )
+        if not distribution.low <= self.centre <= distribution.high:
+            centre = "median" if self.is_log else "mean"
+            raise ConfigError(
+                f"prior[{key!r}] must have its {centre} in {range_text(distribution)}, but got "
+                f"{value_text(self.centre)}"
+            )
+        if self.is_log and distribution.low <= 0:
+            raise ConfigError(
+                f"prior[{key!r}] must be of a range above 0 to be LogNormal, but got {range_text(distribution)}; "
+                "take Normal"
+            )
+
+
 @dataclass(frozen=True)
-class LogNormal:
+class LogNormal(_NumberPrior):
     """A prior of a number whose logarithm is normal: the best value is the median, give or take a factor.
 
     Args:
@@ -49,63 +133,23 @@ class LogNormal:
     median: float
     factor: float
     confidence: float = CONFIDENCE
+    is_log: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _settle(self, median=0.0, factor=1.0, confidence=0.0)
 
-    def log_density(self, value: Any, is_log: bool) -> float:
-        """Return the logarithm of the density at a value.
-
-        Args:
-            value: A value of the key.
-            is_log: Whether the density is that of the value's logarithm.
-        """
-        log = math.log(value)
-        return _log_normal_density(self._log, log) - (0.0 if is_log else log)
-
-    def mass(self, low: float, high: float) -> float:
-        """Return the probability of a range.
-
-        Args:
-            low: Its lower end.
-            high: Its upper end.
-        """
-        return self._log.cdf(math.log(high)) - self._log.cdf(math.log(low))
-
-    def quantile(self, unit: float, low: float, high: float) -> float:
-        """Return a quantile of the prior, cut at the ends of a range.
-
-        Args:
-            unit: The share below the quantile, 0 to 1.
-            low: The lower end of the range.
-            high: Its upper end.
-        """
-        return math.exp(_quantile(self._log, unit, math.log(low), math.log(high)))
+    @property
+    def centre(self) -> float:
+        """Return the median."""
+        return self.median
 
     @property
-    def _log(self) -> NormalDist:
+    def _normal(self) -> NormalDist:
         return NormalDist(math.log(self.median), math.log(self.factor))
-
-    def require_fit(self, key: str, distribution: BaseDistribution) -> None:
-        """Refuse choices, ranges that reach 0, and a median outside the range.
-
-        Args:
-            key: The key of the prior.
-            distribution: What it varies over.
-
-        Raises:
-            ConfigError: The prior does not fit.
-        """
-        low = _require_range(f"prior[{key!r}]", self, distribution, self.median)
-        if low <= 0:
-            raise ConfigError(
-                f"prior[{key!r}] must be of a range above 0 to be LogNormal, but got {range_text(distribution)}; "
-                "take Normal"
-            )
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(_NumberPrior):
     """A prior of a number: the best value is the mean, give or take a deviation.
 
     Args:
@@ -120,53 +164,19 @@ class Normal:
     mean: float
     deviation: float
     confidence: float = CONFIDENCE
+    is_log: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _settle(self, mean=-math.inf, deviation=0.0, confidence=0.0)
 
-    def log_density(self, value: Any, is_log: bool) -> float:
-        """Return the logarithm of the density at a value.
-
-        Args:
-            value: A value of the key.
-            is_log: Whether the density is that of the value's logarithm.
-        """
-        return _log_normal_density(self._normal, value) + (math.log(value) if is_log else 0.0)
-
-    def mass(self, low: float, high: float) -> float:
-        """Return the probability of a range.
-
-        Args:
-            low: Its lower end.
-            high: Its upper end.
-        """
-        return self._normal.cdf(high) - self._normal.cdf(low)
-
-    def quantile(self, unit: float, low: float, high: float) -> float:
-        """Return a quantile of the prior, cut at the ends of a range.
-
-        Args:
-            unit: The share below the quantile, 0 to 1.
-            low: The lower end of the range.
-            high: Its upper end.
-        """
-        return _quantile(self._normal, unit, low, high)
+    @property
+    def centre(self) -> float:
+        """Return the mean."""
+        return self.mean
 
     @property
     def _normal(self) -> NormalDist:
         return NormalDist(self.mean, self.deviation)
-
-    def require_fit(self, key: str, distribution: BaseDistribution) -> None:
-        """Refuse choices, and a mean outside the range.
-
-        Args:
-            key: The key of the prior.
-            distribution: What it varies over.
-
-        Raises:
-            ConfigError: The prior does not fit.
-        """
-        _require_range(f"prior[{key!r}]", self, distribution, self.mean)
 
 
 @dataclass(frozen=True)
@@ -303,30 +313,3 @@ def _number(name: str, value: object, least: float) -> float:
         above = f" above {least:g}" if math.isfinite(least) else ""
         raise ConfigError(f"{name} must be a finite number{above}, but got {number}")
     return float(number)
-
-
-def _require_range(what: str, prior: Prior, distribution: BaseDistribution, centre: float) -> float:
-    """Return the low end of a range that has `centre`; refuse choices, and ranges without it."""
-    from optuna.distributions import FloatDistribution, IntDistribution
-
-    if not isinstance(distribution, IntDistribution | FloatDistribution):
-        raise ConfigError(
-            f"{what} must be ChoiceWeights, because {range_text(distribution)} are choices, but got "
-            f"{type(prior).__name__}"
-        )
-    if not distribution.low <= centre <= distribution.high:
-        raise ConfigError(
-            f"{what} must have its {fields(prior)[0].name} in {range_text(distribution)}, but got {value_text(centre)}"
-        )
-    return float(distribution.low)
-
-
-def _log_normal_density(normal: NormalDist, value: float) -> float:
-    z = (value - normal.mean) / normal.stdev
-    return -z * z / 2 - math.log(normal.stdev * math.sqrt(2 * math.pi))
-
-
-def _quantile(normal: NormalDist, unit: float, low: float, high: float) -> float:
-    below, above = normal.cdf(low), normal.cdf(high)
-    share = below + unit * (above - below)
-    return low if share <= 0 else high if share >= 1 else min(max(normal.inv_cdf(share), low), high)

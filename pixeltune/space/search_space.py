@@ -311,7 +311,7 @@ class SearchSpace:
         ]
         return replace(self, first=(*self.first, *new))
 
-    def of_grid(self) -> Iterator[dict[str, Scalar]]:
+    def grid_configurations(self) -> Iterator[dict[str, Scalar]]:
         """Yield the combinations of the sampler `grid`: the last varied key changes fastest, the classes slowest."""
         yield from configurations_of(self.base, grid_distributions(self.grid, self.vary))
 
@@ -343,7 +343,7 @@ class SearchSpace:
         """Yield every suggestion of a finite space, or of the grid; nothing if the space is not finite."""
         if self.sampler == GRID:
             yield from self._outside_grid()
-            yield from self.of_grid()
+            yield from self.grid_configurations()
             return
         yield from configurations_of(self.base, self.vary)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import ray
 
@@ -16,50 +16,37 @@ from pixeltune.errors import NodePreemptedError
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5
-_NAMESPACE = b"pixeltune"
+_IN_OURS: dict[str, Any] = {"namespace": b"pixeltune", "timeout": _ANSWER_SECONDS}
+T = TypeVar("T")
 
 
 def draining_nodes() -> set[str]:
     """Return the ids of nodes that are being drained; none if the cluster's head does not answer."""
-    from ray._private import worker
-
-    try:
-        return set(worker.global_worker.gcs_client.get_draining_nodes(timeout=_ANSWER_SECONDS))
-    except Exception:  # of many kinds; the caller asks again
-        return set()
+    return _from_head(lambda head: set(head.get_draining_nodes(timeout=_ANSWER_SECONDS)), set())
 
 
 def ask_to_end() -> None:
-    """Ask all trials of this job to save their state and end. A head that does not answer is left alone."""
-    from ray._private import worker
-
-    with contextlib.suppress(Exception):  # of many kinds; the trials then keep the state of their last report
-        worker.global_worker.gcs_client.internal_kv_put(
-            _request(), b"end", overwrite=True, namespace=_NAMESPACE, timeout=_ANSWER_SECONDS
-        )
+    """Ask all trials of this job to save their state and end; without an answer they keep that of their last report."""
+    _from_head(lambda head: head.internal_kv_put(_request(), b"end", overwrite=True, **_IN_OURS), None)
 
 
 def withdraw() -> None:
     """Withdraw `ask_to_end`, so that a later search of this job can run."""
-    from ray._private import worker
-
-    with contextlib.suppress(Exception):
-        worker.global_worker.gcs_client.internal_kv_del(
-            _request(), del_by_prefix=False, namespace=_NAMESPACE, timeout=_ANSWER_SECONDS
-        )
+    _from_head(lambda head: head.internal_kv_del(_request(), del_by_prefix=False, **_IN_OURS), None)
 
 
 def _is_asked_to_end() -> bool:
+    return _from_head(lambda head: bool(head.internal_kv_exists(_request(), **_IN_OURS)), False)
+
+
+def _from_head(ask: Callable[[Any], T], otherwise: T) -> T:
+    """Return what the cluster's head answers; `otherwise` if it does not."""
     from ray._private import worker
 
     try:
-        return bool(
-            worker.global_worker.gcs_client.internal_kv_exists(
-                _request(), namespace=_NAMESPACE, timeout=_ANSWER_SECONDS
-            )
-        )
-    except Exception:  # as above
-        return False
+        return ask(worker.global_worker.gcs_client)
+    except Exception:  # of many kinds; the caller asks again, or can do without
+        return otherwise
 
 
 def _request() -> bytes:

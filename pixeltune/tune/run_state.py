@@ -30,7 +30,9 @@ _FAILED_RESET = re.compile(r"ray::\w+\.reset\(\) \(pid=")
 """In the crash of a trial whose process had run another one and could not be prepared for this one."""
 _FAILED_CREATION = re.compile(r"ray::\w+\.__init__\(\) \(pid=")
 """In the crash of a trial whose process could not be made ready; what the trial does comes later."""
-_MISSING_MODULE = re.compile(r"No module named '(pixeltune(?:\.\w+)*)'")
+_MISSING_MODULE = re.compile(r"No module named '(\w+)((?:\.\w+)*)'")
+_LOST_FOLDER = re.compile(r"FileNotFoundError: \[Errno 2\] No such file or directory$", re.MULTILINE)
+"""Without the name of a file: the working directory of the process was removed, as by a node that joins on its disk."""
 _UNPREPARED = "its process could not be prepared"
 _MOST_UNPREPARED = 3
 """Of one trial; any further one counts as the trial's own fault, so that nothing is tried forever."""
@@ -324,7 +326,7 @@ class TuneRunState:
     def _interruption(self, trial: str, crash: str) -> str:
         """Return why an attempt ended if it was not the trial's fault, else ""."""
         reason = next((reason for reason, texts in _INTERRUPTIONS.items() if any(text in crash for text in texts)), "")
-        if not reason and (_FAILED_CREATION.search(crash) or _lacks_our_code(crash)):
+        if not reason and (_FAILED_CREATION.search(crash) or _LOST_FOLDER.search(crash) or _lacks_code(crash)):
             self._unprepared[trial] += 1
             return _UNPREPARED if self._unprepared[trial] <= _MOST_UNPREPARED else ""
         return "" if reason == NODE_DIED and not self._state.may_blame_node(trial) else reason
@@ -388,13 +390,19 @@ def crash_of(trial: Any) -> str:
     return re.sub(r"\x1b\[\d+m", "", newest).strip() or DIED
 
 
-def _lacks_our_code(crash: str) -> bool:
-    """Return whether a process did not find a module that this one has: on a shared disk, a node that joins unpacks the
-    job's code once more, and others miss it for a moment."""
+def _lacks_code(crash: str) -> bool:
+    """Return whether a process did not find a module that this one has.
+
+    Its node may lack a package; and on a shared disk, a node that joins unpacks the job's code once more, and others
+    miss it for a moment. Of code that is not pixeltune's only the top package is looked for, which runs none of it.
+    """
     found = _MISSING_MODULE.search(crash)
+    if found is None:
+        return False
+    top, rest = found.groups()
     try:
-        return found is not None and find_spec(found[1]) is not None
-    except ModuleNotFoundError:  # its package does not exist either
+        return find_spec(top + rest if top == "pixeltune" else top) is not None
+    except (ImportError, ValueError):  # its package does not exist either, or was made without an import
         return False
 
 

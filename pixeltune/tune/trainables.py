@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from typing import Any
 
@@ -16,6 +17,7 @@ from pixeltune.tune.ray_session import HEAD
 TASK = "task"
 MESSAGE = "message"
 """Tasks and messages are sent as JSON: Tune flattens, copies and prints anything but plain values."""
+_ADDRESS = "RAY_ADDRESS"
 _POLL_SECONDS = 0.2
 """How long a trial of several workers waits for a message before it checks whether its training is over."""
 
@@ -50,6 +52,7 @@ def train_together(params: dict[str, Any]) -> None:
 
     # Where this process runs: elsewhere the queue could end with a node that the trial does not need.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    _name_cluster()
     messages = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     training = _Training(params, messages)
     training.start()
@@ -62,6 +65,20 @@ def train_together(params: dict[str, Any]) -> None:
                 break
     if training.failure is not None:
         raise training.failure
+
+
+def _name_cluster() -> None:
+    """Let the processes of Train ask this cluster for the state of actors, as Train's cleaner of placement groups does.
+
+    Without an address they look for any Ray on the machine. Of two, they may ask the other one, take the training for
+    ended, and end it.
+    """
+    from ray.train.v2._internal import constants
+
+    from pixeltune.tune.ray_session import gcs_address
+
+    os.environ[_ADDRESS] = gcs_address()
+    constants.ENV_VARS_TO_PROPAGATE.add(_ADDRESS)
 
 
 class _Training(threading.Thread):

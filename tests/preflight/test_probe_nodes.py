@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pixeltune.errors import SearchError
 from pixeltune.space import Resources
 from pixeltune.tune.ray_session import connect
 
@@ -40,3 +43,27 @@ def test_a_cluster_of_two_nodes_is_looked_at(address: str, tmp_path: Path) -> No
         assert rows[0].cells["storage"].found == "shared"
         assert preflight(nodes, Resources(workers=2), str(tmp_path)) == []
     assert list(tmp_path.iterdir()) == [], "their marks are removed"
+
+
+def _raise_at_first(folder: str, times: int) -> str:
+    """Raise as in a process whose folder was removed, for the given number of calls."""
+    calls = Path(folder, "calls")
+    calls.write_text(calls.read_text() + f"{os.getpid()}\n" if calls.exists() else f"{os.getpid()}\n")
+    if len(calls.read_text().split()) <= times:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return "here"
+
+
+def test_a_node_whose_process_cannot_run_is_asked_again_in_others(address: str, tmp_path: Path) -> None:
+    with connect(address):
+        import ray
+
+        from pixeltune.preflight.probe_nodes import _answers, _Question
+
+        node = ray.nodes()[0]
+        assert _answers([_Question(node, _raise_at_first, {"folder": str(tmp_path), "times": 2})]) == ["here"]
+        _, second, third = Path(tmp_path, "calls").read_text().split()
+        assert second != third
+        Path(tmp_path, "calls").unlink()
+        with pytest.raises(SearchError, match=r"every node must run pixeltune, but .* stopped with FileNotFoundError"):
+            _answers([_Question(node, _raise_at_first, {"folder": str(tmp_path), "times": 99})])

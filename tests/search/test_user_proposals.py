@@ -130,7 +130,7 @@ def test_a_grid_is_tried_in_its_order_and_ends_the_search(tmp_path: Path) -> Non
                 play(state, plan, crash="E: x")
             else:
                 finish(state, plan)
-    assert tried == [base, *(each for each in space.of_grid() if each != base)]
+    assert tried == [base, *(each for each in space.grid_configurations() if each != base)]
     assert nothing_left(space, state) == "all 8 configurations of the grid are tried"
     assert OptunaSearcher(space, state).next_plan() is None
     assert space.most_trials == 8

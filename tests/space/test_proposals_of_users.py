@@ -110,7 +110,7 @@ def test_a_grid_has_every_combination_and_the_last_key_changes_fastest() -> None
     vary = {key: VARY[key] for key in ("optim.lr", "model.layers", "likelihood.name", "likelihood.mixtures")}
     grid = {"optim.lr": [0.02, 0.001], "model.layers": (6, 2), "likelihood.mixtures": [3]}
     space = toy_space(vary=vary, sampler="grid", grid=grid)
-    found = [tuple(each.values()) for each in space.of_grid()]
+    found = [tuple(each.values()) for each in space.grid_configurations()]
     pairs = [(0.02, 6), (0.02, 2), (0.001, 6), (0.001, 2)]
     assert found == [("categorical", *pair) for pair in pairs] + [("logistic_mixture", *pair, 3) for pair in pairs]
     assert space.num_configurations == 9, "the base, whose learning rate is not in the grid"
@@ -122,7 +122,9 @@ def test_a_grid_has_every_combination_and_the_last_key_changes_fastest() -> None
 def test_a_range_of_steps_is_enumerated() -> None:
     space = toy_space(vary=STEPS, sampler="grid", scheduler=None)
     assert space.num_configurations == 5 * 3
-    assert [each["model.dropout"] for each in space.of_grid()][::3] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert [each["model.dropout"] for each in space.grid_configurations()][::3] == pytest.approx(
+        [0, 0.1, 0.2, 0.3, 0.4]
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,7 @@ def write_modules(folder: Path, **changes: str) -> Path:
     """Write the modules; changes: other texts by the name of the module."""
     for name, text in (MODULES | changes).items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # it knows a text by its second and its length
     forget()
     return folder
 

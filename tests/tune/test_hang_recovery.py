@@ -211,7 +211,13 @@ def test_a_trial_whose_process_ends_before_it_begins_is_planned_again(begin: Cal
 
 @pytest.mark.parametrize(
     ("step", "error"),
-    [("__init__", "FileNotFoundError: x"), ("train", "ModuleNotFoundError: No module named 'pixeltune.errors'")],
+    [
+        ("__init__", "FileNotFoundError: x"),
+        ("train", "ModuleNotFoundError: No module named 'pixeltune.errors'"),
+        ("train", "ModuleNotFoundError: No module named 'pixeltune'"),
+        ("train", "FileNotFoundError: [Errno 2] No such file or directory"),
+        ("train", "pixeltune.errors.DataError: `data.name` … (ModuleNotFoundError: No module named 'tests.support.x')"),
+    ],
 )
 def test_a_process_that_cannot_be_prepared_is_the_trials_fault_only_after_three_times(
     begin: Callable[..., Search], step: str, error: str
@@ -226,10 +232,18 @@ def test_a_process_that_cannot_be_prepared_is_the_trials_fault_only_after_three_
     assert [status for *_, status in search.rows] == [*3 * ["interrupted"], "failed", "running"]
 
 
-def test_a_module_that_does_not_exist_is_the_trials_own_fault(begin: Callable[..., Search]) -> None:
+def test_a_file_that_does_not_exist_is_the_trials_own_fault(begin: Callable[..., Search]) -> None:
     search = begin()
     trial = search.suggest("a")
-    search.die(trial, again=True, crash="ModuleNotFoundError: No module named 'pixeltune.eros'")
+    search.die(trial, again=True, crash="FileNotFoundError: [Errno 2] No such file or directory: 'weights.pt'")
+    assert [status for *_, status in search.rows] == ["failed", "running"]
+
+
+@pytest.mark.parametrize("name", ["pixeltune.eros", "pixeltune.eros.x", "there_is_none", "there_is_none.x"])
+def test_a_module_that_does_not_exist_is_the_trials_own_fault(begin: Callable[..., Search], name: str) -> None:
+    search = begin()
+    trial = search.suggest("a")
+    search.die(trial, again=True, crash=f"ModuleNotFoundError: No module named '{name}'")
     assert [status for *_, status in search.rows] == ["failed", "running"]
 
 

@@ -21,10 +21,12 @@ from contextlib import nullcontext
 
 from pixeltune.results.lock import lock_folder
 
-RAYLET = ["raylet", "-c", "import time; time.sleep(600)"]
+RAYLET = ["raylet", "-c", "import time; print(flush=True); time.sleep(600)"]
 folder, ray = sys.argv[1:3]
 with lock_folder(folder) if folder else nullcontext():
-    raylet = subprocess.Popen([*RAYLET, ray], executable=sys.executable) if ray else None
+    raylet = subprocess.Popen([*RAYLET, ray], executable=sys.executable, stdout=subprocess.PIPE) if ray else None
+    if raylet:
+        raylet.stdout.readline()  # before, its command line may be empty
     print(flush=True)
     sys.stdin.read()
     if raylet:

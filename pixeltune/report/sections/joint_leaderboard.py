@@ -10,10 +10,9 @@ from pixeltune.errors import StoreError
 from pixeltune.format import counted, listed
 from pixeltune.report.sections.leaderboard import Board, LeaderboardColumn, Line, record_cell, short_title
 from pixeltune.report.snapshot import Snapshot
-from pixeltune.report.texts import cell, title_of
+from pixeltune.report.texts import cell, notes_on_partial, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import best_first, figures_of, require_same
-from pixeltune.results.schema import Status
 
 _COMMON = "valid_bits_per_dim"
 """The number by which trials of searches with different objectives are ranked."""
@@ -80,10 +79,7 @@ def _metric(searches: Sequence[Snapshot]) -> str:
 
 
 def _meanings(rows: Sequence[Row]) -> Iterator[str]:
-    if any(row["status"] == Status.PRUNED for row in rows):
-        yield "Pruned trials were stopped early: their numbers are those at the images that they had seen by then."
-    if any(row["status"] == Status.STOPPED for row in rows):
-        yield "Stopped trials were ended by hand: their numbers are those at the images that they had seen by then."
+    yield from notes_on_partial({row["status"] for row in rows})
     if any(row["is_bound"] for row in rows):
         yield "≤ marks upper bounds: the likelihood itself is not known."
     yield "★ marks the best."

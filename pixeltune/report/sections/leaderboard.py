@@ -8,7 +8,7 @@ from typing import Any
 
 from pixeltune.format import counted, number, shortened
 from pixeltune.report.snapshot import Snapshot
-from pixeltune.report.texts import cell, title_of
+from pixeltune.report.texts import cell, notes_on_partial, title_of
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import figures_of
 from pixeltune.results.schema import Status
@@ -151,10 +151,7 @@ def _notes(snapshot: Snapshot) -> Iterator[str]:
         return
     yield f"Ranked by {title_of(snapshot.objective)}, {'lowest' if snapshot.sign > 0 else 'highest'} first."
     yield "A trial's number is that of its best report on the validation images; nothing here has seen the test set."
-    if Status.PRUNED in statuses:
-        yield "Pruned trials were stopped early: their numbers are those at the images that they had seen by then."
-    if Status.STOPPED in statuses:
-        yield "Stopped trials were ended by hand: their numbers are those at the images that they had seen by then."
+    yield from notes_on_partial(statuses)
     if Status.RUNNING in statuses:
         yield "Running trials are shown with their best report so far, without a rank."
     if snapshot.is_bound:
