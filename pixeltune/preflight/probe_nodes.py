@@ -150,7 +150,7 @@ def _answers(questions: Iterable[_Question]) -> list[Any]:
             try:
                 answers[number] = ray.get(task, timeout=_ANSWER_SECONDS)
                 del open_[number]
-            except Exception as error:  # whatever the function raises, or the death of its process
+            except Exception as error:  # what the function raises, or the death of its process
                 failure = error
         if failure is None:
             break
