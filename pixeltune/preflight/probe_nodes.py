@@ -129,7 +129,7 @@ def _answers(questions: Iterable[_Question]) -> list[Any]:
     """Return what the nodes answer, in the order of the questions.
 
     A function that raises is asked again, in other processes: where nodes share a disk, one that joins unpacks the
-    job's code anew, and a process that is just starting loses the folder that it runs in.
+    job's code once more, and a process that is just starting loses the folder that it runs in.
 
     Raises:
         SearchError: A node does not answer in time, or its function raises each time.
