@@ -55,7 +55,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachines]:
         own.do("ray", "up", "--yes", FILE, seconds=300)
         _say(f"ray up: {time.monotonic() - start:.1f} s")
         _say(f"the second host has joined after {wait_until(lambda: _both_alive(own), 180, 'two nodes'):.1f} s more")
-        assert "2 local.cluster.node" in own.execute("ray status")
+        wait_until(lambda: "2 local.cluster.node" in own.execute("ray status"), 60, "two nodes in ray status")
         yield own
 
 
