@@ -28,6 +28,7 @@ import hypothesis
 import pytest
 
 from pixeltune import own_code
+from tests.support.inbox import inbox as inbox
 from tests.support.optional import require
 from tests.support.own_code import code_folder as code_folder
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from optuna.trial import FrozenTrial
 
 from pixeltune.cli import main
+from pixeltune.results.optuna_storage import ReadOnlyStorage
+from tests.support.inbox import SECRET, Inbox
 from tests.support.launching import files_of, launches, store_in, write_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -171,3 +174,63 @@ def test_another_shell_stops_a_trial_and_then_the_launch(tmp_path: Path) -> None
         assert before.items() <= after.items(), "what had ended stays as it was"
         assert len(after) == max(2, len(before)), "one more may have begun, and ended, in place of the stopped trial"
         assert {row["status"] for trial, row in after.items() if trial not in before} <= {"finished"}
+
+
+def test_a_started_search_is_watched_extended_and_trained_further(tmp_path: Path) -> None:
+    folder, search = tmp_path / "r", write_search(tmp_path, images=20_000, every=1000, trials=1)
+    with launches(folder) as launch:
+        run = launch(search, "--keep-states", "1")
+        run.wait_until(lambda: (folder / "tiny" / "search.json").exists())
+        studies = ReadOnlyStorage(folder)  # as `pixeltune dashboard` reads it
+
+        def shown() -> list[FrozenTrial]:
+            return [trial for study in studies.get_all_studies() for trial in studies.get_all_trials(study._study_id)]
+
+        run.wait_until(lambda: any(trial.intermediate_values for trial in shown()))
+        assert run.wait() == 0, run.err
+        (alone,) = store_in(folder).trials()
+
+        search.write_text(search.read_text().replace("IntDistribution(4, 8)", "IntDistribution(4, 16)"))
+        refused = launch(search, "--trials", "2")
+        assert refused.wait() == 2
+        assert "with --extend to go on with the changed space" in refused.err
+        files = files_of(folder)
+        vary = "model.layers", "IntDistribution(1, 3)"
+        search.write_text(search.read_text().replace("vary={", f'vary={{"{vary[0]}": {vary[1]}, '))
+        wider = launch(search, "--keep-states", "1", "--trials", "3", "--extend")
+        assert wider.wait() == 0, wider.err
+        assert "Space: version 2 from now on: model.channels 4…8 → 4…16; model.layers 2 → 1…3." in wider.out
+        rows = store_in(folder).trials()
+        assert rows[0] == alone
+        assert [(row["status"], row["space_version"]) for row in rows] == [
+            ("finished", version) for version in (1, 2, 2)
+        ]
+        kept = {name: content for name, content in files.items() if "/trials/" in name or "/curves/" in name}
+        assert kept.items() <= files_of(folder).items()
+
+        assert main(["continue", "tiny", "--top", "1", "--images", "30000", "--storage", str(folder)]) == 0
+        (further,) = [row for row in store_in(folder).trials() if row["continues_attempt"] is not None]
+        assert (further["status"], further["attempt"], further["images_seen"]) == ("finished", 2, 30_000)
+        again = launch(search, "--keep-states", "1", "--trials", "3", "--extend")
+        assert again.wait() == 0, again.err
+        assert "all 3 trials are done" in again.out
+
+
+@pytest.mark.needs("apprise", "tensorboard")
+def test_a_search_is_tracked_and_sends_a_message(tmp_path: Path, inbox: Inbox) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, search = tmp_path / "r", write_search(tmp_path, trials=2)
+    with launches(folder) as launch:
+        run = launch(search, "--track", "tensorboard", "--notify", inbox.url, "--set", "budget.target=99")
+        assert run.wait() == 0, run.err
+        assert SECRET not in run.out + run.err
+    title, text = inbox.only()
+    assert title == "pixeltune: tiny reached its target"
+    assert "Why: trial 0000" in text
+    for row in store_in(folder).trials():
+        events = EventAccumulator(str(folder / "tiny" / "tensorboard" / row["trial"])).Reload()
+        points = [(point.step, point.value) for point in events.Scalars("valid_bits_per_dim")]
+        curve = store_in(folder).curve(row["trial"])
+        assert points == [(point["images_seen"], pytest.approx(point["valid_bits_per_dim"])) for point in curve]
+    assert SECRET.encode() not in b"".join(files_of(folder).values())
