@@ -6,8 +6,9 @@ import ast
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pixeltune.errors import ConfigError, did_you_mean
 from pixeltune.files import expand_home
@@ -104,6 +105,14 @@ def _last_search(tree: ast.Module) -> ast.Call | None:
     return None
 
 
+class _SourceLoader(SourceFileLoader):
+    """Compiles the text of the file: kept bytecode is of an earlier text if a program writes both within a second."""
+
+    def path_stats(self, path: object) -> NoReturn:
+        """Refuse the time and the size by which bytecode is found."""
+        raise OSError(f"no bytecode of {path} is kept")
+
+
 def load_search(name_or_path: str | Path) -> SearchSpace:
     """Run a search file and return the SearchSpace that it defines as `search`.
 
@@ -120,12 +129,12 @@ def load_search(name_or_path: str | Path) -> SearchSpace:
     path = search_path(name_or_path)
     if str(name_or_path).endswith(".py"):  # one of the user's, which may name code next to it
         search_in(path.parent)
-    spec = importlib.util.spec_from_file_location(f"pixeltune_search_{path.stem}", path)
+    loader = _SourceLoader(f"pixeltune_search_{path.stem}", str(path))
+    spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         raise ConfigError(f"a search file must run, but {path} stops with {error_text(error)}") from error
     search = getattr(module, "search", None)

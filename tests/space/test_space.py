@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -570,3 +571,15 @@ def test_configurations_are_counted(vary: dict[str, BaseDistribution], count: in
     assert mine.num_configurations == count
     every = [tuple(sorted(mine.configure(one).flat().items(), key=str)) for one in mine.configurations()]
     assert len(set(every)) == len(every) == (count or 0)
+
+
+def test_a_search_file_that_changes_within_a_second_is_read_again(tmp_path: Path) -> None:
+    """Python's bytecode is found by the second and the size of its source, which do not change here."""
+    file = tmp_path / "mine.py"
+    for layers in (2, 3):
+        file.write_text(
+            "from tests.support.toy_search import toy_config, toy_space\n"
+            f'search = toy_space(base=toy_config().override({{"model.layers": {layers}}}))\n'
+        )
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        assert load_search(file).base.model.layers == layers
