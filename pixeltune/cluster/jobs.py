@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cluster.dashboard_client import client_at
+from pixeltune.cluster.dashboard_client import DashboardFaultError, client_at
 from pixeltune.cluster.ssh_tunnel import DashboardConnection, UnreachableError
 from pixeltune.errors import SearchError
 from pixeltune.results.storage import COMMAND
@@ -37,7 +37,7 @@ _STOOD_SECONDS = 60.0
 def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None], say: Callable[[str], None]) -> Job:
     """Write what the job prints until it has ended; a broken connection is restored while the job continues.
 
-    UnreachableError if it cannot be restored for ten minutes.
+    UnreachableError or DashboardFaultError if it cannot be restored for ten minutes.
     """
     reader, lost_at = _LogReader(write), -math.inf
     while True:
@@ -49,7 +49,7 @@ def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None]
                 job = _ended(jobs, job_id)
                 if job is not None:
                     return job
-        except UnreachableError as error:
+        except (UnreachableError, DashboardFaultError) as error:
             now = time.monotonic()
             if now - began > _STOOD_SECONDS or lost_at < 0:
                 lost_at = now

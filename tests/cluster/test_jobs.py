@@ -33,7 +33,13 @@ def refusals() -> list[str]:
 
 
 @pytest.fixture
-def dashboard(refusals: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Asked]]:
+def faults() -> list[str]:
+    """What it answers first to those who ask for jobs."""
+    return []
+
+
+@pytest.fixture
+def dashboard(refusals: list[str], faults: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Asked]]:
     """The URL of a server that answers as a dashboard does where one search runs, and what it was asked."""
     asked: Asked = []
     running = {
@@ -48,6 +54,9 @@ def dashboard(refusals: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(("GET", self.path, self.headers.get("Authorization")))
+            if faults and "version" not in self.path:
+                self._answer(faults.pop(), status=500)
+                return
             self._answer({"ray_version": "2.60.0"} if "version" in self.path else [running])
 
         def do_PUT(self) -> None:
@@ -141,6 +150,25 @@ def test_a_submission_that_stays_refused_is_one_line(
     with pytest.raises(SearchError, match=rf"must do as asked, but: .*{refusal}"), jobs_of(_way(url)) as cluster:
         cluster.submit(_submission())
     assert [method for method, _, _ in asked].count("POST") == 1
+
+
+def test_a_dashboard_that_fails_for_a_moment_is_asked_again(
+    dashboard: tuple[str, Asked], faults: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's other processes may be busy, or end; the job itself continues."""
+    url, _ = dashboard
+    monkeypatch.setattr(jobs, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(jobs, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(jobs.Jobs, "log", lambda *_words: None)
+    monkeypatch.setattr(jobs, "_ended", lambda cluster, name: cluster.find(name))
+    said: list[str] = []
+    faults += ["GCS is not available"] * 2
+    job = follow(_way(url), "tiny-20261122-120000", pytest.fail, said.append)
+    assert job.id == "tiny-20261122-120000"
+    assert ["status code 500" in line and "trying again" in line for line in said] == [True]
+    faults += ["GCS is not available"] * 1000
+    with pytest.raises(SearchError, match="status code 500"):
+        follow(_way(url), "tiny-20261122-120000", pytest.fail, said.append)
 
 
 def test_a_search_that_runs_is_not_submitted_again(dashboard: tuple[str, Asked], tmp_path: Path) -> None:
