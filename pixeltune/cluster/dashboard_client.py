@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _REQUEST_SECONDS = (10, 60)
+_SERVER_FAULT = re.compile(r"status code 5\d\d")
+
+
+class DashboardFaultError(SearchError):
+    """The dashboard could not do what was asked, as while the head's other processes start or end."""
 
 
 @contextmanager
@@ -30,7 +36,8 @@ def client_at(reach: DashboardConnection) -> Iterator[JobSubmissionClient]:
             why = " ".join(str(error).split())[:200]
             raise UnreachableError(f"Ray's dashboard must answer on the head, but does not ({why}); ray up") from None
         except RuntimeError as error:  # Ray's exception for an answer that is not 200
-            raise SearchError(f"Ray's dashboard must do as asked, but: {' '.join(str(error).split())[:300]}") from None
+            kind = DashboardFaultError if _SERVER_FAULT.search(str(error)) else SearchError
+            raise kind(f"Ray's dashboard must do as asked, but: {' '.join(str(error).split())[:300]}") from None
 
 
 def _require_token() -> None:

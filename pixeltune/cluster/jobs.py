@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixeltune.cluster.dashboard_client import client_at
+from pixeltune.cluster.dashboard_client import DashboardFaultError, client_at
 from pixeltune.cluster.ssh_tunnel import DashboardConnection, UnreachableError
 from pixeltune.errors import SearchError
 from pixeltune.results.storage import COMMAND
@@ -37,7 +37,7 @@ _STOOD_SECONDS = 60.0
 def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None], say: Callable[[str], None]) -> Job:
     """Write what the job prints until it has ended; a broken connection is restored while the job continues.
 
-    UnreachableError if it cannot be restored for ten minutes.
+    UnreachableError or DashboardFaultError if it cannot be restored for ten minutes.
     """
     reader, lost_at = _LogReader(write), -math.inf
     while True:
@@ -49,7 +49,7 @@ def follow(reach: DashboardConnection, job_id: str, write: Callable[[str], None]
                 job = _ended(jobs, job_id)
                 if job is not None:
                     return job
-        except UnreachableError as error:
+        except (UnreachableError, DashboardFaultError) as error:
             now = time.monotonic()
             if now - began > _STOOD_SECONDS or lost_at < 0:
                 lost_at = now
@@ -93,6 +93,9 @@ def _ended(jobs: Jobs, job_id: str) -> Job | None:
 _NAME, _STORAGE = "pixeltune_name", "pixeltune_storage"
 _STOP_SECONDS = 300
 """From Ray's SIGTERM to its SIGKILL: running trials are cut, their rows written, the best ones shown."""
+_AGENT_SECONDS = 60.0
+_NO_AGENT = "No available agent"
+"""In Ray's refusal of a job that it has not taken."""
 _RUNNING = ("PENDING", "RUNNING")
 
 
@@ -182,7 +185,7 @@ class Jobs:
                 )
         with _staged(submission) as folder:
             identity = f"{submission.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-            return self._client.submit_job(
+            return self._start_job(
                 # exec: the signal that stops a job reaches the search, and no shell ends before it.
                 entrypoint=shlex.join(["exec", "python", "-m", "pixeltune", *submission.words]),
                 submission_id=identity,
@@ -192,6 +195,17 @@ class Jobs:
                 },
                 metadata={_NAME: submission.name, _STORAGE: submission.storage},
             )
+
+    def _start_job(self, **job: Any) -> str:
+        """Submit a job, and wait for the head's agent that starts it: after `ray up` it is ready last."""
+        end = time.monotonic() + _AGENT_SECONDS
+        while True:
+            try:
+                return self._client.submit_job(**job)
+            except RuntimeError as error:
+                if _NO_AGENT not in str(error) or time.monotonic() >= end:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
 
     def stop(self, job: Job) -> Job:
         """Stop a job as Ctrl-C would, and return it as it ended."""

@@ -27,6 +27,7 @@ from pixeltune.tune.ray_address import VARIABLE
 from tests.support.harm import Before, Harm, count_harm
 from tests.support.launching import MARK, launches, marked, store_in
 from tests.support.noop import Orders, instruct, noop_space
+from tests.support.own_machines import wait_until
 from tests.support.ray_faults import SEARCH
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -110,15 +111,15 @@ def test_workers_come_and_every_trial_is_done(newer: bool, tmp_path: Path) -> No
     search = tmp_path / "tiny.py"
     search.write_text(SEARCH.format(trials=4, images=400), encoding="utf-8")
     storage = tmp_path / "r"
-    instruct(storage, Orders(seconds=1.0))
+    instruct(storage, Orders(seconds=2.0))
     with cluster_of_none(tmp_path, newer=newer) as environment, launches(storage) as launch:
         mark = environment[MARK]
-        assert _raylets(mark) == 1
+        wait_until(lambda: _raylets(mark) == 1, 30, "the head alone")
         variables = {name: environment[name] for name in (VARIABLE, "RAY_TMPDIR", "RAY_AUTH_MODE")}
         run = launch(search, program="tests/support/noop.py", **variables)
-        assert run.wait(150) == 0, run.out + run.err
+        assert run.wait(400) == 0, run.out + run.err
         assert run.err == ""
-        assert _raylets(mark) == 3, "the head and two workers"
+        wait_until(lambda: _raylets(mark) == 3, 30, "the head and two workers")  # one that forks counts twice
     lines = run.out.splitlines()
     assert lines[0].startswith("Runs on the Ray cluster at ")
     assert lines[0].endswith("this machine is a node of it, by `ray start`.")

@@ -27,7 +27,19 @@ Asked = list[tuple[str, str, Any]]
 
 
 @pytest.fixture
-def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Asked]]:
+def refusals() -> list[str]:
+    """What the dashboard answers first to those who submit."""
+    return []
+
+
+@pytest.fixture
+def faults() -> list[str]:
+    """What it answers first to those who ask for jobs."""
+    return []
+
+
+@pytest.fixture
+def dashboard(refusals: list[str], faults: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Asked]]:
     """The URL of a server that answers as a dashboard does where one search runs, and what it was asked."""
     asked: Asked = []
     running = {
@@ -42,6 +54,9 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Asked]]:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(("GET", self.path, self.headers.get("Authorization")))
+            if faults and "version" not in self.path:
+                self._answer(faults.pop(), status=500)
+                return
             self._answer({"ray_version": "2.60.0"} if "version" in self.path else [running])
 
         def do_PUT(self) -> None:
@@ -50,10 +65,13 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Asked]]:
         def do_POST(self) -> None:
             content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append(("POST", self.path, content))
+            if refusals:
+                self._answer(refusals.pop(), status=500)
+                return
             self._answer({"submission_id": content["submission_id"], "job_id": content["submission_id"]})
 
-        def _answer(self, content: Any) -> None:
-            self.send_response(200)
+        def _answer(self, content: Any, status: int = 200) -> None:
+            self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(content).encode())
 
@@ -100,6 +118,57 @@ def test_a_submission_goes_to_the_cluster_that_was_named_whatever_the_environmen
     assert posted["runtime_env"]["working_dir"].startswith("gcs://")
     assert posted["runtime_env"]["env_vars"]["PIXELTUNE_COMMAND"] == "launch.py"
     assert posted["metadata"] == {"pixeltune_name": "other", "pixeltune_storage": "/shared/results"}
+
+
+def test_a_submission_waits_for_the_process_that_starts_jobs(
+    dashboard: tuple[str, Asked], refusals: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The head's dashboard answers first, and that process may need a while more on a busy machine."""
+    url, asked = dashboard
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "_PAUSE_SECONDS", 0.01)
+    refusals += ["No available agent to submit job, please try again later."] * 2
+    with jobs_of(_way(url)) as cluster:
+        job = cluster.submit(_submission())
+    posted = [content["submission_id"] for method, _, content in asked if method == "POST"]
+    assert posted == [job] * 3
+
+
+@pytest.mark.parametrize(("seconds", "refusal"), [(0.0, "No available agent to submit job"), (60.0, "no disk")])
+def test_a_submission_that_stays_refused_is_one_line(
+    seconds: float,
+    refusal: str,
+    dashboard: tuple[str, Asked],
+    refusals: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    url, asked = dashboard
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "_AGENT_SECONDS", seconds)
+    refusals += [refusal] * 2
+    with pytest.raises(SearchError, match=rf"must do as asked, but: .*{refusal}"), jobs_of(_way(url)) as cluster:
+        cluster.submit(_submission())
+    assert [method for method, _, _ in asked].count("POST") == 1
+
+
+def test_a_dashboard_that_fails_for_a_moment_is_asked_again(
+    dashboard: tuple[str, Asked], faults: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's other processes may be busy, or end; the job itself continues."""
+    url, _ = dashboard
+    monkeypatch.setattr(jobs, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(jobs, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(jobs.Jobs, "log", lambda *_words: None)
+    monkeypatch.setattr(jobs, "_ended", lambda cluster, name: cluster.find(name))
+    said: list[str] = []
+    faults += ["GCS is not available"] * 2
+    job = follow(_way(url), "tiny-20261122-120000", pytest.fail, said.append)
+    assert job.id == "tiny-20261122-120000"
+    assert ["status code 500" in line and "trying again" in line for line in said] == [True]
+    faults += ["GCS is not available"] * 1000
+    with pytest.raises(SearchError, match="status code 500"):
+        follow(_way(url), "tiny-20261122-120000", pytest.fail, said.append)
 
 
 def test_a_search_that_runs_is_not_submitted_again(dashboard: tuple[str, Asked], tmp_path: Path) -> None:

@@ -41,8 +41,13 @@ class Wire:
         self._to = int(url.rpartition(":")[2])
         self._pairs: list[socket.socket] = []
         self.ways = 0
+        self._answers: list[bytes] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._serve, daemon=True).start()
+
+    def answered(self, words: bytes) -> int:
+        """How often these words have come back through it."""
+        return b"".join(self._answers).count(words)
 
     def cut(self) -> None:
         """All connections, as when a laptop falls asleep."""
@@ -63,13 +68,14 @@ class Wire:
             far = socket.create_connection(("127.0.0.1", self._to))
             self._pairs += [near, far]
             for source, target in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+                threading.Thread(target=self._pass, args=(source, target, source is far), daemon=True).start()
 
-    @staticmethod
-    def _pass(source: socket.socket, target: socket.socket) -> None:
+    def _pass(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
         with contextlib.suppress(OSError):
             while content := source.recv(65536):
                 target.sendall(content)
+                if is_answer:
+                    self._answers.append(content)
             target.shutdown(socket.SHUT_RDWR)
 
 
@@ -83,7 +89,7 @@ def wire(head: StandingHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return one
 
 
-def _once(condition: Callable[[], bool], act: Callable[[], None], seconds: float = 120) -> threading.Thread:
+def _once(condition: Callable[[], bool], act: Callable[[], None], seconds: float = 300) -> threading.Thread:
     """Act when the condition holds, beside what the test does."""
 
     def wait() -> None:
@@ -172,9 +178,10 @@ def test_left_found_again_stopped_and_gone_on_with(head: StandingHead, wire: Wir
     assert second.err.count("\n") == 1
     assert "running    " + job in command("cluster", "status", str(head.file)).out
 
-    before, reports = wire.ways, len(store.curves())
-    helper = _once(lambda: len(store.curves()) > reports + 1, wire.cut)
-    ended = _once(lambda: wire.ways >= before + 3, lambda: _ctrl_c(after=3))
+    begin = b"Order-0 baseline"
+    before, read = wire.ways, wire.answered(begin)
+    helper = _once(lambda: wire.answered(begin) > read, wire.cut)  # not while the job is found
+    ended = _once(lambda: wire.ways >= before + 3 and wire.answered(begin) > read + 1, lambda: _ctrl_c(after=3))
     followed = command("cluster", "logs", str(head.file))
     helper.join()
     ended.join()

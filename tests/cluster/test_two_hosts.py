@@ -6,11 +6,14 @@ stranger's. The tests follow each other on one cluster, in the order of the file
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -108,8 +111,12 @@ def test_no_port_answers_a_stranger(cluster: OwnMachines) -> None:
         places = [f"{host.address}:{one.port}" for one in listeners(host) if one.where != "loopback"]
         answers = ask_ports(stranger, places)
         assert set(answers) == set(places)
+        still = {f"{host.address}:{one.port}" for one in listeners(host)}  # idle workers end meanwhile
         refused = {place: "UNAUTHENTICATED" in told.values() or told["http"] == 401 for place, told in answers.items()}
-        assert all(refused.values()), {place: answers[place] for place, is_so in refused.items() if not is_so}
+        assert any(refused.values())
+        assert all(is_so for place, is_so in refused.items() if place in still), {
+            place: answers[place] for place, is_so in refused.items() if not is_so
+        }
         assert "OK" not in {answer for told in answers.values() for answer in told.values()}
         assert f"{host.address}:{DASHBOARD}" not in places
 
@@ -164,8 +171,14 @@ def test_a_search_goes_on_when_a_host_is_cut_off(cluster: OwnMachines) -> None:
     def hosts_that_ended() -> set[str]:
         return {row["hostname"] for row in store.attempts() if row["status"] == "finished"} if store.exists() else set()
 
+    def is_early_in_a_trial_on_beta() -> bool:
+        """Between two trials, there is nothing on the host that could go on elsewhere."""
+        running = [row for row in store.attempts() if (row["hostname"], row["status"]) == ("beta", "running")]
+        return any(0 < len(store.curve(row["trial"])) <= IMAGES // 200 for row in running)
+
     try:
         wait_until(lambda: hosts_that_ended() == {"alpha", "beta"}, 240, "trials that end on both hosts")
+        wait_until(is_early_in_a_trial_on_beta, 60, "a trial that has begun on the host to be cut off")
         before = Before.of(store)
         cluster.network.cut("beta", off=True)
         start = time.monotonic()
@@ -181,7 +194,7 @@ def test_a_search_goes_on_when_a_host_is_cut_off(cluster: OwnMachines) -> None:
     tried = [(row["trial"], row["hostname"]) for row in store.attempts()]
     (cut,) = {trial for trial, _ in tried if [name for name, _ in tried].count(trial) > 1}
     assert [host for trial, host in tried if trial == cut] == ["beta", "alpha"], "it went on elsewhere"
-    _say(f"the host is back after {wait_until(lambda: _both_alive(cluster), 180, 'two nodes'):.1f} s")
+    _say(f"the host is back after {wait_until(lambda: _both_alive(cluster), 300, 'two nodes'):.1f} s")
 
 
 def _both_alive(cluster: OwnMachines) -> bool:
@@ -196,20 +209,28 @@ def test_the_token_is_the_users_alone_and_nowhere_written(cluster: OwnMachines) 
         assert path.read_bytes().strip() == token
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, host.name
         assert not [words for words in host.processes().values() if token.decode() in words]
-        written = [each for each in host.folder.rglob("*") if each.is_file() and each != path]
+        written = {each: content for each, content in _contents(host.folder) if each != path}
         assert any(each.name == "gcs_server.out" for each in written) == (host is cluster.head), "Ray's own logs too"
-        assert not [each for each in written if token in each.read_bytes()]
+        assert not [each for each, content in written.items() if token in content]
     kept = [path for path in cluster.storage.parent.rglob("*") if path.is_file()]
     assert len(kept) > TRIALS
     assert not [path for path in kept if token in path.read_bytes()]
 
 
+def _contents(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Of all files below a folder in which Ray writes, replaces and removes some meanwhile."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    yield path, path.read_bytes()
+
+
 def test_ray_down_leaves_nothing(cluster: OwnMachines) -> None:
     start = time.monotonic()
-    cluster.do("ray", "down", "--yes", FILE)
+    cluster.do("ray", "down", "--yes", FILE, seconds=300)
     _say(f"ray down: {time.monotonic() - start:.1f} s")
-    assert cluster.head.processes() == {}
-
+    wait_until(lambda: cluster.head.processes() == {}, 30, "an end of the head's processes, which were killed")
     _say(f"the worker's processes are gone after {_seconds_until_empty(cluster.worker):.1f} s more")
 
 

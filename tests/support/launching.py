@@ -91,11 +91,11 @@ class Launch:
         """What it has printed as an error."""
         return self._streams[1].read_text()
 
-    def wait(self, seconds: float = 200) -> int:
+    def wait(self, seconds: float = 400) -> int:
         """Its exit code."""
         return self.process.wait(timeout=seconds)
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 300) -> None:
         """AssertionError where it ends, or the time, before the condition holds."""
         end = time.monotonic() + seconds
         while not condition():
@@ -112,7 +112,7 @@ class Launch:
         self.process.kill()
         self.process.wait()
 
-    def left_behind(self, seconds: float = 30) -> list[str]:
+    def left_behind(self, seconds: float = 100) -> list[str]:
         """Command lines of its processes that are still there after some time."""
         end = time.monotonic() + seconds
         while (left := marked(self.mark)) and time.monotonic() < end:

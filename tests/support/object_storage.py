@@ -167,9 +167,13 @@ def _client(server: S3Server) -> Any:
 def objects(server: S3Server) -> dict[str, bytes]:
     """Everything that is stored, as S3 itself shows it."""
     client = _client(server)
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=server.bucket)
-    keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-    return {key: client.get_object(Bucket=server.bucket, Key=key)["Body"].read() for key in keys}
+    return {name: client.get_object(Bucket=server.bucket, Key=name)["Body"].read() for name in object_names(server)}
+
+
+def object_names(server: S3Server) -> list[str]:
+    """The names alone, which can be asked for while a search removes objects."""
+    pages = _client(server).get_paginator("list_objects_v2").paginate(Bucket=server.bucket)
+    return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
 
 @contextlib.contextmanager

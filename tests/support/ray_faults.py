@@ -273,8 +273,8 @@ def node_killed(scene: Scene) -> None:
     scene.harm.require(not failed, f"a node's death is no fault of a trial, but {failed}")
 
 
-_NOTICE_SECONDS = 12.0
-"""Before a spot machine is gone; clouds give 30 or 120."""
+_NOTICE_SECONDS = 30.0
+"""Before a spot machine is gone; clouds give 30 or 120. The agent looks every 5 s, and imports Ray then."""
 
 
 def spot_taken(scene: Scene) -> None:
@@ -361,7 +361,7 @@ class Fault:
     left_seconds: float = 60.0
 
 
-_PATIENCE = ("--set", "patience.minutes=0.15", "--set", "patience.times=3", "--set", "patience.start_minutes=1")
+_PATIENCE = ("--set", "patience.minutes=0.25", "--set", "patience.times=3", "--set", "patience.start_minutes=1")
 
 FAULTS: dict[str, Fault] = {
     "trial killed": Fault(_kill_and_finish("ImplicitFunc")),
@@ -374,7 +374,7 @@ FAULTS: dict[str, Fault] = {
         _kill_and_finish("RayTrainWorker"), trials=1, images=1600, options=("--set", "resources.workers=2")
     ),
     "node killed": Fault(node_killed, place="nodes"),
-    "spot node taken": Fault(spot_taken, place="nodes", images=4000),
+    "spot node taken": Fault(spot_taken, place="nodes", images=8000),
     "Ctrl-C": Fault(interrupted, place="laptop"),
     "launcher killed with its Ray": Fault(launcher_killed, place="laptop", left_seconds=200.0),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -70,10 +72,20 @@ def test_results_that_cannot_be_written_end_the_search_in_one_line(tmp_path: Pat
     with launches(folder) as launch:
         run = launch(search)
         run.wait_until(lambda: (folder / "tiny" / "trials").exists() and "finished" in ends(folder).values())
-        (folder / "tiny" / "trials").rename(folder / "tiny" / "away")
-        (folder / "tiny" / "trials").touch()
-        assert run.wait(60) == 2
+        _replace_by_file(folder / "tiny" / "trials")
+        assert run.wait() == 2, run.err
         assert len(run.err.splitlines()) == 1, run.err
         assert "results must be writable" in run.err
         assert run.left_behind() == []
         assert run.temporary_folders() == []
+
+
+def _replace_by_file(folder: Path) -> None:
+    """Put a file in a folder's place, also where its writer makes it again in between."""
+    for number in itertools.count():
+        if folder.is_dir():
+            folder.rename(folder.with_name(f"away-{number}"))
+        with contextlib.suppress(FileExistsError):
+            folder.touch(exist_ok=False)
+        if folder.is_file():
+            return

@@ -45,7 +45,7 @@ if "default_worker" in sys.argv[0]:
 
     Training._train_step = hanging
 """
-PATIENCE = ("--set", "patience.minutes=0.2", "--set", "patience.times=3", "--set", "patience.start_minutes=10")
+PATIENCE = ("--set", "patience.minutes=0.5", "--set", "patience.times=3", "--set", "patience.start_minutes=10")
 
 
 def _search(folder: Path, *, hangs: int, trials: int = 3) -> Path:

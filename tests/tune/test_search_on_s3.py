@@ -11,7 +11,7 @@ from pixeltune import files
 from pixeltune.results.dataframes import read_curves, read_results
 from pixeltune.results.store import SearchStore
 from tests.support.launching import launches, write_search
-from tests.support.object_storage import KEY, SECRET, S3Server, in_environment, objects, s3_server
+from tests.support.object_storage import KEY, SECRET, S3Server, in_environment, object_names, objects, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -37,7 +37,7 @@ def test_killed_and_gone_on_with_from_what_lies_there(
             before = {(row["trial"], row["images_seen"]): row for row in store.curves()}
             files.remove(files.join(store.folder, ".lock"))  # as two minutes would
             second = launch(search)
-            assert second.wait(300) == 0, second.err
+            assert second.wait(400) == 0, second.err
             assert second.err == ""
             said = first.out + first.err + second.out + second.err
         rows = store.trials()
@@ -59,4 +59,4 @@ def test_killed_and_gone_on_with_from_what_lies_there(
 
 
 def _states(server: S3Server) -> list[str]:
-    return [name for name in objects(server) if name.endswith("state.pt")]
+    return [name for name in object_names(server) if name.endswith("state.pt")]

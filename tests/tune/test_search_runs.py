@@ -117,8 +117,8 @@ def test_two_workers_train_a_trial_together(tmp_path: Path) -> None:
     own = search.read_text().replace("keep=2,", "keep=2, callbacks=(Slow(),),")
     search.write_text(f"from slow_callback import Slow\n{own}")
     with launches(tmp_path / "r") as launch:
-        run = launch(search, "--set", "resources.workers=2")
-        assert run.wait(400) == 0, run.err
+        run = launch(search, "--set", "resources.workers=2", "--max-concurrent", "1")
+        assert run.wait() == 0, run.err
         assert run.err == ""
         assert run.left_behind() == []
     rows = store_in(tmp_path / "r").attempts()
@@ -153,16 +153,16 @@ def test_another_shell_stops_a_trial_and_then_the_launch(tmp_path: Path) -> None
     folder = tmp_path / "r"
     search = write_search(tmp_path, images=40_000, every=1000, trials=4)
 
-    def status_of(trial: str) -> str:
+    def statuses() -> dict[str, str]:
         rows = store_in(folder).trials() if (folder / "tiny" / "trials").exists() else []
-        return next((row["status"] for row in rows if row["trial"] == trial), "")
+        return {row["trial"]: row["status"] for row in rows}
 
     with launches(folder) as launch:
         run = launch(search)
-        run.wait_until(lambda: status_of("00000") == "running" and bool(store_in(folder).curve("00000")))
+        run.wait_until(lambda: statuses().get("00000") == "running" and bool(store_in(folder).curve("00000")))
         assert main(["stop", "tiny", "0", "--storage", str(folder)]) == 0
-        run.wait_until(lambda: status_of("00000") == "stopped")
-        run.wait_until(lambda: status_of("00001") == "running")
+        run.wait_until(lambda: statuses().get("00000") == "stopped")
+        run.wait_until(lambda: "running" in statuses().values())
         assert main(["stop", "tiny", "--storage", str(folder)]) == 0
         assert run.wait() == 130, run.err
         assert "Stopping, as another shell requests" in run.out

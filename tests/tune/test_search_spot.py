@@ -24,7 +24,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 TAKEN = "its node was taken away (spot notice)"
 MODULE = """
+FAST = {fast!r}
 import sys, time
+from pathlib import Path
 
 from pixeltune.data.readers import digits
 
@@ -39,7 +41,7 @@ if "default_worker" in sys.argv[0]:
     step = Training._train_step
 
     def slow(self, tally):
-        time.sleep(0.2)
+        time.sleep(0 if Path(FAST).exists() else 0.5)
         step(self, tally)
 
     Training._train_step = slow
@@ -63,7 +65,8 @@ def test_a_trial_goes_on_from_the_step_at_which_it_was_taken_away(stand: Stand, 
     Before, for a node that joins unpacks the job's code anew, where nodes of one machine share it: processes that are
     just starting would lose the folder that they run in.
     """
-    (tmp_path / "mymod.py").write_text(MODULE)
+    fast = tmp_path / "fast"  # until it exists, the first report is 80 s away
+    (tmp_path / "mymod.py").write_text(MODULE.format(fast=str(fast)))
     search = write_search(tmp_path, images=16000, every=8000, trials=1)
     search.write_text(search.read_text().replace('"name": "digits"', '"name": "mymod:images"'))
     state, metadata = Path(store_in(tmp_path / "r").checkpoint("00000"), "state.pt"), Metadata()
@@ -72,18 +75,20 @@ def test_a_trial_goes_on_from_the_step_at_which_it_was_taken_away(stand: Stand, 
             watch = [sys.executable, "-m", "pixeltune", "cluster", "watch-spot", "aws", "--node", node.node_id]
             subprocess.run(watch, env=os.environ | {ENDPOINT: endpoint}, check=True, capture_output=True)
         run = launch(search, "--address", stand.address, "--set", f"resources.workers={workers}")
-        run.wait_until(lambda: _is_training(tmp_path / "r"), 200)
-        taken, stand.nodes = stand.nodes, []
+        run.wait_until(lambda: _is_training(tmp_path / "r"))
+        taken, stand.nodes, began = stand.nodes, [], time.monotonic()
         stand.complete()
-        time.sleep(5)  # the code is unpacked there
+        time.sleep(max(5, time.monotonic() - began))  # the code is unpacked there
         gone = metadata.take_away(60)
         run.wait_until(state.exists, 60)
         saved = TrainState.load(str(state))
         assert time.time() < gone
+        run.wait_until(lambda: store_in(tmp_path / "r").attempts()[0]["status"] == "interrupted", 60)
+        fast.touch()
         stand.nodes += taken
         for _ in taken:
             stand.kill_node(2)
-        assert run.wait(300) == 0, run.err
+        assert run.wait() == 0, run.err
         assert run.err == ""
     assert 0 < saved.images_seen < 8000
     rows = store_in(tmp_path / "r").attempts()
