@@ -38,6 +38,9 @@ _ENVIRONMENT = _FOR_WORKERS | {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would require pyproject.toml in the working directory
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # How long a call waits for the cause of a death; after 1 s by default, a crash on a busy machine would be reported
+    # as an actor that is unavailable, as if its node had died.
+    "RAY_timeout_ms_task_wait_for_death_info": "10000",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
