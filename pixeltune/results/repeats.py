@@ -57,6 +57,11 @@ def merge_repeats(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
+def plain_row(row: Row) -> Row:
+    """Return a merged row as the row of a trial that is not repeated, for a search that only gets its number."""
+    return {name: value for name, value in row.items() if name not in MERGED} | {"repeats": None}
+
+
 def first_trial(row: Mapping[str, Any]) -> str:
     """Return the first trial of a row's configuration: the trial itself, or the one that it repeats."""
     return str(row.get("repeat_of") or row["trial"])
@@ -73,6 +78,11 @@ def seeds_text(row: Mapping[str, Any]) -> str:
         return ""
     of = f" of {row[SEEDS] + row[SEEDS_LEFT]}" if row[SEEDS_LEFT] else ""
     return f"{row[SEEDS]}{of} seed{'s' * ((row[SEEDS] + row[SEEDS_LEFT]) != 1)}"
+
+
+def trial_text(row: Mapping[str, Any]) -> str:
+    """Return the trial of a row, and its seeds if it is merged: `00003, 1 of 3 seeds`."""
+    return ", ".join(filter(None, [row["trial"], seeds_text(row)]))
 
 
 def error_text(row: Mapping[str, Any], metric: str, digits: int = 4) -> str:
