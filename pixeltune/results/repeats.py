@@ -19,12 +19,14 @@ from pixeltune.space.metrics import KNOWN_EARLY, METRICS, sign
 SEEDS = "seeds"
 """The key of a merged row with the number of seeds that its means are over."""
 SEEDS_LEFT = "seeds_left"
-"""The key with the number of seeds that have not ended; 0 once the configuration may count as the best."""
+"""The key with the number of seeds that are missing; 0 once the configuration may count as the best."""
 RUNS = "runs"
 """The key with the names of the configuration's trials, the first one first."""
 MERGED = (SEEDS, SEEDS_LEFT, RUNS, *(f"{name}_error" for name in METRICS))
 """The keys that a merged row has in addition to the columns."""
 
+_FEWEST = 2
+"""Seeds that must have finished, of those that have ended, before a configuration may count as the best."""
 _OPEN = (Status.RUNNING, Status.INTERRUPTED)
 _REFUTES = (Status.DIVERGED, Status.REJECTED)
 """Ends of a repeat that its configuration then has too; failed, oom and stopped only leave one seed less."""
@@ -35,7 +37,8 @@ def merge_repeats(rows: Iterable[Row]) -> list[Row]:
 
     The metrics of a merged row are means over the seeds that finished; `METRIC_error` is the standard error of each,
     None with one seed; the other columns are those of the first trial. `seeds`, `seeds_left` and `runs` are the number
-    of seeds in the means, the number of those that have not ended, and the names of the trials. If a repeat diverged or
+    of seeds in the means, the number of those that are missing, and the names of the trials. None is missing once all
+    seeds have ended and at least two of them have finished. If a repeat diverged or
     was rejected, the merged row has its status and reason; if it was stopped out of bounds, its costs; if a code
     refutes its bits, the merged row is refuted.
 
@@ -68,7 +71,7 @@ def first_trial(row: Mapping[str, Any]) -> str:
 
 
 def is_settled(row: Mapping[str, Any]) -> bool:
-    """Return whether a merged row may count as the best: all of its seeds have ended."""
+    """Return whether a merged row may count as the best: all of its seeds have ended, and two or more finished."""
     return not row.get(SEEDS_LEFT)
 
 
@@ -107,10 +110,11 @@ def _merged(runs: Sequence[Row], continued: Iterable[tuple[object, ...]]) -> Row
         return first | {SEEDS: 1, SEEDS_LEFT: 0, RUNS: [first["trial"]]}
     finished = [row for row in runs if row["status"] == Status.FINISHED]
     counted = finished or runs[:1]
-    ended = sum(row["status"] not in _OPEN for row in runs) + (_configuration(first) in continued)
+    elsewhere = int(_configuration(first) in continued)
+    ended = sum(row["status"] not in _OPEN for row in runs) + elsewhere
     merged = counted[0] | {
         SEEDS: len(counted),
-        SEEDS_LEFT: max(0, first["repeats"] - ended),
+        SEEDS_LEFT: max(0, first["repeats"] - ended, _FEWEST - len(counted) - elsewhere),
         RUNS: [row["trial"] for row in runs],
     }
     for name in METRICS:

@@ -3,7 +3,8 @@
 The next repeat follows from the ended rows and the pending plans alone, so a resumed search makes the same repeats as
 an uninterrupted one. The leader is the configuration with the best mean over the seeds that it has; with several
 objectives, each that no other beats. A leader that lacks seeds gets the next one before any new configuration is tried.
-One whose mean gets worse than another's is no longer repeated: it does not count as the best.
+One whose mean gets worse than another's is no longer repeated: it does not count as the best. The same holds for
+one whose seeds have all ended without a second number.
 """
 
 from __future__ import annotations
@@ -71,8 +72,12 @@ def repeats_before(number: int, ended: Iterable[Row], pending: Iterable[TrialPla
 
 def _open_leaders(space: SearchSpace, ended: Iterable[Row], outside: Collection[str]) -> list[Row]:
     """Return the leaders without all of their seeds, in the order of the front."""
+
+    def can_get_more(row: Row) -> bool:
+        return len(row[RUNS]) < space.repeats and not any(trial in outside for trial in row[RUNS])
+
     able = [row for row in merge_repeats(ended) if can_be_best(row, space.objectives, space.constraints)]
-    able = [row for row in able if is_settled(row) or not any(trial in outside for trial in row[RUNS])]
+    able = [row for row in able if is_settled(row) or can_get_more(row)]
     if len(space.objectives) > 1:
         leaders = not_beaten(able, space.objectives)
     else:

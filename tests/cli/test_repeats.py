@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import pixeltune as pt
+from pixeltune.config import ImageSpec
 from pixeltune.data import resolve
 from pixeltune.results.dataframes import configurations_of
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import choose
+from pixeltune.search.progress import Progress
 from pixeltune.search.searcher import OptunaSearcher
 from pixeltune.search.state import SearchState
 from pixeltune.search.trial import weights_file
@@ -181,6 +184,56 @@ def test_the_study_and_the_dashboard_have_a_trial_a_configuration(proven: Search
     [found] = storage.get_all_studies()
     assert [trial.number for trial in storage.get_all_trials(found._study_id)] == [0, 2, 3]
     assert storage.get_best_trial(found._study_id).number == 3
+
+
+def test_a_report_has_the_means_and_every_training(proven: SearchState) -> None:
+    from pixeltune.report.figures.key_axes import measured
+    from pixeltune.report.sections.commands import rerun
+    from pixeltune.report.sections.leaderboard import board
+    from pixeltune.report.sections.summary import summary
+    from pixeltune.report.snapshot import read_snapshot
+
+    snapshot = read_snapshot(proven.store)
+    about = summary(snapshot)
+    assert "Best by validation bits/dim: trial 00003 (2 seeds) with 1.9500 ± 0.0500, 35.0% below" in about.headline
+    assert ("Repeats", "2 seeds of each configuration that would be the best") in about.facts
+    found = board(snapshot, 1)
+    names = [column.name for column in found.columns]
+    lines = [{name: cell.text for name, cell in zip(names, line.cells, strict=True)} for line in found.lines]
+    assert [(line["trial"], line["rank"], line["seeds"], line["repeat_of"]) for line in lines] == [
+        ("00003", "1", "2", "–"),
+        ("00000", "2", "2", "–"),
+        ("00002", "3", "1", "–"),
+        ("00001", "–", "–", "00000"),
+        ("00004", "–", "–", "00003"),
+    ]
+    assert (lines[0]["valid_bits_per_dim"], lines[0]["valid_bits_per_dim_error"]) == ("1.9500", "0.05")
+    assert [row["trial"] for row in measured(snapshot)] == ["00000", "00002", "00003"]
+    assert any("--repeats 2" in command.command for command in rerun(snapshot))
+
+
+@pytest.mark.parametrize("with_repeat", [False, True])
+def test_the_display_marks_a_new_best_when_its_last_seed_ends(state: SearchState, *, with_repeat: bool) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    display = Progress(console)
+    display.begin(state, state.space.resources, 1, ImageSpec(1, 8, 8, 17))
+    plan = OptunaSearcher(state.space, state).next_plan()
+    assert plan is not None
+    facts = {"data_checksum": state.ended["00000"]["data_checksum"]}
+    play(state, plan, BEGUN | {"facts": facts}, reported(400, 2.0 if with_repeat else 9.0), FINISHED)
+    display.change()
+    assert isinstance(console.file, io.StringIO)
+    line = console.file.getvalue().splitlines()[-1]
+    assert "repeats 00003" in line
+    assert line.endswith("best so far") == with_repeat
+    trial = "00003, 2 seeds" if with_repeat else "00000, 2 seeds"
+    assert f"bits/dim ({trial})" in display._best()
+
+
+def test_a_plan_says_what_repeats_are() -> None:
+    said = done("search", "--search", "digits_quick", "--repeats", "3", "--dry-run")
+    words = "Repeats: a trial that would be the best is trained with 3 seeds, 2 trials of the budget more, before it"
+    assert f"{words} counts as the best" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(

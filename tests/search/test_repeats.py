@@ -151,6 +151,29 @@ def test_a_repeat_without_a_number_leaves_one_seed_less(tmp_path: Path, end: str
     assert origin(searcher.next_plan()) == (None, 5), "it is not tried again with another seed"
 
 
+@pytest.mark.parametrize("end", ["failed", "stopped"])
+def test_one_number_alone_does_not_count_as_the_best(tmp_path: Path, end: str) -> None:
+    """Then another configuration is repeated, and the search goes on."""
+    space = space_of(2, budget=Budget(trials=40, patience=4))
+    state = toy_state(tmp_path, space)
+    searcher = OptunaSearcher(space, state)
+    finish(state, searcher.next_plan(), 2.0)
+    plan = searcher.next_plan()
+    assert plan is not None
+    play(state, plan, BEGUN, ended(end))
+    assert origin(searcher.next_plan())[0] is None
+    assert [row["seeds_left"] for row in merge_repeats(state.ended.values())] == [1]
+    other = searcher.next_plan()
+    finish(state, other, 2.5)
+    repeat = searcher.next_plan()
+    assert other is not None
+    assert origin(repeat) == (other.trial, 6)
+    finish(state, repeat, 2.5)
+    places = [(place["rank"], place["trial"]) for place in leaderboard(state.ended.values())]
+    assert places == [(1, other.trial), (None, "00000")]
+    assert nothing_left(space, state) is None
+
+
 @pytest.mark.parametrize("end", ["diverged", "rejected"])
 def test_a_repeat_that_diverges_takes_its_configuration_with_it(tmp_path: Path, end: str) -> None:
     space = space_of()
