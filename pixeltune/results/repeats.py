@@ -107,7 +107,8 @@ def _merged(runs: Sequence[Row], continued: Iterable[tuple[object, ...]]) -> Row
     runs = sorted(runs, key=lambda row: (row.get("repeat_of") is not None, row.get("number") or 0))
     first = runs[0]
     if first.get("continues_attempt") is not None:
-        return first | {SEEDS: 1, SEEDS_LEFT: 0, RUNS: [first["trial"]]}
+        alone = {SEEDS: 1, SEEDS_LEFT: 0, RUNS: [first["trial"]]}
+        return first | alone | {f"{name}_error": None for name in METRICS}
     finished = [row for row in runs if row["status"] == Status.FINISHED]
     counted = finished or runs[:1]
     elsewhere = int(_configuration(first) in continued)

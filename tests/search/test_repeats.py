@@ -523,6 +523,7 @@ def test_a_continued_trial_is_a_row_of_its_own() -> None:
         plain | {"trial": "00001", "number": 1, "valid_bits_per_dim": 2.0, "repeat_of": "00000"},
     ]
     merged = merge_repeats(rows)
+    assert len({tuple(place) for place in leaderboard(rows)}) == 1, "the columns of a file"
     assert [(row["trial"], row["valid_bits_per_dim"], row["seeds"], row["seeds_left"]) for row in merged] == [
         ("00000", 1.0, 1, 0),
         ("00001", 2.0, 1, 0),
