@@ -83,6 +83,11 @@ def seeds_text(row: Mapping[str, Any]) -> str:
     return f"{row[SEEDS]}{of} seed{'s' * ((row[SEEDS] + row[SEEDS_LEFT]) != 1)}"
 
 
+def mean_words(row: Mapping[str, Any]) -> str:
+    """Return `, mean of 3 seeds,` to follow the trial of a merged row; "" where it has one number."""
+    return f", mean of {seeds_text(row)}," if row.get(SEEDS, 1) > 1 else ""
+
+
 def trial_text(row: Mapping[str, Any]) -> str:
     """Return the trial of a row, and its seeds if it is merged: `00003, 1 of 3 seeds`."""
     return ", ".join(filter(None, [row["trial"], seeds_text(row)]))

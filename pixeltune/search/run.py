@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -397,13 +398,13 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
             f"trial {reached['trial']} reached the target, with {first} {reached[first]:.6g}{over} for "
             f"{budget.target:g}"
         )
-    is_repeating = has_open_leader(space, state.ended.values(), state.outside)
-    if budget.patience is not None and state.without_improvement() >= budget.patience and not is_repeating:
+    is_repeating = partial(has_open_leader, space, state.ended.values(), state.outside)
+    if budget.patience is not None and state.without_improvement() >= budget.patience and not is_repeating():
         least = f" by {budget.min_delta:g} or more" if budget.min_delta else ""
         return f"{first} did not improve{least} in {counted(budget.patience, 'finished trial')} in a row"
     if len(state.ended) >= budget.trials:
         return f"all {budget.trials} trials are done" if budget.trials > 1 else "the only trial is done"
-    if space.num_configurations is not None and len(state.ended) >= space.num_configurations and not is_repeating:
+    if space.num_configurations is not None and len(state.ended) >= space.num_configurations and not is_repeating():
         inside = [row for trial, row in state.ended.items() if trial not in state.outside]
         tried = {frozenset(space.suggestion_of(row).items()) for row in inside}
         if len(tried) >= space.num_configurations:
