@@ -34,7 +34,7 @@ from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.final import require_final_data
 from pixeltune.search.pruners import pruner_for
-from pixeltune.search.repeats import has_open_leader
+from pixeltune.search.repeat_planning import has_open_leader
 from pixeltune.search.space_history import SpaceHistory, with_earlier_first
 from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import ids_of, read_warm_start

@@ -22,7 +22,7 @@ from pixeltune.results.ranking import best_first, can_be_best, pareto_front
 from pixeltune.results.repeats import merge_repeats
 from pixeltune.search.attempt import Row, TrialPlan
 from pixeltune.search.optuna_trials import PENDING, trial_outcomes
-from pixeltune.search.repeats import Repeat, next_repeat, repeats_before
+from pixeltune.search.repeat_planning import Repeat, next_repeat, repeats_before
 from pixeltune.search.samplers import build_sampler, proposal_seed
 from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, FinalSpace, SearchSpace

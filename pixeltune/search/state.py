@@ -33,7 +33,7 @@ from pixeltune.search.attempt import (
 )
 from pixeltune.search.messages import STOPPED, Message
 from pixeltune.search.pruners import NopPruner, Pruner, Trace
-from pixeltune.search.repeats import REPEAT, Repeat
+from pixeltune.search.repeat_planning import REPEAT, Repeat
 from pixeltune.search.space_history import SpaceHistory
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken
