@@ -107,11 +107,11 @@ def _compare_speeds(options: argparse.Namespace) -> int:
 def _best_rows(options: argparse.Namespace, needed: str | None = None) -> pd.DataFrame:
     """Return the best `--top` rows of each search that have a result, and a value in the column `needed`."""
     from pixeltune import files
-    from pixeltune.results.dataframes import read_results
+    from pixeltune.results.dataframes import configurations_of, read_results
     from pixeltune.results.ranking import RANKED
 
     location = files.join(options.storage, options.search) if options.search else options.storage
-    rows = read_results(location)
+    rows = configurations_of(read_results(location))
     has_number = rows["valid_bits_per_dim"].notna() | rows["test_bits_per_dim"].notna()
     rows = rows[has_number & rows["status"].isin([str(status) for status in RANKED])]
     if rows.empty:
@@ -135,16 +135,23 @@ def _best_first(rows: pd.DataFrame, location: str) -> pd.DataFrame:
 
     Runs of a final have no validation: they keep their order, which is that of the search, best first.
     """
-    from pixeltune.results.ranking import rank_key
+    from pixeltune.results.ranking import least_settled, rank_key
+    from pixeltune.results.repeats import SEEDS_LEFT
     from pixeltune.results.store import find_searches
     from pixeltune.space.metrics import METRICS
 
     bounds = {store.search: store.manifest().constraints for store in find_searches(location) if store.exists()}
     names = ["search", "trial", "status", "bits_verified", *METRICS]
+    names += [SEEDS_LEFT] if SEEDS_LEFT in rows.columns else []
     plain = rows[names].astype(object)
     records = plain.where(plain.notna(), None).itertuples(index=False, name=None)
     known = [dict(zip(names, values, strict=True)) for values in records]
-    keys = [rank_key(row, "valid_bits_per_dim", bounds.get(row["search"], {})) for row in known]
+    metric = "valid_bits_per_dim"
+    bars = {
+        search: least_settled([row for row in known if row["search"] == search], metric, bounds.get(search, {}))
+        for search in {row["search"] for row in known}
+    }
+    keys = [rank_key(row, metric, bounds.get(row["search"], {}), bar=bars[row["search"]]) for row in known]
     return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
 
 

@@ -122,12 +122,17 @@ def _not_reached(space: SearchSpace) -> str:
 
 
 def _proposals(space: SearchSpace) -> Iterator[str]:
-    """Yield the lines about first configurations, the grid and priors."""
+    """Yield the lines about first configurations, repeats, the grid and priors."""
     suggestions = space.first_suggestions()
     for number, suggestion in enumerate(suggestions, 1):
         text = ", ".join(f"{key}={value_text(value)}" for key, value in suggestion.items())
         beyond = f" (beyond the budget of {counted(space.budget.trials, 'trial')})" * (number >= space.budget.trials)
         yield f"First, {number} after the base: {text}{beyond}"
+    if space.repeats > 1:
+        yield (
+            f"Repeats: a trial that would be the best is trained with {space.repeats} seeds, "
+            f"{counted(space.repeats - 1, 'trial')} of the budget more, before it counts as the best"
+        )
     if space.grid:
         yield f"Grid: {grid_text(space.grid)}"
     if space.prior:

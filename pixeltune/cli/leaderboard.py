@@ -125,6 +125,8 @@ def search_table(
         "images_seen": TableColumn(title="images", priority=9),
         "seconds": TableColumn(title="seconds", priority=10),
     }
+    if any("seeds" in place for place in places):
+        columns["seeds"] = TableColumn(title="seeds", priority=1)
     if any((place.get("space_version") or 1) > 1 for place in places):
         columns["space_version"] = TableColumn(title="space", priority=8)
     if any(place.get("continues_attempt") is not None for place in places):
@@ -136,7 +138,7 @@ def search_table(
         columns["bits_verified"] = TableColumn(title="confirmed", priority=1)
     if constraints:
         columns["out_of_bounds"] = TableColumn(title="out of bounds", align="left", priority=1, least=24)
-    cells = [[_mark(name, place) + _cell(name, place.get(name)) for name in columns] for place in places]
+    cells = [[_table_cell(name, place) for name in columns] for place in places]
     return list(columns.values()), cells
 
 
@@ -155,9 +157,10 @@ def front_table(
     columns = {
         "trial": TableColumn(title="trial", align="left"),
         **{name: TableColumn(title=name) for name in objectives},
+        **({"seeds": TableColumn(title="seeds", priority=1)} if any("seeds" in row for row in front) else {}),
         **{key: TableColumn(title=short_name(key), priority=1) for key in keys},
     }
-    cells = [[_mark(name, row) + _cell(name, row[name]) for name in columns] for row in front]
+    cells = [[_table_cell(name, row) for name in columns] for row in front]
     return list(columns.values()), cells
 
 
@@ -239,10 +242,38 @@ def _notes(store: SearchStore, manifest: SearchManifest, rows: Sequence[Row], pl
     for place in places:
         if place["bits_verified"] is False:
             yield f"Trial {place['trial']} is not confirmed: {by_trial[place['trial']]['bits_unverified_reason']}."
+    yield from repeat_notes(places, objectives=manifest.objectives)
     if not places:
         yield "No trial has a number yet." if store.holder() else "No trial has a number."
     elif all(place["rank"] is None for place in places):
         yield "No trial keeps to the constraints, with bits that a code confirms."
+
+
+def repeat_notes(places: Sequence[Row], objectives: Sequence[str]) -> Iterator[str]:
+    """Yield, for a search with repeats, what the numbers mean, and which trials may yet become the best.
+
+    Args:
+        places: Rows of `results.ranking.leaderboard`.
+        objectives: The metrics that the search optimises.
+    """
+    if not any("seeds" in place for place in places):
+        return
+    yield "Numbers are means over seeds, ± one standard error; the best of many is a little optimistic."
+    waiting = [
+        place
+        for place in places
+        if place["rank"] is None
+        and place["status"] == "finished"
+        and place["seeds_left"]
+        and not place["out_of_bounds"]
+        and place["bits_verified"] is not False
+    ]
+    for place in waiting:
+        of = place["seeds"] + place["seeds_left"]
+        yield (
+            f"Trial {place['trial']} has a better {objectives[0]} with {place['seeds']} of {of} seeds; it counts as "
+            "the best once it has all."
+        )
 
 
 def front_notes(rows: Sequence[Row], objectives: Sequence[str], constraints: Mapping[str, float]) -> Iterator[str]:
@@ -284,6 +315,14 @@ def _mark(name: str, place: Row) -> str:
     from pixeltune.results.ranking import bound_mark
 
     return bound_mark(place) if name in _LIKELIHOODS and place.get(name) is not None else ""
+
+
+def _table_cell(name: str, place: Row) -> str:
+    """Return the cell of a trial; a mean over several seeds has its standard error."""
+    error = place.get(f"{name}_error")
+    is_noise = error is not None and (error > 0 or name in _LIKELIHOODS)  # seeds agree in the parameters
+    apart = f" ± {format(error, _DIGITS.get(name, '.2g'))}" if is_noise else ""
+    return _mark(name, place) + _cell(name, place.get(name)) + apart
 
 
 def _cell(name: str, value: object) -> str:

@@ -115,7 +115,8 @@ def _number(best: BestNumber | None) -> str:
     if best.split == "test":
         error = "" if best.error is None else f" ± {best.error:.5f}"
         return f"{mark}{best.bits_per_dim:.5f}{error} (test)"
-    return f"{mark}{best.bits_per_dim:.4f}"
+    error = "" if best.error is None else f" ± {best.error:.4f}"
+    return f"{mark}{best.bits_per_dim:.4f}{error}"
 
 
 def _date(time: datetime | None) -> str:

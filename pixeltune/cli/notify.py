@@ -98,6 +98,7 @@ class Ending:
     def of_search(self, outcome: Outcome) -> None:
         """Take over the end of a search or a final."""
         from pixeltune.results.ranking import bound_mark, counted_statuses
+        from pixeltune.results.repeats import error_text, trial_text
 
         state = outcome.state
         if state.at_target() is not None:
@@ -110,7 +111,8 @@ class Ending:
         lines = [f"Why: {outcome.reason}."]
         if best is not None:
             lines.append(
-                f"Best: {bound_mark(best)}{best[state.objective]:.4f} ({state.objective}), trial {best['trial']}."
+                f"Best: {bound_mark(best)}{best[state.objective]:.4f}{error_text(best, state.objective)} "
+                f"({state.objective}), trial {trial_text(best)}."
             )
         lines.append(f"Trials: {counted_statuses(list(state.ended.values())) or 'none'}.")
         self.lines = tuple(lines)

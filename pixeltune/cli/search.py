@@ -90,6 +90,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-states", type=natural, metavar="N", help="of how many of these `pixeltune continue` can train further"
     )
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        metavar="R",
+        help="train a trial that would be the best with R - 1 more seeds before it counts as the best",
+    )
     parser.add_argument("--name", metavar="NAME", help="name of the results folder [the search's name]")
     parser.add_argument(
         "--warm-start",
@@ -143,8 +149,8 @@ def _space(options: argparse.Namespace, settings: dict[str, Any]) -> SearchSpace
 
     budget = {"budget.trials": options.trials, "budget.hours": options.hours}
     space = load_search(options.search)
-    kept = {"keep": options.keep, "keep_states": options.keep_states}
-    space = replace(space, **{name: count for name, count in kept.items() if count is not None})
+    counts = {"keep": options.keep, "keep_states": options.keep_states, "repeats": options.repeats}
+    space = replace(space, **{name: count for name, count in counts.items() if count is not None})
     if options.galleries is not None:
         space = replace(space, galleries=options.galleries)
     space = with_proposals(space, options)

@@ -13,13 +13,14 @@ from typing import Any
 from rich.console import Console
 
 from pixeltune import files
-from pixeltune.cli.leaderboard import front_table, search_table
+from pixeltune.cli.leaderboard import front_table, repeat_notes, search_table
 from pixeltune.cli.tables import print_table
 from pixeltune.cluster.capacity import cluster_file, cost_notice
 from pixeltune.errors import DataError, PixeltuneError
 from pixeltune.format import counted, enumerated
 from pixeltune.published.nearest import comparison_lines
 from pixeltune.results.ranking import RANKED, counted_statuses, leaderboard, pareto_front
+from pixeltune.results.repeats import merge_repeats
 from pixeltune.results.search_status import count_failures
 from pixeltune.results.storage import COMMAND, storage_words
 from pixeltune.results.store import SearchStore
@@ -69,8 +70,10 @@ def show_outcome(out: Console, space: SearchSpace, store: SearchStore, outcome: 
         if place["bits_verified"] is False:
             why = by_trial[place["trial"]]["bits_unverified_reason"]
             out.print(f"Trial {place['trial']} is not confirmed: {why}.", highlight=False, soft_wrap=True)
+    for line in repeat_notes(places, space.objectives):
+        out.print(line, highlight=False, soft_wrap=True)
     if within:
-        for line in comparison_lines(next(row for row in rows if row["trial"] == within[0])):
+        for line in comparison_lines(next(row for row in merge_repeats(rows) if row["trial"] == within[0])):
             out.print(line, highlight=False, soft_wrap=True)
     else:
         out.print("No trial keeps to the constraints, with bits that a code confirms.", highlight=False)

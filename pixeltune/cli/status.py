@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pixeltune.results.search_status import Running, SearchStatus, TargetStatus
 
 _IN_JSON = ("trial", "status", "images_seen", "valid_bits_per_dim", "valid_nats", "is_bound", "num_parameters")
-"""Columns of the best row in the JSON output."""
+_OF_REPEATS = ("seeds", "seeds_left", "runs", "valid_bits_per_dim_error", "valid_nats_error")
+"""Columns of the best row in the JSON output; the second ones only of a search with repeats."""
 
 
 _COLUMNS = (
@@ -67,14 +68,18 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _plain(found: SearchStatus) -> dict[str, Any]:
-    best = None if found.best is None else {name: found.best.get(name) for name in _IN_JSON}
+    best = None
+    if found.best is not None:
+        names = [*_IN_JSON, *(name for name in _OF_REPEATS if name in found.best)]
+        best = {name: found.best.get(name) for name in names}
     return asdict(found) | {"best": best}
 
 
 def _head(found: SearchStatus) -> Iterator[str]:
-    from pixeltune.format import dollars, duration
+    from pixeltune.format import dollars, duration, listed
     from pixeltune.published.nearest import nearest_published_note
     from pixeltune.results.ranking import bound_mark
+    from pixeltune.results.repeats import error_text, trial_text
     from pixeltune.results.search_status import below_baseline, left_words
 
     yield f"[bold]{found.search}[/bold]: {_launcher(found)}"
@@ -85,8 +90,11 @@ def _head(found: SearchStatus) -> Iterator[str]:
     if found.best is not None:
         value = found.best["valid_bits_per_dim"]
         below = below_baseline(value, found.baseline_bits_per_dim)
-        number = f"{bound_mark(found.best)}{value:.4f} bits/dim ({found.best['trial']})"
+        error = error_text(found.best, "valid_bits_per_dim")
+        number = f"{bound_mark(found.best)}{value:.4f}{error} bits/dim ({trial_text(found.best)})"
         yield f"Best: {number}{below}{nearest_published_note(found.best)}"
+    if found.contenders:
+        yield f"Better so far, with fewer seeds: {listed(found.contenders, 10)}"
     if found.target is not None:
         yield f"Target: {_target(found.target)}"
     if found.dollars is not None:
@@ -133,4 +141,5 @@ def _note(trial: Running, *, is_live: bool) -> str:
         return "left behind"
     if trial.late:
         return f"no report for {duration(trial.silent_seconds)}"
-    return "" if trial.images_per_second is not None else "starting"
+    repeats = "" if trial.repeat_of is None else f"repeats {trial.repeat_of}"
+    return ", ".join(filter(None, ["" if trial.images_per_second is not None else "starting", repeats]))

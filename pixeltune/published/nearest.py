@@ -18,6 +18,7 @@ from pixeltune.published.comparability import (
 from pixeltune.published.table import Exactness, PublishedResult, is_pixelcnn
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import bound_mark, value_of
+from pixeltune.results.repeats import mean_words
 
 UNITS = {"bits_per_dim": "bits/dim", "nats": "nats"}
 """The units of published numbers, by their metric."""
@@ -133,8 +134,9 @@ def comparison_lines(row: Row, limit: int = 6, *, name: str = "") -> list[str]:
     kind = "test" if row.get("evaluated_split") == "test" else "validation"
     shared = shared_reasons([each.why_not for each in compared])
     verdict = f"; not comparable: {'; '.join(shared)}" if shared else ""
+    name = name or f"trial {row['trial']}{mean_words(row)}"
     return [
-        f"Compared with published results: {name or 'trial ' + row['trial']} with {units} ({kind}){verdict}.",
+        f"Compared with published results: {name} with {units} ({kind}){verdict}.",
         *(_line(each, shared) for each in compared),
     ]
 

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_report, leaderboard
+from pixeltune.results.repeats import merge_repeats
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space.metrics import METRICS, sign_of_direction
@@ -69,9 +71,14 @@ class Snapshot:
         """Return whether any ranked number is a bound."""
         return any(row["is_bound"] for row in self.rows if row["status"] in RANKED)
 
+    @cached_property
+    def configurations(self) -> Sequence[Row]:
+        """Return the rows, in a search with repeats merged to one a configuration."""
+        return merge_repeats(self.rows)
+
     def best(self, count: int) -> list[Row]:
-        """Return the rows of the `count` best trials that satisfy the constraints, best first."""
-        by_trial = {row["trial"]: row for row in self.rows}
+        """Return the rows of the `count` best configurations that satisfy the constraints, best first."""
+        by_trial = {row["trial"]: row for row in self.configurations}
         return [by_trial[place["trial"]] for place in self.places if place["rank"] is not None][:count]
 
     def baseline(self) -> float | None:

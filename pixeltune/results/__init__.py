@@ -7,6 +7,7 @@ store, manifest, identity, lock      one search's folder, what search it is, and
 storage                              the storage of commands that name none
 dataframes, optuna_study             the results as pandas tables and as an Optuna study
 ranking                              what may be ranked, and in which order
+repeats                              rows merged to one a configuration: means over seeds, with standard errors
 budget_aims                          whether the target of a budget is reached, and trials without an improvement
 stop_requests                        requests of other shells to stop a trial or a launch
 search_status, forecast, overview    how far a search is, how long it will still take; all searches of a storage

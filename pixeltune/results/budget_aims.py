@@ -1,7 +1,8 @@
 """The aims of a budget, from the rows of a search alone: its target, and trials in a row without an improvement.
 
 Only finished trials count: the numbers of others are those of less training. Of these, a trial that breaks a
-constraint, or whose bits a real code refutes, reaches no target and improves nothing.
+constraint, or whose bits a real code refutes, reaches no target and improves nothing. In a search with repeats the mean
+of a configuration counts, as one trial, and reaches a target once all of its seeds have ended.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import can_be_best
+from pixeltune.results.repeats import is_settled, merge_repeats
 from pixeltune.results.schema import Status
 from pixeltune.space.metrics import sign
 
@@ -32,8 +34,9 @@ def first_at_target(
     """
     reached = (
         row
-        for row in rows
+        for row in merge_repeats(rows)
         if row["status"] == Status.FINISHED
+        and is_settled(row)
         and can_be_best(row, (objective,), constraints)
         and sign(objective) * row[objective] <= sign(objective) * target
     )
@@ -55,7 +58,7 @@ def trials_without_improvement(
         constraints: Metric → bound.
     """
     best, count = None, 0
-    for row in in_order_of_end(row for row in rows if row["status"] == Status.FINISHED):
+    for row in in_order_of_end(row for row in merge_repeats(rows) if row["status"] == Status.FINISHED):
         count += 1
         if not can_be_best(row, (objective,), constraints):
             continue

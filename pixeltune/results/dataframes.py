@@ -16,15 +16,17 @@ from pixeltune.results.final_statistics import leaderboard_of
 from pixeltune.results.identity import is_name, report_copies
 from pixeltune.results.own_keys import new_keys, parse_own_keys
 from pixeltune.results.parquet_io import view_of
+from pixeltune.results.repeats import SEEDS, SEEDS_LEFT, merge_repeats
 from pixeltune.results.schema import OWN_KEYS, Status
 from pixeltune.results.storage import storage_or_default
 from pixeltune.results.store import SearchStore, find_searches, searches_at
 from pixeltune.results.table_folder import TableFolder
+from pixeltune.space.metrics import METRICS
 
 Attempts = Literal["latest", "all"]
 Locations = Location | Sequence[Location]
 
-FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "data_notes", "from_trial")
+FREE_TEXT = ("trial", "config_key", "reason", "traceback", "data_checksum", "data_notes", "from_trial", "repeat_of")
 """Text columns that do not become categories."""
 
 _NULLABLE = {
@@ -126,6 +128,32 @@ def read_final(location: Location) -> pd.DataFrame:
         raise StoreError(f"only a final has means over seeds, but {store.folder} is a search; run `pixeltune final`")
     frame = pd.DataFrame(leaderboard_of(store))
     return frame.astype(dict.fromkeys(frame.filter(regex="_error$|_half_width$"), "float64"))
+
+
+def configurations_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `read_results` with one row a configuration: in a search with repeats, means over its seeds.
+
+    Args:
+        frame: All latest rows of one search or of several.
+
+    Returns:
+        The rows of the first trials. Numbers of type float among the metrics are means, and the columns `seeds` and
+        `seeds_left` are added; without repeats the same table.
+    """
+    if not frame["repeats"].notna().any():
+        return frame
+    names = ["search", "trial", "number", "status", "reason", "seed", "repeats", "repeat_of", "continues_attempt"]
+    names += ["bits_verified", "bits_unverified_reason", *METRICS]
+    plain = frame[names].astype(object)
+    records = plain.where(plain.notna(), None).to_dict("records")
+    merged = merge_repeats({str(key): value for key, value in row.items()} for row in records)
+    places = {(row["search"], row["trial"]): place for place, row in enumerate(records)}
+    found = frame.iloc[[places[row["search"], row["trial"]] for row in merged]].copy()
+    for name in ("status", "bits_verified", *(name for name in METRICS if frame[name].dtype == "float64")):
+        found[name] = pd.Series([row[name] for row in merged], index=found.index).astype(frame[name].dtype)
+    for name in (SEEDS, SEEDS_LEFT):
+        found[name] = pd.Series([row.get(name) for row in merged], index=found.index, dtype="Int64")
+    return found
 
 
 def dtype_names(schema: pa.Schema) -> dict[str, str]:

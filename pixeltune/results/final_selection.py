@@ -15,11 +15,12 @@ class Chosen:
 
     Attributes:
         trial: The trial of the search.
-        value: Its value of the objective there.
+        value: Its value of the objective there; in a search with repeats the mean over its seeds.
         config: Its flat configuration keys.
         images, best_images: Number of training images it saw in all, and until its best report.
         workers: Number of workers it was trained with.
         cpus, gpus: CPUs and GPUs of each worker.
+        highest_seed: The highest seed of its trial and of the repeats of it; None if it has none.
     """
 
     trial: str
@@ -30,11 +31,12 @@ class Chosen:
     workers: int
     cpus: int
     gpus: float
+    highest_seed: int | None = None
 
     @property
     def seed(self) -> int:
-        """Return the seed of its trial, by which the choice is biased."""
-        return int(self.config["seed"] or 0)
+        """Return the highest seed of its trials, by which the choice is biased."""
+        return int(self.config["seed"] or 0) if self.highest_seed is None else self.highest_seed
 
 
 @dataclass(frozen=True, kw_only=True)

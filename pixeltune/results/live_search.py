@@ -23,6 +23,7 @@ from pixeltune.results.optuna_study import curves_of, frozen_trial
 from pixeltune.results.overview import kind_of
 from pixeltune.results.parquet_io import Row, to_rows
 from pixeltune.results.ranking import best_row, pareto_front
+from pixeltune.results.repeats import merge_repeats
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore, latest_attempts, merge_attempts
 from pixeltune.results.table_folder import StoreWarning, reading
@@ -169,7 +170,7 @@ class LiveSearch:
         return len(self.manifest.objectives) == 1
 
     def _rebuild(self) -> None:
-        rows = latest_attempts(self._rows("trials"))
+        rows = merge_repeats(latest_attempts(self._rows("trials")))
         reports = merge_attempts(self._rows("curves")) if self._has_curves else []
         curves, galleries = curves_of(self.manifest, reports), self._find_galleries()
         distributions = self.manifest.searched()

@@ -40,6 +40,7 @@ class SearchManifest:
         constraints: Metric → bound.
         scheduler: Its `name` and its settings, or None.
         sampler_seed: Seed of the sampler.
+        repeats: Number of seeds with which a configuration is trained before it counts as the best.
         first: The configurations that follow the base, with the values of all varied keys; later launches may add some.
         grid: Key → the values that the sampler `grid` tries.
         prior: Key → its prior, as `parse_prior` reads it.
@@ -73,6 +74,7 @@ class SearchManifest:
     first: tuple[Mapping[str, Scalar], ...] = ()
     grid: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
     prior: Mapping[str, str] = field(default_factory=dict)
+    repeats: int = 1
     earlier: tuple[SpaceVersion, ...] = ()
     extended_at: str = ""
     id: str = ""
@@ -102,6 +104,7 @@ class SearchManifest:
             scheduler=scheduler_tree(space.scheduler),
             sampler=space.sampler,
             sampler_seed=space.seed,
+            repeats=space.repeats,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             overrides=dict(overrides or {}),
             baseline_bits_per_dim=baseline_bits_per_dim,
@@ -189,6 +192,7 @@ class SearchManifest:
             *_unequal("warm start", ", ".join(self.warm_start) or "none", ", ".join(other.warm_start) or "none"),
             *_unequal("sampler", self.sampler, other.sampler),
             *_unequal("sampler seed", self.sampler_seed, other.sampler_seed),
+            *_unequal("repeats", self.repeats, other.repeats),
         ]
 
     def to_json(self) -> str:

@@ -15,6 +15,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.own_keys import has_key
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import is_unconfirmed
+from pixeltune.results.repeats import MERGED, merge_repeats
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.space.keys import as_drawn
@@ -33,7 +34,10 @@ _STATES = {
 }
 
 _NAMES = ("trial", "number", "status", "reason", "config_key")
-_MORE = ("attempt", "proposed_by", "images_seen", "is_bound", "bits_verified", "images_per_second", "dollars", *METRICS)
+_MORE = (
+    *("attempt", "proposed_by", "images_seen", "is_bound", "bits_verified", "images_per_second", "dollars"),
+    *(*METRICS, *MERGED),
+)
 """Columns of the row in the user attributes of a trial; of the second group, those that the trial has."""
 
 
@@ -50,6 +54,8 @@ def study(search_folder: Location) -> optuna.Study:
         `best_trials` satisfy them.
         `trial.user_attrs` has the trial's name, number, status, reason and config_key, and what is known of its
         metrics, attempt, origin and speed.
+        In a search with repeats there is one trial a configuration, with the means over its seeds that have ended;
+        `seeds`, `seeds_left`, `runs` and `METRIC_error` are among its user attributes.
 
     Raises:
         StoreError: The folder holds no search, or it cannot be read.
@@ -63,7 +69,7 @@ def study_of(manifest: SearchManifest, rows: Iterable[Row], reports: Iterable[Ro
     """Return the study of rows and reports that were read before; `reports` matter with one objective only."""
     rebuilt = _quiet_study(manifest)
     curves, distributions = curves_of(manifest, reports), manifest.searched()
-    for row in rows:
+    for row in merge_repeats(rows):
         if row["status"] != Status.RUNNING:
             rebuilt.add_trial(frozen_trial(row, manifest, distributions, curves.get(row["trial"], {})))
     return rebuilt

@@ -25,7 +25,7 @@ class BestNumber:
     Attributes:
         trial: The trial; of a final, the trial of its search.
         bits_per_dim: Its number.
-        error: The standard error over seeds of a final with several; else None.
+        error: The standard error over seeds, of a final or in a search with repeats; None with one seed.
         is_bound: Whether the number is an upper bound.
         split: `valid`, or `test` of a final.
     """
@@ -143,7 +143,11 @@ def _best_of_search(store: SearchStore, manifest: SearchManifest, rows: list[Row
     if row is None or row["valid_bits_per_dim"] is None:
         return None
     return BestNumber(
-        trial=row["trial"], bits_per_dim=row["valid_bits_per_dim"], is_bound=bool(row["is_bound"]), split="valid"
+        trial=row["trial"],
+        bits_per_dim=row["valid_bits_per_dim"],
+        error=row.get("valid_bits_per_dim_error"),
+        is_bound=bool(row["is_bound"]),
+        split="valid",
     )
 
 

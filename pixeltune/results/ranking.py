@@ -1,14 +1,20 @@
-"""The only module that decides which rows are best: what is ranked, in which order, and the front. No pandas."""
+"""The only module that decides which rows are best: what is ranked, in which order, and the front. No pandas.
+
+In a search with `repeats`, rows are merged to one a configuration first (`results.repeats`). A configuration counts as
+the best once all of its seeds have ended; until one has, the best is the one with the best value so far.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pixeltune.errors import StoreError
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.repeats import MERGED, RUNS, is_settled, merge_repeats
 from pixeltune.results.schema import Status
 from pixeltune.space.metrics import METRICS, keeps_to, not_met, sign
 
@@ -64,8 +70,10 @@ def best_first(
 ) -> list[Row]:
     """Return all rows, the best first; `rank_key` defines the order.
 
+    Contenders, which have a better value than the best configuration but not all of their seeds, follow that one.
+
     Args:
-        rows: Rows of any status.
+        rows: Rows of any status; those of a search with repeats merged.
         metric: A name of METRICS, or `bits_per_dim` or `nats` for the number of record; see `value_of`.
         constraints: Metric → bound.
         ties: The columns by which equal rows are ordered; without any they stay in the given order.
@@ -74,8 +82,11 @@ def best_first(
             for rows that a user names.
     """
 
+    rows = list(rows)
+    bar = least_settled(rows, metric, constraints)
+
     def key(row: Row) -> tuple[object, ...]:
-        own = _loss_or_infinity(row, metric) if by_value_alone else rank_key(row, metric, constraints, on_front)
+        own = _loss_or_infinity(row, metric) if by_value_alone else rank_key(row, metric, constraints, on_front, bar)
         return (own, *(row[name] for name in ties))
 
     return sorted(rows, key=key)
@@ -86,29 +97,58 @@ def rank_key(
     metric: str,
     constraints: Mapping[str, float] | None = None,
     on_front: Container[str] | None = None,
-) -> tuple[bool, bool, bool, bool, float]:
+    bar: float | None = None,
+) -> tuple[bool, bool, bool, bool, float, bool, float]:
     """Return what orders rows from the best to the worst.
 
     Last come rows without a rank (`RANKED`), before them those that break a constraint, then those whose bits a real
     code refutes, then those that are not on the front, if one is given. Within each group the value decides; rows
-    without a value come last.
+    without a value come last. A row that lacks seeds comes after the best one that has them, whose loss is `bar`.
     """
+    loss = _loss_or_infinity(row, metric)
     return (
         row["status"] not in RANKED,
         bool(not_met(constraints or {}, row)),
         is_unconfirmed(row),
         on_front is not None and row["trial"] not in on_front,
-        _loss_or_infinity(row, metric),
+        loss if bar is None or is_settled(row) else max(loss, bar),
+        not is_settled(row),
+        loss,
     )
+
+
+def least_settled(
+    rows: Iterable[Mapping[str, Any]], metric: str, constraints: Mapping[str, float] | None = None
+) -> float | None:
+    """Return the loss of the best row that has all of its seeds; None without one, or where one seed is enough."""
+    rows = list(rows)
+    if all(map(is_settled, rows)):
+        return None
+    able = [row for row in rows if is_settled(row) and can_be_best(row, (metric,), constraints, statuses=RANKED)]
+    return min((_loss_or_infinity(row, metric) for row in able), default=None)
+
+
+def contenders(rows: Iterable[Row], metric: str, constraints: Mapping[str, float] | None = None) -> list[Row]:
+    """Return the merged rows that may yet become the best: finished, with a better value, and without all seeds.
+
+    While no configuration has all of its seeds, all finished ones may. The best value comes first.
+    """
+    merged = merge_repeats(rows)
+    bar = least_settled(merged, metric, constraints)
+    able = [row for row in merged if not is_settled(row) and can_be_best(row, (metric,), constraints)]
+    better = [row for row in able if bar is None or _loss_or_infinity(row, metric) < bar]
+    return sorted(better, key=lambda row: (_loss_or_infinity(row, metric), row["trial"]))
 
 
 def best_row(rows: Iterable[Row], metric: str, constraints: Mapping[str, float] | None = None) -> Row | None:
     """Return the best row of a search that may still run; the first of equal ones; None where no row has a rank.
 
-    A running row counts with its value so far, if it keeps to the constraints as far as is known.
+    A running row counts with its value so far, if it keeps to the constraints as far as is known. Rows of a search
+    with repeats are merged.
     """
-    able = [row for row in rows if can_be_best(row, (metric,), constraints, statuses=(*RANKED, Status.RUNNING))]
-    return min(able, key=lambda row: _loss_or_infinity(row, metric), default=None)
+    counted = (*RANKED, Status.RUNNING)
+    able = [row for row in merge_repeats(rows) if can_be_best(row, (metric,), constraints, statuses=counted)]
+    return min(able, key=lambda row: (not is_settled(row), _loss_or_infinity(row, metric)), default=None)
 
 
 def best_report(reports: Iterable[Row], metric: str) -> Row | None:
@@ -153,12 +193,18 @@ def pareto_front(
     One beats another if it is no worse in any objective and better in one. Only finished trials that satisfy the
     constraints, with all objectives known and bits that no real code refutes, are compared: a stopped one has spent
     less than it would have, and its numbers are those of an unfinished model. Rows of different images are refused.
+    Rows of a search with repeats are merged, and only those with all of their seeds are compared.
     """
     _require_metrics(objectives, constraints or {})
-    able = [row for row in rows if can_be_best(row, objectives, constraints)]
+    able = [row for row in merge_repeats(rows) if is_settled(row) and can_be_best(row, objectives, constraints)]
     require_same(able)
-    losses = [[sign(name) * row[name] for name in objectives] for row in able]
-    best = [row for row, own in zip(able, losses, strict=True) if not any(is_better(other, own) for other in losses)]
+    return not_beaten(able, objectives)
+
+
+def not_beaten(rows: Sequence[Row], objectives: Sequence[str]) -> list[Row]:
+    """Return the rows that no other of them beats, lowest first objective first; all have all objectives."""
+    losses = [[sign(name) * row[name] for name in objectives] for row in rows]
+    best = [row for row, own in zip(rows, losses, strict=True) if not any(is_better(other, own) for other in losses)]
     return sorted(best, key=lambda row: (row[objectives[0]], row["trial"]))
 
 
@@ -173,7 +219,8 @@ def pareto(
         constraints: Metric → bound in the metric's unit, as in a SearchSpace.
 
     Returns:
-        A copy of `frame` with the boolean column `on_front`.
+        A copy of `frame` with the boolean column `on_front`. In a search with repeats it is true of all trials of a
+        configuration on the front.
 
     Raises:
         StoreError: The table lacks a column, or its rows measure different things.
@@ -183,12 +230,19 @@ def pareto(
     lacking = [name for name in columns if name not in frame.columns]
     if lacking:
         raise StoreError(f"pareto needs rows of read_results, but got a table without {', '.join(lacking)}")
-    columns += [name for name in ("bits_verified",) if name in frame.columns]
+    columns += [name for name in ("bits_verified", "number", "repeats", "repeat_of") if name in frame.columns]
     plain = frame[columns].astype(object)
     plain = plain.where(plain.notna(), None)
     rows = [dict(zip(columns, values, strict=True)) for values in plain.itertuples(index=False, name=None)]
     best = pareto_front(rows, objectives, constraints)
-    return frame.assign(on_front=[any(row is other for other in best) for row in rows])
+    return frame.assign(on_front=[any(_is_of(row, other) for other in best) for row in rows])
+
+
+def _is_of(row: Row, configuration: Row) -> bool:
+    """Return whether a row is the same as another one, or one of the trials of that merged row."""
+    return row is configuration or (
+        row["search"] == configuration["search"] and row["trial"] in configuration.get(RUNS, ())
+    )
 
 
 def _require_metrics(objectives: Sequence[str], constraints: Mapping[str, float]) -> None:
@@ -233,22 +287,32 @@ def leaderboard(
         is_bound, below_baseline_percent (in bits/dim), images_seen and seconds (training, evaluation, compilation and
         audit). Rows that break a constraint (metric → bound) come last, without a rank, and `out_of_bounds` says why.
         Rows whose bits a real code refutes come before them, also without a rank; their `bits_verified` is false.
+        In a search with repeats there is one row a configuration, with means over its seeds, `seeds`, `seeds_left`,
+        `runs` and `METRIC_error`. Contenders follow the best one without a rank.
     """
     if objective not in METRICS:
         raise StoreError(f"objective must be among {', '.join(METRICS)}, but got {objective!r}")
-    ranked = [row for row in rows if row["status"] in RANKED and _loss(row, objective) is not None]
+    ranked = [row for row in merge_repeats(rows) if row["status"] in RANKED and _loss(row, objective) is not None]
     require_same(ranked)
+    bar = least_settled(ranked, objective, constraints)
     ranked = best_first(ranked, objective, constraints)
     breaches = {row["trial"]: not_met(constraints or {}, row) for row in ranked}
     keys = differing_keys(ranked) if vary is None else list(vary)
+    numbers = count(1)
     return [
         {
-            "rank": None if breaches[row["trial"]] or is_unconfirmed(row) else rank,
+            "rank": next(numbers) if _has_rank(row, objective, constraints, bar) else None,
             **figures_of(row, keys),
             "out_of_bounds": breaches[row["trial"]] or None,
         }
-        for rank, row in enumerate(ranked[:top], start=1)
+        for row in ranked[:top]
     ]
+
+
+def _has_rank(row: Row, objective: str, constraints: Mapping[str, float] | None, bar: float | None) -> bool:
+    if not_met(constraints or {}, row) or is_unconfirmed(row):
+        return False
+    return bar is None or is_settled(row) or _loss_or_infinity(row, objective) >= bar
 
 
 def differing_keys(rows: Sequence[Row]) -> list[str]:
@@ -283,4 +347,5 @@ def figures_of(row: Row, keys: Sequence[str]) -> Row:
         "continues_attempt": row.get("continues_attempt"),
         "below_baseline_percent": below,
         "seconds": sum(row.get(name) or 0.0 for name in _SECONDS),
+        **{name: row[name] for name in MERGED if name in row},
     }

@@ -89,7 +89,14 @@ _OUTCOME_COLUMNS: dict[str, Column] = {
     "proposed_by": Column(
         _TEXT,
         "what chose the configuration: `base`, `first`, `warm_start`, the sampler, or `random` where the sampler "
-        "repeated itself; empty in a final, in a single training and in older rows",
+        "repeated itself; `repeat` of another seed; empty in a final, in a single training and in older rows",
+    ),
+    "repeat_of": Column(
+        _TEXT, "first trial of this configuration, which this one repeats with another `seed`; empty in all others"
+    ),
+    "repeats": Column(
+        pa.int32(),
+        "seeds with which a configuration is trained before it counts as the best; empty where one is enough",
     ),
     "space_version": Column(
         pa.int32(),

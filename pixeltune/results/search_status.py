@@ -20,7 +20,8 @@ from pixeltune.results.budget_aims import first_at_target, trials_without_improv
 from pixeltune.results.forecast import expected_images, pace_of_ended, pace_of_running, seconds_left
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
-from pixeltune.results.ranking import RANKED, best_report, best_row
+from pixeltune.results.ranking import RANKED, best_report, best_row, contenders
+from pixeltune.results.repeats import is_settled
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore, without_continuations
 
@@ -42,6 +43,7 @@ class Running:
         silent_seconds: Seconds since its last report or progress.
         late: Whether that is unusually long.
         is_bound: Whether bits_per_dim is an upper bound.
+        repeat_of: The trial that it repeats with another seed; None if it repeats none.
     """
 
     trial: str
@@ -56,6 +58,7 @@ class Running:
     silent_seconds: float
     late: bool
     is_bound: bool = False
+    repeat_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class SearchStatus:
         left: What is left of each limit of the budget, by name.
         eta_seconds: Seconds until the first of them is reached; None where that is unknown.
         data: Name, form and counts of the images; "" before the first trial has loaded them.
+        contenders: Trials with a better number than `best`, which lack seeds; none where one seed is enough.
         dollars: Cost of all trials, of those whose price is known; None if none is.
         target: The target of the budget, and whether a trial has reached it; None without a target.
         ended: Why the newest launch ended; None if it has not, or was killed.
@@ -85,6 +89,7 @@ class SearchStatus:
     left: Mapping[str, float]
     eta_seconds: float | None
     data: str = ""
+    contenders: Sequence[str] = ()
     dollars: float | None = None
     target: TargetStatus | None = None
     ended: str | None = None
@@ -112,6 +117,7 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
     ended = [row for row in rows if row["status"] not in (Status.RUNNING, Status.INTERRUPTED)]
     rungs = list((manifest.scheduler or {}).get("rungs", ()))
     progress = _newest(store.progress(), live, curves)
+    best = best_so_far(rows, curves, manifest)
     left = _left(manifest, rows, ended, curves, launch, now if launcher else None)
     costs = [cost for row in rows if (cost := _dollars(row, now if launcher else None)) is not None]
     eta = None
@@ -131,7 +137,8 @@ def read_status(store: SearchStore, *, now: datetime | None = None) -> SearchSta
         running=[_running(row, curves.get(row["trial"], []), progress.get(row["trial"]), rungs, now) for row in live],
         counts=dict(sorted(Counter(row["status"] for row in rows if row["status"] != Status.RUNNING).items())),
         failures=count_failures(ended),
-        best=best_so_far(rows, curves, manifest),
+        best=best,
+        contenders=_contenders(rows, best, manifest),
         baseline_bits_per_dim=manifest.baseline_bits_per_dim,
         left=left,
         eta_seconds=eta,
@@ -201,6 +208,7 @@ def _running(row: Row, curve: Sequence[Row], progress: Row | None, rungs: Sequen
         silent_seconds=max(0.0, silent.seconds),
         late=silent.is_late,
         is_bound=bool(row["is_bound"]),
+        repeat_of=row.get("repeat_of"),
     )
 
 
@@ -252,9 +260,18 @@ def _with_best_report(row: Row, curve: Sequence[Row]) -> Row:
 
 
 def _best(rows: Sequence[Row], manifest: SearchManifest) -> Row | None:
+    return best_row(rows, _objective(manifest), manifest.constraints)
+
+
+def _contenders(rows: Sequence[Row], best: Row | None, manifest: SearchManifest) -> list[str]:
+    if best is None or not is_settled(best):
+        return []
+    return [row["trial"] for row in contenders(rows, _objective(manifest), manifest.constraints)]
+
+
+def _objective(manifest: SearchManifest) -> str:
     first = manifest.objectives[0]
-    objective = first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
-    return best_row(rows, objective, manifest.constraints)
+    return first if first in ("valid_bits_per_dim", "valid_nats") else "valid_bits_per_dim"
 
 
 def _target(value: float | None, ended: Sequence[Row], manifest: SearchManifest) -> TargetStatus | None:

@@ -9,6 +9,7 @@ Read in this order:
     trial, messages       `run_trial`: what happens in the process of one attempt, and the messages that it sends
     searcher              `OptunaSearcher` and `FixedTrials`: which configuration comes next
     optuna_trials         how each outcome is reported to Optuna; `samplers`: its samplers; `warm_start`: other searches
+    repeat_planning       which configuration is trained with another seed, before it counts as the best
     pruners               ASHA, median and Pareto: which trials stop early
     final                 choosing configurations and retraining them, with the test set read once a run
     trial_reference       the trial that SEARCH/TRIAL names, and its weights

@@ -57,7 +57,7 @@ _BEST_REPORT = (
 class TrialPlan:
     """One attempt at a trial. suggestion: the varied keys with their values.
 
-    proposed_by, space_version: the columns of its row.
+    proposed_by, space_version, repeat_of: the columns of its row.
     """
 
     number: int
@@ -66,6 +66,7 @@ class TrialPlan:
     config: TrialConfig
     proposed_by: str | None = None
     space_version: int | None = None
+    repeat_of: str | None = None
 
     @property
     def trial(self) -> str:
@@ -226,6 +227,7 @@ def to_row(
         "attempt": plan.attempt,
         "number": plan.number,
         "proposed_by": plan.proposed_by,
+        "repeat_of": plan.repeat_of,
         "space_version": plan.space_version,
         "config_key": attempt.facts.get("config_key", plan.config.key()),
         "status": str(status),

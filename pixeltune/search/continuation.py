@@ -68,7 +68,7 @@ class Continuation:
         store, row = self.found.store, self.found.row
         space = self._space()
         number = 1 + max(other["attempt"] for other in store.attempts() if other["trial"] == row["trial"])
-        origin = row["proposed_by"], row["space_version"]
+        origin = row["proposed_by"], row["space_version"], row["repeat_of"]
         plan = TrialPlan(row["number"], number, {}, self.config, *origin)
         attempt = RunningAttempt(
             plan,
@@ -116,6 +116,7 @@ class Continuation:
             "search": store.search,
             "baseline_bits_per_dim": row["baseline_bits_per_dim"],
             "continues_attempt": row["attempt"],
+            "repeats": row["repeats"],
         }
         kept = store.checkpoint(row["trial"])
         with writing_to(kept):

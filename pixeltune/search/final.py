@@ -15,6 +15,7 @@ from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.own_keys import has_key, require_code
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import best_first, can_be_best, counted_statuses
+from pixeltune.results.repeats import first_trial, merge_repeats
 from pixeltune.results.schema import Status
 from pixeltune.results.store import SearchStore
 from pixeltune.search.space_history import space_of
@@ -38,12 +39,15 @@ def choose(
 ) -> Selection:
     """Return the `top` best finished rows of a search by its first objective, or the named `trials`.
 
+    In a search with repeats a configuration counts by the mean over its seeds; a repeat that is named counts alone.
     Pruned rows are not finished models. A row that breaks the search's constraints, or whose bits a real code does not
     confirm, is retrained only if it is named. Of several rows with one configuration, with any seeds, only the best
     counts. StoreError if no row is left.
     """
     # Finished trials, the best first.
     objective, direction = manifest.objectives[0], manifest.directions[0]
+    every = rows
+    rows = [*merge_repeats(rows), *(row for row in rows if trials and row.get("repeat_of") is not None)]
     able = [row for row in rows if row["status"] == Status.FINISHED and row[objective] is not None]
     able = best_first(able, objective, by_value_alone=True)
     if not able:
@@ -56,6 +60,7 @@ def choose(
     finished = len(able)
     if not trials:
         able = [row for row in able if can_be_best(row, (objective,), manifest.constraints)]
+        able = best_first(able, objective, manifest.constraints)
     if not able:
         raise StoreError(
             "a final retrains trials that keep to the constraints and whose bits no code refutes, but none of the "
@@ -80,7 +85,7 @@ def choose(
         trials=trials,
         images=images,
         data_checksum=str(chosen[0]["data_checksum"]),
-        chosen=tuple(_chosen(row, configs[row["trial"]], objective) for row in chosen),
+        chosen=tuple(_chosen(row, configs[row["trial"]], objective, every) for row in chosen),
         search_id=manifest.id,
         left_out=tuple(_left_out(rows, able, distinct, wanted=len(trials) if trials else top or 0)),
     )
@@ -118,6 +123,8 @@ def configs_of(rows: Iterable[Row], manifest: SearchManifest) -> Iterator[TrialC
             spaces[number] = space_of(manifest.version_of(row))
         space = spaces[number]
         known = {key: row[key] for key in _KEYS_OF_THE_ROW if row[key] is not None}
+        if row.get("repeat_of") is not None:
+            known["seed"] = row["seed"]
         if row.get("continues_attempt") is not None:
             known |= {key: row[key] for key in LENGTH_KEYS}
         yield _as_trained(space.configure(space.suggestion_of(row)).override(known), row, manifest)
@@ -156,8 +163,10 @@ def _distinct(rows: Sequence[Row], configs: Mapping[str, TrialConfig]) -> list[R
     return list(first.values())
 
 
-def _chosen(row: Row, config: TrialConfig, objective: str) -> Chosen:
+def _chosen(row: Row, config: TrialConfig, objective: str, rows: Sequence[Row]) -> Chosen:
+    runs = [other for other in rows if first_trial(other) == first_trial(row)]
     return Chosen(
+        highest_seed=max(other["seed"] for other in runs) if len(runs) > 1 else None,
         trial=row["trial"],
         value=row[objective],
         config=config.flat(),

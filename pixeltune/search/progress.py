@@ -18,6 +18,7 @@ from pixeltune.format import counted, duration, shortened, sparkline
 from pixeltune.published.nearest import nearest_published_note
 from pixeltune.results.manifest import scheduler_tree
 from pixeltune.results.ranking import RANKED, bound_mark, value_of
+from pixeltune.results.repeats import error_text, first_trial, trial_text
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import (
     below_baseline,
@@ -88,9 +89,9 @@ class Progress(SearchCallback):
         """Print a line for each trial that has ended since, and in a log the totals from time to time."""
         for row in [row for trial, row in self._search.ended.items() if trial not in self._shown]:
             self._shown.add(row["trial"])
-            is_best = self._best_trial() == row["trial"] != self._best_shown
+            is_best = self._best_trial() == first_trial(row) != self._best_shown
             if is_best:
-                self._best_shown = row["trial"]
+                self._best_shown = first_trial(row)
             self._print(self._line(row, is_best=is_best), "bold green" if is_best else "")
         is_due = time.monotonic() - self._totals_at > _LONGEST_SILENCE
         if self._display is None and self._search.running and is_due:
@@ -118,6 +119,7 @@ class Progress(SearchCallback):
         value = value_of(row, self._search.unit)
         number = "" if value is None else f"{bound_mark(row)}{value:.4f}"
         why = f"({row['reason']})" if row["reason"] and row["status"] != Status.PRUNED else ""
+        why += "" if row["repeat_of"] is None else f" repeats {row['repeat_of']}"
         seconds = sum(row[name] or 0 for name in ("train_seconds", "eval_seconds", "compile_seconds"))
         done = f"{len(self._shown)}/{self._search.space.most_trials}"
         head = f"{row['trial']} {row['status']:<8} {number:>8} {row['images_seen'] or 0:>9,} images {seconds:6.1f} s"
@@ -174,7 +176,8 @@ class Progress(SearchCallback):
             return "no number yet"
         value = best["valid_bits_per_dim"]
         below = below_baseline(value, self._search.baseline)
-        return f"best {bound_mark(best)}{value:.4f} bits/dim ({best['trial']}){below}{self._gap(best)}"
+        error = error_text(best, "valid_bits_per_dim")
+        return f"best {bound_mark(best)}{value:.4f}{error} bits/dim ({trial_text(best)}){below}{self._gap(best)}"
 
     def _gap(self, best: Row) -> str:
         if self._form is None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,7 @@ from pixeltune.results.extension import changes, obstacles
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.own_keys import require_code
 from pixeltune.results.ranking import RANKED
+from pixeltune.results.repeats import seeds_text
 from pixeltune.results.schema import Status
 from pixeltune.results.stop_requests import StopRequestReader, remove_stop_requests
 from pixeltune.results.store import SearchStore
@@ -32,6 +34,7 @@ from pixeltune.search.callbacks import SearchCallback
 from pixeltune.search.checkpoint_retention import CheckpointRetention
 from pixeltune.search.final import require_final_data
 from pixeltune.search.pruners import pruner_for
+from pixeltune.search.repeat_planning import has_open_leader
 from pixeltune.search.space_history import SpaceHistory, with_earlier_first
 from pixeltune.search.state import SearchState
 from pixeltune.search.warm_start import ids_of, read_warm_start
@@ -390,13 +393,18 @@ def nothing_left(space: SearchSpace, state: SearchState) -> str | None:
     budget, first = space.budget, space.objectives[0]
     reached = state.at_target() if budget.target is not None else None
     if reached is not None:
-        return f"trial {reached['trial']} reached the target, with {first} {reached[first]:.6g} for {budget.target:g}"
-    if budget.patience is not None and state.without_improvement() >= budget.patience:
+        over = f" (mean of {seeds_text(reached)})" if seeds_text(reached) else ""
+        return (
+            f"trial {reached['trial']} reached the target, with {first} {reached[first]:.6g}{over} for "
+            f"{budget.target:g}"
+        )
+    is_repeating = partial(has_open_leader, space, state.ended.values(), state.outside)
+    if budget.patience is not None and state.without_improvement() >= budget.patience and not is_repeating():
         least = f" by {budget.min_delta:g} or more" if budget.min_delta else ""
         return f"{first} did not improve{least} in {counted(budget.patience, 'finished trial')} in a row"
     if len(state.ended) >= budget.trials:
         return f"all {budget.trials} trials are done" if budget.trials > 1 else "the only trial is done"
-    if space.num_configurations is not None and len(state.ended) >= space.num_configurations:
+    if space.num_configurations is not None and len(state.ended) >= space.num_configurations and not is_repeating():
         inside = [row for trial, row in state.ended.items() if trial not in state.outside]
         tried = {frozenset(space.suggestion_of(row).items()) for row in inside}
         if len(tried) >= space.num_configurations:

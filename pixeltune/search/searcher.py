@@ -19,8 +19,10 @@ from optuna.samplers import RandomSampler
 from pixeltune.config import Scalar
 from pixeltune.results.budget_aims import in_order_of_end
 from pixeltune.results.ranking import best_first, can_be_best, pareto_front
+from pixeltune.results.repeats import merge_repeats
 from pixeltune.search.attempt import Row, TrialPlan
 from pixeltune.search.optuna_trials import PENDING, trial_outcomes
+from pixeltune.search.repeat_planning import Repeat, next_repeat, repeats_before
 from pixeltune.search.samplers import build_sampler, proposal_seed
 from pixeltune.search.state import SearchState
 from pixeltune.space import METRICS, FinalSpace, SearchSpace
@@ -28,9 +30,11 @@ from pixeltune.space.sampler_names import GRID
 
 
 class TrialSource(Protocol):
-    """A source of trials, planned one by one; the state has their ends. is_exhausted: whether it had none to plan."""
+    """A source of trials, planned one by one; the state has their ends."""
 
-    is_exhausted: bool
+    @property
+    def is_exhausted(self) -> bool:
+        """Return whether it had no trial to plan, and still has none."""
 
     def next_plan(self) -> TrialPlan | None:
         """Return the next attempt to run; None if there is nothing left to try."""
@@ -75,13 +79,13 @@ class OptunaSearcher:
     """The trials of a search: those to resume, the base, the first configurations, then the sampler's proposals.
 
     waiting: trials to use instead of those to resume. The best rows of a warm start follow the first configurations,
-    and all its rows are reported to the sampler before any trial of this search. is_exhausted: whether a plan was
-    requested when no configuration was left to try.
+    and all its rows are reported to the sampler before any trial of this search. Repeats of a configuration that would
+    be the best come before any new one; to the sampler they are one trial, with the mean.
     """
 
     def __init__(self, space: SearchSpace, state: SearchState, *, waiting: Sequence[TrialPlan] | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.is_exhausted = False
+        self._has_run_out = False
         self._space = space
         self._state = state
         self._waiting = deque(state.plans_to_resume() if waiting is None else waiting)
@@ -95,20 +99,38 @@ class OptunaSearcher:
         """Return the next attempt to run; None if every configuration of the space has been tried."""
         if self._waiting:
             plan = self._waiting.popleft()
+        elif (repeat := self._next_repeat()) is not None:
+            plan = self._state.plan_repeat(repeat)
         else:
             choice = self._next_choice()
             if choice is None:
-                self.is_exhausted = True
+                self._has_run_out = True
                 return None
             plan = self._state.plan(choice.suggestion, choice.proposed_by)
         self._handed_out.append(plan)
         return plan
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Return whether a plan was requested when there was none, and no repeat has become due since."""
+        return self._has_run_out and self._next_repeat() is None
+
+    def _next_repeat(self) -> Repeat | None:
+        return next_repeat(self._space, self._state.ended.values(), self._pending(), self._state.outside)
+
+    @property
+    def _proposal_number(self) -> int:
+        """Return the number that the next trial would have without repeats: it decides what is proposed."""
+        number = self._state.next_number
+        if self._space.repeats == 1:
+            return number
+        return number - repeats_before(number, self._state.ended.values(), self._pending())
+
     def study(self) -> optuna.Study:
         """Return the sampler's study: trials of other searches, own trials as they ended, then pending ones."""
         study = optuna.create_study(
             directions=[optuna.study.StudyDirection[METRICS[name].upper()] for name in self._space.objectives],
-            sampler=build_sampler(self._space, self._state.next_number),
+            sampler=build_sampler(self._space, self._proposal_number),
         )
         own = self._ended()
         curves = [*({} for _ in self._others), *(self._state.curves.get(row["trial"], {}) for row in own)]
@@ -117,12 +139,15 @@ class OptunaSearcher:
         for outcome, suggestion in zip(outcomes, suggestions, strict=True):
             study.add_trial(outcome.to_frozen_trial(self._space, suggestion))
         for plan in self._pending():
+            if plan.repeat_of is not None:  # no new point: its configuration is in the study
+                continue
             study.add_trial(PENDING.to_frozen_trial(self._space, plan.suggestion))
         return study
 
     def _ended(self) -> list[Row]:
-        """Return the ended trials that the space has, in the order in which they ended."""
-        return in_order_of_end(row for row in self._state.ended.values() if row["trial"] not in self._state.outside)
+        """Return the ended trials that the space has, in the order in which they ended; one row a configuration."""
+        state = self._state
+        return in_order_of_end(merge_repeats(row for row in state.ended.values() if row["trial"] not in state.outside))
 
     def _suggestion(self, row: Row) -> dict[str, Scalar]:
         """Return an own trial's suggestion; cached, because finding its keys requires building configurations."""
@@ -180,7 +205,7 @@ class OptunaSearcher:
         study = self.study()
         for number in range(_PROPOSALS + _DRAWS):
             if number == _PROPOSALS:
-                study.sampler = RandomSampler(seed=proposal_seed(self._space, self._state.next_number))
+                study.sampler = RandomSampler(seed=proposal_seed(self._space, self._proposal_number))
             suggestion = self._space.suggest(study.ask())
             if suggestion not in tried:
                 return _NextTrial(suggestion, self._space.sampler if number < _PROPOSALS else "random")
@@ -192,7 +217,7 @@ class OptunaSearcher:
         left = [one for one in self._space.configurations() if _identity(one) not in known]
         if not left:
             return None
-        rng = np.random.default_rng(proposal_seed(self._space, self._state.next_number))
+        rng = np.random.default_rng(proposal_seed(self._space, self._proposal_number))
         return _NextTrial(left[int(rng.integers(len(left)))], "random")
 
 

@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -32,6 +33,7 @@ from pixeltune.search.attempt import (
 )
 from pixeltune.search.messages import STOPPED, Message
 from pixeltune.search.pruners import NopPruner, Pruner, Trace
+from pixeltune.search.repeat_planning import REPEAT, Repeat
 from pixeltune.search.space_history import SpaceHistory
 from pixeltune.space import Resources, SearchSpace
 from pixeltune.space.metrics import KNOWN_EARLY, broken
@@ -123,7 +125,7 @@ class SearchState:
         if self.ends_by_failure(latest.values()):
             self._retries |= {Status.FAILED, Status.REJECTED}
         for trial, row in latest.items():
-            self._numbers.add(row["number"])
+            self._numbers |= {row["number"], *([] if row["repeat_of"] is None else [int(row["repeat_of"])])}
             self._data_checksum = self._data_checksum or row["data_checksum"]
             self.curves[trial] = self._curve(reports.get(trial, {}).values())
             self._remember(row, reports.get(trial, {}))
@@ -148,6 +150,8 @@ class SearchState:
             own = reports.get(trial, {})
             last = own[max(own)] if own else None
             if trial in self.outside or last is None or row["status"] != Status.RUNNING:
+                continue
+            if row["repeat_of"] is not None:
                 continue
             if last["attempt"] != row["attempt"]:
                 continue
@@ -219,6 +223,11 @@ class SearchState:
         plan = TrialPlan(self.next_number, 1, dict(suggestion), config, proposed_by, version)
         self._numbers.add(plan.number)
         return plan
+
+    def plan_repeat(self, repeat: Repeat) -> TrialPlan:
+        """Return the first attempt of a trial that trains a configuration with another seed."""
+        plan = replace(self.plan(repeat.suggestion, REPEAT), repeat_of=repeat.repeat_of)
+        return replace(plan, config=plan.config.override({"seed": repeat.seed}))
 
     def start(self, plan: TrialPlan, resources: Resources) -> None:
         """Record that an attempt starts with these resources: its row appears with status `running`."""
@@ -356,6 +365,7 @@ class SearchState:
     def best(self) -> Row | None:
         """Return the row with the lowest number of record among ended and running trials that meet the constraints.
 
+        With repeats, rows are merged and those with all of their seeds come first.
         Rows whose bits a real code does not confirm are left out.
         """
         return best_row(self.rows(), self.unit, self.space.constraints)
@@ -394,7 +404,9 @@ class SearchState:
         return broken(constraints, self._row(attempt, Status.RUNNING, None), KNOWN_EARLY) if constraints else ""
 
     def _remember(self, row: Row, reports: Mapping[int, Row]) -> None:
-        """Give the pruner a trial as it is now."""
+        """Give the pruner a trial as it is now; a configuration counts once, so repeats are left out."""
+        if row["repeat_of"] is not None:
+            return
         is_measure = row["status"] in _MEASURES and not broken(self.space.constraints, row, KNOWN_EARLY)
         remember = self._pruner.remember_finished if row["status"] == Status.FINISHED else self._pruner.remember
         remember(row["trial"], self._trace(row, reports) if is_measure else {})
@@ -425,7 +437,9 @@ class SearchState:
         """
         suggestion = self.space.suggestion_of(row)
         config = self.space.configure(suggestion)
-        origin = row.get("proposed_by"), row.get("space_version")
+        if row["repeat_of"] is not None:
+            config = config.override({"seed": row["seed"]})
+        origin = row.get("proposed_by"), row.get("space_version"), row["repeat_of"]
         plan = TrialPlan(row["number"], row["attempt"], suggestion, config, *origin)
         had = Resources(
             row["workers"] or 1, row["cpus_per_worker"] or 1, row["gpus_per_worker"] or 0.0, row["dollars_per_hour"]
@@ -465,13 +479,14 @@ class SearchState:
         self.store.write_curve(trial, attempt.plan.attempt, attempt.new_reports)
         curve = self.curves.setdefault(trial, {})
         curve[images] = self._value(report)
-        if images >= attempt.plan.config.train.end:  # nothing is left to stop
-            return None
+        if images >= attempt.plan.config.train.end or attempt.plan.repeat_of is not None:
+            return None  # nothing is left to stop, or all of it is needed for the mean
         return self._pruner.should_prune(trial, self._trace(attempt.facts, attempt.reports))
 
     def _row(self, attempt: RunningAttempt, status: Status, reason: str | None) -> Row:
         origin = self.space.origin(attempt.plan.number)
         whose = {"search": self.store.search, "baseline_bits_per_dim": self.baseline, **origin}
+        whose |= {"repeats": self.space.repeats} if self.space.repeats > 1 else {}
         return self._with_varied(to_row(attempt, status, reason, whose, self.objective))
 
     def _with_varied(self, row: Row) -> Row:

@@ -13,6 +13,7 @@ from pixeltune.format import listed
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, best_first
+from pixeltune.results.repeats import merge_repeats
 from pixeltune.results.storage import storage_or_default, storage_words
 from pixeltune.results.store import SearchStore
 from pixeltune.search.final import configs_of
@@ -72,8 +73,8 @@ def find_trial(reference: str, storage: str) -> Found:
 def find_best(search: str, storage: str) -> list[Found]:
     """Return the trials of a search with a number, the best first."""
     store, manifest, _ = _search_of(search, storage)
-    rows = [row for row in store.trials() if row["status"] in RANKED]
-    return [Found(store, manifest, row) for row in _best_first(rows, manifest.constraints)]
+    rows = _best_first(store.trials(), manifest.constraints)
+    return [Found(store, manifest, row) for row in rows if row["status"] in RANKED]
 
 
 def find_weights(reference: str, storage: str) -> str:
@@ -84,16 +85,16 @@ def find_weights(reference: str, storage: str) -> str:
     if reference.endswith(".safetensors"):
         return reference
     store, manifest, name = _search_of(reference, storage)
-    rows = store.trials()
+    rows = _best_first(store.trials(), manifest.constraints)
     kept = [row for row in rows if files.exists(weights_file(store.checkpoint(row["trial"])))]
     if not kept:
         meant = _fitting(name, [row["trial"] for row in rows])
-        best = next((row for row in _best_first(rows, manifest.constraints) if row["trial"] in meant), None)
+        best = next((row for row in rows if row["trial"] in meant), None)
         advice = "" if best is None else rerun_words(best, store, storage)
         raise StoreError(
             f"{store.search} must have a trial with kept weights, but {store.checkpoints} holds none{advice}"
         )
-    trials = [row["trial"] for row in _best_first(kept, manifest.constraints)]
+    trials = [row["trial"] for row in kept]
     if not name:
         return weights_file(store.checkpoint(trials[0]))
     known = f"weights are kept of {listed(sorted(trials), _MOST_NAMED)}"
@@ -147,8 +148,13 @@ def _search_of(reference: str, storage: str) -> tuple[SearchStore, SearchManifes
 
 
 def _best_first(rows: Sequence[Row], bounds: Mapping[str, float]) -> list[Row]:
-    """Return rows by bits/dim on validation. No trial is chosen by the test set: runs of a final keep its order."""
-    return best_first(rows, "valid_bits_per_dim", bounds, ties=())
+    """Return rows by bits/dim on validation. No trial is chosen by the test set: runs of a final keep its order.
+
+    In a search with repeats the means order the first trials, whose own rows are returned; repeats come last.
+    """
+    own = {row["trial"]: row for row in rows}
+    first = [row["trial"] for row in best_first(merge_repeats(rows), "valid_bits_per_dim", bounds, ties=())]
+    return [own[trial] for trial in first] + [row for row in rows if row["trial"] not in first]
 
 
 def match_trial(reference: str, trials: Sequence[str], search: str) -> str:

@@ -16,6 +16,7 @@ from pixeltune.data import Resolved
 from pixeltune.errors import ConfigError, StoreError
 from pixeltune.results.manifest import SearchManifest
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.repeats import merge_repeats, plain_row
 from pixeltune.results.schema import Status
 from pixeltune.results.store import find_searches
 from pixeltune.search.final import configs_of
@@ -54,7 +55,7 @@ def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Reso
 
     StoreError if there is no search, ConfigError for the sampler `grid`, which tries its own values alone. Pruned
     trials are not used: they trained for less, by another search's rungs. A trial that is also in a copy of its search
-    counts once.
+    counts once, and so does a configuration that was repeated, with its mean.
     """
     if locations and space.sampler == GRID:
         raise ConfigError(
@@ -70,7 +71,7 @@ def read_warm_start(locations: Sequence[str], space: SearchSpace, resolved: Reso
             seen.add(folder)
             manifest = store.manifest()
             found.ids += (manifest.id,)
-            for row in store.trials():
+            for row in map(plain_row, merge_repeats(store.trials())):
                 reason = _why_not(row, manifest, space, resolved)
                 if not reason and _identity(row) in trials:
                     reason = "also in a copy of its search"

@@ -73,6 +73,8 @@ class SearchSpace:
         grid: Key → the values that the sampler `grid` tries, in this order; a key that is not named takes every value
             of its distribution.
         prior: Key → where its best value is expected: LogNormal, Normal or ChoiceWeights; for the sampler `tpe`.
+        repeats: Number of seeds with which a configuration is trained before it counts as the best: a trial that would
+            be the best is followed by further ones, each with the next seed.
         seed: The seed of the sampler.
         keep: Number of best trials whose weights are kept when the search ends; a gallery of each is drawn.
         keep_states: Number of these whose optimiser state is kept too, for `pixeltune continue`.
@@ -96,6 +98,7 @@ class SearchSpace:
     first: Sequence[Mapping[str, Any]] = ()
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     prior: Mapping[str, Prior] = field(default_factory=dict)
+    repeats: int = 1
     seed: int = 0
     keep: int = 5
     keep_states: int = 0
@@ -117,7 +120,7 @@ class SearchSpace:
         require_constraints(self.constraints)
         _require_names("sampler", (self.sampler,), SAMPLERS)
         object.__setattr__(self, "constraints", _plain_bounds(self.constraints))
-        for name in ("keep", "keep_states", "seed"):
+        for name in ("keep", "keep_states", "repeats", "seed"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.keep < 0:
             raise ConfigError(f"keep must be at least 0, but got {self.keep}")
@@ -126,6 +129,7 @@ class SearchSpace:
                 f"keep_states must be from 0 to keep ({self.keep}), because a trial is continued from its weights too, "
                 f"but got {self.keep_states}"
             )
+        self._require_repeats()
         if not isinstance(self.galleries, tuple):
             raise ConfigError(f"galleries must be a tuple of epochs above 0, but got {self.galleries!r}")
         object.__setattr__(self, "galleries", tuple(real_number("galleries", epoch) for epoch in self.galleries))
@@ -336,8 +340,10 @@ class SearchSpace:
 
     @property
     def most_trials(self) -> int:
-        """Return the number of trials that the budget allows and the space has configurations for."""
-        return min(self.budget.trials, self.num_configurations or self.budget.trials)
+        """Return the number of trials that the budget allows and the space has configurations and seeds for."""
+        if self.num_configurations is None:
+            return self.budget.trials
+        return min(self.budget.trials, self.num_configurations * self.repeats)
 
     def configurations(self) -> Iterator[dict[str, Scalar]]:
         """Yield every suggestion of a finite space, or of the grid; nothing if the space is not finite."""
@@ -363,6 +369,29 @@ class SearchSpace:
                         f"every value of vary[{key!r}] must be buildable, but {value} is not: {error}; "
                         "set `step`, or take a CategoricalDistribution"
                     ) from None
+
+    def _require_repeats(self) -> None:
+        """Require that every repeat has a seed of its own."""
+        if self.repeats < 1:
+            raise ConfigError(
+                f"repeats must be at least 1, the number of seeds of a configuration that may be the best, but got "
+                f"{self.repeats}"
+            )
+        if self.repeats == 1:
+            return
+        if self.is_final:
+            raise ConfigError(f"a final has its own seeds, but got repeats={self.repeats}; give it --seeds")
+        if "seed" in self.vary:
+            raise ConfigError(
+                f"repeats must be 1 where vary has the seed, because repeats differ in it, but got {self.repeats}; "
+                "leave one of them out"
+            )
+        highest = self.base.seed + self.repeats - 1
+        if highest >= 2**63:
+            raise ConfigError(
+                f"every repeat needs a seed below 2^63, but seed {self.base.seed} with repeats={self.repeats} needs "
+                f"{highest}; take a lower seed"
+            )
 
     def _require_scheduler_fits(self) -> None:
         if self.scheduler is None:

@@ -254,3 +254,29 @@ def test_the_row_is_plain_data(folder: Path) -> None:
     assert goes_on(folder, "tiny/0", "--images", "300") == 0
     assert main(["leaderboard", "tiny", "--json", "--storage", str(folder)]) == 0
     assert json.loads(json.dumps(leaderboard(SearchStore(str(folder), "tiny").trials())))
+
+
+def test_a_trial_with_repeats_is_continued_alone(tmp_path: Path) -> None:
+    """The repeat is a training of its own seed, and neither is in the mean of the other's length."""
+    state = searched(tmp_path / "results", space_of(repeats=2))
+    assert [(row["repeat_of"], row["seed"]) for row in state.store.trials()] == [
+        (None, BASE.seed),
+        ("00000", BASE.seed + 1),
+    ]
+    alone = searched(tmp_path / "alone", space_of(BASE.override({"seed": BASE.seed + 1}), budget=Budget(trials=1)))
+    assert numbers(state.store.curve("00001")) == numbers(alone.store.curve("00000"))
+    mean = leaderboard(state.store.trials())[0]
+    assert (mean["seeds"], [path.name for path in Path(state.store.checkpoints).iterdir()]) == (2, ["00000"])
+    assert goes_on(tmp_path / "results", "tiny/0", "--images", "400") == 0
+    rows = state.store.trials()
+    assert [(row["continues_attempt"], row["repeat_of"], row["repeats"]) for row in rows] == [
+        (1, None, 2),
+        (None, "00000", 2),
+    ]
+    places = leaderboard(rows)
+    assert {(place["trial"], place["seeds"], place["seeds_left"]) for place in places} == {
+        ("00000", 1, 0),
+        ("00001", 1, 0),
+    }
+    again = SearchState(state.space, state.store)
+    assert leaderboard(again.ended.values())[0]["valid_bits_per_dim"] == mean["valid_bits_per_dim"]

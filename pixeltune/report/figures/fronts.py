@@ -35,12 +35,12 @@ def front_charts(snapshot: Snapshot) -> list[Chart]:
 
 
 def _chart(snapshot: Snapshot, first: str, other: str) -> Chart | None:
-    known = [row for row in snapshot.rows if row[first] is not None and row[other] is not None]
+    known = [row for row in snapshot.configurations if row[first] is not None and row[other] is not None]
     finished = [row for row in known if row["status"] == Status.FINISHED]
     if len({row[other] for row in finished}) < 2:
         return None
     objectives = snapshot.manifest.objectives if len(snapshot.manifest.objectives) > 1 else (first, other)
-    best = pareto_front(snapshot.rows, objectives, snapshot.manifest.constraints)
+    best = pareto_front(snapshot.configurations, objectives, snapshot.manifest.constraints)
     beaten = "finished, beaten" + " or out of bounds" * bool(snapshot.manifest.constraints)
     traces = [
         _points(

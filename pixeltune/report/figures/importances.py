@@ -131,7 +131,7 @@ def _caption(found: Importances) -> str:
 def _why_none(snapshot: Snapshot) -> str:
     if len(snapshot.manifest.searched()) < 2:
         return "Fewer than two keys were searched, so that there is nothing to weigh against each other."
-    finished = sum(row["status"] == "finished" for row in snapshot.rows)
+    finished = sum(row["status"] == "finished" for row in snapshot.configurations)
     if finished < FEWEST:
         return f"Importances need {FEWEST} finished trials, and there {is_or_are(finished)} {finished}."
     return "The finished trials differ in fewer than two keys."

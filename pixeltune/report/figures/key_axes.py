@@ -92,7 +92,7 @@ class KeyAxis:
 
 def measured(snapshot: Snapshot, statuses: Sequence[str] = RANKED) -> list[Row]:
     """Return the trials with these outcomes whose first objective is known."""
-    return [row for row in snapshot.rows if row["status"] in statuses and row[snapshot.objective] is not None]
+    return [row for row in snapshot.configurations if row["status"] in statuses and row[snapshot.objective] is not None]
 
 
 def axes_of(snapshot: Snapshot, rows: Sequence[Row]) -> list[KeyAxis]:

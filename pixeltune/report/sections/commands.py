@@ -96,6 +96,7 @@ def _search(snapshot: Snapshot) -> Command:
     command += ["--trials", str(budget["trials"])] if budget.get("trials") else []
     command += ["--hours", f"{budget['hours']:g}"] if budget.get("hours") else []
     command += ["--sampler", manifest.sampler, *_proposals(manifest)]
+    command += ["--repeats", str(manifest.repeats)] if manifest.repeats > 1 else []
     command += [] if scheduler is _UNSET else ["--scheduler", "none" if scheduler is None else str(scheduler)]
     if manifest.warm_start:
         command += [
@@ -155,6 +156,7 @@ def _difference(name: str, manifest: SearchManifest) -> list[str]:
         with stored():  # the results may name code of others
             prior = {key: parse_prior(text) for key, text in manifest.prior.items()}
             space = replace(load_search(name), sampler=manifest.sampler, grid=manifest.grid, prior=prior)
+            space = replace(space, repeats=manifest.repeats)
             space = space.override(dict(manifest.overrides))
         mine = SearchManifest.of(space, manifest.search, warm_start=manifest.warm_start)
     except PixeltuneError as error:

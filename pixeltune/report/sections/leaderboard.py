@@ -13,7 +13,7 @@ from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import figures_of
 from pixeltune.results.schema import Status
 
-_TEXTS = ("trial", "status", "reason", "out_of_bounds", "from_trial")
+_TEXTS = ("trial", "status", "reason", "out_of_bounds", "from_trial", "repeat_of")
 _METRICS = (
     *("valid_bits_per_dim", "valid_nats", "below_baseline_percent", "num_parameters", "images_seen", "seconds"),
     *("sample_images_per_second", "peak_memory_bytes"),
@@ -31,6 +31,9 @@ _SHORT = {
     "images_seen": "images",
     "sample_images_per_second": "samples/s",
     "from_trial": "retrains",
+    "valid_bits_per_dim_error": "± bits/dim",
+    "valid_nats_error": "± nats/image",
+    "repeat_of": "repeats",
 }
 
 
@@ -102,7 +105,9 @@ def _columns(snapshot: Snapshot) -> Iterator[LeaderboardColumn]:
     else:
         metrics = [*_METRICS, *manifest.objectives, *manifest.constraints]
         first = ["rank", "trial", snapshot.objective]
-        names = [*first, f"valid_{snapshot.unit}", "status", *manifest.searched(), *metrics, *_LAST]
+        noise = ["seeds", *dict.fromkeys(f"{name}_error" for name in (snapshot.objective, f"valid_{snapshot.unit}"))]
+        names = [*first, f"valid_{snapshot.unit}", *noise, "repeat_of"]
+        names += ["status", *manifest.searched(), *metrics, *_LAST]
     asked = (*manifest.objectives, *manifest.constraints)
     hidden = [*_HIDDEN, *(f"{split}_nats" for split in ("valid", "test") if snapshot.unit != "nats")]
     hidden += [] if any(row["bits_verified"] is False for row in snapshot.rows) else ["bits_verified"]
@@ -151,6 +156,11 @@ def _notes(snapshot: Snapshot) -> Iterator[str]:
         return
     yield f"Ranked by {title_of(snapshot.objective)}, {'lowest' if snapshot.sign > 0 else 'highest'} first."
     yield "A trial's number is that of its best report on the validation images; nothing here has seen the test set."
+    if snapshot.manifest.repeats > 1:
+        yield (
+            "Ranked numbers are means over the seeds of a configuration; ± is one standard error. A configuration "
+            f"counts as the best once all of its {snapshot.manifest.repeats} seeds have ended; repeats have no rank."
+        )
     yield from notes_on_partial(statuses)
     if Status.RUNNING in statuses:
         yield "Running trials are shown with their best report so far, without a rank."

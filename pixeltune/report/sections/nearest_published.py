@@ -12,6 +12,7 @@ from pixeltune.report.snapshot import Snapshot
 from pixeltune.report.texts import cell, title_of
 from pixeltune.results.final_statistics import first_choice, mean_row
 from pixeltune.results.parquet_io import Row
+from pixeltune.results.repeats import seeds_text
 
 _MOST = 15
 
@@ -78,7 +79,10 @@ def _ours(snapshot: Snapshot, final_board: Sequence[Row]) -> tuple[Row | None, s
     final = snapshot.manifest.final
     if final is None:
         row = next(iter(snapshot.best(1)), None)
-        return row, f"trial {row['trial']} ({row['status']}), the best by {title_of(snapshot.objective)}" if row else ""
+        if row is None:
+            return None, ""
+        what = ", ".join(filter(None, [row["status"], seeds_text(row)]))
+        return row, f"trial {row['trial']} ({what}), the best by {title_of(snapshot.objective)}"
     if not final_board:
         return None, ""
     first = first_choice(final_board, final)

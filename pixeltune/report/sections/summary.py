@@ -13,6 +13,7 @@ from pixeltune.report.texts import cell, moment, title_of
 from pixeltune.results.manifest import grid_text, priors_text
 from pixeltune.results.parquet_io import Row
 from pixeltune.results.ranking import RANKED, counted_statuses
+from pixeltune.results.repeats import seeds_text
 from pixeltune.results.schema import Status
 from pixeltune.results.search_status import below_baseline
 from pixeltune.space.keys import range_text, short_name, value_text
@@ -62,7 +63,10 @@ def headline(snapshot: Snapshot) -> str:
             return "No trial has begun."
         return f"None of {counted(len(snapshot.rows), 'trial')} has a result to rank: {_commonest(snapshot.rows)}."
     value = cell(snapshot.objective, best[snapshot.objective], is_bound=bool(best["is_bound"]))
-    text = f"Best by {title_of(snapshot.objective)}: trial {best['trial']} with {value}"
+    error = best.get(f"{snapshot.objective}_error")
+    value += "" if error is None else f" ± {cell(snapshot.objective, error)}"
+    seeds = f" ({seeds_text(best)})" if seeds_text(best) else ""
+    text = f"Best by {title_of(snapshot.objective)}: trial {best['trial']}{seeds} with {value}"
     if snapshot.objective == "valid_bits_per_dim" and best["baseline_bits_per_dim"]:
         below = below_baseline(best["valid_bits_per_dim"], best["baseline_bits_per_dim"])
         text += below.replace("the baseline", "the order-0 baseline")
@@ -105,6 +109,8 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
             since = ", ".join(f"{number} since {version.since}" for number, version in enumerate(manifest.versions, 1))
             yield "Versions of the space", since
         yield "Sampler", f"{manifest.sampler}, seed {manifest.sampler_seed}"
+        if manifest.repeats > 1:
+            yield "Repeats", f"{manifest.repeats} seeds of each configuration that would be the best"
         if manifest.first:
             yield "First configurations", "; ".join(map(_configuration_text, manifest.first))
         if manifest.grid:
