@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from optuna.trial import FrozenTrial
 
+import pixeltune as pt
 from pixeltune.cli import main
 from pixeltune.results.optuna_storage import ReadOnlyStorage
+from pixeltune.results.ranking import best_first
+from pixeltune.results.repeats import merge_repeats
 from tests.support.inbox import SECRET, Inbox
 from tests.support.launching import files_of, launches, store_in, write_search
 
@@ -234,3 +237,26 @@ def test_a_search_is_tracked_and_sends_a_message(tmp_path: Path, inbox: Inbox) -
         curve = store_in(folder).curve(row["trial"])
         assert points == [(point["images_seen"], pytest.approx(point["valid_bits_per_dim"])) for point in curve]
     assert SECRET.encode() not in b"".join(files_of(folder).values())
+
+
+def test_the_best_configuration_is_trained_with_more_seeds(tmp_path: Path) -> None:
+    folder, search = tmp_path / "r", write_search(tmp_path, trials=5)
+    with launches(folder) as launch:
+        run = launch(search, "--repeats", "2")
+        assert run.wait() == 0, run.err
+        assert run.err == ""
+    rows = store_in(folder).trials()
+    assert [row["status"] for row in rows] == ["finished"] * 5
+    first = {row["trial"]: row for row in rows if row["repeat_of"] is None}
+    repeats = [row for row in rows if row["repeat_of"] is not None]
+    assert {row["repeats"] for row in rows} == {2}
+    for row in repeats:
+        original = first[row["repeat_of"]]
+        assert row["seed"] == original["seed"] + 1
+        assert row["optim.lr"] == original["optim.lr"]
+        assert row["valid_bits_per_dim"] != original["valid_bits_per_dim"]
+    table = pt.read_results(folder)
+    best = best_first(merge_repeats(rows), "valid_bits_per_dim")[0]
+    assert best["trial"] in {row["repeat_of"] for row in repeats}, "none is the best with one seed"
+    assert len(table) == 5
+    assert f"{best['valid_bits_per_dim']:.4f} ± {best['valid_bits_per_dim_error']:.4f}" in run.out
