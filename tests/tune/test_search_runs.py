@@ -202,7 +202,7 @@ def test_a_started_search_is_watched_extended_and_trained_further(tmp_path: Path
         search.write_text(search.read_text().replace("vary={", f'vary={{"{vary[0]}": {vary[1]}, '))
         wider = launch(search, "--keep-states", "1", "--trials", "3", "--extend")
         assert wider.wait() == 0, wider.err
-        assert "Space: version 2 from now on: model.channels 4…8 → 4…16; model.layers 2 → 1…3." in wider.out
+        assert "Space: version 2 from now on: model.layers 2 → 1…3; model.channels 4…8 → 4…16." in wider.out
         rows = store_in(folder).trials()
         assert rows[0] == alone
         assert [(row["status"], row["space_version"]) for row in rows] == [
