@@ -186,6 +186,7 @@ def test_the_study_and_the_dashboard_have_a_trial_a_configuration(proven: Search
     assert storage.get_best_trial(found._study_id).number == 3
 
 
+@pytest.mark.needs("plotly", "jinja2")
 def test_a_report_has_the_means_and_every_training(proven: SearchState) -> None:
     from pixeltune.report.figures.key_axes import measured
     from pixeltune.report.sections.commands import rerun
